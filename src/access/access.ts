@@ -1,0 +1,108 @@
+import type { Authority, ContentAction, Grant } from '#content/authority.ts'
+import type { Queryable } from '#database/database.ts'
+
+/** What may be done besides content. `assets.read` is of the list in the API; the bytes of an asset are public by their unguessable id. */
+export const systemPermissions = [
+  'types.write',
+  'locales.write',
+  'releases.write',
+  'assets.read',
+  'assets.write',
+  'users.manage',
+  'roles.manage',
+  'tokens.manage',
+  'audit.read',
+  'cluster.manage',
+] as const
+export type SystemPermission = (typeof systemPermissions)[number]
+
+/** A role as the database keeps it. `*` as type means every type; a grant for the type itself goes before it. */
+export type Role = {
+  readonly name: string
+  readonly label: string
+  readonly content: readonly ({ readonly type: string; readonly actions: readonly ContentAction[] } & Grant & {
+    /** Only entries that the user created. Becomes part of the filter. */
+    readonly own?: boolean
+  })[]
+  readonly system: readonly SystemPermission[]
+  /** Built-in roles (`administrator`, `editor`, `author`, `anonymous`) cannot be deleted; `administrator` cannot be changed. */
+  readonly builtIn: boolean
+}
+
+export type User = {
+  readonly id: string
+  readonly email: string
+  readonly name: string
+  readonly roles: readonly string[]
+  readonly state: 'active' | 'disabled'
+  readonly createdAt: string
+  readonly lastLoginAt: string | null
+}
+
+export type ApiToken = {
+  readonly id: string
+  readonly name: string
+  readonly roles: readonly string[]
+  readonly createdAt: string
+  readonly createdBy: string | null
+  readonly expiresAt: string | null
+  readonly lastUsedAt: string | null
+  /** The first characters, to recognise it by; the token itself is shown once, when it is made. */
+  readonly hint: string
+}
+
+/** The one who makes a request, with everything that decides what they may do. */
+export type Identity = {
+  readonly authority: Authority
+  readonly user: User | null
+  /** Set for a session by cookie: writes must repeat it in `X-CSRF-Token`. */
+  readonly csrfToken: string | null
+  can(permission: SystemPermission): boolean
+}
+
+export type Credentials = { readonly bearer: string | null; readonly sessionCookie: string | null }
+
+export type Login = { readonly cookie: string; readonly csrfToken: string; readonly expiresAt: string; readonly user: User }
+
+/**
+ * Users, roles, sessions and tokens. Errors: `UnauthenticatedError` (401), `ForbiddenError` (403; from
+ * content/errors.ts's sibling in access/errors.ts), `ThrottledError` (429, facts: retryAfterS), `ConflictError`s per case.
+ */
+export interface Access {
+  /** Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`. */
+  identify(credentials: Credentials): Promise<Identity>
+  login(input: { readonly email: string; readonly password: string; readonly address: string; readonly agent: string }): Promise<Login>
+  logout(sessionCookie: string): Promise<void>
+
+  /** A one-time link's secret for the first administrator; null when there is a user already. Valid 24 h; asking again replaces it. */
+  firstAdministratorSecret(): Promise<string | null>
+  createFirstAdministrator(input: { readonly secret: string; readonly email: string; readonly name: string; readonly password: string }): Promise<User>
+
+  readonly users: {
+    list(page: { readonly limit: number; readonly after: string | null }): Promise<{ data: User[]; after: string | null }>
+    get(id: string): Promise<User>
+    create(db: Queryable, by: Identity, input: { readonly email: string; readonly name: string; readonly password: string; readonly roles: readonly string[] }): Promise<User>
+    /** The last active administrator can neither be disabled nor lose the role. A new password ends the user's sessions. */
+    update(db: Queryable, by: Identity, id: string, input: { readonly email?: string; readonly name?: string; readonly password?: string; readonly roles?: readonly string[]; readonly state?: User['state'] }): Promise<User>
+    delete(db: Queryable, by: Identity, id: string): Promise<void>
+  }
+  readonly roles: {
+    list(): Promise<Role[]>
+    get(name: string): Promise<Role>
+    save(db: Queryable, by: Identity, role: Omit<Role, 'builtIn'>): Promise<Role>
+    delete(db: Queryable, by: Identity, name: string): Promise<void>
+  }
+  readonly tokens: {
+    list(): Promise<ApiToken[]>
+    /** Nobody can make a token that may do more than they may themselves. */
+    create(db: Queryable, by: Identity, input: { readonly name: string; readonly roles: readonly string[]; readonly expiresAt: string | null }): Promise<{ token: string; info: ApiToken }>
+    delete(db: Queryable, by: Identity, id: string): Promise<void>
+  }
+  /** Appends to the audit log, in the transaction of what it tells about. */
+  audit(db: Queryable, by: Identity, entry: AuditEntry): Promise<void>
+  auditLog(page: { readonly limit: number; readonly after: string | null }): Promise<{ data: (AuditEntry & { readonly id: string; readonly at: string; readonly actor: Authority['actor'] })[]; after: string | null }>
+  /** Does everything; for the CLI on the node's own machine and for tests. */
+  readonly systemIdentity: Identity
+}
+
+export type AuditEntry = { readonly action: string; readonly subject: string; readonly facts: Readonly<Record<string, unknown>> }

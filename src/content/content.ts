@@ -1,0 +1,151 @@
+import type { Authority } from '#content/authority.ts'
+import type { ContentType } from '#content/content-type.ts'
+import type { ListQuery, Perspective } from '#content/query/query.ts'
+import type { Queryable } from '#database/database.ts'
+import type { Actor } from '#lib/actor.ts'
+
+/**
+ * One entry in one locale as one reader sees it. `fieldsJson` is the JSON text of its fields, already narrowed to what
+ * the reader may see, so that delivery can splice it into an answer without parsing.
+ */
+export type EntryView = {
+  readonly id: string
+  readonly type: string
+  /** The locale it really is in: the one asked for or a fallback. */
+  readonly locale: string
+  readonly version: number
+  /** `changed`: published, and a newer draft exists. Readers without `readDraft` only ever see `published`. */
+  readonly status: 'draft' | 'published' | 'changed' | 'archived'
+  readonly createdAt: string
+  readonly updatedAt: string
+  readonly publishedAt: string | null
+  readonly firstPublishedAt: string | null
+  readonly fieldsJson: string
+}
+
+export type Page = {
+  readonly data: readonly EntryView[]
+  /** Entries reached by `include`, by id, each once. Empty without `include`. */
+  readonly included: ReadonlyMap<string, EntryView>
+  /** For the next page; null on the last. */
+  readonly after: string | null
+  readonly count: number | null
+}
+
+export type ReadOptions = {
+  readonly locale: string | null
+  readonly perspective: Perspective
+  readonly fields: readonly string[] | null
+  readonly include: readonly string[]
+}
+
+export type SaveInput = {
+  /** Null: the default locale. */
+  readonly locale: string | null
+  /** Raw values by field name, as they came; validated by the type. */
+  readonly fields: Readonly<Record<string, unknown>>
+  /** Publish what was saved, in the same transaction. Needs `publish` too. */
+  readonly publish?: boolean
+  /** Set only by importers: keep history's dates. */
+  readonly at?: { readonly createdAt?: string; readonly publishedAt?: string }
+}
+
+/** The optimistic lock: the version number that the caller saw, from `If-Match`; null: no lock. */
+export type Expected = number | null
+
+/** Who does it, and where: `db` is the pool, or the transaction of a caller that does more (idempotency, import batches). */
+export type Call = { readonly db: Queryable; readonly authority: Authority }
+
+export type VersionSummary = {
+  readonly locale: string
+  readonly version: number
+  readonly savedAt: string
+  readonly savedBy: Actor
+  readonly publishedAt: string | null
+  readonly isLatest: boolean
+  readonly isPublished: boolean
+}
+
+export type DeleteOutcome = { readonly deleted: readonly string[]; readonly unset: readonly string[] }
+
+/**
+ * Content, whole. Every method checks permissions through `call.authority`. What the caller may not read does not exist
+ * for them: `EntryNotFoundError`, with the same text as for a wrong id. What they may read but not do: `ForbiddenError`.
+ */
+export interface Content {
+  readonly types: ContentTypes
+  readonly entries: Entries
+  readonly locales: Locales
+  readonly releases: Releases
+  readonly schedule: Schedule
+}
+
+export interface Entries {
+  /** By id, or by slug in the locale asked for (and its fallbacks). */
+  get(call: Call, type: string, idOrSlug: string, options: ReadOptions): Promise<{ entry: EntryView; included: ReadonlyMap<string, EntryView> }>
+  list(call: Call, query: ListQuery): Promise<Page>
+  create(call: Call, type: string, input: SaveInput & { readonly id?: string }): Promise<EntryView>
+  /** `merge` keeps the fields that the input leaves out (PATCH); otherwise they are cleared (PUT). Equal content saves nothing and returns the version there is. */
+  save(call: Call, type: string, id: string, input: SaveInput & { readonly merge: boolean }, expected: Expected): Promise<EntryView>
+  /** Publishes `version` (null: the latest) of each locale (null: all that the entry has). */
+  publish(call: Call, type: string, id: string, what: { readonly locales: readonly string[] | null; readonly version: number | null }, expected: Expected): Promise<EntryView[]>
+  unpublish(call: Call, type: string, id: string, locales: readonly string[] | null, expected: Expected): Promise<EntryView[]>
+  archive(call: Call, type: string, id: string, archived: boolean, expected: Expected): Promise<EntryView[]>
+  /** Makes a new latest version with the content of an old one. */
+  restore(call: Call, type: string, id: string, from: { readonly locale: string | null; readonly version: number }, expected: Expected): Promise<EntryView>
+  versions(call: Call, type: string, id: string, page: { readonly locale: string | null; readonly limit: number; readonly before: number | null }): Promise<VersionSummary[]>
+  version(call: Call, type: string, id: string, which: { readonly locale: string | null; readonly version: number }): Promise<EntryView>
+  delete(call: Call, type: string, id: string, expected: Expected): Promise<DeleteOutcome>
+  /** All locales of an entry in one perspective, default locale first. For editors, exports, importers. */
+  locales(call: Call, type: string, id: string, perspective: 'published' | 'draft'): Promise<EntryView[]>
+}
+
+/** Definitions are read from memory and reloaded when the database's differ, so that a change holds on every node at once. */
+export interface ContentTypes {
+  get(db: Queryable, name: string): Promise<{ definition: ContentType; revision: number }>
+  list(db: Queryable): Promise<{ definition: ContentType; revision: number }[]>
+  /** What saving would do to existing entries and indexes; refuses changes that would lose data unless `allowLoss`. */
+  plan(db: Queryable, definition: ContentType): Promise<TypePlan>
+  save(db: Queryable, definition: ContentType, options: { readonly expected: number | null; readonly allowLoss: boolean }): Promise<{ definition: ContentType; revision: number }>
+  delete(db: Queryable, name: string): Promise<void>
+}
+
+export type TypePlan = {
+  readonly change: 'create' | 'update' | 'none'
+  readonly steps: readonly { readonly what: 'addField' | 'changeField' | 'removeField' | 'addIndex' | 'removeIndex'; readonly name: string; readonly losesData: boolean; readonly note: string }[]
+}
+
+export type Locale = { readonly code: string; readonly fallback: string | null; readonly isDefault: boolean }
+
+export interface Locales {
+  list(db: Queryable): Promise<Locale[]>
+  save(db: Queryable, locale: Locale): Promise<void>
+  delete(db: Queryable, code: string): Promise<void>
+}
+
+export type ReleaseItem = { readonly entryId: string; readonly type: string; readonly locale: string; readonly action: 'publish' | 'unpublish'; readonly version: number | null }
+export type Release = { readonly id: string; readonly name: string; readonly state: 'open' | 'published' | 'undone'; readonly createdAt: string; readonly publishedAt: string | null; readonly items: readonly ReleaseItem[] }
+
+export interface Releases {
+  list(call: Call, page: { readonly limit: number; readonly after: string | null }): Promise<{ data: Release[]; after: string | null }>
+  get(call: Call, id: string): Promise<Release>
+  create(call: Call, name: string): Promise<Release>
+  /** Pins a version (null for an unpublish); adding the same entry and locale again replaces the item. */
+  put(call: Call, id: string, items: readonly Omit<ReleaseItem, 'type'>[]): Promise<Release>
+  remove(call: Call, id: string, item: { readonly entryId: string; readonly locale: string }): Promise<Release>
+  /** All items or none. */
+  publish(call: Call, id: string): Promise<Release>
+  /** Puts back what each item replaced; refused where something newer was published since, and says what. */
+  undo(call: Call, id: string): Promise<Release>
+  delete(call: Call, id: string): Promise<void>
+}
+
+export type ScheduledAction = { readonly id: string; readonly entryId: string; readonly locale: string; readonly action: 'publish' | 'unpublish'; readonly version: number | null; readonly dueAt: string; readonly state: 'waiting' | 'done' | 'cancelled' | 'failed' }
+
+export interface Schedule {
+  add(call: Call, type: string, id: string, what: { readonly locale: string | null; readonly action: 'publish' | 'unpublish'; readonly version: number | null; readonly dueAt: string }): Promise<ScheduledAction>
+  list(call: Call, type: string, id: string): Promise<ScheduledAction[]>
+  cancel(call: Call, type: string, id: string, scheduleId: string): Promise<ScheduledAction>
+  /** Carries out what is due, each in one transaction that also marks it: once, whichever nodes call it. Returns how many. */
+  runDue(db: Queryable, limit: number): Promise<number>
+}

@@ -1,0 +1,34 @@
+import { StoaError } from '#lib/stoa-error.ts'
+
+/** No connection could be had, or it broke under a statement. A write may or may not have taken effect. */
+export class DatabaseUnavailableError extends StoaError {
+  readonly code = 'E_DATABASE_UNAVAILABLE'
+}
+
+/** A statement or the wait for a connection passed its deadline. */
+export class DatabaseTimeoutError extends StoaError {
+  readonly code = 'E_DATABASE_TIMEOUT'
+}
+
+/** Deadlock or serialization failure: nothing was written, and the whole transaction can be run again. */
+export class SerializationError extends StoaError {
+  readonly code = 'E_DATABASE_SERIALIZATION'
+}
+
+/** The database itself refused a row. Parts catch it by `constraint` and say what it means in their own words. */
+export class ConstraintError extends StoaError {
+  readonly code = 'E_DATABASE_CONSTRAINT'
+  readonly constraint: string
+  readonly kind: 'unique' | 'foreignKey' | 'check' | 'notNull' | 'exclusion'
+
+  constructor(kind: ConstraintError['kind'], constraint: string, cause: unknown) {
+    super(`The database refused a row: ${kind} constraint ${constraint}.`, { constraint, kind }, { cause })
+    this.kind = kind
+    this.constraint = constraint
+  }
+}
+
+/** The schema in the database is not one that this program can work with. */
+export class MigrationError extends StoaError {
+  readonly code = 'E_DATABASE_MIGRATION'
+}

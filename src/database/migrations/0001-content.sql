@@ -1,0 +1,126 @@
+-- Content: locales, types, entries, versions, references, unique values, releases, schedule. See ARCHITECTURE.md "Data".
+
+create table stoa.locale (
+  code text primary key check (code ~ '^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$'),
+  fallback text references stoa.locale (code),
+  is_default boolean not null default false
+);
+create unique index locale_default on stoa.locale (is_default) where is_default;
+insert into stoa.locale (code, is_default) values ('en', true);
+
+create table stoa.content_type (
+  name text primary key,
+  definition json not null,
+  revision integer not null default 1,
+  created_at timestamptz(3) not null default now(),
+  updated_at timestamptz(3) not null default now()
+);
+
+create table stoa.entry (
+  id uuid primary key,
+  type text not null references stoa.content_type (name),
+  created_at timestamptz(3) not null default now(),
+  created_by json not null,
+  archived_at timestamptz(3)
+);
+create index entry_type on stoa.entry (type);
+
+-- Every save is a row. At most one is the latest (what editors see) and at most one is published (what readers see):
+-- the partial unique indexes hold both, whoever writes. `filter` repeats the filterable fields in normal form, small
+-- enough to stay out of TOAST, so that a filter never reads `data`.
+create table stoa.version (
+  entry_id uuid not null references stoa.entry (id) on delete cascade,
+  locale text not null references stoa.locale (code),
+  number integer not null check (number > 0),
+  type text not null,
+  data json not null,
+  filter jsonb not null,
+  is_latest boolean not null,
+  is_published boolean not null,
+  is_archived boolean not null default false,
+  created_at timestamptz(3) not null,
+  saved_at timestamptz(3) not null default now(),
+  saved_by json not null,
+  published_at timestamptz(3),
+  published_by json,
+  first_published_at timestamptz(3),
+  primary key (entry_id, locale, number)
+);
+create unique index version_latest on stoa.version (entry_id, locale) where is_latest;
+create unique index version_published on stoa.version (entry_id, locale) where is_published;
+create index version_latest_type on stoa.version (type, locale, saved_at desc, entry_id desc) where is_latest;
+create index version_published_type on stoa.version (type, locale, published_at desc, entry_id desc) where is_published;
+
+-- One row per reference held by a latest or published version; `on_delete` says what deleting the target does.
+create table stoa.reference (
+  entry_id uuid not null,
+  locale text not null,
+  number integer not null,
+  path text not null,
+  target_kind text not null check (target_kind in ('entry', 'asset')),
+  target_id uuid not null,
+  on_delete text not null check (on_delete in ('restrict', 'unset', 'cascade')),
+  primary key (entry_id, locale, number, path, target_id),
+  foreign key (entry_id, locale, number) references stoa.version (entry_id, locale, number) on delete cascade
+);
+create index reference_target on stoa.reference (target_id);
+
+-- A value of a unique field, claimed by the entry whose latest or published version uses it.
+create table stoa.unique_value (
+  type text not null,
+  field text not null,
+  locale text not null,
+  value text not null,
+  entry_id uuid not null references stoa.entry (id) on delete cascade,
+  primary key (type, field, locale, value)
+);
+create index unique_value_entry on stoa.unique_value (entry_id);
+
+create table stoa.release (
+  id uuid primary key,
+  name text not null,
+  state text not null default 'open' check (state in ('open', 'published', 'undone')),
+  created_at timestamptz(3) not null default now(),
+  created_by json not null,
+  published_at timestamptz(3),
+  published_by json
+);
+
+create table stoa.release_item (
+  release_id uuid not null references stoa.release (id) on delete cascade,
+  entry_id uuid not null references stoa.entry (id),
+  locale text not null,
+  action text not null check (action in ('publish', 'unpublish')),
+  number integer,
+  number_before integer,
+  primary key (release_id, entry_id, locale)
+);
+create index release_item_entry on stoa.release_item (entry_id);
+
+create table stoa.schedule (
+  id uuid primary key,
+  entry_id uuid not null references stoa.entry (id) on delete cascade,
+  locale text not null,
+  action text not null check (action in ('publish', 'unpublish')),
+  number integer,
+  due_at timestamptz(3) not null,
+  created_at timestamptz(3) not null default now(),
+  created_by json not null,
+  state text not null default 'waiting' check (state in ('waiting', 'done', 'cancelled', 'failed')),
+  finished_at timestamptz(3),
+  failure json
+);
+create index schedule_due on stoa.schedule (due_at) where state = 'waiting';
+create index schedule_entry on stoa.schedule (entry_id);
+
+create table stoa.idempotency (
+  key text not null,
+  principal text not null,
+  request_hash text not null,
+  status integer,
+  headers json,
+  body text,
+  created_at timestamptz(3) not null default now(),
+  primary key (principal, key)
+);
+create index idempotency_created on stoa.idempotency (created_at);

@@ -1,0 +1,38 @@
+/**
+ * `npm test`: types, lint, dead code, then every test with real services, and node:test's summary last.
+ * `npm test -- PATTERN…` runs only the test files whose path contains one of the patterns.
+ */
+import { spawnSync } from 'node:child_process'
+import { globSync } from 'node:fs'
+import { databaseMissing, startTestPostgres } from '#test/support/database.ts'
+
+/** One file that hangs fails by itself instead of holding the run. */
+const fileTimeoutMs = 600_000
+
+const patterns = process.argv.slice(2)
+const files = globSync(['{src,test,sim}/**/*.test.ts'])
+  .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
+  .sort()
+
+function step(name: string, command: string, args: readonly string[]): void {
+  process.stdout.write(`\n• ${name}\n`)
+  const result = spawnSync(command, args, { stdio: 'inherit' })
+  if (result.status !== 0) {
+    process.stdout.write(`\n${name}: failed\n`)
+    process.exit(result.status ?? 1)
+  }
+}
+
+if (patterns.length === 0) {
+  step('types', 'tsc', [])
+  step('lint', 'oxlint', ['--deny-warnings', '--type-aware'])
+  step('dead code', 'knip', [])
+}
+
+const server = databaseMissing === false ? await startTestPostgres() : null
+const env = { ...process.env, NODE_ENV: 'test', ...(server === null ? {} : { STOA_TEST_DATABASE_URL: server.url }) }
+process.stdout.write('\n• tests\n')
+const args = ['--test', '--test-reporter=spec', `--test-timeout=${fileTimeoutMs}`, '--test-concurrency=2', ...files]
+const { status } = spawnSync(process.execPath, args, { stdio: 'inherit', env })
+await server?.stop()
+process.exitCode = status ?? 1

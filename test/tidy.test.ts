@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict'
+import { globSync, readFileSync } from 'node:fs'
+import { test } from 'node:test'
+
+/**
+ * The layers. A folder of `src/` may import itself, `lib`, and what its row names; `drivers` means: only its own port.
+ * `main.ts` alone picks drivers and wires. The cluster half knows nothing of content.
+ */
+const ports = ['database', 'file-store', 'change-feed', 'cache', 'nodes', 'cluster-link', 'search', 'sessions', 'http-cache', 'jobs']
+const layers: Record<string, readonly string[]> = {
+  lib: [],
+  config: [],
+  database: [],
+  'change-feed': ['database', 'cluster-link'],
+  'cluster-link': ['database'],
+  cache: ['change-feed', 'database'],
+  nodes: ['database', 'change-feed', 'cluster-link'],
+  'file-store': [],
+  content: ports,
+  media: [...ports, 'content'],
+  access: [...ports, 'content'],
+  api: [...ports, 'content', 'media', 'access', 'apps'],
+  cli: [...ports, 'content', 'media', 'access', 'apps', 'config'],
+}
+
+const linesMax = 500
+const sources = globSync('src/**/*.ts').sort()
+const imports = /(?:^|\n)\s*(?:import|export)\b[^'"\n]*?(?:from\s*)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/g
+
+function importsOf(file: string): string[] {
+  return [...readFileSync(file, 'utf8').matchAll(imports)].map((match) => match[1] ?? match[2] ?? '')
+}
+
+function complaint(file: string, specifier: string): string | null {
+  const [, part = ''] = file.split('/')
+  if (part.endsWith('.ts') || file.endsWith('.test.ts')) return null
+  if (specifier.startsWith('.')) return `${file}: import ${specifier} as #part/file.ts`
+  if (!specifier.startsWith('#')) return null
+  const [target = ''] = specifier.slice(1).split('/')
+  if (specifier.includes('/drivers/') && !(target === part && file.includes('/drivers/'))) return `${file}: only main.ts picks the driver ${specifier}`
+  if (file.includes('/drivers/') && target !== part && target !== 'lib') return `${file}: a driver imports only its own port and lib, not ${specifier}`
+  if (target === part || target === 'lib') return null
+  const allowed = layers[part]
+  if (allowed === undefined) return `${file}: the part ${part} has no row in the table of layers`
+  return allowed.includes(target) ? null : `${file}: ${part} may not import ${specifier}`
+}
+
+test('imports keep to the layers', () => {
+  const complaints = sources.flatMap((file) => importsOf(file).map((specifier) => complaint(file, specifier)))
+  assert.deepEqual(complaints.filter((text) => text !== null), [])
+  assert.ok(complaints.length > 0, 'no import was read at all')
+})
+
+test('the layer table would notice a content import in the cluster half', () => {
+  assert.match(complaint('src/cache/cache.ts', '#content/content.ts') ?? '', /may not import/)
+  assert.match(complaint('src/api/server.ts', '#database/drivers/postgres.ts') ?? '', /only main\.ts/)
+})
+
+test(`no file is longer than ${linesMax} lines`, () => {
+  const long = sources.filter((file) => readFileSync(file, 'utf8').split('\n').length > linesMax + 1)
+  assert.deepEqual(long, [])
+})
+
+test('no rooms without a name: no types.ts, utils.ts, helpers.ts, common/', () => {
+  assert.deepEqual(sources.filter((file) => /(^|\/)((types|utils|helpers|index)\.ts|common\/)/.test(file)), [])
+})
+
+test('nothing is left to do later in the code', () => {
+  const marker = new RegExp(`\\b(${['TODO', 'FIXME', 'XXX'].join('|')})\\b`)
+  assert.deepEqual(sources.filter((file) => marker.test(readFileSync(file, 'utf8'))), [])
+})
+
+test('every error code is documented, and every documented code exists', () => {
+  const inCode = new Set(globSync('src/**/*.ts').flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/code = '(E_[A-Z_]+)'/g)].map((match) => match[1])))
+  const documented = new Set([...readFileSync('docs/reference/errors.md', 'utf8').matchAll(/^\| `(E_[A-Z_]+)` \|/gm)].map((match) => match[1]))
+  assert.deepEqual([...inCode].filter((code) => !documented.has(code)), [], 'undocumented')
+  assert.deepEqual([...documented].filter((code) => !inCode.has(code)), [], 'documented, but not in the code')
+  assert.ok(inCode.size > 0)
+})
