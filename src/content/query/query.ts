@@ -46,6 +46,9 @@ export type ListQuery = {
   readonly count: boolean
 }
 
-/** Fields that every entry has. No field of a type may take these names. */
-export const systemFields = ['id', 'type', 'locale', 'version', 'status', 'createdAt', 'updatedAt', 'publishedAt', 'firstPublishedAt'] as const
+/**
+ * Fields that every entry has. No field of a type may take these names. `createdBy` is the id of the user or API token
+ * that created the entry (missing when the system or the anonymous role did): filterable, not part of an entry's JSON.
+ */
+export const systemFields = ['id', 'type', 'locale', 'version', 'status', 'createdAt', 'updatedAt', 'publishedAt', 'firstPublishedAt', 'createdBy'] as const
 export type SystemField = (typeof systemFields)[number]

@@ -39,6 +39,8 @@ create table stoa.version (
   is_published boolean not null,
   is_archived boolean not null default false,
   created_at timestamptz(3) not null,
+  -- The id in the entry's `created_by`, repeated on each of its versions so that "only my own" is a filter like any other.
+  created_by_id text,
   saved_at timestamptz(3) not null default now(),
   saved_by json not null,
   published_at timestamptz(3),
@@ -50,6 +52,7 @@ create unique index version_latest on stoa.version (entry_id, locale) where is_l
 create unique index version_published on stoa.version (entry_id, locale) where is_published;
 create index version_latest_type on stoa.version (type, locale, saved_at desc, entry_id desc) where is_latest;
 create index version_published_type on stoa.version (type, locale, published_at desc, entry_id desc) where is_published;
+create index version_latest_creator on stoa.version (created_by_id, type, locale) where is_latest and created_by_id is not null;
 
 -- One row per reference held by a latest or published version; `on_delete` says what deleting the target does.
 create table stoa.reference (
