@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { loadConfig, printableConfig, resolveConfig } from '#config/config.ts'
+import { ConfigError } from '#config/errors.ts'
+
+const nothing = { file: {}, environment: {}, flags: {} }
+
+test('defaults need nothing', () => {
+  const config = resolveConfig(nothing)
+  assert.equal(config.port, 4000)
+  assert.equal(config.databaseUrl, null)
+  assert.equal(config.sources.port, 'default')
+})
+
+test('flags win over the environment, the environment over the file, the file over defaults', () => {
+  const file = { port: 1, host: 'file', logLevel: 'warn' }
+  const environment = { STOA_PORT: '2', STOA_HOST: 'environment' }
+  const config = resolveConfig({ file, environment, flags: { port: '3' } })
+  assert.deepEqual([config.port, config.host, config.logLevel], [3, 'environment', 'warn'])
+  assert.deepEqual([config.sources.port, config.sources.host, config.sources.logLevel], ['flag', 'environment', 'stoa.config.ts'])
+})
+
+test('every problem is told at once, with where it came from and what is allowed', () => {
+  const environment = { STOA_PORT: '70000', STOA_DATABASE_URL: 'mysql://x', STOA_PROT: '1', STOA_SECRET: 'short' }
+  assert.throws(
+    () => resolveConfig({ file: { colour: 'red' }, environment, flags: { logLevel: 'loud' } }),
+    (error) => {
+      assert.ok(error instanceof ConfigError)
+      assert.equal((error.facts['problems'] as string[]).length, 6)
+      assert.match(error.message, /STOA_PORT must be a whole number from 0 to 65535, not "70000"/)
+      assert.match(error.message, /STOA_DATABASE_URL must be a URL that begins with postgres:/)
+      assert.match(error.message, /STOA_PROT is not a setting/)
+      assert.match(error.message, /--log-level must be one of/)
+      assert.doesNotMatch(error.message, /"short"/)
+      return true
+    },
+  )
+})
+
+test('secrets and passwords are hidden wherever they stand', () => {
+  const environment = { STOA_SECRET: 's'.repeat(40), STOA_DATABASE_URL: 'postgres://me:p@ss:w/zebra@h1:1,h2:2/db?password=giraffe&x=1' }
+  const printed = JSON.stringify(printableConfig(resolveConfig({ ...nothing, environment })))
+  assert.doesNotMatch(printed, /ssss|ss:w|zebra|giraffe/)
+  assert.match(printed, /postgres:\/\/me:\(hidden\)@h1:1,h2:2\/db/)
+})
+
+test('a config file is TypeScript and may be wrong in ways that are told', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'stoa-config-'))
+  try {
+    await writeFile(join(folder, 'stoa.config.ts'), `const port: number = 4100\nexport const config = { port, corsOrigins: ['https://a.example'] }\n`)
+    const config = await loadConfig({}, {}, folder)
+    assert.deepEqual([config.port, config.corsOrigins, config.sources.port], [4100, ['https://a.example'], 'stoa.config.ts'])
+    await writeFile(join(folder, 'broken.ts'), `export const config = [1]\n`)
+    await assert.rejects(loadConfig({}, { STOA_CONFIG: 'broken.ts' }, folder), /must export an object named config/)
+    await assert.rejects(loadConfig({}, { STOA_CONFIG: 'absent.ts' }, folder), /does not exist/)
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+})

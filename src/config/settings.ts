@@ -1,0 +1,190 @@
+/**
+ * Every setting of a node, once: its name in `stoa.config.ts`, its environment variable and flag, how it is read, and
+ * what it does. The defaults start a whole node on a laptop.
+ */
+export type Setting<T> = {
+  readonly env: `STOA_${string}`
+  readonly flag: `--${string}`
+  readonly fallback: T
+  readonly help: string
+  /** Never printed. */
+  readonly secret?: true
+  /** A URL whose password is never printed. */
+  readonly url?: true
+  /** Throws a sentence that says what is allowed. */
+  parse(text: string): T
+}
+
+function text(text: string): string {
+  if (text === '') throw new Error('must not be empty')
+  return text
+}
+
+function whole(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
+    if (!(value >= min && value <= max)) throw new Error(`must be a whole number from ${min} to ${max}`)
+    return value
+  }
+}
+
+function oneOf<T extends string>(...values: readonly T[]): (text: string) => T {
+  return (text) => {
+    const value = values.find((candidate) => candidate === text)
+    if (value === undefined) throw new Error(`must be one of ${values.join(', ')}`)
+    return value
+  }
+}
+
+function yesOrNo(text: string): boolean {
+  return oneOf('true', 'false')(text) === 'true'
+}
+
+function url(...schemes: readonly string[]): (text: string) => string {
+  return (text) => {
+    const scheme = /^([a-z0-9]+):/.exec(text)?.[1]
+    if (scheme === undefined || !schemes.includes(scheme)) {
+      throw new Error(`must be a URL that begins with ${schemes.map((each) => `${each}:`).join(' or ')}`)
+    }
+    return text
+  }
+}
+
+function originList(text: string): readonly string[] {
+  const origins = text.split(',').map((each) => each.trim())
+  for (const origin of origins) {
+    if (origin !== '*' && !/^https?:\/\/[^/\s]+$/.test(origin)) {
+      throw new Error('must be * or origins such as https://www.example.com, separated by commas')
+    }
+  }
+  return origins
+}
+
+function nodeName(text: string): string {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text)) throw new Error('must be 1 to 63 letters, digits, dots, dashes or underscores')
+  return text
+}
+
+function secret(text: string): string {
+  if (text.length < 32) throw new Error('must have at least 32 characters; make one with: openssl rand -hex 32')
+  return text
+}
+
+type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent'
+
+export const settings = {
+  databaseUrl: {
+    env: 'STOA_DATABASE_URL',
+    flag: '--database-url',
+    fallback: null,
+    url: true,
+    parse: url('postgres', 'postgresql'),
+    help: 'PostgreSQL 15 or newer, one or several hosts: postgres://user:password@host1,host2/name. Unset: an embedded one below the data folder.',
+  } as Setting<string | null>,
+  databaseConnections: {
+    env: 'STOA_DATABASE_CONNECTIONS',
+    flag: '--database-connections',
+    fallback: 20,
+    parse: whole(2, 1_000),
+    help: 'Connections this node may hold. All nodes together must stay below the server’s max_connections; too few and requests wait.',
+  } as Setting<number>,
+  databaseTimeoutMs: {
+    env: 'STOA_DATABASE_TIMEOUT_MS',
+    flag: '--database-timeout-ms',
+    fallback: 10_000,
+    parse: whole(100, 600_000),
+    help: 'Deadline in milliseconds of one statement, and of the wait for a connection.',
+  } as Setting<number>,
+  filesUrl: {
+    env: 'STOA_FILES_URL',
+    flag: '--files-url',
+    fallback: null,
+    url: true,
+    parse: url('file'),
+    help: 'Where the bytes of uploads live: file:///path. Unset: files below the data folder.',
+  } as Setting<string | null>,
+  host: {
+    env: 'STOA_HOST',
+    flag: '--host',
+    fallback: '127.0.0.1',
+    parse: text,
+    help: 'Address to listen on. 0.0.0.0 to be reached from other machines.',
+  } as Setting<string>,
+  port: {
+    env: 'STOA_PORT',
+    flag: '--port',
+    fallback: 4000,
+    parse: whole(0, 65_535),
+    help: 'Port to listen on; 0 takes a free one and logs it.',
+  } as Setting<number>,
+  publicUrl: {
+    env: 'STOA_PUBLIC_URL',
+    flag: '--public-url',
+    fallback: null,
+    parse: url('http', 'https'),
+    help: 'How people reach the site, for links. Unset: the address listened on. With https: cookies are Secure.',
+  } as Setting<string | null>,
+  node: {
+    env: 'STOA_NODE',
+    flag: '--node',
+    fallback: null,
+    parse: nodeName,
+    help: 'Name of this node in logs and status. Unset: the host’s name.',
+  } as Setting<string | null>,
+  data: {
+    env: 'STOA_DATA',
+    flag: '--data',
+    fallback: '.stoa',
+    parse: text,
+    help: 'Folder for everything that is local to this node.',
+  } as Setting<string>,
+  secret: {
+    env: 'STOA_SECRET',
+    flag: '--secret',
+    fallback: null,
+    secret: true,
+    parse: secret,
+    help: 'Key for what the nodes sign; the same on every node. Unset: one is made and kept in the data folder.',
+  } as Setting<string | null>,
+  trustProxy: {
+    env: 'STOA_TRUST_PROXY',
+    flag: '--trust-proxy',
+    fallback: false,
+    parse: yesOrNo,
+    help: 'Believe X-Forwarded-For and X-Forwarded-Proto. Only behind a load balancer that sets them.',
+  } as Setting<boolean>,
+  corsOrigins: {
+    env: 'STOA_CORS_ORIGINS',
+    flag: '--cors-origins',
+    fallback: [],
+    parse: originList,
+    help: 'Origins whose scripts may call the API, separated by commas; * for all (without cookies).',
+  } as Setting<readonly string[]>,
+  uploadBytesMax: {
+    env: 'STOA_UPLOAD_BYTES_MAX',
+    flag: '--upload-bytes-max',
+    fallback: 5 * 1024 ** 3,
+    parse: whole(1, 1024 ** 4),
+    help: 'Largest upload, in bytes.',
+  } as Setting<number>,
+  logLevel: {
+    env: 'STOA_LOG_LEVEL',
+    flag: '--log-level',
+    fallback: 'info',
+    parse: oneOf('debug', 'info', 'warn', 'error', 'silent'),
+    help: 'The least that is logged.',
+  } as Setting<LogLevel>,
+  starter: {
+    env: 'STOA_STARTER',
+    flag: '--starter',
+    fallback: true,
+    parse: yesOrNo,
+    help: 'Fill an empty database with the starter content (this documentation) on first start.',
+  } as Setting<boolean>,
+} satisfies Record<string, Setting<unknown>>
+
+export type SettingName = keyof typeof settings
+export type Settings = { readonly [K in SettingName]: (typeof settings)[K]['fallback'] }
+
+/** Variables that steer the command itself and are not settings of a node. */
+export const otherVariables: readonly string[] = ['STOA_CONFIG', 'STOA_POSTGRES_BIN']
