@@ -57,7 +57,7 @@ function find(name: SettingName, setting: Setting<unknown>, input: ConfigInput):
   if (variable !== undefined && variable !== '') return { source: 'environment', where: setting.env, text: variable }
   const value = input.file[name]
   if (value === undefined || value === null) return null
-  const text = Array.isArray(value) ? value.join(',') : typeof value === 'object' ? '' : String(value)
+  const text = Array.isArray(value) ? value.join(',') : typeof value === 'string' ? value : JSON.stringify(value)
   return { source: 'stoa.config.ts', where: `${name} in stoa.config.ts`, text }
 }
 

@@ -1,0 +1,21 @@
+#!/usr/bin/env node
+// Runs Stoa on Node 24: with the Node at hand where it is new enough, otherwise with the one that `npm ci` brought.
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+
+const versionMin = 24
+
+if (Number(process.versions.node.split('.')[0]) >= versionMin) {
+  const { main } = await import('../src/main.ts')
+  await main(process.argv.slice(2))
+} else {
+  const node = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url))
+  if (!existsSync(node)) {
+    console.error(`stoa needs Node ${versionMin} or newer, and this is ${process.version}. Run "npm ci" here first: it brings one.`)
+    process.exit(1)
+  }
+  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' })
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
+  child.on('exit', (code, signal) => process.exit(code ?? (signal === 'SIGINT' ? 130 : 143)))
+}

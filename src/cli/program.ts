@@ -1,0 +1,83 @@
+import { Command, Option } from 'commander'
+import type { Action, Context, Register } from '#cli/command.ts'
+import { registerConfig } from '#cli/commands/config.ts'
+import { registerStart } from '#cli/commands/start.ts'
+import { UsageError } from '#cli/errors.ts'
+import { createOutput } from '#cli/output.ts'
+import type { Assembly } from '#cli/site.ts'
+import { loadConfig, settingNames } from '#config/config.ts'
+import { ConfigError } from '#config/errors.ts'
+import { settings } from '#config/settings.ts'
+import type { SettingName } from '#config/settings.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+
+/** Every verb, in the order of `stoa --help`. */
+const commands: readonly Register[] = [registerStart, registerConfig]
+
+export type Process = {
+  readonly environment: Readonly<Record<string, string | undefined>>
+  readonly folder: string
+  readonly stdout: NodeJS.WritableStream
+  readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }
+}
+
+/** Runs one command line to its end and returns its exit status; see command.ts for what each means. */
+export async function runCommandLine(argv: readonly string[], assembly: Assembly, on: Process, signal: AbortSignal): Promise<number> {
+  let status = 0
+  const program = new Command('stoa')
+    .description('Stoa, a content platform that stands on many nodes.')
+    .option('--json', 'print the result as one JSON document on standard output')
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => void on.stdout.write(text), writeErr: (text) => void on.stderr.write(text) })
+    .showSuggestionAfterError()
+  for (const name of settingNames) {
+    program.addOption(new Option(`${settings[name].flag} <value>`, settings[name].help).hideHelp())
+  }
+  program.addHelpText('after', '\nEvery setting can be given as a flag before the command; "stoa config --help-texts" lists them.')
+
+  const action: Action = (handler) => async (...raw) => {
+    const command = raw.at(-1) as Command
+    const global = program.opts<Record<string, unknown>>()
+    const context = await makeContext(global, assembly, on, signal)
+    const result = await handler(context, command.processedArgs.flat() as string[], command.opts())
+    status = result ?? 0
+  }
+  for (const register of commands) register(program, action)
+
+  try {
+    await program.parseAsync(argv, { from: 'user' })
+    return signal.aborted && status !== 0 ? 130 : status
+  } catch (error) {
+    return complain(error, on)
+  }
+}
+
+async function makeContext(global: Readonly<Record<string, unknown>>, assembly: Assembly, on: Process, signal: AbortSignal): Promise<Context> {
+  const flags: Partial<Record<SettingName, string>> = {}
+  for (const name of settingNames) {
+    const value = global[name]
+    if (typeof value === 'string') flags[name] = value
+  }
+  const config = await loadConfig(flags, on.environment, on.folder)
+  return {
+    config,
+    assembly,
+    signal,
+    output: createOutput({ json: global['json'] === true, stdout: on.stdout, stderr: on.stderr }),
+    withSite: async (work) => {
+      await using site = await assembly.openSite(config)
+      return work(site)
+    },
+  }
+}
+
+function complain(error: unknown, on: Process): number {
+  // Commander has already told its own errors, and throws for --help with status 0.
+  if (error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number') return error.exitCode === 0 ? 0 : 2
+  if (error instanceof StoaError) {
+    on.stderr.write(`stoa: ${error.message} (${error.code})\n`)
+    return error instanceof ConfigError || error instanceof UsageError ? 2 : 1
+  }
+  on.stderr.write(`stoa: this is a defect, please report it:\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+  return 1
+}

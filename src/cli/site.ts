@@ -1,0 +1,27 @@
+import type { Access } from '#access/access.ts'
+import type { Config } from '#config/config.ts'
+import type { Content } from '#content/content.ts'
+import type { Database } from '#database/database.ts'
+import type { Logger } from '#lib/logger.ts'
+import type { Media } from '#media/media.ts'
+
+/**
+ * Everything behind the API, wired and migrated, without listening: what a command works on. Commands act through it
+ * with `access.systemIdentity`, in this process, against the node's own database: an embedded one that a running node
+ * has started already is used as it is.
+ */
+export type Site = AsyncDisposable & {
+  readonly config: Config
+  readonly logger: Logger
+  readonly database: Database
+  readonly content: Content
+  readonly access: Access
+  readonly media: Media
+}
+
+/** What `main.ts` gives to the commands, so that they pick no driver. */
+export type Assembly = {
+  openSite(config: Config): Promise<Site>
+  /** Serves until `signal` aborts, then drains and resolves. */
+  runNode(config: Config, signal: AbortSignal): Promise<void>
+}
