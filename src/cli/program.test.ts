@@ -12,7 +12,12 @@ const assembly: Assembly = {
 async function run(argv: readonly string[], environment: Record<string, string> = {}): Promise<{ status: number; stdout: string; stderr: string }> {
   const texts = { stdout: '', stderr: '' }
   const sink = (name: 'stdout' | 'stderr'): Writable =>
-    new Writable({ write: (chunk, _encoding, done) => void ((texts[name] += String(chunk)), done()) })
+    new Writable({
+      write: (chunk, _encoding, done) => {
+        texts[name] += String(chunk)
+        done()
+      },
+    })
   const on = { environment, folder: '/nonexistent', stdout: sink('stdout'), stderr: sink('stderr') }
   const status = await runCommandLine(argv, assembly, on, new AbortController().signal)
   return { status, ...texts }
