@@ -12,9 +12,36 @@ create table stoa.content_type (
   name text primary key,
   definition json not null,
   revision integer not null default 1,
+  -- The revision that last removed a field or changed what values it takes: data saved before it is narrowed when read.
+  shape_revision integer not null default 1,
+  -- The revision that last changed the normal form: rows of `version` with an older `filter_revision` wait to be renewed.
+  filter_revision integer not null default 1,
+  -- The revision for which every `filter` is renewed and every index is there.
+  settled_revision integer not null default 0,
   created_at timestamptz(3) not null default now(),
   updated_at timestamptz(3) not null default now()
 );
+
+-- Types and locales together are the model. Its revision comes from a sequence, so that a number never stands for two
+-- models, not even after a rollback; triggers move it, so that no SQL escapes. Whoever keeps the model in memory
+-- compares this one number in the statement that does the work.
+create sequence stoa.model_revision;
+create table stoa.model (
+  revision bigint not null,
+  only_one boolean primary key default true check (only_one)
+);
+insert into stoa.model (revision) values (nextval('stoa.model_revision'));
+
+create function stoa.model_changed() returns trigger language plpgsql as $$
+begin
+  update stoa.model set revision = nextval('stoa.model_revision');
+  return null;
+end
+$$;
+create trigger model_changed after insert or delete or truncate or update of name, definition, revision on stoa.content_type
+  for each statement execute function stoa.model_changed();
+create trigger model_changed after insert or delete or truncate or update on stoa.locale
+  for each statement execute function stoa.model_changed();
 
 create table stoa.entry (
   id uuid primary key,
@@ -30,11 +57,15 @@ create index entry_type on stoa.entry (type);
 -- enough to stay out of TOAST, so that a filter never reads `data`.
 create table stoa.version (
   entry_id uuid not null references stoa.entry (id) on delete cascade,
-  locale text not null references stoa.locale (code),
+  -- No foreign key: it would lock the one row of a locale in every save. Deleting a locale checks under a lock of its own.
+  locale text not null,
   number integer not null check (number > 0),
   type text not null,
   data json not null,
   filter jsonb not null,
+  -- The revision of the type that `data` was valid for, and the one that `filter` was made with.
+  type_revision integer not null default 1,
+  filter_revision integer not null default 1,
   is_latest boolean not null,
   is_published boolean not null,
   is_archived boolean not null default false,
@@ -54,21 +85,23 @@ create index version_latest_type on stoa.version (type, locale, saved_at desc, e
 create index version_published_type on stoa.version (type, locale, published_at desc, entry_id desc) where is_published;
 create index version_latest_creator on stoa.version (created_by_id, type, locale) where is_latest and created_by_id is not null;
 
--- One row per reference held by a latest or published version; `on_delete` says what deleting the target does.
+-- One row per reference held by the latest version (perspective draft) and by the published one, so that a save that
+-- changes no reference writes nothing here. `path` names the fields down to it, without positions: `author`,
+-- `gallery.image`. `on_delete` says what deleting the target does.
 create table stoa.reference (
-  entry_id uuid not null,
+  entry_id uuid not null references stoa.entry (id) on delete cascade,
   locale text not null,
-  number integer not null,
+  perspective text not null check (perspective in ('draft', 'published')),
   path text not null,
   target_kind text not null check (target_kind in ('entry', 'asset')),
   target_id uuid not null,
   on_delete text not null check (on_delete in ('restrict', 'unset', 'cascade')),
-  primary key (entry_id, locale, number, path, target_id),
-  foreign key (entry_id, locale, number) references stoa.version (entry_id, locale, number) on delete cascade
+  primary key (entry_id, locale, perspective, path, target_id)
 );
 create index reference_target on stoa.reference (target_id);
 
--- A value of a unique field, claimed by the entry whose latest or published version uses it.
+-- A value of a unique field, claimed by the entry whose latest or published version uses it. `locale` is `*` for a
+-- field that is not localized.
 create table stoa.unique_value (
   type text not null,
   field text not null,
