@@ -55,28 +55,60 @@ export type ApiToken = {
 export type Identity = {
   readonly authority: Authority
   readonly user: User | null
-  /** Set for a session by cookie: writes must repeat it in `X-CSRF-Token`. */
+  readonly roles: readonly string[]
+  /** Set for a session by cookie: writes must repeat it in `X-CSRF-Token`; `requireCsrf` (csrf.ts) checks it. */
   readonly csrfToken: string | null
+  /** When the session or API token ends at the latest; null: never. */
+  readonly expiresAt: string | null
+  /** Where the request came from, for the audit log. */
+  readonly origin: Origin
   can(permission: SystemPermission): boolean
+  /** Throws `PermissionError`. */
+  require(permission: SystemPermission): void
+  /** Everything that is allowed, to show; decisions ask `authority` and `can`. */
+  describe(): Permissions
 }
 
-export type Credentials = { readonly bearer: string | null; readonly sessionCookie: string | null }
+export type Origin = { readonly address: string | null; readonly requestId: string | null }
 
+export type Permissions = {
+  readonly system: readonly SystemPermission[]
+  readonly content: readonly ({ readonly type: string; readonly action: ContentAction } & Grant)[]
+}
+
+/** A bearer goes before a cookie. */
+export type Credentials = { readonly bearer: string | null; readonly sessionCookie: string | null; readonly origin?: Origin }
+
+/** `cookie` is the value of the session cookie; `expiresAt` its absolute end (it also ends when idle for long). */
 export type Login = { readonly cookie: string; readonly csrfToken: string; readonly expiresAt: string; readonly user: User }
 
+export type LoginInput = {
+  readonly email: string
+  readonly password: string
+  /** The client's IP address: half of the throttle. */
+  readonly address: string
+  readonly agent: string
+  readonly requestId?: string | null
+  /** The session that the browser still had; it ends with the login. */
+  readonly sessionCookie?: string | null
+}
+
 /**
- * Users, roles, sessions and tokens. Errors: `UnauthenticatedError` (401), `ForbiddenError` (403; from
- * content/errors.ts's sibling in access/errors.ts), `ThrottledError` (429, facts: retryAfterS), `ConflictError`s per case.
+ * Users, roles, sessions and API tokens; errors in access/errors.ts. Methods that take `by` check its permission
+ * themselves (`PermissionError`) and refuse to give, change or take over more than `by` may do (`EscalationError`);
+ * `list` and `get` do not: the caller asks `identity.require(…)` first. `db` is the pool or the caller's transaction.
  */
 export interface Access {
   /** Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`. */
   identify(credentials: Credentials): Promise<Identity>
-  login(input: { readonly email: string; readonly password: string; readonly address: string; readonly agent: string }): Promise<Login>
+  login(input: LoginInput): Promise<Login>
   logout(sessionCookie: string): Promise<void>
+  /** Ends every session of a user: one's own, or with `users.manage`. Returns how many there were. */
+  logoutEverywhere(db: Queryable, by: Identity, userId: string): Promise<number>
 
   /** A one-time link's secret for the first administrator; null when there is a user already. Valid 24 h; asking again replaces it. */
   firstAdministratorSecret(): Promise<string | null>
-  createFirstAdministrator(input: { readonly secret: string; readonly email: string; readonly name: string; readonly password: string }): Promise<User>
+  createFirstAdministrator(input: { readonly secret: string; readonly email: string; readonly name: string; readonly password: string; readonly origin?: Origin }): Promise<User>
 
   readonly users: {
     list(page: { readonly limit: number; readonly after: string | null }): Promise<{ data: User[]; after: string | null }>
@@ -85,6 +117,8 @@ export interface Access {
     /** The last active administrator can neither be disabled nor lose the role. A new password ends the user's sessions. */
     update(db: Queryable, by: Identity, id: string, input: { readonly email?: string; readonly name?: string; readonly password?: string; readonly roles?: readonly string[]; readonly state?: User['state'] }): Promise<User>
     delete(db: Queryable, by: Identity, id: string): Promise<void>
+    /** Everybody's own name and password. A new password needs the current one, ends all sessions and starts a new one, returned as `login`. */
+    updateOwn(by: Identity, input: { readonly name?: string; readonly password?: { readonly current: string; readonly next: string }; readonly agent: string }): Promise<{ user: User; login: Login | null }>
   }
   readonly roles: {
     list(): Promise<Role[]>
@@ -100,9 +134,12 @@ export interface Access {
   }
   /** Appends to the audit log, in the transaction of what it tells about. */
   audit(db: Queryable, by: Identity, entry: AuditEntry): Promise<void>
-  auditLog(page: { readonly limit: number; readonly after: string | null }): Promise<{ data: (AuditEntry & { readonly id: string; readonly at: string; readonly actor: Authority['actor'] })[]; after: string | null }>
+  auditLog(page: { readonly limit: number; readonly after: string | null }): Promise<{ data: AuditRecord[]; after: string | null }>
+  /** Removes what is over: sessions, throttle rows, audit rows past their age. Bounded work per call; call it hourly on any node. */
+  prune(): Promise<{ readonly sessions: number; readonly throttles: number; readonly audit: number }>
   /** Does everything; for the CLI on the node's own machine and for tests. */
   readonly systemIdentity: Identity
 }
 
 export type AuditEntry = { readonly action: string; readonly subject: string; readonly facts: Readonly<Record<string, unknown>> }
+export type AuditRecord = AuditEntry & { readonly id: string; readonly at: string; readonly actor: Authority['actor'] } & Origin
