@@ -12,15 +12,26 @@ export type BlobInfo = { readonly id: BlobId; readonly bytes: number }
  * Errors: `BlobNotFoundError`; `FileStoreUnavailableError` (try again; nothing half-written); `BlobTooLargeError`.
  */
 export interface FileStore {
-  /** Streams `source` to its end, hashing on the way. Holds no more than a few chunks in memory. */
+  /**
+   * Streams `source` to its end, hashing on the way. Holds no more than a few chunks in memory. Equal bytes that are
+   * there already are kept, and count as written now. An error of `source` itself, and an abort, reject as they are.
+   */
   put(source: Readable, options: { readonly bytesMax: number; readonly signal?: AbortSignal }): Promise<BlobInfo>
-  /** The bytes from `start` to `end` inclusive (default: all). The caller must consume or destroy the stream. */
+  /**
+   * The bytes from `start` to `end` inclusive (default: all), which must lie within the blob. The caller must consume
+   * or destroy the stream.
+   */
   get(id: BlobId, range?: { readonly start: number; readonly end: number }): Promise<Readable>
   info(id: BlobId): Promise<BlobInfo>
-  /** Deleting what is not there is not an error. */
-  delete(id: BlobId): Promise<void>
+  /**
+   * True when a blob was deleted; deleting what is not there is not an error. With `writtenBeforeMs` a blob that was
+   * written or put again at that time or later stays, even when that `put` runs at this moment.
+   */
+  delete(id: BlobId, options?: { readonly writtenBeforeMs: number }): Promise<boolean>
   /** Every blob, in no order, with its last use or write in ms since 1970; for the collection of orphans. */
   list(): AsyncIterable<BlobInfo & { readonly writtenAtMs: number }>
+  /** Removes what puts left that died with their process before that time. Returns how many; `dryRun` only counts. */
+  sweep(options: { readonly writtenBeforeMs: number; readonly dryRun: boolean }): Promise<number>
   /** Resolves when a tiny blob could be written, read and deleted. */
   check(signal: AbortSignal): Promise<void>
 }

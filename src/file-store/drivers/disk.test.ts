@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { mkdir, mkdtemp, readdir, rename, rm, truncate, utimes, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
+import { test } from 'node:test'
+import { promisify } from 'node:util'
+import { fileStoreContract, generated, HandClock, sha256 } from '#file-store/contract.ts'
+import { DiskFileStore } from '#file-store/drivers/disk.ts'
+import { FileStoreUnavailableError } from '#file-store/errors.ts'
+
+const bytesMax = 1_000_000
+
+async function folder(): Promise<AsyncDisposable & { path: string }> {
+  const path = await mkdtemp(join(tmpdir(), 'stoa-files-'))
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) }
+}
+
+async function traces(path: string): Promise<string[]> {
+  const entries = await readdir(path, { recursive: true, withFileTypes: true })
+  return entries.filter((entry) => entry.isFile() && entry.name !== 'stoa-files').map((entry) => join(entry.parentPath, entry.name).slice(path.length)).sort()
+}
+
+fileStoreContract('disk', async (clock) => {
+  const place = await folder()
+  const path = join(place.path, 'files')
+  return {
+    store: new DiskFileStore({ folder: path, clock }),
+    traces: () => traces(path).catch(() => []),
+    [Symbol.asyncDispose]: () => place[Symbol.asyncDispose](),
+  }
+})
+
+test('disk: a folder that disappears is "unavailable", not "no such blob", and is not made anew', async () => {
+  await using place = await folder()
+  const path = join(place.path, 'files')
+  const store = new DiskFileStore({ folder: path, clock: new HandClock() })
+  const blob = await store.put(generated(1, 1), { bytesMax })
+  await rename(path, `${path}-unmounted`)
+  await mkdir(path)
+  for (const call of [() => store.get(blob.id), () => store.info(blob.id), () => store.put(generated(1, 1), { bytesMax }), () => store.delete(blob.id), () => store.check(AbortSignal.timeout(5_000))]) {
+    await assert.rejects(call, FileStoreUnavailableError)
+  }
+  assert.deepEqual(await traces(path), [])
+  await rm(path, { recursive: true })
+  await rename(`${path}-unmounted`, path)
+  assert.equal((await buffer(await store.get(blob.id))).length, 65_536)
+})
+
+test('disk: a folder where none can be is "unavailable" with the reason, and works once it can', async () => {
+  await using place = await folder()
+  const path = join(place.path, 'files')
+  await writeFile(path, 'a file, no folder')
+  const store = new DiskFileStore({ folder: path, clock: new HandClock() })
+  const source = generated(1, 3)
+  await assert.rejects(store.put(source, { bytesMax }), (error) => error instanceof FileStoreUnavailableError && error.facts['reason'] !== undefined)
+  assert.ok(source.destroyed)
+  await rm(path)
+  await store.put(generated(1, 3), { bytesMax })
+})
+
+const failingWriter = `
+  import { Readable } from 'node:stream'
+  import { DiskFileStore } from '#file-store/drivers/disk.ts'
+  import { systemClock } from '#lib/clock.ts'
+  process.on('SIGXFSZ', () => undefined)
+  const store = new DiskFileStore({ folder: process.argv[1], clock: systemClock })
+  const error = await store.put(Readable.from([Buffer.alloc(40_000), Buffer.alloc(40_000)]), { bytesMax: 1e6 }).catch((error) => error)
+  process.stdout.write(JSON.stringify({ code: error.code, reason: error.facts?.reason }))
+`
+
+test('disk: a write that fails halfway is "unavailable" and leaves nothing', { skip: process.platform === 'linux' ? false : 'needs ulimit -f in KiB' }, async () => {
+  await using place = await folder()
+  const { stdout } = await promisify(execFile)('bash', ['-c', 'ulimit -f 64; exec "$0" --input-type=module -e "$1" "$2"', process.execPath, failingWriter, place.path])
+  assert.deepEqual(JSON.parse(stdout), { code: 'E_FILE_STORE_UNAVAILABLE', reason: 'EFBIG' })
+  assert.deepEqual(await traces(place.path), [])
+})
+
+test('disk: what a dead process left is swept after its time, and a fresh blob that it had moved aside comes back', async () => {
+  await using place = await folder()
+  const clock = new HandClock()
+  const store = new DiskFileStore({ folder: place.path, clock })
+  await store.check(AbortSignal.timeout(5_000))
+  const leave = async (name: string, text: string, ageMs: number): Promise<void> => {
+    const path = join(place.path, 'tmp', name)
+    await writeFile(path, text)
+    await utimes(path, (clock.ms - ageMs) / 1_000, (clock.ms - ageMs) / 1_000)
+  }
+  await leave('old.part', 'half', 100_000)
+  await leave('young.part', 'half', 1_000)
+  await leave(`${sha256('old')}.0.trash`, 'old', 100_000)
+  await leave(`${sha256('young')}.0.trash`, 'young', 1_000)
+  const writtenBeforeMs = clock.ms - 50_000
+  assert.equal(await store.sweep({ writtenBeforeMs, dryRun: true }), 2)
+  assert.equal((await traces(place.path)).length, 4)
+  assert.equal(await store.sweep({ writtenBeforeMs, dryRun: false }), 2)
+  const young = sha256('young')
+  assert.deepEqual(await traces(place.path), [`/${young.slice(0, 2)}/${young.slice(2, 4)}/${young}`, '/tmp/young.part'].sort())
+  assert.equal((await buffer(await store.get(young))).toString(), 'young')
+})
+
+test('disk: a blob that something else cut short is healed by the next put of its bytes', async () => {
+  await using place = await folder()
+  const store = new DiskFileStore({ folder: place.path, clock: new HandClock() })
+  const { id } = await store.put(Readable.from([Buffer.from('whole')]), { bytesMax })
+  await truncate(join(place.path, id.slice(0, 2), id.slice(2, 4), id), 2)
+  await store.put(Readable.from([Buffer.from('whole')]), { bytesMax })
+  assert.equal((await buffer(await store.get(id))).toString(), 'whole')
+})
+
+test('disk: two nodes on one folder see each other\'s blobs', async () => {
+  await using place = await folder()
+  const clock = new HandClock()
+  const [one, two] = [new DiskFileStore({ folder: place.path, clock }), new DiskFileStore({ folder: place.path, clock })]
+  const blobs = await Promise.all([one, two, one, two].map((store) => store.put(generated(3, 4), { bytesMax })))
+  assert.equal((await buffer(await two.get(blobs[0]!.id))).length, 4 * 65_536)
+  assert.equal((await traces(place.path)).length, 1)
+})
