@@ -1,0 +1,57 @@
+import { execFile, execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+/** What to send, over and over, from `connections` connections: the paths in turn from a random start. */
+export type Load = {
+  readonly origin: string
+  readonly paths: readonly string[]
+  readonly method?: 'GET' | 'PATCH'
+  /** Lua that makes the body from `counter`, a number that differs for each request. */
+  readonly bodyLua?: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly connections: number
+  readonly seconds: number
+}
+
+export function wrkMissing(): string | null {
+  try {
+    execFileSync('wrk', ['--version'], { stdio: 'ignore' })
+    return null
+  } catch (error) {
+    // wrk prints its version with status 1; only a missing program counts.
+    return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'wrk is missing: install the package wrk' : null
+  }
+}
+
+/** Requests per second, all of them answered with 2xx; otherwise it throws what came instead. */
+export async function requestsPerSecond(load: Load, folder: string): Promise<number> {
+  const script = join(folder, `load-${process.hrtime.bigint()}.lua`)
+  const headers = Object.entries(load.headers ?? {}).map(([name, value]) => `[${JSON.stringify(name)}]=${JSON.stringify(value)}`)
+  writeFileSync(
+    script,
+    `local paths = {${load.paths.map((path) => JSON.stringify(path)).join(',')}}
+local headers = {${headers.join(',')}}
+math.randomseed(os.time())
+local counter = math.random(1000000000)
+local at = math.random(#paths)
+request = function()
+  at = at % #paths + 1
+  counter = counter + 1
+  return wrk.format("${load.method ?? 'GET'}", paths[at], headers, ${load.bodyLua ?? 'nil'})
+end
+done = function(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format("RESULT %d %d %d %d\\n", summary.requests, summary.duration, errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+end
+`,
+  )
+  const args = ['-t1', `-c${load.connections}`, `-d${load.seconds}s`, '-s', script, load.origin]
+  const { stdout } = await promisify(execFile)('wrk', args)
+  const match = /RESULT (\d+) (\d+) (\d+) (\d+)/.exec(stdout)
+  if (match === null) throw new Error(`wrk said:\n${stdout}`)
+  const [requests = 0, microseconds = 1, badStatus = 0, broken = 0] = match.slice(1).map(Number)
+  if (badStatus + broken > 0) throw new Error(`${badStatus} answers were not 2xx and ${broken} requests broke at ${load.origin}${load.paths[0]}`)
+  return requests / (microseconds / 1e6)
+}
