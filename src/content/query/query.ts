@@ -52,3 +52,6 @@ export type ListQuery = {
  */
 export const systemFields = ['id', 'type', 'locale', 'version', 'status', 'createdAt', 'updatedAt', 'publishedAt', 'firstPublishedAt', 'createdBy'] as const
 export type SystemField = (typeof systemFields)[number]
+
+/** Words of the query language: no field of a type may take these names either. */
+export const reservedWords = ['and', 'or', 'not'] as const

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import type { ContentType } from '#content/content-type.ts'
+import { querySchema } from '#content/query/normal-form.ts'
+import { compareText, compileComparator, compilePredicate } from '#content/query/predicate.ts'
+import type { QueryRow } from '#content/query/predicate.ts'
+import type { Filter, Test } from '#content/query/query.ts'
+
+const type: ContentType = {
+  name: 'thing',
+  label: 'Thing',
+  fields: [
+    { name: 'title', kind: 'text', filterable: true },
+    { name: 'rank', kind: 'number', filterable: true },
+    { name: 'tags', kind: 'select', options: [], many: true, filterable: true },
+    { name: 'constructor', kind: 'text', filterable: true },
+  ],
+}
+const schema = querySchema(type)
+
+function row(filter: QueryRow['filter'], more: Partial<QueryRow> = {}): QueryRow {
+  const at = '2026-01-01T00:00:00.000Z'
+  const id = '0197a000-0000-7000-8000-000000000000'
+  return { id, locale: 'en', version: 1, status: 'published', createdAt: at, updatedAt: at, publishedAt: at, firstPublishedAt: at, createdBy: null, filter, ...more }
+}
+
+const compare = (field: string, test: Test): Filter => ({ op: 'compare', field, test })
+const holds = (filter: Filter, data: QueryRow['filter']): boolean => compilePredicate(filter, schema)(row(data))
+
+test('text order is the byte order of UTF-8', () => {
+  const text = fc.string({ unit: fc.oneof(fc.constantFrom('\uffff', '\ue000', '\ud7ff', '😀', '\u{10ffff}', 'é', 'e\u0301', 'a'), fc.string({ minLength: 1, maxLength: 1, unit: 'binary' })) })
+  fc.assert(
+    fc.property(text, text, (a, b) => {
+      assert.equal(Math.sign(compareText(a, b)), Buffer.compare(Buffer.from(a), Buffer.from(b)))
+    }),
+    { numRuns: 2_000 },
+  )
+  assert.ok(compareText('\u{10000}', '\uffff') > 0)
+})
+
+test('a comparison with a missing value is false, and its negation true', () => {
+  for (const is of ['eq', 'lt', 'lte', 'gt', 'gte'] as const) {
+    const filter = compare('rank', { is, value: 1 })
+    assert.equal(holds(filter, {}), false, is)
+    assert.equal(holds({ op: 'not', filter }, {}), true, is)
+  }
+  assert.equal(holds(compare('rank', { is: 'ne', value: 1 }), {}), true)
+  assert.equal(holds(compare('rank', { is: 'nin', values: [1] }), {}), true)
+  assert.equal(holds(compare('rank', { is: 'in', values: [] }), { rank: 1 }), false)
+  assert.equal(holds(compare('rank', { is: 'nin', values: [] }), {}), true)
+  assert.equal(holds(compare('rank', { is: 'eq', value: 0 }), { rank: -0 }), true)
+})
+
+test('fields named like members of Object are missing unless they are there', () => {
+  assert.equal(holds(compare('constructor', { is: 'exists', value: true }), {}), false)
+  assert.equal(holds(compare('constructor', { is: 'eq', value: 'x' }), { constructor: 'x' }), true)
+})
+
+test('many values: one of them is enough', () => {
+  assert.equal(holds(compare('tags', { is: 'eq', value: 'a' }), { tags: ['b', 'a'] }), true)
+  assert.equal(holds(compare('tags', { is: 'ne', value: 'a' }), { tags: ['b', 'a'] }), false)
+  assert.equal(holds(compare('tags', { is: 'in', values: ['x', 'b'] }), { tags: ['b', 'a'] }), true)
+  assert.equal(holds(compare('tags', { is: 'exists', value: true }), { tags: [] }), false)
+  assert.equal(holds(compare('tags', { is: 'exists', value: false }), {}), true)
+})
+
+test('missing sorts last ascending and first descending; ties end on id in the last direction', () => {
+  const ids = ['a', 'b', 'c', 'd'].map((letter) => `0197a000-0000-7000-8000-00000000000${letter}`)
+  const rows = [row({ rank: 2 }, { id: ids[0]! }), row({}, { id: ids[1]! }), row({ rank: 1 }, { id: ids[2]! }), row({ rank: 2 }, { id: ids[3]! })]
+  const order = (descending: boolean): string => rows.toSorted(compileComparator([{ field: 'rank', descending }], schema)).map((one) => one.id.slice(-1)).join('')
+  assert.equal(order(false), 'cadb')
+  assert.equal(order(true), 'bdac')
+})
+
+test('a field that is not in the schema is a defect of the caller', () => {
+  assert.throws(() => compilePredicate(compare('other', { is: 'exists', value: true }), schema), /not in the schema/)
+})
