@@ -1,0 +1,115 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { FastifyBaseLogger, FastifyInstance, FastifyTypeProvider, RawServerDefault } from 'fastify'
+import type { Static, TSchema } from 'typebox'
+import type { Access, Identity, SystemPermission } from '#access/access.ts'
+import type { Content } from '#content/content.ts'
+import type { Database } from '#database/database.ts'
+import type { Clock } from '#lib/clock.ts'
+import type { Logger } from '#lib/logger.ts'
+import type { Media } from '#media/media.ts'
+
+export type ApiConfig = {
+  /** Behind a reverse proxy: `true`, or its addresses, so that `X-Forwarded-For` and `-Proto` are believed from it alone. */
+  readonly trustProxy: boolean | string
+  /** Origins that browsers may call from with credentials; `*`: any, without credentials. */
+  readonly corsOrigins: readonly string[]
+  readonly bodyBytesMax: number
+  readonly uploadBytesMax: number
+  readonly urlBytesMax: number
+  /** The request line and all headers together. Node refuses more with 431. */
+  readonly headerBytesMax: number
+  readonly jsonDepthMax: number
+  readonly pageSizeMax: number
+  /** Requests in flight on this node; past it 503 with `Retry-After`. */
+  readonly requestsMax: number
+  /** From a request's first byte to its answer, except for routes that name their own. */
+  readonly handlerTimeoutMs: number
+  /** For the headers of a request to arrive. */
+  readonly headersTimeoutMs: number
+  readonly keepAliveTimeoutMs: number
+  /** `Cache-Control` of published content for the anonymous role, in seconds. */
+  readonly sharedCacheS: number
+  readonly staleWhileRevalidateS: number
+  readonly compress: boolean
+  /** `Strict-Transport-Security` in seconds; 0: not sent. */
+  readonly hstsS: number
+  /** `/metrics` for everyone, or for the permission `cluster.manage`. */
+  readonly metricsPublic: boolean
+}
+
+export const defaultApiConfig: ApiConfig = {
+  trustProxy: false,
+  corsOrigins: [],
+  bodyBytesMax: 1_048_576,
+  uploadBytesMax: 5 * 1024 ** 3,
+  urlBytesMax: 8_192,
+  headerBytesMax: 16_384,
+  jsonDepthMax: 64,
+  pageSizeMax: 200,
+  requestsMax: 1_000,
+  handlerTimeoutMs: 30_000,
+  headersTimeoutMs: 15_000,
+  keepAliveTimeoutMs: 72_000,
+  sharedCacheS: 1,
+  staleWhileRevalidateS: 30,
+  compress: true,
+  hstsS: 0,
+  metricsPublic: true,
+}
+
+/** What routes work with. */
+export type ApiContext = {
+  readonly database: Database
+  readonly content: Content
+  readonly access: Access
+  readonly media: Media
+  readonly logger: Logger
+  readonly clock: Clock
+  readonly config: ApiConfig
+  /** Set once, by `beginDrain()` or by closing. */
+  readonly state: { draining: boolean }
+}
+
+/**
+ * Who may use a route; every route says it in `config.access`.
+ * `public`: everyone. `signedIn`: a user or a token. `content`: the part content decides by type, action and entry.
+ */
+export type RouteAccess = 'public' | 'signedIn' | 'content' | { readonly permission: SystemPermission }
+
+/** Makes `request.body`, `.query` and `.params` of a route have the types of its schemas. */
+export interface SchemaTypes extends FastifyTypeProvider {
+  readonly validator: this['schema'] extends TSchema ? Static<this['schema']> : unknown
+  readonly serializer: unknown
+}
+
+export type Server = FastifyInstance<RawServerDefault, IncomingMessage, ServerResponse, FastifyBaseLogger, SchemaTypes>
+
+/** A file of `routes/` exports one of these, and `routes.ts` lists it. */
+export type RoutePlugin = (server: Server, context: ApiContext) => void | Promise<void>
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Who asks. Known from `onRequest` on. */
+    identity: Identity
+  }
+  interface FastifyInstance {
+    readonly api: ApiContext
+    /** Answers from now on ask clients to leave, and `/healthz/ready` says no. Closing does it too. */
+    beginDrain(): void
+  }
+  interface FastifyContextConfig {
+    access?: RouteAccess
+    /** Codes of errors beside the usual ones, for the API's document. */
+    errors?: readonly string[]
+    /** Health and metrics: answered without asking who it is, and even when the node has all the requests it can take. */
+    whenBusy?: boolean
+    /** Made by the server for methods that a path does not have: no operation of the API. */
+    generated?: boolean
+  }
+  interface FastifySchema {
+    operationId?: string
+    summary?: string
+    description?: string
+    tags?: readonly string[]
+  }
+}

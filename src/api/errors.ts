@@ -1,0 +1,109 @@
+import { StoaError } from '#lib/stoa-error.ts'
+
+/** One thing that is wrong with a request: where (`body`, `query`, `params`, `headers`), a JSON pointer into it, and what. */
+export type Fault = { readonly in: 'body' | 'query' | 'params' | 'headers'; readonly path: string; readonly message: string }
+
+/** A parameter, header or body that does not fit the route's schema. */
+export class RequestInvalidError extends StoaError {
+  readonly code = 'E_REQUEST_INVALID'
+
+  constructor(fault: Fault) {
+    const place = fault.path === '' ? `The ${fault.in}` : `${fault.in} ${fault.path}`
+    super(`${place} ${fault.message}.`, { faults: [fault] })
+  }
+}
+
+/** A body that is not JSON in UTF-8. `position` counts characters from 0; null where it is not known. */
+export class JsonMalformedError extends StoaError {
+  readonly code = 'E_JSON_MALFORMED'
+
+  constructor(reason: string, position: number | null) {
+    super(`The body is not valid JSON: ${reason}.`, position === null ? {} : { position })
+  }
+}
+
+export class RouteNotFoundError extends StoaError {
+  readonly code = 'E_ROUTE_NOT_FOUND'
+}
+
+export class MethodNotAllowedError extends StoaError {
+  readonly code = 'E_METHOD_NOT_ALLOWED'
+
+  constructor(method: string, allow: readonly string[]) {
+    super(`${method} is not possible here; use one of ${allow.join(', ')}.`, { allow })
+  }
+}
+
+export class MediaTypeUnsupportedError extends StoaError {
+  readonly code = 'E_MEDIA_TYPE_UNSUPPORTED'
+}
+
+export class BodyTooLargeError extends StoaError {
+  readonly code = 'E_BODY_TOO_LARGE'
+}
+
+export class UrlTooLongError extends StoaError {
+  readonly code = 'E_URL_TOO_LONG'
+}
+
+export class HeadersTooLargeError extends StoaError {
+  readonly code = 'E_HEADERS_TOO_LARGE'
+}
+
+/** What came over the connection is not HTTP. */
+export class RequestMalformedError extends StoaError {
+  readonly code = 'E_REQUEST_MALFORMED'
+}
+
+/** The client did not send its request in time. */
+export class RequestTimeoutError extends StoaError {
+  readonly code = 'E_REQUEST_TIMEOUT'
+}
+
+/** More requests in flight than this node takes on; nothing was done. */
+export class ServerBusyError extends StoaError {
+  readonly code = 'E_SERVER_BUSY'
+
+  constructor() {
+    super('This node has all the requests it can take; try again shortly.', { retryAfterS: 1 })
+  }
+}
+
+/** The answer was not ready within the route's deadline. A write may have taken effect: repeat it with the same `Idempotency-Key`. */
+export class DeadlineError extends StoaError {
+  readonly code = 'E_DEADLINE'
+}
+
+export class NotReadyError extends StoaError {
+  readonly code = 'E_NOT_READY'
+}
+
+/** A write with a session cookie that does not repeat the session's token in `X-CSRF-Token`, or that comes from another site. */
+export class CsrfError extends StoaError {
+  readonly code = 'E_CSRF'
+}
+
+/** No credentials where some are needed. Wrong ones are refused by `access/`. */
+export class SignInNeededError extends StoaError {
+  readonly code = 'E_SIGN_IN_NEEDED'
+}
+
+/** The one who asks is known and lacks a permission. */
+export class PermissionMissingError extends StoaError {
+  readonly code = 'E_PERMISSION_MISSING'
+}
+
+/** The same `Idempotency-Key` came before with another request. */
+export class IdempotencyKeyReusedError extends StoaError {
+  readonly code = 'E_IDEMPOTENCY_KEY_REUSED'
+}
+
+/** The first request with this `Idempotency-Key` was still running when the wait for it ended. */
+export class IdempotencyKeyBusyError extends StoaError {
+  readonly code = 'E_IDEMPOTENCY_KEY_BUSY'
+}
+
+/** A defect. The log has the cause under the request id. */
+export class InternalError extends StoaError {
+  readonly code = 'E_INTERNAL'
+}

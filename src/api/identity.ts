@@ -1,0 +1,61 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Access, Credentials, Identity } from '#access/access.ts'
+import type { RouteAccess } from '#api/api-context.ts'
+import { CsrfError, PermissionMissingError, SignInNeededError } from '#api/errors.ts'
+
+/** The session of a browser. HttpOnly, SameSite=Lax, Path=/. */
+export const sessionCookieName = 'stoa_session'
+
+const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
+const cookiePattern = new RegExp(`(?:^|;\\s*)${sessionCookieName}=([^;]*)`)
+
+/** The `onRequest` hook that finds out who asks, refuses cross-site writes, and holds the route's `config.access`. */
+export function identityHook(access: Access): (request: FastifyRequest, reply: FastifyReply) => Promise<void> {
+  return async (request) => {
+    const { access: rule, generated, whenBusy } = request.routeOptions.config
+    // A path without a route, a method that it does not have, health: nobody needs to be known.
+    if (rule === undefined || generated === true || (whenBusy === true && rule === 'public')) return
+    const identity = await access.identify(credentialsOf(request))
+    request.identity = identity
+    if (identity.csrfToken !== null && !safeMethods.has(request.method)) checkCsrf(request, identity.csrfToken)
+    if (rule !== 'public' && rule !== 'content') guard(identity, rule)
+  }
+}
+
+/** A bearer token goes before a cookie: whoever sends one means it. */
+export function credentialsOf(request: FastifyRequest): Credentials {
+  const { authorization, cookie } = request.headers
+  if (authorization !== undefined) {
+    const bearer = /^Bearer +([\x21-\x7e]{1,512})$/i.exec(authorization)?.[1]
+    if (bearer === undefined) throw new SignInNeededError('The Authorization header is not of the form "Bearer TOKEN".')
+    return { bearer, sessionCookie: null }
+  }
+  const value = cookie === undefined ? undefined : cookiePattern.exec(cookie)?.[1]
+  return { bearer: null, sessionCookie: value === undefined || value === '' ? null : value }
+}
+
+export function isAnonymous(identity: Identity | null | undefined): boolean {
+  return identity === null || identity === undefined || identity.authority.actor.kind === 'anonymous'
+}
+
+/** Throws unless `identity` may use a route with this rule. */
+export function guard(identity: Identity, rule: Exclude<RouteAccess, 'public' | 'content'>): void {
+  if (rule === 'signedIn') {
+    if (isAnonymous(identity)) throw new SignInNeededError('Sign in, or send a token, to use this.')
+    return
+  }
+  if (identity.can(rule.permission)) return
+  if (isAnonymous(identity)) throw new SignInNeededError('Sign in, or send a token, to use this.')
+  throw new PermissionMissingError(`This needs the permission ${rule.permission}; ask an administrator for a role that has it.`, { permission: rule.permission })
+}
+
+function checkCsrf(request: FastifyRequest, expected: string): void {
+  const sent = request.headers['x-csrf-token']
+  if (typeof sent === 'string' && sameText(sent, expected)) return
+  throw new CsrfError('A write with a session cookie must repeat the session\'s CSRF token in the header X-CSRF-Token.')
+}
+
+function sameText(one: string, other: string): boolean {
+  return timingSafeEqual(createHash('sha256').update(one).digest(), createHash('sha256').update(other).digest())
+}

@@ -1,0 +1,5 @@
+import type { RoutePlugin } from '#api/api-context.ts'
+import { healthRoutes } from '#api/routes/health.ts'
+
+/** Every route of the server, by the file that has it. Add a line here. */
+export const routePlugins: readonly RoutePlugin[] = [healthRoutes]

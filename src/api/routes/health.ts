@@ -1,0 +1,71 @@
+import { Type } from 'typebox'
+import type { ApiContext, RoutePlugin } from '#api/api-context.ts'
+import { NotReadyError } from '#api/errors.ts'
+import { strict } from '#api/schemas.ts'
+import { sql } from '#database/database.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+
+/** A node that waits longer than this for its own database is not ready. */
+const checkTimeoutMs = 2_000
+
+const ping = sql<{ ok: number }>(`select 1 as ok`)
+
+const partState = strict({ state: Type.Union([Type.Literal('up'), Type.Literal('down')]), detail: Type.String() }, { $id: 'PartState' })
+type PartState = { readonly state: 'up' | 'down'; readonly detail: string }
+
+/** `live`: the process answers. `ready`: this node can serve; it says why not, and judges nobody else. */
+export const healthRoutes: RoutePlugin = (server, context) => {
+  server.route({
+    method: 'GET',
+    url: '/healthz/live',
+    config: { access: 'public', whenBusy: true },
+    schema: {
+      operationId: 'getLive',
+      summary: 'Does this process answer?',
+      tags: ['health'],
+      response: { 200: strict({ status: Type.Literal('live') }) },
+    },
+    handler: (_request, reply) => reply.header('cache-control', 'no-store').send({ status: 'live' }),
+  })
+  server.route({
+    method: 'GET',
+    url: '/healthz/ready',
+    config: { access: 'public', whenBusy: true, errors: ['E_NOT_READY'] },
+    schema: {
+      operationId: 'getReady',
+      summary: 'Can this node serve?',
+      tags: ['health'],
+      response: { 200: strict({ status: Type.Literal('ready'), parts: Type.Record(Type.String(), partState) }) },
+    },
+    handler: async (_request, reply) => {
+      const parts = { node: nodeState(context), database: await databaseState(context) }
+      const down = Object.entries(parts).filter(([, part]) => part.state === 'down')
+      if (down.length > 0) throw new NotReadyError(`Not ready: ${down.map(([name, part]) => `${name}: ${part.detail}`).join('; ')}.`, { parts })
+      return reply.header('cache-control', 'no-store').send({ status: 'ready', parts })
+    },
+  })
+}
+
+function nodeState(context: ApiContext): PartState {
+  return context.state.draining ? { state: 'down', detail: 'draining' } : { state: 'up', detail: 'serving' }
+}
+
+async function databaseState({ database, clock, logger }: ApiContext): Promise<PartState> {
+  const startedMs = clock.monotonicMs()
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<PartState>((resolve) => {
+    timer = setTimeout(() => resolve({ state: 'down', detail: `no answer within ${checkTimeoutMs} ms` }), checkTimeoutMs)
+  })
+  const asked = database.run(ping).then(
+    (): PartState => ({ state: 'up', detail: `answered in ${Math.round(clock.monotonicMs() - startedMs)} ms` }),
+    (error: unknown): PartState => {
+      if (!(error instanceof StoaError)) logger.error({ err: error }, 'the database check failed')
+      return { state: 'down', detail: error instanceof StoaError ? error.message : 'failed' }
+    },
+  )
+  try {
+    return await Promise.race([asked, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

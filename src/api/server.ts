@@ -1,0 +1,148 @@
+import { fastify } from 'fastify'
+import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { Access } from '#access/access.ts'
+import { defaultApiConfig } from '#api/api-context.ts'
+import type { ApiConfig, ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
+import { answerHook, requestHook } from '#api/answer-headers.ts'
+import { answerBrokenConnection } from '#api/broken-connection.ts'
+import { MediaTypeUnsupportedError, MethodNotAllowedError, RouteNotFoundError } from '#api/errors.ts'
+import { identityHook } from '#api/identity.ts'
+import { parseJson } from '#api/json-body.ts'
+import { problemAnswer } from '#api/problem.ts'
+import { requestId } from '#api/request-id.ts'
+import { routePlugins } from '#api/routes.ts'
+import { validatorCompiler } from '#api/validation.ts'
+import type { Content } from '#content/content.ts'
+import type { Database } from '#database/database.ts'
+import type { Clock } from '#lib/clock.ts'
+import type { Logger } from '#lib/logger.ts'
+import type { Media } from '#media/media.ts'
+
+/** Longest value of one path parameter: a slug or an id. */
+const paramLengthMax = 1_000
+const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
+
+export type ServerOptions = {
+  readonly database: Database
+  readonly content: Content
+  readonly access: Access
+  readonly media: Media
+  readonly logger: Logger
+  readonly clock: Clock
+  readonly config?: Partial<ApiConfig>
+  /** Routes beside the API's own, by whoever wires the server. */
+  readonly plugins?: readonly RoutePlugin[]
+}
+
+/** The HTTP server, ready to listen or to be injected into. `close()` drains: answers what is in flight and asks clients to leave. */
+export async function createServer(options: ServerOptions): Promise<Server> {
+  const { plugins = [], config, ...parts } = options
+  const context: ApiContext = { ...parts, logger: parts.logger.child({ part: 'api' }), config: { ...defaultApiConfig, ...config }, state: { draining: false } }
+  const server = instance(context.config)
+  server.decorate('api', context)
+  server.decorate('beginDrain', () => {
+    context.state.draining = true
+  })
+  server.decorateRequest('identity')
+  server.setValidatorCompiler(validatorCompiler())
+  // What a handler answers is what is sent: schemas of answers are documentation that tests hold, they remove nothing.
+  server.setSerializerCompiler(() => JSON.stringify)
+  bodies(server, context.config)
+  failures(server, context)
+  server.addHook('preClose', async () => server.beginDrain())
+  server.addHook('onRequest', requestHook(context))
+  server.addHook('onRequest', identityHook(context.access))
+  server.addHook('onSend', answerHook(context))
+  const paths = routeRules(server, context.config)
+  for (const plugin of [...routePlugins, ...plugins]) await plugin(server, context)
+  otherMethods(server, paths)
+  await server.ready()
+  return server
+}
+
+function instance(config: ApiConfig): Server {
+  const server = fastify({
+    logger: false,
+    genReqId: requestId,
+    trustProxy: config.trustProxy,
+    bodyLimit: config.bodyBytesMax,
+    keepAliveTimeout: config.keepAliveTimeoutMs,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    routerOptions: { maxParamLength: paramLengthMax },
+    http: { maxHeaderSize: config.headerBytesMax, headersTimeout: config.headersTimeoutMs, connectionsCheckingInterval: 5_000 },
+    // Headers have their deadline; bodies have the route's, since an upload may take long.
+    requestTimeout: 0,
+    clientErrorHandler: answerBrokenConnection,
+    frameworkErrors: (error, request, reply) => void answerProblem(error, request, reply),
+  })
+  return server
+}
+
+function bodies(server: Server, config: ApiConfig): void {
+  server.removeAllContentTypeParsers()
+  server.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, bytes, done) => {
+    const charset = /charset\s*=\s*"?([^\s";]+)/i.exec(request.headers['content-type'] ?? '')?.[1]
+    if (charset !== undefined && charset.toLowerCase() !== 'utf-8') {
+      done(new MediaTypeUnsupportedError('Send JSON in UTF-8.'))
+      return
+    }
+    let value: unknown
+    try {
+      value = bytes.length === 0 ? undefined : parseJson(bytes as Buffer, config.jsonDepthMax)
+    } catch (error) {
+      done(error as Error)
+      return
+    }
+    done(null, value)
+  })
+}
+
+function failures(server: Server, context: ApiContext): void {
+  server.setErrorHandler((error, request, reply) => answerProblem(error, request, reply, context.logger))
+  server.setNotFoundHandler((request, reply) => {
+    const known = (methods as readonly string[]).includes(request.method)
+    const error = known ? new RouteNotFoundError('There is nothing at this path.') : new MethodNotAllowedError(request.method, methods)
+    return answerProblem(error, request, reply, context.logger)
+  })
+}
+
+function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyReply, logger?: Logger): FastifyReply {
+  const { status, headers, body, defect } = problemAnswer(error, request.id)
+  if (defect) logger?.error({ err: error, requestId: request.id, method: request.method, route: request.routeOptions.url }, 'a request failed')
+  return reply.code(status).headers(headers).type('application/problem+json').send(JSON.stringify(body))
+}
+
+/** Every route says who may use it and documents itself; forgetting either stops the server, not a reviewer. */
+function routeRules(server: Server, config: ApiConfig): Map<string, Set<string>> {
+  const paths = new Map<string, Set<string>>()
+  server.addHook('onRoute', (route: RouteOptions) => {
+    const named = [route.method].flat()
+    const known = paths.get(route.url) ?? new Set()
+    paths.set(route.url, known)
+    for (const method of named) known.add(method)
+    if (route.config?.generated === true || (named.length === 1 && named[0] === 'HEAD')) return
+    const name = `${named.join(',')} ${route.url}`
+    if (route.config?.access === undefined) throw new Error(`${name} does not say in config.access who may use it`)
+    if (route.schema?.operationId === undefined || route.schema.response === undefined) throw new Error(`${name} has no operationId or no answers in its schema`)
+    route.handlerTimeout ??= config.handlerTimeoutMs
+  })
+  return paths
+}
+
+/** The methods that a path does not have: OPTIONS says which it has, the others get 405 and the same. */
+function otherMethods(server: Server, paths: Map<string, Set<string>>): void {
+  for (const [url, present] of paths) {
+    const allow = methods.filter((method) => present.has(method) || method === 'OPTIONS')
+    const missing = methods.filter((method) => !present.has(method))
+    server.route({
+      method: missing,
+      url,
+      config: { generated: true },
+      handler: (request, reply) => {
+        if (request.method !== 'OPTIONS') throw new MethodNotAllowedError(request.method, allow)
+        return reply.code(204).header('allow', allow.join(', ')).send()
+      },
+    })
+  }
+}
