@@ -78,19 +78,9 @@ export class NotReadyError extends StoaError {
   readonly code = 'E_NOT_READY'
 }
 
-/** A write with a session cookie that does not repeat the session's token in `X-CSRF-Token`, or that comes from another site. */
-export class CsrfError extends StoaError {
-  readonly code = 'E_CSRF'
-}
-
 /** No credentials where some are needed. Wrong ones are refused by `access/`. */
 export class SignInNeededError extends StoaError {
   readonly code = 'E_SIGN_IN_NEEDED'
-}
-
-/** The one who asks is known and lacks a permission. */
-export class PermissionMissingError extends StoaError {
-  readonly code = 'E_PERMISSION_MISSING'
 }
 
 /** The same `Idempotency-Key` came before with another request. */

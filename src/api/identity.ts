@@ -1,8 +1,8 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Access, Credentials, Identity } from '#access/access.ts'
+import type { Access, Credentials, Identity, Origin } from '#access/access.ts'
+import { requireCsrf } from '#access/csrf.ts'
 import type { RouteAccess } from '#api/api-context.ts'
-import { CsrfError, PermissionMissingError, SignInNeededError } from '#api/errors.ts'
+import { SignInNeededError } from '#api/errors.ts'
 
 /** The session of a browser. HttpOnly, SameSite=Lax, Path=/. */
 export const sessionCookieName = 'stoa_session'
@@ -18,7 +18,10 @@ export function identityHook(access: Access): (request: FastifyRequest, reply: F
     if (rule === undefined || generated === true || (whenBusy === true && rule === 'public')) return
     const identity = await access.identify(credentialsOf(request))
     request.identity = identity
-    if (identity.csrfToken !== null && !safeMethods.has(request.method)) checkCsrf(request, identity.csrfToken)
+    if (identity.csrfToken !== null && !safeMethods.has(request.method)) {
+      const sent = request.headers['x-csrf-token']
+      requireCsrf(identity, typeof sent === 'string' ? sent : null)
+    }
     if (rule !== 'public' && rule !== 'content') guard(identity, rule)
   }
 }
@@ -29,10 +32,14 @@ export function credentialsOf(request: FastifyRequest): Credentials {
   if (authorization !== undefined) {
     const bearer = /^Bearer +([\x21-\x7e]{1,512})$/i.exec(authorization)?.[1]
     if (bearer === undefined) throw new SignInNeededError('The Authorization header is not of the form "Bearer TOKEN".')
-    return { bearer, sessionCookie: null }
+    return { bearer, sessionCookie: null, origin: originOf(request) }
   }
   const value = cookie === undefined ? undefined : cookiePattern.exec(cookie)?.[1]
-  return { bearer: null, sessionCookie: value === undefined || value === '' ? null : value }
+  return { bearer: null, sessionCookie: value === undefined || value === '' ? null : value, origin: originOf(request) }
+}
+
+function originOf(request: FastifyRequest): Origin {
+  return { address: request.ip, requestId: request.id }
 }
 
 export function isAnonymous(identity: Identity | null | undefined): boolean {
@@ -47,15 +54,5 @@ export function guard(identity: Identity, rule: Exclude<RouteAccess, 'public' | 
   }
   if (identity.can(rule.permission)) return
   if (isAnonymous(identity)) throw new SignInNeededError('Sign in, or send a token, to use this.')
-  throw new PermissionMissingError(`This needs the permission ${rule.permission}; ask an administrator for a role that has it.`, { permission: rule.permission })
-}
-
-function checkCsrf(request: FastifyRequest, expected: string): void {
-  const sent = request.headers['x-csrf-token']
-  if (typeof sent === 'string' && sameText(sent, expected)) return
-  throw new CsrfError('A write with a session cookie must repeat the session\'s CSRF token in the header X-CSRF-Token.')
-}
-
-function sameText(one: string, other: string): boolean {
-  return timingSafeEqual(createHash('sha256').update(one).digest(), createHash('sha256').update(other).digest())
+  identity.require(rule.permission)
 }

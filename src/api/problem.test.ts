@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { globSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { RequestInvalidError, ServerBusyError } from '#api/errors.ts'
-import { problemAnswer, statuses } from '#api/problem.ts'
+import { problemAnswer } from '#api/problem.ts'
+import { statuses } from '#api/statuses.ts'
 
 /** Codes that end a command or a start, or that a part always turns into its own words. None of them reaches a client. */
 const neverOfARequest: ReadonlySet<string> = new Set(['E_DATABASE_CONSTRAINT', 'E_DATABASE_MIGRATION'])
@@ -14,8 +15,8 @@ test('every code that can reach a client has a status, and every status a code',
     if (commandOnly.test(file)) continue
     for (const match of readFileSync(file, 'utf8').matchAll(/code = '(E_[A-Z_]+)'/g)) codes.add(match[1] ?? '')
   }
-  assert.deepEqual([...codes].filter((code) => statuses[code] === undefined && !neverOfARequest.has(code)).sort(), [], 'add a row to statuses in problem.ts')
-  assert.deepEqual(Object.keys(statuses).filter((code) => !codes.has(code)), [], 'a row of problem.ts without a code')
+  assert.deepEqual([...codes].filter((code) => statuses[code] === undefined && !neverOfARequest.has(code)).sort(), [], 'add a row to statuses in statuses.ts')
+  assert.deepEqual(Object.keys(statuses).filter((code) => !codes.has(code)), [], 'a row of statuses.ts without a code')
   assert.deepEqual(Object.keys(statuses), Object.keys(statuses).toSorted())
   assert.ok(codes.size > 15)
 })

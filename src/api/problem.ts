@@ -8,36 +8,11 @@ import {
   RequestMalformedError,
 } from '#api/errors.ts'
 import type { Fault } from '#api/errors.ts'
+import { statuses } from '#api/statuses.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /** Where the reference page of the errors is served; `type` is this and the code as anchor. */
 export const errorsPage = '/docs/reference/errors'
-
-/** The only place where an error becomes a status. A code without a row is a defect: 500, its text is not shown. */
-export const statuses: Readonly<Record<string, readonly [status: number, title: string]>> = {
-  E_BODY_TOO_LARGE: [413, 'Body too large'],
-  E_CSRF: [403, 'Cross-site write refused'],
-  E_DATABASE_SERIALIZATION: [503, 'Database busy'],
-  E_DATABASE_TIMEOUT: [503, 'Database too slow'],
-  E_DATABASE_UNAVAILABLE: [503, 'Database not reachable'],
-  E_DEADLINE: [503, 'No answer in time'],
-  E_HEADERS_TOO_LARGE: [431, 'Headers too large'],
-  E_IDEMPOTENCY_KEY_BUSY: [409, 'First request still running'],
-  E_IDEMPOTENCY_KEY_REUSED: [422, 'Idempotency key used for another request'],
-  E_INTERNAL: [500, 'Internal error'],
-  E_JSON_MALFORMED: [400, 'Malformed JSON'],
-  E_MEDIA_TYPE_UNSUPPORTED: [415, 'Media type not supported'],
-  E_METHOD_NOT_ALLOWED: [405, 'Method not allowed'],
-  E_NOT_READY: [503, 'Not ready'],
-  E_PERMISSION_MISSING: [403, 'Permission missing'],
-  E_REQUEST_INVALID: [400, 'Invalid request'],
-  E_REQUEST_MALFORMED: [400, 'Malformed request'],
-  E_REQUEST_TIMEOUT: [408, 'Request too slow'],
-  E_ROUTE_NOT_FOUND: [404, 'Not found'],
-  E_SERVER_BUSY: [503, 'Busy'],
-  E_SIGN_IN_NEEDED: [401, 'Sign in'],
-  E_URL_TOO_LONG: [414, 'URL too long'],
-}
 
 /** Seconds that a client is told to wait before it repeats what got a 503, unless the error's facts name `retryAfterS`. */
 const retryAfterS = 1
