@@ -1,0 +1,55 @@
+import type { Logger } from '#lib/logger.ts'
+
+/**
+ * Work that comes round: `work` runs, then rests for `intervalMs`, and so on; never twice at once. A failure is logged
+ * and the next round comes all the same. `stop()` lets a round that runs finish.
+ */
+export class Ticker {
+  readonly #name: string
+  readonly #intervalMs: number
+  readonly #work: () => Promise<void>
+  readonly #logger: Logger
+  readonly #stopping = new AbortController()
+  #running: Promise<void> | null = null
+
+  constructor(options: { readonly name: string; readonly intervalMs: number; readonly logger: Logger; readonly work: () => Promise<void> }) {
+    this.#name = options.name
+    this.#intervalMs = options.intervalMs
+    this.#work = options.work
+    this.#logger = options.logger
+  }
+
+  run(): void {
+    this.#running ??= this.#rounds()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    await this.#running
+  }
+
+  async #rounds(): Promise<void> {
+    const { signal } = this.#stopping
+    while (!signal.aborted) {
+      try {
+        await this.#work()
+      } catch (error) {
+        this.#logger.warn({ err: error, work: this.#name }, 'a round of background work failed; it will be tried again')
+      }
+      await rest(this.#intervalMs, signal)
+    }
+  }
+}
+
+async function rest(ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(done, ms)
+    function done(): void {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    signal.addEventListener('abort', done)
+  })
+}
