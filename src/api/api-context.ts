@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyBaseLogger, FastifyInstance, FastifyTypeProvider, RawServerDefault } from 'fastify'
 import type { Static, TSchema } from 'typebox'
 import type { Access, Identity, SystemPermission } from '#access/access.ts'
+import type { Metrics } from '#api/metrics.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -94,6 +95,7 @@ declare module 'fastify' {
   }
   interface FastifyInstance {
     readonly api: ApiContext
+    readonly metrics: Metrics
     /** Answers from now on ask clients to leave, and `/healthz/ready` says no. Closing does it too. */
     beginDrain(): void
   }

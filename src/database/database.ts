@@ -53,6 +53,9 @@ export interface Database extends Queryable {
   /** One connection of its own outside any transaction: for session locks and `create index concurrently`. */
   session<T>(work: (session: Queryable) => Promise<T>): Promise<T>
 
+  /** Connections of this process now: at work, free, and callers that wait for one. For metrics. */
+  usage(): { readonly busy: number; readonly idle: number; readonly waiting: number }
+
   /** Ends idle connections at once and busy ones when their work is done. Safe to call twice. */
   close(): Promise<void>
 }

@@ -164,6 +164,11 @@ export class PostgresDatabase implements Database {
     }
   }
 
+  usage(): { busy: number; idle: number; waiting: number } {
+    const { totalCount, idleCount, waitingCount } = this.#pool
+    return { busy: totalCount - idleCount, idle: idleCount, waiting: waitingCount }
+  }
+
   async close(): Promise<void> {
     this.#closed ??= this.#pool.end()
     await this.#closed
