@@ -122,13 +122,25 @@ async function serverUrl(): Promise<{ url: string; release: () => Promise<void> 
 
 let users = 0
 
-/** A fresh, migrated database: `await using db = await testDatabase()`. Dropped at the end. `migrated: false` leaves it empty. */
-export async function testDatabase(options: { readonly connectionsMax?: number; readonly migrated?: boolean } = {}): Promise<TestDatabase> {
+type TestDatabaseOptions = {
+  readonly connectionsMax?: number
+  /** False leaves it empty. */
+  readonly migrated?: boolean
+  /** Sorts text by the rules of this ICU locale, as many servers do, and not by code point. */
+  readonly icuLocale?: string
+}
+
+/** A fresh, migrated database: `await using db = await testDatabase()`. Dropped at the end. */
+export async function testDatabase(options: TestDatabaseOptions = {}): Promise<TestDatabase> {
   const { url: root, release } = await serverUrl()
   const name = `stoa_test_${randomBytes(6).toString('hex')}`
   await withClient(root, async (client) => {
     if (options.migrated === false) {
       await client.query(`create database ${name} template template0`)
+      return
+    }
+    if (options.icuLocale !== undefined) {
+      await client.query(`create database ${name} template template0 locale_provider icu icu_locale '${options.icuLocale}'`)
       return
     }
     await client.query(`select pg_advisory_lock(7357)`)
@@ -145,6 +157,7 @@ export async function testDatabase(options: { readonly connectionsMax?: number; 
   })
   const url = at(root, name)
   const database = open(url, options.connectionsMax ?? 10)
+  if (options.icuLocale !== undefined) await migrate(database)
   return {
     database,
     url,
