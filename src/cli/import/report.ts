@@ -1,0 +1,134 @@
+import { writeFile } from 'node:fs/promises'
+import type { Output } from '#cli/output.ts'
+import type { Clock } from '#lib/clock.ts'
+
+/** How many refusals and remarks a person is shown; `--report` has them all. */
+const shownMax = 20
+/** Past this many they are only counted, so that a hopeless source does not fill the memory. */
+const keptMax = 100_000
+
+export type Outcome = 'made' | 'changed' | 'unchanged' | 'refused'
+const outcomes: readonly Outcome[] = ['made', 'changed', 'unchanged', 'refused']
+
+export type Finding = {
+  /** `page`, `link`, `attachment`… */
+  readonly what: string
+  readonly where: string
+  readonly reason: string
+}
+
+export type ReportDocument = {
+  readonly command: string
+  readonly source: string
+  readonly finished: boolean
+  readonly seconds: number
+  /** `<things>PerSecond` and the peak of this process's memory, as measured in this run. */
+  readonly measured: Readonly<Record<string, number>>
+  readonly counts: Readonly<Record<string, Readonly<Record<Outcome, number>>>>
+  readonly refused: readonly Finding[]
+  readonly remarks: readonly Finding[]
+  /** Findings that are counted but not listed, because there are too many. */
+  readonly unlisted: number
+}
+
+/** What a long command did: counted as it goes, told at the end. */
+export class Report {
+  readonly #command: string
+  readonly #source: string
+  readonly #clock: Clock
+  readonly #startMs: number
+  readonly #counts = new Map<string, Record<Outcome, number>>()
+  readonly #refused: Finding[] = []
+  readonly #remarks: Finding[] = []
+  #unlisted = 0
+  #finished = true
+
+  constructor(options: { readonly command: string; readonly source: string; readonly clock: Clock }) {
+    this.#command = options.command
+    this.#source = options.source
+    this.#clock = options.clock
+    this.#startMs = options.clock.monotonicMs()
+  }
+
+  count(what: string, outcome: Outcome, times = 1): void {
+    let counts = this.#counts.get(what)
+    if (counts === undefined) {
+      counts = { made: 0, changed: 0, unchanged: 0, refused: 0 }
+      this.#counts.set(what, counts)
+    }
+    counts[outcome] += times
+  }
+
+  /** Something was not taken over, and why. Counts it too. */
+  refuse(what: string, where: string, reason: string): void {
+    this.count(what, 'refused')
+    this.#keep(this.#refused, { what, where, reason })
+  }
+
+  /** Something that the reader should know, though nothing was refused. */
+  remark(what: string, where: string, reason: string): void {
+    this.#keep(this.#remarks, { what, where, reason })
+  }
+
+  interrupted(): void {
+    this.#finished = false
+  }
+
+  get hasRefused(): boolean {
+    return this.#refused.length > 0 || this.#unlisted > 0
+  }
+
+  #keep(list: Finding[], finding: Finding): void {
+    if (this.#refused.length + this.#remarks.length < keptMax) list.push(finding)
+    else this.#unlisted += 1
+  }
+
+  document(rates: readonly string[] = []): ReportDocument {
+    const seconds = (this.#clock.monotonicMs() - this.#startMs) / 1_000
+    const measured: Record<string, number> = {}
+    for (const what of rates) {
+      const counts = this.#counts.get(what)
+      const done = counts === undefined ? 0 : outcomes.reduce((sum, outcome) => sum + counts[outcome], 0)
+      measured[`${what}PerSecond`] = Math.round(done / Math.max(seconds, 0.001))
+    }
+    measured['peakMemoryMb'] = Math.round(process.resourceUsage().maxRSS / 1_024)
+    return {
+      command: this.#command,
+      source: this.#source,
+      finished: this.#finished,
+      seconds: Math.round(seconds * 1_000) / 1_000,
+      measured,
+      counts: Object.fromEntries(this.#counts),
+      refused: this.#refused,
+      remarks: this.#remarks,
+      unlisted: this.#unlisted,
+    }
+  }
+
+  /**
+   * Tells it: to people the counts and the first findings, with `--json` the document, and all of it into `file`. Returns
+   * the exit status: 0 all done, 3 something was refused, 130 interrupted.
+   */
+  async tell(output: Output, options: { readonly file: string | null; readonly rates: readonly string[] }): Promise<number> {
+    const document = this.document(options.rates)
+    if (options.file !== null) await writeFile(options.file, `${JSON.stringify(document, null, 2)}\n`)
+    output.result(document)
+    if (!document.finished) output.line('Interrupted. What is done is done; the same command goes on from there.')
+    const rows = Object.entries(document.counts).map(([what, counts]) => [what, ...outcomes.map((outcome) => String(counts[outcome]))])
+    if (rows.length > 0) output.table([['', ...outcomes], ...rows])
+    tellFindings(output, 'Refused', document.refused)
+    tellFindings(output, 'Remarks', document.remarks)
+    if (options.file !== null) output.line(`The whole report is in ${options.file}.`)
+    const rates = Object.entries(document.measured).map(([name, value]) => `${name} ${value}`)
+    output.line(`${document.seconds} s; ${rates.join(', ')}.`)
+    if (!document.finished) return 130
+    return this.hasRefused ? 3 : 0
+  }
+}
+
+function tellFindings(output: Output, title: string, findings: readonly Finding[]): void {
+  if (findings.length === 0) return
+  output.line(`${title} (${findings.length}):`)
+  for (const { what, where, reason } of findings.slice(0, shownMax)) output.line(`  ${what} ${where}: ${reason}`)
+  if (findings.length > shownMax) output.line(`  … and ${findings.length - shownMax} more; --report FILE writes them all.`)
+}
