@@ -39,7 +39,7 @@ export class PermissionError extends StoaError {
   readonly code = 'E_PERMISSION'
 
   constructor(permission: string) {
-    super(`This needs the permission ${permission}.`, { permission })
+    super(`This needs the permission ${permission}; ask an administrator for a role that has it.`, { permission })
   }
 }
 

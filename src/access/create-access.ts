@@ -1,0 +1,51 @@
+import type { Access, Identity, Origin } from '#access/access.ts'
+import { auditLog } from '#access/audit.ts'
+import { firstAdministrator } from '#access/first-administrator.ts'
+import type { AccessOptions, Ground } from '#access/ground.ts'
+import { KnownIdentity, systemIdentity } from '#access/identity.ts'
+import { loginOf, passwordProver } from '#access/login.ts'
+import { PasswordHasher } from '#access/password.ts'
+import { anonymousRole, BoundAuthority } from '#access/permissions.ts'
+import { RoleCache } from '#access/role-cache.ts'
+import { roleStore } from '#access/role-store.ts'
+import { sessionStore } from '#access/session-store.ts'
+import { LoginThrottle } from '#access/throttle.ts'
+import { tokenStore } from '#access/token-store.ts'
+import { userStore } from '#access/user-store.ts'
+import type { Actor } from '#lib/actor.ts'
+
+const anonymousActor: Actor = { kind: 'anonymous', id: null, name: 'anonymous' }
+
+/** Needs no stopping: it has no timers and holds nothing but the database that it was given. */
+export function createAccess(options: AccessOptions): Access {
+  const { database, clock, secret } = options
+  const logger = options.logger.child({ part: 'access' })
+  const ground: Ground = { database, clock, logger, secret, hasher: new PasswordHasher(clock, options.passwordCost), roleCache: new RoleCache(database, clock, logger) }
+  const log = auditLog(ground)
+  const throttle = new LoginThrottle(ground)
+  const sessions = sessionStore(ground, log)
+  const provePassword = passwordProver(ground, throttle)
+  const tokens = tokenStore(ground, log)
+  return {
+    identify: ({ bearer, sessionCookie, origin }) => {
+      if (bearer !== null) return tokens.identify(bearer, origin)
+      return sessionCookie === null ? anonymous(ground, origin) : sessions.identify(sessionCookie, origin)
+    },
+    login: loginOf(ground, log, sessions, provePassword),
+    logout: (cookie) => sessions.logout(cookie),
+    logoutEverywhere: (db, by, userId) => sessions.logoutEverywhere(db, by, userId),
+    ...firstAdministrator(ground, log),
+    users: userStore(ground, log, sessions, provePassword),
+    roles: roleStore(ground, log),
+    tokens: tokens.tokens,
+    audit: (db, by, entry) => log.audit(db, by, entry),
+    auditLog: (page) => log.auditLog(page),
+    prune: async () => ({ sessions: await sessions.prune(), throttles: await throttle.prune(), audit: await log.prune() }),
+    systemIdentity,
+  }
+}
+
+async function anonymous(ground: Ground, origin: Origin | undefined): Promise<Identity> {
+  const permissions = await ground.roleCache.anonymous()
+  return new KnownIdentity({ authority: new BoundAuthority(anonymousActor, permissions), roles: [anonymousRole], origin })
+}

@@ -1,0 +1,30 @@
+import type { PasswordCost, PasswordHasher } from '#access/password.ts'
+import type { RoleCache } from '#access/role-cache.ts'
+import type { Clock } from '#lib/clock.ts'
+import type { Database } from '#database/database.ts'
+import type { Logger } from '#lib/logger.ts'
+
+export type AccessOptions = {
+  readonly database: Database
+  readonly clock: Clock
+  readonly logger: Logger
+  /** Key of the CSRF tokens; the same on every node. */
+  readonly secret: string
+  /** Default: OWASP's parameters. Hashes made with others are renewed at the next login. */
+  readonly passwordCost?: PasswordCost
+}
+
+/** What every module of this part stands on. */
+export type Ground = {
+  readonly database: Database
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly secret: string
+  readonly hasher: PasswordHasher
+  readonly roleCache: RoleCache
+}
+
+/** The wall clock as the database takes it. Lifetimes are minutes to days, so skew between nodes does not matter. */
+export function timestamp(ms: number): string {
+  return new Date(ms).toISOString()
+}

@@ -1,0 +1,58 @@
+import type { Identity, Origin, Permissions, SystemPermission, User } from '#access/access.ts'
+import { EscalationError, PermissionError } from '#access/errors.ts'
+import { administratorRole, BoundAuthority, PermissionSet } from '#access/permissions.ts'
+import { roleOf } from '#access/role-row.ts'
+import { systemActor } from '#lib/actor.ts'
+
+export const noOrigin: Origin = { address: null, requestId: null }
+
+type Facts = {
+  readonly authority: BoundAuthority
+  readonly roles: readonly string[]
+  readonly user?: User
+  readonly csrfToken?: string
+  readonly expiresAt?: string | null
+  readonly origin?: Origin | undefined
+}
+
+export class KnownIdentity implements Identity {
+  readonly authority: BoundAuthority
+  readonly roles: readonly string[]
+  readonly user: User | null
+  readonly csrfToken: string | null
+  readonly expiresAt: string | null
+  readonly origin: Origin
+
+  constructor(facts: Facts) {
+    this.authority = facts.authority
+    this.roles = facts.roles
+    this.user = facts.user ?? null
+    this.csrfToken = facts.csrfToken ?? null
+    this.expiresAt = facts.expiresAt ?? null
+    this.origin = facts.origin ?? noOrigin
+  }
+
+  can(permission: SystemPermission): boolean {
+    return this.authority.permissions.system.has(permission)
+  }
+
+  require(permission: SystemPermission): void {
+    if (!this.can(permission)) throw new PermissionError(permission)
+  }
+
+  describe(): Permissions {
+    return this.authority.describe()
+  }
+}
+
+const administrator = new PermissionSet([roleOf({ name: administratorRole, label: '', content: [], system: [], built_in: true })])
+
+export const systemIdentity: Identity = new KnownIdentity({ authority: new BoundAuthority(systemActor, administrator), roles: [administratorRole] })
+
+/** Throws `EscalationError` unless `by` may do all that `wanted` allows. `what` continues "This … more than you may do yourself". */
+export function requireCovers(by: Identity, wanted: PermissionSet, what: string): void {
+  if (!(by.authority instanceof BoundAuthority)) throw new Error('an identity that this part did not make')
+  if (!by.authority.permissions.covers(wanted)) {
+    throw new EscalationError(`This ${what} more than you may do yourself; ask somebody whose roles cover it.`)
+  }
+}

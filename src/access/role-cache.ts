@@ -1,0 +1,109 @@
+import { LRUCache } from 'lru-cache'
+import type { Role } from '#access/access.ts'
+import { anonymousRole, PermissionSet } from '#access/permissions.ts'
+import { roleOf } from '#access/role-row.ts'
+import type { RoleRow } from '#access/role-row.ts'
+import { sql } from '#database/database.ts'
+import type { Database } from '#database/database.ts'
+import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
+import type { Clock } from '#lib/clock.ts'
+import type { Logger } from '#lib/logger.ts'
+
+/**
+ * Roles in memory, compiled. The later cluster cache takes this module's place.
+ *
+ * Users and API tokens: the statement that finds them also tells the roles' revision, so a changed role holds from the
+ * next request on, on every node. Anonymous requests ask nothing, so they may see roles up to `anonymousStaleMs` old;
+ * while the database cannot be reached, up to `anonymousOutageMs`.
+ */
+export const anonymousStaleMs = 1_000
+export const anonymousOutageMs = 300_000
+
+/** After a role was saved here, anonymous requests on this node look again each time, so that the writer sees it at once. */
+const watchAfterSaveMs = 2_000
+
+/** Distinct sets of roles kept compiled; a set costs a few kilobytes. */
+const setsMax = 1_000
+
+type Loaded = { readonly revision: string; readonly startedMs: number; readonly roles: ReadonlyMap<string, Role>; readonly sets: LRUCache<string, PermissionSet> }
+
+const load = sql<{ revision: string; roles: string }>(`
+  select (select revision from stoa.role_revision)::text as revision,
+    coalesce((select json_agg(json_build_object('name', name, 'label', label, 'content', content, 'system', system, 'built_in', built_in)) from stoa.role), '[]'::json) as roles`)
+
+export class RoleCache {
+  readonly #database: Database
+  readonly #clock: Clock
+  readonly #logger: Logger
+  #loaded: Loaded | null = null
+  #loading: Promise<Loaded> | null = null
+  #watchUntilMs = Number.NEGATIVE_INFINITY
+
+  constructor(database: Database, clock: Clock, logger: Logger) {
+    this.#database = database
+    this.#clock = clock
+    this.#logger = logger
+  }
+
+  /** What `names` allow together, by roles at least as new as `revision`. A name without a role allows nothing. */
+  async permissions(names: readonly string[], revision: string): Promise<PermissionSet> {
+    let loaded = this.#loaded
+    if (loaded?.revision !== revision) loaded = await (this.#loading ?? this.#load())
+    // What was under way may have begun before `revision` was read; what begins now is at least as new.
+    if (loaded?.revision !== revision) loaded = await this.#load()
+    return setOf(loaded, names)
+  }
+
+  async anonymous(): Promise<PermissionSet> {
+    const nowMs = this.#clock.monotonicMs()
+    const loaded = this.#loaded
+    if (loaded !== null && nowMs - loaded.startedMs < anonymousStaleMs && nowMs >= this.#watchUntilMs) return setOf(loaded, [anonymousRole])
+    try {
+      return setOf(await (nowMs < this.#watchUntilMs ? this.#load() : (this.#loading ?? this.#load())), [anonymousRole])
+    } catch (error) {
+      const away = error instanceof DatabaseUnavailableError || error instanceof DatabaseTimeoutError
+      if (!away || loaded === null || nowMs - loaded.startedMs > anonymousOutageMs) throw error
+      this.#logger.warn({ err: error, ageMs: nowMs - loaded.startedMs }, 'roles could not be read; anonymous requests go by older ones')
+      return setOf(loaded, [anonymousRole])
+    }
+  }
+
+  /** A role is being saved on this node. */
+  watch(): void {
+    this.#watchUntilMs = this.#clock.monotonicMs() + watchAfterSaveMs
+  }
+
+  #load(): Promise<Loaded> {
+    const startedMs = this.#clock.monotonicMs()
+    const loading = this.#read(startedMs).finally(() => {
+      if (this.#loading === loading) this.#loading = null
+    })
+    this.#loading = loading
+    return loading
+  }
+
+  async #read(startedMs: number): Promise<Loaded> {
+    const [row] = await this.#database.run(load)
+    if (row === undefined) throw new Error('a select without from gave no row')
+    const known = this.#loaded
+    if (known !== null && known.revision === row.revision) {
+      const renewed = { ...known, startedMs: Math.max(known.startedMs, startedMs) }
+      this.#loaded = renewed
+      return renewed
+    }
+    const roles = (JSON.parse(row.roles) as RoleRow[]).map(roleOf)
+    const loaded: Loaded = { revision: row.revision, startedMs, roles: new Map(roles.map((role) => [role.name, role])), sets: new LRUCache({ max: setsMax }) }
+    if (known === null || startedMs >= known.startedMs) this.#loaded = loaded
+    return loaded
+  }
+}
+
+function setOf(loaded: Loaded, names: readonly string[]): PermissionSet {
+  const key = names.toSorted().join(' ')
+  let set = loaded.sets.get(key)
+  if (set === undefined) {
+    set = new PermissionSet(names.flatMap((name) => loaded.roles.get(name) ?? []))
+    loaded.sets.set(key, set)
+  }
+  return set
+}

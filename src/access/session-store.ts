@@ -1,0 +1,125 @@
+import type { Access, Identity, Login, Origin, User } from '#access/access.ts'
+import type { AuditLog } from '#access/audit.ts'
+import { PermissionError, UnauthenticatedError, UserNotFoundError } from '#access/errors.ts'
+import { timestamp } from '#access/ground.ts'
+import type { Ground } from '#access/ground.ts'
+import { KnownIdentity } from '#access/identity.ts'
+import { BoundAuthority } from '#access/permissions.ts'
+import { csrfTokenOf, hashSecret, looksLikeSecret, newSecret } from '#access/secrets.ts'
+import { touchUse } from '#access/last-use.ts'
+import { userColumns, userOf } from '#access/user-row.ts'
+import type { UserRow } from '#access/user-row.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import { isId } from '#lib/id.ts'
+
+/** A session ends when it was not used for `idleMs`, and at the latest `lifetimeMs` after the login. */
+export const idleMs = 24 * 60 * 60 * 1_000
+export const lifetimeMs = 14 * 24 * 60 * 60 * 1_000
+/** Sessions that one user may have; the oldest give way. */
+export const sessionsPerUserMax = 50
+/** Rows removed per call of `prune`. */
+const prunedMax = 5_000
+const agentLengthMax = 256
+
+const find = sql<UserRow & { session_expires_at: string; session_last_used_at: string; revision: string }>(`
+  select ${userColumns}, s.expires_at as session_expires_at, s.last_used_at as session_last_used_at,
+    (select revision from stoa.role_revision)::text as revision
+  from stoa.session s join stoa.user u on u.id = s.user_id where s.id_hash = $1`)
+const touch = sql(`update stoa.session set last_used_at = $2 where id_hash = $1 and last_used_at < $3`)
+// Sees a change of password or state that committed since the password was looked at: then there is no row, and no session.
+const begin = sql<{ id: string }>(`
+  with active as (select id from stoa.user where id = $2 and password_hash = $3 and state = 'active' for share)
+  insert into stoa.session (id_hash, user_id, created_at, last_used_at, expires_at, address, agent)
+  select $1, id, $4, $4, $5, $6, $7 from active returning user_id as id`)
+const noteLogin = sql(`update stoa.user set last_login_at = $2 where id = $1`)
+const trim = sql(`delete from stoa.session where id_hash in (select id_hash from stoa.session where user_id = $1 order by created_at desc offset ${sessionsPerUserMax})`)
+const end = sql<{ user_id: string }>(`delete from stoa.session where id_hash = $1 returning user_id`)
+const endAll = sql<{ count: number }>(`with gone as (delete from stoa.session where user_id = $1 returning 1) select count(*)::int as count from gone`)
+const prune = sql<{ count: number }>(`
+  with gone as (delete from stoa.session where id_hash in (
+    select id_hash from stoa.session where expires_at <= $1 or last_used_at <= $2 limit ${prunedMax}) returning 1)
+  select count(*)::int as count from gone`)
+
+export async function endSessionsOf(db: Queryable, userId: string): Promise<number> {
+  const [row] = await db.run(endAll, [userId])
+  return row?.count ?? 0
+}
+
+type Start = { readonly user: User; readonly passwordHash: string; readonly origin: Origin; readonly agent: string; readonly replaces: string | null }
+
+export type Sessions = Pick<Access, 'logout' | 'logoutEverywhere'> & {
+  identify(cookie: string, origin: Origin | undefined): Promise<Identity>
+  /** For a user whose password was proven; null if it, or the user's state, changed since. */
+  start(input: Start): Promise<Login | null>
+  prune(): Promise<number>
+}
+
+export function sessionStore(ground: Ground, log: AuditLog): Sessions {
+  const { database, clock } = ground
+
+  const start: Sessions['start'] = async ({ user, passwordHash, origin, agent, replaces }) => {
+    const cookie = newSecret()
+    const nowMs = clock.nowMs()
+    const now = timestamp(nowMs)
+    const expiresAt = timestamp(nowMs + lifetimeMs)
+    const started = await database.transaction(async (tx) => {
+      const begun = await tx.run(begin, [hashSecret(cookie), user.id, passwordHash, now, expiresAt, origin.address ?? '', plain(agent)])
+      if (begun.length === 0) return false
+      if (replaces !== null && looksLikeSecret(replaces)) await tx.run(end, [hashSecret(replaces)])
+      await tx.run(noteLogin, [user.id, now])
+      await tx.run(trim, [user.id])
+      await log.record(tx, { kind: 'user', id: user.id, name: user.name }, origin, { action: 'session.start', subject: `user:${user.id}`, facts: {} })
+      return true
+    })
+    if (!started) return null
+    return { cookie, csrfToken: csrfTokenOf(cookie, ground.secret), expiresAt, user: { ...user, lastLoginAt: now } }
+  }
+
+  return {
+    start,
+    identify: (cookie, origin) => identify(ground, cookie, origin),
+    logout: async (cookie) => {
+      if (looksLikeSecret(cookie)) await database.run(end, [hashSecret(cookie)])
+    },
+    logoutEverywhere: async (db, by, userId) => {
+      if (by.user?.id !== userId && !by.can('users.manage')) throw new PermissionError('users.manage')
+      if (!isId(userId)) throw new UserNotFoundError(userId)
+      return db.transaction(async (tx) => {
+        const count = await endSessionsOf(tx, userId)
+        await log.audit(tx, by, { action: 'session.endAll', subject: `user:${userId}`, facts: { count } })
+        return count
+      })
+    },
+    prune: async () => {
+      const nowMs = clock.nowMs()
+      const [row] = await database.run(prune, [timestamp(nowMs), timestamp(nowMs - idleMs)])
+      return row?.count ?? 0
+    },
+  }
+}
+
+/** One named statement; a second one at most once a minute, to note the use. */
+async function identify(ground: Ground, cookie: string, origin: Origin | undefined): Promise<Identity> {
+  const idHash = hashSecret(cookie)
+  const [row] = looksLikeSecret(cookie) ? await ground.database.run(find, [idHash]) : []
+  const nowMs = ground.clock.nowMs()
+  const over = row === undefined || row.state !== 'active' || Date.parse(row.session_expires_at) <= nowMs || Date.parse(row.session_last_used_at) + idleMs <= nowMs
+  if (over) throw new UnauthenticatedError('The session has ended; sign in again.')
+  const user = userOf(row)
+  const permissions = await ground.roleCache.permissions(user.roles, row.revision)
+  await touchUse(ground, touch, idHash, row.session_last_used_at)
+  return new KnownIdentity({
+    authority: new BoundAuthority({ kind: 'user', id: user.id, name: user.name }, permissions),
+    roles: user.roles,
+    user,
+    csrfToken: csrfTokenOf(cookie, ground.secret),
+    expiresAt: row.session_expires_at,
+    origin,
+  })
+}
+
+/** What browsers say of themselves, as one short line. */
+function plain(text: string): string {
+  return text.toWellFormed().replaceAll(/\p{Cc}/gu, ' ').slice(0, agentLengthMax).toWellFormed()
+}

@@ -1,0 +1,107 @@
+import type { Access, ApiToken, Identity, Origin } from '#access/access.ts'
+import type { AuditLog } from '#access/audit.ts'
+import { AccessInputError, ApiTokenNotFoundError, UnauthenticatedError } from '#access/errors.ts'
+import type { InputProblem } from '#access/errors.ts'
+import { timestamp } from '#access/ground.ts'
+import type { Ground } from '#access/ground.ts'
+import { KnownIdentity } from '#access/identity.ts'
+import { touchUse } from '#access/last-use.ts'
+import { BoundAuthority } from '#access/permissions.ts'
+import { requireCoversRoles } from '#access/role-store.ts'
+import { hashSecret, looksLikeApiToken, newApiToken } from '#access/secrets.ts'
+import { checkedName, checkedRoles } from '#access/user-input.ts'
+import { sql } from '#database/database.ts'
+import { isId, newId } from '#lib/id.ts'
+
+/** API tokens that an installation can have: the list is shown whole. */
+const tokensMax = 1_000
+
+type TokenRow = {
+  readonly id: string
+  readonly name: string
+  readonly hint: string
+  readonly created_at: string
+  readonly created_by: string | null
+  readonly expires_at: string | null
+  readonly last_used_at: string | null
+  readonly roles: readonly string[]
+}
+
+const columns = `t.id, t.name, t.hint, t.created_at, t.created_by, t.expires_at, t.last_used_at,
+  array(select r.role from stoa.api_token_role r where r.token_id = t.id order by r.role) as roles`
+const all = sql<TokenRow>(`select ${columns} from stoa.api_token t order by t.id`)
+const one = sql<TokenRow>(`select ${columns} from stoa.api_token t where t.id = $1`)
+const find = sql<TokenRow & { revision: string }>(`
+  select ${columns}, (select revision from stoa.role_revision)::text as revision from stoa.api_token t where t.token_hash = $1`)
+const touch = sql(`update stoa.api_token set last_used_at = $2 where id = $1 and (last_used_at is null or last_used_at < $3)`)
+const count = sql<{ count: number }>(`select count(*)::int as count from stoa.api_token`)
+const insert = sql(`insert into stoa.api_token (id, name, token_hash, hint, created_at, created_by, expires_at) values ($1, $2, $3, $4, $5, $6, $7)`)
+const giveRoles = sql(`insert into stoa.api_token_role (token_id, role) select $1, unnest($2::text[])`)
+const remove = sql(`delete from stoa.api_token where id = $1`)
+
+type Tokens = { readonly tokens: Access['tokens']; identify(token: string, origin: Origin | undefined): Promise<Identity> }
+
+/** API tokens belong to the installation, not to who made them: they go on when that user is disabled or deleted. */
+export function tokenStore(ground: Ground, log: AuditLog): Tokens {
+  const { database, clock } = ground
+  const tokens: Access['tokens'] = {
+    list: async () => (await database.run(all)).map(tokenOf),
+    create: (db, by, input) =>
+      db.transaction(async (tx) => {
+        by.require('tokens.manage')
+        const [counted] = await tx.run(count)
+        const { name, roles } = checkedToken(input, clock.nowMs(), (counted?.count ?? 0) >= tokensMax)
+        await requireCoversRoles(tx, by, roles, 'token would do')
+        const id = newId(clock.nowMs())
+        const { token, hint } = newApiToken()
+        await tx.run(insert, [id, name, hashSecret(token), hint, timestamp(clock.nowMs()), by.user?.id ?? null, input.expiresAt])
+        await tx.run(giveRoles, [id, roles])
+        await log.audit(tx, by, { action: 'token.create', subject: `token:${id}`, facts: { name, roles, expiresAt: input.expiresAt } })
+        const [row] = await tx.run(one, [id])
+        return { token, info: tokenOf(row!) }
+      }),
+    delete: (db, by, id) =>
+      db.transaction(async (tx) => {
+        by.require('tokens.manage')
+        const [row] = isId(id) ? await tx.run(one, [id]) : []
+        if (row === undefined) throw new ApiTokenNotFoundError(id)
+        await tx.run(remove, [id])
+        await log.audit(tx, by, { action: 'token.delete', subject: `token:${id}`, facts: { name: row.name, roles: row.roles } })
+      }),
+  }
+  return { tokens, identify: (token, origin) => identify(ground, token, origin) }
+}
+
+/** One named statement; a second one at most once a minute, to note the use. */
+async function identify(ground: Ground, token: string, origin: Origin | undefined): Promise<Identity> {
+  const [row] = looksLikeApiToken(token) ? await ground.database.run(find, [hashSecret(token)]) : []
+  if (row === undefined) throw new UnauthenticatedError('There is no such API token; it was mistyped or deleted.')
+  if (row.expires_at !== null && Date.parse(row.expires_at) <= ground.clock.nowMs()) {
+    throw new UnauthenticatedError('The API token has expired; make a new one.')
+  }
+  const permissions = await ground.roleCache.permissions(row.roles, row.revision)
+  await touchUse(ground, touch, row.id, row.last_used_at)
+  const authority = new BoundAuthority({ kind: 'token', id: row.id, name: row.name }, permissions)
+  return new KnownIdentity({ authority, roles: row.roles, expiresAt: row.expires_at, origin })
+}
+
+function checkedToken(
+  input: { readonly name: string; readonly roles: readonly string[]; readonly expiresAt: string | null },
+  nowMs: number,
+  tooMany: boolean,
+): { name: string; roles: readonly string[] } {
+  const problems: InputProblem[] = []
+  if (tooMany) problems.push({ path: '', message: `There are ${tokensMax} API tokens already; delete one first.` })
+  const name = checkedName(input.name, problems)
+  const roles = checkedRoles(input.roles, problems)
+  if (roles.length === 0) problems.push({ path: '/roles', message: 'must name at least one role.' })
+  // NaN is neither later nor earlier than anything.
+  if (input.expiresAt !== null && !(Date.parse(input.expiresAt) > nowMs)) problems.push({ path: '/expiresAt', message: 'must be a moment in the future.' })
+  if (problems.length > 0) throw new AccessInputError(problems)
+  return { name, roles }
+}
+
+function tokenOf(row: TokenRow): ApiToken {
+  const { id, name, roles, hint } = row
+  return { id, name, roles, createdAt: row.created_at, createdBy: row.created_by, expiresAt: row.expires_at, lastUsedAt: row.last_used_at, hint }
+}

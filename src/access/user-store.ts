@@ -1,0 +1,181 @@
+import type { Access, Identity, User } from '#access/access.ts'
+import type { AuditLog } from '#access/audit.ts'
+import { EmailTakenError, EscalationError, LastAdministratorError, LoginFailedError, PasswordRefusedError, RoleNotFoundError, UserNotFoundError } from '#access/errors.ts'
+import { timestamp } from '#access/ground.ts'
+import type { Ground } from '#access/ground.ts'
+import { checkPassword } from '#access/password.ts'
+import type { ProvePassword } from '#access/login.ts'
+import { administratorRole } from '#access/permissions.ts'
+import { requireCoversRoles } from '#access/role-store.ts'
+import { endSessionsOf } from '#access/session-store.ts'
+import type { Sessions } from '#access/session-store.ts'
+import { checkedUser } from '#access/user-input.ts'
+import { userColumns, userOf } from '#access/user-row.ts'
+import type { UserRow } from '#access/user-row.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import { ConstraintError } from '#database/errors.ts'
+import { isId, newId } from '#lib/id.ts'
+
+const page = sql<UserRow>(`select ${userColumns} from stoa.user u where $1::uuid is null or u.id > $1 order by u.id limit $2`)
+const one = sql<UserRow>(`select ${userColumns} from stoa.user u where u.id = $1`)
+// Roles are read by a statement of its own: what a locking select shows beside the locked row may be older than the lock.
+const lockOne = sql(`select from stoa.user where id = $1 for update`)
+const passwordOf = sql<{ password_hash: string }>(`select password_hash from stoa.user where id = $1`)
+const insert = sql(`insert into stoa.user (id, email, name, password_hash, created_at) values ($1, $2, $3, $4, $5)`)
+const giveRoles = sql(`insert into stoa.user_role (user_id, role) select $1, unnest($2::text[])`)
+const takeRoles = sql(`delete from stoa.user_role where user_id = $1 and not role = any($2)`)
+const addRoles = sql(`insert into stoa.user_role (user_id, role) select $1, unnest($2::text[]) on conflict do nothing`)
+const change = sql(`
+  update stoa.user set email = coalesce($2, email), name = coalesce($3, name), password_hash = coalesce($4, password_hash), state = coalesce($5, state)
+  where id = $1`)
+const remove = sql(`delete from stoa.user where id = $1`)
+
+/** Taken by every change that could leave no administrator, before any user's row: they go one after the other. */
+const lockAdministrators = sql(`select from stoa.role where name = '${administratorRole}' for no key update`)
+const administratorLeft = sql<{ left: boolean }>(`
+  select exists (select from stoa.user_role r join stoa.user u on u.id = r.user_id where r.role = '${administratorRole}' and u.state = 'active') as left`)
+
+type Changes = { readonly email?: string; readonly name?: string; readonly password?: string; readonly roles?: readonly string[]; readonly state?: User['state'] }
+
+/** The row itself, for those who have checked everything. Errors: `EmailTakenError`, `RoleNotFoundError`. */
+export async function insertUser(
+  tx: Queryable,
+  user: { readonly email: string; readonly name: string; readonly passwordHash: string; readonly roles: readonly string[]; readonly nowMs: number },
+): Promise<User> {
+  const id = newId(user.nowMs)
+  await inOurWords(user.email, async () => {
+    await tx.run(insert, [id, user.email, user.name, user.passwordHash, timestamp(user.nowMs)])
+    await tx.run(giveRoles, [id, user.roles])
+  })
+  return readUser(tx, id)
+}
+
+async function readUser(db: Queryable, id: string): Promise<User> {
+  const [row] = isId(id) ? await db.run(one, [id]) : []
+  if (row === undefined) throw new UserNotFoundError(id)
+  return userOf(row)
+}
+
+async function inOurWords<T>(email: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!(error instanceof ConstraintError)) throw error
+    if (error.constraint === 'user_email') throw new EmailTakenError(email)
+    if (error.constraint === 'user_role_role') throw new RoleNotFoundError('')
+    throw error
+  }
+}
+
+export function userStore(ground: Ground, log: AuditLog, sessions: Sessions, provePassword: ProvePassword): Access['users'] {
+  const { database, clock, hasher } = ground
+  return {
+    list: async ({ limit, after }) => {
+      const rows = await database.run(page, [after !== null && isId(after) ? after : null, limit + 1])
+      const data = rows.slice(0, limit).map(userOf)
+      return { data, after: rows.length > limit ? data.at(-1)!.id : null }
+    },
+    get: (id) => readUser(database, id),
+    create: async (db, by, input) => {
+      by.require('users.manage')
+      const { email, name, roles } = checkedUser(input)
+      checkPassword(input.password, email)
+      await requireCoversRoles(db, by, roles, 'gives roles that allow')
+      const passwordHash = await hasher.hash(input.password)
+      return db.transaction(async (tx) => {
+        const user = await insertUser(tx, { email, name, passwordHash, roles, nowMs: clock.nowMs() })
+        await log.audit(tx, by, { action: 'user.create', subject: `user:${user.id}`, facts: { email, roles } })
+        return user
+      })
+    },
+    update: async (db, by, id, input) => {
+      by.require('users.manage')
+      const changes = checkedUser(input)
+      const { password } = changes
+      if (password !== undefined) checkPassword(password, changes.email ?? (await readUser(db, id)).email)
+      const passwordHash = password === undefined ? null : await hasher.hash(password)
+      return db.transaction((tx) => updateUser(tx, by, id, changes, passwordHash, log))
+    },
+    delete: (db, by, id) =>
+      db.transaction(async (tx) => {
+        by.require('users.manage')
+        await tx.run(lockAdministrators)
+        const before = await lockedUser(tx, id)
+        await requireCoversRoles(tx, by, before.roles, 'user may do')
+        await tx.run(remove, [id])
+        if (isActiveAdministrator(before)) await requireAdministratorLeft(tx)
+        await log.audit(tx, by, { action: 'user.delete', subject: `user:${id}`, facts: { email: before.email, roles: before.roles } })
+      }),
+    updateOwn: async (by, input) => {
+      const own = by.user
+      if (own === null) throw new EscalationError('Only a user who is signed in has a name and a password of their own.')
+      const { name } = checkedUser(input.name === undefined ? {} : { name: input.name })
+      const { password } = input
+      const passwordHash = password === undefined ? null : await newOwnPassword(own, by, password)
+      const user = await database.transaction(async (tx) => {
+        await lockedUser(tx, own.id)
+        await tx.run(change, [own.id, null, name ?? null, passwordHash, null])
+        if (passwordHash !== null) await endSessionsOf(tx, own.id)
+        const changed = [...(name === undefined ? [] : ['name']), ...(passwordHash === null ? [] : ['password'])]
+        if (changed.length > 0) await log.audit(tx, by, { action: 'user.update', subject: `user:${own.id}`, facts: { changed, own: true } })
+        return readUser(tx, own.id)
+      })
+      if (passwordHash === null) return { user, login: null }
+      return { user, login: await sessions.start({ user, passwordHash, origin: by.origin, agent: input.agent, replaces: null }) }
+    },
+  }
+
+  /** The hash of the next password, once the current one was proven; guessing it is throttled like a login. */
+  async function newOwnPassword(own: User, by: Identity, password: { readonly current: string; readonly next: string }): Promise<string> {
+    checkPassword(password.next, own.email)
+    if (password.next === password.current) throw new PasswordRefusedError('This is the password that you have already.')
+    const [row] = await database.run(passwordOf, [own.id])
+    const right = await provePassword({ email: own.email, password: password.current, stored: row?.password_hash ?? null, address: by.origin.address ?? '' })
+    if (!right) throw new LoginFailedError()
+    return hasher.hash(password.next)
+  }
+}
+
+async function updateUser(tx: Queryable, by: Identity, id: string, changes: Changes, passwordHash: string | null, log: AuditLog): Promise<User> {
+  const { email, name, roles, state } = changes
+  if (roles !== undefined || state !== undefined) await tx.run(lockAdministrators)
+  const before = await lockedUser(tx, id)
+  // Whoever may set a user's password or email can sign in as that user.
+  await requireCoversRoles(tx, by, before.roles, 'user may do')
+  if (roles !== undefined) await requireCoversRoles(tx, by, roles, 'gives roles that allow')
+  await inOurWords(email ?? before.email, () => tx.run(change, [id, email ?? null, name ?? null, passwordHash, state ?? null]))
+  if (roles !== undefined) {
+    await tx.run(takeRoles, [id, roles])
+    await inOurWords(before.email, () => tx.run(addRoles, [id, roles]))
+  }
+  const user = await readUser(tx, id)
+  if (isActiveAdministrator(before) && !isActiveAdministrator(user)) await requireAdministratorLeft(tx)
+  if (passwordHash !== null || user.state === 'disabled') await endSessionsOf(tx, id)
+  const facts = differences(before, user, passwordHash !== null)
+  if (Object.keys(facts).length > 0) await log.audit(tx, by, { action: 'user.update', subject: `user:${id}`, facts })
+  return user
+}
+
+/** The user as of the lock, which is held until the transaction ends. */
+async function lockedUser(tx: Queryable, id: string): Promise<User> {
+  if (isId(id)) await tx.run(lockOne, [id])
+  return readUser(tx, id)
+}
+
+function isActiveAdministrator(user: User): boolean {
+  return user.state === 'active' && user.roles.includes(administratorRole)
+}
+
+async function requireAdministratorLeft(tx: Queryable): Promise<void> {
+  const [row] = await tx.run(administratorLeft)
+  if (row?.left !== true) throw new LastAdministratorError()
+}
+
+function differences(before: User, after: User, password: boolean): Record<string, unknown> {
+  const facts: Record<string, unknown> = {}
+  for (const key of ['email', 'name', 'state', 'roles'] as const) {
+    if (JSON.stringify(before[key]) !== JSON.stringify(after[key])) facts[key] = { before: before[key], after: after[key] }
+  }
+  return password ? { ...facts, password: 'changed' } : facts
+}

@@ -1,0 +1,130 @@
+-- Access: roles, users, sessions, API tokens, the first administrator's link, login throttling, the audit log.
+-- Secrets are kept only as SHA-256 (of 256 random bits) or argon2id (passwords).
+
+create table stoa.role (
+  name text primary key check (name ~ '^[a-z][a-z0-9-]{0,62}$'),
+  label text not null,
+  content json not null,
+  system text[] not null,
+  built_in boolean not null default false,
+  updated_at timestamptz(3) not null default now()
+);
+
+insert into stoa.role (name, label, content, system, built_in) values
+  -- The program gives `administrator` every permission that it knows; what stands here is not read.
+  ('administrator', 'Administrator', '[]', '{}', true),
+  ('editor', 'Editor',
+   '[{"type":"*","actions":["read","readDraft","create","update","publish","archive","delete"],"filter":null,"fields":null}]',
+   '{releases.write,assets.read,assets.write}', true),
+  ('author', 'Author',
+   '[{"type":"*","actions":["read","create"],"filter":null,"fields":null},
+     {"type":"*","actions":["readDraft","update","publish","archive","delete"],"filter":null,"fields":null,"own":true}]',
+   '{assets.read,assets.write}', true),
+  ('anonymous', 'Anonymous', '[{"type":"*","actions":["read"],"filter":null,"fields":null}]', '{}', true);
+
+-- Nodes keep compiled roles in memory and compare this one number in the statement that finds the session or token.
+-- It comes from a sequence, so that a number never stands for two sets of roles; the trigger moves it, so that no SQL escapes.
+create sequence stoa.role_revision_sequence;
+create table stoa.role_revision (
+  revision bigint not null,
+  only_one boolean primary key default true check (only_one)
+);
+insert into stoa.role_revision (revision) values (nextval('stoa.role_revision_sequence'));
+
+create function stoa.role_changed() returns trigger language plpgsql as $$
+begin
+  update stoa.role_revision set revision = nextval('stoa.role_revision_sequence');
+  return null;
+end
+$$;
+create trigger role_changed after insert or update or delete or truncate on stoa.role
+  for each statement execute function stoa.role_changed();
+
+create table stoa.user (
+  id uuid primary key,
+  email text not null constraint user_email unique,
+  name text not null,
+  password_hash text not null,
+  state text not null default 'active' check (state in ('active', 'disabled')),
+  created_at timestamptz(3) not null,
+  last_login_at timestamptz(3)
+);
+
+create table stoa.user_role (
+  user_id uuid not null references stoa.user (id) on delete cascade,
+  role text not null constraint user_role_role references stoa.role (name),
+  primary key (user_id, role)
+);
+create index user_role_role on stoa.user_role (role);
+
+create table stoa.session (
+  id_hash bytea primary key,
+  user_id uuid not null references stoa.user (id) on delete cascade,
+  created_at timestamptz(3) not null,
+  last_used_at timestamptz(3) not null,
+  expires_at timestamptz(3) not null,
+  address text not null,
+  agent text not null
+);
+create index session_of_user on stoa.session (user_id, created_at);
+create index session_expires on stoa.session (expires_at);
+
+create table stoa.api_token (
+  id uuid primary key,
+  name text not null,
+  token_hash bytea not null unique,
+  hint text not null,
+  created_at timestamptz(3) not null,
+  created_by uuid references stoa.user (id) on delete set null,
+  expires_at timestamptz(3),
+  last_used_at timestamptz(3)
+);
+create index api_token_creator on stoa.api_token (created_by);
+
+create table stoa.api_token_role (
+  token_id uuid not null references stoa.api_token (id) on delete cascade,
+  role text not null constraint api_token_role_role references stoa.role (name),
+  primary key (token_id, role)
+);
+create index api_token_role_role on stoa.api_token_role (role);
+
+create table stoa.first_administrator (
+  secret_hash bytea not null,
+  expires_at timestamptz(3) not null,
+  only_one boolean primary key default true check (only_one)
+);
+
+-- `key` is `account:HASH` or `address:ADDRESS`; written by every login, worth nothing after a crash.
+create unlogged table stoa.login_throttle (
+  key text primary key,
+  failures integer not null,
+  last_at timestamptz(3) not null,
+  blocked_until timestamptz(3) not null
+);
+create index login_throttle_last on stoa.login_throttle (last_at);
+
+create table stoa.audit (
+  id uuid primary key,
+  at timestamptz(3) not null,
+  actor json not null,
+  action text not null,
+  subject text not null,
+  facts json not null,
+  address text,
+  request_id text
+);
+create index audit_at on stoa.audit (at);
+
+-- Append-only also for this program's own mistakes. Only pruning by age, which says so in its transaction, may delete.
+create function stoa.audit_append_only() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'DELETE' and current_setting('stoa.audit_prune', true) = 'on' then
+    return old;
+  end if;
+  raise exception 'the audit log is append-only' using errcode = 'restrict_violation';
+end
+$$;
+create trigger audit_append_only before update or delete on stoa.audit
+  for each row execute function stoa.audit_append_only();
+create trigger audit_no_truncate before truncate on stoa.audit
+  for each statement execute function stoa.audit_append_only();
