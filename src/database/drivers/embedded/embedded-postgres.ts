@@ -1,0 +1,111 @@
+import { chmod } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { findBinaries } from '#database/drivers/embedded/binaries.ts'
+import {
+  createStoaDatabase,
+  dataArgument,
+  majorOf,
+  makeDatabase,
+  openDataFiles,
+  readAccess,
+  readManifest,
+  refuseForeignData,
+  resetPassword,
+  writeAccess,
+  writeManifest,
+} from '#database/drivers/embedded/data-files.ts'
+import { lockFolder } from '#database/drivers/embedded/folder-lock.ts'
+import { ServerProcess, stopLeftover } from '#database/drivers/embedded/server-process.ts'
+import { chooseSystemUser } from '#database/drivers/embedded/system-user.ts'
+import { EmbeddedDatabaseError } from '#database/errors.ts'
+import type { Logger } from '#lib/logger.ts'
+
+export type EmbeddedPostgresOptions = {
+  /** Stoa's data folder (`.stoa`); the database lives in its subfolder `postgres`. Made if it is missing. */
+  readonly dataDir: string
+  readonly logger: Logger
+  /** A folder with `postgres` and `initdb` to use instead of those found; STOA_POSTGRES_BIN when left out. */
+  readonly binFolder?: string
+}
+
+export interface EmbeddedPostgres extends AsyncDisposable {
+  /** For `PostgresDatabase`. Holds the password. Stays the same until `stop`, also when the server had to be restarted. */
+  readonly url: string
+  /** Stops the server in order (at most 50 s; usually well under one). Safe to call twice. */
+  stop(): Promise<void>
+}
+
+/**
+ * Starts the PostgreSQL that comes with Stoa on the files in `dataDir`, making them first where there are none.
+ * It listens on loopback only, with a random password, and is as durable as any. If this process is killed, a
+ * watchdog stops the server, and the next start recovers whatever happened.
+ *
+ * Errors: `DataFolderInUseError` (another node runs on this folder), `EmbeddedDatabaseError` (it cannot start here;
+ * `facts.reason` says why: no binaries, another major version, files of another user …).
+ */
+export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  if (process.platform === 'win32') {
+    throw new EmbeddedDatabaseError('The embedded database is not available on Windows: set STOA_DATABASE_URL to a PostgreSQL.', { reason: 'windows' })
+  }
+  const logger = options.logger.child({ part: 'database' })
+  const files = await openDataFiles(join(resolve(options.dataDir), 'postgres'))
+  const lock = await lockFolder(files.folder)
+  try {
+    const { url, server } = await start(files, options.binFolder ?? (process.env['STOA_POSTGRES_BIN'] || null), logger)
+    let stopped: Promise<void> | null = null
+    const stop = async (): Promise<void> => {
+      stopped ??= stopServer(server, lock)
+      await stopped
+    }
+    return { url, stop, [Symbol.asyncDispose]: stop }
+  } catch (error) {
+    await lock.release()
+    throw error
+  }
+}
+
+async function stopServer(server: ServerProcess, lock: { release(): Promise<void> }): Promise<void> {
+  try {
+    await server.stop()
+  } finally {
+    await lock.release()
+  }
+}
+
+async function start(
+  files: Awaited<ReturnType<typeof openDataFiles>>,
+  binFolder: string | null,
+  logger: Logger,
+): Promise<{ url: string; server: ServerProcess }> {
+  const startedAt = performance.now()
+  await refuseForeignData(files)
+  const major = await majorOf(files)
+  const user = await chooseSystemUser(files.folder, files.data)
+  if (user !== null) await chmod(files.folder, 0o711)
+  const binaries = await findBinaries({ binFolder, major, user, copiesFolder: files.folder, logger })
+  const manifest = await readManifest(files)
+  if (manifest !== null && manifest.postgres.kind !== binaries.kind) {
+    logger.warn({ madeBy: manifest.postgres, runsOn: binaries.version, kind: binaries.kind }, 'the database files were made by another build of the same PostgreSQL')
+  }
+  if (major === null) {
+    logger.info({ folder: files.folder, version: binaries.version, user: user?.name }, 'making the embedded database, once')
+    await makeDatabase(files, binaries, user)
+  } else {
+    await stopLeftover(files.data, logger)
+  }
+  const access = (await readAccess(files)) ?? (await resetPassword(files, binaries, user))
+  const server = new ServerProcess({ binaries, user, data: files.data, dataArgument: await dataArgument(files.data, user), logger })
+  const port = await server.start(access.port)
+  try {
+    if (manifest === null) {
+      await createStoaDatabase({ ...access, port })
+      await writeManifest(files, binaries)
+    }
+    const url = await writeAccess(files, { ...access, port })
+    logger.info({ port, version: binaries.version, ms: Math.round(performance.now() - startedAt) }, 'the embedded database is ready')
+    return { url, server }
+  } catch (error) {
+    await server.stop()
+    throw error
+  }
+}
