@@ -25,7 +25,7 @@ const trashSuffix = '.trash'
  *     FOLDER/stoa-files         says that this is a store; when it is gone, the file system is not mounted
  *     FOLDER/ab/cd/abcd…        a blob, under the first four digits of its id
  *     FOLDER/tmp/RANDOM.part    a put under way
- *     FOLDER/tmp/abcd….trash    a delete under way
+ *     FOLDER/tmp/abcd….MS.RANDOM.trash   a delete under way since MS
  *
  * A put writes and syncs a part file, then links it to its final name: atomic on local file systems and on NFS, where
  * a lost answer shows as "exists" and is right all the same. A blob is never replaced, because a reader on another NFS
@@ -92,9 +92,14 @@ export class DiskFileStore implements FileStore {
       if (options === undefined) return await remove(place)
       const found = await statIfThere(place)
       if (found === null || found.mtimeMs >= options.writtenBeforeMs) return false
-      const trash = join(this.#folder, 'tmp', `${id}.${randomBytes(8).toString('hex')}${trashSuffix}`)
+      const trash = join(this.#folder, 'tmp', `${id}.${this.#clock.nowMs()}.${randomBytes(8).toString('hex')}${trashSuffix}`)
       await rename(place, trash)
-      return !(await this.#emptyTrash(trash, id, options.writtenBeforeMs))
+      const aside = await statIfThere(trash)
+      if (aside !== null && aside.mtimeMs >= options.writtenBeforeMs) {
+        await this.#putBack(trash, id)
+        return false
+      }
+      return await remove(trash)
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return false
       throw translate(error)
@@ -118,17 +123,15 @@ export class DiskFileStore implements FileStore {
     let count = 0
     for await (const name of names(join(this.#folder, 'tmp'), /\.(part|trash)$/)) {
       const path = join(this.#folder, 'tmp', name)
-      const found = await statIfThere(path)
-      if (found === null) continue
-      // A blob moved aside by a delete that died before it looked again: put back if it is fresh.
       if (name.endsWith(trashSuffix)) {
-        if (options.dryRun ? found.mtimeMs >= options.writtenBeforeMs : await this.#emptyTrash(path, name.slice(0, 64), options.writtenBeforeMs)) continue
-      } else if (found.mtimeMs >= options.writtenBeforeMs) {
+        // The delete died before it looked at the blob once more, so nobody knows: it is a blob again.
+        const movedAtMs = Number(name.split('.')[1])
+        if (movedAtMs < options.writtenBeforeMs && !options.dryRun) await this.#putBack(path, name.slice(0, 64))
         continue
-      } else if (!options.dryRun) {
-        await remove(path)
       }
-      count += 1
+      const found = await statIfThere(path)
+      if (found === null || found.mtimeMs >= options.writtenBeforeMs) continue
+      if (options.dryRun || (await remove(path))) count += 1
     }
     return count
   }
@@ -249,17 +252,15 @@ export class DiskFileStore implements FileStore {
     })
   }
 
-  /** Deletes a blob that was moved aside, or puts it back and returns true when it was written at `writtenBeforeMs` or later. */
-  async #emptyTrash(trash: string, id: BlobId, writtenBeforeMs: number): Promise<boolean> {
-    const found = await statIfThere(trash)
-    if (found === null) return false
-    const fresh = found.mtimeMs >= writtenBeforeMs
-    if (fresh) {
-      await mkdir(join(this.#folder, id.slice(0, 2), id.slice(2, 4)), { recursive: true })
+  async #putBack(trash: string, id: BlobId): Promise<void> {
+    await mkdir(join(this.#folder, id.slice(0, 2), id.slice(2, 4)), { recursive: true })
+    try {
       await linkOrRename(trash, this.#place(id))
+    } catch (error) {
+      // Another node swept at the same moment and was first.
+      if (codeOf(error) !== 'ENOENT') throw translate(error)
     }
     await remove(trash)
-    return fresh
   }
 }
 

@@ -1,0 +1,80 @@
+-- Media: assets, their renditions, uploads under way. The bytes are blobs in the file store; a blob that none of these
+-- tables names is an orphan. See src/media/blobs.ts for the lock under which blobs gain and lose their last reference.
+
+create table stoa.asset (
+  id uuid primary key,
+  name text not null,
+  content_type text not null,
+  bytes bigint not null check (bytes > 0),
+  blob text not null check (blob ~ '^[0-9a-f]{64}$'),
+  width integer check (width > 0),
+  height integer check (height > 0),
+  frames integer check (frames > 0),
+  alt json not null,
+  focal_x double precision check (focal_x between 0 and 1),
+  focal_y double precision check (focal_y between 0 and 1),
+  -- Name and alternative texts in lower case, for the search of the list.
+  search text not null,
+  created_at timestamptz(3) not null,
+  created_by json not null,
+  revision integer not null default 1,
+  check ((width is null) = (height is null)),
+  check ((focal_x is null) = (focal_y is null))
+);
+create index asset_blob on stoa.asset (blob);
+
+create table stoa.rendition (
+  asset_id uuid not null references stoa.asset (id) on delete cascade,
+  -- Everything that decides the bytes: size, crop, format, quality.
+  key text not null,
+  blob text not null check (blob ~ '^[0-9a-f]{64}$'),
+  content_type text not null,
+  bytes bigint not null check (bytes > 0),
+  made_at timestamptz(3) not null,
+  primary key (asset_id, key)
+);
+create index rendition_blob on stoa.rendition (blob);
+
+-- A resumable upload. Its bytes so far are blobs too, so that any node can go on with it.
+create table stoa.upload (
+  id uuid primary key,
+  owner text not null,
+  actor json not null,
+  name text not null,
+  alt json not null,
+  bytes bigint not null check (bytes > 0),
+  received bigint not null default 0 check (received between 0 and bytes),
+  created_at timestamptz(3) not null,
+  expires_at timestamptz(3) not null,
+  asset_id uuid references stoa.asset (id) on delete set null
+);
+create index upload_owner on stoa.upload (owner);
+create index upload_expires on stoa.upload (expires_at);
+create index upload_asset on stoa.upload (asset_id);
+
+create table stoa.upload_part (
+  upload_id uuid not null references stoa.upload (id) on delete cascade,
+  start bigint not null check (start >= 0),
+  bytes bigint not null check (bytes > 0),
+  blob text not null check (blob ~ '^[0-9a-f]{64}$'),
+  written_at timestamptz(3) not null,
+  primary key (upload_id, start)
+);
+create index upload_part_blob on stoa.upload_part (blob);
+
+-- When a blob lost its last asset or rendition: it stays for the grace period from then on too, because a backup of the
+-- database that is restored to an hour ago needs the files of an hour ago.
+create table stoa.blob_release (
+  blob text primary key,
+  released_at timestamptz(3) not null
+);
+
+create function stoa.release_blob() returns trigger language plpgsql as $$
+begin
+  insert into stoa.blob_release (blob, released_at) values (old.blob, clock_timestamp())
+  on conflict (blob) do update set released_at = excluded.released_at;
+  return null;
+end
+$$;
+create trigger asset_release after delete on stoa.asset for each row execute function stoa.release_blob();
+create trigger rendition_release after delete on stoa.rendition for each row execute function stoa.release_blob();

@@ -1,0 +1,162 @@
+import { sql } from '#database/database.ts'
+import type { Database, Queryable } from '#database/database.ts'
+import type { FileStore } from '#file-store/file-store.ts'
+import type { Actor } from '#lib/actor.ts'
+import type { Clock } from '#lib/clock.ts'
+import { isId, newId } from '#lib/id.ts'
+import { checkAlt, checkFocalPoint } from '#media/alt.ts'
+import { cleanName, settleName } from '#media/asset-name.ts'
+import { hold } from '#media/blobs.ts'
+import { AssetChangedError, AssetInputError, AssetInUseError, AssetNotFoundError, UploadRefusedError } from '#media/errors.ts'
+import { kindOf } from '#media/kinds.ts'
+import type { Alt, Asset, AssetChange, Received } from '#media/media.ts'
+
+const pageMax = 200
+const searchLengthMax = 200
+/** How many of those that refer to an asset an error names; it counts them all. */
+const referrersNamedMax = 20
+
+type Row = {
+  readonly id: string
+  readonly name: string
+  readonly content_type: string
+  readonly bytes: string
+  readonly blob: string
+  readonly width: number | null
+  readonly height: number | null
+  readonly frames: number | null
+  readonly alt: string
+  readonly focal_x: number | null
+  readonly focal_y: number | null
+  readonly created_at: string
+  readonly created_by: string
+  readonly revision: number
+}
+
+const columns = 'id, name, content_type, bytes, blob, width, height, frames, alt, focal_x, focal_y, created_at, created_by, revision'
+const insert = sql<Row>(
+  `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, frames, alt, search, created_at, created_by)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning ${columns}`,
+)
+const byId = sql<Row>(`select ${columns} from stoa.asset where id = $1`)
+const byIdAlone = sql<Row>(`select ${columns} from stoa.asset where id = $1 for update`)
+const newest = sql<Row>(`select ${columns} from stoa.asset where id < $1 order by id desc limit $2`)
+const found = sql<Row>(`select ${columns} from stoa.asset where id < $1 and search like $3 order by id desc limit $2`)
+const change = sql<Row>(
+  `update stoa.asset set name = $2, alt = $3, search = $4, focal_x = $5, focal_y = $6, revision = revision + 1 where id = $1 returning ${columns}`,
+)
+const remove = sql(`delete from stoa.asset where id = $1`)
+/** Crops around the old focal point; nobody asks for them again. */
+const forgetCrops = sql(`delete from stoa.rendition where asset_id = $1 and key like '%-crop%'`)
+const referrers = sql<{ type: string; entry: string; locale: string; entries: string }>(
+  `select distinct e.type, r.entry_id as entry, r.locale, (select count(distinct entry_id) from stoa.reference where target_id = $1 and target_kind = 'asset') as entries
+   from stoa.reference r join stoa.entry e on e.id = r.entry_id
+   where r.target_id = $1 and r.target_kind = 'asset'
+   order by e.type, r.entry_id, r.locale limit ${referrersNamedMax}`,
+)
+
+/** An asset, and what only renditions need to know of it. */
+export type StoredAsset = Asset & { readonly frames: number | null }
+
+export async function createAsset(parts: { db: Queryable; store: FileStore; clock: Clock }, actor: Actor, received: Received, alt: Alt): Promise<Asset> {
+  const { name, contentType, bytes, blob, width, height, frames } = received
+  const texts = checkAlt(alt)
+  const now = parts.clock.nowMs()
+  return parts.db.transaction(async (tx) => {
+    await hold(tx, parts.store, blob)
+    const [row] = await tx.run(insert, [
+      newId(now), name, contentType, bytes, blob, width, height, frames, JSON.stringify(texts), searchText(name, texts), new Date(now).toISOString(), JSON.stringify(actor),
+    ])
+    return publicAsset(fromRow(row!))
+  })
+}
+
+export async function findAsset(db: Queryable, id: string): Promise<StoredAsset> {
+  const [row] = isId(id) ? await db.run(byId, [id]) : []
+  if (row === undefined) throw new AssetNotFoundError(id)
+  return fromRow(row)
+}
+
+export async function listAssets(db: Database, page: { readonly limit: number; readonly after: string | null; readonly search: string | null }): Promise<{ data: Asset[]; after: string | null }> {
+  if (page.after !== null && !isId(page.after)) throw new AssetInputError('`after` is not a cursor of this list; take it from the page before.', { field: 'after' })
+  const limit = Math.min(pageMax, Math.max(1, page.limit))
+  const after = page.after ?? 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+  const words = (page.search ?? '').normalize('NFC').replaceAll('\0', '').toWellFormed().trim().toLowerCase().slice(0, searchLengthMax)
+  const rows = words === '' ? await db.run(newest, [after, limit + 1]) : await db.run(found, [after, limit + 1, `%${words.replace(/[\\%_]/g, '\\$&')}%`])
+  const data = rows.slice(0, limit).map((row) => publicAsset(fromRow(row)))
+  return { data, after: rows.length > limit ? data.at(-1)!.id : null }
+}
+
+export async function updateAsset(db: Queryable, id: string, input: AssetChange, expected: number | null): Promise<Asset> {
+  const alt = input.alt === undefined ? undefined : checkAlt(input.alt)
+  const focalPoint = input.focalPoint === undefined ? undefined : checkFocalPoint(input.focalPoint)
+  return db.transaction(async (tx) => {
+    const current = await findAlone(tx, id, expected)
+    const name = input.name === undefined ? current.name : rename(input.name, current)
+    const next = { name, alt: alt ?? current.alt, focalPoint: focalPoint === undefined ? current.focalPoint : focalPoint }
+    const moved = next.focalPoint?.x !== current.focalPoint?.x || next.focalPoint?.y !== current.focalPoint?.y
+    if (!moved && next.name === current.name && JSON.stringify(next.alt) === JSON.stringify(current.alt)) return publicAsset(current)
+    if (moved) await tx.run(forgetCrops, [id])
+    const [row] = await tx.run(change, [id, next.name, JSON.stringify(next.alt), searchText(next.name, next.alt), next.focalPoint?.x ?? null, next.focalPoint?.y ?? null])
+    return publicAsset(fromRow(row!))
+  })
+}
+
+export async function deleteAsset(db: Queryable, id: string, expected: number | null): Promise<void> {
+  await db.transaction(async (tx) => {
+    // The row's lock: a version that begins to refer to the asset waits for it, or is seen here.
+    await findAlone(tx, id, expected)
+    const rows = await tx.run(referrers, [id])
+    if (rows.length > 0) {
+      throw new AssetInUseError(id, Number(rows[0]!.entries), rows.map(({ type, entry, locale }) => ({ type, entry, locale })))
+    }
+    await tx.run(remove, [id])
+  })
+}
+
+async function findAlone(tx: Queryable, id: string, expected: number | null): Promise<StoredAsset> {
+  const [row] = isId(id) ? await tx.run(byIdAlone, [id]) : []
+  if (row === undefined) throw new AssetNotFoundError(id)
+  if (expected !== null && row.revision !== expected) throw new AssetChangedError(id, expected, row.revision)
+  return fromRow(row)
+}
+
+/** A new name is held to the bytes as the first one was. */
+function rename(name: string, asset: Asset): string {
+  if (typeof name !== 'string' || cleanName(name) === 'file') throw new AssetInputError('An asset needs a name.', { field: 'name' })
+  try {
+    return settleName(name, kindOf(asset.contentType))
+  } catch (error) {
+    if (error instanceof UploadRefusedError) throw new AssetInputError(error.message, { field: 'name' }, { cause: error })
+    throw error
+  }
+}
+
+function searchText(name: string, alt: Alt): string {
+  return [name, ...Object.values(alt)].join('\n').normalize('NFC').toLowerCase()
+}
+
+function fromRow(row: Row): StoredAsset {
+  return {
+    id: row.id,
+    name: row.name,
+    contentType: row.content_type,
+    bytes: Number(row.bytes),
+    blob: row.blob,
+    width: row.width,
+    height: row.height,
+    alt: JSON.parse(row.alt) as Alt,
+    focalPoint: row.focal_x === null || row.focal_y === null ? null : { x: row.focal_x, y: row.focal_y },
+    createdAt: row.created_at,
+    createdBy: JSON.parse(row.created_by) as Actor,
+    revision: row.revision,
+    frames: row.frames,
+  }
+}
+
+/** Without what is nobody's business outside. */
+export function publicAsset(stored: StoredAsset): Asset {
+  const { frames, ...asset } = stored
+  void frames
+  return asset
+}
