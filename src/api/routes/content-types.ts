@@ -1,0 +1,111 @@
+import { Type } from 'typebox'
+import type { TSchema } from 'typebox'
+import type { Identity } from '#access/access.ts'
+import type { RoutePlugin } from '#api/api-context.ts'
+import { contentTypeSchema } from '#api/routes/content-type-schema.ts'
+import { expectedVersion, versionTag } from '#api/entity-tag.ts'
+import { RequestInvalidError } from '#api/errors.ts'
+import { write } from '#api/idempotency.ts'
+import { typeName } from '#api/routes/content-schemas.ts'
+import { dataOf, strict } from '#api/schemas.ts'
+import { contentActions } from '#content/authority.ts'
+import type { ContentType } from '#content/content-type.ts'
+import { TypeNotFoundError } from '#content/errors.ts'
+
+const tags = ['types']
+const nameParams = strict({ name: typeName() })
+const typeSchema = contentTypeSchema('answer') as TSchema
+const planSchema = strict(
+  {
+    change: Type.Union([Type.Literal('create'), Type.Literal('update'), Type.Literal('none')]),
+    steps: Type.Array(
+      strict({
+        what: Type.Union([Type.Literal('addField'), Type.Literal('changeField'), Type.Literal('removeField'), Type.Literal('addIndex'), Type.Literal('removeIndex')]),
+        name: Type.String(),
+        losesData: Type.Boolean(),
+        note: Type.String(),
+      }),
+    ),
+  },
+  { $id: 'TypePlan' },
+)
+const managed = { access: { permission: 'types.write' } } as const
+
+/** A type is shown to whoever may do anything with its entries, and to those who shape types. */
+export function maySeeType(identity: Identity, name: string): boolean {
+  return identity.can('types.write') || contentActions.some((action) => identity.authority.grant(action, name) !== null)
+}
+
+function shown({ definition, revision }: { definition: ContentType; revision: number }): object {
+  return { ...definition, revision }
+}
+
+export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
+  server.route({
+    method: 'GET',
+    url: '/api/types',
+    config: { access: 'public' },
+    schema: { operationId: 'listTypes', summary: 'The content types that you may use', tags, querystring: strict({}), response: { 200: dataOf(Type.Array(typeSchema)) } },
+    handler: async (request, reply) => {
+      const types = await content.types.list(database)
+      const data = types.filter((type) => maySeeType(request.identity, type.definition.name)).map(shown)
+      return reply.header('cache-control', 'private, no-cache').send({ data })
+    },
+  })
+  server.route({
+    method: 'GET',
+    url: '/api/types/:name',
+    config: { access: 'public' },
+    schema: { operationId: 'getType', summary: 'A content type', tags, params: nameParams, querystring: strict({}), response: { 200: dataOf(typeSchema) } },
+    handler: async (request, reply) => {
+      const { name } = request.params
+      if (!maySeeType(request.identity, name)) throw new TypeNotFoundError(name)
+      const type = await content.types.get(database, name)
+      return reply.headers({ 'cache-control': 'private, no-cache', etag: versionTag(type.revision) }).send({ data: shown(type) })
+    },
+  })
+}
+
+export const typeWriteRoutes: RoutePlugin = (server, { content, database }) => {
+  server.route({
+    method: 'PUT',
+    url: '/api/types/:name',
+    config: managed,
+    schema: {
+      operationId: 'saveType',
+      summary: 'Make or change a content type; with `dryRun=true`: only say what that would do',
+      description: 'The lock is `If-Match`, or the `revision` that the definition was read with.',
+      tags,
+      params: nameParams,
+      querystring: strict({
+        dryRun: Type.Optional(Type.Boolean()),
+        allowLoss: Type.Optional(Type.Boolean({ description: 'Go on although values of entries will be lost.' })),
+      }),
+      body: contentTypeSchema('input'),
+      response: { 200: dataOf(Type.Union([typeSchema, planSchema])), 201: dataOf(typeSchema) },
+    },
+    handler: async (request, reply) => {
+      const { name } = request.params
+      const { revision: seen = null, ...definition } = { name, ...(request.body as ContentType & { revision?: number }) }
+      if (definition.name !== name) throw new RequestInvalidError({ in: 'body', path: '/name', message: `must be ${name}, as in the path` })
+      if (request.query.dryRun === true) return reply.header('cache-control', 'no-store').send({ data: await content.types.plan(database, definition) })
+      return write(request, reply, async (db) => {
+        const saved = await content.types.save(db, definition, { expected: expectedVersion(request) ?? seen, allowLoss: request.query.allowLoss ?? false })
+        const created = saved.revision === 1
+        const headers = { etag: versionTag(saved.revision), ...(created ? { location: `/api/types/${name}` } : {}) }
+        return { status: created ? 201 : 200, headers, body: { data: shown(saved) } }
+      })
+    },
+  })
+  server.route({
+    method: 'DELETE',
+    url: '/api/types/:name',
+    config: managed,
+    schema: { operationId: 'deleteType', summary: 'Remove a content type that has no entries', tags, params: nameParams, querystring: strict({}), response: { 204: Type.Null() } },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        await content.types.delete(db, request.params.name)
+        return { status: 204 }
+      }),
+  })
+}

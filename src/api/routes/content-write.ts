@@ -1,0 +1,158 @@
+import type { FastifyRequest } from 'fastify'
+import type { RoutePlugin } from '#api/api-context.ts'
+import { entriesJson, entryJson } from '#api/entry-json.ts'
+import { expectedVersion, versionTag } from '#api/entity-tag.ts'
+import { write } from '#api/idempotency.ts'
+import type { WriteAnswer } from '#api/idempotency.ts'
+import {
+  createBody,
+  deleteAnswer,
+  emptyBody,
+  entriesAnswer,
+  entryAnswer,
+  entryParams,
+  publishBody,
+  restoreBody,
+  saveBody,
+  typeParams,
+  unpublishBody,
+} from '#api/routes/content-schemas.ts'
+import { strict } from '#api/schemas.ts'
+import type { Call, EntryView } from '#content/content.ts'
+import type { Queryable } from '#database/database.ts'
+
+const config = { access: 'content', changesEntry: true } as const
+const tags = ['content']
+const noQuery = strict({})
+
+function callOf(request: FastifyRequest, db: Queryable): Call {
+  return { db, authority: request.identity.authority }
+}
+
+function entryWritten(entry: EntryView, status = 200): WriteAnswer {
+  const headers: Record<string, string> = { etag: versionTag(entry.version) }
+  if (status === 201) headers['location'] = `/api/content/${entry.type}/${entry.id}`
+  return { status, headers, json: `{"data":${entryJson(entry)}}` }
+}
+
+/** One tag stands for one version: several locales have none. */
+function entriesWritten(entries: readonly EntryView[]): WriteAnswer {
+  return { status: 200, headers: entries.length === 1 ? { etag: versionTag(entries[0]!.version) } : {}, json: `{"data":${entriesJson(entries)}}` }
+}
+
+export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
+  server.route({
+    method: 'POST',
+    url: '/api/content/:type',
+    config: { access: 'content' },
+    schema: { operationId: 'createEntry', summary: 'Make an entry', tags, params: typeParams, querystring: noQuery, body: createBody, response: { 201: entryAnswer } },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        const { id, locale, fields, publish } = request.body
+        const input = { locale: locale ?? null, fields, ...(publish === undefined ? {} : { publish }), ...(id === undefined ? {} : { id: id.toLowerCase() }) }
+        return entryWritten(await content.entries.create(callOf(request, db), request.params.type, input), 201)
+      }),
+  })
+  for (const method of ['PATCH', 'PUT'] as const) {
+    const merge = method === 'PATCH'
+    server.route({
+      method,
+      url: '/api/content/:type/:id',
+      config,
+      schema: {
+        operationId: merge ? 'changeEntry' : 'replaceEntry',
+        summary: merge ? 'Change some fields of an entry' : 'Replace the fields of an entry',
+        description: merge ? 'Fields that are left out stay as they are; null removes one.' : 'Fields that are left out are removed.',
+        tags,
+        params: entryParams,
+        querystring: noQuery,
+        body: saveBody,
+        response: { 200: entryAnswer },
+      },
+      handler: (request, reply) =>
+        write(request, reply, async (db) => {
+          const { locale, fields, publish } = request.body
+          const input = { locale: locale ?? null, fields, merge, ...(publish === undefined ? {} : { publish }) }
+          return entryWritten(await content.entries.save(callOf(request, db), request.params.type, request.params.id, input, expectedVersion(request)))
+        }),
+    })
+  }
+  server.route({
+    method: 'DELETE',
+    url: '/api/content/:type/:id',
+    config,
+    schema: { operationId: 'deleteEntry', summary: 'Delete an entry with all its versions', tags, params: entryParams, querystring: noQuery, response: { 200: deleteAnswer } },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        const { type, id } = request.params
+        return { status: 200, body: { data: await content.entries.delete(callOf(request, db), type, id, expectedVersion(request)) } }
+      }),
+  })
+}
+
+export const contentStateRoutes: RoutePlugin = (server, { content }) => {
+  server.route({
+    method: 'POST',
+    url: '/api/content/:type/:id/publish',
+    config,
+    schema: {
+      operationId: 'publishEntry',
+      summary: 'Publish the latest version, or an older one',
+      tags,
+      params: entryParams,
+      querystring: noQuery,
+      body: publishBody,
+      response: { 200: entriesAnswer },
+    },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        const { locales = null, version = null } = request.body ?? {}
+        const { type, id } = request.params
+        return entriesWritten(await content.entries.publish(callOf(request, db), type, id, { locales, version }, expectedVersion(request)))
+      }),
+  })
+  server.route({
+    method: 'POST',
+    url: '/api/content/:type/:id/unpublish',
+    config,
+    schema: { operationId: 'unpublishEntry', summary: 'Take an entry offline', tags, params: entryParams, querystring: noQuery, body: unpublishBody, response: { 200: entriesAnswer } },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        const { type, id } = request.params
+        return entriesWritten(await content.entries.unpublish(callOf(request, db), type, id, request.body?.locales ?? null, expectedVersion(request)))
+      }),
+  })
+  for (const archived of [true, false]) {
+    server.route({
+      method: 'POST',
+      url: `/api/content/:type/:id/${archived ? 'archive' : 'unarchive'}`,
+      config,
+      schema: {
+        operationId: archived ? 'archiveEntry' : 'unarchiveEntry',
+        summary: archived ? 'Put an entry into the archive: out of lists, not deleted' : 'Take an entry out of the archive',
+        tags,
+        params: entryParams,
+        querystring: noQuery,
+        body: emptyBody,
+        response: { 200: entriesAnswer },
+      },
+      handler: (request, reply) =>
+        write(request, reply, async (db) => {
+          const { type, id } = request.params
+          return entriesWritten(await content.entries.archive(callOf(request, db), type, id, archived, expectedVersion(request)))
+        }),
+    })
+  }
+  server.route({
+    method: 'POST',
+    url: '/api/content/:type/:id/restore',
+    config,
+    schema: { operationId: 'restoreVersion', summary: 'Make a new version with the content of an old one', tags, params: entryParams, querystring: noQuery, body: restoreBody, response: { 200: entryAnswer } },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        const { locale = null, version } = request.body
+        const { type, id } = request.params
+        return entryWritten(await content.entries.restore(callOf(request, db), type, id, { locale, version }, expectedVersion(request)))
+      }),
+  })
+}

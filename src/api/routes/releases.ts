@@ -1,0 +1,136 @@
+import { Type } from 'typebox'
+import type { RoutePlugin } from '#api/api-context.ts'
+import { write } from '#api/idempotency.ts'
+import { localeCode, typeName, versionNumber } from '#api/routes/content-schemas.ts'
+import { dataOf, defaultPageSize, idParam, nullable, pageOf, pageQuery, strict, text, timestamp } from '#api/schemas.ts'
+
+/** Items that one request may add. */
+const itemsMax = 1_000
+
+const action = () => Type.Union([Type.Literal('publish'), Type.Literal('unpublish')])
+const releaseItem = strict(
+  { entryId: Type.String({ format: 'uuid' }), type: typeName(), locale: Type.String(), action: action(), version: nullable(versionNumber()) },
+  { $id: 'ReleaseItem', description: '`version` is pinned: later saves do not change what the release publishes.' },
+)
+const releaseSchema = strict(
+  {
+    id: Type.String({ format: 'uuid' }),
+    name: Type.String(),
+    state: Type.Union([Type.Literal('open'), Type.Literal('published'), Type.Literal('undone')]),
+    createdAt: timestamp(),
+    publishedAt: nullable(timestamp()),
+    items: Type.Array(releaseItem),
+  },
+  { $id: 'Release' },
+)
+const itemInput = strict({ entryId: Type.String({ format: 'uuid' }), locale: localeCode(), action: action(), version: Type.Optional(nullable(versionNumber())) }, { $id: 'ReleaseItemInput' })
+const config = { access: { permission: 'releases.write' } } as const
+const tags = ['releases']
+const params = strict({ id: idParam() })
+const noQuery = strict({})
+const answer = dataOf(releaseSchema)
+const noStore = 'private, no-store'
+
+export const releaseRoutes: RoutePlugin = (server, { content, database, config: { pageSizeMax } }) => {
+  server.route({
+    method: 'GET',
+    url: '/api/releases',
+    config,
+    schema: { operationId: 'listReleases', summary: 'Releases, newest first', tags, querystring: strict(pageQuery(pageSizeMax)), response: { 200: pageOf(releaseSchema) } },
+    handler: async (request, reply) => {
+      const { limit = defaultPageSize, after = null } = request.query
+      const page = await content.releases.list({ db: database, authority: request.identity.authority }, { limit, after })
+      return reply.header('cache-control', noStore).send({ data: page.data, meta: { after: page.after } })
+    },
+  })
+  server.route({
+    method: 'GET',
+    url: '/api/releases/:id',
+    config,
+    schema: { operationId: 'getRelease', summary: 'A release with its items', tags, params, querystring: noQuery, response: { 200: answer } },
+    handler: async (request, reply) => {
+      const data = await content.releases.get({ db: database, authority: request.identity.authority }, request.params.id)
+      return reply.header('cache-control', noStore).send({ data })
+    },
+  })
+  server.route({
+    method: 'POST',
+    url: '/api/releases',
+    config,
+    schema: { operationId: 'createRelease', summary: 'Begin a release', tags, querystring: noQuery, body: strict({ name: text(200, 1) }), response: { 201: answer } },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        const data = await content.releases.create({ db, authority: request.identity.authority }, request.body.name)
+        return { status: 201, headers: { location: `/api/releases/${data.id}` }, body: { data } }
+      }),
+  })
+  server.route({
+    method: 'DELETE',
+    url: '/api/releases/:id',
+    config,
+    schema: { operationId: 'deleteRelease', summary: 'Give up a release that is still open', tags, params, querystring: noQuery, response: { 204: Type.Null() } },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        await content.releases.delete({ db, authority: request.identity.authority }, request.params.id)
+        return { status: 204 }
+      }),
+  })
+}
+
+export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
+  server.route({
+    method: 'POST',
+    url: '/api/releases/:id/items',
+    config,
+    schema: {
+      operationId: 'putReleaseItems',
+      summary: 'Add items, or replace those of the same entry and locale',
+      tags,
+      params,
+      querystring: noQuery,
+      body: strict({ items: Type.Array(itemInput, { minItems: 1, maxItems: itemsMax }) }),
+      response: { 200: answer },
+    },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        const items = request.body.items.map((item) => ({ ...item, entryId: item.entryId.toLowerCase(), version: item.version ?? null }))
+        return { status: 200, body: { data: await content.releases.put({ db, authority: request.identity.authority }, request.params.id, items) } }
+      }),
+  })
+  server.route({
+    method: 'DELETE',
+    url: '/api/releases/:id/items/:entryId/:locale',
+    config,
+    schema: {
+      operationId: 'removeReleaseItem',
+      summary: 'Take an item out',
+      tags,
+      params: strict({ id: idParam(), entryId: idParam(), locale: localeCode() }),
+      querystring: noQuery,
+      response: { 200: answer },
+    },
+    handler: (request, reply) =>
+      write(request, reply, async (db) => {
+        const { id, entryId, locale } = request.params
+        return { status: 200, body: { data: await content.releases.remove({ db, authority: request.identity.authority }, id, { entryId, locale }) } }
+      }),
+  })
+  for (const what of ['publish', 'undo'] as const) {
+    server.route({
+      method: 'POST',
+      url: `/api/releases/:id/${what}`,
+      config,
+      schema: {
+        operationId: `${what}Release`,
+        summary: what === 'publish' ? 'Publish all items in one transaction' : 'Put back what each item replaced, in one transaction',
+        tags,
+        params,
+        querystring: noQuery,
+        body: nullable(strict({})),
+        response: { 200: answer },
+      },
+      handler: (request, reply) =>
+        write(request, reply, async (db) => ({ status: 200, body: { data: await content.releases[what]({ db, authority: request.identity.authority }, request.params.id) } })),
+    })
+  }
+}
