@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { FastifyBaseLogger, FastifyInstance, FastifyTypeProvider, RawServerDefault } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance, FastifyTypeProvider, RawServerDefault, RouteOptions } from 'fastify'
 import type { Static, TSchema } from 'typebox'
 import type { Access, Identity, SystemPermission } from '#access/access.ts'
 import type { Metrics } from '#api/metrics.ts'
@@ -67,6 +67,7 @@ export type ApiContext = {
   readonly logger: Logger
   readonly clock: Clock
   readonly config: ApiConfig
+  readonly version: string
   /** Set once, by `beginDrain()` or by closing. */
   readonly state: { draining: boolean }
 }
@@ -96,6 +97,8 @@ declare module 'fastify' {
   interface FastifyInstance {
     readonly api: ApiContext
     readonly metrics: Metrics
+    /** Every route there is, for the API's document. */
+    readonly documented: readonly RouteOptions[]
     /** Answers from now on ask clients to leave, and `/healthz/ready` says no. Closing does it too. */
     beginDrain(): void
   }
@@ -105,6 +108,11 @@ declare module 'fastify' {
     errors?: readonly string[]
     /** Health and metrics: answered without asking who it is, and even when the node has all the requests it can take. */
     whenBusy?: boolean
+    /** Takes `If-Match`, or `If-None-Match`. */
+    ifMatch?: boolean
+    ifNoneMatch?: boolean
+    /** False where `Idempotency-Key` means nothing: reads by POST, uploads that have a protocol of their own. */
+    idempotent?: boolean
     /** Made by the server for methods that a path does not have: no operation of the API. */
     generated?: boolean
   }
@@ -113,5 +121,7 @@ declare module 'fastify' {
     summary?: string
     description?: string
     tags?: readonly string[]
+    /** Parameters that the handler reads by itself: in the API's document, but not checked by the server. */
+    documented?: { readonly params: TSchema; readonly querystring: TSchema }
   }
 }

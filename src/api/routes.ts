@@ -1,9 +1,27 @@
 import type { RoutePlugin } from '#api/api-context.ts'
+import { contentVersionRoutes, scheduleRoutes } from '#api/routes/content-history.ts'
+import { contentReadRoutes } from '#api/routes/content-read.ts'
+import { typeReadRoutes, typeWriteRoutes } from '#api/routes/content-types.ts'
+import { contentStateRoutes, contentWriteRoutes } from '#api/routes/content-write.ts'
 import { healthRoutes } from '#api/routes/health.ts'
+import { localeRoutes } from '#api/routes/locales.ts'
 import { metricsRoutes } from '#api/routes/metrics.ts'
+import { openApiRoutes } from '#api/routes/openapi.ts'
+import { releaseItemRoutes, releaseRoutes } from '#api/routes/releases.ts'
 
 /** Every route of the server, by the file that has it. Add a line here. */
 export const routePlugins: readonly RoutePlugin[] = [
   healthRoutes,
   metricsRoutes,
+  contentReadRoutes,
+  contentWriteRoutes,
+  contentStateRoutes,
+  contentVersionRoutes,
+  scheduleRoutes,
+  typeReadRoutes,
+  typeWriteRoutes,
+  localeRoutes,
+  releaseRoutes,
+  releaseItemRoutes,
+  openApiRoutes,
 ]

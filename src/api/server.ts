@@ -30,14 +30,16 @@ export type ServerOptions = {
   readonly logger: Logger
   readonly clock: Clock
   readonly config?: Partial<ApiConfig>
+  /** Of this program, for `/openapi.json`. */
+  readonly version?: string
   /** Routes beside the API's own, by whoever wires the server. */
   readonly plugins?: readonly RoutePlugin[]
 }
 
 /** The HTTP server, ready to listen or to be injected into. `close()` drains: answers what is in flight and asks clients to leave. */
 export async function createServer(options: ServerOptions): Promise<Server> {
-  const { plugins = [], config, ...parts } = options
-  const context: ApiContext = { ...parts, logger: parts.logger.child({ part: 'api' }), config: { ...defaultApiConfig, ...config }, state: { draining: false } }
+  const { plugins = [], config, version = '0.0.0', ...parts } = options
+  const context: ApiContext = { ...parts, logger: parts.logger.child({ part: 'api' }), config: { ...defaultApiConfig, ...config }, state: { draining: false }, version }
   const server = instance(context.config)
   server.decorate('api', context)
   server.decorate('beginDrain', () => {
@@ -56,7 +58,8 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   server.addHook('onRequest', hook)
   server.addHook('onRequest', identityHook(context.access))
   server.addHook('onSend', answerHook(context))
-  const paths = routeRules(server, context.config)
+  const { paths, documented } = routeRules(server, context.config)
+  server.decorate('documented', documented)
   for (const plugin of [...routePlugins, ...plugins]) await plugin(server, context)
   otherMethods(server, paths)
   await server.ready()
@@ -117,8 +120,9 @@ function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyRe
 }
 
 /** Every route says who may use it and documents itself; forgetting either stops the server, not a reviewer. */
-function routeRules(server: Server, config: ApiConfig): Map<string, Set<string>> {
+function routeRules(server: Server, config: ApiConfig): { paths: Map<string, Set<string>>; documented: RouteOptions[] } {
   const paths = new Map<string, Set<string>>()
+  const documented: RouteOptions[] = []
   server.addHook('onRoute', (route: RouteOptions) => {
     const named = [route.method].flat()
     const known = paths.get(route.url) ?? new Set()
@@ -128,9 +132,10 @@ function routeRules(server: Server, config: ApiConfig): Map<string, Set<string>>
     const name = `${named.join(',')} ${route.url}`
     if (route.config?.access === undefined) throw new Error(`${name} does not say in config.access who may use it`)
     if (route.schema?.operationId === undefined || route.schema.response === undefined) throw new Error(`${name} has no operationId or no answers in its schema`)
+    documented.push(route)
     route.handlerTimeout ??= config.handlerTimeoutMs
   })
-  return paths
+  return { paths, documented }
 }
 
 /** The methods that a path does not have: OPTIONS says which it has, the others get 405 and the same. */

@@ -29,7 +29,7 @@ const planSchema = strict(
   },
   { $id: 'TypePlan' },
 )
-const managed = { access: { permission: 'types.write' } } as const
+const managed = { access: { permission: 'types.write' }, ifMatch: true } as const
 
 /** A type is shown to whoever may do anything with its entries, and to those who shape types. */
 export function maySeeType(identity: Identity, name: string): boolean {

@@ -21,7 +21,7 @@ import { strict } from '#api/schemas.ts'
 import type { Call, EntryView } from '#content/content.ts'
 import type { Queryable } from '#database/database.ts'
 
-const config = { access: 'content', changesEntry: true } as const
+const config = { access: 'content', ifMatch: true } as const
 const tags = ['content']
 const noQuery = strict({})
 

@@ -1,0 +1,42 @@
+/** JSON Schema as OpenAPI 3.1 has it. */
+export type Schema = { readonly [keyword: string]: unknown }
+
+/**
+ * Takes schemas apart: one with `$id` becomes a component of that name and a `$ref` in its place, so do `$defs`. A
+ * component that is met twice must be the same both times.
+ */
+export class Components {
+  readonly schemas: Record<string, Schema> = {}
+
+  add(schema: unknown): Schema {
+    return this.#walk(schema) as Schema
+  }
+
+  #walk(value: unknown): unknown {
+    if (Array.isArray(value)) return value.map((inner) => this.#walk(inner))
+    if (typeof value !== 'object' || value === null) return value
+    const { $id, $defs, ...rest } = value as { $id?: unknown; $defs?: Record<string, unknown> }
+    for (const [name, definition] of Object.entries($defs ?? {})) this.#define(name, definition)
+    if (typeof $id === 'string') {
+      this.#define($id, rest)
+      return { $ref: `#/components/schemas/${$id}` }
+    }
+    const result: Record<string, unknown> = {}
+    for (const [key, inner] of Object.entries(rest)) {
+      if (key.startsWith('~') || key === 'x-checked-by') continue
+      result[key] = key === '$ref' && typeof inner === 'string' ? inner.replace(/^#\/\$defs\//, '#/components/schemas/') : key === 'examples' || key === 'default' ? inner : this.#walk(inner)
+    }
+    return result
+  }
+
+  #define(name: string, schema: unknown): void {
+    const before = this.schemas[name]
+    // A schema that refers to itself: the name is taken before its parts are walked.
+    if (before === undefined) this.schemas[name] = {}
+    const walked = this.#walk(schema) as Schema
+    if (before !== undefined && Object.keys(before).length > 0 && JSON.stringify(before) !== JSON.stringify(walked)) {
+      throw new Error(`two different schemas are named ${name}`)
+    }
+    this.schemas[name] = walked
+  }
+}

@@ -1,0 +1,113 @@
+import type { Identity } from '#access/access.ts'
+import type { Schema } from '#api/openapi/components.ts'
+import type { OpenApi, Operation } from '#api/openapi/document.ts'
+import { fieldsSchema } from '#api/openapi/type-schemas.ts'
+import type { ContentAction } from '#content/authority.ts'
+import { contentActions } from '#content/authority.ts'
+import type { ContentType } from '#content/content-type.ts'
+import { readableSchema, testsOf } from '#content/query/validate-query.ts'
+import type { ReadableType } from '#content/query/validate-query.ts'
+import type { QueryField } from '#content/query/normal-form.ts'
+
+type Parameter = { readonly name: string; readonly in: string; readonly [key: string]: unknown }
+type KnownOperation = Operation & { readonly operationId: string; readonly parameters?: readonly Parameter[]; readonly responses: Record<string, object> }
+
+/** The document as one reader sees it: with a path for each content type that they may do anything with. */
+export function describeTypes(base: OpenApi, types: readonly ContentType[], identity: Identity): OpenApi {
+  const paths = { ...base.paths }
+  const schemas = { ...base.components.schemas }
+  for (const type of types) {
+    const grants = new Map(contentActions.map((action) => [action, identity.authority.grant(action, type.name)]))
+    if ([...grants.values()].every((grant) => grant === null)) continue
+    const may = (...actions: readonly ContentAction[]) => actions.some((action) => (grants.get(action) ?? null) !== null)
+    const seen = grants.get('readDraft') ?? grants.get('read') ?? { filter: null, fields: [] }
+    const written = [...grants].flatMap(([action, grant]) => (grant !== null && (action === 'create' || action === 'update') ? [grant.fields] : []))
+    const writable = written.some((fields) => fields === null) ? null : [...new Set(written.flatMap((fields) => fields ?? []))]
+    const names = namesOf(type)
+    schemas[names.entry] = entryOf(base.components.schemas['Entry']!, fieldsSchema(type, 'value', seen.fields), type)
+    schemas[names.input] = fieldsSchema(type, 'input', writable)
+    const list = `/api/content/${type.name}`
+    const one = `${list}/{id}`
+    const of = (path: string, method: string) => base.paths[path]![method] as KnownOperation
+    paths[list] = {
+      ...(may('read', 'readDraft') ? { get: listOperation(of('/api/content/{type}', 'get'), { type, grant: seen }, names) } : {}),
+      ...(may('create') ? { post: writeOperation(of('/api/content/{type}', 'post'), type, names, 'EntryCreate', base) } : {}),
+    }
+    paths[one] = {
+      ...(may('read', 'readDraft') ? { get: readOperation(of('/api/content/{type}/{id}', 'get'), type, names) } : {}),
+      ...(may('update') ? { patch: writeOperation(of('/api/content/{type}/{id}', 'patch'), type, names, 'EntrySave', base) } : {}),
+      ...(may('update') ? { put: writeOperation(of('/api/content/{type}/{id}', 'put'), type, names, 'EntrySave', base) } : {}),
+    }
+  }
+  return { ...base, paths, components: { ...base.components, schemas } }
+}
+
+type Names = { readonly entry: string; readonly input: string; readonly suffix: string }
+
+/** Names of types have no `_`, so two types never meet. */
+function namesOf(type: ContentType): Names {
+  const suffix = type.name.replaceAll('-', '_')
+  return { suffix, entry: `Entry_${suffix}`, input: `Fields_${suffix}` }
+}
+
+function entryOf(entry: Schema, fields: Schema, type: ContentType): Schema {
+  const properties = entry['properties'] as Record<string, Schema>
+  return { ...entry, description: type.label, properties: { ...properties, type: { const: type.name }, fields } }
+}
+
+function reference(name: string): Schema {
+  return { $ref: `#/components/schemas/${name}` }
+}
+
+/** The same operation, without the parameter that the path now spells out. */
+function narrowed(operation: KnownOperation, type: ContentType, names: Names): KnownOperation {
+  return {
+    ...operation,
+    operationId: `${operation.operationId}_${names.suffix}`,
+    tags: [`content: ${type.name}`],
+    parameters: (operation.parameters ?? []).filter((parameter) => !(parameter.in === 'path' && parameter.name === 'type')),
+  }
+}
+
+function withAnswer(operation: KnownOperation, status: string, properties: Record<string, Schema>): KnownOperation {
+  const answer = operation.responses[status] as { content: { 'application/json': { schema: { properties: object } } } }
+  const { schema } = answer.content['application/json']
+  const typed = { ...schema, properties: { ...schema.properties, ...properties } }
+  return { ...operation, responses: { ...operation.responses, [status]: { ...answer, content: { 'application/json': { schema: typed } } } } }
+}
+
+function readOperation(operation: KnownOperation, type: ContentType, names: Names): KnownOperation {
+  return withAnswer(narrowed(operation, type, names), '200', { data: reference(names.entry) })
+}
+
+function listOperation(operation: KnownOperation, readable: ReadableType, names: Names): KnownOperation {
+  const own = narrowed(operation, readable.type, names)
+  const filters = [...readableSchema(readable).values()].flatMap(filterParameters)
+  return withAnswer({ ...own, parameters: [...(own.parameters ?? []), ...filters] }, '200', { data: { type: 'array', items: reference(names.entry) } })
+}
+
+function writeOperation(operation: KnownOperation, type: ContentType, names: Names, body: string, base: OpenApi): KnownOperation {
+  const own = narrowed(operation, type, names)
+  const known = base.components.schemas[body] as { properties: object }
+  const schema = { ...known, properties: { ...known.properties, fields: reference(names.input) } }
+  const status = operation.responses['201'] === undefined ? '200' : '201'
+  return withAnswer({ ...own, requestBody: { required: true, content: { 'application/json': { schema } } } }, status, { data: reference(names.entry) })
+}
+
+const lists: ReadonlySet<string> = new Set(['in', 'nin'])
+
+/** `where[field][op]` for each comparison that a field takes. */
+function filterParameters(field: QueryField): Parameter[] {
+  return testsOf(field).map((test) => ({
+    name: `where[${field.name}][${test}]`,
+    in: 'query',
+    schema: lists.has(test) ? { type: 'string', description: 'Values, separated by commas.' } : test === 'exists' ? { type: 'boolean' } : valueOf(field),
+  }))
+}
+
+function valueOf(field: QueryField): Schema {
+  if (field.type === 'number') return { type: 'number' }
+  if (field.type === 'boolean') return { type: 'boolean' }
+  if (field.type === 'instant') return { type: 'string', format: 'date-time' }
+  return field.type === 'id' ? { type: 'string', format: 'uuid' } : { type: 'string' }
+}
