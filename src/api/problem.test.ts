@@ -6,7 +6,13 @@ import { problemAnswer } from '#api/problem.ts'
 import { statuses } from '#api/statuses.ts'
 
 /** Codes that end a command or a start, or that a part always turns into its own words. None of them reaches a client. */
-const neverOfARequest: ReadonlySet<string> = new Set(['E_DATABASE_CONSTRAINT', 'E_DATABASE_MIGRATION'])
+const neverOfARequest: ReadonlySet<string> = new Set([
+  'E_DATABASE_CONSTRAINT',
+  'E_DATABASE_EMBEDDED',
+  'E_DATABASE_MIGRATION',
+  'E_DATABASE_UNSUPPORTED',
+  'E_DATA_FOLDER_IN_USE',
+])
 const commandOnly = /^src\/(cli|config)\//
 
 test('every code that can reach a client has a status, and every status a code', () => {

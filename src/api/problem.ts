@@ -1,3 +1,4 @@
+import { entryJson } from '#api/entry-json.ts'
 import {
   BodyTooLargeError,
   DeadlineError,
@@ -9,6 +10,7 @@ import {
 } from '#api/errors.ts'
 import type { Fault } from '#api/errors.ts'
 import { statuses } from '#api/statuses.ts'
+import { VersionConflictError } from '#content/errors.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /** Where the reference page of the errors is served; `type` is this and the code as anchor. */
@@ -38,6 +40,7 @@ export function problemAnswer(error: unknown, requestId: string): ProblemAnswer 
   const [status, title] = row ?? statuses['E_INTERNAL']!
   const body: Problem = {
     ...shown.facts,
+    ...bothSides(shown),
     type: `${errorsPage}#${shown.code.toLowerCase()}`,
     title,
     status,
@@ -46,6 +49,12 @@ export function problemAnswer(error: unknown, requestId: string): ProblemAnswer 
     requestId,
   }
   return { status, headers: headersOf(status, shown), body, defect: shown.code === 'E_INTERNAL' }
+}
+
+/** A lost race shows both sides: what there is now, and what the caller wanted. Only content knows whether the caller may read it, and says it. */
+function bothSides(error: StoaError): object {
+  if (!(error instanceof VersionConflictError)) return {}
+  return { current: JSON.parse(entryJson(error.current)) as object, yours: error.yours }
 }
 
 function internal(): StoaError {

@@ -86,7 +86,8 @@ export const typeWriteRoutes: RoutePlugin = (server, { content, database }) => {
     },
     handler: async (request, reply) => {
       const { name } = request.params
-      const { revision: seen = null, ...definition } = { name, ...(request.body as ContentType & { revision?: number }) }
+      const { revision: seen = null, ...rest } = request.body as Partial<ContentType> & { revision?: number }
+      const definition = { ...rest, name: rest.name ?? name } as ContentType
       if (definition.name !== name) throw new RequestInvalidError({ in: 'body', path: '/name', message: `must be ${name}, as in the path` })
       if (request.query.dryRun === true) return reply.header('cache-control', 'no-store').send({ data: await content.types.plan(database, definition) })
       return write(request, reply, async (db) => {

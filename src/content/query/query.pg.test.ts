@@ -13,7 +13,7 @@ import { query, release, thing, thingSchema, world } from '#test/support/query-c
 import type { QueryCase, VersionCase, World } from '#test/support/query-cases.ts'
 
 /** Random worlds, and queries asked of each. A case is one page of one query. */
-const worlds = 150
+const worlds = 180
 const queriesPerWorld = 40
 const casesMin = 10_000
 const seed = Number(process.env['STOA_TEST_SEED'] ?? Date.now() % 2 ** 31)

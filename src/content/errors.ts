@@ -1,0 +1,193 @@
+import type { EntryView } from '#content/content.ts'
+import type { Fault } from '#content/validation/fault.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+
+/** The one who asks may read what it is about, but not do this. */
+export class ForbiddenError extends StoaError {
+  readonly code = 'E_FORBIDDEN'
+}
+
+/** No such entry, or none that the one who asks may read: both have the same text. */
+export class EntryNotFoundError extends StoaError {
+  readonly code = 'E_ENTRY_NOT_FOUND'
+
+  constructor() {
+    super('There is no such entry, or it is not yours to read. Check its id, type and locale.')
+  }
+}
+
+/** An entry was to be created with an id that is taken. */
+export class EntryExistsError extends StoaError {
+  readonly code = 'E_ENTRY_EXISTS'
+}
+
+/** An archived entry can neither be saved nor published. */
+export class EntryArchivedError extends StoaError {
+  readonly code = 'E_ENTRY_ARCHIVED'
+
+  constructor() {
+    super('The entry is archived. Take it out of the archive first.')
+  }
+}
+
+/** The entry has no such version in this locale. */
+export class VersionNotFoundError extends StoaError {
+  readonly code = 'E_VERSION_NOT_FOUND'
+}
+
+/** The values do not fit the type: every fault at once, each with a JSON pointer. */
+export class ValidationError extends StoaError {
+  readonly code = 'E_VALIDATION'
+  readonly faults: readonly Fault[]
+
+  constructor(faults: readonly Fault[]) {
+    const first = faults[0]
+    super(`${faults.length === 1 ? 'One value does' : `${faults.length} values do`} not fit the type. ${first === undefined ? '' : `${first.path}: ${first.message}`}`.trim(), { faults })
+    this.faults = faults
+  }
+}
+
+/** Somebody saved since the version that the caller saw. `current` is what there is now, `expected` what was seen. */
+export class VersionConflictError extends StoaError {
+  readonly code = 'E_VERSION_CONFLICT'
+  readonly expected: number
+  readonly current: EntryView
+  readonly yours: Readonly<Record<string, unknown>> | null
+
+  constructor(expected: number, current: EntryView, yours: Readonly<Record<string, unknown>> | null) {
+    super(`The entry is at version ${current.version} now, not ${expected}. Merge your change with it and try again.`, {
+      expected,
+      current: current.version,
+      locale: current.locale,
+    })
+    this.expected = expected
+    this.current = current
+    this.yours = yours
+  }
+}
+
+/** Another entry holds this value of a unique field. */
+export class UniqueConflictError extends StoaError {
+  readonly code = 'E_UNIQUE_CONFLICT'
+
+  constructor(field: string, locale: string) {
+    super(`Another entry has this value of the unique field "${field}". Choose another one.`, { field, locale })
+  }
+}
+
+export type Referrer = { readonly id: string; readonly type: string; readonly locale: string; readonly path: string }
+
+/** Other entries refer to it by a field that restricts deleting. Names up to 20 of them that the caller may read. */
+export class EntryReferencedError extends StoaError {
+  readonly code = 'E_ENTRY_REFERENCED'
+
+  constructor(referrers: readonly Referrer[], count: number) {
+    super(`${count === 1 ? 'One entry refers' : `${count} entries refer`} to it. Change them first, or delete them.`, { referrers, count })
+  }
+}
+
+/** Deleting would reach more entries by cascade, or by taking references out, than one request may change. */
+export class DeleteTooWideError extends StoaError {
+  readonly code = 'E_DELETE_TOO_WIDE'
+}
+
+/** Others kept changing the same entry, or the types, while this was tried several times. */
+export class ContentBusyError extends StoaError {
+  readonly code = 'E_CONTENT_BUSY'
+
+  constructor() {
+    super('Others keep changing the same content. Try again.')
+  }
+}
+
+/** A file or address names a type that does not exist, or that the one who asks may not read. */
+export class TypeNotFoundError extends StoaError {
+  readonly code = 'E_TYPE_NOT_FOUND'
+
+  constructor(name: string) {
+    super(`There is no content type "${name.slice(0, 100)}", or it is not yours to read.`, { name: name.slice(0, 100) })
+  }
+}
+
+/** A type's definition is wrong: every fault at once, each with a JSON pointer into the definition. */
+export class TypeInvalidError extends StoaError {
+  readonly code = 'E_TYPE_INVALID'
+  readonly faults: readonly Fault[]
+
+  constructor(faults: readonly Fault[]) {
+    const first = faults[0]
+    super(`The definition of the content type is not valid. ${first === undefined ? '' : `${first.path}: ${first.message}`}`.trim(), { faults })
+    this.faults = faults
+  }
+}
+
+/** Somebody changed the type since the revision that the caller saw. */
+export class TypeConflictError extends StoaError {
+  readonly code = 'E_TYPE_CONFLICT'
+
+  constructor(name: string, expected: number, current: number) {
+    super(`The type "${name}" is at revision ${current} now, not ${expected}. Read it again and repeat the change.`, { name, expected, current })
+  }
+}
+
+/** The change would lose values that entries have. */
+export class TypeLossError extends StoaError {
+  readonly code = 'E_TYPE_LOSS'
+}
+
+/** A type with entries, or one that another type refers to, cannot be deleted. */
+export class TypeInUseError extends StoaError {
+  readonly code = 'E_TYPE_IN_USE'
+}
+
+/** No such locale. */
+export class LocaleNotFoundError extends StoaError {
+  readonly code = 'E_LOCALE_NOT_FOUND'
+
+  constructor(locale: string) {
+    super(`There is no locale "${locale.slice(0, 40)}". Ask for one that exists, or add it.`, { locale: locale.slice(0, 40) })
+  }
+}
+
+/** A locale with a wrong code, a fallback that leads back to it, or one too many. */
+export class LocaleInvalidError extends StoaError {
+  readonly code = 'E_LOCALE_INVALID'
+}
+
+/** The default locale, one with versions, or one that another falls back to cannot be deleted. */
+export class LocaleInUseError extends StoaError {
+  readonly code = 'E_LOCALE_IN_USE'
+}
+
+/** No such release. */
+export class ReleaseNotFoundError extends StoaError {
+  readonly code = 'E_RELEASE_NOT_FOUND'
+
+  constructor() {
+    super('There is no such release. Check its id.')
+  }
+}
+
+/** The release is in a state in which this cannot be done, or has no room. */
+export class ReleaseStateError extends StoaError {
+  readonly code = 'E_RELEASE_STATE'
+}
+
+/** Something newer was published since the release, so undoing it would take that back too. Nothing was undone. */
+export class ReleaseSupersededError extends StoaError {
+  readonly code = 'E_RELEASE_SUPERSEDED'
+}
+
+/** No such scheduled action on this entry. */
+export class ScheduleNotFoundError extends StoaError {
+  readonly code = 'E_SCHEDULE_NOT_FOUND'
+
+  constructor() {
+    super('There is no such scheduled action on this entry.')
+  }
+}
+
+/** A time that cannot be used, or an action that is not waiting any more. */
+export class ScheduleInvalidError extends StoaError {
+  readonly code = 'E_SCHEDULE_INVALID'
+}

@@ -1,0 +1,243 @@
+import type { Grant } from '#content/authority.ts'
+import type { ContentType, Field } from '#content/content-type.ts'
+import { QueryFieldError, QueryLimitError, QueryOperatorError, QueryValueError } from '#content/query/errors.ts'
+import { filterTextBytesMax, normalValue, querySchema } from '#content/query/normal-form.ts'
+import type { QueryField, QuerySchema, ValueType } from '#content/query/normal-form.ts'
+import type { Filter, ListQuery, Scalar, Sort, Test } from '#content/query/query.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+import { isId } from '#lib/id.ts'
+
+/** Comparisons and connectives in one filter, counted together. */
+export const filterNodesMax = 64
+export const filterDepthMax = 8
+/** Values of one `in` or `nin`. */
+export const filterListMax = 200
+/** Characters of a `contains`, which no index serves. */
+export const containsLengthMax = 200
+export const sortKeysMax = 4
+export const includePathsMax = 16
+/** Steps along references in one path of `include`. */
+export const includeDepthMax = 4
+export const pageLimitMax = 200
+
+/** A type as one reader sees it. */
+export type ReadableType = { readonly type: ContentType; readonly grant: Grant }
+
+export type QueryReader = ReadableType & {
+  /** The types of these names that the reader may read; null: all of them. Asked along the paths of `include`. */
+  readonly targets: (names: readonly string[] | null) => readonly ReadableType[]
+}
+
+const everyTest = ['eq', 'ne', 'in', 'nin', 'lt', 'lte', 'gt', 'gte', 'contains', 'startsWith', 'exists'] as const satisfies readonly Test['is'][]
+const equalTests: readonly Test['is'][] = ['eq', 'ne', 'in', 'nin', 'exists']
+const orderTests: readonly Test['is'][] = ['eq', 'ne', 'in', 'nin', 'lt', 'lte', 'gt', 'gte', 'exists']
+
+/** The comparisons that a field takes. */
+export function testsOf(field: QueryField): readonly Test['is'][] {
+  // The order of creators' ids would give them away one comparison at a time.
+  if (field.many || field.type === 'boolean' || field.name === 'createdBy') return equalTests
+  return field.type === 'text' ? everyTest : orderTests
+}
+
+const wanted: Record<ValueType, string> = {
+  text: 'a text',
+  number: 'a number',
+  boolean: 'true or false',
+  instant: 'a date-time with a zone such as 2026-11-20T17:30:00Z, or a date such as 2026-11-20',
+  id: 'an id: a UUID in lower case',
+}
+
+/** The fields that this reader can query. A field outside the grant is not there, exactly as if the type did not have it. */
+export function readableSchema({ type, grant }: ReadableType): QuerySchema {
+  const schema = querySchema(type)
+  const { fields } = grant
+  if (fields === null) return schema
+  return new Map([...schema].filter(([name, field]) => field.system || fields.includes(name)))
+}
+
+/**
+ * Checks a query against the type and what the reader may see of it, and returns it with every value in normal form, as
+ * the evaluators want it. Throws `QueryFieldError`, `QueryOperatorError`, `QueryValueError` or `QueryLimitError`; each says
+ * what is possible, and tells nothing about fields that the reader may not see. The cursor is checked by `compileList`.
+ */
+export function validateQuery(query: ListQuery, reader: QueryReader): ListQuery {
+  if (!Number.isInteger(query.limit) || query.limit < 1 || query.limit > pageLimitMax) {
+    throw new QueryLimitError(`A page has 1 to ${pageLimitMax} entries; ask for the next with \`after\`.`, { limit: pageLimitMax })
+  }
+  const { perspective } = query
+  if (typeof perspective === 'object' && !isId(perspective.release)) {
+    throw new QueryValueError(`A release is named by its id, ${wanted.id.slice(7)}.`, { field: 'perspective' })
+  }
+  return {
+    ...query,
+    filter: query.filter === null ? null : validateFilter(query.filter, reader),
+    sort: validateSort(query.sort, reader),
+    fields: query.fields === null ? null : validateFields(query.fields, reader),
+    include: validateInclude(query.include, reader),
+  }
+}
+
+/** A filter with its values in normal form. Errors as in `validateQuery`. */
+export function validateFilter(filter: Filter, readable: ReadableType): Filter {
+  const schema = readableSchema(readable)
+  const budget = { nodes: 0 }
+  return normalFilter(filter, 1)
+
+  function normalFilter(part: Filter, depth: number): Filter {
+    budget.nodes += 1
+    if (budget.nodes > filterNodesMax) throw new QueryLimitError(`A filter has at most ${filterNodesMax} comparisons and connectives.`, { limit: filterNodesMax })
+    if (depth > filterDepthMax) throw new QueryLimitError(`A filter is at most ${filterDepthMax} levels deep.`, { limit: filterDepthMax })
+    switch (part.op) {
+      case 'and':
+      case 'or':
+        return { op: part.op, filters: part.filters.map((one) => normalFilter(one, depth + 1)) }
+      case 'not':
+        return { op: 'not', filter: normalFilter(part.filter, depth + 1) }
+      case 'compare':
+        return { op: 'compare', field: part.field, test: normalTest(queryFieldNamed(part.field, schema, readable), part.test) }
+      default:
+        throw new QueryOperatorError('A filter is made of "and", "or", "not" and "compare".', { allowed: ['and', 'or', 'not', 'compare'] })
+    }
+  }
+}
+
+const nothing: Filter = { op: 'or', filters: [] }
+
+/**
+ * The filter of a grant with its values in normal form. A role may have been written for another shape of the type: a filter that
+ * does not fit it matches nothing, so that the mistake hides entries and never shows them.
+ */
+export function grantFilter({ type, grant }: ReadableType): Filter | null {
+  if (grant.filter === null) return null
+  try {
+    return validateFilter(grant.filter, { type, grant: { filter: null, fields: null } })
+  } catch (error) {
+    if (error instanceof StoaError) return nothing
+    throw error
+  }
+}
+
+/** The field of this name as queries use it. `QueryFieldError` where this reader has none. `schema` is their `readableSchema`. */
+export function queryFieldNamed(name: string, schema: QuerySchema, readable: ReadableType): QueryField {
+  const field = schema.get(name)
+  if (field !== undefined) return field
+  if (visibleFields(readable).some((other) => other.name === name)) {
+    throw new QueryFieldError(`The field "${name}" of "${readable.type.name}" is not filterable: queries can neither filter nor sort by it.`, {
+      field: name,
+      allowed: [...schema.keys()],
+    })
+  }
+  throw unknownField(name, readable.type, [...schema.keys()])
+}
+
+function unknownField(name: string, type: ContentType, allowed: readonly string[]): QueryFieldError {
+  return new QueryFieldError(`"${type.name}" has no field "${brief(name)}" that you can use here; there are: ${allowed.join(', ') || 'none'}.`, { field: brief(name), allowed })
+}
+
+function visibleFields({ type, grant }: ReadableType): readonly Field[] {
+  const { fields } = grant
+  return fields === null ? type.fields : type.fields.filter((field) => fields.includes(field.name))
+}
+
+function normalTest(field: QueryField, test: Test): Test {
+  const is = testNamed(test.is, field)
+  switch (test.is) {
+    case 'in':
+    case 'nin':
+      if (!Array.isArray(test.values)) throw wrongValue(field, is, 'a list')
+      if (test.values.length > filterListMax) {
+        throw new QueryLimitError(`"${test.is}" on "${field.name}" takes at most ${filterListMax} values.`, { field: field.name, limit: filterListMax })
+      }
+      return { is: test.is, values: test.values.map((value) => normalScalar(field, test.is, value)) }
+    case 'exists':
+      if (typeof test.value !== 'boolean') throw wrongValue(field, is, wanted.boolean)
+      return { is: test.is, value: test.value }
+    case 'contains':
+    case 'startsWith':
+      if (typeof test.value === 'string' && test.value.length > containsLengthMax) {
+        throw new QueryLimitError(`"${test.is}" on "${field.name}" takes at most ${containsLengthMax} characters.`, { field: field.name, limit: containsLengthMax })
+      }
+      return { is: test.is, value: normalScalar(field, test.is, test.value) as string }
+    default:
+      return { is: test.is, value: normalScalar(field, test.is, test.value) }
+  }
+}
+
+/** The comparison of this name. `QueryOperatorError` where the field does not take it. */
+export function testNamed(name: string, field: QueryField): Test['is'] {
+  const allowed = testsOf(field)
+  const found = allowed.find((is) => is === name)
+  if (found !== undefined) return found
+  const kind = field.many ? 'has many values' : `holds ${wanted[field.type]}`
+  throw new QueryOperatorError(`The field "${field.name}" ${kind}: it takes ${allowed.join(', ')}, not "${brief(name)}".`, { field: field.name, op: brief(name), allowed })
+}
+
+function normalScalar(field: QueryField, is: Test['is'], value: unknown): Scalar {
+  if (typeof value === 'string' && value.length > filterTextBytesMax) {
+    throw new QueryLimitError(`"${is}" on "${field.name}" takes a text of at most ${filterTextBytesMax} characters.`, { field: field.name, limit: filterTextBytesMax })
+  }
+  const normal = normalValue(field.type, value)
+  if (normal === null) throw wrongValue(field, is, wanted[field.type], value)
+  return normal
+}
+
+function wrongValue(field: QueryField, is: Test['is'], expected: string, value?: unknown): QueryValueError {
+  const got = typeof value === 'string' || typeof value === 'number' ? `, not ${JSON.stringify(brief(String(value)))}` : ''
+  return new QueryValueError(`"${is}" on "${field.name}" takes ${expected}${got}.`, { field: field.name, op: is, allowed: expected })
+}
+
+function validateSort(sort: readonly Sort[], readable: ReadableType): readonly Sort[] {
+  if (sort.length > sortKeysMax) throw new QueryLimitError(`A list is sorted by at most ${sortKeysMax} fields.`, { limit: sortKeysMax })
+  const schema = readableSchema(readable)
+  const seen = new Set<string>()
+  for (const { field: name } of sort) {
+    const field = queryFieldNamed(name, schema, readable)
+    if (field.many) throw new QueryFieldError(`The field "${name}" has many values: there is no order by it.`, { field: name })
+    // A cursor holds the values of its sort, and creators are not part of what readers see.
+    if (name === 'createdBy') throw new QueryFieldError('Lists can be filtered by "createdBy", not sorted by it.', { field: name })
+    if (seen.has(name)) throw new QueryFieldError(`The sort names "${name}" twice.`, { field: name })
+    seen.add(name)
+  }
+  return sort
+}
+
+function validateFields(names: readonly string[], readable: ReadableType): readonly string[] {
+  const visible = visibleFields(readable).map((field) => field.name)
+  for (const name of names) if (!visible.includes(name)) throw unknownField(name, readable.type, visible)
+  return [...new Set(names)]
+}
+
+/** Checks the paths of `include` along the reference fields that the reader may see. Errors as in `validateQuery`. */
+export function validateInclude(paths: readonly string[], reader: QueryReader): readonly string[] {
+  if (paths.length > includePathsMax) throw new QueryLimitError(`\`include\` takes at most ${includePathsMax} paths.`, { limit: includePathsMax })
+  for (const path of paths) {
+    const steps = path.split('.')
+    if (steps.length > includeDepthMax) throw new QueryLimitError(`A path of \`include\` has at most ${includeDepthMax} steps.`, { limit: includeDepthMax, path: brief(path) })
+    checkSteps(steps, [reader], reader)
+  }
+  return [...new Set(paths)]
+}
+
+function checkSteps(steps: readonly string[], from: readonly ReadableType[], reader: QueryReader): void {
+  const [step, ...rest] = steps
+  if (step === undefined) return
+  const found = from.flatMap((readable) => visibleFields(readable).filter((field) => field.name === step && referenceOf(field) !== null))
+  if (found.length === 0) {
+    const allowed = [...new Set(from.flatMap((readable) => visibleFields(readable).filter((field) => referenceOf(field) !== null).map((field) => field.name)))]
+    throw new QueryFieldError(`\`include\` has no reference field "${brief(step)}" to follow here; there are: ${allowed.join(', ') || 'none'}.`, { field: brief(step), allowed })
+  }
+  if (rest.length === 0) return
+  const targets = found.map((field) => referenceOf(field)?.types ?? null)
+  const names = targets.includes(null) ? null : [...new Set(targets.flatMap((types) => types ?? []))]
+  checkSteps(rest, reader.targets(names), reader)
+}
+
+/** The reference that a field holds, alone or in a list; null: none that `include` follows. */
+export function referenceOf(field: Field): Extract<Field, { kind: 'reference' }> | null {
+  if (field.kind === 'reference') return field
+  return field.kind === 'list' && field.of.kind === 'reference' ? field.of : null
+}
+
+function brief(text: string): string {
+  return text.length <= 80 ? text : `${text.slice(0, 79).toWellFormed()}…`
+}
