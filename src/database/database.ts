@@ -10,6 +10,11 @@ const statementNamesMax = 1_000
 export type Statement<Row> = {
   readonly text: string
   readonly name: string | null
+  /**
+   * How long this side waits for the answer, instead of the pool's deadline. For maintenance such as building an index; the
+   * server keeps its own `statement_timeout`, which the session has to set too.
+   */
+  readonly timeoutMs?: number
   /** Never set: it only carries the type. */
   readonly row?: Row
 }

@@ -53,9 +53,9 @@ test('the normal form keeps what is filterable and leaves out what is missing', 
 })
 
 test('a filterable text that no index could hold is refused', () => {
-  assert.deepEqual(Object.keys(filterOf(article, { title: 'é'.repeat(500) })), ['title'])
-  assert.throws(() => filterOf(article, { title: `${'é'.repeat(500)}a` }), FilterValueTooLongError)
-  assert.throws(() => filterOf(article, { tags: ['a', '😀'.repeat(251)] }), FilterValueTooLongError)
+  assert.deepEqual(Object.keys(filterOf(article, { title: 'é'.repeat(300) })), ['title'])
+  assert.throws(() => filterOf(article, { title: `${'é'.repeat(300)}a` }), FilterValueTooLongError)
+  assert.throws(() => filterOf(article, { tags: ['a', '😀'.repeat(151)] }), FilterValueTooLongError)
 })
 
 const instants: [string, string | null][] = [

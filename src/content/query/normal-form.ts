@@ -5,9 +5,9 @@ import type { Scalar } from '#content/query/query.ts'
 
 /**
  * Longest text that a filterable field may have, in bytes of UTF-8. A row of a B-tree holds 2,704 bytes, and a composite
- * index takes two texts; past that the database would refuse the save.
+ * index can have four texts besides locale, instant and id; past that the database would refuse the save.
  */
-export const filterTextBytesMax = 1_000
+export const filterTextBytesMax = 600
 
 export type ValueType = 'text' | 'number' | 'boolean' | 'instant' | 'id'
 

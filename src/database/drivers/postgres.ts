@@ -112,6 +112,7 @@ async function runOn<Row extends object>(
       text: statement.text,
       values: values as unknown[],
       ...(statement.name === null ? {} : { name: statement.name }),
+      ...(statement.timeoutMs === undefined ? {} : { query_timeout: statement.timeoutMs }),
     })
     return result.rows
   } catch (error) {
