@@ -1,3 +1,4 @@
+import { addressOf } from '#access/identity.ts'
 import type { Access, AuditEntry, AuditRecord, Identity, Origin } from '#access/access.ts'
 import { AccessInputError } from '#access/errors.ts'
 import { timestamp } from '#access/ground.ts'
@@ -34,7 +35,7 @@ export function auditLog(ground: Pick<Ground, 'database' | 'clock'>): AuditLog {
   const record: AuditLog['record'] = async (db, actor, origin, entry) => {
     const nowMs = ground.clock.nowMs()
     const { action, subject, facts } = entry
-    await db.run(append, [newId(nowMs), timestamp(nowMs), JSON.stringify(actor), action, subject, JSON.stringify(facts), origin.address, origin.requestId])
+    await db.run(append, [newId(nowMs), timestamp(nowMs), JSON.stringify(actor), action, subject, JSON.stringify(facts), addressOf(origin), origin.requestId])
   }
   return {
     record,

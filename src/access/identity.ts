@@ -1,8 +1,14 @@
+import { isIP } from 'node:net'
 import type { Identity, Origin, Permissions, SystemPermission, User } from '#access/access.ts'
 import { EscalationError, PermissionError } from '#access/errors.ts'
 import { administratorRole, BoundAuthority, PermissionSet } from '#access/permissions.ts'
 import { roleOf } from '#access/role-row.ts'
 import { systemActor } from '#lib/actor.ts'
+
+/** What a proxy puts into X-Forwarded-For need not be an address. */
+export function addressOf(origin: Origin): string | null {
+  return origin.address !== null && isIP(origin.address) !== 0 ? origin.address : null
+}
 
 export const noOrigin: Origin = { address: null, requestId: null }
 

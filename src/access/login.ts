@@ -1,4 +1,3 @@
-import { isIP } from 'node:net'
 import type { Access, Login, LoginInput, Origin } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { LoginFailedError, ThrottledError } from '#access/errors.ts'
@@ -55,7 +54,7 @@ export function loginOf(ground: Ground, log: AuditLog, sessions: Sessions, prove
   }
 
   return async (input) => {
-    const origin: Origin = { address: isIP(input.address) === 0 ? null : input.address, requestId: input.requestId ?? null }
+    const origin: Origin = { address: input.address, requestId: input.requestId ?? null }
     const email = normaliseEmail(input.email)
     for (let looks = 1; looks <= looksMax; looks += 1) {
       const login = await look(input, origin, email)

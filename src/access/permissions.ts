@@ -28,6 +28,8 @@ const everything: Rule = { alternatives: null, fields: null }
  * and between roles, any that allows is enough: filters are or-ed and fields united, each by itself.
  */
 export class PermissionSet {
+  /** Has the role that grows with the program: more than any list of permissions. */
+  readonly administrator: boolean
   readonly system: ReadonlySet<SystemPermission>
   readonly #actions: ReadonlyMap<ContentAction, ActionRules>
   /** Of everything that decides what can be read; ends up in cache keys. */
@@ -37,6 +39,7 @@ export class PermissionSet {
 
   constructor(roles: readonly Role[]) {
     const all = roles.some((role) => role.name === administratorRole)
+    this.administrator = all
     this.system = new Set(all ? systemPermissions : roles.flatMap((role) => role.system))
     this.#actions = new Map(contentActions.map((action) => [action, all ? { byType: new Map(), others: everything } : rulesOf(action, roles)]))
     const readable = (['read', 'readDraft'] as const).map((action) => canonicalRules(this.#actions.get(action)!))
@@ -61,6 +64,7 @@ export class PermissionSet {
    * narrower filter that is written otherwise counts as more. That errs on the safe side.
    */
   covers(other: PermissionSet): boolean {
+    if (other.administrator && !this.administrator) return false
     for (const permission of other.system) if (!this.system.has(permission)) return false
     for (const action of contentActions) {
       // '*' is no type's name, so it asks for the rule of all the types that neither names.

@@ -3,7 +3,7 @@ import type { AuditLog } from '#access/audit.ts'
 import { PermissionError, UnauthenticatedError, UserNotFoundError } from '#access/errors.ts'
 import { timestamp } from '#access/ground.ts'
 import type { Ground } from '#access/ground.ts'
-import { KnownIdentity } from '#access/identity.ts'
+import { addressOf, KnownIdentity } from '#access/identity.ts'
 import { BoundAuthority } from '#access/permissions.ts'
 import { csrfTokenOf, hashSecret, looksLikeSecret, newSecret } from '#access/secrets.ts'
 import { touchUse } from '#access/last-use.ts'
@@ -26,7 +26,7 @@ const find = sql<UserRow & { session_expires_at: string; session_last_used_at: s
   select ${userColumns}, s.expires_at as session_expires_at, s.last_used_at as session_last_used_at,
     (select revision from stoa.role_revision)::text as revision
   from stoa.session s join stoa.user u on u.id = s.user_id where s.id_hash = $1`)
-const touch = sql(`update stoa.session set last_used_at = $2 where id_hash = $1 and last_used_at < $3`)
+const touch = sql(`update stoa.session set last_used_at = $2 where id_hash = $1 and last_used_at <= $3`)
 // Sees a change of password or state that committed since the password was looked at: then there is no row, and no session.
 const begin = sql<{ id: string }>(`
   with active as (select id from stoa.user where id = $2 and password_hash = $3 and state = 'active' for share)
@@ -64,7 +64,7 @@ export function sessionStore(ground: Ground, log: AuditLog): Sessions {
     const now = timestamp(nowMs)
     const expiresAt = timestamp(nowMs + lifetimeMs)
     const started = await database.transaction(async (tx) => {
-      const begun = await tx.run(begin, [hashSecret(cookie), user.id, passwordHash, now, expiresAt, origin.address ?? '', plain(agent)])
+      const begun = await tx.run(begin, [hashSecret(cookie), user.id, passwordHash, now, expiresAt, addressOf(origin) ?? '', plain(agent)])
       if (begun.length === 0) return false
       if (replaces !== null && looksLikeSecret(replaces)) await tx.run(end, [hashSecret(replaces)])
       await tx.run(noteLogin, [user.id, now])

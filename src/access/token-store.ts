@@ -10,6 +10,7 @@ import { BoundAuthority } from '#access/permissions.ts'
 import { requireCoversRoles } from '#access/role-store.ts'
 import { hashSecret, looksLikeApiToken, newApiToken } from '#access/secrets.ts'
 import { checkedName, checkedRoles } from '#access/user-input.ts'
+import { normalInstant } from '#content/query/normal-form.ts'
 import { sql } from '#database/database.ts'
 import { isId, newId } from '#lib/id.ts'
 
@@ -33,7 +34,7 @@ const all = sql<TokenRow>(`select ${columns} from stoa.api_token t order by t.id
 const one = sql<TokenRow>(`select ${columns} from stoa.api_token t where t.id = $1`)
 const find = sql<TokenRow & { revision: string }>(`
   select ${columns}, (select revision from stoa.role_revision)::text as revision from stoa.api_token t where t.token_hash = $1`)
-const touch = sql(`update stoa.api_token set last_used_at = $2 where id = $1 and (last_used_at is null or last_used_at < $3)`)
+const touch = sql(`update stoa.api_token set last_used_at = $2 where id = $1 and (last_used_at is null or last_used_at <= $3)`)
 const count = sql<{ count: number }>(`select count(*)::int as count from stoa.api_token`)
 const insert = sql(`insert into stoa.api_token (id, name, token_hash, hint, created_at, created_by, expires_at) values ($1, $2, $3, $4, $5, $6, $7)`)
 const giveRoles = sql(`insert into stoa.api_token_role (token_id, role) select $1, unnest($2::text[])`)
@@ -50,13 +51,13 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
       db.transaction(async (tx) => {
         by.require('tokens.manage')
         const [counted] = await tx.run(count)
-        const { name, roles } = checkedToken(input, clock.nowMs(), (counted?.count ?? 0) >= tokensMax)
+        const { name, roles, expiresAt } = checkedToken(input, clock.nowMs(), (counted?.count ?? 0) >= tokensMax)
         await requireCoversRoles(tx, by, roles, 'token would do')
         const id = newId(clock.nowMs())
         const { token, hint } = newApiToken()
-        await tx.run(insert, [id, name, hashSecret(token), hint, timestamp(clock.nowMs()), by.user?.id ?? null, input.expiresAt])
+        await tx.run(insert, [id, name, hashSecret(token), hint, timestamp(clock.nowMs()), by.user?.id ?? null, expiresAt])
         await tx.run(giveRoles, [id, roles])
-        await log.audit(tx, by, { action: 'token.create', subject: `token:${id}`, facts: { name, roles, expiresAt: input.expiresAt } })
+        await log.audit(tx, by, { action: 'token.create', subject: `token:${id}`, facts: { name, roles, expiresAt } })
         const [row] = await tx.run(one, [id])
         return { token, info: tokenOf(row!) }
       }),
@@ -89,16 +90,16 @@ function checkedToken(
   input: { readonly name: string; readonly roles: readonly string[]; readonly expiresAt: string | null },
   nowMs: number,
   tooMany: boolean,
-): { name: string; roles: readonly string[] } {
+): { name: string; roles: readonly string[]; expiresAt: string | null } {
   const problems: InputProblem[] = []
   if (tooMany) problems.push({ path: '', message: `There are ${tokensMax} API tokens already; delete one first.` })
   const name = checkedName(input.name, problems)
   const roles = checkedRoles(input.roles, problems)
   if (roles.length === 0) problems.push({ path: '/roles', message: 'must name at least one role.' })
-  // NaN is neither later nor earlier than anything.
-  if (input.expiresAt !== null && !(Date.parse(input.expiresAt) > nowMs)) problems.push({ path: '/expiresAt', message: 'must be a moment in the future.' })
+  const expiresAt = input.expiresAt === null ? null : normalInstant(input.expiresAt)
+  if (input.expiresAt !== null && (expiresAt === null || Date.parse(expiresAt) <= nowMs)) problems.push({ path: '/expiresAt', message: 'must be a moment in the future.' })
   if (problems.length > 0) throw new AccessInputError(problems)
-  return { name, roles }
+  return { name, roles, expiresAt }
 }
 
 function tokenOf(row: TokenRow): ApiToken {

@@ -1,6 +1,6 @@
 import type { Access, Identity, User } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
-import { EmailTakenError, EscalationError, LastAdministratorError, LoginFailedError, PasswordRefusedError, RoleNotFoundError, UserNotFoundError } from '#access/errors.ts'
+import { AccessInputError, EmailTakenError, EscalationError, LastAdministratorError, LoginFailedError, PasswordRefusedError, RoleNotFoundError, UserNotFoundError } from '#access/errors.ts'
 import { timestamp } from '#access/ground.ts'
 import type { Ground } from '#access/ground.ts'
 import { checkPassword } from '#access/password.ts'
@@ -72,7 +72,8 @@ export function userStore(ground: Ground, log: AuditLog, sessions: Sessions, pro
   const { database, clock, hasher } = ground
   return {
     list: async ({ limit, after }) => {
-      const rows = await database.run(page, [after !== null && isId(after) ? after : null, limit + 1])
+      if (after !== null && !isId(after)) throw new AccessInputError([{ path: '/after', message: 'is not from meta.after of a page.' }])
+      const rows = await database.run(page, [after, limit + 1])
       const data = rows.slice(0, limit).map(userOf)
       return { data, after: rows.length > limit ? data.at(-1)!.id : null }
     },

@@ -32,6 +32,8 @@ export type ApiConfig = {
   readonly sharedCacheS: number
   readonly staleWhileRevalidateS: number
   readonly compress: boolean
+  /** The site is reached by TLS, whatever this node sees: session cookies are `Secure`. Otherwise each request decides. */
+  readonly secureCookies: boolean
   /** `Strict-Transport-Security` in seconds; 0: not sent. */
   readonly hstsS: number
   /** `/metrics` for everyone, or for the permission `cluster.manage`. */
@@ -54,6 +56,7 @@ export const defaultApiConfig: ApiConfig = {
   sharedCacheS: 1,
   staleWhileRevalidateS: 30,
   compress: true,
+  secureCookies: false,
   hstsS: 0,
   metricsPublic: true,
 }
@@ -104,6 +107,8 @@ declare module 'fastify' {
   }
   interface FastifyContextConfig {
     access?: RouteAccess
+    /** `false`: a session cookie gives this route nothing, so its writes need no CSRF token (signing in). */
+    csrf?: false
     /** Codes of errors beside the usual ones, for the API's document. */
     errors?: readonly string[]
     /** Health and metrics: answered without asking who it is, and even when the node has all the requests it can take. */

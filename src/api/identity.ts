@@ -1,24 +1,22 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Access, Credentials, Identity, Origin } from '#access/access.ts'
 import { requireCsrf } from '#access/csrf.ts'
+import { UnauthenticatedError } from '#access/errors.ts'
 import type { RouteAccess } from '#api/api-context.ts'
 import { SignInNeededError } from '#api/errors.ts'
-
-/** The session of a browser. HttpOnly, SameSite=Lax, Path=/. */
-export const sessionCookieName = 'stoa_session'
+import { readSessionCookie, setSessionCookie } from '#api/session-cookie.ts'
 
 const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
-const cookiePattern = new RegExp(`(?:^|;\\s*)${sessionCookieName}=([^;]*)`)
 
 /** The `onRequest` hook that finds out who asks, refuses cross-site writes, and holds the route's `config.access`. */
 export function identityHook(access: Access): (request: FastifyRequest, reply: FastifyReply) => Promise<void> {
-  return async (request) => {
-    const { access: rule, generated, whenBusy } = request.routeOptions.config
+  return async (request, reply) => {
+    const { access: rule, generated, whenBusy, csrf } = request.routeOptions.config
     // A path without a route, a method that it does not have, health: nobody needs to be known.
     if (rule === undefined || generated === true || (whenBusy === true && rule === 'public')) return
-    const identity = await access.identify(credentialsOf(request))
+    const identity = await identityOf(access, request, reply, rule)
     request.identity = identity
-    if (identity.csrfToken !== null && !safeMethods.has(request.method)) {
+    if (csrf !== false && identity.csrfToken !== null && !safeMethods.has(request.method)) {
       const sent = request.headers['x-csrf-token']
       requireCsrf(identity, typeof sent === 'string' ? sent : null)
     }
@@ -26,16 +24,28 @@ export function identityHook(access: Access): (request: FastifyRequest, reply: F
   }
 }
 
+/** A session that has ended is taken from the browser; public routes, signing in above all, then go on as anonymous. */
+async function identityOf(access: Access, request: FastifyRequest, reply: FastifyReply, rule: RouteAccess): Promise<Identity> {
+  const credentials = credentialsOf(request)
+  try {
+    return await access.identify(credentials)
+  } catch (error) {
+    if (!(error instanceof UnauthenticatedError) || credentials.sessionCookie === null) throw error
+    setSessionCookie(request, reply, null)
+    if (rule !== 'public') throw error
+    return access.identify({ ...credentials, sessionCookie: null })
+  }
+}
+
 /** A bearer token goes before a cookie: whoever sends one means it. */
 export function credentialsOf(request: FastifyRequest): Credentials {
-  const { authorization, cookie } = request.headers
+  const { authorization } = request.headers
   if (authorization !== undefined) {
     const bearer = /^Bearer +([\x21-\x7e]{1,512})$/i.exec(authorization)?.[1]
     if (bearer === undefined) throw new SignInNeededError('The Authorization header is not of the form "Bearer TOKEN".')
     return { bearer, sessionCookie: null, origin: originOf(request) }
   }
-  const value = cookie === undefined ? undefined : cookiePattern.exec(cookie)?.[1]
-  return { bearer: null, sessionCookie: value === undefined || value === '' ? null : value, origin: originOf(request) }
+  return { bearer: null, sessionCookie: readSessionCookie(request), origin: originOf(request) }
 }
 
 function originOf(request: FastifyRequest): Origin {

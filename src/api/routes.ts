@@ -1,4 +1,5 @@
 import type { RoutePlugin } from '#api/api-context.ts'
+import { auditRoutes } from '#api/routes/audit.ts'
 import { contentVersionRoutes, scheduleRoutes } from '#api/routes/content-history.ts'
 import { contentReadRoutes } from '#api/routes/content-read.ts'
 import { typeReadRoutes, typeWriteRoutes } from '#api/routes/content-types.ts'
@@ -8,6 +9,10 @@ import { localeRoutes } from '#api/routes/locales.ts'
 import { metricsRoutes } from '#api/routes/metrics.ts'
 import { openApiRoutes } from '#api/routes/openapi.ts'
 import { releaseItemRoutes, releaseRoutes } from '#api/routes/releases.ts'
+import { roleRoutes } from '#api/routes/roles.ts'
+import { sessionRoutes } from '#api/routes/sessions.ts'
+import { tokenRoutes } from '#api/routes/tokens.ts'
+import { userRoutes } from '#api/routes/users.ts'
 
 /** Every route of the server, by the file that has it. Add a line here. */
 export const routePlugins: readonly RoutePlugin[] = [
@@ -23,5 +28,10 @@ export const routePlugins: readonly RoutePlugin[] = [
   localeRoutes,
   releaseRoutes,
   releaseItemRoutes,
+  sessionRoutes,
+  userRoutes,
+  roleRoutes,
+  tokenRoutes,
+  auditRoutes,
   openApiRoutes,
 ]

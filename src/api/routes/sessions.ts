@@ -1,0 +1,87 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { Type } from 'typebox'
+import type { Access, Identity, Login } from '#access/access.ts'
+import type { RoutePlugin } from '#api/api-context.ts'
+import { noStore, sessionSchema, userSchema } from '#api/routes/access-schemas.ts'
+import { dataOf, strict, text, timestamp } from '#api/schemas.ts'
+import { readSessionCookie, setSessionCookie } from '#api/session-cookie.ts'
+import type { Clock } from '#lib/clock.ts'
+
+const tags = ['access']
+const password = () => text(1_024, 1)
+const loginAnswer = dataOf(strict({ user: userSchema, csrfToken: Type.String(), expiresAt: timestamp() }))
+
+/** Signing in, out, who am I, and the first administrator. */
+export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
+  server.route({
+    method: 'GET',
+    url: '/api/session',
+    config: { access: 'public' },
+    schema: { operationId: 'getSession', summary: 'Who asks, and what they may do', tags, querystring: strict({}), response: { 200: dataOf(sessionSchema) } },
+    handler: (request, reply) => reply.headers(noStore).send({ data: shown(request.identity) }),
+  })
+  server.route({
+    method: 'POST',
+    url: '/api/session',
+    config: { access: 'public', csrf: false, errors: ['E_LOGIN_FAILED', 'E_THROTTLED'] },
+    schema: {
+      operationId: 'signIn',
+      summary: 'Sign in: starts a session, kept by a cookie',
+      tags,
+      querystring: strict({}),
+      body: strict({ email: text(320, 1), password: password() }, { $id: 'SignIn' }),
+      response: { 201: loginAnswer },
+    },
+    handler: async (request, reply) => {
+      const { email, password } = request.body
+      const agent = request.headers['user-agent'] ?? ''
+      const login = await access.login({ email, password, address: request.ip, agent, requestId: request.id, sessionCookie: readSessionCookie(request) })
+      return sendLogin(request, reply, login, clock)
+    },
+  })
+  server.route({
+    method: 'DELETE',
+    url: '/api/session',
+    config: { access: 'signedIn' },
+    schema: { operationId: 'signOut', summary: 'Sign out: ends this session', tags, querystring: strict({}), response: { 204: Type.Null() } },
+    handler: async (request, reply) => {
+      const cookie = readSessionCookie(request)
+      if (cookie !== null && request.identity.csrfToken !== null) await access.logout(cookie)
+      setSessionCookie(request, reply, null)
+      return reply.code(204).headers(noStore).send()
+    },
+  })
+  firstAdministratorRoute(server, access)
+}
+
+function firstAdministratorRoute(server: Parameters<RoutePlugin>[0], access: Access): void {
+  server.route({
+    method: 'POST',
+    url: '/api/first-administrator',
+    config: { access: 'public', csrf: false, errors: ['E_FIRST_ADMINISTRATOR', 'E_ACCESS_INPUT', 'E_PASSWORD_REFUSED'] },
+    schema: {
+      operationId: 'createFirstAdministrator',
+      summary: 'Create the first administrator, with the one-time secret from the log',
+      tags,
+      querystring: strict({}),
+      body: strict({ secret: text(200, 1), email: text(320, 1), name: text(200, 1), password: password() }, { $id: 'FirstAdministrator' }),
+      response: { 201: dataOf(userSchema) },
+    },
+    handler: async (request, reply) => {
+      const data = await access.createFirstAdministrator({ ...request.body, origin: { address: request.ip, requestId: request.id } })
+      return reply.code(201).headers(noStore).send({ data })
+    },
+  })
+}
+
+/** Starts the browser's session: the cookie holds what no script may read, the answer the rest. */
+function sendLogin(request: FastifyRequest, reply: FastifyReply, login: Login, clock: Clock): FastifyReply {
+  const { user, csrfToken, expiresAt } = login
+  setSessionCookie(request, reply, login.cookie, Math.max(1, Math.floor((Date.parse(expiresAt) - clock.nowMs()) / 1_000)))
+  return reply.code(201).headers(noStore).send({ data: { user, csrfToken, expiresAt } })
+}
+
+function shown(identity: Identity): Record<string, unknown> {
+  const { authority, user, roles, csrfToken, expiresAt } = identity
+  return { actor: authority.actor, user, roles, permissions: identity.describe(), csrfToken, expiresAt }
+}
