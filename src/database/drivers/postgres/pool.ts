@@ -1,0 +1,210 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Connection } from '#database/drivers/postgres/connection.ts'
+import type { Hosts } from '#database/drivers/postgres/hosts.ts'
+import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
+import type { Logger } from '#lib/logger.ts'
+
+/** Callers that wait for a connection; the next is refused at once, since the deadline of most would pass anyway. */
+const waitersMax = 5_000
+/** A connection that nobody has used for so long is closed. */
+const idleMaxMs = 60_000
+const sweepIntervalMs = 15_000
+/** Between attempts to connect while callers wait. */
+const retryPauseMinMs = 50
+const retryPauseMaxMs = 1_000
+
+type Waiter = { readonly resolve: (connection: Connection) => void; readonly reject: (error: unknown) => void; readonly deadlineMs: number }
+
+/**
+ * Connections to the primary: at most `connectionsMax`, the last used first. A caller waits at most `waitTimeoutMs`;
+ * while callers wait and there is room, connections are opened, again and again during an outage, so that one that ends
+ * within the deadline is only a delay.
+ */
+export class ConnectionPool {
+  readonly #hosts: Hosts
+  readonly #connectionsMax: number
+  readonly #waitTimeoutMs: number
+  readonly #logger: Logger
+  readonly #idle: Connection[] = []
+  #waiters: Waiter[] = []
+  #open = 0
+  #opening = 0
+  #failures = 0
+  #lastFailure: unknown = null
+  #searching = false
+  #closing: { readonly promise: Promise<void>; readonly resolve: () => void } | null = null
+  readonly #sweeper: NodeJS.Timeout
+  #alarm: NodeJS.Timeout | null = null
+
+  constructor(options: { readonly hosts: Hosts; readonly connectionsMax: number; readonly waitTimeoutMs: number; readonly logger: Logger }) {
+    this.#hosts = options.hosts
+    this.#connectionsMax = options.connectionsMax
+    this.#waitTimeoutMs = options.waitTimeoutMs
+    this.#logger = options.logger
+    this.#sweeper = setInterval(() => this.#sweep(), sweepIntervalMs)
+    this.#sweeper.unref()
+  }
+
+  get usage(): { busy: number; idle: number; waiting: number } {
+    return { busy: this.#open - this.#idle.length, idle: this.#idle.length, waiting: this.#waiters.length }
+  }
+
+  /** A connection that is free now, without waiting; null if `acquire` is needed. */
+  take(): Connection | null {
+    for (;;) {
+      const connection = this.#idle.pop()
+      if (connection === undefined) return null
+      if (!connection.broken && connection.generation === this.#hosts.generation) return connection
+      this.#discard(connection)
+    }
+  }
+
+  /** Errors: `DatabaseTimeoutError` (all are busy), `DatabaseUnavailableError` (none could be opened), `UnsupportedDatabaseError`. */
+  async acquire(): Promise<Connection> {
+    if (this.#closing !== null) throw new DatabaseUnavailableError('The node is shutting down.')
+    const free = this.take()
+    if (free !== null) return free
+    if (this.#waiters.length >= waitersMax) throw new DatabaseTimeoutError(`More than ${waitersMax} callers wait for the database; try again later.`)
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ resolve, reject, deadlineMs: performance.now() + this.#waitTimeoutMs })
+      this.#setAlarm()
+      this.#openWhatIsNeeded()
+    })
+  }
+
+  /** Gives back what `take` or `acquire` gave. */
+  release(connection: Connection): void {
+    if (connection.demoted) this.#hosts.demoted(connection.generation)
+    if (connection.broken || connection.generation !== this.#hosts.generation || this.#closing !== null) {
+      if (connection.broken) this.#lookAround()
+      this.#discard(connection)
+      return
+    }
+    this.#hand(connection)
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing === null) {
+      let resolve = (): void => undefined
+      const promise = new Promise<void>((done) => (resolve = done))
+      this.#closing = { promise, resolve }
+      clearInterval(this.#sweeper)
+      for (const waiter of this.#waiters.splice(0)) waiter.reject(new DatabaseUnavailableError('The node is shutting down.'))
+      for (const connection of this.#idle.splice(0)) this.#discard(connection)
+      this.#finishClosing()
+    }
+    await this.#closing.promise
+  }
+
+  #hand(connection: Connection): void {
+    const waiter = this.#waiters.shift()
+    if (waiter !== undefined) {
+      waiter.resolve(connection)
+      return
+    }
+    connection.idleSinceMs = performance.now()
+    this.#idle.push(connection)
+  }
+
+  #discard(connection: Connection): void {
+    const gone = (): void => {
+      this.#open -= 1
+      this.#openWhatIsNeeded()
+      this.#finishClosing()
+    }
+    // A polite goodbye may wait for an answer that never comes.
+    if (connection.broken) {
+      connection.client.connection.stream.destroy()
+      gone()
+    } else {
+      connection.client.end().then(gone, gone)
+    }
+  }
+
+  #openWhatIsNeeded(): void {
+    if (this.#closing !== null) return
+    while (this.#opening < this.#waiters.length && this.#open < this.#connectionsMax) {
+      this.#open += 1
+      this.#opening += 1
+      void this.#openOne()
+    }
+  }
+
+  async #openOne(): Promise<void> {
+    // After a failure the whole pool would ask at once: each attempt waits a little longer.
+    if (this.#failures > 0) await sleep(Math.min(retryPauseMinMs * 2 ** Math.min(this.#failures - 1, 10), retryPauseMaxMs))
+    let connection: Connection | null = null
+    try {
+      if (this.#waiters.length > 0) connection = new Connection(await this.#hosts.connect())
+      if (this.#failures > 0 && connection !== null) this.#logger.info({ hosts: this.#hosts.names }, 'the database is back')
+      if (connection !== null) this.#failures = 0
+    } catch (error) {
+      this.#connectFailed(error)
+    }
+    this.#opening -= 1
+    if (connection === null) {
+      this.#open -= 1
+      this.#openWhatIsNeeded()
+      this.#finishClosing()
+    } else {
+      this.release(connection)
+    }
+  }
+
+  #connectFailed(error: unknown): void {
+    this.#failures += 1
+    this.#lastFailure = error
+    if (this.#failures === 1) this.#logger.warn({ err: error, hosts: this.#hosts.names }, 'the database cannot be reached')
+    if (error instanceof DatabaseUnavailableError && error.facts['permanent'] !== true) return
+    // Trying again cannot help: a wrong password, a server that is too old, or a defect.
+    for (const waiter of this.#waiters.splice(0)) waiter.reject(error)
+  }
+
+  /** One timer for all waiters: all have the same patience, so the first to come is the first to be let down. */
+  #setAlarm(): void {
+    const [first] = this.#waiters
+    if (first === undefined || this.#alarm !== null) return
+    this.#alarm = setTimeout(() => {
+      this.#alarm = null
+      const now = performance.now()
+      const expired = this.#waiters.findIndex((waiter) => waiter.deadlineMs > now)
+      for (const waiter of this.#waiters.splice(0, expired === -1 ? this.#waiters.length : expired)) waiter.reject(this.#lateness())
+      this.#setAlarm()
+    }, Math.max(1, first.deadlineMs - performance.now()))
+  }
+
+  #lateness(): Error {
+    if (this.#failures > 0) {
+      const reason = this.#lastFailure instanceof Error ? this.#lastFailure.message : ''
+      return new DatabaseUnavailableError(`The database was not reached within ${this.#waitTimeoutMs} ms. ${reason}`, {}, { cause: this.#lastFailure })
+    }
+    return new DatabaseTimeoutError(`No connection to the database became free within ${this.#waitTimeoutMs} ms; all ${this.#connectionsMax} are busy.`, {
+      connectionsMax: this.#connectionsMax,
+    })
+  }
+
+  /** After a connection broke, with several hosts: look where the primary is now, so that idle ones to the old are not used. */
+  #lookAround(): void {
+    if (!this.#hosts.hasAlternatives || this.#searching || this.#closing !== null) return
+    this.#hosts.suspect()
+    this.#searching = true
+    this.#hosts
+      .connect()
+      .then(async ({ client }) => client.end())
+      .catch((error: unknown) => this.#logger.debug({ err: error }, 'no primary was found'))
+      .finally(() => (this.#searching = false))
+  }
+
+  #sweep(): void {
+    const oldest = performance.now() - idleMaxMs
+    const stale = this.#idle.filter((connection) => connection.broken || connection.idleSinceMs < oldest || connection.generation !== this.#hosts.generation)
+    for (const connection of stale) {
+      this.#idle.splice(this.#idle.indexOf(connection), 1)
+      this.#discard(connection)
+    }
+  }
+
+  #finishClosing(): void {
+    if (this.#open === 0) this.#closing?.resolve()
+  }
+}
