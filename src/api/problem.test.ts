@@ -23,7 +23,6 @@ test('every code that can reach a client has a status, and every status a code',
   }
   assert.deepEqual([...codes].filter((code) => statuses[code] === undefined && !neverOfARequest.has(code)).sort(), [], 'add a row to statuses in statuses.ts')
   assert.deepEqual(Object.keys(statuses).filter((code) => !codes.has(code)), [], 'a row of statuses.ts without a code')
-  assert.deepEqual(Object.keys(statuses), Object.keys(statuses).toSorted())
   assert.ok(codes.size > 15)
 })
 

@@ -1,17 +1,19 @@
 import { fastify } from 'fastify'
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import type { Access } from '#access/access.ts'
+import { PermissionError } from '#access/errors.ts'
 import { defaultApiConfig } from '#api/api-context.ts'
 import type { ApiConfig, ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { answerHook, requestHook } from '#api/answer-headers.ts'
 import { answerBrokenConnection } from '#api/broken-connection.ts'
-import { MediaTypeUnsupportedError, MethodNotAllowedError, RouteNotFoundError } from '#api/errors.ts'
-import { identityHook } from '#api/identity.ts'
+import { MediaTypeUnsupportedError, MethodNotAllowedError, RouteNotFoundError, SignInNeededError } from '#api/errors.ts'
+import { identityHook, isAnonymous } from '#api/identity.ts'
 import { parseJson } from '#api/json-body.ts'
 import { problemAnswer } from '#api/problem.ts'
 import { requestId } from '#api/request-id.ts'
 import { routePlugins } from '#api/routes.ts'
 import { validatorCompiler } from '#api/validation.ts'
+import { ForbiddenError } from '#content/errors.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -114,9 +116,15 @@ function failures(server: Server, context: ApiContext): void {
 }
 
 function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyReply, logger?: Logger): FastifyReply {
-  const { status, headers, body, defect } = problemAnswer(error, request.id)
+  const { status, headers, body, defect } = problemAnswer(signInInstead(error, request), request.id)
   if (defect) logger?.error({ err: error, requestId: request.id, method: request.method, route: request.routeOptions.url }, 'a request failed')
   return reply.code(status).headers(headers).type('application/problem+json').send(JSON.stringify(body))
+}
+
+/** Nobody in particular lacks a permission: who has not signed in is asked to. */
+function signInInstead(error: unknown, request: FastifyRequest): unknown {
+  const refused = error instanceof ForbiddenError || error instanceof PermissionError
+  return refused && isAnonymous(request.identity) ? new SignInNeededError('Sign in, or send a token, to do this.') : error
 }
 
 /** Every route says who may use it and documents itself; forgetting either stops the server, not a reviewer. */

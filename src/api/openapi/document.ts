@@ -70,7 +70,7 @@ export function pathOf(url: string): string {
 function operationOf(route: RouteOptions, method: string, components: Components): Operation {
   const schema = route.schema ?? {}
   const { params = schema.params, querystring = schema.querystring } = schema.documented ?? {}
-  const parameters = [...parametersOf(params, 'path', components), ...parametersOf(querystring, 'query', components), ...parametersOf(schema.headers, 'header', components)]
+  const parameters: object[] = [...pathParameters(route.url, params, components), ...parametersOf(querystring, 'query', components), ...parametersOf(schema.headers, 'header', components)]
   if (unsafe.has(method) && route.config?.idempotent !== false) parameters.push(idempotencyHeader)
   if (route.config?.ifMatch === true) parameters.push(ifMatchHeader)
   if (route.config?.ifNoneMatch === true) parameters.push(ifNoneMatchHeader)
@@ -90,6 +90,13 @@ function securityOf(route: RouteOptions): readonly object[] {
   const access = route.config?.access
   const known = [{ token: [] }, { session: [] }]
   return access === 'public' || access === 'content' ? [{}, ...known] : known
+}
+
+/** A variable of the path that no schema tells about is a text. */
+function pathParameters(url: string, schema: unknown, components: Components): object[] {
+  const known = parametersOf(schema, 'path', components) as { name: string }[]
+  const names = [...pathOf(url).matchAll(/\{(\w+)\}/g)].map((match) => match[1]!)
+  return names.map((name) => known.find((parameter) => parameter.name === name) ?? { name, in: 'path', required: true, schema: { type: 'string' } })
 }
 
 function parametersOf(schema: unknown, place: 'path' | 'query' | 'header', components: Components): object[] {

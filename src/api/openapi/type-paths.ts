@@ -2,7 +2,6 @@ import type { Identity } from '#access/access.ts'
 import type { Schema } from '#api/openapi/components.ts'
 import type { OpenApi, Operation } from '#api/openapi/document.ts'
 import { fieldsSchema } from '#api/openapi/type-schemas.ts'
-import type { ContentAction } from '#content/authority.ts'
 import { contentActions } from '#content/authority.ts'
 import type { ContentType } from '#content/content-type.ts'
 import { readableSchema, testsOf } from '#content/query/validate-query.ts'
@@ -19,7 +18,6 @@ export function describeTypes(base: OpenApi, types: readonly ContentType[], iden
   for (const type of types) {
     const grants = new Map(contentActions.map((action) => [action, identity.authority.grant(action, type.name)]))
     if ([...grants.values()].every((grant) => grant === null)) continue
-    const may = (...actions: readonly ContentAction[]) => actions.some((action) => (grants.get(action) ?? null) !== null)
     const seen = grants.get('readDraft') ?? grants.get('read') ?? { filter: null, fields: [] }
     const written = [...grants].flatMap(([action, grant]) => (grant !== null && (action === 'create' || action === 'update') ? [grant.fields] : []))
     const writable = written.some((fields) => fields === null) ? null : [...new Set(written.flatMap((fields) => fields ?? []))]
@@ -29,14 +27,16 @@ export function describeTypes(base: OpenApi, types: readonly ContentType[], iden
     const list = `/api/content/${type.name}`
     const one = `${list}/{id}`
     const of = (path: string, method: string) => base.paths[path]![method] as KnownOperation
+    // A path that is spelt out hides the general one from readers of the document, so it has all of its methods.
     paths[list] = {
-      ...(may('read', 'readDraft') ? { get: listOperation(of('/api/content/{type}', 'get'), { type, grant: seen }, names) } : {}),
-      ...(may('create') ? { post: writeOperation(of('/api/content/{type}', 'post'), type, names, 'EntryCreate', base) } : {}),
+      get: listOperation(of('/api/content/{type}', 'get'), { type, grant: seen }, names),
+      post: writeOperation(of('/api/content/{type}', 'post'), type, names, 'EntryCreate', base),
     }
     paths[one] = {
-      ...(may('read', 'readDraft') ? { get: readOperation(of('/api/content/{type}/{id}', 'get'), type, names) } : {}),
-      ...(may('update') ? { patch: writeOperation(of('/api/content/{type}/{id}', 'patch'), type, names, 'EntrySave', base) } : {}),
-      ...(may('update') ? { put: writeOperation(of('/api/content/{type}/{id}', 'put'), type, names, 'EntrySave', base) } : {}),
+      get: readOperation(of('/api/content/{type}/{id}', 'get'), type, names),
+      patch: writeOperation(of('/api/content/{type}/{id}', 'patch'), type, names, 'EntrySave', base),
+      put: writeOperation(of('/api/content/{type}/{id}', 'put'), type, names, 'EntrySave', base),
+      delete: narrowed(of('/api/content/{type}/{id}', 'delete'), type, names),
     }
   }
   return { ...base, paths, components: { ...base.components, schemas } }

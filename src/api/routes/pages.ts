@@ -20,7 +20,9 @@ export type PageFacts = { readonly version: string; readonly node: string; reado
 
 type Fields = Readonly<Record<string, unknown>>
 
-const htmlAnswer = { 200: Type.String({ description: 'A page for people.' }) }
+const htmlAnswer = { 200: { description: 'A page for people', content: { 'text/html': { schema: Type.String() } } } }
+const file = { schema: Type.String() }
+const fileAnswer = { 200: { description: 'The file', content: { 'text/css': file, 'text/javascript': file, 'image/svg+xml': file } }, 304: Type.Null() }
 
 /** `/` and the other pages for people. They show what the API shows: each reads as the one who asks. */
 export function pageRoutes(facts: PageFacts): RoutePlugin {
@@ -50,7 +52,7 @@ export function pageRoutes(facts: PageFacts): RoutePlugin {
       method: 'GET',
       url: '/static/:name',
       config: { access: 'public', whenBusy: true },
-      schema: { operationId: 'getPageFile', summary: 'A file that the pages need', tags: ['pages'], response: { 200: Type.String() } },
+      schema: { operationId: 'getPageFile', summary: 'A file that the pages need', tags: ['pages'], response: fileAnswer },
       handler: (request, reply) => {
         const file = files.get(request.params.name)
         if (file === undefined) throw new RouteNotFoundError('There is nothing at this path.')

@@ -35,7 +35,7 @@ export const releaseRoutes: RoutePlugin = (server, { content, database, config: 
   server.route({
     method: 'GET',
     url: '/api/releases',
-    config,
+    config: { ...config, errors: ['E_VALIDATION'] },
     schema: { operationId: 'listReleases', summary: 'Releases, newest first', tags, querystring: strict(pageQuery(pageSizeMax)), response: { 200: pageOf(releaseSchema) } },
     handler: async (request, reply) => {
       const { limit = defaultPageSize, after = null } = request.query
