@@ -28,6 +28,7 @@ export type OnDelete = 'restrict' | 'unset' | 'cascade'
 
 export type Field = FieldBase &
   (
+    /** Lengths in code points. The whole value has to match `pattern` (see validation/pattern.ts for its syntax). */
     | ({ readonly kind: 'text'; readonly lengthMax?: number; readonly lengthMin?: number; readonly pattern?: string } & Filterable)
     | { readonly kind: 'richText' }
     | { readonly kind: 'markdown'; readonly lengthMax?: number }
@@ -48,6 +49,7 @@ export type Field = FieldBase &
       } & Filterable)
     | { readonly kind: 'group'; readonly fields: readonly Field[] }
     | { readonly kind: 'list'; readonly of: Field; readonly itemsMax?: number; readonly filterable?: boolean }
+    /** Each item is an object with the block's name in `block` and its fields beside it: `{ block: 'quote', text: '…' }`. */
     | { readonly kind: 'blocks'; readonly blocks: readonly { readonly name: string; readonly fields: readonly Field[] }[]; readonly itemsMax?: number }
   )
 

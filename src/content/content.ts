@@ -1,7 +1,7 @@
 import type { Authority } from '#content/authority.ts'
 import type { ContentType } from '#content/content-type.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
-import type { Queryable } from '#database/database.ts'
+import type { Database, Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
 /**
@@ -78,6 +78,8 @@ export interface Content {
   readonly locales: Locales
   readonly releases: Releases
   readonly schedule: Schedule
+  /** Ends background work after the step at hand. */
+  stop(): Promise<void>
 }
 
 export interface Entries {
@@ -108,7 +110,17 @@ export interface ContentTypes {
   plan(db: Queryable, definition: ContentType): Promise<TypePlan>
   save(db: Queryable, definition: ContentType, options: { readonly expected: number | null; readonly allowLoss: boolean }): Promise<{ definition: ContentType; revision: number }>
   delete(db: Queryable, name: string): Promise<void>
+  /**
+   * Carries out what changes of types leave to do: filters in the new normal form, indexes. `save` and `delete` begin it in
+   * the background when `db` is the database itself; a node also calls it when it starts and once a minute, for what a crash or a
+   * caller's transaction left. Cheap when there is nothing to do.
+   */
+  settle(db: Database): Promise<void>
+  /** How far that is. Until a type is settled, lists that filter by its newly filterable fields lack older entries. */
+  states(db: Queryable): Promise<TypeState[]>
 }
+
+export type TypeState = { readonly name: string; readonly revision: number; readonly settled: boolean; readonly versionsWaiting: number }
 
 export type TypePlan = {
   readonly change: 'create' | 'update' | 'none'

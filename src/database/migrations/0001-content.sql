@@ -48,13 +48,20 @@ create table stoa.entry (
   type text not null references stoa.content_type (name),
   created_at timestamptz(3) not null default now(),
   created_by json not null,
-  archived_at timestamptz(3)
+  archived_at timestamptz(3),
+  -- A save that locks this row learns from it, in the same statement, whether shared fields have to be carried.
+  locale_count integer not null default 1
 );
 create index entry_type on stoa.entry (type);
 
 -- Every save is a row. At most one is the latest (what editors see) and at most one is published (what readers see):
 -- the partial unique indexes hold both, whoever writes. `filter` repeats the filterable fields in normal form, small
--- enough to stay out of TOAST, so that a filter never reads `data`.
+-- enough to stay out of TOAST, so that a filter never reads `data`. On the latest and the published row, `published_at`
+-- says since when the locale is published (null: it is not); on older ones, when they were. `published_by` is set only on
+-- rows that were published themselves.
+--
+-- Locks: a plain save takes the entry FOR SHARE, every other writer FOR NO KEY UPDATE, a new reference takes its target
+-- FOR KEY SHARE, and deleting takes FOR UPDATE. Several entries are locked in the order of their ids.
 create table stoa.version (
   entry_id uuid not null references stoa.entry (id) on delete cascade,
   -- No foreign key: it would lock the one row of a locale in every save. Deleting a locale checks under a lock of its own.
@@ -128,7 +135,9 @@ create table stoa.release_item (
   locale text not null,
   action text not null check (action in ('publish', 'unpublish')),
   number integer,
+  -- What undoing puts back: the version that was published before, and since when. Null: none was.
   number_before integer,
+  published_before timestamptz(3),
   primary key (release_id, entry_id, locale)
 );
 create index release_item_entry on stoa.release_item (entry_id);

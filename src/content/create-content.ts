@@ -1,0 +1,45 @@
+import type { Content } from '#content/content.ts'
+import type { Context } from '#content/entries/context.ts'
+import { createEntry } from '#content/entries/create.ts'
+import { deleteEntry } from '#content/entries/delete.ts'
+import { localesOfEntry, oneVersion, restoreVersion, versionsOf } from '#content/entries/history.ts'
+import { archiveEntry, publishEntry, unpublishEntry } from '#content/entries/publish.ts'
+import { getEntry, listEntries } from '#content/entries/read.ts'
+import { saveEntry } from '#content/entries/save.ts'
+import { createContentTypes } from '#content/model/content-types.ts'
+import { createLocales } from '#content/model/locales.ts'
+import { ModelStore } from '#content/model/model.ts'
+import { Settling } from '#content/model/settle.ts'
+import { createReleases } from '#content/releases.ts'
+import { createSchedule } from '#content/schedule.ts'
+import type { Clock } from '#lib/clock.ts'
+import type { Logger } from '#lib/logger.ts'
+
+/** Content over whatever database each call brings along. Keeps types and locales in memory, and nothing else. */
+export function createContent(options: { readonly clock: Clock; readonly logger: Logger }): Content {
+  const models = new ModelStore()
+  const logger = options.logger.child({ part: 'content' })
+  const context: Context = { models, clock: options.clock, logger }
+  const settling = new Settling(models, logger)
+  return {
+    types: createContentTypes(context, settling),
+    locales: createLocales(),
+    entries: {
+      get: (call, type, idOrSlug, options) => getEntry(context, call, type, idOrSlug, options),
+      list: (call, query) => listEntries(context, call, query),
+      create: (call, type, input) => createEntry(context, call, type, input),
+      save: (call, type, id, input, expected) => saveEntry(context, call, type, id, input, expected),
+      publish: (call, type, id, what, expected) => publishEntry(context, call, type, id, what, expected),
+      unpublish: (call, type, id, locales, expected) => unpublishEntry(context, call, type, id, locales, expected),
+      archive: (call, type, id, archived, expected) => archiveEntry(context, call, type, id, archived, expected),
+      restore: (call, type, id, from, expected) => restoreVersion(context, call, type, id, from, expected),
+      versions: (call, type, id, page) => versionsOf(context, call, type, id, page),
+      version: (call, type, id, which) => oneVersion(context, call, type, id, which),
+      delete: (call, type, id, expected) => deleteEntry(context, call, type, id, expected),
+      locales: (call, type, id, perspective) => localesOfEntry(context, call, type, id, perspective),
+    },
+    releases: createReleases(context),
+    schedule: createSchedule(context),
+    stop: () => settling.stop(),
+  }
+}

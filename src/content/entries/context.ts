@@ -1,0 +1,35 @@
+import type { ModelStore } from '#content/model/model.ts'
+import type { Database, Queryable } from '#database/database.ts'
+import { SerializationError } from '#database/errors.ts'
+import type { Clock } from '#lib/clock.ts'
+import type { Logger } from '#lib/logger.ts'
+
+/** A transaction that lost a deadlock is run this many times in all. */
+const attemptsMax = 4
+
+/** What every part of content is made with. */
+export type Context = { readonly models: ModelStore; readonly clock: Clock; readonly logger: Logger }
+
+/** Now, as it is stored. */
+export function stampNow(context: Context): string {
+  return new Date(context.clock.nowMs()).toISOString()
+}
+
+/** The pool itself, not a transaction of a caller. */
+export function isDatabase(db: Queryable): db is Database {
+  return 'session' in db
+}
+
+/**
+ * Runs `work` in a transaction: again after a deadlock, unless the caller's own transaction is around it, which is lost
+ * with it and is the caller's to repeat.
+ */
+export async function atomically<T>(db: Queryable, work: (tx: Queryable) => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await db.transaction(work)
+    } catch (error) {
+      if (!(error instanceof SerializationError) || !isDatabase(db) || attempt >= attemptsMax) throw error
+    }
+  }
+}

@@ -1,0 +1,178 @@
+import assert from 'node:assert/strict'
+import type { Actor } from '#lib/actor.ts'
+import { ValidationError } from '#content/errors.ts'
+import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
+import { latestOf, publishedOf } from '#content/entries/entry-state.ts'
+import { hold } from '#content/entries/hold.ts'
+import type { TypeModel } from '#content/model/model.ts'
+import { StaleModel } from '#content/model/model.ts'
+import { filterOf } from '#content/query/normal-form.ts'
+import { entryBytesMax } from '#content/validation/compile.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+
+/** The JSON text of fields, in the order of the type, and their filter. Throws `ValidationError` where it is too large. */
+export function encodeFields(type: TypeModel, fields: Readonly<Record<string, unknown>>): { data: string; filter: string } {
+  const ordered: Record<string, unknown> = {}
+  for (const { name } of type.definition.fields) if (fields[name] !== undefined) ordered[name] = fields[name]
+  const data = JSON.stringify(ordered)
+  // A UTF-16 unit takes one to three bytes, so small entries need not be measured.
+  if (data.length * 3 > entryBytesMax && Buffer.byteLength(data) > entryBytesMax) {
+    throw new ValidationError([{ path: '', code: 'tooLarge', message: `An entry has at most ${entryBytesMax} bytes in one locale.` }])
+  }
+  return { data, filter: JSON.stringify(filterOf(type.definition, ordered)) }
+}
+
+const insertVersion = sql<{ model: string }>(`
+  insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
+    created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
+  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+  returning (select revision from stoa.model) as model`)
+
+const changeVersion = sql<object>(`
+  update stoa.version set is_latest = $4, is_published = $5, is_archived = $6, published_at = $7, published_by = $8, first_published_at = $9
+  where entry_id = $1 and locale = $2 and number = $3`)
+
+const countLocales = sql<object>(`update stoa.entry set locale_count = $2 where id = $1`)
+const setArchived = sql<object>(`update stoa.entry set archived_at = $2 where id = $1`)
+
+export async function insertRow(tx: Queryable, type: TypeModel, id: string, row: VersionRow): Promise<string> {
+  const content = [id, row.locale, row.number, type.definition.name, row.data, row.filter, row.typeRevision, row.filterRevision]
+  const flags = [row.isLatest, row.isPublished, row.isArchived, row.createdAt, row.createdById, row.savedAt, row.savedBy]
+  const [inserted] = await tx.run(insertVersion, [...content, ...flags, row.publishedAt, row.publishedBy, row.firstPublishedAt])
+  return inserted?.model ?? ''
+}
+
+type Stamp = { readonly by: Actor; readonly at: string }
+
+/**
+ * Changes to one entry, thought out in memory and written by `flush`. The entry is locked from before its state was read
+ * until the transaction ends, so nothing here can be outrun.
+ */
+export class EntryEdit {
+  readonly #type: TypeModel
+  readonly #state: EntryState
+  readonly #stamp: Stamp
+  readonly #before: ReadonlyMap<string, VersionRow>
+  readonly #rows: Map<string, VersionRow>
+  readonly #numbers: Map<string, number>
+  #archivedAt: string | null
+
+  constructor(type: TypeModel, state: EntryState, stamp: Stamp) {
+    this.#type = type
+    this.#state = state
+    this.#stamp = stamp
+    this.#before = new Map(state.held.map((row) => [keyOf(row), row]))
+    this.#rows = new Map(this.#before)
+    this.#numbers = new Map(state.numbers)
+    this.#archivedAt = state.archivedAt
+  }
+
+  get id(): string {
+    return this.#state.id
+  }
+
+  /** The latest and published versions as they are after the changes so far. */
+  get held(): readonly VersionRow[] {
+    return [...this.#rows.values()].filter((row) => row.isLatest || row.isPublished)
+  }
+
+  latest(locale: string): VersionRow | null {
+    return latestOf(this, locale)
+  }
+
+  published(locale: string): VersionRow | null {
+    return publishedOf(this, locale)
+  }
+
+  /** Adds a version, the latest of its locale unless `beside` it (for a new published one that is not what editors go on from). */
+  add(locale: string, fields: Readonly<Record<string, unknown>>, options: { readonly createdAt?: string; readonly beside?: VersionRow } = {}): VersionRow {
+    const before = options.beside ?? this.latest(locale)
+    const number = (this.#numbers.get(locale) ?? 0) + 1
+    this.#numbers.set(locale, number)
+    if (before !== null && options.beside === undefined) this.#set({ ...before, isLatest: false })
+    const row: VersionRow = {
+      ...encodeFields(this.#type, fields),
+      locale,
+      number,
+      typeRevision: this.#type.revision,
+      filterRevision: this.#type.revision,
+      isLatest: options.beside === undefined,
+      isPublished: false,
+      isArchived: false,
+      createdAt: before?.createdAt ?? options.createdAt ?? this.#stamp.at,
+      createdById: this.#state.createdById,
+      savedAt: this.#stamp.at,
+      savedBy: JSON.stringify(this.#stamp.by),
+      publishedAt: before?.publishedAt ?? null,
+      publishedBy: null,
+      firstPublishedAt: before?.firstPublishedAt ?? null,
+    }
+    this.#set(row)
+    return row
+  }
+
+  /** Publishes a version of this entry, which may be an old one. Does nothing if it is published. Returns it as it is then. */
+  publish(row: VersionRow, publishedAt: string = this.#stamp.at): VersionRow {
+    const before = this.published(row.locale)
+    if (before?.number === row.number) return before
+    const latest = this.latest(row.locale)
+    const firstPublishedAt = before?.firstPublishedAt ?? latest?.firstPublishedAt ?? row.firstPublishedAt ?? publishedAt
+    if (before !== null) this.#set({ ...before, isPublished: false })
+    const result: VersionRow = { ...(this.#rows.get(keyOf(row)) ?? row), isPublished: true, publishedAt, publishedBy: JSON.stringify(this.#stamp.by), firstPublishedAt }
+    const draft = this.latest(row.locale)
+    if (draft !== null && draft.number !== row.number) this.#set({ ...draft, publishedAt, firstPublishedAt })
+    this.#set(result)
+    return result
+  }
+
+  /** Takes the published version of a locale back; null if there is none. */
+  unpublish(locale: string): VersionRow | null {
+    const before = this.published(locale)
+    if (before === null) return null
+    this.#set({ ...before, isPublished: false })
+    const latest = this.latest(locale)
+    if (latest !== null) this.#set({ ...latest, publishedAt: null })
+    return before
+  }
+
+  archive(archived: boolean): void {
+    this.#archivedAt = archived ? (this.#archivedAt ?? this.#stamp.at) : null
+    for (const row of this.held) if (row.isLatest) this.#set({ ...row, isArchived: archived })
+  }
+
+  /** Writes all of it. Rows that lose a flag go first, because the database lets each flag be there once. */
+  async flush(tx: Queryable): Promise<void> {
+    const changed = [...this.#rows.values()].filter((row) => this.#before.get(keyOf(row)) !== row)
+    const added = changed.filter((row) => this.#isNew(row))
+    const kept = changed.filter((row) => !this.#isNew(row))
+    const gains = (row: VersionRow): boolean => {
+      const before = this.#before.get(keyOf(row))
+      return before === undefined || (row.isLatest && !before.isLatest) || (row.isPublished && !before.isPublished)
+    }
+    for (const row of kept.filter((one) => !gains(one))) await this.#change(tx, row)
+    for (const row of added) if ((await insertRow(tx, this.#type, this.id, row)) !== this.#state.model) throw new StaleModel()
+    for (const row of kept.filter(gains)) await this.#change(tx, row)
+    const locales = new Set(this.held.filter((row) => row.isLatest).map((row) => row.locale)).size
+    if (locales !== new Set(this.#state.held.filter((row) => row.isLatest).map((row) => row.locale)).size) await tx.run(countLocales, [this.id, locales])
+    if (this.#archivedAt !== this.#state.archivedAt) await tx.run(setArchived, [this.id, this.#archivedAt])
+    if (changed.length > 0) await hold(tx, this.#type, this.id, this.held)
+  }
+
+  #isNew(row: VersionRow): boolean {
+    return row.number > (this.#state.numbers.get(row.locale) ?? 0)
+  }
+
+  async #change(tx: Queryable, row: VersionRow): Promise<void> {
+    await tx.run(changeVersion, [this.id, row.locale, row.number, row.isLatest, row.isPublished, row.isArchived, row.publishedAt, row.publishedBy, row.firstPublishedAt])
+  }
+
+  #set(row: VersionRow): void {
+    assert.ok(!(row.isArchived && row.isPublished), 'an archived version is never published')
+    this.#rows.set(keyOf(row), row)
+  }
+}
+
+function keyOf(row: Pick<VersionRow, 'locale' | 'number'>): string {
+  return `${row.locale}/${row.number}`
+}

@@ -1,0 +1,109 @@
+import { EntryNotFoundError } from '#content/errors.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
+import { StaleModel } from '#content/model/model.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import { isId } from '#lib/id.ts'
+
+/** A row of `stoa.version`; JSON columns are text. */
+export type VersionRow = {
+  readonly locale: string
+  readonly number: number
+  readonly data: string
+  readonly filter: string
+  readonly typeRevision: number
+  readonly filterRevision: number
+  readonly isLatest: boolean
+  readonly isPublished: boolean
+  readonly isArchived: boolean
+  readonly createdAt: string
+  readonly createdById: string | null
+  readonly savedAt: string
+  readonly savedBy: string
+  readonly publishedAt: string | null
+  readonly publishedBy: string | null
+  readonly firstPublishedAt: string | null
+}
+
+/** An entry with the versions that it holds: the latest and the published one of each locale. */
+export type EntryState = {
+  /** The revision of the model under which it was read. */
+  readonly model: string
+  readonly id: string
+  readonly type: string
+  readonly createdAt: string
+  readonly createdById: string | null
+  readonly archivedAt: string | null
+  readonly held: readonly VersionRow[]
+  /** The highest number in each locale. */
+  readonly numbers: ReadonlyMap<string, number>
+}
+
+export const versionColumns = `v.locale, v.number, v.data, v.filter, v.type_revision as "typeRevision", v.filter_revision as "filterRevision",
+  v.is_latest as "isLatest", v.is_published as "isPublished", v.is_archived as "isArchived", v.created_at as "createdAt",
+  v.created_by_id as "createdById", v.saved_at as "savedAt", v.saved_by as "savedBy", v.published_at as "publishedAt",
+  v.published_by as "publishedBy", v.first_published_at as "firstPublishedAt"`
+
+type EntryRow = { readonly type: string; readonly created_at: string; readonly created_by_id: string | null; readonly archived_at: string | null }
+
+const entryColumns = `e.type, e.created_at, e.created_by ->> 'id' as created_by_id, e.archived_at`
+const lockForWriting = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1 for no key update`)
+const lockForDeleting = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1 for update`)
+const readEntry = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1`)
+
+const readHeld = sql<VersionRow & { model: string; top: number }>(`
+  select m.revision as model, ${versionColumns},
+    (select max(w.number) from stoa.version w where w.entry_id = $1 and w.locale = v.locale) as top
+  from stoa.model m left join stoa.version v on v.entry_id = $1 and (v.is_latest or v.is_published)
+  order by v.locale, v.number`)
+
+const readVersion = sql<VersionRow>(`select ${versionColumns} from stoa.version v where v.entry_id = $1 and v.locale = $2 and v.number = $3`)
+
+export type Hold = 'reading' | 'writing' | 'deleting'
+
+const readers = { reading: readEntry, writing: lockForWriting, deleting: lockForDeleting }
+
+/**
+ * Reads an entry; with `writing` and `deleting` under its lock, which no other writer of it passes until the transaction
+ * ends. The lock comes first, in a statement of its own, so that what is read then is what holds.
+ */
+export async function entryState(tx: Queryable, model: Model, type: TypeModel | null, id: string, hold: Hold): Promise<EntryState> {
+  if (!isId(id)) throw new EntryNotFoundError()
+  const [entry] = await tx.run(readers[hold], [id])
+  if (entry === undefined || (type !== null && entry.type !== type.definition.name)) {
+    throw new EntryNotFoundError()
+  }
+  const rows = await tx.run(readHeld, [id])
+  if (rows[0]?.model !== model.revision) throw new StaleModel()
+  const held = rows.filter((row) => row.locale !== null)
+  return {
+    model: model.revision,
+    id,
+    type: entry.type,
+    createdAt: entry.created_at,
+    createdById: entry.created_by_id,
+    archivedAt: entry.archived_at,
+    held,
+    numbers: new Map(held.map((row) => [row.locale, row.top])),
+  }
+}
+
+export async function versionOf(tx: Queryable, id: string, locale: string, number: number): Promise<VersionRow | null> {
+  const [row] = await tx.run(readVersion, [id, locale, number])
+  return row ?? null
+}
+
+/** The row that holds this role in a locale. */
+export function latestOf(state: Pick<EntryState, 'held'>, locale: string): VersionRow | null {
+  return state.held.find((row) => row.isLatest && row.locale === locale) ?? null
+}
+
+export function publishedOf(state: Pick<EntryState, 'held'>, locale: string): VersionRow | null {
+  return state.held.find((row) => row.isPublished && row.locale === locale) ?? null
+}
+
+/** The locales an entry has, the default one first. */
+export function localesOf(state: Pick<EntryState, 'held'>, model: Model): string[] {
+  const codes = state.held.filter((row) => row.isLatest).map((row) => row.locale)
+  return codes.sort((a, b) => Number(b === model.defaultLocale) - Number(a === model.defaultLocale) || (a < b ? -1 : 1))
+}

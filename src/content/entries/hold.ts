@@ -1,0 +1,148 @@
+import type { Call } from '#content/content.ts'
+import { UniqueConflictError, ValidationError } from '#content/errors.ts'
+import type { VersionRow } from '#content/entries/entry-state.ts'
+import { grantOf } from '#content/entries/permission.ts'
+import { storedFields } from '#content/entries/view.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
+import type { FilterData } from '#content/query/normal-form.ts'
+import type { Fault } from '#content/validation/fault.ts'
+import type { Target } from '#content/validation/target.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+
+/**
+ * What the held versions of an entry, the latest and the published ones, hold besides themselves: rows in
+ * `stoa.reference` for what they point to, and claims in `stoa.unique_value`. Both are made from the versions as a whole
+ * under the entry's lock, so that they are right whatever came before.
+ */
+
+/** The locale of claims of a field that all locales share. */
+const everyLocale = '*'
+
+export type Claim = { readonly field: string; readonly locale: string; readonly value: string }
+
+type ReferenceRow = { readonly locale: string; readonly perspective: 'draft' | 'published'; readonly path: string; readonly target_kind: string; readonly target_id: string; readonly on_delete: string }
+
+const syncReferences = sql<object>(`
+  with wanted as (
+    select * from json_to_recordset($2::json) as r (locale text, perspective text, path text, target_kind text, target_id uuid, on_delete text)
+  ), gone as (
+    delete from stoa.reference r where r.entry_id = $1 and not exists (
+      select from wanted w where w.locale = r.locale and w.perspective = r.perspective and w.path = r.path and w.target_id = r.target_id)
+  )
+  insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id, on_delete)
+  select $1, locale, perspective, path, target_kind, target_id, on_delete from wanted
+  on conflict (entry_id, locale, perspective, path, target_id) do update set on_delete = excluded.on_delete, target_kind = excluded.target_kind
+  where stoa.reference.on_delete <> excluded.on_delete or stoa.reference.target_kind <> excluded.target_kind`)
+
+const syncClaims = sql<object>(`
+  with wanted as (
+    select * from json_to_recordset($3::json) as c (field text, locale text, value text)
+  ), gone as (
+    delete from stoa.unique_value u where u.entry_id = $1 and not exists (
+      select from wanted w where w.field = u.field and w.locale = u.locale and w.value = u.value)
+  )
+  insert into stoa.unique_value (type, field, locale, value, entry_id)
+  select $2, field, locale, value, $1 from wanted order by field, locale, value
+  on conflict do nothing`)
+
+const claimsOfOthers = sql<{ field: string; locale: string }>(`
+  select w.field, w.locale from json_to_recordset($3::json) as w (field text, locale text, value text)
+  where not exists (select from stoa.unique_value u
+    where u.type = $2 and u.field = w.field and u.locale = w.locale and u.value = w.value and u.entry_id = $1)
+  order by w.field, w.locale limit 1`)
+
+/** The claims of one version. */
+export function claimsOf(type: TypeModel, row: Pick<VersionRow, 'locale' | 'filter'>): Claim[] {
+  if (type.unique.length === 0) return []
+  const filter = JSON.parse(row.filter) as FilterData
+  return type.unique.flatMap((field) => {
+    const value = filter[field.name]
+    return value === undefined ? [] : [{ field: field.name, locale: field.localized === true ? row.locale : everyLocale, value: String(value) }]
+  })
+}
+
+function referencesOf(type: TypeModel, row: VersionRow): ReferenceRow[] {
+  const stored = storedFields(type, row)
+  const pointing: Record<string, unknown> = {}
+  for (const name of type.pointing) if (Object.hasOwn(stored, name)) pointing[name] = stored[name]
+  const perspectives = [...(row.isLatest ? (['draft'] as const) : []), ...(row.isPublished ? (['published'] as const) : [])]
+  return type.validator.targets(pointing).flatMap((target) =>
+    perspectives.map((perspective) => ({ locale: row.locale, perspective, path: target.path, target_kind: target.kind, target_id: target.id, on_delete: target.onDelete })),
+  )
+}
+
+function once<Row extends object>(rows: readonly Row[]): Row[] {
+  return [...new Map(rows.map((row) => [JSON.stringify(row), row])).values()]
+}
+
+/** Brings reference rows and claims in line with the held versions. Throws `UniqueConflictError` where another entry has a value. */
+export async function hold(tx: Queryable, type: TypeModel, id: string, held: readonly VersionRow[]): Promise<void> {
+  if (type.pointing.size > 0) await tx.run(syncReferences, [id, JSON.stringify(once(held.flatMap((row) => referencesOf(type, row))))])
+  if (type.unique.length === 0) return
+  const claims = once(held.flatMap((row) => claimsOf(type, row)))
+  const values = [id, type.definition.name, JSON.stringify(claims)]
+  await tx.run(syncClaims, values)
+  if (claims.length === 0) return
+  const [taken] = await tx.run(claimsOfOthers, values)
+  if (taken !== undefined) throw new UniqueConflictError(taken.field, taken.locale)
+}
+
+const takenValues = sql<{ value: string }>(`
+  select value from stoa.unique_value where type = $1 and field = $2 and locale = $3 and value = any($4::text[]) and entry_id <> $5`)
+
+const claimOne = sql<{ value: string }>(`
+  insert into stoa.unique_value (type, field, locale, value, entry_id) values ($1, $2, $3, $4, $5)
+  on conflict (type, field, locale, value) do update set entry_id = stoa.unique_value.entry_id where stoa.unique_value.entry_id = $5
+  returning value`)
+
+/** Numbers tried behind a slug, in rounds that grow; past the last one the id makes it unique. */
+const slugRounds = [20, 200, 2_000] as const
+
+/** Claims the first free of `base`, `base-2`, `base-3`, … for the entry, and returns it. The entry's row must exist. */
+export async function claimSlug(tx: Queryable, type: TypeModel, entry: { readonly id: string; readonly locale: string }, base: string): Promise<string> {
+  const { slug } = type
+  if (slug === null) return base
+  const locale = slug.localized === true ? entry.locale : everyLocale
+  const place = [type.definition.name, slug.name, locale]
+  let tried = 0
+  for (const last of slugRounds) {
+    const candidates = Array.from({ length: last - tried }, (_, index) => (tried + index === 0 ? base : `${base}-${tried + index + 1}`))
+    tried = last
+    const taken = new Set((await tx.run(takenValues, [...place, candidates, entry.id])).map((row) => row.value))
+    for (const candidate of candidates.filter((one) => !taken.has(one))) {
+      const [claimed] = await tx.run(claimOne, [...place, candidate, entry.id])
+      if (claimed !== undefined) return candidate
+    }
+  }
+  return `${base}-${entry.id.slice(-12)}`
+}
+
+const lockTargets = sql<{ id: string; type: string }>(`select id, type from stoa.entry where id = any($1::uuid[]) order by id for key share`)
+const lockAssets = sql<{ id: string }>(`select id from stoa.asset where id = any($1::uuid[]) order by id for key share`)
+
+/**
+ * Checks that what new references point to exists, is of an allowed type and may be read by the one who refers to it, and
+ * keeps it from being deleted until the transaction ends.
+ */
+export async function checkTargets(call: Call, tx: Queryable, model: Model, targets: readonly Target[]): Promise<void> {
+  const ids = (kind: Target['kind']): string[] => [...new Set(targets.filter((target) => target.kind === kind).map((target) => target.id))].sort()
+  const [entryIds, assetIds] = [ids('entry'), ids('asset')]
+  const types = new Map<string, string>()
+  if (entryIds.length > 0) for (const row of await tx.run(lockTargets, [entryIds])) types.set(row.id, row.type)
+  const assets = new Set(assetIds.length === 0 ? [] : (await tx.run(lockAssets, [assetIds])).map((row) => row.id))
+  const faults: Fault[] = []
+  for (const target of targets) {
+    const { id, kind, pointer } = target
+    if (kind === 'asset') {
+      if (!assets.has(id)) faults.push({ path: pointer, code: 'target', message: 'There is no asset with this id.' })
+      continue
+    }
+    const type = types.get(id)
+    const known = type === undefined ? undefined : model.types.get(type)
+    const readable = known !== undefined && (grantOf(call, 'read', known) !== null || grantOf(call, 'readDraft', known) !== null)
+    if (type === undefined || !readable) faults.push({ path: pointer, code: 'target', message: 'There is no entry with this id, or it is not yours to read.' })
+    else if (target.types !== null && !target.types.includes(type)) faults.push({ path: pointer, code: 'target', message: `It may refer to: ${target.types.join(', ')}; this is of type ${type}.` })
+  }
+  if (faults.length > 0) throw new ValidationError(faults.slice(0, 100))
+}

@@ -1,0 +1,144 @@
+import type { Grant } from '#content/authority.ts'
+import type { Call, EntryView, Page, ReadOptions } from '#content/content.ts'
+import { EntryNotFoundError, ReleaseNotFoundError, TypeNotFoundError } from '#content/errors.ts'
+import type { Context } from '#content/entries/context.ts'
+import { includedEntries } from '#content/entries/include.ts'
+import { forbidden, grantOf } from '#content/entries/permission.ts'
+import type { Shown } from '#content/entries/view.ts'
+import { fieldsJson, shownFields } from '#content/entries/view.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
+import { StaleModel } from '#content/model/model.ts'
+import type { ListQuery } from '#content/query/query.ts'
+import type { EntryRow, Scope } from '#content/query/sql.ts'
+import { compileById, compileBySlug, compileCount, compileList, pageOf } from '#content/query/sql.ts'
+import type { QueryReader } from '#content/query/validate-query.ts'
+import { validateQuery } from '#content/query/validate-query.ts'
+import { slugLengthMax } from '#content/validation/slug.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import { isId } from '#lib/id.ts'
+
+type Reading = Pick<ReadOptions, 'locale' | 'perspective'>
+
+/** The grant that a perspective needs; null: none, and nothing that would tell the entry or type from one that is not there. */
+function readGrant(call: Call, type: TypeModel, perspective: Reading['perspective']): Grant | null {
+  if (perspective === 'published') return grantOf(call, 'read', type)
+  const grant = grantOf(call, 'readDraft', type)
+  if (grant === null && grantOf(call, 'read', type) !== null) throw forbidden('readDraft', type)
+  return grant
+}
+
+function scopeOf(call: Call, model: Model, type: TypeModel, grant: Grant, reading: Reading): Scope {
+  return {
+    type: type.definition.name,
+    schema: type.schema,
+    locales: model.chain(reading.locale),
+    perspective: reading.perspective,
+    grantFilter: grant.filter,
+    draftsSeen: grantOf(call, 'readDraft', type) !== null,
+  }
+}
+
+/** The types as the one who asks sees them, for checking paths of `include`. */
+function readerOf(call: Call, model: Model, type: TypeModel, grant: Grant, perspective: Reading['perspective']): QueryReader {
+  const action = perspective === 'published' ? 'read' : 'readDraft'
+  return {
+    type: type.definition,
+    grant,
+    targets: (names) =>
+      [...model.types.values()]
+        .filter((one) => names === null || names.includes(one.definition.name))
+        .flatMap((one) => {
+          const seen = grantOf(call, action, one)
+          return seen === null ? [] : [{ type: one.definition, grant: seen }]
+        }),
+  }
+}
+
+function viewOfRow(type: TypeModel, row: EntryRow, shown: Shown): EntryView {
+  return {
+    id: row.id,
+    type: type.definition.name,
+    locale: row.locale,
+    version: row.version,
+    status: row.status,
+    createdAt: row.createdAt,
+    updatedAt: row.updatedAt,
+    publishedAt: row.publishedAt,
+    firstPublishedAt: row.firstPublishedAt,
+    fieldsJson: fieldsJson(type, row.data, row.typeRevision, shown),
+  }
+}
+
+const releaseExists = sql<{ id: string }>(`select id from stoa.release where id = $1`)
+
+/** A wrong release would look like one without items. */
+async function checkRelease(db: Queryable, perspective: Reading['perspective']): Promise<void> {
+  if (typeof perspective === 'string') return
+  if (!isId(perspective.release) || (await db.run(releaseExists, [perspective.release])).length === 0) throw new ReleaseNotFoundError()
+}
+
+export type Found = { readonly entry: EntryView; readonly included: ReadonlyMap<string, EntryView> }
+
+/** One entry, in one statement; one more for each level of `include`. */
+export async function getEntry(context: Context, call: Call, typeName: string, idOrSlug: string, options: ReadOptions): Promise<Found> {
+  return context.models.use(call.db, async (model) => {
+    const type = model.types.get(typeName)
+    const grant = type === undefined ? null : readGrant(call, type, options.perspective)
+    if (type === undefined || grant === null) throw await absent(context, call.db, model)
+    const { fields, include } = options
+    if (fields !== null || include.length > 0) {
+      const query: ListQuery = { ...options, type: typeName, filter: null, sort: [], limit: 1, after: null, count: false }
+      validateQuery(query, readerOf(call, model, type, grant, options.perspective))
+    }
+    await checkRelease(call.db, options.perspective)
+    const compiled = getStatement(scopeOf(call, model, type, grant, options), type, grant, idOrSlug)
+    const [row] = compiled === null ? [] : await call.db.run(compiled.statement, compiled.values)
+    if (row === undefined) throw await absent(context, call.db, model)
+    if (row.modelRevision !== model.revision) throw new StaleModel()
+    const entry = viewOfRow(type, row, shownFields(grant, fields))
+    const included = include.length === 0 ? none : await includedEntries({ call, model, reading: options, include }, [{ type, grant, row }])
+    return { entry, included }
+  })
+}
+
+const none: ReadonlyMap<string, EntryView> = new Map()
+
+function getStatement(scope: Scope, type: TypeModel, grant: Grant, idOrSlug: string): ReturnType<typeof compileById> | null {
+  if (isId(idOrSlug)) return compileById(scope, idOrSlug)
+  const { slug } = type
+  const hidden = slug === null || grant.fields?.includes(slug.name) === false
+  return hidden || idOrSlug.length > slugLengthMax * 2 || !idOrSlug.isWellFormed() || idOrSlug.includes('\u0000') ? null : compileBySlug(scope, slug.name, idOrSlug)
+}
+
+/** Not found, unless the model was stale: then the work is done again. */
+async function absent(context: Context, db: Queryable, model: Model): Promise<EntryNotFoundError> {
+  await context.models.confirm(db, model)
+  return new EntryNotFoundError()
+}
+
+/** A page of entries, in one statement; one more for each level of `include`, and one for the count. */
+export async function listEntries(context: Context, call: Call, query: ListQuery): Promise<Page> {
+  return context.models.use(call.db, async (model) => {
+    const type = model.type(query.type)
+    const grant = readGrant(call, type, query.perspective)
+    if (grant === null) throw new TypeNotFoundError(query.type)
+    const checked = validateQuery(query, readerOf(call, model, type, grant, query.perspective))
+    await checkRelease(call.db, query.perspective)
+    const scope = scopeOf(call, model, type, grant, query)
+    const compiled = compileList(scope, checked)
+    const fetched = await call.db.run(compiled.statement, compiled.values)
+    if (fetched.length === 0) await context.models.confirm(call.db, model)
+    else if (fetched[0]?.modelRevision !== model.revision) throw new StaleModel()
+    const { rows, after } = pageOf(fetched, scope, checked)
+    const shown = shownFields(grant, checked.fields)
+    const included = checked.include.length === 0 ? none : await includedEntries({ call, model, reading: query, include: checked.include }, rows.map((row) => ({ type, grant, row })))
+    return { data: rows.map((row) => viewOfRow(type, row, shown)), included, after, count: query.count ? await countEntries(call.db, scope, checked) : null }
+  })
+}
+
+async function countEntries(db: Queryable, scope: Scope, query: ListQuery): Promise<number> {
+  const compiled = compileCount(scope, query.filter)
+  const [row] = await db.run(compiled.statement, compiled.values)
+  return row?.count ?? 0
+}

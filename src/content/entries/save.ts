@@ -1,0 +1,201 @@
+import type { Grant } from '#content/authority.ts'
+import type { Call, EntryView, Expected, SaveInput } from '#content/content.ts'
+import { EntryArchivedError, EntryNotFoundError, VersionConflictError } from '#content/errors.ts'
+import type { Composed } from '#content/entries/compose.ts'
+import { checkComplete, compose, slugBase } from '#content/entries/compose.ts'
+import type { Context } from '#content/entries/context.ts'
+import { atomically, isDatabase, stampNow } from '#content/entries/context.ts'
+import { importedTimes } from '#content/entries/create.ts'
+import { EntryEdit, encodeFields } from '#content/entries/entry-edit.ts'
+import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
+import { entryState, latestOf, localesOf, versionColumns } from '#content/entries/entry-state.ts'
+import { checkTargets, claimSlug } from '#content/entries/hold.ts'
+import { demand, demandAfter, grantOf, reaches, statusOf } from '#content/entries/permission.ts'
+import { storedFields, viewOf } from '#content/entries/view.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
+import { StaleModel } from '#content/model/model.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import { ConstraintError } from '#database/errors.ts'
+import { isId } from '#lib/id.ts'
+
+/** How often a save without an optimistic lock goes on from what somebody else saved meanwhile before it queues for the entry's lock. */
+const plainAttemptsMax = 2
+
+export type EntrySave = SaveInput & { readonly merge: boolean }
+
+/**
+ * Saves a version. Most saves change neither references nor unique values nor what other locales share; they take two
+ * statements: one that reads, and one that makes the new version the latest under the condition that nothing changed
+ * since. Everything else happens under the entry's lock.
+ */
+export async function saveEntry(context: Context, call: Call, typeName: string, id: string, input: EntrySave, expected: Expected): Promise<EntryView> {
+  if (!isId(id)) throw new EntryNotFoundError()
+  return context.models.use(call.db, async (model) => {
+    const type = model.type(typeName)
+    for (let attempt = 1; input.publish !== true && attempt <= plainAttemptsMax; attempt += 1) {
+      const outcome = await savePlainly(context, call, { model, type, id, input, expected })
+      if (outcome === 'not plain') break
+      if (outcome !== 'outrun') return outcome
+    }
+    return atomically(call.db, (tx) => saveUnderLock(context, call, tx, { model, type, id, input, expected }))
+  })
+}
+
+type Save = { readonly model: Model; readonly type: TypeModel; readonly id: string; readonly input: EntrySave; readonly expected: Expected }
+
+const readForSave = sql<VersionRow & { model: string; entryType: string | null; localeCount: number; top: number }>(`
+  select m.revision as model, e.type as "entryType", e.locale_count as "localeCount", ${versionColumns},
+    (select max(w.number) from stoa.version w where w.entry_id = $1 and w.locale = $2) as top
+  from stoa.model m
+  left join stoa.entry e on e.id = $1
+  left join stoa.version v on v.entry_id = $1 and v.locale = $2 and v.is_latest`)
+
+/**
+ * The entry's row is locked first and its locales counted there: PostgreSQL looks at the locked row again after waiting
+ * for it. `$11` null: the shared fields did not change, so it does not matter how many locales there are.
+ */
+const writePlainly = sql<{ number: number }>(`
+  with held as (
+    select id from stoa.entry where id = $1 and ($11::int is null or locale_count = $11) for share
+  ), before as (
+    update stoa.version v set is_latest = false
+    from held
+    where v.entry_id = held.id and v.locale = $2 and v.is_latest and v.number = $3 and not v.is_archived
+      and (select revision from stoa.model) = $4
+    returning v.entry_id, v.locale, v.type, v.created_at, v.created_by_id, v.published_at, v.first_published_at
+  )
+  insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
+    created_at, created_by_id, saved_at, saved_by, published_at, first_published_at)
+  select entry_id, locale, $5, type, $6, $7, $8, $8, true, false, false, created_at, created_by_id, $9, $10, published_at, first_published_at from before
+  returning number`)
+
+async function savePlainly(context: Context, call: Call, save: Save): Promise<EntryView | 'not plain' | 'outrun'> {
+  const { model, type, id, input, expected } = save
+  const locale = model.locale(input.locale)
+  const [row] = await call.db.run(readForSave, [id, locale])
+  if (row?.model !== model.revision) throw new StaleModel()
+  const grant = grantOf(call, 'update', type)
+  const usual = row.entryType === type.definition.name && row.locale !== null && !row.isArchived
+  if (!usual || grant === null || !reaches(grant, type, id, row, statusOf(row))) return 'not plain'
+  const seen = grantOf(call, 'readDraft', type) ?? grant
+  if (expected !== null && row.number !== expected) throw new VersionConflictError(expected, viewOf(type, { id }, row, seen), input.fields)
+  const { fields, changed } = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
+  if (changed.size === 0) return viewOf(type, { id }, row, seen)
+  const special = [...changed].some((name) => type.pointing.has(name)) || type.unique.some((field) => changed.has(field.name))
+  const shared = [...changed].some((name) => type.shared.has(name))
+  if (special || slugBase(type, fields) !== null || (shared && row.localeCount !== 1)) return 'not plain'
+  const next: VersionRow = {
+    ...row,
+    ...encodeFields(type, fields),
+    number: row.top + 1,
+    typeRevision: type.revision,
+    filterRevision: type.revision,
+    isPublished: false,
+    savedAt: stampNow(context),
+    savedBy: JSON.stringify(call.authority.actor),
+    publishedBy: null,
+  }
+  demandAfter(grant, 'update', type, id, next)
+  const values = [id, locale, row.number, model.revision, next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy, shared ? 1 : null]
+  const written = await run(call.db, values)
+  return written.length === 0 ? 'outrun' : viewOf(type, { id }, next, seen)
+}
+
+/** A number that was taken after this statement's snapshot means the same as no row: outrun. Inside a caller's transaction it ends that. */
+async function run(db: Queryable, values: readonly unknown[]): Promise<readonly { number: number }[]> {
+  try {
+    return await db.run(writePlainly, values)
+  } catch (error) {
+    if (error instanceof ConstraintError && error.constraint === 'version_pkey' && isDatabase(db)) return []
+    throw error
+  }
+}
+
+async function saveUnderLock(context: Context, call: Call, tx: Queryable, save: Save): Promise<EntryView> {
+  const { model, type, id, input, expected } = save
+  const locale = model.locale(input.locale)
+  const state = await entryState(tx, model, type, id, 'writing')
+  const latest = latestOf(state, locale)
+  const grant = demand(call, 'update', type, state, latest === null ? undefined : [latest])
+  const publishGrant = input.publish === true ? demand(call, 'publish', type, state, latest === null ? undefined : [latest]) : null
+  checkExpected(call, type, state, { expected, grant, row: latest ?? state.held.find((row) => row.isLatest) ?? null, yours: input.fields })
+  if (state.archivedAt !== null) throw new EntryArchivedError()
+  const before = latest === null ? sharedFields(type, state, model) : storedFields(type, latest)
+  const fieldsGiven = latest === null ? { ...before, ...input.fields } : input.fields
+  const reached = latest === null && grant.fields !== null ? onlyGiven(fieldsGiven, input.fields, grant) : fieldsGiven
+  const composed = compose(type, grant, { fields: reached, merge: input.merge || latest === null, publishing: false }, before)
+  const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
+  const times = importedTimes(input)
+  const row = await addVersion(call, tx, model, { type, edit, locale, composed, createdAt: times.createdAt })
+  demandAfter(grant, 'update', type, id, row)
+  let result = row
+  if (publishGrant !== null) {
+    checkComplete(type, storedFields(type, row))
+    result = edit.publish(row, times.publishedAt)
+    demandAfter(publishGrant, 'publish', type, id, result)
+  }
+  await edit.flush(tx)
+  return viewOf(type, { id }, result, grantOf(call, 'readDraft', type) ?? grant)
+}
+
+/** Fields of the input, without shared ones that the caller may not write: those come from the other locales by themselves. */
+function onlyGiven(all: Readonly<Record<string, unknown>>, given: Readonly<Record<string, unknown>>, grant: Grant): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(all).filter(([name]) => Object.hasOwn(given, name) || grant.fields?.includes(name) === true))
+}
+
+/** What a new locale starts with: the fields that all locales share. */
+function sharedFields(type: TypeModel, state: EntryState, model: Model): Record<string, unknown> {
+  const [first] = localesOf(state, model)
+  const row = first === undefined ? null : latestOf(state, first)
+  const stored = row === null ? {} : storedFields(type, row)
+  return Object.fromEntries(Object.entries(stored).filter(([name]) => type.shared.has(name)))
+}
+
+/**
+ * Adds a version of these fields in a locale to an edit, and to the other locales if it changes what they share. Returns
+ * the latest row of the locale: the one there was, if nothing changed.
+ */
+export async function addVersion(
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  add: { readonly type: TypeModel; readonly edit: EntryEdit; readonly locale: string; readonly composed: Composed; readonly createdAt?: string | undefined },
+): Promise<VersionRow> {
+  const { type, edit, locale, composed } = add
+  const { fields, changed } = composed
+  const latest = edit.latest(locale)
+  const base = slugBase(type, fields)
+  if (latest !== null && changed.size === 0 && base === null) return latest
+  const touched = new Set(changed)
+  if (base !== null && type.slug !== null) {
+    fields[type.slug.name] = await claimSlug(tx, type, { id: edit.id, locale }, base)
+    touched.add(type.slug.name)
+  }
+  if (composed.newTargets.length > 0) await checkTargets(call, tx, model, composed.newTargets)
+  const row = edit.add(locale, fields, add.createdAt === undefined ? {} : { createdAt: add.createdAt })
+  const carried = [...touched].filter((name) => type.shared.has(name))
+  if (carried.length > 0) {
+    for (const other of edit.held.filter((one) => one.isLatest && one.locale !== locale)) carry(type, edit, other, carried, fields)
+  }
+  return row
+}
+
+function carry(type: TypeModel, edit: EntryEdit, other: VersionRow, names: readonly string[], fields: Readonly<Record<string, unknown>>): void {
+  const stored = storedFields(type, other)
+  const differs = names.some((name) => JSON.stringify(stored[name]) !== JSON.stringify(fields[name]))
+  if (!differs) return
+  edit.add(other.locale, { ...stored, ...Object.fromEntries(names.map((name) => [name, fields[name]])) })
+}
+
+/** The optimistic lock, under the entry's lock. Throws `VersionConflictError` with both sides. */
+export function checkExpected(
+  call: Call,
+  type: TypeModel,
+  state: EntryState,
+  check: { readonly expected: Expected; readonly grant: Grant; readonly row: VersionRow | null; readonly yours: Readonly<Record<string, unknown>> | null },
+): void {
+  const { expected, row } = check
+  if (expected === null || row === null || row.number === expected) return
+  throw new VersionConflictError(expected, viewOf(type, state, row, grantOf(call, 'readDraft', type) ?? check.grant), check.yours)
+}

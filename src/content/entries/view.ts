@@ -1,0 +1,51 @@
+import type { Grant } from '#content/authority.ts'
+import type { EntryView } from '#content/content.ts'
+import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
+import { statusOf } from '#content/entries/permission.ts'
+import type { TypeModel } from '#content/model/model.ts'
+
+/** Names to show; null: all. */
+export type Shown = readonly string[] | null
+
+/** What is shown where both a grant and the reader limit the fields. */
+export function shownFields(grant: Grant, asked: Shown): Shown {
+  if (grant.fields === null) return asked
+  return asked === null ? grant.fields : asked.filter((name) => grant.fields?.includes(name))
+}
+
+/**
+ * The JSON text of an entry's fields. Data that is valid for the type, for a reader who may see all of it, stays the very
+ * text that was stored; data from before the type lost a field is brought to what the type has now.
+ */
+export function fieldsJson(type: TypeModel, data: string, typeRevision: number, shown: Shown): string {
+  const old = typeRevision < type.shapeRevision
+  if (!old && shown === null) return data
+  const stored = JSON.parse(data) as Record<string, unknown>
+  const fields = old ? type.validator.project(stored) : stored
+  if (shown === null) return JSON.stringify(fields)
+  const kept: Record<string, unknown> = {}
+  for (const name of Object.keys(fields)) if (shown.includes(name)) kept[name] = fields[name]
+  return JSON.stringify(kept)
+}
+
+/** Parsed data, brought to what the type has now. */
+export function storedFields(type: TypeModel, row: Pick<VersionRow, 'data' | 'typeRevision'>): Record<string, unknown> {
+  const stored = JSON.parse(row.data) as Record<string, unknown>
+  return row.typeRevision < type.shapeRevision ? type.validator.project(stored) : stored
+}
+
+/** A version in memory as somebody with this grant sees it. */
+export function viewOf(type: TypeModel, state: Pick<EntryState, 'id'>, row: VersionRow, grant: Grant): EntryView {
+  return {
+    id: state.id,
+    type: type.definition.name,
+    locale: row.locale,
+    version: row.number,
+    status: statusOf(row),
+    createdAt: row.createdAt,
+    updatedAt: row.savedAt,
+    publishedAt: row.publishedAt,
+    firstPublishedAt: row.firstPublishedAt,
+    fieldsJson: fieldsJson(type, row.data, row.typeRevision, grant.fields),
+  }
+}

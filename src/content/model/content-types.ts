@@ -1,0 +1,133 @@
+import type { ContentTypes, TypePlan } from '#content/content.ts'
+import type { ContentType, Field } from '#content/content-type.ts'
+import { TypeConflictError, TypeInUseError, TypeInvalidError, TypeLossError, TypeNotFoundError } from '#content/errors.ts'
+import type { Context } from '#content/entries/context.ts'
+import { isDatabase } from '#content/entries/context.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
+import type { Settling } from '#content/model/settle.ts'
+import { checkContentType } from '#content/model/type-check.ts'
+import type { TypeChange } from '#content/model/type-plan.ts'
+import { planType } from '#content/model/type-plan.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+
+const typesMax = 500
+
+/** Writers of types queue for the model's row, so each sees what the one before it made. */
+const lockModel = sql<object>(`select 1 from stoa.model for no key update`)
+const insertType = sql<object>(`insert into stoa.content_type (name, definition) values ($1, $2)`)
+const updateType = sql<object>(`
+  update stoa.content_type set definition = $2, revision = $3, updated_at = now(),
+    shape_revision = case when $4 then $3 else shape_revision end,
+    filter_revision = case when $5 then $3 else filter_revision end
+  where name = $1`)
+const deleteType = sql<object>(`delete from stoa.content_type where name = $1`)
+const entryOfType = sql<object>(`select 1 from stoa.entry where type = $1 limit 1`)
+
+const dropClaims = sql<object>(`delete from stoa.unique_value where type = $1 and field = any($2::text[])`)
+const makeClaims = sql<object>(`
+  insert into stoa.unique_value (type, field, locale, value, entry_id)
+  select distinct on (place, value) $1, $2, place, value, entry_id from (
+    select case when $3 then locale else '*' end as place, data ->> $2 as value, entry_id
+    from stoa.version where type = $1 and (is_latest or is_published) and data ->> $2 is not null
+  ) held order by place, value, entry_id
+  on conflict do nothing`)
+const duplicate = sql<{ value: string; count: number }>(`
+  select value, count(distinct entry_id)::int as count from (
+    select case when $3 then locale else '*' end as place, data ->> $2 as value, entry_id
+    from stoa.version where type = $1 and (is_latest or is_published) and data ->> $2 is not null
+  ) held group by place, value having count(distinct entry_id) > 1 limit 1`)
+
+type Saved = { readonly definition: ContentType; readonly revision: number }
+
+export function createContentTypes(context: Context, settling: Settling): ContentTypes {
+  const { models } = context
+  const fresh = async (db: Queryable): Promise<Model> => models.use(db, async (model) => ((await models.confirm(db, model)), model))
+  return {
+    get: async (db, name) => saved((await fresh(db)).type(name)),
+    list: async (db) => [...(await fresh(db)).types.values()].map(saved),
+    plan: async (db, input) => {
+      const model = await fresh(db)
+      const definition = checkContentType(input, model.types.keys())
+      const { change, steps } = await planType(db, model.types.get(definition.name) ?? null, definition)
+      return { change, steps }
+    },
+    save: async (db, input, options) => {
+      const result = await db.transaction((tx) => save(context, tx, input, options))
+      if (isDatabase(db)) settling.start(db)
+      return result
+    },
+    delete: async (db, name) => {
+      await db.transaction((tx) => remove(context, tx, name))
+      if (isDatabase(db)) settling.start(db)
+    },
+    settle: (db) => settling.run(db),
+    states: (db) => settling.states(db),
+  }
+}
+
+function saved(type: TypeModel): Saved {
+  return { definition: type.definition, revision: type.revision }
+}
+
+async function save(context: Context, tx: Queryable, input: ContentType, options: { readonly expected: number | null; readonly allowLoss: boolean }): Promise<Saved> {
+  await tx.run(lockModel)
+  const model = await context.models.load(tx)
+  const definition = checkContentType(input, model.types.keys())
+  const before = model.types.get(definition.name) ?? null
+  const current = before?.revision ?? 0
+  if (options.expected !== null && options.expected !== current) throw new TypeConflictError(definition.name, options.expected, current)
+  if (before === null && model.types.size >= typesMax) throw new TypeInvalidError([{ path: '', code: 'tooMany', message: `There can be at most ${typesMax} types.` }])
+  const plan = await planType(tx, before, definition)
+  if (before !== null && plan.change === 'none') return saved(before)
+  refuseLoss(plan, options.allowLoss)
+  const revision = current + 1
+  const json = JSON.stringify(definition)
+  await (before === null ? tx.run(insertType, [definition.name, json]) : tx.run(updateType, [definition.name, json, revision, plan.shape, plan.filter]))
+  await claim(tx, definition, plan)
+  return { definition: JSON.parse(json) as ContentType, revision }
+}
+
+function refuseLoss(plan: TypePlan, allowLoss: boolean): void {
+  const losing = plan.steps.filter((step) => step.losesData)
+  if (allowLoss || losing.length === 0) return
+  const names = losing.map((step) => step.name).join(', ')
+  throw new TypeLossError(`The change would lose values of: ${names}. Look at the plan; to go on, allow the loss.`, { steps: losing })
+}
+
+/** Claims of fields that became unique, in the same transaction: from its end on, no second entry can take a value. */
+async function claim(tx: Queryable, definition: ContentType, change: TypeChange): Promise<void> {
+  if (change.unclaimed.length > 0) await tx.run(dropClaims, [definition.name, change.unclaimed])
+  for (const field of change.claims) {
+    const values = [definition.name, field.name, field.localized === true]
+    const [repeated] = await tx.run(duplicate, values)
+    if (repeated !== undefined) throw notUnique(definition, field, repeated.count)
+    await tx.run(makeClaims, values)
+  }
+}
+
+function notUnique(definition: ContentType, field: Field, count: number): TypeInvalidError {
+  const path = `/fields/${definition.fields.indexOf(field)}/${field.kind === 'slug' ? 'kind' : 'unique'}`
+  return new TypeInvalidError([{ path, code: 'duplicate', message: `${count} entries have the same value; change them first.` }])
+}
+
+async function remove(context: Context, tx: Queryable, name: string): Promise<void> {
+  await tx.run(lockModel)
+  const model = await context.models.load(tx)
+  if (!model.types.has(name)) throw new TypeNotFoundError(name)
+  if ((await tx.run(entryOfType, [name])).length > 0) throw new TypeInUseError(`The type "${name}" has entries. Delete them first.`, { name })
+  const referring = [...model.types.values()].find((type) => type.definition.name !== name && refersTo(type.definition.fields, name))
+  if (referring !== undefined) {
+    throw new TypeInUseError(`Fields of the type "${referring.definition.name}" refer to it. Change them first.`, { name, referring: referring.definition.name })
+  }
+  await tx.run(deleteType, [name])
+}
+
+function refersTo(fields: readonly Field[], name: string): boolean {
+  return fields.some((field) => {
+    if (field.kind === 'reference') return field.types?.includes(name) === true
+    if (field.kind === 'group') return refersTo(field.fields, name)
+    if (field.kind === 'list') return refersTo([field.of], name)
+    return field.kind === 'blocks' && field.blocks.some((block) => refersTo(block.fields, name))
+  })
+}

@@ -1,0 +1,193 @@
+import type { Locale } from '#content/content.ts'
+import type { ContentType, Field } from '#content/content-type.ts'
+import { ContentBusyError, LocaleNotFoundError, TypeNotFoundError } from '#content/errors.ts'
+import type { QuerySchema } from '#content/query/normal-form.ts'
+import { querySchema } from '#content/query/normal-form.ts'
+import type { Validator } from '#content/validation/compile.ts'
+import { compileType } from '#content/validation/compile.ts'
+import { isUnique } from '#content/model/type-check.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+
+/**
+ * Types and locales in memory, exact on every node without asking first: each statement that uses the model also returns
+ * `stoa.model.revision` from its own snapshot, or writes only if it is the one expected. Where it differs, the model is
+ * loaded and the work done again. So a change holds at once everywhere, and costs readers the look at one hot row.
+ */
+
+/** Models kept at a time: more than one only while a transaction that changes types is open beside others. */
+const modelsMax = 4
+const attemptsMax = 5
+const fallbacksMax = 10
+
+/** A type with what is made of it once: its validator, and what writers ask of its fields. */
+export type TypeModel = {
+  readonly definition: ContentType
+  readonly revision: number
+  readonly shapeRevision: number
+  readonly filterRevision: number
+  readonly schema: QuerySchema
+  readonly validator: Validator
+  readonly slug: Extract<Field, { kind: 'slug' }> | null
+  readonly unique: readonly Field[]
+  /** Names of the fields that all locales share. */
+  readonly shared: ReadonlySet<string>
+  /** Names of the fields whose values can point to entries or assets. */
+  readonly pointing: ReadonlySet<string>
+  /** The whole definition as the database has it. */
+  readonly json: string
+}
+
+export class Model {
+  readonly revision: string
+  readonly types: ReadonlyMap<string, TypeModel>
+  readonly locales: readonly Locale[]
+  readonly defaultLocale: string
+  readonly #chains = new Map<string, readonly string[]>()
+
+  constructor(revision: string, types: ReadonlyMap<string, TypeModel>, locales: readonly Locale[]) {
+    this.revision = revision
+    this.types = types
+    this.locales = locales
+    this.defaultLocale = locales.find((locale) => locale.isDefault)?.code ?? locales[0]?.code ?? 'en'
+    for (const locale of locales) this.#chains.set(locale.code, chainOf(locale.code, locales))
+  }
+
+  type(name: string): TypeModel {
+    const found = this.types.get(name)
+    if (found === undefined) throw new TypeNotFoundError(name)
+    return found
+  }
+
+  /** Null means the default locale. */
+  locale(code: string | null): string {
+    const wanted = code ?? this.defaultLocale
+    if (!this.#chains.has(wanted)) throw new LocaleNotFoundError(wanted)
+    return wanted
+  }
+
+  /** The locale itself, then its fallbacks. */
+  chain(code: string | null): readonly string[] {
+    return this.#chains.get(this.locale(code))!
+  }
+}
+
+function chainOf(code: string, locales: readonly Locale[]): readonly string[] {
+  const chain: string[] = []
+  for (let at: string | null = code; at !== null && !chain.includes(at) && chain.length <= fallbacksMax; ) {
+    chain.push(at)
+    at = locales.find((locale) => locale.code === at)?.fallback ?? null
+  }
+  return chain
+}
+
+function canPoint(field: Field): boolean {
+  switch (field.kind) {
+    case 'asset':
+    case 'reference':
+    case 'richText':
+      return true
+    case 'group':
+      return field.fields.some(canPoint)
+    case 'list':
+      return canPoint(field.of)
+    case 'blocks':
+      return field.blocks.some((block) => block.fields.some(canPoint))
+    default:
+      return false
+  }
+}
+
+type TypeRow = { readonly name: string; readonly definition: string; readonly revision: number; readonly shape_revision: number; readonly filter_revision: number }
+
+/** Makes the model of one type; also for definitions that are not saved yet. */
+export function modelOfType(definition: ContentType, revisions: Omit<TypeRow, 'name' | 'definition'>, json: string = JSON.stringify(definition)): TypeModel {
+  return {
+    definition,
+    revision: revisions.revision,
+    shapeRevision: revisions.shape_revision,
+    filterRevision: revisions.filter_revision,
+    schema: querySchema(definition),
+    validator: compileType(definition),
+    slug: definition.fields.find((field) => field.kind === 'slug') ?? null,
+    unique: definition.fields.filter(isUnique),
+    shared: new Set(definition.fields.filter((field) => field.localized !== true).map((field) => field.name)),
+    pointing: new Set(definition.fields.filter(canPoint).map((field) => field.name)),
+    json,
+  }
+}
+
+const loadModel = sql<{ revision: string; types: string | null; locales: string | null }>(`
+  select m.revision,
+    (select json_agg(json_build_object('name', name, 'definition', definition::text, 'revision', revision,
+      'shape_revision', shape_revision, 'filter_revision', filter_revision) order by name) from stoa.content_type) as types,
+    (select json_agg(json_build_object('code', code, 'fallback', fallback, 'isDefault', is_default) order by is_default desc, code) from stoa.locale) as locales
+  from stoa.model m`)
+
+const readRevision = sql<{ revision: string }>(`select revision from stoa.model`)
+
+/** Thrown where a statement ran under another model than the one it was made with; `ModelStore.use` answers it. */
+export class StaleModel extends Error {}
+
+export class ModelStore {
+  #current: Model | null = null
+  readonly #known = new Map<string, Model>()
+
+  /**
+   * Runs `work` with the model, again with a newly loaded one when it finds that the model is stale. `work` must not
+   * have written outside a transaction of its own by then. `ContentBusyError` after several tries.
+   */
+  async use<T>(db: Queryable, work: (model: Model) => Promise<T>): Promise<T> {
+    let model = this.#current ?? (await this.load(db))
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await work(model)
+      } catch (error) {
+        // A type or locale that is not in memory may have been made a moment ago, on any node.
+        const unknown = error instanceof TypeNotFoundError || error instanceof LocaleNotFoundError
+        if (!unknown && !(error instanceof StaleModel)) throw error
+        if (unknown && (await this.revision(db)) === model.revision) throw error
+        if (attempt >= attemptsMax) throw new ContentBusyError()
+        model = await this.load(db)
+      }
+    }
+  }
+
+  async revision(db: Queryable): Promise<string> {
+    const [row] = await db.run(readRevision)
+    return row?.revision ?? ''
+  }
+
+  /** Confirms that nothing newer is there; for work whose statements return no row to carry the revision. */
+  async confirm(db: Queryable, model: Model): Promise<void> {
+    if ((await this.revision(db)) !== model.revision) throw new StaleModel()
+  }
+
+  async load(db: Queryable): Promise<Model> {
+    const [row] = await db.run(loadModel)
+    if (row === undefined) throw new Error('stoa.model has no row: the migrations did not run')
+    const model = this.#known.get(row.revision) ?? this.#build(row.revision, parse<TypeRow>(row.types), parse<Locale>(row.locales))
+    this.#known.delete(row.revision)
+    this.#known.set(row.revision, model)
+    for (const revision of this.#known.keys()) {
+      if (this.#known.size <= modelsMax) break
+      this.#known.delete(revision)
+    }
+    this.#current = model
+    return model
+  }
+
+  #build(revision: string, rows: readonly TypeRow[], locales: readonly Locale[]): Model {
+    const types = new Map<string, TypeModel>()
+    for (const row of rows) {
+      const before = this.#current?.types.get(row.name)
+      const same = before?.json === row.definition && before.revision === row.revision && before.filterRevision === row.filter_revision
+      types.set(row.name, same ? before : modelOfType(JSON.parse(row.definition) as ContentType, row, row.definition))
+    }
+    return new Model(revision, types, locales)
+  }
+}
+
+function parse<Row>(json: string | null): Row[] {
+  return json === null ? [] : (JSON.parse(json) as Row[])
+}

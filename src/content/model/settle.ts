@@ -1,0 +1,209 @@
+import { setTimeout as wait } from 'node:timers/promises'
+import type { TypeState } from '#content/content.ts'
+import type { ModelStore, TypeModel } from '#content/model/model.ts'
+import { EntryNotFoundError, UniqueConflictError } from '#content/errors.ts'
+import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
+import { entryState } from '#content/entries/entry-state.ts'
+import { hold } from '#content/entries/hold.ts'
+import { storedFields } from '#content/entries/view.ts'
+import { FilterValueTooLongError } from '#content/query/errors.ts'
+import { applyIndexes } from '#content/query/index-plan.ts'
+import { filterOf } from '#content/query/normal-form.ts'
+import { sql } from '#database/database.ts'
+import type { Database, Queryable } from '#database/database.ts'
+import type { Logger } from '#lib/logger.ts'
+
+/**
+ * What a change of a type leaves to do: filters of versions in the new normal form, references and claims of their
+ * entries, and indexes. All of it goes on beside reads and writes, in small steps, on one node at a time; what was done
+ * stays done, so that any node can go on after a crash. `content_type.settled_revision` says how far it is.
+ */
+
+const batchSize = 100
+/** Waiting for transactions that were writing under the old definition. Longer ones are left to the next run. */
+const oldWritersWaitMs = 30_000
+const pollMs = 100
+/** Types changed while this runs are taken in the next round. */
+const roundsMax = 10
+const countMax = 10_000
+/** "stot" in ASCII: the session lock of the one node that settles types. */
+const lockKey = 0x73746f74
+
+const tryLock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as locked`)
+const unlock = sql<object>(`select pg_advisory_unlock($1)`)
+const unsettled = sql<{ name: string; revision: number }>(`select name, revision from stoa.content_type where settled_revision < revision order by name`)
+const markSettled = sql<object>(`update stoa.content_type set settled_revision = $2 where name = $1 and revision = $2`)
+const horizon = sql<{ next: string; oldest: string }>(`
+  select pg_snapshot_xmax(pg_current_snapshot())::text as next, pg_snapshot_xmin(pg_current_snapshot())::text as oldest`)
+
+const waitingRows = sql<Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }>(`
+  select entry_id as id, locale, number, data, type_revision as "typeRevision" from stoa.version
+  where type = $1 and (is_latest or is_published) and filter_revision < $2 and (entry_id, locale, number) > ($3, $4, $5)
+  order by entry_id, locale, number limit ${batchSize}`)
+
+const renew = sql<object>(`
+  update stoa.version v set filter = c.filter, filter_revision = $2
+  from json_to_recordset($1::json) as c (id uuid, locale text, number integer, filter jsonb)
+  where v.entry_id = c.id and v.locale = c.locale and v.number = c.number and v.filter_revision < $2`)
+
+const states = sql<{ name: string; revision: number; settled: number; waiting: number }>(`
+  select t.name, t.revision, t.settled_revision as settled, case when t.settled_revision >= t.revision then 0 else (
+    select count(*)::int from (select from stoa.version v
+      where v.type = t.name and (v.is_latest or v.is_published) and v.filter_revision < t.filter_revision limit ${countMax}) w) end as waiting
+  from stoa.content_type t order by t.name`)
+
+const firstId = '00000000-0000-0000-0000-000000000000'
+
+export class Settling {
+  readonly #models: ModelStore
+  readonly #logger: Logger
+  #running: Promise<void> | null = null
+  #again = false
+  #stopped = false
+
+  constructor(models: ModelStore, logger: Logger) {
+    this.#models = models
+    this.#logger = logger
+  }
+
+  /** Begins in the background, once at a time; asked for meanwhile, it goes round again. */
+  start(database: Database): void {
+    this.#again = true
+    this.#running ??= this.#loop(database).finally(() => {
+      this.#running = null
+    })
+  }
+
+  async #loop(database: Database): Promise<void> {
+    while (this.#again && !this.#stopped) {
+      this.#again = false
+      try {
+        await this.run(database)
+      } catch (error) {
+        // Nothing is lost: the next change, start or tick goes on from here.
+        this.#logger.warn({ err: error }, 'settling changed types stopped; it will be tried again')
+      }
+    }
+  }
+
+  /** Ends after the step at hand. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#running
+  }
+
+  /** Does what there is to do. Returns at once where another node is at it. */
+  async run(database: Database): Promise<void> {
+    if ((await database.run(unsettled)).length === 0) return
+    await database.session(async (session) => {
+      const [lock] = await session.run(tryLock, [lockKey])
+      if (lock?.locked !== true) return
+      try {
+        await this.#rounds(database)
+      } finally {
+        await session.run(unlock, [lockKey]).catch((error: unknown) => this.#logger.debug({ err: error }, 'the lock ends with its connection'))
+      }
+    })
+  }
+
+  async #rounds(database: Database): Promise<void> {
+    for (let round = 1; round <= roundsMax && !this.#stopped; round += 1) {
+      const todo = await database.run(unsettled)
+      if (todo.length === 0) return
+      const model = await this.#models.load(database)
+      for (const { name, revision } of todo) {
+        const type = model.types.get(name)
+        if (type === undefined || type.revision !== revision || this.#stopped) continue
+        if (await this.#renewType(database, type)) await this.#index(database, type)
+      }
+    }
+  }
+
+  async #index(database: Database, type: TypeModel): Promise<void> {
+    const definitions = async (): Promise<readonly TypeModel['definition'][]> => [...(await this.#models.load(database)).types.values()].map((one) => one.definition)
+    await applyIndexes(database, definitions, { logger: this.#logger })
+    await database.run(markSettled, [type.definition.name, type.revision])
+    this.#logger.info({ type: type.definition.name, revision: type.revision }, 'settled a changed type')
+  }
+
+  /**
+   * Renews the filters, then once more those of versions that were being written under the old definition meanwhile.
+   * False: such a writer is still at it, or this was stopped.
+   */
+  async #renewType(database: Database, type: TypeModel): Promise<boolean> {
+    const [begin] = await database.run(horizon)
+    if (!(await this.#renewAll(database, type))) return false
+    const deadline = performance.now() + oldWritersWaitMs
+    for (;;) {
+      const [now] = await database.run(horizon)
+      if (begin !== undefined && now !== undefined && BigInt(now.oldest) >= BigInt(begin.next)) break
+      if (this.#stopped || performance.now() > deadline) return false
+      // Where nobody writes, the horizon stands still; taking a transaction id of our own moves it.
+      await database.run(takeId)
+      await wait(pollMs)
+    }
+    return this.#renewAll(database, type)
+  }
+
+  async #renewAll(database: Database, type: TypeModel): Promise<boolean> {
+    let place: [string, string, number] = [firstId, '', 0]
+    while (!this.#stopped) {
+      const rows = await database.run(waitingRows, [type.definition.name, type.filterRevision, ...place])
+      const last = rows.at(-1)
+      if (last === undefined) return true
+      const filters = rows.map((row) => ({ id: row.id, locale: row.locale, number: row.number, filter: this.#filter(type, row) }))
+      await database.run(renew, [JSON.stringify(filters), type.revision])
+      for (const id of new Set(rows.map((row) => row.id))) await this.#hold(database, type, id)
+      place = [last.id, last.locale, last.number]
+    }
+    return false
+  }
+
+  #filter(type: TypeModel, row: Pick<VersionRow, 'data' | 'typeRevision'> & { readonly id: string }): object {
+    const fields = storedFields(type, row)
+    for (;;) {
+      try {
+        return filterOf(type.definition, fields)
+      } catch (error) {
+        const field = error instanceof FilterValueTooLongError ? error.facts['field'] : undefined
+        if (typeof field !== 'string') throw error
+        // The text was there before the field became filterable: it stays, but filters do not see it.
+        this.#logger.warn({ type: type.definition.name, entry: row.id, field }, 'a text is too long for a filter, which will not find it')
+        delete fields[field]
+      }
+    }
+  }
+
+  async #hold(database: Database, type: TypeModel, id: string): Promise<void> {
+    if (type.pointing.size === 0 && type.unique.length === 0) return
+    try {
+      await this.#models.use(database, (model) =>
+        database.transaction(async (tx) => {
+          const state = await unlessGone(entryState(tx, model, null, id, 'writing'))
+          const now = model.types.get(type.definition.name)
+          if (state !== null && now !== undefined) await hold(tx, now, id, state.held)
+        }),
+      )
+    } catch (error) {
+      if (!(error instanceof UniqueConflictError)) throw error
+      this.#logger.error({ type: type.definition.name, entry: id, ...error.facts }, 'two entries have one value of a field that became unique; change one of them')
+    }
+  }
+
+  async states(db: Queryable): Promise<TypeState[]> {
+    const rows = await db.run(states)
+    return rows.map((row) => ({ name: row.name, revision: row.revision, settled: row.settled >= row.revision, versionsWaiting: row.waiting }))
+  }
+}
+
+const takeId = sql<object>(`select pg_current_xact_id()`)
+
+/** Null: the entry was deleted meanwhile. */
+async function unlessGone(state: Promise<EntryState>): Promise<EntryState | null> {
+  try {
+    return await state
+  } catch (error) {
+    if (error instanceof EntryNotFoundError) return null
+    throw error
+  }
+}

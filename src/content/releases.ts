@@ -1,0 +1,233 @@
+import type { Call, Release, ReleaseItem, Releases } from '#content/content.ts'
+import { EntryArchivedError, ForbiddenError, ReleaseNotFoundError, ReleaseStateError, ReleaseSupersededError, ValidationError, VersionNotFoundError } from '#content/errors.ts'
+import { checkComplete } from '#content/entries/compose.ts'
+import type { Context } from '#content/entries/context.ts'
+import { atomically, stampNow } from '#content/entries/context.ts'
+import { EntryEdit } from '#content/entries/entry-edit.ts'
+import { entryState, latestOf, versionOf } from '#content/entries/entry-state.ts'
+import { demand, demandAfter, grantOf } from '#content/entries/permission.ts'
+import { storedFields } from '#content/entries/view.ts'
+import type { Model } from '#content/model/model.ts'
+import { isStorableText } from '#content/query/normal-form.ts'
+import type { Fault } from '#content/validation/fault.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import { isId, newId } from '#lib/id.ts'
+
+const itemsMax = 1_000
+const pageMax = 100
+const nameLengthMax = 200
+const namedMax = 20
+
+type Row = { readonly id: string; readonly name: string; readonly state: Release['state']; readonly createdAt: string; readonly publishedAt: string | null; readonly items: string | null }
+type Item = ReleaseItem & { readonly numberBefore: number | null; readonly publishedBefore: string | null }
+
+const itemJson = `json_build_object('entryId', i.entry_id, 'type', e.type, 'locale', i.locale, 'action', i.action, 'version', i.number,
+  'numberBefore', i.number_before, 'publishedBefore', to_char(i.published_before, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))`
+const columns = `r.id, r.name, r.state, r.created_at as "createdAt", r.published_at as "publishedAt",
+  (select json_agg(${itemJson} order by i.entry_id, i.locale) from stoa.release_item i join stoa.entry e on e.id = i.entry_id where i.release_id = r.id) as items`
+
+const readOne = sql<Row>(`select ${columns} from stoa.release r where r.id = $1`)
+const readPage = sql<Row>(`select ${columns} from stoa.release r where $1::uuid is null or r.id < $1 order by r.id desc limit $2`)
+const lockOne = sql<object>(`select 1 from stoa.release where id = $1 for no key update`)
+const insertRelease = sql<object>(`insert into stoa.release (id, name, created_at, created_by) values ($1, $2, $3, $4)`)
+const upsertItem = sql<object>(`
+  insert into stoa.release_item (release_id, entry_id, locale, action, number) values ($1, $2, $3, $4, $5)
+  on conflict (release_id, entry_id, locale) do update set action = excluded.action, number = excluded.number`)
+const deleteItem = sql<object>(`delete from stoa.release_item where release_id = $1 and entry_id = $2 and locale = $3`)
+const keepBefore = sql<object>(`update stoa.release_item set number_before = $4, published_before = $5 where release_id = $1 and entry_id = $2 and locale = $3`)
+const setState = sql<object>(`update stoa.release set state = $2, published_at = coalesce($3, published_at), published_by = coalesce($4::json, published_by) where id = $1`)
+const deleteRelease = sql<object>(`delete from stoa.release where id = $1`)
+
+function itemsOf(row: Row): Item[] {
+  return row.items === null ? [] : (JSON.parse(row.items) as Item[])
+}
+
+/** Releases are for those who publish or see drafts of something; of the items they see those of such types. */
+function seesType(call: Call, model: Model, name: string): boolean {
+  const type = model.types.get(name)
+  return type !== undefined && (grantOf(call, 'publish', type) !== null || grantOf(call, 'readDraft', type) !== null)
+}
+
+function demandReleases(call: Call, model: Model): void {
+  if (model.types.size === 0 && call.authority.actor.kind !== 'anonymous') return
+  if ([...model.types.keys()].some((name) => seesType(call, model, name))) return
+  throw new ForbiddenError('You may not see releases. Ask somebody whose role may publish.', {})
+}
+
+function demandPublisher(call: Call, model: Model): void {
+  if (model.types.size === 0 && call.authority.actor.kind !== 'anonymous') return
+  if ([...model.types.values()].some((type) => grantOf(call, 'publish', type) !== null)) return
+  throw new ForbiddenError('You may not make or change releases. Ask somebody whose role may publish.', {})
+}
+
+function releaseOf(call: Call, model: Model, row: Row): Release {
+  const items = itemsOf(row).filter((item) => seesType(call, model, item.type))
+  return {
+    id: row.id,
+    name: row.name,
+    state: row.state,
+    createdAt: row.createdAt,
+    publishedAt: row.publishedAt,
+    items: items.map(({ entryId, type, locale, action, version }) => ({ entryId, type, locale, action, version })),
+  }
+}
+
+async function read(db: Queryable, id: string): Promise<Row> {
+  const [row] = isId(id) ? await db.run(readOne, [id]) : []
+  if (row === undefined) throw new ReleaseNotFoundError()
+  return row
+}
+
+/** Reads a release under its lock, in the state that the work needs. */
+async function locked(tx: Queryable, id: string, state: Release['state'] | null, verb: string): Promise<Row> {
+  if (isId(id)) await tx.run(lockOne, [id])
+  const row = await read(tx, id)
+  if (state === null || row.state === state) return row
+  throw new ReleaseStateError(`The release is ${row.state}: it cannot be ${verb}.`, { state: row.state })
+}
+
+export function createReleases(context: Context): Releases {
+  const inside = <T>(call: Call, work: (tx: Queryable, model: Model) => Promise<T>): Promise<T> =>
+    context.models.use(call.db, (model) =>
+      atomically(call.db, async (tx) => {
+        await context.models.confirm(tx, model)
+        demandPublisher(call, model)
+        return work(tx, model)
+      }),
+    )
+  const reading = <T>(call: Call, work: (model: Model) => Promise<T>): Promise<T> =>
+    context.models.use(call.db, async (model) => {
+      await context.models.confirm(call.db, model)
+      demandReleases(call, model)
+      return work(model)
+    })
+  return {
+    list: (call, page) => reading(call, (model) => list(call, model, page)),
+    get: (call, id) => reading(call, async (model) => releaseOf(call, model, await read(call.db, id))),
+    create: (call, name) => inside(call, (tx, model) => create(context, call, tx, model, name)),
+    put: (call, id, items) => inside(call, (tx, model) => put(call, tx, model, id, items)),
+    remove: (call, id, item) => inside(call, (tx, model) => remove(call, tx, model, id, item)),
+    publish: (call, id) => inside(call, (tx, model) => publish(context, call, tx, model, id)),
+    undo: (call, id) => inside(call, (tx, model) => undo(context, call, tx, model, id)),
+    delete: (call, id) =>
+      inside(call, async (tx) => {
+        const row = await locked(tx, id, null, 'deleted')
+        if (row.state === 'published') throw new ReleaseStateError('The release is published: undo it first, or keep it as a record.', { state: row.state })
+        await tx.run(deleteRelease, [id])
+      }),
+  }
+}
+
+async function list(call: Call, model: Model, page: { readonly limit: number; readonly after: string | null }): Promise<{ data: Release[]; after: string | null }> {
+  if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > pageMax) throw new ValidationError([{ path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${pageMax} releases.` }])
+  if (page.after !== null && !isId(page.after)) throw new ValidationError([{ path: '/after', code: 'format', message: 'Repeat `meta.after` of the page before, or leave it out.' }])
+  const rows = await call.db.run(readPage, [page.after, page.limit + 1])
+  const shown = rows.slice(0, page.limit)
+  return { data: shown.map((row) => releaseOf(call, model, row)), after: rows.length > page.limit ? (shown.at(-1)?.id ?? null) : null }
+}
+
+async function create(context: Context, call: Call, tx: Queryable, model: Model, name: string): Promise<Release> {
+  if (name.trim() === '' || name.length > nameLengthMax || !isStorableText(name)) {
+    throw new ValidationError([{ path: '/name', code: 'text', message: `A release has a name of 1 to ${nameLengthMax} characters.` }])
+  }
+  const id = newId(context.clock.nowMs())
+  await tx.run(insertRelease, [id, name.trim(), stampNow(context), JSON.stringify(call.authority.actor)])
+  return releaseOf(call, model, await read(tx, id))
+}
+
+async function put(call: Call, tx: Queryable, model: Model, id: string, items: readonly Omit<ReleaseItem, 'type'>[]): Promise<Release> {
+  const row = await locked(tx, id, 'open', 'changed')
+  const keys = new Set([...itemsOf(row), ...items].map((item) => `${item.entryId} ${item.locale}`))
+  if (keys.size > itemsMax) throw new ReleaseStateError(`A release has at most ${itemsMax} items.`, { limit: itemsMax })
+  for (const item of [...items].sort((a, b) => (a.entryId < b.entryId ? -1 : 1))) {
+    const state = await entryState(tx, model, null, item.entryId, 'reading')
+    const locale = model.locale(item.locale)
+    demand(call, 'publish', model.type(state.type), state)
+    const latest = latestOf(state, locale)
+    const version = item.action === 'unpublish' ? null : (item.version ?? latest?.number ?? null)
+    const there = item.action === 'unpublish' ? latest !== null : version !== null && (await versionOf(tx, item.entryId, locale, version)) !== null
+    if (!there) throw new VersionNotFoundError(`The entry has no version ${version ?? ''} in the locale "${locale}".`, { entryId: item.entryId, locale, version })
+    await tx.run(upsertItem, [id, item.entryId, locale, item.action, version])
+  }
+  return releaseOf(call, model, await read(tx, id))
+}
+
+async function remove(call: Call, tx: Queryable, model: Model, id: string, item: { readonly entryId: string; readonly locale: string }): Promise<Release> {
+  await locked(tx, id, 'open', 'changed')
+  if (isId(item.entryId)) await tx.run(deleteItem, [id, item.entryId, item.locale])
+  return releaseOf(call, model, await read(tx, id))
+}
+
+/** The items by entry, in the order of ids: every transaction over many entries locks them in this order. */
+function byEntry(row: Row): Map<string, Item[]> {
+  const groups = new Map<string, Item[]>()
+  for (const item of itemsOf(row)) groups.set(item.entryId, [...(groups.get(item.entryId) ?? []), item])
+  return new Map([...groups].sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+async function publish(context: Context, call: Call, tx: Queryable, model: Model, id: string): Promise<Release> {
+  const row = await locked(tx, id, 'open', 'published')
+  const now = stampNow(context)
+  const faults: Fault[] = []
+  for (const [entryId, items] of byEntry(row)) {
+    const state = await entryState(tx, model, null, entryId, 'writing')
+    const type = model.type(state.type)
+    const grant = demand(call, 'publish', type, state)
+    if (state.archivedAt !== null) throw new EntryArchivedError()
+    const edit = new EntryEdit(type, state, { by: call.authority.actor, at: now })
+    for (const item of items) {
+      const before = edit.published(item.locale)
+      await tx.run(keepBefore, [id, entryId, item.locale, before?.number ?? null, before?.publishedAt ?? null])
+      if (item.action === 'unpublish') edit.unpublish(item.locale)
+      else {
+        const version = edit.held.find((one) => one.locale === item.locale && one.number === item.version) ?? (await versionOf(tx, entryId, item.locale, item.version ?? 0))
+        if (version === null) throw new VersionNotFoundError(`An entry of the release has no version ${item.version} in the locale "${item.locale}".`, { entryId, locale: item.locale, version: item.version })
+        faults.push(...completeFaults(() => checkComplete(type, storedFields(type, version)), entryId, item.locale))
+        demandAfter(grant, 'publish', type, entryId, edit.publish(version))
+      }
+    }
+    if (faults.length === 0) await edit.flush(tx)
+  }
+  if (faults.length > 0) throw new ValidationError(faults.slice(0, 100))
+  await tx.run(setState, [id, 'published', now, JSON.stringify(call.authority.actor)])
+  return releaseOf(call, model, await read(tx, id))
+}
+
+/** All faults of all items at once, each with the entry it is in. */
+function completeFaults(check: () => void, entryId: string, locale: string): Fault[] {
+  try {
+    check()
+    return []
+  } catch (error) {
+    if (!(error instanceof ValidationError)) throw error
+    return error.faults.map((fault) => ({ ...fault, message: `In entry ${entryId}, ${locale}: ${fault.message}` }))
+  }
+}
+
+async function undo(context: Context, call: Call, tx: Queryable, model: Model, id: string): Promise<Release> {
+  const row = await locked(tx, id, 'published', 'undone')
+  const newer: { entryId: string; type: string; locale: string }[] = []
+  for (const [entryId, items] of byEntry(row)) {
+    const state = await entryState(tx, model, null, entryId, 'writing')
+    const type = model.type(state.type)
+    const grant = demand(call, 'publish', type, state)
+    const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
+    for (const item of items) {
+      const current = edit.published(item.locale)?.number ?? null
+      if (current !== (item.action === 'publish' ? item.version : null)) newer.push({ entryId, type: item.type, locale: item.locale })
+      else if (item.numberBefore === null) edit.unpublish(item.locale)
+      else if (item.numberBefore !== current) {
+        if (state.archivedAt !== null) throw new EntryArchivedError()
+        const before = await versionOf(tx, entryId, item.locale, item.numberBefore)
+        if (before !== null) demandAfter(grant, 'publish', type, entryId, edit.publish(before, item.publishedBefore ?? undefined))
+      }
+    }
+    if (newer.length === 0) await edit.flush(tx)
+  }
+  if (newer.length > 0) {
+    throw new ReleaseSupersededError('Something newer was published since, or taken back. Undo nothing, or publish what you want one by one.', { items: newer.slice(0, namedMax), count: newer.length })
+  }
+  await tx.run(setState, [id, 'undone', null, null])
+  return releaseOf(call, model, await read(tx, id))
+}

@@ -1,0 +1,132 @@
+import type { Authority } from '#content/authority.ts'
+import type { Call, Schedule, ScheduledAction } from '#content/content.ts'
+import { ScheduleInvalidError, ScheduleNotFoundError, VersionNotFoundError } from '#content/errors.ts'
+import type { Context } from '#content/entries/context.ts'
+import { atomically, stampNow } from '#content/entries/context.ts'
+import { entryState, latestOf, versionOf } from '#content/entries/entry-state.ts'
+import { demand } from '#content/entries/permission.ts'
+import { publishEntry, unpublishEntry } from '#content/entries/publish.ts'
+import { normalDateTime } from '#content/validation/date-time.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import type { Actor } from '#lib/actor.ts'
+import { isId, newId } from '#lib/id.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+
+const waitingMax = 100
+const aheadMsMax = 20 * 366 * 86_400_000
+const listMax = 200
+const dueMax = 1_000
+
+type Row = {
+  readonly id: string
+  readonly entryId: string
+  readonly locale: string
+  readonly action: 'publish' | 'unpublish'
+  readonly version: number | null
+  readonly dueAt: string
+  readonly state: ScheduledAction['state']
+}
+
+const columns = `s.id, s.entry_id as "entryId", s.locale, s.action, s.number as version, s.due_at as "dueAt", s.state`
+const insert = sql<Row>(`
+  insert into stoa.schedule as s (id, entry_id, locale, action, number, due_at, created_at, created_by)
+  values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${columns}`)
+const ofEntry = sql<Row>(`select ${columns} from stoa.schedule s where s.entry_id = $1 order by s.due_at desc, s.id desc limit ${listMax}`)
+const countWaiting = sql<{ count: number }>(`select count(*)::int as count from stoa.schedule where entry_id = $1 and state = 'waiting'`)
+const cancelOne = sql<Row>(`
+  update stoa.schedule s set state = 'cancelled', finished_at = $3 where s.id = $1 and s.entry_id = $2 and s.state = 'waiting' returning ${columns}`)
+const oneOfEntry = sql<Row>(`select ${columns} from stoa.schedule s where s.id = $1 and s.entry_id = $2`)
+
+/** One due action that no other node has in hand. */
+const takeDue = sql<Row & { type: string; createdBy: string }>(`
+  select ${columns}, e.type, s.created_by as "createdBy" from stoa.schedule s join stoa.entry e on e.id = s.entry_id
+  where s.state = 'waiting' and s.due_at <= $1 order by s.due_at, s.id limit 1 for update of s skip locked`)
+const finish = sql<object>(`update stoa.schedule set state = $2, finished_at = $3, failure = $4 where id = $1`)
+
+export function createSchedule(context: Context): Schedule {
+  return {
+    add: (call, type, id, what) => add(context, call, type, id, what),
+    list: (call, typeName, id) => onEntry(context, call, typeName, id, async (db) => db.run(ofEntry, [id])),
+    cancel: (call, typeName, id, scheduleId) =>
+      onEntry(context, call, typeName, id, async (db) => {
+        const place = [isId(scheduleId) ? scheduleId : newId(0), id]
+        const [cancelled] = await db.run(cancelOne, [...place, stampNow(context)])
+        if (cancelled !== undefined) return cancelled
+        const [found] = await db.run(oneOfEntry, place)
+        if (found === undefined) throw new ScheduleNotFoundError()
+        throw new ScheduleInvalidError(`The action is ${found.state}: it cannot be cancelled any more.`, { state: found.state })
+      }),
+    runDue: (db, limit) => runDue(context, db, limit),
+  }
+}
+
+async function onEntry<T>(context: Context, call: Call, typeName: string, id: string, work: (db: Queryable) => Promise<T>): Promise<T> {
+  return context.models.use(call.db, async (model) => {
+    const type = model.type(typeName)
+    demand(call, 'publish', type, await entryState(call.db, model, type, id, 'reading'))
+    return work(call.db)
+  })
+}
+
+async function add(context: Context, call: Call, typeName: string, id: string, what: Parameters<Schedule['add']>[3]): Promise<ScheduledAction> {
+  return context.models.use(call.db, (model) =>
+    atomically(call.db, async (tx) => {
+      const type = model.type(typeName)
+      const locale = model.locale(what.locale)
+      const state = await entryState(tx, model, type, id, 'writing')
+      demand(call, 'publish', type, state)
+      const dueAt = dueTime(context, what.dueAt)
+      const version = what.action === 'publish' ? what.version : null
+      if (latestOf(state, locale) === null || (version !== null && (await versionOf(tx, id, locale, version)) === null)) {
+        throw new VersionNotFoundError(`The entry has no version ${version ?? ''} in the locale "${locale}".`, { locale, version })
+      }
+      const [waiting] = await tx.run(countWaiting, [id])
+      if ((waiting?.count ?? 0) >= waitingMax) throw new ScheduleInvalidError(`An entry has at most ${waitingMax} actions waiting.`, { limit: waitingMax })
+      const now = stampNow(context)
+      const [row] = await tx.run(insert, [newId(context.clock.nowMs()), id, locale, what.action, version, dueAt, now, JSON.stringify(call.authority.actor)])
+      if (row === undefined) throw new Error('insert returned no row')
+      return row
+    }),
+  )
+}
+
+function dueTime(context: Context, text: string): string {
+  const normal = normalDateTime(text)
+  if (normal === null) throw new ScheduleInvalidError('Give the time with its zone, such as 2026-11-20T18:00:00Z.', {})
+  const aheadMs = Date.parse(normal) - context.clock.nowMs()
+  if (aheadMs <= 0) throw new ScheduleInvalidError('The time has passed. To do it now, publish or unpublish.', { dueAt: normal })
+  if (aheadMs > aheadMsMax) throw new ScheduleInvalidError('The time is more than 20 years ahead.', { dueAt: normal })
+  return normal
+}
+
+/** Whoever scheduled it was allowed to then; it happens in their name. */
+function authorityOf(actor: Actor): Authority {
+  return { actor, grant: () => ({ filter: null, fields: null }), key: 'schedule' }
+}
+
+async function runDue(context: Context, db: Queryable, limit: number): Promise<number> {
+  const most = Math.min(limit, dueMax)
+  let count = 0
+  while (count < most && (await atomically(db, (tx) => runOne(context, tx)))) count += 1
+  return count
+}
+
+/** Carries out one due action and marks it in the same transaction. False: none is due. */
+async function runOne(context: Context, tx: Queryable): Promise<boolean> {
+  const [row] = await tx.run(takeDue, [stampNow(context)])
+  if (row === undefined) return false
+  const call: Call = { db: tx, authority: authorityOf(JSON.parse(row.createdBy) as Actor) }
+  try {
+    if (row.action === 'publish') await publishEntry(context, call, row.type, row.entryId, { locales: [row.locale], version: row.version }, null)
+    else await unpublishEntry(context, call, row.type, row.entryId, [row.locale], null)
+    await tx.run(finish, [row.id, 'done', stampNow(context), null])
+  } catch (error) {
+    // What the content refuses stays refused: recorded, not tried for ever. The database's troubles are tried again.
+    if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
+    const failure = { code: error.code, message: error.message, facts: error.facts }
+    await tx.run(finish, [row.id, 'failed', stampNow(context), JSON.stringify(failure)])
+    context.logger.warn({ schedule: row.id, entry: row.entryId, code: error.code }, 'a scheduled action failed')
+  }
+  return true
+}

@@ -1,0 +1,265 @@
+import type { ContentType, Field } from '#content/content-type.ts'
+import { filterTextBytesMax, queryFieldOf } from '#content/query/normal-form.ts'
+import { normalDateTime } from '#content/validation/date-time.ts'
+import type { Fault } from '#content/validation/fault.ts'
+import { Faults, step } from '#content/validation/fault.ts'
+import { checkJson } from '#content/validation/json-value.ts'
+import { compilePattern, patternTextMax } from '#content/validation/pattern.ts'
+import { checkRichText } from '#content/validation/rich-text.ts'
+import { slugProblem } from '#content/validation/slug.ts'
+import type { Target } from '#content/validation/target.ts'
+import { checkLength, isText } from '#content/validation/text.ts'
+import { isId } from '#lib/id.ts'
+
+/**
+ * Validation as closures made once per type. A schema library would check the shape as fast, but not say where each
+ * fault is in our words, nor bring values to the form that is stored in the same walk.
+ */
+
+/** Limits where a field sets none; lengths in code points. */
+export const textLengthMax = 20_000
+export const markdownLengthMax = 500_000
+export const itemsMax = 1_000
+/** Of all fields of one entry together, as UTF-8. */
+export const entryBytesMax = 1_048_576
+
+type Mode = { readonly faults: Faults; readonly targets: Target[]; readonly publishing: boolean }
+/** The value as it is stored, or undefined where there is none (or none that fits: then a fault says so). */
+type Check = (value: unknown, pointer: string, mode: Mode) => unknown
+
+export type Validated = { readonly fields: Record<string, unknown>; readonly faults: readonly Fault[]; readonly targets: readonly Target[] }
+
+export type Validator = {
+  /**
+   * Checks the fields named in `input` (all of the type when it is a whole entry) and brings them to the stored form.
+   * `publishing` also demands what is required; drafts may lack it. Null means: no value.
+   */
+  validate(input: Readonly<Record<string, unknown>>, options: { readonly publishing: boolean }): Validated
+  /** What is left of data saved under an older definition: values that still fit in kind and form. */
+  project(data: Readonly<Record<string, unknown>>): Record<string, unknown>
+  /** What stored data points to. */
+  targets(data: Readonly<Record<string, unknown>>): readonly Target[]
+}
+
+/** Faults after which an old value is not shown any more: it is of another kind, not just beyond a new limit. */
+const lostCodes = new Set(['kind', 'unknown', 'format', 'option'])
+
+export function compileType(definition: ContentType): Validator {
+  const checks = new Map(definition.fields.map((field) => [field.name, compileField(field, field.name)]))
+  const required = definition.fields.filter((field) => field.required === true)
+  const order = definition.fields.map((field) => field.name)
+
+  const validate: Validator['validate'] = (input, { publishing }) => {
+    const mode: Mode = { faults: new Faults(), targets: [], publishing }
+    for (const name of Object.keys(input)) if (!checks.has(name)) mode.faults.add(step('', name), 'unknown', 'The type has no such field.')
+    const fields: Record<string, unknown> = {}
+    for (const name of order) {
+      if (!Object.hasOwn(input, name)) continue
+      const value = run(checks.get(name)!, input[name], step('', name), mode)
+      if (value !== undefined) fields[name] = value
+    }
+    if (publishing) for (const field of required) demand(fields[field.name], step('', field.name), mode)
+    return { fields, faults: mode.faults.list, targets: mode.targets }
+  }
+
+  return {
+    validate,
+    project: (data) => {
+      const kept: Record<string, unknown> = {}
+      for (const name of order) {
+        if (!Object.hasOwn(data, name)) continue
+        const { fields, faults } = validate({ [name]: data[name] }, { publishing: false })
+        if (!faults.some((fault) => lostCodes.has(fault.code))) kept[name] = faults.length === 0 ? fields[name] : data[name]
+      }
+      return kept
+    },
+    targets: (data) => validate(data, { publishing: false }).targets,
+  }
+}
+
+function run(check: Check, value: unknown, pointer: string, mode: Mode): unknown {
+  return value === null || value === undefined ? undefined : check(value, pointer, mode)
+}
+
+function demand(value: unknown, pointer: string, mode: Mode): void {
+  const missing = value === undefined || value === '' || (Array.isArray(value) && value.length === 0)
+  const there = mode.faults.list.some((fault) => fault.path === pointer || fault.path.startsWith(`${pointer}/`))
+  if (missing && !there) mode.faults.add(pointer, 'required', 'A value is required to publish.')
+}
+
+function compileField(field: Field, path: string): Check {
+  switch (field.kind) {
+    case 'text':
+      return text(field)
+    case 'markdown':
+      return limitedText(field.lengthMax ?? markdownLengthMax)
+    case 'richText':
+      return (value, pointer, mode) => {
+        checkRichText(value, { field: path, pointer, faults: mode.faults, targets: mode.targets })
+        return value
+      }
+    case 'number':
+      return number(field)
+    case 'boolean':
+      return (value, pointer, mode) => (typeof value === 'boolean' ? value : refuse(mode, pointer, 'Give true or false.'))
+    case 'dateTime':
+      return dateTime
+    case 'select':
+      return select(field)
+    case 'json':
+      return (value, pointer, mode) => {
+        checkJson(value, pointer, mode.faults)
+        return value
+      }
+    case 'slug':
+      return slug
+    case 'asset':
+    case 'reference':
+      return target(field, path)
+    case 'group':
+      return group(field.fields, path)
+    case 'list':
+      return list(compileField(field.of, path), field.itemsMax ?? itemsMax)
+    case 'blocks':
+      return blocks(field, path)
+  }
+}
+
+function refuse(mode: Mode, pointer: string, message: string): undefined {
+  mode.faults.add(pointer, 'kind', message)
+  return undefined
+}
+
+function limitedText(max: number, min = 0): Check {
+  return (value, pointer, mode) => {
+    if (!isText(value, pointer, mode.faults)) return undefined
+    checkLength(value, { min, max }, pointer, mode.faults)
+    return value
+  }
+}
+
+function text(field: Extract<Field, { kind: 'text' }>): Check {
+  const pattern = field.pattern === undefined ? null : compilePattern(field.pattern)
+  const limits = [field.lengthMax ?? textLengthMax, ...(pattern === null ? [] : [patternTextMax])]
+  const plain = limitedText(Math.min(...limits), field.lengthMin)
+  const bytesMax = queryFieldOf(field) === null ? null : filterTextBytesMax
+  return (value, pointer, mode) => {
+    const before = mode.faults.list.length
+    const result = plain(value, pointer, mode)
+    if (bytesMax !== null && typeof result === 'string' && result.length * 3 > bytesMax && Buffer.byteLength(result) > bytesMax) {
+      mode.faults.add(pointer, 'tooLong', `A filterable field takes at most ${bytesMax} bytes.`)
+    }
+    if (pattern !== null && typeof result === 'string' && mode.faults.list.length === before && !pattern.matches(result)) {
+      mode.faults.add(pointer, 'pattern', `The whole value has to match ${field.pattern}`)
+    }
+    return result
+  }
+}
+
+function number(field: Extract<Field, { kind: 'number' }>): Check {
+  return (value, pointer, mode) => {
+    if (typeof value !== 'number' || !Number.isFinite(value)) return refuse(mode, pointer, 'Give a finite number.')
+    if (field.integer === true && !Number.isSafeInteger(value)) mode.faults.add(pointer, 'format', 'Give a whole number between -(2^53 - 1) and 2^53 - 1.')
+    if (field.min !== undefined && value < field.min) mode.faults.add(pointer, 'tooSmall', `At least ${field.min}.`)
+    if (field.max !== undefined && value > field.max) mode.faults.add(pointer, 'tooLarge', `At most ${field.max}.`)
+    return Object.is(value, -0) ? 0 : value
+  }
+}
+
+const dateTime: Check = (value, pointer, mode) => {
+  if (typeof value !== 'string') return refuse(mode, pointer, 'Give a time as text, such as 2026-11-20T18:00:00Z.')
+  const normal = normalDateTime(value)
+  if (normal === null) mode.faults.add(pointer, 'format', 'Give a time with its zone as RFC 3339 has it, such as 2026-11-20T18:00:00+01:00.')
+  return normal ?? undefined
+}
+
+const slug: Check = (value, pointer, mode) => {
+  if (!isText(value, pointer, mode.faults)) return undefined
+  const problem = slugProblem(value)
+  if (problem !== null) mode.faults.add(pointer, 'format', problem)
+  return value
+}
+
+/** One value, or an array without repeats. */
+function oneOrMany(one: Check, many: boolean): Check {
+  if (!many) return one
+  return (value, pointer, mode) => {
+    if (!Array.isArray(value)) return refuse(mode, pointer, 'Give an array.')
+    if (value.length > itemsMax) {
+      mode.faults.add(pointer, 'tooMany', `At most ${itemsMax} values.`)
+      return undefined
+    }
+    const result = value.map((item: unknown, index) => one(item, step(pointer, index), mode))
+    const seen = new Set<unknown>()
+    result.forEach((item, index) => {
+      if (item !== undefined && seen.has(item)) mode.faults.add(step(pointer, index), 'duplicate', 'The value is there already.')
+      seen.add(item)
+    })
+    return result
+  }
+}
+
+function select(field: Extract<Field, { kind: 'select' }>): Check {
+  const options = new Set(field.options)
+  const one: Check = (value, pointer, mode) => {
+    if (typeof value !== 'string') return refuse(mode, pointer, 'Give one of the options.')
+    if (!options.has(value)) mode.faults.add(pointer, 'option', `Give one of: ${field.options.slice(0, 20).join(', ')}${field.options.length > 20 ? ', …' : ''}.`)
+    return value
+  }
+  return oneOrMany(one, field.many === true)
+}
+
+function target(field: Extract<Field, { kind: 'asset' | 'reference' }>, path: string): Check {
+  const kind = field.kind === 'asset' ? 'asset' : 'entry'
+  const types = field.kind === 'reference' ? (field.types ?? null) : null
+  const onDelete = field.onDelete ?? 'restrict'
+  const one: Check = (value, pointer, mode) => {
+    if (typeof value !== 'string') return refuse(mode, pointer, `Give the id of an ${kind}.`)
+    if (isId(value)) mode.targets.push({ path, pointer, kind, id: value, types, onDelete })
+    else mode.faults.add(pointer, 'format', `Give the id of an ${kind}: a UUID in small letters.`)
+    return value
+  }
+  return oneOrMany(one, field.many === true)
+}
+
+function group(fields: readonly Field[], path: string, tag: string | null = null): Check {
+  const checks = new Map(fields.map((field) => [field.name, compileField(field, `${path}.${field.name}`)]))
+  return (value, pointer, mode) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return refuse(mode, pointer, 'Give an object.')
+    const input = value as Record<string, unknown>
+    for (const name of Object.keys(input)) {
+      if (!checks.has(name) && name !== tag) mode.faults.add(step(pointer, name), 'unknown', 'There is no such field here.')
+    }
+    const result: Record<string, unknown> = tag === null ? {} : { [tag]: input[tag] }
+    for (const field of fields) {
+      const at = step(pointer, field.name)
+      const one = Object.hasOwn(input, field.name) ? run(checks.get(field.name)!, input[field.name], at, mode) : undefined
+      if (one !== undefined) result[field.name] = one
+      else if (mode.publishing && field.required === true) demand(one, at, mode)
+    }
+    return result
+  }
+}
+
+function list(item: Check, max: number): Check {
+  return (value, pointer, mode) => {
+    if (!Array.isArray(value)) return refuse(mode, pointer, 'Give an array.')
+    if (value.length > max) {
+      mode.faults.add(pointer, 'tooMany', `At most ${max} items.`)
+      return undefined
+    }
+    return value.map((one: unknown, index) => (one === null ? refuse(mode, step(pointer, index), 'An item cannot be null.') : item(one, step(pointer, index), mode)))
+  }
+}
+
+function blocks(field: Extract<Field, { kind: 'blocks' }>, path: string): Check {
+  const checks = new Map(field.blocks.map((block) => [block.name, group(block.fields, `${path}.${block.name}`, 'block')]))
+  const one: Check = (value, pointer, mode) => {
+    const name = typeof value === 'object' && value !== null ? (value as Record<string, unknown>)['block'] : undefined
+    const check = typeof name === 'string' ? checks.get(name) : undefined
+    if (check !== undefined) return check(value, pointer, mode)
+    mode.faults.add(step(pointer, 'block'), 'option', `Name the block: ${[...checks.keys()].join(', ')}.`)
+    return undefined
+  }
+  return list(one, field.itemsMax ?? itemsMax)
+}

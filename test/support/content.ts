@@ -1,0 +1,83 @@
+import type { Authority, ContentAction, Grant } from '#content/authority.ts'
+import type { Call, Content, ReadOptions } from '#content/content.ts'
+import type { ContentType } from '#content/content-type.ts'
+import { createContent } from '#content/create-content.ts'
+import type { ListQuery } from '#content/query/query.ts'
+import type { Database, Queryable } from '#database/database.ts'
+import { sql } from '#database/database.ts'
+import { systemActor } from '#lib/actor.ts'
+import type { Actor } from '#lib/actor.ts'
+import { systemClock } from '#lib/clock.ts'
+import type { Clock } from '#lib/clock.ts'
+import { silentLogger } from '#lib/logger.ts'
+import { testDatabase } from '#test/support/database.ts'
+
+/** Content over a fresh database, and ways of calling it. Ends its background work before the database goes. */
+export type TestContent = AsyncDisposable & {
+  readonly database: Database
+  readonly content: Content
+  /** May do everything. */
+  readonly admin: Call
+  /** Only what is granted, by action; `*` stands for every type. */
+  call(grants: Readonly<Record<string, Partial<Record<ContentAction, Grant | true>>>>, options?: { readonly actor?: Actor; readonly db?: Queryable }): Call
+}
+
+const ada: Actor = { kind: 'user', id: '0197a000-0000-7000-8000-0000000000ad', name: 'Ada' }
+
+export const everything: Authority = { actor: systemActor, grant: () => ({ filter: null, fields: null }), key: 'everything' }
+
+export async function testContent(options: { readonly connectionsMax?: number; readonly clock?: Clock; readonly types?: readonly ContentType[]; readonly locales?: readonly string[] } = {}): Promise<TestContent> {
+  const db = await testDatabase({ connectionsMax: options.connectionsMax ?? 10 })
+  const { database } = db
+  const content = createContent({ clock: options.clock ?? systemClock, logger: silentLogger })
+  for (const code of options.locales ?? []) await content.locales.save(database, { code, fallback: 'en', isDefault: false })
+  for (const type of options.types ?? []) await content.types.save(database, type, { expected: null, allowLoss: false })
+  return {
+    database,
+    content,
+    admin: { db: database, authority: everything },
+    call: (grants, { actor = ada, db: queryable = database } = {}) => ({
+      db: queryable,
+      authority: {
+        actor,
+        key: JSON.stringify(grants),
+        grant: (action, type) => {
+          const grant = (grants[type] ?? grants['*'])?.[action]
+          return grant === undefined ? null : grant === true ? { filter: null, fields: null } : grant
+        },
+      },
+    }),
+    [Symbol.asyncDispose]: async () => {
+      await content.stop()
+      await db[Symbol.asyncDispose]()
+    },
+  }
+}
+
+export function reading(options: Partial<ReadOptions> = {}): ReadOptions {
+  return { locale: null, perspective: 'published', fields: null, include: [], ...options }
+}
+
+export function listing(type: string, query: Partial<ListQuery> = {}): ListQuery {
+  return { type, filter: null, sort: [], fields: null, include: [], locale: null, perspective: 'published', limit: 20, after: null, count: false, ...query }
+}
+
+/** What must hold of every entry, whatever happened; the empty list when it does. */
+export async function brokenInvariants(database: Queryable): Promise<string[]> {
+  const rows = await database.run(
+    sql<{ what: string }>(`
+      select 'not one latest: ' || entry_id || ' ' || locale as what from stoa.version group by entry_id, locale having count(*) filter (where is_latest) <> 1
+      union all
+      select 'published more than once: ' || entry_id || ' ' || locale from stoa.version group by entry_id, locale having count(*) filter (where is_published) > 1
+      union all
+      select 'archived and published: ' || entry_id from stoa.version where is_archived and is_published
+      union all
+      select 'locale_count: ' || e.id from stoa.entry e where locale_count <> (select count(*) from stoa.version v where v.entry_id = e.id and v.is_latest)
+      union all
+      select 'publishedAt of latest and published differ: ' || l.entry_id from stoa.version l left join stoa.version p
+        on p.entry_id = l.entry_id and p.locale = l.locale and p.is_published where l.is_latest and l.published_at is distinct from p.published_at
+      union all
+      select 'numbers have gaps: ' || entry_id || ' ' || locale from stoa.version group by entry_id, locale having count(*) <> max(number) or min(number) <> 1`),
+  )
+  return rows.map((row) => row.what)
+}
