@@ -1,0 +1,70 @@
+import type { Change } from '#change-feed/change.ts'
+
+/** A row of the application: which write made it, and the group that lists filter by. */
+export type ItemRow = { readonly value: string; readonly group: number }
+
+export type Role = { readonly holder: string; readonly fence: number; readonly expiresAtMs: number }
+export type Member = { readonly node: string; readonly beat: number; readonly state: 'live' | 'draining' }
+
+/** One durable change to the tables: what the write-ahead log carries. */
+export type Op =
+  | { readonly op: 'item'; readonly key: string; readonly row: ItemRow | null }
+  | { readonly op: 'change'; readonly change: Change; readonly seq: number }
+  | { readonly op: 'beat'; readonly counter: number }
+  | { readonly op: 'life'; readonly number: number; readonly epoch: string }
+  | { readonly op: 'trim'; readonly keptFrom: number }
+  | { readonly op: 'role'; readonly role: string; readonly value: Role }
+  | { readonly op: 'member'; readonly node: string; readonly value: Member | null }
+  | { readonly op: 'effect'; readonly role: string; readonly fence: number; readonly tick: number; readonly node: string }
+
+export type OutboxRow = { readonly change: Change; readonly seq: number; readonly lsn: number; readonly atMs: number }
+export type Effect = { readonly role: string; readonly fence: number; readonly tick: number; readonly node: string }
+
+export type Tables = {
+  readonly items: Map<string, ItemRow>
+  outbox: OutboxRow[]
+  beat: number
+  lifeNumber: number
+  /** The logged copy of the epoch: what a replica can read. */
+  epoch: string | null
+  keptFrom: number
+  readonly roles: Map<string, Role>
+  readonly members: Map<string, Member>
+  readonly effects: Effect[]
+}
+
+export function emptyTables(): Tables {
+  return { items: new Map(), outbox: [], beat: 0, lifeNumber: 0, epoch: null, keptFrom: 0, roles: new Map(), members: new Map(), effects: [] }
+}
+
+export function applyOp(tables: Tables, op: Op, lsn: number, atMs: number): void {
+  switch (op.op) {
+    case 'item':
+      if (op.row === null) tables.items.delete(op.key)
+      else tables.items.set(op.key, op.row)
+      return
+    case 'change':
+      tables.outbox.push({ change: op.change, seq: op.seq, lsn, atMs })
+      return
+    case 'beat':
+      tables.beat = op.counter
+      return
+    case 'life':
+      tables.lifeNumber = op.number
+      tables.epoch = op.epoch
+      return
+    case 'trim':
+      tables.keptFrom = op.keptFrom
+      tables.outbox = tables.outbox.filter((row) => row.change.xid >= op.keptFrom)
+      return
+    case 'role':
+      tables.roles.set(op.role, op.value)
+      return
+    case 'member':
+      if (op.value === null) tables.members.delete(op.node)
+      else tables.members.set(op.node, op.value)
+      return
+    case 'effect':
+      tables.effects.push({ role: op.role, fence: op.fence, tick: op.tick, node: op.node })
+  }
+}

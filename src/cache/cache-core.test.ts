@@ -1,0 +1,232 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Change } from '#change-feed/change.ts'
+import { parseSnapshot } from '#change-feed/snapshot.ts'
+import type { Token } from '#change-feed/token.ts'
+import { hit, stepCache } from '#cache/cache-core.ts'
+import { cacheDefaults, startCache } from '#cache/cache-state.ts'
+import type { CacheConfig, CacheEffect, CacheEvent, Loaded } from '#cache/cache-state.ts'
+import type { Dependency } from '#cache/dependency.ts'
+
+const epoch = '7.1.1'
+const row = (key: string): Dependency => ({ kind: 'row', collection: 'c', key })
+const change = (xid: number, key: string): Change => ({ xid, collection: 'c', key, operation: 'update', before: null, after: null })
+
+class Machine {
+  readonly config: CacheConfig
+  readonly state = startCache<string>({ ...cacheDefaults })
+  #requests = 0
+
+  constructor(config: Partial<CacheConfig> = {}) {
+    this.config = { ...cacheDefaults, leaseMs: 1_000, ...config }
+    this.step({ kind: 'flush', reason: 'start', epoch, cursor: parseSnapshot('10:10:'), lsn: 5 }, 0)
+    this.lease(0)
+  }
+
+  step(event: CacheEvent<string>, now: number): CacheEffect<string>[] {
+    return stepCache(this.state, event, now, this.config).effects
+  }
+
+  lease(at: number): CacheEffect<string>[] {
+    return this.step({ kind: 'lease', polledAtMs: at, provenAtMs: at }, at)
+  }
+
+  get(key: string, now: number, options: { token?: Token; deadlineMs?: number } = {}): CacheEffect<string>[] {
+    this.#requests += 1
+    return this.step({ kind: 'get', request: this.#requests, key, token: options.token ?? null, dependencies: [row(key)], deadlineMs: options.deadlineMs ?? now + 5_000 }, now)
+  }
+
+  filled(now: number, at: string, more: Partial<Loaded<string>> = {}): CacheEffect<string>[] {
+    return this.step({ kind: 'filled', fill: this.state.lastFill, value: `v${now}`, bytes: 10, epoch, snapshot: parseSnapshot(at), dependencies: [row('k')], asOfMs: null, stale: false, ...more }, now)
+  }
+
+  apply(cursor: string, ...changes: Change[]): void {
+    this.step({ kind: 'apply', cursor: parseSnapshot(cursor), lsn: 6, changes }, 0)
+  }
+}
+
+function answers(effects: readonly CacheEffect<string>[]): unknown[] {
+  return effects.flatMap((effect) => (effect.kind === 'answer' ? [effect.answer.kind === 'refused' ? effect.answer.reason : effect.answer.kind === 'failed' ? 'failed' : `${effect.answer.kind} ${effect.answer.value}`] : []))
+}
+
+test('a miss loads once for all who ask; then it is a hit', () => {
+  const machine = new Machine()
+  assert.deepEqual(machine.get('k', 1).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(machine.get('k', 2), [])
+  assert.deepEqual(answers(machine.filled(3, '10:10:')), ['filled v3', 'filled v3'])
+  assert.deepEqual(answers(machine.get('k', 4)), ['hit v3'])
+  assert.equal(hit(machine.state, 'k', 4, machine.config)?.value, 'v3')
+})
+
+test('a fill that does not see an applied change is answered and not kept', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  machine.apply('11:11:', change(10, 'k'))
+  assert.deepEqual(answers(machine.filled(3, '10:10:')), ['filled v3'])
+  assert.equal(machine.state.entries.size, 0)
+  assert.equal(machine.state.counts.fenced, 1)
+})
+
+test('a fill that sees the change is kept, whenever the change arrived', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  machine.apply('11:11:', change(10, 'k'))
+  machine.filled(3, '11:11:')
+  assert.equal(machine.state.entries.size, 1)
+  machine.apply('12:12:', { ...change(10, 'k') })
+  assert.equal(machine.state.entries.size, 1, 'a change that the entry has seen does not drop it')
+  machine.apply('13:13:', change(12, 'k'))
+  assert.equal(machine.state.entries.size, 0)
+})
+
+test('an invalidated fill is detached: who comes later gets its own', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  machine.apply('11:11:', change(10, 'k'))
+  assert.deepEqual(machine.get('k', 2).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(answers(machine.step({ kind: 'filled', fill: 1, value: 'old', bytes: 1, epoch, snapshot: parseSnapshot('10:10:'), dependencies: [row('k')], asOfMs: null, stale: false }, 3)), ['filled old'])
+  assert.deepEqual(answers(machine.filled(4, '11:11:')), ['filled v4'])
+})
+
+test('who joined after a change that only the loader could name is served by another fill', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  machine.apply('11:11:', change(10, 'part'))
+  assert.deepEqual(machine.get('k', 2), [])
+  const effects = machine.filled(3, '10:10:', { dependencies: [row('part')] })
+  assert.deepEqual(answers(effects), ['filled v3'])
+  assert.ok(effects.some((effect) => effect.kind === 'load'))
+})
+
+test('a fill from another epoch is not kept, and its readers wait for the feed', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  assert.deepEqual(machine.filled(2, '10:10:', { epoch: '7.2.2' }).map((effect) => effect.kind), ['want'])
+  machine.step({ kind: 'flush', reason: 'epoch', epoch: '7.2.2', cursor: parseSnapshot('10:10:'), lsn: 1 }, 3)
+  assert.deepEqual(machine.lease(3).map((effect) => effect.kind), ['load'])
+})
+
+test('a token that the cursor does not see waits for one poll, and then is refused', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  machine.filled(2, '10:10:')
+  assert.deepEqual(machine.get('k', 3, { token: { epoch, xid: 10 } }).map((effect) => effect.kind), ['want'])
+  assert.deepEqual(machine.lease(2), [], 'a poll that began before the reader came proves nothing')
+  machine.apply('11:11:', change(10, 'k'))
+  assert.deepEqual(machine.lease(4).map((effect) => effect.kind), ['load'])
+  machine.get('k', 5, { token: { epoch, xid: 99 } })
+  assert.deepEqual(answers(machine.lease(6)), ['token'])
+  machine.get('k', 7, { token: { epoch: '7.9.9', xid: 1 } })
+  assert.deepEqual(answers(machine.lease(8)), ['token'])
+})
+
+test('tokens of an earlier epoch and of other systems hinder nobody', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  machine.filled(2, '10:10:')
+  assert.deepEqual(answers(machine.get('k', 3, { token: { epoch: '7.1.0', xid: 999 } })), ['hit v2'])
+  machine.get('k', 4, { token: { epoch: '8.1.1', xid: 999 } })
+  assert.deepEqual(answers(machine.lease(5)), ['hit v2'])
+})
+
+test('a reader with a token does not join a fill that began before the token was seen', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  machine.apply('11:11:', change(10, 'other'))
+  assert.deepEqual(machine.get('k', 2, { token: { epoch, xid: 10 } }).map((effect) => effect.kind), ['load'])
+})
+
+test('past the lease a reader waits briefly, then is answered stale; a renewed lease makes it fresh', () => {
+  const machine = new Machine({ patienceMs: 100, staleMs: 5_000 })
+  machine.get('k', 1)
+  machine.filled(2, '10:10:')
+  assert.equal(hit(machine.state, 'k', 1_000, machine.config), undefined)
+  assert.deepEqual(machine.get('k', 2_000).map((effect) => effect.kind), ['want'])
+  assert.deepEqual(answers(machine.lease(2_001)), ['hit v2'])
+  machine.get('k', 4_000)
+  assert.deepEqual(machine.step({ kind: 'tick' }, 4_050), [])
+  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 4_100)), ['stale v2'])
+  machine.step({ kind: 'lost' }, 4_200)
+  assert.deepEqual(answers(machine.get('k', 4_300)), ['stale v2'], 'nobody waits for a database that is known to be away')
+})
+
+test('stale answers end too: after that the database is asked, and the deadline holds', () => {
+  const machine = new Machine({ patienceMs: 10, staleMs: 1_000 })
+  machine.get('k', 1)
+  machine.filled(2, '10:10:')
+  machine.step({ kind: 'lost' }, 100)
+  assert.deepEqual(machine.get('k', 2_001, { deadlineMs: 2_500 }).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_500)), ['deadline'])
+})
+
+test('a fill proves nothing about a primary that may have been replaced: without a lease its readers wait', () => {
+  const machine = new Machine({ patienceMs: 10_000 })
+  machine.get('k', 5_000)
+  assert.deepEqual(machine.filled(5_001, '10:10:').map((effect) => effect.kind), ['want'])
+  assert.deepEqual(answers(machine.lease(5_002)), ['hit v5001'])
+})
+
+test('a value made of a stale one is marked and not kept', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  assert.deepEqual(answers(machine.filled(2, '10:10:', { stale: true })), ['stale v2'])
+  assert.equal(machine.state.entries.size, 0)
+})
+
+test('a failed fill fails its readers, and the next one tries again', () => {
+  const machine = new Machine()
+  machine.get('k', 1)
+  machine.get('k', 1)
+  assert.deepEqual(answers(machine.step({ kind: 'fillFailed', fill: 1, error: new Error('no') }, 2)), ['failed', 'failed'])
+  assert.deepEqual(machine.get('k', 3).map((effect) => effect.kind), ['load'])
+})
+
+test('fills and readers beyond the limits are turned away', () => {
+  const machine = new Machine({ fillsMax: 2, waitersMax: 3 })
+  machine.get('a', 1)
+  machine.get('b', 1)
+  assert.deepEqual(answers(machine.get('c', 1)), ['overload'])
+  machine.get('b', 1)
+  assert.deepEqual(answers(machine.get('b', 1)), ['overload'])
+  assert.equal(machine.state.waiters, 3)
+})
+
+test('memory is bounded in bytes, and the least recently used goes first', () => {
+  const machine = new Machine({ bytesMax: 25, entryBytesMax: 20 })
+  for (const key of ['a', 'b']) {
+    machine.get(key, 1)
+    machine.filled(1, '10:10:', { dependencies: [row(key)] })
+  }
+  machine.get('a', 2)
+  machine.get('c', 3)
+  machine.filled(3, '10:10:', { dependencies: [row('c')] })
+  assert.deepEqual([...machine.state.entries.keys()], ['a', 'c'])
+  assert.equal(machine.state.bytes, 20)
+  machine.get('huge', 4)
+  assert.deepEqual(answers(machine.filled(4, '10:10:', { bytes: 21, dependencies: [row('huge')] })), ['filled v4'])
+  assert.equal(machine.state.entries.has('huge'), false)
+})
+
+test('the second level is believed only as far as the ring can tell', () => {
+  const machine = new Machine({ secondLevel: true })
+  const found = { value: 'second', bytes: 1, snapshot: parseSnapshot('10:10:'), dependencies: [row('k')], epoch }
+  assert.deepEqual(machine.get('k', 1).map((effect) => effect.kind), ['secondGet'])
+  assert.deepEqual(answers(machine.step({ kind: 'second', fill: 1, found }, 2)), ['hit second'])
+  machine.apply('11:11:', change(10, 'k'))
+  const wrong = [found, { ...found, epoch: '7.0.1', snapshot: parseSnapshot('99:99:') }, { ...found, snapshot: parseSnapshot('9:9:') }, null]
+  wrong.forEach((one, index) => {
+    const xid = 20 + index
+    machine.get('k', 3)
+    assert.deepEqual(machine.step({ kind: 'second', fill: machine.state.lastFill, found: one }, 4).map((effect) => effect.kind), ['load'])
+    assert.ok(machine.filled(5, `${xid}:${xid}:`).some((effect) => effect.kind === 'secondPut'))
+    machine.apply(`${xid + 1}:${xid + 1}:`, change(xid, 'k'))
+  })
+})
+
+test('a fill from a replica is as new as the cursor it waited for', () => {
+  const machine = new Machine({ replica: true })
+  assert.deepEqual(machine.get('k', 1), [{ kind: 'load', fill: 1, key: 'k', request: 1, replica: { lsn: 5, epoch } }])
+  machine.apply('11:11:', change(10, 'k'))
+  machine.filled(2, '10:10:', { snapshot: null })
+  assert.equal(machine.state.entries.size, 0)
+})

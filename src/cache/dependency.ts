@@ -1,0 +1,96 @@
+import type { Change } from '#change-feed/change.ts'
+import type { Ring } from '#change-feed/ring.ts'
+import type { Snapshot } from '#change-feed/snapshot.ts'
+import { PredicateIndex } from '#cache/predicate-index.ts'
+import { touches } from '#cache/predicate.ts'
+import type { PageBound, Predicate } from '#cache/predicate.ts'
+
+/** What a cached value was made of. It ends when one of them changes. */
+export type Dependency =
+  /** One row, there or not: "not found" depends on the row too. */
+  | { readonly kind: 'row'; readonly collection: string; readonly key: string }
+  /** Any change to the collection: for what no predicate can tell (counts, full text, joins). */
+  | { readonly kind: 'collection'; readonly collection: string }
+  /** The rows that match, or those of them within a page. */
+  | { readonly kind: 'list'; readonly collection: string; readonly predicate: Predicate; readonly page: PageBound | null }
+
+/** The first batch in the ring with a change that one of the dependencies notices and `snapshot` does not see. */
+export function changedSince(ring: Ring, dependencies: readonly Dependency[], snapshot: Snapshot, options: { readonly ignoreBefore: boolean }): number | null {
+  let first: number | null = null
+  for (const dependency of dependencies) {
+    const found =
+      dependency.kind === 'row'
+        ? ring.changedKey(dependency.collection, dependency.key, snapshot)
+        : ring.changedWhere(dependency.collection, snapshot, (change) => dependency.kind === 'collection' || touches(change, dependency.predicate, dependency.page, options))
+    if (found !== null && (first === null || found < first)) first = found
+  }
+  return first
+}
+
+type Holders<Id> = { readonly rows: Map<string, Set<Id>>; readonly whole: Set<Id>; readonly all: Map<Id, number>; readonly lists: PredicateIndex<Id> }
+
+/** Who depends on what: answers for one change, without a scan, which of them it touches. */
+export class DependencyIndex<Id> {
+  readonly #collections = new Map<string, Holders<Id>>()
+  readonly #ignoreBefore: boolean
+
+  constructor(options: { readonly ignoreBefore: boolean } = { ignoreBefore: false }) {
+    this.#ignoreBefore = options.ignoreBefore
+  }
+
+  add(id: Id, dependencies: readonly Dependency[]): void {
+    for (const dependency of dependencies) {
+      const holders = this.#holders(dependency.collection)
+      holders.all.set(id, (holders.all.get(id) ?? 0) + 1)
+      if (dependency.kind === 'collection') holders.whole.add(id)
+      else if (dependency.kind === 'list') holders.lists.add(id, dependency.predicate, dependency.page)
+      else {
+        const same = holders.rows.get(dependency.key)
+        if (same === undefined) holders.rows.set(dependency.key, new Set([id]))
+        else same.add(id)
+      }
+    }
+  }
+
+  /** `dependencies` must be those that `add` was given. */
+  remove(id: Id, dependencies: readonly Dependency[]): void {
+    for (const dependency of dependencies) {
+      const holders = this.#collections.get(dependency.collection)
+      if (holders === undefined) continue
+      if (dependency.kind === 'collection') holders.whole.delete(id)
+      else if (dependency.kind === 'list') holders.lists.remove(id)
+      else {
+        const same = holders.rows.get(dependency.key)
+        same?.delete(id)
+        if (same?.size === 0) holders.rows.delete(dependency.key)
+      }
+      const left = (holders.all.get(id) ?? 1) - 1
+      if (left > 0) holders.all.set(id, left)
+      else holders.all.delete(id)
+      if (holders.all.size === 0) this.#collections.delete(dependency.collection)
+    }
+  }
+
+  touched(change: Change): Set<Id> {
+    const holders = this.#collections.get(change.collection)
+    if (holders === undefined) return new Set()
+    if (change.key === null) return new Set(holders.all.keys())
+    const result = new Set(holders.whole)
+    for (const id of holders.rows.get(change.key) ?? []) result.add(id)
+    holders.lists.touched(change, result, { ignoreBefore: this.#ignoreBefore })
+    return result
+  }
+
+  clear(): void {
+    this.#collections.clear()
+  }
+
+  #holders(collection: string): Holders<Id> {
+    let holders = this.#collections.get(collection)
+    if (holders === undefined) {
+      holders = { rows: new Map(), whole: new Set(), all: new Map(), lists: new PredicateIndex() }
+      this.#collections.set(collection, holders)
+    }
+    return holders
+  }
+}

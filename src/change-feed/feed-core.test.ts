@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Change } from '#change-feed/change.ts'
+import { feedDefaults, nextTickMs, startFeed, stepFeed } from '#change-feed/feed-core.ts'
+import type { FeedEffect, FeedEvent, FeedState, PollResult } from '#change-feed/feed-core.ts'
+import { parseSnapshot } from '#change-feed/snapshot.ts'
+
+const config = { ...feedDefaults, leaseMs: 900 }
+
+class Machine {
+  state: FeedState = startFeed(0)
+
+  step(event: FeedEvent, now: number): readonly FeedEffect[] {
+    const { state, effects } = stepFeed(this.state, event, now, config)
+    this.state = state
+    return effects
+  }
+
+  kinds(event: FeedEvent, now: number): string[] {
+    return this.step(event, now).map((effect) => effect.kind)
+  }
+
+  polled(now: number, result: Partial<PollResult> & { readonly at: string }): readonly FeedEffect[] {
+    const { at, ...rest } = result
+    return this.step({ kind: 'polled', id: this.state.poll!.id, result: { epoch: '7.1.1', snapshot: parseSnapshot(at), lsn: 1, keptFrom: 0, beat: 0, changes: [], ...rest } }, now)
+  }
+
+  static following(): Machine {
+    const machine = new Machine()
+    machine.step({ kind: 'tick' }, 0)
+    machine.polled(1, { at: '10:10:' })
+    machine.step({ kind: 'beaten', id: machine.state.beat!.id, won: true }, 2)
+    return machine
+  }
+}
+
+const change = (xid: number): Change => ({ xid, collection: 'c', key: 'k', operation: 'update', before: null, after: null })
+
+test('the first poll flushes, begins at its snapshot and proves the lease by a beat', () => {
+  const machine = new Machine()
+  assert.deepEqual(machine.step({ kind: 'tick' }, 0), [{ kind: 'poll', id: 1, since: null, beginEpoch: false }])
+  const effects = machine.polled(1, { at: '10:10:', changes: [change(9)] })
+  assert.deepEqual(effects.map((effect) => effect.kind), ['flush', 'lease', 'beat'])
+  assert.deepEqual(machine.step({ kind: 'beaten', id: 1, won: true }, 5), [{ kind: 'lease', polledAtMs: 0, provenAtMs: 1 }])
+})
+
+test('a database without an epoch gets one before anything is believed', () => {
+  const machine = new Machine()
+  machine.step({ kind: 'tick' }, 0)
+  assert.deepEqual(machine.polled(1, { at: '10:10:', epoch: null }), [{ kind: 'poll', id: 2, since: null, beginEpoch: true }])
+  assert.equal(machine.state.mode, 'starting')
+})
+
+test('an idle node polls every third of the lease, less a tenth at most', () => {
+  const machine = Machine.following()
+  const at = nextTickMs(machine.state, config)
+  assert.ok(at >= 270 && at <= 300, String(at))
+  assert.deepEqual(machine.kinds({ kind: 'tick' }, at - 1), [])
+  assert.deepEqual(machine.kinds({ kind: 'tick' }, at), ['poll'])
+})
+
+test('a hint polls at once, hints during a poll make one more', () => {
+  const machine = Machine.following()
+  assert.deepEqual(machine.kinds({ kind: 'hint' }, 50), ['poll'])
+  assert.deepEqual(machine.kinds({ kind: 'hint' }, 51), [])
+  assert.deepEqual(machine.kinds({ kind: 'want' }, 51), [])
+  assert.deepEqual(machine.polled(52, { at: '10:12:', changes: [change(11)] }).map((effect) => effect.kind), ['apply', 'lease', 'poll'])
+})
+
+test('hints of one node go out at once and then at most once per gap', () => {
+  const machine = Machine.following()
+  assert.ok(machine.kinds({ kind: 'committed' }, 50).includes('sendHint'))
+  assert.ok(!machine.kinds({ kind: 'committed' }, 50.5).includes('sendHint'))
+  assert.ok(!machine.kinds({ kind: 'committed' }, 51).includes('sendHint'))
+  assert.equal(nextTickMs(machine.state, config), 52)
+  assert.deepEqual(machine.kinds({ kind: 'tick' }, 52), ['sendHint'])
+})
+
+test('changes trimmed past the cursor, too many of them, or a snapshot that went back: flush', () => {
+  for (const [reason, result] of [
+    ['behind', { at: '20:20:', keptFrom: 11 }],
+    ['too many', { at: '20:20:', changes: Array.from({ length: config.changesMax + 1 }, () => change(15)) }],
+    ['regressed', { at: '8:8:' }],
+  ] as const) {
+    const machine = Machine.following()
+    machine.step({ kind: 'hint' }, 50)
+    const [effect] = machine.polled(51, result)
+    assert.ok(effect?.kind === 'flush' && effect.reason === reason, reason)
+  }
+})
+
+test('another epoch flushes and starts without proof; an older one is not listened to', () => {
+  const machine = Machine.following()
+  machine.step({ kind: 'hint' }, 50)
+  const effects = machine.polled(51, { at: '8:8:', epoch: '7.2.2', beat: 40 })
+  assert.ok(effects[0]?.kind === 'flush' && effects[0].reason === 'epoch')
+  assert.equal(machine.state.provenAtMs, Number.NEGATIVE_INFINITY)
+  machine.step({ kind: 'want' }, 60)
+  assert.deepEqual(machine.polled(61, { at: '30:30:', epoch: '7.1.1' }).map((effect) => effect.kind), ['abandonPoll', 'lost'])
+  assert.equal(machine.state.epoch, '7.2.2')
+})
+
+test('the counter proves a poll once it has risen by two since, not by one', () => {
+  const machine = Machine.following()
+  machine.step({ kind: 'want' }, 100)
+  machine.polled(101, { at: '10:10:', beat: 5 })
+  machine.step({ kind: 'want' }, 200)
+  machine.polled(201, { at: '10:10:', beat: 6 })
+  assert.equal(machine.state.provenAtMs, 1)
+  machine.step({ kind: 'want' }, 300)
+  machine.polled(301, { at: '10:10:', beat: 7 })
+  assert.equal(machine.state.provenAtMs, 100)
+})
+
+test('a poll without an answer is given up; retries are spaced and bounded', () => {
+  const machine = Machine.following()
+  machine.step({ kind: 'want' }, 100)
+  assert.deepEqual(machine.kinds({ kind: 'tick' }, 100 + config.pollTimeoutMs), ['abandonPoll', 'lost'])
+  const gaps = []
+  let now = 100 + config.pollTimeoutMs
+  for (let attempt = 0; attempt < 12; attempt += 1) {
+    gaps.push(nextTickMs(machine.state, config) - now)
+    now = nextTickMs(machine.state, config)
+    assert.deepEqual(machine.kinds({ kind: 'tick' }, now), ['poll'])
+    assert.deepEqual(machine.kinds({ kind: 'pollFailed', id: machine.state.poll!.id }, now), ['lost'])
+  }
+  assert.equal(gaps[0], 10)
+  assert.ok(gaps.every((gap) => gap <= 300))
+})
+
+test('answers to polls and beats that were given up change nothing', () => {
+  const machine = Machine.following()
+  const before = machine.state
+  assert.deepEqual(machine.kinds({ kind: 'polled', id: 99, result: { epoch: '7.1.1', snapshot: parseSnapshot('99:99:'), lsn: 9, keptFrom: 0, beat: 9, changes: [] } }, 50), [])
+  assert.deepEqual(machine.kinds({ kind: 'beaten', id: 99, won: true }, 50), [])
+  assert.equal(machine.state, before)
+})
+
+test('after stop nothing happens', () => {
+  const machine = Machine.following()
+  machine.step({ kind: 'stop' }, 50)
+  assert.deepEqual(machine.kinds({ kind: 'hint' }, 60), [])
+  assert.equal(nextTickMs(machine.state, config), Number.POSITIVE_INFINITY)
+})
