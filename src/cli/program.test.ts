@@ -18,7 +18,7 @@ async function run(argv: readonly string[], environment: Record<string, string> 
         done()
       },
     })
-  const on = { environment, folder: '/nonexistent', stdout: sink('stdout'), stderr: sink('stderr') }
+  const on = { environment, folder: '/nonexistent', version: '1.2.3', stdout: sink('stdout'), stderr: sink('stderr') }
   const status = await runCommandLine(argv, assembly, on, new AbortController().signal)
   return { status, ...texts }
 }
@@ -45,4 +45,5 @@ test('--help is not an error', async () => {
   const { status, stdout } = await run(['--help'])
   assert.equal(status, 0)
   assert.match(stdout, /start[\s\S]*config/)
+  assert.deepEqual(await run(['--version']), { status: 0, stdout: '1.2.3\n', stderr: '' })
 })

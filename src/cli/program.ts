@@ -19,6 +19,7 @@ export type Process = {
   readonly folder: string
   readonly stdout: NodeJS.WritableStream
   readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }
+  readonly version: string
 }
 
 /** Runs one command line to its end and returns its exit status; see command.ts for what each means. */
@@ -27,6 +28,7 @@ export async function runCommandLine(argv: readonly string[], assembly: Assembly
   const program = new Command('stoa')
     .description('Stoa, a content platform that stands on many nodes.')
     .option('--json', 'print the result as one JSON document on standard output')
+    .version(on.version)
     .exitOverride()
     .configureOutput({ writeOut: (text) => void on.stdout.write(text), writeErr: (text) => void on.stderr.write(text) })
     .showSuggestionAfterError()

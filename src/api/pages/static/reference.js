@@ -121,7 +121,7 @@ function operationBlock(document_, path, method, operation, shared) {
     element('summary', {}, element('span', { class: 'method' }, method.toUpperCase()), element('code', {}, path), element('span', { class: 'about' }, operation.summary ?? '')),
     element('p', {}, operation.description ?? ''),
     form,
-    element('h4', {}, 'Answers'),
+    element('h3', {}, 'Answers'),
     element('ul', {}, ...answers),
   )
 }

@@ -85,7 +85,7 @@ export function newPassword(): string {
 }
 
 /** Names no port before the first start has found a free one. */
-function urlOf(access: Access, database: string): string {
+export function urlOf(access: Access, database: string): string {
   return `postgres://${roleName}:${access.password}@127.0.0.1${access.port === null ? '' : `:${access.port}`}/${database}`
 }
 

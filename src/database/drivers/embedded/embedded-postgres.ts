@@ -4,6 +4,7 @@ import { findBinaries } from '#database/drivers/embedded/binaries.ts'
 import {
   createStoaDatabase,
   dataArgument,
+  databaseName,
   majorOf,
   makeDatabase,
   openDataFiles,
@@ -11,6 +12,7 @@ import {
   readManifest,
   refuseForeignData,
   resetPassword,
+  urlOf,
   writeAccess,
   writeManifest,
 } from '#database/drivers/embedded/data-files.ts'
@@ -108,4 +110,14 @@ async function start(
     await server.stop()
     throw error
   }
+}
+
+/**
+ * The address of the embedded database that a node runs on the files in `dataDir`, for a command beside that node: after
+ * `DataFolderInUseError`. Null when it was never started. It is not asked whether it answers.
+ */
+export async function urlOfRunning(dataDir: string): Promise<string | null> {
+  const files = await openDataFiles(join(resolve(dataDir), 'postgres'))
+  const access = await readAccess(files)
+  return access === null || access.port === null ? null : urlOf(access, databaseName)
 }

@@ -1,0 +1,35 @@
+import { readFile } from 'node:fs/promises'
+import { runCommandLine } from '#cli/program.ts'
+import type { Assembly } from '#cli/site.ts'
+
+const manifest = new URL('../package.json', import.meta.url)
+
+/** Loads the node itself only for commands that need it: the others answer at once. */
+const assembly: Assembly = {
+  openSite: async (config) => (await import('#main.ts')).openSiteForCommand(config),
+  runNode: async (config, signal) => (await import('#main.ts')).runNode(config, signal),
+}
+
+/** Runs one command line in this process; the exit status is set when everything has ended. */
+export async function main(argv: readonly string[]): Promise<void> {
+  const stopping = new AbortController()
+  const onSignal = (signal: NodeJS.Signals): void => {
+    // The second signal is impatient: what was acknowledged is safe, so ending at once loses nothing.
+    if (stopping.signal.aborted) process.exit(signal === 'SIGINT' ? 130 : 143)
+    stopping.abort()
+  }
+  process.on('SIGINT', onSignal)
+  process.on('SIGTERM', onSignal)
+  process.stdout.on('error', endQuietlyOnClosedPipe)
+  const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
+  const on = { environment: process.env, folder: process.cwd(), stdout: process.stdout, stderr: process.stderr, version }
+  process.exitCode = await runCommandLine(argv, assembly, on, stopping.signal)
+  process.off('SIGINT', onSignal)
+  process.off('SIGTERM', onSignal)
+}
+
+/** `stoa … | head`: whoever read the output has seen enough. */
+function endQuietlyOnClosedPipe(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error
+  process.exit(0)
+}

@@ -1,0 +1,155 @@
+import { randomBytes } from 'node:crypto'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { createAccess } from '#access/create-access.ts'
+import type { Server } from '#api/api-context.ts'
+import { pageRoutes } from '#api/routes/pages.ts'
+import { createServer } from '#api/server.ts'
+import type { Site } from '#cli/site.ts'
+import { plantStarter } from '#cli/starter.ts'
+import type { Config } from '#config/config.ts'
+import { createContent } from '#content/create-content.ts'
+import { startEmbeddedPostgres, urlOfRunning } from '#database/drivers/embedded/embedded-postgres.ts'
+import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { DataFolderInUseError } from '#database/errors.ts'
+import { migrate } from '#database/migrate.ts'
+import { DiskFileStore } from '#file-store/drivers/disk.ts'
+import { systemClock } from '#lib/clock.ts'
+import type { Logger } from '#lib/logger.ts'
+import { createLogger } from '#lib/pino-logger.ts'
+import { Ticker } from '#lib/ticker.ts'
+import { createMedia } from '#media/create-media.ts'
+
+/** How long requests in flight may take to end when the node is told to stop. */
+const drainMs = 10_000
+const scheduleIntervalMs = 1_000
+const scheduledPerRoundMax = 100
+const collectIntervalMs = 3_600_000
+/** A blob that nothing refers to is kept this long: an upload may be about to be used. */
+const orphanGraceMs = 24 * 3_600_000
+
+const manifest = new URL('../package.json', import.meta.url)
+
+/** The site for one command: it logs to standard error, and only what went wrong, so that standard output is its result. */
+export function openSiteForCommand(config: Config): Promise<Site> {
+  return openSite(config, loggerFor(config, 'stderr'))
+}
+
+function nodeName(config: Config): string {
+  return config.node ?? hostname()
+}
+
+function loggerFor(config: Config, output: 'stdout' | 'stderr'): Logger {
+  return createLogger({ level: output === 'stderr' && config.sources.logLevel === 'default' ? 'warn' : config.logLevel, node: nodeName(config), output })
+}
+
+async function openSite(config: Config, logger: Logger): Promise<Site> {
+  const dataDir = resolve(config.data)
+  await mkdir(dataDir, { recursive: true })
+  await using opened = new AsyncDisposableStack()
+  const url = config.databaseUrl ?? (await embeddedUrl(dataDir, logger, opened))
+  const database = new PostgresDatabase({
+    url,
+    connectionsMax: config.databaseConnections,
+    statementTimeoutMs: config.databaseTimeoutMs,
+    connectTimeoutMs: config.databaseTimeoutMs,
+    logger: logger.child({ part: 'database' }),
+  })
+  opened.defer(() => database.close())
+  const applied = await migrate(database)
+  if (applied.length > 0) logger.info({ applied }, 'the database schema was brought up to date')
+  const secret = config.secret ?? (await keptSecret(dataDir))
+  const clock = systemClock
+  const content = createContent({ clock, logger })
+  const access = createAccess({ database, clock, logger, secret })
+  const fileStore = new DiskFileStore({ folder: config.filesUrl === null ? join(dataDir, 'files') : fileURLToPath(config.filesUrl), clock })
+  const media = createMedia({ database, fileStore, dataDir, clock, logger })
+  const closing = opened.move()
+  return { config, logger, database, content, access, media, [Symbol.asyncDispose]: () => closing.disposeAsync() }
+}
+
+/** The embedded database: started here, or, for a command beside a running node, the one that node has started. */
+async function embeddedUrl(dataDir: string, logger: Logger, opened: AsyncDisposableStack): Promise<string> {
+  try {
+    return opened.use(await startEmbeddedPostgres({ dataDir, logger })).url
+  } catch (error) {
+    const running = error instanceof DataFolderInUseError ? await urlOfRunning(dataDir) : null
+    if (running === null) throw error
+    return running
+  }
+}
+
+async function keptSecret(dataDir: string): Promise<string> {
+  const path = join(dataDir, 'secret')
+  try {
+    await writeFile(path, randomBytes(32).toString('hex'), { flag: 'wx', mode: 0o600 })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+  return (await readFile(path, 'utf8')).trim()
+}
+
+/** Serves until `signal` aborts, then drains and resolves. */
+export async function runNode(config: Config, signal: AbortSignal): Promise<void> {
+  const startedAtMs = Date.now()
+  const logger = loggerFor(config, 'stdout')
+  await using site = await openSite(config, logger)
+  const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
+  if (config.starter) await plantStarter(site)
+  const { database, content, access, media } = site
+  const pages = pageRoutes({ version, node: nodeName(config), startedAtMs, publicUrl: config.publicUrl })
+  const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
+  const server = await createServer({ database, content, access, media, logger, clock: systemClock, config: limits, plugins: [pages] })
+  const tickers = backgroundWork(site)
+  try {
+    const address = await server.listen({ host: config.host, port: config.port })
+    const url = config.publicUrl ?? address
+    logger.info({ url, startedInMs: Date.now() - startedAtMs, version }, 'ready')
+    await announceFirstAdministrator(site, url)
+    for (const ticker of tickers) ticker.run()
+    await aborted(signal)
+    logger.info({}, 'stopping: finishing the requests in flight')
+  } finally {
+    await closeWithin(server, drainMs, logger)
+    await Promise.all(tickers.map((ticker) => ticker.stop()))
+  }
+}
+
+function backgroundWork({ content, database, media, logger }: Site): Ticker[] {
+  const schedule = async (): Promise<void> => {
+    while ((await content.schedule.runDue(database, scheduledPerRoundMax)) === scheduledPerRoundMax);
+  }
+  const collect = async (): Promise<void> => {
+    const collected = await media.collect({ olderThanMs: orphanGraceMs, dryRun: false })
+    if (collected.blobs + collected.uploads > 0) logger.info(collected, 'files that nothing refers to were collected')
+  }
+  return [
+    new Ticker({ name: 'schedule', intervalMs: scheduleIntervalMs, logger, work: schedule }),
+    new Ticker({ name: 'collect files', intervalMs: collectIntervalMs, logger, work: collect }),
+  ]
+}
+
+async function announceFirstAdministrator({ access, logger }: Site, url: string): Promise<void> {
+  const secret = await access.firstAdministratorSecret()
+  if (secret === null) return
+  logger.info({ link: `${url}/first-administrator#${secret}` }, 'nobody has an account yet: open this link once, within 24 hours, to make the first administrator')
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return
+  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+}
+
+async function closeWithin(server: Server, ms: number, logger: Logger): Promise<void> {
+  const timer = setTimeout(() => {
+    logger.warn({ afterMs: ms }, 'requests did not end in time; their connections are closed')
+    server.server.closeAllConnections()
+  }, ms)
+  try {
+    await server.close()
+  } finally {
+    clearTimeout(timer)
+  }
+}
