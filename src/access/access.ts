@@ -113,6 +113,8 @@ export interface Access {
   readonly users: {
     list(page: { readonly limit: number; readonly after: string | null }): Promise<{ data: User[]; after: string | null }>
     get(id: string): Promise<User>
+    /** By email, in whatever case it is typed; `UserNotFoundError`. */
+    getByEmail(email: string): Promise<User>
     create(db: Queryable, by: Identity, input: { readonly email: string; readonly name: string; readonly password: string; readonly roles: readonly string[] }): Promise<User>
     /** The last active administrator can neither be disabled nor lose the role. A new password ends the user's sessions. */
     update(db: Queryable, by: Identity, id: string, input: { readonly email?: string; readonly name?: string; readonly password?: string; readonly roles?: readonly string[]; readonly state?: User['state'] }): Promise<User>

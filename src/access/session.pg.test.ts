@@ -158,6 +158,29 @@ test('a login that looked at the password before it was changed gets no session'
   await access.login({ email: user.email, password: 'another long one', ...from })
 })
 
+test('who changes their own password while an administrator resets it does not undo the reset', { skip }, async () => {
+  await using db = await testDatabase()
+  const access = testAccess(db.database)
+  const { user, identity } = await signedIn(access, db.database, ['author'])
+  let reset = false
+  const between: Database = {
+    run: (statement, values) => db.database.run(statement, values),
+    session: (work) => db.database.session(work),
+    usage: () => db.database.usage(),
+    close: () => db.database.close(),
+    transaction: async <T>(work: (tx: Queryable) => Promise<T>) => {
+      if (!reset) {
+        reset = true
+        await access.users.update(db.database, access.systemIdentity, user.id, { password: 'set by the office' })
+      }
+      return db.database.transaction(work)
+    },
+  }
+  await assert.rejects(testAccess(between).users.updateOwn(identity, { password: { current: testPassword, next: 'another long one' }, agent: '' }), LoginFailedError)
+  assert.ok(reset)
+  await access.login({ email: user.email, password: 'set by the office', ...from })
+})
+
 test('a login renews a hash that was made with other parameters, also when several do at once', { skip }, async () => {
   await using db = await testDatabase()
   const access = testAccess(db.database)

@@ -1,16 +1,17 @@
 import type { Access, Identity, User } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
-import { AccessInputError, EmailTakenError, EscalationError, LastAdministratorError, LoginFailedError, PasswordRefusedError, RoleNotFoundError, UserNotFoundError } from '#access/errors.ts'
+import { AccessInputError, EmailTakenError, LastAdministratorError, RoleNotFoundError, UserNotFoundError } from '#access/errors.ts'
 import { timestamp } from '#access/ground.ts'
 import type { Ground } from '#access/ground.ts'
 import { checkPassword } from '#access/password.ts'
 import type { ProvePassword } from '#access/login.ts'
 import { administratorRole } from '#access/permissions.ts'
+import { ownUser } from '#access/own-user.ts'
 import { requireCoversRoles } from '#access/role-store.ts'
 import { endSessionsOf } from '#access/session-store.ts'
 import type { Sessions } from '#access/session-store.ts'
-import { checkedUser } from '#access/user-input.ts'
-import { userColumns, userOf } from '#access/user-row.ts'
+import { checkedUser, normaliseEmail } from '#access/user-input.ts'
+import { lockedUser, readUser, userColumns, userOf, writeUser } from '#access/user-row.ts'
 import type { UserRow } from '#access/user-row.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -18,17 +19,11 @@ import { ConstraintError } from '#database/errors.ts'
 import { isId, newId } from '#lib/id.ts'
 
 const page = sql<UserRow>(`select ${userColumns} from stoa.user u where $1::uuid is null or u.id > $1 order by u.id limit $2`)
-const one = sql<UserRow>(`select ${userColumns} from stoa.user u where u.id = $1`)
-// Roles are read by a statement of its own: what a locking select shows beside the locked row may be older than the lock.
-const lockOne = sql(`select from stoa.user where id = $1 for update`)
-const passwordOf = sql<{ password_hash: string }>(`select password_hash from stoa.user where id = $1`)
+const byEmail = sql<UserRow>(`select ${userColumns} from stoa.user u where u.email = $1`)
 const insert = sql(`insert into stoa.user (id, email, name, password_hash, created_at) values ($1, $2, $3, $4, $5)`)
 const giveRoles = sql(`insert into stoa.user_role (user_id, role) select $1, unnest($2::text[])`)
 const takeRoles = sql(`delete from stoa.user_role where user_id = $1 and not role = any($2)`)
 const addRoles = sql(`insert into stoa.user_role (user_id, role) select $1, unnest($2::text[]) on conflict do nothing`)
-const change = sql(`
-  update stoa.user set email = coalesce($2, email), name = coalesce($3, name), password_hash = coalesce($4, password_hash), state = coalesce($5, state)
-  where id = $1`)
 const remove = sql(`delete from stoa.user where id = $1`)
 
 /** Taken by every change that could leave no administrator, before any user's row: they go one after the other. */
@@ -49,12 +44,6 @@ export async function insertUser(
     await tx.run(giveRoles, [id, user.roles])
   })
   return readUser(tx, id)
-}
-
-async function readUser(db: Queryable, id: string): Promise<User> {
-  const [row] = isId(id) ? await db.run(one, [id]) : []
-  if (row === undefined) throw new UserNotFoundError(id)
-  return userOf(row)
 }
 
 async function inOurWords<T>(email: string, work: () => Promise<T>): Promise<T> {
@@ -78,6 +67,12 @@ export function userStore(ground: Ground, log: AuditLog, sessions: Sessions, pro
       return { data, after: rows.length > limit ? data.at(-1)!.id : null }
     },
     get: (id) => readUser(database, id),
+    getByEmail: async (text) => {
+      const email = normaliseEmail(text)
+      const [row] = email === null ? [] : await database.run(byEmail, [email])
+      if (row === undefined) throw new UserNotFoundError(text)
+      return userOf(row)
+    },
     create: async (db, by, input) => {
       by.require('users.manage')
       const { email, name, roles } = checkedUser(input)
@@ -108,33 +103,7 @@ export function userStore(ground: Ground, log: AuditLog, sessions: Sessions, pro
         if (isActiveAdministrator(before)) await requireAdministratorLeft(tx)
         await log.audit(tx, by, { action: 'user.delete', subject: `user:${id}`, facts: { email: before.email, roles: before.roles } })
       }),
-    updateOwn: async (by, input) => {
-      const own = by.user
-      if (own === null) throw new EscalationError('Only a user who is signed in has a name and a password of their own.')
-      const { name } = checkedUser(input.name === undefined ? {} : { name: input.name })
-      const { password } = input
-      const passwordHash = password === undefined ? null : await newOwnPassword(own, by, password)
-      const user = await database.transaction(async (tx) => {
-        await lockedUser(tx, own.id)
-        await tx.run(change, [own.id, null, name ?? null, passwordHash, null])
-        if (passwordHash !== null) await endSessionsOf(tx, own.id)
-        const changed = [...(name === undefined ? [] : ['name']), ...(passwordHash === null ? [] : ['password'])]
-        if (changed.length > 0) await log.audit(tx, by, { action: 'user.update', subject: `user:${own.id}`, facts: { changed, own: true } })
-        return readUser(tx, own.id)
-      })
-      if (passwordHash === null) return { user, login: null }
-      return { user, login: await sessions.start({ user, passwordHash, origin: by.origin, agent: input.agent, replaces: null }) }
-    },
-  }
-
-  /** The hash of the next password, once the current one was proven; guessing it is throttled like a login. */
-  async function newOwnPassword(own: User, by: Identity, password: { readonly current: string; readonly next: string }): Promise<string> {
-    checkPassword(password.next, own.email)
-    if (password.next === password.current) throw new PasswordRefusedError('This is the password that you have already.')
-    const [row] = await database.run(passwordOf, [own.id])
-    const right = await provePassword({ email: own.email, password: password.current, stored: row?.password_hash ?? null, address: by.origin.address ?? '' })
-    if (!right) throw new LoginFailedError()
-    return hasher.hash(password.next)
+    updateOwn: ownUser(ground, log, sessions, provePassword),
   }
 }
 
@@ -145,7 +114,7 @@ async function updateUser(tx: Queryable, by: Identity, id: string, changes: Chan
   // Whoever may set a user's password or email can sign in as that user.
   await requireCoversRoles(tx, by, before.roles, 'user may do')
   if (roles !== undefined) await requireCoversRoles(tx, by, roles, 'gives roles that allow')
-  await inOurWords(email ?? before.email, () => tx.run(change, [id, email ?? null, name ?? null, passwordHash, state ?? null]))
+  await inOurWords(email ?? before.email, () => writeUser(tx, id, { email, name, passwordHash, state }))
   if (roles !== undefined) {
     await tx.run(takeRoles, [id, roles])
     await inOurWords(before.email, () => tx.run(addRoles, [id, roles]))
@@ -156,12 +125,6 @@ async function updateUser(tx: Queryable, by: Identity, id: string, changes: Chan
   const facts = differences(before, user, passwordHash !== null)
   if (Object.keys(facts).length > 0) await log.audit(tx, by, { action: 'user.update', subject: `user:${id}`, facts })
   return user
-}
-
-/** The user as of the lock, which is held until the transaction ends. */
-async function lockedUser(tx: Queryable, id: string): Promise<User> {
-  if (isId(id)) await tx.run(lockOne, [id])
-  return readUser(tx, id)
 }
 
 function isActiveAdministrator(user: User): boolean {

@@ -11,7 +11,7 @@ export type Context = {
   /** Aborts on the first SIGINT or SIGTERM: finish what is whole, report, end. The second one ends the process. */
   readonly signal: AbortSignal
   /** Opens the site for `work` and closes it after, also when it fails. */
-  withSite<T>(work: (site: Site) => Promise<T>): Promise<T>
+  readonly withSite: <T>(work: (site: Site) => Promise<T>) => Promise<T>
 }
 
 /**

@@ -2,6 +2,8 @@ import { Command, Option } from 'commander'
 import type { Action, Context, Register } from '#cli/command.ts'
 import { registerConfig } from '#cli/commands/config.ts'
 import { registerStart } from '#cli/commands/start.ts'
+import { registerToken } from '#cli/commands/token.ts'
+import { registerUser } from '#cli/commands/user.ts'
 import { UsageError } from '#cli/errors.ts'
 import { createOutput } from '#cli/output.ts'
 import type { Assembly } from '#cli/site.ts'
@@ -12,7 +14,7 @@ import type { SettingName } from '#config/settings.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /** Every verb, in the order of `stoa --help`. */
-const commands: readonly Register[] = [registerStart, registerConfig]
+const commands: readonly Register[] = [registerStart, registerConfig, registerUser, registerToken]
 
 export type Process = {
   readonly environment: Readonly<Record<string, string | undefined>>

@@ -23,7 +23,7 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
   server.route({
     method: 'POST',
     url: '/api/session',
-    config: { access: 'public', csrf: false, errors: ['E_LOGIN_FAILED', 'E_THROTTLED'] },
+    config: { access: 'public', csrf: false, idempotent: false, errors: ['E_LOGIN_FAILED', 'E_THROTTLED'] },
     schema: {
       operationId: 'signIn',
       summary: 'Sign in: starts a session, kept by a cookie',
@@ -42,7 +42,7 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
   server.route({
     method: 'DELETE',
     url: '/api/session',
-    config: { access: 'signedIn' },
+    config: { access: 'signedIn', idempotent: false },
     schema: { operationId: 'signOut', summary: 'Sign out: ends this session', tags, querystring: strict({}), response: { 204: Type.Null() } },
     handler: async (request, reply) => {
       const cookie = readSessionCookie(request)
@@ -58,7 +58,7 @@ function firstAdministratorRoute(server: Parameters<RoutePlugin>[0], access: Acc
   server.route({
     method: 'POST',
     url: '/api/first-administrator',
-    config: { access: 'public', csrf: false, errors: ['E_FIRST_ADMINISTRATOR', 'E_ACCESS_INPUT', 'E_PASSWORD_REFUSED'] },
+    config: { access: 'public', csrf: false, idempotent: false, errors: ['E_FIRST_ADMINISTRATOR', 'E_ACCESS_INPUT', 'E_PASSWORD_REFUSED'] },
     schema: {
       operationId: 'createFirstAdministrator',
       summary: 'Create the first administrator, with the one-time secret from the log',

@@ -25,7 +25,7 @@ function ownRoutes(server: Server, { access, clock }: ApiContext): void {
   server.route({
     method: 'PATCH',
     url: '/api/users/me',
-    config: { access: 'signedIn', errors: ['E_ACCESS_INPUT', 'E_PASSWORD_REFUSED', 'E_LOGIN_FAILED', 'E_THROTTLED', 'E_ESCALATION'] },
+    config: { access: 'signedIn', idempotent: false, errors: ['E_ACCESS_INPUT', 'E_PASSWORD_REFUSED', 'E_LOGIN_FAILED', 'E_THROTTLED', 'E_ESCALATION'] },
     schema: {
       operationId: 'updateOwnUser',
       summary: 'Change your own name or password; a new password ends all your sessions and starts a new one',
