@@ -36,7 +36,10 @@ const locales = ['en', 'de', 'fr'] as const
 const chains = [['en'], ['de'], ['de', 'en'], ['fr', 'de', 'en'], ['fr', 'en']]
 export const release = '0197a000-0000-7000-8000-00000000cafe'
 
-const text = fc.oneof({ weight: 6, arbitrary: fc.constantFrom(...texts) }, { weight: 1, arbitrary: fc.string({ unit: 'binary', maxLength: 4 }).filter((value) => !value.includes('\0')) })
+/** Where the order of UTF-16 differs from that of UTF-8. */
+const highTexts = ['\ue000', '\uffff', '\u{10000}', '😀a', '\uffffa']
+
+const text = fc.oneof({ weight: 4, arbitrary: fc.constantFrom(...texts) }, { weight: 2, arbitrary: fc.constantFrom(...highTexts) }, { weight: 1, arbitrary: fc.string({ unit: 'binary', maxLength: 4 }).filter((value) => !value.includes('\0')) })
 const number = fc.oneof({ weight: 6, arbitrary: fc.constantFrom(...numbers) }, { weight: 1, arbitrary: fc.double({ noNaN: true, noDefaultInfinity: true }) })
 const instant = fc.oneof({ weight: 6, arbitrary: fc.constantFrom(...instants) }, { weight: 1, arbitrary: fc.date({ min: new Date(0), max: new Date(1e12), noInvalidDate: true }).map((date) => date.toISOString()) })
 const raw: Record<ValueType, fc.Arbitrary<Scalar>> = { text, number, boolean: fc.boolean(), instant, id: fc.constantFrom(...people) }
@@ -121,7 +124,7 @@ const sort: fc.Arbitrary<Sort[]> = fc.oneof(
   fc.uniqueArray(fc.record({ field: fc.constantFrom(...sortable), descending: fc.boolean() }), { maxLength: 3, selector: (key) => key.field }),
   // All in one direction: the order that one row comparison can page through.
   fc.tuple(fc.uniqueArray(fc.constantFrom(...sortable), { maxLength: 3 }), fc.boolean()).map(([names, descending]) => names.map((field) => ({ field, descending }))),
-  fc.constantFrom('publishedAt', 'updatedAt').map((field) => [{ field, descending: true }]),
+  fc.constantFrom('publishedAt', 'updatedAt', 'title', 'rank').map((field) => [{ field, descending: true }]),
 )
 
 function scalarsOf(name: string, type: ValueType): fc.Arbitrary<Scalar> {
