@@ -1,8 +1,27 @@
 import { pino } from 'pino'
 import type { Logger } from '#lib/logger.ts'
 
-/** JSON lines on standard output, or short lines for people on a terminal. */
-export function createLogger(options: { readonly level: 'debug' | 'info' | 'warn' | 'error' | 'silent'; readonly node: string; readonly output: 'stdout' | 'stderr' }): Logger {
-  const destination = pino.destination({ dest: options.output === 'stdout' ? 1 : 2, sync: true })
-  return pino({ level: options.level, base: { node: options.node }, redact: ['password', '*.password', 'secret', '*.secret', 'req.headers.authorization', 'req.headers.cookie'], timestamp: pino.stdTimeFunctions.isoTime }, destination)
+export type LoggerOptions = {
+  readonly level: 'debug' | 'info' | 'warn' | 'error' | 'silent'
+  readonly node: string
+  readonly output: 'stdout' | 'stderr'
+}
+
+const secretFields = ['password', '*.password', 'secret', '*.secret', 'authorization', '*.authorization', 'cookie', '*.cookie']
+
+/** JSON lines for machines; on a terminal, short lines for people. */
+export function createLogger({ level, node, output }: LoggerOptions): Logger {
+  const stream = process[output]
+  const destination = stream.isTTY === true ? { write: (line: string) => void stream.write(forPeople(line)) } : pino.destination({ dest: output === 'stdout' ? 1 : 2, sync: true })
+  return pino({ level, base: { node }, redact: secretFields, timestamp: pino.stdTimeFunctions.isoTime }, destination)
+}
+
+const levels: Readonly<Record<number, string>> = { 20: 'debug ', 30: '', 40: 'WARN ', 50: 'ERROR ' }
+
+/** `18:39:01 ready  url=http://127.0.0.1:4000`: the time, the message, and the facts that are not on every line. */
+export function forPeople(line: string): string {
+  const { level, time, msg, node: _node, part: _part, err, ...facts } = JSON.parse(line) as Record<string, unknown>
+  const shown = Object.entries(facts).map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
+  const stack = typeof err === 'object' && err !== null && 'stack' in err ? `\n${String(err.stack)}` : ''
+  return `${String(time).slice(11, 19)} ${levels[Number(level)] ?? ''}${String(msg)}${shown.length > 0 ? `  ${shown.join(' ')}` : ''}${stack}\n`
 }
