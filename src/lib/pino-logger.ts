@@ -12,7 +12,7 @@ const secretFields = ['password', '*.password', 'secret', '*.secret', 'authoriza
 /** JSON lines for machines; on a terminal, short lines for people. */
 export function createLogger({ level, node, output }: LoggerOptions): Logger {
   const stream = process[output]
-  const destination = stream.isTTY === true ? { write: (line: string) => void stream.write(forPeople(line)) } : pino.destination({ dest: output === 'stdout' ? 1 : 2, sync: true })
+  const destination = stream.isTTY ? { write: (line: string) => void stream.write(forPeople(line)) } : pino.destination({ dest: output === 'stdout' ? 1 : 2, sync: true })
   return pino({ level, base: { node }, redact: secretFields, timestamp: pino.stdTimeFunctions.isoTime }, destination)
 }
 
