@@ -11,8 +11,12 @@ type DonePayload = (error: Error | null, payload?: unknown) => void
 
 const corsMaxAgeS = '600'
 const corsMethods = 'GET, HEAD, POST, PUT, PATCH, DELETE'
-const corsExposed = 'ETag, X-Request-Id, Retry-After, Idempotency-Replayed, Location, Stoa-Token, Cache-Status, Link'
-const corsAllowed = 'Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-CSRF-Token, X-Request-Id, Stoa-Token, Prefer'
+const corsExposed =
+  'ETag, X-Request-Id, Retry-After, Idempotency-Replayed, Location, Stoa-Token, Cache-Status, Link, Accept-Ranges, Content-Range, ' +
+  'Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, Upload-Expires, Stoa-Asset'
+const corsAllowed =
+  'Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-CSRF-Token, X-Request-Id, Stoa-Token, Prefer, ' +
+  'Range, If-Range, Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Checksum'
 /** What a client that left before the end of its answer is counted as. */
 const clientLeft = 499
 

@@ -126,7 +126,7 @@ declare module 'fastify' {
     summary?: string
     description?: string
     tags?: readonly string[]
-    /** Parameters that the handler reads by itself: in the API's document, but not checked by the server. */
-    documented?: { readonly params: TSchema; readonly querystring: TSchema }
+    /** Parameters, and a body, that the handler reads by itself: in the API's document, but not checked by the server. */
+    documented?: { readonly params?: TSchema; readonly querystring?: TSchema; readonly body?: { readonly content: Readonly<Record<string, { readonly schema: TSchema }>> } }
   }
 }

@@ -93,6 +93,24 @@ export class IdempotencyKeyBusyError extends StoaError {
   readonly code = 'E_IDEMPOTENCY_KEY_BUSY'
 }
 
+/** A range of bytes that begins past the end of the file. */
+export class RangeNotSatisfiableError extends StoaError {
+  readonly code = 'E_RANGE'
+
+  constructor(bytes: number) {
+    super(`The file has ${bytes} bytes; the range begins past its end.`, { bytes })
+  }
+}
+
+/** A resumable upload by another version of the protocol than the one spoken here. */
+export class TusVersionError extends StoaError {
+  readonly code = 'E_TUS_VERSION'
+
+  constructor(version: string) {
+    super(`Send "Tus-Resumable: ${version}".`, { version })
+  }
+}
+
 /** A defect. The log has the cause under the request id. */
 export class InternalError extends StoaError {
   readonly code = 'E_INTERNAL'

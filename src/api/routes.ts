@@ -1,5 +1,7 @@
 import type { RoutePlugin } from '#api/api-context.ts'
 import { auditRoutes } from '#api/routes/audit.ts'
+import { assetFileRoutes } from '#api/routes/asset-files.ts'
+import { assetRoutes } from '#api/routes/assets.ts'
 import { contentVersionRoutes, scheduleRoutes } from '#api/routes/content-history.ts'
 import { contentReadRoutes } from '#api/routes/content-read.ts'
 import { typeReadRoutes, typeWriteRoutes } from '#api/routes/content-types.ts'
@@ -13,6 +15,7 @@ import { roleRoutes } from '#api/routes/roles.ts'
 import { sessionRoutes } from '#api/routes/sessions.ts'
 import { tokenRoutes } from '#api/routes/tokens.ts'
 import { userRoutes } from '#api/routes/users.ts'
+import { uploadRoutes } from '#api/routes/uploads.ts'
 
 /** Every route of the server, by the file that has it. Add a line here. */
 export const routePlugins: readonly RoutePlugin[] = [
@@ -33,5 +36,8 @@ export const routePlugins: readonly RoutePlugin[] = [
   roleRoutes,
   tokenRoutes,
   auditRoutes,
+  assetRoutes,
+  assetFileRoutes,
+  uploadRoutes,
   openApiRoutes,
 ]

@@ -44,6 +44,9 @@ const removeParts = sql<Part>(`delete from stoa.upload_part where upload_id = $1
 const remove = sql(`delete from stoa.upload where id = $1`)
 const expired = sql<{ id: string }>(`select id from stoa.upload where expires_at <= $1 order by expires_at limit $2`)
 
+/** How long a request waits for an older one of the same upload to put away what it has. */
+const handoverMs = 10_000
+
 /** Expired uploads removed in one go of the collection. */
 const expiredBatch = 100
 
@@ -55,6 +58,8 @@ const expiredBatch = 100
 export class BlobUploads implements Uploads {
   readonly #parts: ReceiveParts
   readonly #finishing = new Map<string, Promise<Row>>()
+  /** What this process receives at the moment. A client that comes back knows that the older connection is dead before this side does. */
+  readonly #receiving = new Map<string, { readonly source: Readable; readonly ended: Promise<void> }>()
 
   constructor(parts: ReceiveParts) {
     this.#parts = parts
@@ -77,28 +82,54 @@ export class BlobUploads implements Uploads {
   }
 
   async status(actor: Actor, id: string): Promise<UploadState> {
+    await this.#takeOver(await this.#find(actor, id))
     return stateOf(await this.#finished(await this.#find(actor, id)))
   }
 
   async append(actor: Actor, id: string, input: { readonly offset: number; readonly source: Readable; readonly checksum: Checksum | null }): Promise<UploadState> {
-    const reader = new PartReader(input.source)
+    const { promise: ended, resolve: end } = Promise.withResolvers<void>()
+    const receiving = { source: input.source, ended }
     try {
+      await this.#takeOver(await this.#find(actor, id))
+      this.#receiving.set(id, receiving)
       const row = await this.#find(actor, id)
       if (input.offset !== Number(row.received)) throw new UploadOffsetError(input.offset, Number(row.received))
-      const last = input.checksum === null ? await this.#appendParts(row, reader) : await this.#appendChecked(row, reader, input.checksum)
-      if (await reader.hasMore()) {
-        await this.#remove(row.id)
-        throw new AssetInputError('More bytes came than the upload was announced with; begin it again.', { bytes: Number(row.bytes) })
-      }
-      if (reader.broken !== null) throw reader.broken
-      return stateOf(await this.#finished(last))
+      return stateOf(await this.#finished(await this.#receive(row, input.source, input.checksum)))
     } finally {
       input.source.destroy()
+      if (this.#receiving.get(id) === receiving) this.#receiving.delete(id)
+      end()
+    }
+  }
+
+  async #receive(row: Row, source: Readable, checksum: Checksum | null): Promise<Row> {
+    const reader = new PartReader(source)
+    const last = checksum === null ? await this.#appendParts(row, reader) : await this.#appendChecked(row, reader, checksum)
+    if (await reader.hasMore()) {
+      await this.#remove(row.id)
+      throw new AssetInputError('More bytes came than the upload was announced with; begin it again.', { bytes: Number(row.bytes) })
+    }
+    if (reader.broken !== null) throw reader.broken
+    return last
+  }
+
+  /** Ends an older request of this upload here, once it has put away what it has. */
+  async #takeOver(row: Row): Promise<void> {
+    const older = this.#receiving.get(row.id)
+    if (older === undefined) return
+    older.source.destroy(new UploadOffsetError(Number(row.received), Number(row.received)))
+    const { promise: late, reject } = Promise.withResolvers<never>()
+    const timer = setTimeout(() => reject(new MediaBusyError('An older request of this upload is still being put away; ask again.', 1)), handoverMs)
+    try {
+      await Promise.race([older.ended, late])
+    } finally {
+      clearTimeout(timer)
     }
   }
 
   async terminate(actor: Actor, id: string): Promise<void> {
     const row = await this.#find(actor, id)
+    await this.#takeOver(row)
     await this.#remove(row.id)
   }
 
@@ -179,7 +210,7 @@ export class BlobUploads implements Uploads {
     const pieces = await database.run(partsOf, [row.id])
     let received: Received
     try {
-      received = await this.#receive(row.name, pieces)
+      received = await this.#assemble(row.name, pieces)
     } catch (error) {
       if (error instanceof UploadRefusedError) await this.#remove(row.id)
       throw error
@@ -196,7 +227,7 @@ export class BlobUploads implements Uploads {
     return finished
   }
 
-  async #receive(name: string, pieces: readonly Part[]): Promise<Received> {
+  async #assemble(name: string, pieces: readonly Part[]): Promise<Received> {
     const { store } = this.#parts
     const [first] = pieces
     if (first !== undefined && pieces.length === 1) return receiveBlob(this.#parts, name, { id: first.blob, bytes: Number(first.bytes) })

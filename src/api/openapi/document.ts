@@ -69,7 +69,7 @@ export function pathOf(url: string): string {
 
 function operationOf(route: RouteOptions, method: string, components: Components): Operation {
   const schema = route.schema ?? {}
-  const { params = schema.params, querystring = schema.querystring } = schema.documented ?? {}
+  const { params = schema.params, querystring = schema.querystring, body = schema.body } = schema.documented ?? {}
   const parameters: object[] = [...pathParameters(route.url, params, components), ...parametersOf(querystring, 'query', components), ...parametersOf(schema.headers, 'header', components)]
   if (unsafe.has(method) && route.config?.idempotent !== false) parameters.push(idempotencyHeader)
   if (route.config?.ifMatch === true) parameters.push(ifMatchHeader)
@@ -81,7 +81,7 @@ function operationOf(route: RouteOptions, method: string, components: Components
     ...(schema.tags === undefined ? {} : { tags: schema.tags }),
     security: securityOf(route),
     ...(parameters.length === 0 ? {} : { parameters }),
-    ...(schema.body === undefined ? {} : { requestBody: bodyOf(schema.body, components) }),
+    ...(body === undefined ? {} : { requestBody: bodyOf(body, components) }),
     responses: { ...answersOf(schema, components), ...errorsOf(errorStatuses(route, method)) },
   }
 }
