@@ -13,6 +13,7 @@ import { StaleModel } from '#content/model/model.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+import { ConstraintError } from '#database/errors.ts'
 import { isId, newId } from '#lib/id.ts'
 
 const insertEntry = sql<{ id: string }>(`
@@ -38,7 +39,7 @@ async function create(context: Context, call: Call, tx: Queryable, model: Model,
   const { actor } = call.authority
   const by = JSON.stringify(actor)
   const createdAt = times.createdAt ?? now
-  if ((await tx.run(insertEntry, [id, typeName, createdAt, by])).length === 0) {
+  if (!(await insertNew(tx, [id, typeName, createdAt, by]))) {
     throw new EntryExistsError('There is an entry with this id already. Save it instead, or leave the id out.', { id })
   }
   const base = slugBase(type, fields)
@@ -67,6 +68,17 @@ async function create(context: Context, call: Call, tx: Queryable, model: Model,
   if ((await insertRow(tx, type, id, row)) !== model.revision) throw new StaleModel()
   await hold(tx, type, id, [row])
   return viewOf(type, { id }, row, grantOf(call, 'readDraft', type) ?? grant)
+}
+
+/** False: the id is taken. */
+async function insertNew(tx: Queryable, values: readonly unknown[]): Promise<boolean> {
+  try {
+    return (await tx.run(insertEntry, values)).length > 0
+  } catch (error) {
+    // The type was deleted since the model was loaded.
+    if (error instanceof ConstraintError && error.kind === 'foreignKey') throw new StaleModel()
+    throw error
+  }
 }
 
 /** The dates that an importer brings along, checked. */

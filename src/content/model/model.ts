@@ -8,6 +8,7 @@ import { compileType } from '#content/validation/compile.ts'
 import { isUnique } from '#content/model/type-check.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+import { StoaError } from '#lib/stoa-error.ts'
 
 /**
  * Types and locales in memory, exact on every node without asking first: each statement that uses the model also returns
@@ -143,10 +144,10 @@ export class ModelStore {
       try {
         return await work(model)
       } catch (error) {
-        // A type or locale that is not in memory may have been made a moment ago, on any node.
-        const unknown = error instanceof TypeNotFoundError || error instanceof LocaleNotFoundError
-        if (!unknown && !(error instanceof StaleModel)) throw error
-        if (unknown && (await this.revision(db)) === model.revision) throw error
+        // What content refuses, it may refuse by a definition that changed a moment ago: it is told only once that is ruled out.
+        const refused = error instanceof StoaError && !error.code.startsWith('E_DATABASE_')
+        if (!refused && !(error instanceof StaleModel)) throw error
+        if (refused && (await this.revision(db)) === model.revision) throw error
         if (attempt >= attemptsMax) throw new ContentBusyError()
         model = await this.load(db)
       }

@@ -1,0 +1,185 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import type { Content } from '#content/content.ts'
+import type { ContentType } from '#content/content-type.ts'
+import { sql } from '#database/database.ts'
+import type { Database } from '#database/database.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+import { brokenInvariants, testContent } from '#test/support/content.ts'
+import type { TestContent } from '#test/support/content.ts'
+import { databaseMissing as skip } from '#test/support/database.ts'
+
+/** Whatever is done, in whatever order and at once: what the database holds about held versions is what they say. */
+
+const thing: ContentType = {
+  name: 'thing',
+  label: 'Thing',
+  fields: [
+    { name: 'title', kind: 'text', localized: true, required: true },
+    { name: 'slug', kind: 'slug', from: 'title', localized: true },
+    { name: 'code', kind: 'text', unique: true },
+    { name: 'links', kind: 'reference', many: true, onDelete: 'unset' },
+    { name: 'owner', kind: 'reference', onDelete: 'cascade', localized: true },
+    { name: 'strict', kind: 'reference' },
+  ],
+}
+
+type Step =
+  | { readonly do: 'create'; readonly fields: Fields; readonly locale: string; readonly publish: boolean }
+  | { readonly do: 'save'; readonly entry: number; readonly fields: Fields; readonly locale: string; readonly merge: boolean; readonly publish: boolean }
+  | { readonly do: 'publish' | 'restore'; readonly entry: number; readonly locale: string; readonly version: number }
+  | { readonly do: 'unpublish' | 'archive' | 'unarchive' | 'delete'; readonly entry: number; readonly locale: string }
+  | { readonly do: 'release'; readonly entries: readonly number[]; readonly locale: string; readonly version: number; readonly undo: boolean }
+type Fields = { readonly title?: string | null; readonly code?: string | null; readonly links?: readonly number[]; readonly owner?: number | null; readonly strict?: number | null }
+
+const entry = fc.nat(5)
+const locale = fc.constantFrom('en', 'de')
+const version = fc.integer({ min: 1, max: 5 })
+const fields: fc.Arbitrary<Fields> = fc.record(
+  {
+    title: fc.constantFrom('one', 'two', null),
+    code: fc.constantFrom('x', 'y', 'z', null),
+    links: fc.uniqueArray(entry, { maxLength: 3 }),
+    owner: fc.option(entry),
+    strict: fc.option(entry),
+  },
+  { requiredKeys: [] },
+)
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 3, arbitrary: fc.record({ do: fc.constant('create' as const), fields, locale, publish: fc.boolean() }) },
+  { weight: 6, arbitrary: fc.record({ do: fc.constant('save' as const), entry, fields, locale, merge: fc.boolean(), publish: fc.boolean() }) },
+  { weight: 4, arbitrary: fc.record({ do: fc.constantFrom('publish' as const, 'restore' as const), entry, locale, version }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('unpublish' as const, 'archive' as const, 'unarchive' as const, 'delete' as const), entry, locale }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('release' as const), entries: fc.uniqueArray(entry, { minLength: 1, maxLength: 3 }), locale, version, undo: fc.boolean() }) },
+)
+
+async function act(t: TestContent, ids: string[], one: Step): Promise<void> {
+  const { content, admin } = t
+  const { entries } = content
+  const id = (index: number): string => ids[index % Math.max(1, ids.length)] ?? '0197a000-0000-7000-8000-000000000000'
+  const real = (given: Fields): Record<string, unknown> => ({
+    ...given,
+    ...(given.links === undefined ? {} : { links: [...new Set(given.links.map(id))] }),
+    ...(given.owner === undefined || given.owner === null ? {} : { owner: id(given.owner) }),
+    ...(given.strict === undefined || given.strict === null ? {} : { strict: id(given.strict) }),
+  })
+  switch (one.do) {
+    case 'create':
+      ids.push((await entries.create(admin, 'thing', { locale: one.locale, fields: real(one.fields), publish: one.publish })).id)
+      return
+    case 'save':
+      await entries.save(admin, 'thing', id(one.entry), { locale: one.locale, fields: real(one.fields), merge: one.merge, publish: one.publish }, null)
+      return
+    case 'publish':
+      await entries.publish(admin, 'thing', id(one.entry), { locales: [one.locale], version: one.version }, null)
+      return
+    case 'restore':
+      await entries.restore(admin, 'thing', id(one.entry), { locale: one.locale, version: one.version }, null)
+      return
+    case 'unpublish':
+      await entries.unpublish(admin, 'thing', id(one.entry), null, null)
+      return
+    case 'archive':
+    case 'unarchive':
+      await entries.archive(admin, 'thing', id(one.entry), one.do === 'archive', null)
+      return
+    case 'delete':
+      for (const gone of (await entries.delete(admin, 'thing', id(one.entry), null)).deleted) ids.splice(ids.indexOf(gone), 1)
+      return
+    case 'release':
+      await release(content, t, one, id)
+  }
+}
+
+async function release(content: Content, { admin }: TestContent, one: Extract<Step, { do: 'release' }>, id: (index: number) => string): Promise<void> {
+  const made = await content.releases.create(admin, 'R')
+  const items = [...new Set(one.entries.map(id))].map((entryId) => ({ entryId, locale: one.locale, action: 'publish' as const, version: one.version }))
+  await content.releases.put(admin, made.id, items)
+  await content.releases.publish(admin, made.id)
+  if (one.undo) await content.releases.undo(admin, made.id)
+}
+
+/** What content refuses is fine; anything else is a defect. */
+async function attempt(t: TestContent, ids: string[], one: Step): Promise<boolean> {
+  try {
+    await act(t, ids, one)
+    return true
+  } catch (error) {
+    assert.ok(error instanceof StoaError && !error.code.startsWith('E_DATABASE_'), `${JSON.stringify(one)}: ${String(error)} ${error instanceof Error ? error.stack : ''}`)
+    return false
+  }
+}
+
+type Held = { readonly entry_id: string; readonly locale: string; readonly data: string; readonly filter: string; readonly is_latest: boolean; readonly is_published: boolean }
+
+async function mismatches(database: Database): Promise<string[]> {
+  const held = await database.run(sql<Held>(`select entry_id, locale, data, filter, is_latest, is_published from stoa.version where is_latest or is_published`))
+  const references = new Set<string>()
+  const claims = new Set<string>()
+  for (const row of held) {
+    const data = JSON.parse(row.data) as { slug?: string; code?: string; links?: string[]; owner?: string; strict?: string }
+    const points: [string, string, string][] = [
+      ...(data.links ?? []).map((target): [string, string, string] => ['links', target, 'unset']),
+      ...(data.owner === undefined ? [] : [['owner', data.owner, 'cascade'] as [string, string, string]]),
+      ...(data.strict === undefined ? [] : [['strict', data.strict, 'restrict'] as [string, string, string]]),
+    ]
+    for (const perspective of [...(row.is_latest ? ['draft'] : []), ...(row.is_published ? ['published'] : [])]) {
+      for (const [path, target, onDelete] of points) references.add([row.entry_id, row.locale, perspective, path, target, onDelete].join(' '))
+    }
+    if (data.slug !== undefined) claims.add(['slug', row.locale, data.slug, row.entry_id].join(' '))
+    if (data.code !== undefined) claims.add(['code', '*', data.code, row.entry_id].join(' '))
+  }
+  const kept = await database.run(sql<{ line: string }>(`select concat_ws(' ', entry_id, locale, perspective, path, target_id, on_delete) as line from stoa.reference`))
+  const claimed = await database.run(sql<{ line: string }>(`select concat_ws(' ', field, locale, value, entry_id) as line from stoa.unique_value`))
+  const dangling = await database.run(sql<{ line: string }>(`select target_id::text as line from stoa.reference r where not exists (select from stoa.entry e where e.id = r.target_id)`))
+  const differ = (name: string, wanted: Set<string>, there: readonly { line: string }[]): string[] => {
+    const have = new Set(there.map((row) => row.line))
+    return [...[...wanted].filter((line) => !have.has(line)).map((line) => `${name} missing: ${line}`), ...[...have].filter((line) => !wanted.has(line)).map((line) => `${name} too many: ${line}`)]
+  }
+  return [...differ('reference', references, kept), ...differ('claim', claims, claimed), ...dangling.map((row) => `dangling: ${row.line}`)]
+}
+
+/** A few entries to begin with, so that most steps find something to act on. */
+async function some(t: TestContent): Promise<string[]> {
+  const ids: string[] = []
+  for (let i = 0; i < 4; i += 1) await attempt(t, ids, { do: 'create', fields: { title: 'one' }, locale: 'en', publish: false })
+  return ids
+}
+
+const wipe = sql<object>(`truncate stoa.release, stoa.entry cascade`)
+
+test('any sequence of operations keeps what the database holds in line with the versions', { skip }, async () => {
+  await using t = await testContent({ types: [thing], locales: ['de'] })
+  let done = 0
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 30 }), async (steps) => {
+      await t.database.run(wipe)
+      const ids = await some(t)
+      for (const one of steps) {
+        if (await attempt(t, ids, one)) done += 1
+        assert.deepEqual([...(await brokenInvariants(t.database)), ...(await mismatches(t.database))], [], JSON.stringify(one))
+      }
+    }),
+    { numRuns: 15, seed: 7, endOnFailure: true },
+  )
+  assert.ok(done > 100, `only ${done} operations took effect`)
+})
+
+test('the same operations at once: nobody meets a broken database, and it ends in line', { skip }, async () => {
+  await using t = await testContent({ types: [thing], locales: ['de'], connectionsMax: 12 })
+  let done = 0
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 30, maxLength: 60 }), async (steps) => {
+      await t.database.run(wipe)
+      const ids = await some(t)
+      for (let at = 0; at < steps.length; at += 10) {
+        const outcomes = await Promise.all(steps.slice(at, at + 10).map((one) => attempt(t, ids, one)))
+        done += outcomes.filter(Boolean).length
+        assert.deepEqual([...(await brokenInvariants(t.database)), ...(await mismatches(t.database))], [])
+      }
+    }),
+    { numRuns: 10, seed: 11, endOnFailure: true },
+  )
+  assert.ok(done > 50, `only ${done} operations took effect`)
+})

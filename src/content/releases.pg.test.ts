@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { ContentType } from '#content/content-type.ts'
+import { createContent } from '#content/create-content.ts'
+import { silentLogger } from '#lib/logger.ts'
+import { brokenInvariants, listing, reading, testContent } from '#test/support/content.ts'
+import { databaseMissing as skip } from '#test/support/database.ts'
+
+const page: ContentType = { name: 'page', label: 'Page', fields: [{ name: 'title', kind: 'text', required: true }, { name: 'next', kind: 'reference' }] }
+const types = [page]
+const patch = (fields: Record<string, unknown>) => ({ locale: null, fields, merge: true })
+const input = (fields: Record<string, unknown>, publish = false) => ({ locale: null, fields, publish })
+
+test('a release publishes all its pinned versions or none, shows them before, and undoes in one', { skip }, async () => {
+  await using t = await testContent({ types })
+  const { entries, releases } = t.content
+  const a = await entries.create(t.admin, 'page', input({ title: 'A1' }, true))
+  const b = await entries.create(t.admin, 'page', input({ title: 'B1', next: a.id }))
+  const c = await entries.create(t.admin, 'page', input({ title: 'C1' }, true))
+  await entries.save(t.admin, 'page', a.id, patch({ title: 'A2' }), null)
+  const release = await releases.create(t.admin, 'Spring')
+  const item = (entryId: string, version: number | null, action: 'publish' | 'unpublish' = 'publish') => ({ entryId, locale: 'en', action, version })
+  await releases.put(t.admin, release.id, [item(a.id, 2), item(b.id, null), item(c.id, null, 'unpublish')])
+  await entries.save(t.admin, 'page', a.id, patch({ title: 'A3' }), null)
+  await entries.save(t.admin, 'page', b.id, patch({ title: 'B2' }), null)
+
+  const preview = { release: release.id }
+  assert.equal(JSON.parse((await entries.get(t.admin, 'page', a.id, reading({ perspective: preview }))).entry.fieldsJson).title, 'A2')
+  const seen = await entries.get(t.admin, 'page', b.id, reading({ perspective: preview, include: ['next'] }))
+  assert.equal(JSON.parse(seen.included.get(a.id)?.fieldsJson ?? '{}').title, 'A2')
+  await assert.rejects(entries.get(t.admin, 'page', c.id, reading({ perspective: preview })), { code: 'E_ENTRY_NOT_FOUND' })
+  await assert.rejects(entries.get(t.call({ page: { read: true } }), 'page', a.id, reading({ perspective: preview })), { code: 'E_FORBIDDEN' })
+
+  const done = await releases.publish(t.admin, release.id)
+  assert.equal(done.state, 'published')
+  const titles = async (): Promise<string[]> => (await entries.list(t.admin, listing('page'))).data.map((view) => JSON.parse(view.fieldsJson).title as string).sort()
+  assert.deepEqual(await titles(), ['A2', 'B1'])
+  await assert.rejects(releases.publish(t.admin, release.id), { code: 'E_RELEASE_STATE' })
+  await assert.rejects(releases.delete(t.admin, release.id), { code: 'E_RELEASE_STATE' })
+  const undone = await releases.undo(t.admin, release.id)
+  assert.equal(undone.state, 'undone')
+  assert.deepEqual(await titles(), ['A1', 'C1'])
+  assert.deepEqual(await brokenInvariants(t.database), [])
+})
+
+test('one item that cannot be published keeps all back; undo is refused where something newer is out', { skip }, async () => {
+  await using t = await testContent({ types })
+  const { entries, releases } = t.content
+  const good = await entries.create(t.admin, 'page', input({ title: 'Good' }))
+  const bad = await entries.create(t.admin, 'page', input({}))
+  const release = await releases.create(t.admin, 'R')
+  await releases.put(t.admin, release.id, [good, bad].map((one) => ({ entryId: one.id, locale: 'en', action: 'publish' as const, version: null })))
+  await assert.rejects(releases.publish(t.admin, release.id), (error) => JSON.stringify((error as { facts: unknown }).facts).includes(bad.id))
+  assert.equal((await entries.list(t.admin, listing('page'))).data.length, 0)
+  await releases.remove(t.admin, release.id, { entryId: bad.id, locale: 'en' })
+  await releases.publish(t.admin, release.id)
+  await entries.save(t.admin, 'page', good.id, { ...patch({ title: 'Better' }), publish: true }, null)
+  await assert.rejects(releases.undo(t.admin, release.id), { code: 'E_RELEASE_SUPERSEDED' })
+  assert.equal((await releases.get(t.admin, release.id)).state, 'published')
+  await assert.rejects(releases.list(t.call({ page: { read: true } }), { limit: 10, after: null }), { code: 'E_FORBIDDEN' })
+  await assert.rejects(releases.get(t.admin, 'x'), { code: 'E_RELEASE_NOT_FOUND' })
+})
+
+test('releases over the same entries, published at once, in any order of items: each is whole', { skip }, async () => {
+  await using t = await testContent({ types, connectionsMax: 20 })
+  const { entries, releases } = t.content
+  const made = await Promise.all(Array.from({ length: 5 }, (_, i) => entries.create(t.admin, 'page', input({ title: `${i}` }))))
+  for (let round = 0; round < 3; round += 1) for (const one of made) await entries.save(t.admin, 'page', one.id, patch({ title: `round ${round}` }), null)
+  const all = await Promise.all(
+    [1, 2, 3, 4].map(async (version, i) => {
+      const release = await releases.create(t.admin, `R${i}`)
+      const items = made.map((one) => ({ entryId: one.id, locale: 'en', action: 'publish' as const, version }))
+      return releases.put(t.admin, release.id, i % 2 === 0 ? items : items.toReversed())
+    }),
+  )
+  await Promise.all(all.map((release) => releases.publish(t.admin, release.id)))
+  const versions = new Set((await entries.list(t.admin, listing('page'))).data.map((view) => view.version))
+  assert.equal(versions.size, 1)
+  assert.deepEqual(await brokenInvariants(t.database), [])
+})
+
+test('a schedule fires once whoever calls, when it is due, and keeps what failed', { skip }, async () => {
+  let nowMs = Date.parse('2026-01-01T00:00:00Z')
+  const clock = { nowMs: () => nowMs, monotonicMs: () => nowMs }
+  await using t = await testContent({ types, clock, connectionsMax: 20 })
+  const { entries, schedule } = t.content
+  const made = await Promise.all(Array.from({ length: 10 }, (_, i) => entries.create(t.admin, 'page', input(i === 0 ? {} : { title: `${i}` }))))
+  const at = { locale: null, action: 'publish' as const, version: null, dueAt: '2026-01-01T01:00:00+00:00' }
+  for (const one of made) await schedule.add(t.admin, 'page', one.id, at)
+  const cancelled = await schedule.add(t.admin, 'page', made[1]!.id, { ...at, action: 'unpublish', dueAt: '2026-01-01T02:00:00Z' })
+  await schedule.cancel(t.admin, 'page', made[1]!.id, cancelled.id)
+  await assert.rejects(schedule.cancel(t.admin, 'page', made[1]!.id, cancelled.id), { code: 'E_SCHEDULE_INVALID' })
+  await assert.rejects(schedule.add(t.admin, 'page', made[1]!.id, { ...at, dueAt: '2025-01-01T00:00:00Z' }), { code: 'E_SCHEDULE_INVALID' })
+  await assert.rejects(schedule.add(t.admin, 'page', made[1]!.id, { ...at, dueAt: 'tomorrow' }), { code: 'E_SCHEDULE_INVALID' })
+  assert.equal(await schedule.runDue(t.database, 100), 0)
+  nowMs += 2 * 3_600_000
+  const nodes = Array.from({ length: 4 }, () => createContent({ clock, logger: silentLogger }))
+  const counts = await Promise.all(nodes.map((node) => node.schedule.runDue(t.database, 100)))
+  assert.equal(counts.reduce((sum, count) => sum + count, 0), 10)
+  assert.deepEqual((await schedule.list(t.admin, 'page', made[0]!.id)).map((one) => one.state), ['failed'])
+  assert.deepEqual((await schedule.list(t.admin, 'page', made[1]!.id)).map((one) => one.state), ['cancelled', 'done'])
+  assert.equal((await entries.list(t.admin, listing('page'))).data.length, 9)
+})
