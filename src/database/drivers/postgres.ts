@@ -95,12 +95,12 @@ class PooledQueryable implements Queryable {
     try {
       return await connection.run(statement, values)
     } catch (error) {
-      // The plan was refused before anything ran, so running it again on a fresh connection is safe.
-      if (error instanceof Error && isPlanChanged(error.cause)) return await this.#again(statement, values)
-      throw error
+      if (!(error instanceof Error && isPlanChanged(error.cause))) throw error
     } finally {
       this.#pool.release(connection)
     }
+    // The plan was refused before anything ran, so running it again is safe. Unnamed, so that it is planned anew.
+    return this.session(async (session) => session.run({ ...statement, name: null }, values))
   }
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
@@ -114,9 +114,5 @@ class PooledQueryable implements Queryable {
     } finally {
       this.#pool.release(connection)
     }
-  }
-
-  async #again<Row extends object>(statement: Statement<Row>, values?: readonly unknown[]): Promise<Row[]> {
-    return this.session(async (session) => session.run({ text: statement.text, name: null }, values))
   }
 }

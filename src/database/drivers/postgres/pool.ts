@@ -174,7 +174,7 @@ export class ConnectionPool {
   }
 
   #lateness(): Error {
-    if (this.#failures > 0) {
+    if (this.#failures > 0 || this.#open === this.#opening) {
       const reason = this.#lastFailure instanceof Error ? this.#lastFailure.message : ''
       return new DatabaseUnavailableError(`The database was not reached within ${this.#waitTimeoutMs} ms. ${reason}`, {}, { cause: this.#lastFailure })
     }

@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { sql } from '#database/database.ts'
+import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
+import { silentLogger } from '#lib/logger.ts'
+import { PostgresServer, replicationMissing } from '#test/support/postgres-server.ts'
+
+const skip = replicationMissing
+const insert = sql<{ n: number }>(`insert into item (n) values ($1) returning n`)
+const count = sql<{ n: number }>(`select count(*)::int as n from item`)
+const where = sql<{ port: number }>(`select inet_server_port() as port`)
+
+function open(hosts: readonly PostgresServer[], connectTimeoutMs: number): PostgresDatabase & AsyncDisposable {
+  const url = `postgres://postgres@${hosts.map((host) => `127.0.0.1:${host.port}`).join(',')}/postgres`
+  const database = new PostgresDatabase({ url, connectionsMax: 4, statementTimeoutMs: 5_000, connectTimeoutMs, logger: silentLogger })
+  return Object.assign(database, { [Symbol.asyncDispose]: async () => database.close() })
+}
+
+test('writes follow the primary, and never reach a read-only server', { skip }, async () => {
+  await using first = await PostgresServer.primary()
+  await first.query('create table item (n int primary key)')
+  await using second = await PostgresServer.standbyOf(first)
+  await first.commitOnlyWithStandby()
+  await using database = open([second, first], 15_000)
+  assert.deepEqual(await database.run(where), [{ port: first.port }], 'the standby stands first in the URL, and is passed over')
+
+  // Writers go on through the death of the primary. What each was told is compared with what is there at the end.
+  const acknowledged: number[] = []
+  const unknown: unknown[] = []
+  let next = 0
+  const stop = { now: false }
+  const writers = Array.from({ length: 4 }, async () => {
+    while (!stop.now) {
+      next += 1
+      const n = next
+      try {
+        await database.run(insert, [n])
+        acknowledged.push(n)
+      } catch (error) {
+        unknown.push(error)
+      }
+    }
+  })
+  while (acknowledged.length < 50) await sleep(10)
+  await first.kill()
+  await second.promote()
+  const before = acknowledged.length
+  const until = Date.now() + 20_000
+  while (acknowledged.length < before + 50 && Date.now() < until) await sleep(10)
+  stop.now = true
+  await Promise.all(writers)
+
+  assert.ok(acknowledged.length >= before + 50, `writes go on after the failover: ${acknowledged.length - before}`)
+  for (const error of unknown) assert.ok(error instanceof DatabaseUnavailableError, String(error))
+  assert.deepEqual(await database.run(where), [{ port: second.port }])
+  const there = new Set((await second.query('select n from item')).map((row) => row['n']))
+  assert.deepEqual(acknowledged.filter((n) => !there.has(n)), [], 'nothing acknowledged is lost')
+})
+
+test('a server that turns read-only under open connections is left at once', { skip }, async () => {
+  await using first = await PostgresServer.primary()
+  await using second = await PostgresServer.primary()
+  for (const server of [first, second]) await server.query('create table item (n int primary key)')
+  await second.query('alter system set default_transaction_read_only = on')
+  await second.query('select pg_reload_conf()')
+  await using database = open([first, second], 5_000)
+  await Promise.all(Array.from({ length: 4 }, (_, n) => database.run(insert, [n])))
+  // The roles change while all four connections are open and idle.
+  await second.query('alter system reset default_transaction_read_only')
+  await second.query('select pg_reload_conf()')
+  await first.query('alter system set default_transaction_read_only = on')
+  await first.query('select pg_reload_conf()')
+  await until(async () => (await first.query('show default_transaction_read_only'))[0]?.['default_transaction_read_only'] === 'on')
+  await until(async () => (await second.query('show default_transaction_read_only'))[0]?.['default_transaction_read_only'] === 'off')
+  await assert.rejects(database.run(insert, [100]), (error: unknown) => error instanceof DatabaseUnavailableError && error.facts['code'] === '25006')
+  assert.deepEqual(await database.run(where), [{ port: second.port }])
+  await Promise.all(Array.from({ length: 4 }, (_, n) => database.run(insert, [200 + n])))
+  assert.deepEqual(await first.query('select count(*)::int as n from item'), [{ n: 4 }])
+  assert.deepEqual(await database.run(count), [{ n: 4 }])
+})
+
+test('says which hosts it has asked when none takes writes', { skip }, async () => {
+  await using first = await PostgresServer.primary()
+  await using second = await PostgresServer.standbyOf(first)
+  await first.kill()
+  await using database = open([first, second], 600)
+  await assert.rejects(database.run(where), (error: unknown) => {
+    assert.ok(error instanceof DatabaseUnavailableError)
+    assert.match(error.message, new RegExp(`127.0.0.1:${first.port}.*ECONNREFUSED.*127.0.0.1:${second.port} is a standby`))
+    return true
+  })
+})
+
+test('a wait that the end of an outage falls into is only a delay', { skip }, async () => {
+  await using server = await PostgresServer.primary()
+  await server.query('create table item (n int primary key)')
+  await using database = open([server], 15_000)
+  await database.run(insert, [1])
+  await server.kill()
+  const waiting = Array.from({ length: 20 }, async () => database.transaction(async (tx) => tx.run(count)).catch((error: unknown) => error))
+  await sleep(200)
+  await server.start()
+  const results = await Promise.all(waiting)
+  const refused = results.filter((result) => result instanceof Error)
+  // Those that were given a connection of before the outage learn that it broke; all others waited.
+  assert.ok(refused.length <= 1, `${refused.length} of 20 refused: ${String(refused[0])}`)
+  assert.deepEqual(await database.run(count), [{ n: 1 }])
+})
+
+async function until(check: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 10_000
+  while (!(await check())) {
+    if (Date.now() > deadline) throw new Error('it did not come')
+    await sleep(20)
+  }
+}
