@@ -47,7 +47,7 @@ function readRoutes(server: Server, { access, config }: ApiContext): void {
   server.route({
     method: 'GET',
     url: '/api/users',
-    config: { access: managed },
+    config: { access: managed, errors: ['E_ACCESS_INPUT'] },
     schema: { operationId: 'listUsers', summary: 'All users, oldest first', tags, querystring: strict(pageQuery(config.pageSizeMax)), response: { 200: pageOf(userSchema) } },
     handler: async (request, reply) => {
       const { data, after } = await access.users.list({ limit: request.query.limit ?? defaultPageSize, after: request.query.after ?? null })

@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import type { OpenApi } from '#api/openapi/document.ts'
+import { databaseMissing } from '#test/support/database.ts'
+import { SchemaValues } from '#test/support/schema-values.ts'
+import { testSite } from '#test/support/site.ts'
+import type { Persona, Site } from '#test/support/site.ts'
+import { AnswerChecker } from '#test/support/openapi.ts'
+
+/** Requests per operation of the document. `STOA_FUZZ_RUNS` and `STOA_FUZZ_SEED` ask for more, or for the same again. */
+const runs = Number(process.env['STOA_FUZZ_RUNS'] ?? 15)
+const seed = Number(process.env['STOA_FUZZ_SEED'] ?? Date.now() % 2 ** 31)
+
+const personas: readonly Persona[] = ['administrator', 'administrator', 'editor', 'author', 'anonymous']
+
+type Parameter = { readonly name: string; readonly in: 'path' | 'query' | 'header'; readonly required?: boolean; readonly schema: Record<string, unknown> }
+type Operation = { readonly operationId: string; readonly parameters?: readonly Parameter[]; readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: Record<string, unknown> }>> } }
+type Planned = { readonly method: string; readonly url: string; readonly as: Persona; readonly headers: Record<string, string>; readonly payload: string | null }
+
+const everyKind = {
+  label: 'Everything',
+  fields: [
+    { name: 'title', kind: 'text', required: true, localized: true, filterable: true, lengthMax: 200 },
+    { name: 'slug', kind: 'slug', from: 'title', localized: true },
+    { name: 'sku', kind: 'text', unique: true },
+    { name: 'body', kind: 'markdown' },
+    { name: 'rich', kind: 'richText' },
+    { name: 'rank', kind: 'number', filterable: true, integer: true },
+    { name: 'price', kind: 'number', filterable: true, min: 0 },
+    { name: 'hot', kind: 'boolean', filterable: true },
+    { name: 'at', kind: 'dateTime', filterable: true },
+    { name: 'color', kind: 'select', options: ['red', 'blue'], filterable: true },
+    { name: 'tags', kind: 'select', options: ['a', 'b', 'c'], many: true, filterable: true },
+    { name: 'extra', kind: 'json' },
+    { name: 'image', kind: 'asset' },
+    { name: 'parent', kind: 'reference', types: ['everything'], filterable: true, onDelete: 'unset' },
+    { name: 'related', kind: 'reference', many: true, filterable: true },
+    { name: 'seo', kind: 'group', fields: [{ name: 'text', kind: 'text' }, { name: 'index', kind: 'boolean' }] },
+    { name: 'links', kind: 'list', of: { name: 'link', kind: 'text' }, filterable: true },
+    { name: 'parts', kind: 'blocks', blocks: [{ name: 'quote', fields: [{ name: 'words', kind: 'text' }] }, { name: 'picture', fields: [{ name: 'image', kind: 'asset' }] }] },
+  ],
+}
+
+/** Something of everything, so that valid requests have something to be about. */
+async function furnish(site: Site): Promise<string[]> {
+  assert.equal((await site.request('PUT', '/api/locales/de', { body: { fallback: 'en' } })).status, 200)
+  assert.equal((await site.request('PUT', '/api/types/everything', { body: everyKind })).status, 201)
+  site.forgetDocument()
+  const known = ['everything', 'en', 'de', 'administrator', 'editor', 'title', '-rank', 'related', 'published', 'draft']
+  for (let at = 0; at < 4; at += 1) {
+    const made = await site.request('POST', '/api/content/everything', { body: { fields: { title: `Entry ${at}`, rank: at, tags: ['a'], links: ['x'] }, publish: at % 2 === 0 } })
+    assert.equal(made.status, 201, made.text)
+    known.push(made.json.data.id, made.json.data.fields.slug)
+  }
+  const release = await site.request('POST', '/api/releases', { body: { name: 'Spring' } })
+  known.push(release.json.data.id, `release:${release.json.data.id}`)
+  return known
+}
+
+function plan(document: OpenApi, path: string, method: string, values: SchemaValues): fc.Arbitrary<Planned> {
+  const operation = document.paths[path]![method] as Operation
+  const parameters = operation.parameters ?? []
+  const damage = fc.constantFrom(0, 0, 5, 30)
+  return damage.chain((bad) => {
+    const given = fc.record(
+      Object.fromEntries(parameters.map((parameter) => [`${parameter.in} ${parameter.name}`, values.of(parameter.schema, bad)])),
+      { requiredKeys: parameters.filter((parameter) => parameter.in === 'path' || (parameter.required === true && bad === 0)).map((parameter) => `${parameter.in} ${parameter.name}`) },
+    )
+    const schema = operation.requestBody?.content['application/json']?.schema
+    const body = schema === undefined ? fc.constant(undefined) : values.of(schema, bad)
+    // Many optional parameters at once rarely go together: a few are kept.
+    const keep = fc.array(fc.nat(1_000), { maxLength: 4 })
+    return fc.tuple(given, body, fc.constantFrom(...personas), keep).map(([all, payload, as, kept]) => request(path, method, parameters, all, payload, as, kept))
+  })
+}
+
+function request(path: string, method: string, parameters: readonly Parameter[], given: Record<string, unknown>, body: unknown, as: Persona, kept: readonly number[]): Planned {
+  const optional = parameters.filter((parameter) => parameter.in !== 'path' && given[`${parameter.in} ${parameter.name}`] !== undefined)
+  const chosen = new Set(kept.map((number) => optional[number % Math.max(1, optional.length)]))
+  let url = path
+  const query: string[] = []
+  const headers: Record<string, string> = {}
+  for (const parameter of parameters) {
+    const value = given[`${parameter.in} ${parameter.name}`]
+    const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? '')
+    if (parameter.in === 'path') url = url.replace(`{${parameter.name}}`, encodeURIComponent(text.toWellFormed() || '-').replaceAll('.', '%2E'))
+    else if (!chosen.has(parameter)) continue
+    else if (parameter.in === 'query') query.push(`${encodeURIComponent(parameter.name)}=${encodeURIComponent(text.toWellFormed())}`)
+    else headers[parameter.name] = text.replace(/[^\x20-\x7e]/g, '?')
+  }
+  return { method: method.toUpperCase(), url: query.length === 0 ? url : `${url}?${query.join('&')}`, as, headers, payload: body === undefined ? null : JSON.stringify(body) }
+}
+
+test(`every answer to a random request is documented and none is a failure (seed ${seed})`, { skip: databaseMissing }, async () => {
+  await using site = await testSite()
+  const known = await furnish(site)
+  const document = await site.document()
+  const checker = new AnswerChecker(document)
+  const values = new SchemaValues(document.components.schemas, known)
+  const seen = new Map<number, number>()
+  const failures: string[] = []
+  for (const [path, methods] of Object.entries(document.paths)) {
+    for (const method of Object.keys(methods)) {
+      const operation = plan(document, path, method, values)
+      const result = await fc.check(
+        fc.asyncProperty(operation, async (planned) => {
+          const token = site.tokens.get(planned.as)
+          const answer = await site.server.inject({
+            method: planned.method,
+            url: planned.url,
+            headers: { ...planned.headers, ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...(planned.payload === null ? {} : { 'content-type': 'application/json' }) },
+            ...(planned.payload === null ? {} : { payload: planned.payload }),
+          })
+          seen.set(answer.statusCode, (seen.get(answer.statusCode) ?? 0) + 1)
+          checker.check(planned.method, planned.url, answer)
+        }),
+        { numRuns: runs, seed },
+      )
+      if (result.failed) failures.push(`${JSON.stringify(result.counterexample)}\n${String(result.errorInstance)}`)
+    }
+  }
+  assert.deepEqual(failures, [])
+  // A fuzz in which nothing ever succeeds, or nothing is ever refused, shows nothing.
+  for (const status of [200, 201, 400, 401, 403, 404, 422]) assert.ok((seen.get(status) ?? 0) > 0, `no answer was ${status}: ${JSON.stringify([...seen])}`)
+})

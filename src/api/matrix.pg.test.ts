@@ -1,0 +1,207 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { newId } from '#lib/id.ts'
+import { pageRoutes } from '#api/routes/pages.ts'
+import { databaseMissing } from '#test/support/database.ts'
+import { testSite } from '#test/support/site.ts'
+import type { Persona, Site, SiteAnswer } from '#test/support/site.ts'
+
+/**
+ * Who may do what: a row for every route, with the status that each gets. `stranger` is an author, to whom the entry does
+ * not belong; `author` owns it. A route without a row fails, so does a row without a route.
+ */
+type Who = 'anonymous' | 'stranger' | 'author' | 'editor' | 'administrator'
+const everyone: readonly Who[] = ['anonymous', 'stranger', 'author', 'editor', 'administrator']
+type Statuses = readonly [anonymous: number, stranger: number, author: number, editor: number, administrator: number]
+/** What a request is about: made anew for every one, and for the author where `own`. The entry is published, and has a newer draft. */
+type World = { readonly site: Site; readonly id: string; readonly own: boolean }
+type Asked = { readonly url: string; readonly body?: unknown; readonly headers?: Readonly<Record<string, string>> }
+type Row = { readonly statuses: Statuses; readonly ask: (world: World) => Asked | Promise<Asked> }
+
+const all = (status: number): Statuses => [status, status, status, status, status]
+const administrators = (status: number): Statuses => [401, 403, 403, 403, status]
+const editors = (status: number): Statuses => [401, 403, 403, status, status]
+const owners = (status: number): Statuses => [401, 403, status, status, status]
+const signedIn = (status: number): Statuses => [401, status, status, status, status]
+
+const row = (statuses: Statuses, ask: Row['ask'] | string): Row => ({ statuses, ask: typeof ask === 'string' ? () => ({ url: ask }) : ask })
+const note = (suffix: string, body?: unknown) => ({ id }: World): Asked => ({ url: `/api/content/note/${id}${suffix}`, ...(body === undefined ? {} : { body }) })
+
+let counter = 0
+const unique = (prefix: string): string => `${prefix}${(counter += 1)}`
+
+async function made(site: Site, method: string, url: string, body?: unknown, as: Persona = 'administrator'): Promise<SiteAnswer> {
+  const answer = await site.request(method, url, { as, ...(body === undefined ? {} : { body }) })
+  assert.ok(answer.status < 300, `${method} ${url}: ${answer.text}`)
+  return answer
+}
+
+const release = async ({ site, id }: World, filled = true): Promise<string> => {
+  const { json } = await made(site, 'POST', '/api/releases', { name: unique('r') })
+  if (filled) await made(site, 'POST', `/api/releases/${json.data.id}/items`, { items: [{ entryId: id, locale: 'en', action: 'publish', version: 2 }] })
+  return json.data.id
+}
+const user = async ({ site }: World): Promise<string> => (await made(site, 'POST', '/api/users', { email: `${unique('u')}@example.org`, name: 'U', password: 'correct horse battery', roles: ['author'] })).json.data.id
+
+const rows: Readonly<Record<string, Row>> = {
+  'GET /healthz/live': row(all(200), '/healthz/live'),
+  'GET /healthz/ready': row(all(200), '/healthz/ready'),
+  'GET /metrics': row(all(200), '/metrics'),
+  'GET /openapi.json': row(all(200), '/openapi.json'),
+  'GET /docs/reference/errors': row(all(200), '/docs/reference/errors'),
+  'GET /': row(all(200), '/'),
+  'GET /reference': row(all(200), '/reference'),
+  'GET /sign-in': row(all(200), '/sign-in'),
+  'GET /first-administrator': row(all(200), '/first-administrator'),
+  'GET /static/:name': row(all(200), '/static/style.css'),
+  'GET /read/:type/:id': row(all(200), ({ id }) => ({ url: `/read/note/${id}` })),
+
+  'GET /api/content/:type': row(all(200), '/api/content/note'),
+  'GET /api/content/:type/:id': row(all(200), note('')),
+  'POST /api/content/:type': row(signedIn(201), () => ({ url: '/api/content/note', body: { fields: { title: 'New' } } })),
+  'PATCH /api/content/:type/:id': row(owners(200), note('', { fields: { title: 'Changed' } })),
+  'PUT /api/content/:type/:id': row(owners(200), note('', { fields: { title: 'Replaced' } })),
+  'DELETE /api/content/:type/:id': row(owners(200), note('')),
+  'POST /api/content/:type/:id/publish': row(owners(200), note('/publish')),
+  'POST /api/content/:type/:id/unpublish': row(owners(200), note('/unpublish')),
+  'POST /api/content/:type/:id/archive': row(owners(200), note('/archive')),
+  'POST /api/content/:type/:id/unarchive': row(owners(200), note('/unarchive')),
+  'POST /api/content/:type/:id/restore': row(owners(200), note('/restore', { version: 1 })),
+  'GET /api/content/:type/:id/locales': row(all(200), note('/locales')),
+  'GET /api/content/:type/:id/versions': row(owners(200), note('/versions')),
+  'GET /api/content/:type/:id/versions/:version': row(owners(200), note('/versions/2')),
+  'POST /api/content/:type/:id/schedule': row(owners(201), note('/schedule', { action: 'unpublish', dueAt: '2040-01-01T00:00:00Z' })),
+  'GET /api/content/:type/:id/schedule': row(owners(200), note('/schedule')),
+  'DELETE /api/content/:type/:id/schedule/:scheduleId': row(owners(200), async ({ site, id }) => {
+    const { json } = await made(site, 'POST', `/api/content/note/${id}/schedule`, { action: 'unpublish', dueAt: '2040-01-01T00:00:00Z' })
+    return { url: `/api/content/note/${id}/schedule/${json.data.id}` }
+  }),
+
+  'GET /api/types': row(all(200), '/api/types'),
+  'GET /api/types/:name': row(all(200), '/api/types/note'),
+  'PUT /api/types/:name': row(administrators(201), () => ({ url: `/api/types/${unique('t')}`, body: { label: 'T', fields: [{ name: 'a', kind: 'text' }] } })),
+  'DELETE /api/types/:name': row(administrators(204), async ({ site }) => {
+    const name = unique('t')
+    await made(site, 'PUT', `/api/types/${name}`, { label: 'T', fields: [{ name: 'a', kind: 'text' }] })
+    return { url: `/api/types/${name}` }
+  }),
+  'GET /api/locales': row(all(200), '/api/locales'),
+  'PUT /api/locales/:code': row(administrators(200), () => ({ url: '/api/locales/fr', body: { fallback: 'en' } })),
+  'DELETE /api/locales/:code': row(administrators(204), async ({ site }) => {
+    await made(site, 'PUT', '/api/locales/nl', { fallback: 'en' })
+    return { url: '/api/locales/nl' }
+  }),
+
+  'GET /api/releases': row(editors(200), '/api/releases'),
+  'GET /api/releases/:id': row(editors(200), async (world) => ({ url: `/api/releases/${await release(world)}` })),
+  'POST /api/releases': row(editors(201), () => ({ url: '/api/releases', body: { name: 'Spring' } })),
+  'DELETE /api/releases/:id': row(editors(204), async (world) => ({ url: `/api/releases/${await release(world)}` })),
+  'POST /api/releases/:id/items': row(editors(200), async (world) => ({
+    url: `/api/releases/${await release(world, false)}/items`,
+    body: { items: [{ entryId: world.id, locale: 'en', action: 'publish', version: 2 }] },
+  })),
+  'DELETE /api/releases/:id/items/:entryId/:locale': row(editors(200), async (world) => ({ url: `/api/releases/${await release(world)}/items/${world.id}/en` })),
+  'POST /api/releases/:id/publish': row(editors(200), async (world) => ({ url: `/api/releases/${await release(world)}/publish` })),
+  'POST /api/releases/:id/undo': row(editors(200), async (world) => {
+    const id = await release(world)
+    await made(world.site, 'POST', `/api/releases/${id}/publish`)
+    return { url: `/api/releases/${id}/undo` }
+  }),
+
+  'GET /api/session': row(all(200), '/api/session'),
+  'POST /api/session': row(all(401), () => ({ url: '/api/session', body: { email: `${unique('x')}@example.org`, password: 'wrong' } })),
+  'DELETE /api/session': row(signedIn(204), '/api/session'),
+  'POST /api/first-administrator': row(all(403), () => ({ url: '/api/first-administrator', body: { secret: 'x', email: 'a@example.org', name: 'A', password: 'correct horse battery' } })),
+  // A token is nobody who has a name of their own.
+  'PATCH /api/users/me': row([401, 403, 403, 403, 403], () => ({ url: '/api/users/me', body: { name: 'Me' } })),
+  'GET /api/users': row(administrators(200), '/api/users'),
+  'GET /api/users/:id': row(administrators(200), async (world) => ({ url: `/api/users/${await user(world)}` })),
+  'POST /api/users': row(administrators(201), () => ({ url: '/api/users', body: { email: `${unique('n')}@example.org`, name: 'N', password: 'correct horse battery', roles: ['author'] } })),
+  'PATCH /api/users/:id': row(administrators(200), async (world) => ({ url: `/api/users/${await user(world)}`, body: { name: 'Renamed' } })),
+  'DELETE /api/users/:id': row(administrators(204), async (world) => ({ url: `/api/users/${await user(world)}` })),
+  'DELETE /api/users/:id/sessions': row(administrators(200), async (world) => ({ url: `/api/users/${await user(world)}/sessions` })),
+  'GET /api/roles': row(administrators(200), '/api/roles'),
+  'GET /api/roles/:name': row(administrators(200), '/api/roles/editor'),
+  'PUT /api/roles/:name': row(administrators(200), () => ({ url: `/api/roles/${unique('r')}`, body: { label: 'R', content: [], system: [] } })),
+  'DELETE /api/roles/:name': row(administrators(204), async ({ site }) => {
+    const name = unique('r')
+    await made(site, 'PUT', `/api/roles/${name}`, { label: 'R', content: [], system: [] })
+    return { url: `/api/roles/${name}` }
+  }),
+  'GET /api/tokens': row(administrators(200), '/api/tokens'),
+  'POST /api/tokens': row(administrators(201), () => ({ url: '/api/tokens', body: { name: 'T', roles: ['author'] } })),
+  'DELETE /api/tokens/:id': row(administrators(204), async ({ site }) => ({ url: `/api/tokens/${(await made(site, 'POST', '/api/tokens', { name: 'T', roles: ['author'] })).json.data.info.id}` })),
+  'GET /api/audit': row(administrators(200), '/api/audit'),
+}
+
+const noteType = {
+  label: 'Note',
+  fields: [
+    { name: 'title', kind: 'text', required: true, filterable: true },
+    { name: 'slug', kind: 'slug', from: 'title' },
+  ],
+}
+
+async function newWorld(site: Site, own: boolean): Promise<World> {
+  const as = own ? 'author' : 'editor'
+  const { json } = await made(site, 'POST', '/api/content/note', { fields: { title: unique('Note ') }, publish: true }, as)
+  await made(site, 'PATCH', `/api/content/note/${json.data.id}`, { fields: { title: unique('Draft ') } }, as)
+  return { site, id: json.data.id, own }
+}
+
+test('every route has a row, and every row a route', { skip: databaseMissing }, async () => {
+  await using site = await testSite({ plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })] })
+  const routes = site.server.documented.flatMap((route) => [route.method].flat().map((method) => `${method} ${route.url}`))
+  assert.deepEqual(routes.filter((name) => rows[name] === undefined), [], 'add a row for each of these')
+  assert.deepEqual(Object.keys(rows).filter((name) => !routes.includes(name)), [], 'these routes are gone')
+})
+
+test('everyone gets what the matrix says, on every route', { skip: databaseMissing }, async (t) => {
+  await using site = await testSite({ plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })] })
+  await made(site, 'PUT', '/api/types/note', noteType)
+  site.forgetDocument()
+  for (const [name, { statuses, ask }] of Object.entries(rows)) {
+    await t.test(name, async () => {
+      const [method = ''] = name.split(' ')
+      const got: Record<string, number> = {}
+      const expected: Record<string, number> = {}
+      for (const [at, who] of everyone.entries()) {
+        const world = await newWorld(site, who === 'author')
+        const { url, body, headers = {} } = await ask(world)
+        const before = await site.get(`/api/content/note/${world.id}?perspective=draft`)
+        const as: Persona = who === 'stranger' ? 'author' : who
+        const options = { as, headers, ...(body === undefined ? {} : { body }) }
+        const answer = await site.request(method, url, options)
+        got[who] = answer.status
+        expected[who] = statuses[at]!
+        if (answer.status >= 400) assert.match(answer.json.code, /^E_/)
+        // The entry is as it was for those who were refused.
+        if (answer.status >= 400 && method !== 'GET') {
+          const after = await site.get(`/api/content/note/${world.id}?perspective=draft`)
+          assert.equal(after.text, before.text, `${who} was refused and still changed something`)
+        }
+      }
+      assert.deepEqual(got, expected)
+    })
+  }
+})
+
+test('every write takes effect once under an Idempotency-Key', { skip: databaseMissing }, async (t) => {
+  await using site = await testSite({ plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })] })
+  await made(site, 'PUT', '/api/types/note', noteType)
+  site.forgetDocument()
+  const writes = site.server.documented.filter((route) => !['GET', 'HEAD'].includes([route.method].flat()[0]!) && route.config?.idempotent !== false)
+  assert.ok(writes.length > 20)
+  for (const route of writes) {
+    const method = [route.method].flat()[0]!
+    await t.test(`${method} ${route.url}`, async () => {
+      const { url, body } = await rows[`${method} ${route.url}`]!.ask(await newWorld(site, false))
+      const options = { headers: { 'idempotency-key': newId() }, ...(body === undefined ? {} : { body }) }
+      const first = await site.request(method, url, options)
+      assert.ok(first.status < 300, first.text)
+      const second = await site.request(method, url, options)
+      assert.equal(second.headers['idempotency-replayed'], 'true', `not a replay: ${second.text}`)
+      assert.deepEqual([second.status, second.text, second.headers['etag']], [first.status, first.text, first.headers['etag']])
+    })
+  }
+})
