@@ -117,7 +117,7 @@ export async function runNode(config: Config, signal: AbortSignal): Promise<void
   }
 }
 
-function backgroundWork({ content, database, media, logger }: Site): Ticker[] {
+function backgroundWork({ access, content, database, media, logger }: Site): Ticker[] {
   const schedule = async (): Promise<void> => {
     while ((await content.schedule.runDue(database, scheduledPerRoundMax)) === scheduledPerRoundMax);
   }
@@ -127,6 +127,8 @@ function backgroundWork({ content, database, media, logger }: Site): Ticker[] {
   }
   return [
     new Ticker({ name: 'schedule', intervalMs: scheduleIntervalMs, logger, work: schedule }),
+    // Bounded per call; what is left over waits for the next hour, or another node.
+    new Ticker({ name: 'prune access', intervalMs: collectIntervalMs, logger, work: async () => void (await access.prune()) }),
     new Ticker({ name: 'collect files', intervalMs: collectIntervalMs, logger, work: collect }),
   ]
 }

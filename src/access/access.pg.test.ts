@@ -242,11 +242,13 @@ test('roles: checked against the rules and the types, at once in force, not dele
   assert.deepEqual(await problems({ type: 'Nope' }), ['/content/0/type'])
   assert.deepEqual(await problems({ actions: [] }), ['/content/0/actions'])
   assert.deepEqual(await problems({ actions: ['fly' as 'read'] }), ['/content/0/actions/0'])
-  assert.deepEqual(await problems({ type: article, filter: compare('title', { is: 'eq', value: 'x' }) }), ['/content/0/filter/field'], 'not filterable')
-  assert.deepEqual(await problems({ type: article, filter: compare('rank', { is: 'eq', value: 'x' }) }), ['/content/0/filter/test/value'])
-  assert.deepEqual(await problems({ type: article, filter: compare('rank', { is: 'contains', value: 'x' }) }), ['/content/0/filter/test/is'])
-  assert.deepEqual(await problems({ type: article, filter: compare('tags', { is: 'lt', value: 'x' }) }), ['/content/0/filter/test/is'])
-  assert.deepEqual(await problems({ filter: compare('section', { is: 'eq', value: 'x' }) }), ['/content/0/filter/field'], '* has only what every type has')
+  assert.deepEqual(await problems({ type: article, filter: compare('title', { is: 'eq', value: 'x' }) }), ['/content/0/filter'], 'not filterable')
+  assert.deepEqual(await problems({ type: article, filter: compare('rank', { is: 'eq', value: 'x' }) }), ['/content/0/filter'])
+  assert.deepEqual(await problems({ type: article, filter: compare('rank', { is: 'contains', value: 'x' }) }), ['/content/0/filter'])
+  assert.deepEqual(await problems({ type: article, filter: compare('tags', { is: 'lt', value: 'x' }) }), ['/content/0/filter'])
+  assert.deepEqual(await problems({ filter: compare('section', { is: 'eq', value: 'x' }) }), ['/content/0/filter'], '* has only what every type has')
+  assert.deepEqual(await problems({ type: article, filter: compare('rank', { is: 'like', value: 'x' }) }), ['/content/0/filter/test/is'])
+  assert.deepEqual(await problems({ type: 'later', filter: compare('any', { is: 'in', values: ['\0', {}] }) }), ['/content/0/filter/test/values/0', '/content/0/filter/test/values/1'])
   assert.deepEqual(await problems({ type: article, filter: { op: 'drop' } as never }), ['/content/0/filter/op'])
   assert.deepEqual(await problems({ type: article, filter: { op: 'and', filters: [null] } as never }), ['/content/0/filter/filters/0'])
   let deep: unknown = compare('section', { is: 'eq', value: 'x' })
@@ -323,7 +325,9 @@ test('the audit log: who, what, from where; in pages, without secrets, only ever
   const first = await access.auditLog({ limit: 2, after: null })
   const second = await access.auditLog({ limit: 100, after: first.after })
   const all = [...first.data, ...second.data]
-  assert.deepEqual(all.map((entry) => entry.action), ['session.refuse', 'user.update', 'token.create', 'session.start', 'user.create'])
+  const actions = all.map((entry) => entry.action)
+  assert.deepEqual(actions.slice(0, 3), ['session.refuse', 'user.update', 'token.create'])
+  assert.deepEqual(actions.slice(3).sort(), ['session.start', 'user.create'], 'of the same millisecond')
   assert.deepEqual(
     { ...all[2], id: '', at: '' },
     {

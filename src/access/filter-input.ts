@@ -1,90 +1,99 @@
 import type { ContentType } from '#content/content-type.ts'
-import { isStorableText, normalValue, querySchema } from '#content/query/normal-form.ts'
-import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
+import { isStorableText } from '#content/query/normal-form.ts'
 import type { Filter, Scalar, Test } from '#content/query/query.ts'
+import { filterDepthMax, filterListMax, filterNodesMax, validateFilter } from '#content/query/validate-query.ts'
+import { StoaError } from '#lib/stoa-error.ts'
 
-/** A role's filter runs with every request of its users: it stays small. */
-const depthMax = 8
-const comparisonsMax = 100
-const valuesMax = 200
+/** `own` wraps a filter into one connective and adds one comparison; the result must still be one that queries take. */
+const depthMax = filterDepthMax - 1
+const nodesMax = filterNodesMax - 2
 const textLengthMax = 1_000
 
 type Report = (path: string, message: string) => void
-type State = { readonly schema: QuerySchema | null; readonly everyType: boolean; comparisons: number }
+type Budget = { nodes: number }
 
-const noFields = querySchema({ name: 'any', label: 'any', fields: [] })
+const everyType: ContentType = { name: '*', label: '*', fields: [] }
 const impossible: Filter = { op: 'or', filters: [] }
 
 /**
- * Checks the filter of a grant and brings its values into normal form. A type that exists decides which fields and
- * comparisons there are; for `*` only the system fields; for a type that does not exist yet only the shape is known.
+ * Checks the filter of a grant; what is wrong goes to `report`, with its place. Where the type exists (for `*`: by the
+ * fields that every type has), as queries do, and the values come back in normal form. For a type that is yet to come
+ * only the shape can be known: a filter that turns out not to fit it matches nothing.
  */
 export function checkFilter(filter: unknown, typeName: string, type: ContentType | null, report: Report): Filter {
-  const everyType = typeName === '*'
-  const schema = everyType ? noFields : type === null ? null : querySchema(type)
-  return checkPart(filter, 1, '', { schema, everyType, comparisons: 0 }, report)
+  let faults = 0
+  const counted: Report = (path, message) => {
+    faults += 1
+    report(path, message)
+  }
+  const shaped = shapedFilter(filter, 1, '', { nodes: 0 }, counted)
+  const known = typeName === '*' ? everyType : type
+  if (faults > 0 || known === null) return shaped
+  try {
+    return validateFilter(shaped, { type: known, grant: { filter: null, fields: null } })
+  } catch (error) {
+    if (!(error instanceof StoaError)) throw error
+    report('', error.message)
+    return impossible
+  }
 }
 
-function checkPart(filter: unknown, depth: number, path: string, state: State, report: Report): Filter {
+function shapedFilter(filter: unknown, depth: number, path: string, budget: Budget, report: Report): Filter {
   if (depth > depthMax) return refused(report, path, `is nested deeper than ${depthMax}.`)
+  budget.nodes += 1
+  if (budget.nodes > nodesMax) return budget.nodes > nodesMax + 1 ? impossible : refused(report, path, `is one of more than ${nodesMax} comparisons and connectives.`)
   if (!isObject(filter)) return refused(report, path, 'must be an object with op.')
-  if (filter['op'] === 'and' || filter['op'] === 'or') {
-    const filters: unknown = filter['filters']
-    if (!Array.isArray(filters) || filters.length > comparisonsMax) return refused(report, `${path}/filters`, `must be a list of at most ${comparisonsMax} filters.`)
-    return { op: filter['op'], filters: filters.map((part, index) => checkPart(part, depth + 1, `${path}/filters/${index}`, state, report)) }
+  switch (filter['op']) {
+    case 'and':
+    case 'or': {
+      const filters: unknown = filter['filters']
+      if (!Array.isArray(filters) || filters.length > nodesMax) return refused(report, `${path}/filters`, `must be a list of at most ${nodesMax} filters.`)
+      return { op: filter['op'], filters: filters.map((part, index) => shapedFilter(part, depth + 1, `${path}/filters/${index}`, budget, report)) }
+    }
+    case 'not':
+      return { op: 'not', filter: shapedFilter(filter['filter'], depth + 1, `${path}/filter`, budget, report) }
+    case 'compare': {
+      const field = filter['field']
+      if (typeof field !== 'string' || !/^[a-z][A-Za-z0-9]{0,62}$/.test(field)) return refused(report, `${path}/field`, 'must be the name of a field.')
+      const test = shapedTest(filter['test'], (at, message) => report(`${path}/test${at}`, message))
+      return test === null ? impossible : { op: 'compare', field, test }
+    }
+    default:
+      return refused(report, `${path}/op`, 'must be and, or, not or compare.')
   }
-  if (filter['op'] === 'not') return { op: 'not', filter: checkPart(filter['filter'], depth + 1, `${path}/filter`, state, report) }
-  if (filter['op'] !== 'compare') return refused(report, `${path}/op`, 'must be and, or, not or compare.')
-  state.comparisons += 1
-  if (state.comparisons === comparisonsMax + 1) report(path, `has more than ${comparisonsMax} comparisons.`)
-  const name = filter['field']
-  if (typeof name !== 'string' || !/^[a-z][A-Za-z0-9]{0,62}$/.test(name)) return refused(report, `${path}/field`, 'must be the name of a field.')
-  const field = state.schema?.get(name) ?? noFields.get(name) ?? null
-  if (field === null && state.schema !== null) {
-    return refused(report, `${path}/field`, state.everyType ? 'is not a field that every type has.' : 'is not a filterable field of the type.')
-  }
-  const test = checkTest(filter['test'], field, (at, message) => report(`${path}/test${at}`, message))
-  return test === null ? impossible : { op: 'compare', field: name, test }
 }
 
-function checkTest(test: unknown, field: QueryField | null, report: Report): Test | null {
+function shapedTest(test: unknown, report: Report): Test | null {
   if (!isObject(test)) return nothing(report, '', 'must be an object with is.')
-  const is = test['is']
-  const value = (raw: unknown, path: string): Scalar => checkValue(raw, field, path, report)
+  const { is, value, values } = test
   switch (is) {
     case 'eq':
     case 'ne':
-      return { is, value: value(test['value'], '/value') }
-    case 'in':
-    case 'nin': {
-      const values: unknown = test['values']
-      if (!Array.isArray(values) || values.length > valuesMax) return nothing(report, '/values', `must be a list of at most ${valuesMax}.`)
-      return { is, values: values.map((each, index) => value(each, `/values/${index}`)) }
-    }
     case 'lt':
     case 'lte':
     case 'gt':
     case 'gte':
-      if (field?.many === true) return nothing(report, '/is', 'cannot be asked of a field with many values.')
-      return { is, value: value(test['value'], '/value') }
+      return { is, value: shapedValue(value, '/value', report) }
+    case 'in':
+    case 'nin':
+      if (!Array.isArray(values) || values.length > filterListMax) return nothing(report, '/values', `must be a list of at most ${filterListMax}.`)
+      return { is, values: values.map((each, index) => shapedValue(each, `/values/${index}`, report)) }
     case 'contains':
     case 'startsWith': {
-      if (field !== null && (field.type !== 'text' || field.many)) return nothing(report, '/is', 'can be asked of text only.')
-      const text = value(test['value'], '/value')
+      const text = shapedValue(value, '/value', report)
       return typeof text === 'string' ? { is, value: text } : nothing(report, '/value', 'must be text.')
     }
     case 'exists':
-      return typeof test['value'] === 'boolean' ? { is, value: test['value'] } : nothing(report, '/value', 'must be true or false.')
+      return typeof value === 'boolean' ? { is, value } : nothing(report, '/value', 'must be true or false.')
     default:
       return nothing(report, '/is', 'must be eq, ne, in, nin, lt, lte, gt, gte, contains, startsWith or exists.')
   }
 }
 
-function checkValue(raw: unknown, field: QueryField | null, path: string, report: Report): Scalar {
-  const scalar = typeof raw === 'boolean' || typeof raw === 'number' || (typeof raw === 'string' && raw.length <= textLengthMax && isStorableText(raw)) ? raw : null
-  const kept = scalar === null ? null : field === null ? scalar : normalValue(field.type, scalar)
-  if (kept !== null) return kept
-  report(path, field === null ? `must be true, false, a number or text of at most ${textLengthMax} characters.` : `is not a value of ${field.name} (${field.type}).`)
+function shapedValue(value: unknown, path: string, report: Report): Scalar {
+  if (typeof value === 'boolean' || (typeof value === 'number' && Number.isFinite(value))) return value
+  if (typeof value === 'string' && value.length <= textLengthMax && isStorableText(value)) return value
+  report(path, `must be true, false, a number or text of at most ${textLengthMax} characters.`)
   return false
 }
 

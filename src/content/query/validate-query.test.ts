@@ -150,4 +150,7 @@ test('the filter of a grant may use fields outside it, and matches nothing when 
   assert.equal(grantFilter({ type: article, grant: open }), null)
   const wrong = { op: 'not', filter: compare('gone', { is: 'eq', value: 'x' }) } as const
   assert.deepEqual(grantFilter({ type: article, grant: { filter: wrong, fields: null } }), { op: 'or', filters: [] })
+  assert.deepEqual(grantFilter({ type: article, grant: { filter: { op: 'or', filters: [wrong, own] }, fields: null } }), own, 'what one role got wrong takes nothing from another')
+  const many: Filter = { op: 'or', filters: Array.from({ length: 100 }, () => own) }
+  assert.deepEqual(grantFilter({ type: article, grant: { filter: many, fields: null } }), many, 'many roles together may have more than one query')
 })

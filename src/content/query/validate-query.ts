@@ -101,18 +101,23 @@ export function validateFilter(filter: Filter, readable: ReadableType): Filter {
   }
 }
 
-const nothing: Filter = { op: 'or', filters: [] }
-
 /**
  * The filter of a grant with its values in normal form. A role may have been written for another shape of the type: a filter that
- * does not fit it matches nothing, so that the mistake hides entries and never shows them.
+ * does not fit it matches nothing, so that the mistake hides entries and never shows them. Alternatives, which come from
+ * several roles, are taken one by one: what one role got wrong takes nothing from another, and together they may be large.
  */
 export function grantFilter({ type, grant }: ReadableType): Filter | null {
   if (grant.filter === null) return null
+  const alternatives = grant.filter.op === 'or' ? grant.filter.filters : [grant.filter]
+  const fitting = alternatives.flatMap((alternative) => fittingFilter(alternative, type))
+  return fitting.length === 1 ? fitting[0]! : { op: 'or', filters: fitting }
+}
+
+function fittingFilter(filter: Filter, type: ContentType): readonly Filter[] {
   try {
-    return validateFilter(grant.filter, { type, grant: { filter: null, fields: null } })
+    return [validateFilter(filter, { type, grant: { filter: null, fields: null } })]
   } catch (error) {
-    if (error instanceof StoaError) return nothing
+    if (error instanceof StoaError) return []
     throw error
   }
 }
