@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { test } from 'node:test'
+import pg from 'pg'
+import type { Change } from '#change-feed/change.ts'
+import { ChangeFeed } from '#change-feed/feed.ts'
+import type { FeedNews } from '#change-feed/feed.ts'
+import { runBeat, runBeginEpoch, runPoll, runTrim } from '#change-feed/poll.ts'
+import { visible } from '#change-feed/snapshot.ts'
+import { MemoryHub, MemoryLink } from '#cluster-link/drivers/memory.ts'
+import { sql } from '#database/database.ts'
+import type { Database } from '#database/database.ts'
+import { systemClock } from '#lib/clock.ts'
+import { silentLogger } from '#lib/logger.ts'
+import { databaseMissing, startTestPostgres, testDatabase } from '#test/support/database.ts'
+
+const skip = databaseMissing
+
+async function plain(database: Database, text: string): Promise<void> {
+  await database.run({ text, name: null })
+}
+
+async function withTable(database: Database): Promise<void> {
+  await plain(database, `create table item (id int primary key, grp int, name text, extra jsonb)`)
+  await plain(database, `select stoa.attach('item', 'item', '{id}', '{grp,name}', 'extra')`)
+}
+
+async function until(what: () => boolean): Promise<void> {
+  const deadline = Date.now() + 10_000
+  while (!what()) {
+    assert.ok(Date.now() < deadline, 'it did not happen in time')
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
+test('the triggers tell every way to change a row', { skip }, async () => {
+  await using db = await testDatabase()
+  const { database } = db
+  await runBeginEpoch(database)
+  await withTable(database)
+  let { snapshot } = await runPoll(database, null, 100)
+  const told = async (text: string): Promise<unknown[]> => {
+    await plain(database, text)
+    const result = await runPoll(database, snapshot, 100)
+    snapshot = result.snapshot
+    return result.changes.map(({ operation, key, before, after, collection }) => [collection, operation, key, before, after])
+  }
+  assert.deepEqual(await told(`insert into item values (1, 10, 'a', '{"tag": ["x"]}'), (2, 20, null, null)`), [
+    ['item', 'insert', '1', null, { grp: 10, name: 'a', tag: ['x'] }],
+    ['item', 'insert', '2', null, { grp: 20, name: null }],
+  ])
+  assert.deepEqual(await told(`update item set grp = 11 where id = 1`), [['item', 'update', '1', { grp: 10, name: 'a', tag: ['x'] }, { grp: 11, name: 'a', tag: ['x'] }]])
+  assert.deepEqual(new Set((await told(`update item set id = 3 where id = 2`)).map(String)), new Set(['item,delete,2,[object Object],', 'item,insert,3,,[object Object]']))
+  assert.deepEqual(await told(`insert into item values (3, 21) on conflict (id) do update set grp = excluded.grp`), [['item', 'update', '3', { grp: 20, name: null }, { grp: 21, name: null }]])
+  assert.deepEqual(await told(`begin; delete from item where id = 3; rollback`), [])
+  assert.deepEqual(await told(`delete from item where id = 3`), [['item', 'delete', '3', { grp: 21, name: null }, null]])
+  assert.deepEqual(await told(`set session_replication_role = replica; update item set grp = 12; set session_replication_role = origin`), [
+    ['item', 'update', '1', { grp: 11, name: 'a', tag: ['x'] }, { grp: 12, name: 'a', tag: ['x'] }],
+  ])
+  assert.deepEqual(await told(`truncate item`), [['item', 'flush', null, null, null]])
+  assert.deepEqual(await told(`select stoa.detach('item'); insert into item values (9)`), [])
+})
+
+test('none lost, none twice: many writers, long and prepared transactions, savepoints and rollbacks', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 14 })
+  const { database } = db
+  await runBeginEpoch(database)
+  await withTable(database)
+  const seen: string[] = []
+  let { snapshot } = await runPoll(database, null, 100_000)
+  const collect = async (): Promise<void> => {
+    const result = await runPoll(database, snapshot, 100_000)
+    for (const change of result.changes) {
+      assert.ok(visible(result.snapshot, change.xid) && !visible(snapshot, change.xid))
+      seen.push(change.key!)
+    }
+    snapshot = result.snapshot
+  }
+  const expected: string[] = []
+  let id = 0
+  const insert = sql(`insert into item (id) values ($1)`)
+  const writer = async (): Promise<void> => {
+    for (let round = 0; round < 40; round += 1) {
+      const mine = (id += 1)
+      const fails = mine % 7 === 0
+      try {
+        await database.transaction(async (tx) => {
+          await tx.transaction(async (inner) => inner.run(insert, [mine]))
+          if (mine % 5 === 0) await tx.run(sql(`select pg_sleep(0.02)`))
+          if (fails) throw new RangeError('rolled back')
+        })
+        expected.push(String(mine))
+      } catch (error) {
+        if (!(error instanceof RangeError)) throw error
+      }
+    }
+  }
+  await plain(database, `begin; insert into item (id) values (100001); prepare transaction 'kept'`)
+  const long = database.transaction(async (tx) => {
+    await tx.run(insert, [100_002])
+    await tx.run(sql(`select pg_sleep(0.4)`))
+  })
+  let writing = true
+  const polling = (async () => {
+    while (writing) await collect()
+  })()
+  await Promise.all(Array.from({ length: 8 }, writer))
+  await long
+  writing = false
+  await polling
+  await collect()
+  assert.ok(!seen.includes('100001'), 'a prepared transaction is not committed yet')
+  await plain(database, `commit prepared 'kept'`)
+  await collect()
+  expected.push('100001', '100002')
+  assert.deepEqual(seen.sort(), expected.sort())
+})
+
+test('trimming tells cursors that needed what it took, and spares running transactions', { skip }, async () => {
+  await using db = await testDatabase()
+  const { database } = db
+  await runBeginEpoch(database)
+  await withTable(database)
+  const { snapshot } = await runPoll(database, null, 100)
+  await plain(database, `insert into item (id) values (1)`)
+  await database.transaction(async (tx) => {
+    await tx.run(sql(`insert into item (id) values (2)`))
+    await runTrim(database, 0)
+  })
+  const after = await runPoll(database, snapshot, 100)
+  assert.ok(after.keptFrom > snapshot.xmin, 'a cursor from before is too old')
+  assert.deepEqual(after.changes.map((change) => change.key), ['2'], 'the open transaction lost nothing')
+})
+
+test('the heartbeat moves once for those who saw the same counter, and not in another epoch', { skip }, async () => {
+  await using db = await testDatabase()
+  const epoch = await runBeginEpoch(db.database)
+  const won = await Promise.all(Array.from({ length: 5 }, () => runBeat(db.database, 0, epoch)))
+  assert.equal(won.filter(Boolean).length, 1)
+  assert.equal(await runBeat(db.database, 1, '7.1.1'), false)
+})
+
+test('20 nodes that name the epoch together name it once', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 20 })
+  const names = await Promise.all(Array.from({ length: 20 }, () => runBeginEpoch(db.database)))
+  assert.equal(new Set(names).size, 1)
+  assert.match(names[0]!, /^\d+\.1\.1$/)
+  await plain(db.database, `select stoa.end_epoch()`)
+  assert.match(await runBeginEpoch(db.database), /^\d+\.1\.2$/)
+})
+
+test('a crash gives transaction ids out again, and ends the epoch', { skip }, async () => {
+  const server = await startTestPostgres()
+  const client = new pg.Client({ connectionString: server.url })
+  const ended = once(client, 'error').catch(() => undefined)
+  await client.connect()
+  const { migrate } = await import('#database/migrate.ts')
+  const { PostgresDatabase } = await import('#database/drivers/postgres.ts')
+  const database = new PostgresDatabase({ url: server.url, connectionsMax: 2, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger: silentLogger })
+  await migrate(database)
+  const before = await runBeginEpoch(database)
+  await client.query('checkpoint')
+  await client.query('begin')
+  const { rows } = await client.query<{ xid: string }>('select pg_current_xact_id()::text as xid')
+  await client.query('rollback')
+  const { snapshot } = await runPoll(database, null, 10)
+  assert.ok(visible(snapshot, Number(rows[0]!.xid)), 'the poll has seen it end')
+  const { rows: backends } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
+  process.kill(backends[0]!.pid, 'SIGKILL')
+  await ended
+  let after: string | null = null
+  for (const deadline = Date.now() + 20_000; after === null && Date.now() < deadline; ) {
+    try {
+      const [row] = await database.run(sql<{ xid: string; epoch: string | null }>(`select pg_current_xact_id()::text as xid, (select epoch from stoa.life) as epoch`))
+      assert.equal(row!.epoch, null, 'the name of the epoch is gone')
+      assert.ok(Number(row!.xid) <= Number(rows[0]!.xid), `the id ${rows[0]!.xid} was given out again: ${row!.xid}`)
+      after = await runBeginEpoch(database)
+    } catch (error) {
+      if (error instanceof assert.AssertionError) throw error
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+  assert.match(before, /\.1$/)
+  assert.match(after ?? '', /\.2$/)
+  await database.close()
+  await server.stop()
+})
+
+test('a feed flushes first, applies what others write on a hint, and stops without a trace', { skip }, async () => {
+  await using db = await testDatabase()
+  await withTable(db.database)
+  const hub = new MemoryHub()
+  const feeds = Array.from({ length: 2 }, () => new ChangeFeed({ database: db.database, link: new MemoryLink(hub), clock: systemClock, logger: silentLogger, config: { leaseMs: 60_000 } }))
+  const [writer, reader] = feeds as [ChangeFeed, ChangeFeed]
+  const news: FeedNews[] = []
+  reader.subscribe((one) => news.push(one))
+  await until(() => feeds.every((feed) => feed.state.mode === 'following' && feed.state.provenAtMs > 0))
+  assert.equal(news[0]?.kind, 'flush')
+  const { token } = await writer.write(db.database, async (tx) => tx.run(sql(`insert into item (id) values (1)`)))
+  const changes = (): readonly Change[] => news.flatMap((one) => (one.kind === 'apply' ? one.changes : []))
+  await until(() => changes().length > 0)
+  assert.equal(changes()[0]!.xid, token!.xid)
+  assert.equal(token!.epoch, reader.state.epoch)
+  for (const feed of feeds) await feed.stop()
+})

@@ -1,0 +1,224 @@
+import type { ClusterLink } from '#cluster-link/cluster-link.ts'
+import { feedDefaults, nextTickMs, startFeed, stepFeed } from '#change-feed/feed-core.ts'
+import type { FeedConfig, FeedEffect, FeedEvent, FeedState } from '#change-feed/feed-core.ts'
+import { HeldSession } from '#change-feed/held-session.ts'
+import { runBeat, runBeginEpoch, runPoll, runTrim } from '#change-feed/poll.ts'
+import { parseToken } from '#change-feed/token.ts'
+import type { Token } from '#change-feed/token.ts'
+import { sql } from '#database/database.ts'
+import type { Database, Queryable } from '#database/database.ts'
+import type { Clock } from '#lib/clock.ts'
+import type { Logger } from '#lib/logger.ts'
+import { SteadyClock } from '#lib/steady-clock.ts'
+
+/** Changes are kept so long: a node that was away for less catches up, one that was away for more flushes. */
+const keepMs = 300_000
+/** Every node tries to trim this often; all but one find another at it. */
+const trimEveryMs = 30_000
+
+export type FeedOptions = {
+  /**
+   * Three connections of this node's own, with a statement deadline near the lease: a pool that others use could be full, and
+   * one with long deadlines would hold on to a connection that leads nowhere.
+   */
+  readonly database: Database
+  /** Null: this node is alone, or finds all changes by polling. */
+  readonly link: ClusterLink | null
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly config?: Partial<FeedConfig>
+}
+
+/** What a listener is told, in this order within a step: `flush` or `apply`, then `lease`. */
+export type FeedNews = Extract<FeedEffect, { kind: 'flush' | 'apply' | 'lease' | 'lost' }>
+
+const token = sql<{ token: string | null }>(`select stoa.token() as token`)
+const channel = 'feed'
+
+/** The change feed of this node: the machine of feed-core.ts on a real database. Begins at once; ends with `stop`. */
+export class ChangeFeed {
+  readonly config: FeedConfig
+  readonly #options: FeedOptions
+  readonly #clock: SteadyClock
+  readonly #listeners = new Set<(news: FeedNews) => void>()
+  readonly #hints: Disposable | null
+  readonly #trimming: NodeJS.Timeout
+  #state: FeedState
+  #polling: HeldSession | null = null
+  #beating: HeldSession | null = null
+  #timer: NodeJS.Timeout | null = null
+  #busy = false
+  readonly #queue: FeedEvent[] = []
+  readonly #running = new Set<Promise<void>>()
+
+  constructor(options: FeedOptions) {
+    this.#options = options
+    this.config = { ...feedDefaults, ...options.config }
+    this.#clock = new SteadyClock(options.clock)
+    this.#state = startFeed(this.#clock.elapsedMs())
+    this.#hints = options.link?.listen(channel, () => this.#step({ kind: 'hint' })) ?? null
+    this.#trimming = setInterval(() => this.#trim(), trimEveryMs).unref()
+    setImmediate(() => this.#step({ kind: 'tick' }))
+  }
+
+  get state(): FeedState {
+    return this.#state
+  }
+
+  /** The clock that leases are counted on. */
+  nowMs(): number {
+    return this.#clock.elapsedMs()
+  }
+
+  /** Tells every change from now on, after a first `flush`. Listeners must not throw. */
+  subscribe(listener: (news: FeedNews) => void): Disposable {
+    this.#listeners.add(listener)
+    const { epoch, cursor, polledAtMs, provenAtMs } = this.#state
+    if (epoch !== null && cursor !== null) {
+      listener({ kind: 'flush', reason: 'start', epoch, cursor, lsn: this.#lsn })
+      listener({ kind: 'lease', polledAtMs, provenAtMs })
+    }
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
+  }
+
+  /** Asks for a poll that starts now. */
+  want(): void {
+    this.#step({ kind: 'want' })
+  }
+
+  /** This node committed a write: the others get a hint. */
+  committed(): void {
+    this.#step({ kind: 'committed' })
+  }
+
+  /** Runs a writing transaction, and returns its token with the result. Null: nobody has named the epoch yet. */
+  async write<T>(database: Database, work: (tx: Queryable) => Promise<T>): Promise<{ readonly value: T; readonly token: Token | null }> {
+    const written = await database.transaction(async (tx) => {
+      const value = await work(tx)
+      return { value, token: await tokenOf(tx) }
+    })
+    this.committed()
+    return written
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#trimming)
+    this.#hints?.[Symbol.dispose]()
+    this.#step({ kind: 'stop' })
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#polling?.giveUp()
+    this.#beating?.giveUp()
+    await Promise.allSettled(this.#running)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+  }
+
+  #lsn = 0
+
+  /** A listener may cause further events: they wait until the step that told it is over. */
+  #step(event: FeedEvent): void {
+    this.#queue.push(event)
+    if (this.#busy) return
+    this.#busy = true
+    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      const { state, effects } = stepFeed(this.#state, next, this.#clock.elapsedMs(), this.config)
+      this.#state = state
+      for (const effect of effects) this.#perform(effect)
+    }
+    this.#busy = false
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    const at = nextTickMs(this.#state, this.config)
+    this.#timer = at === Number.POSITIVE_INFINITY ? null : setTimeout(() => this.#step({ kind: 'tick' }), Math.max(0, Math.ceil(at - this.#clock.elapsedMs())))
+  }
+
+  #perform(effect: FeedEffect): void {
+    switch (effect.kind) {
+      case 'poll':
+        this.#watch(this.#poll(effect))
+        return
+      case 'abandonPoll':
+        this.#polling?.giveUp()
+        this.#polling = null
+        return
+      case 'beat':
+        this.#watch(this.#beat(effect))
+        return
+      case 'sendHint':
+        this.#watch(this.#hint())
+        return
+      case 'flush':
+        if (effect.reason !== 'start') this.#options.logger.warn({ reason: effect.reason, epoch: effect.epoch }, 'the cache is dropped and filled again')
+        this.#lsn = effect.lsn
+        break
+      case 'apply':
+        this.#lsn = effect.lsn
+        break
+      case 'lease':
+      case 'lost':
+    }
+    for (const listener of this.#listeners) listener(effect)
+  }
+
+  #watch(work: Promise<void>): void {
+    this.#running.add(work)
+    void work.finally(() => this.#running.delete(work))
+  }
+
+  async #poll(effect: Extract<FeedEffect, { kind: 'poll' }>): Promise<void> {
+    this.#polling ??= new HeldSession(this.#options.database, async (session) => void (await runBeginEpoch(session)))
+    const session = this.#polling
+    try {
+      if (effect.beginEpoch) await runBeginEpoch(session)
+      const result = await runPoll(session, effect.since, this.config.changesMax)
+      this.#step({ kind: 'polled', id: effect.id, result })
+    } catch (error) {
+      if (this.#polling === session) this.#polling = null
+      session.giveUp()
+      if (this.#state.mode !== 'stopped') this.#options.logger.warn({ err: error }, 'a poll of the change feed failed')
+      this.#step({ kind: 'pollFailed', id: effect.id })
+    }
+  }
+
+  async #beat(effect: Extract<FeedEffect, { kind: 'beat' }>): Promise<void> {
+    this.#beating ??= new HeldSession(this.#options.database, async () => undefined)
+    const session = this.#beating
+    try {
+      const won = await runBeat(session, effect.seen, effect.epoch)
+      this.#step({ kind: 'beaten', id: effect.id, won })
+    } catch (error) {
+      if (this.#beating === session) this.#beating = null
+      session.giveUp()
+      if (this.#state.mode !== 'stopped') this.#options.logger.warn({ err: error }, 'the heartbeat could not be written')
+      this.#step({ kind: 'beaten', id: effect.id, won: false })
+    }
+  }
+
+  async #hint(): Promise<void> {
+    try {
+      await this.#options.link?.send(channel, 'changed')
+    } catch (error) {
+      this.#options.logger.debug({ err: error }, 'a hint was not sent; the others poll')
+    }
+  }
+
+  #trim(): void {
+    this.#watch(
+      runTrim(this.#options.database, keepMs).then(
+        () => undefined,
+        (error: unknown) => this.#options.logger.warn({ err: error }, 'old changes could not be trimmed'),
+      ),
+    )
+  }
+}
+
+/** The token of the transaction that `tx` is in. */
+export async function tokenOf(tx: Queryable): Promise<Token | null> {
+  return parseToken((await tx.run(token))[0]!.token ?? '')
+}
+

@@ -1,0 +1,38 @@
+import type { Database, Queryable, Statement } from '#database/database.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
+
+/** One connection kept for as long as it works, so that what was learned on it stays about the same server. */
+export class HeldSession {
+  readonly #session: Promise<Queryable>
+  #release: (() => void) | null = null
+
+  /** `prepare` runs first on the new connection. */
+  constructor(database: Database, prepare: (session: Queryable) => Promise<void>) {
+    const released = new Promise<void>((resolve) => {
+      this.#release = resolve
+    })
+    this.#session = new Promise((resolve, reject) => {
+      database
+        .session(async (session) => {
+          await prepare(session)
+          resolve(session)
+          await released
+          // A connection that was given up may still have an answer on its way: it must not serve anybody else.
+          throw new DatabaseUnavailableError('The connection was given up.')
+        })
+        .catch(reject)
+    })
+    this.#session.catch(() => {
+      // Whoever runs a statement on it is told.
+    })
+  }
+
+  async run<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+    return (await this.#session).run(statement, values)
+  }
+
+  /** Never waits: the connection ends by itself, at the latest when its statement's deadline is over. */
+  giveUp(): void {
+    this.#release?.()
+  }
+}

@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { ClusterLink } from '#cluster-link/cluster-link.ts'
+import { linkTextMax } from '#cluster-link/cluster-link.ts'
+import { LinkMessageError, LinkUnavailableError } from '#cluster-link/errors.ts'
+
+const patienceMs = 5_000
+
+/** What every driver of Cluster Link does. `open` makes links that hear each other. */
+export function linkContract(name: string, options: { readonly skip: string | false; readonly open: (count: number) => Promise<AsyncDisposable & { readonly links: readonly ClusterLink[] }> }): void {
+  const { skip, open } = options
+
+  test(`${name}: a message reaches every node that listens on its channel, whole`, { skip }, async () => {
+    await using opened = await open(3)
+    const [sender, ...others] = opened.links as [ClusterLink, ClusterLink, ClusterLink]
+    const text = 'x'.repeat(linkTextMax)
+    const heard = others.map((link) => next(link, 'feed'))
+    const elsewhere: string[] = []
+    others[0]!.listen('other', (one) => elsewhere.push(one))
+    await sender.send('feed', text)
+    assert.deepEqual(await Promise.all(heard), [text, text])
+    assert.deepEqual(elsewhere, [])
+  })
+
+  test(`${name}: a listener that was disposed hears nothing more`, { skip }, async () => {
+    await using opened = await open(2)
+    const [one, other] = opened.links as [ClusterLink, ClusterLink]
+    const heard: string[] = []
+    const listening = other.listen('feed', (text) => heard.push(text))
+    listening[Symbol.dispose]()
+    const last = next(other, 'feed')
+    await one.send('feed', 'a b')
+    assert.equal(await last, 'a b')
+    assert.deepEqual(heard, [])
+  })
+
+  test(`${name}: refuses what it could not carry`, { skip }, async () => {
+    await using opened = await open(1)
+    const [link] = opened.links as [ClusterLink]
+    for (const [channel, text] of [['Feed', 'x'], ['', 'x'], ['feed', 'x'.repeat(linkTextMax + 1)], ['feed', 'é'], ['feed', 'a\nb']] as const) {
+      await assert.rejects(link.send(channel, text), LinkMessageError)
+    }
+  })
+
+  test(`${name}: a closed link says so, and can be closed again`, { skip }, async () => {
+    await using opened = await open(1)
+    const [link] = opened.links as [ClusterLink]
+    await link.close()
+    await link.close()
+    assert.equal(link.connected, false)
+    await assert.rejects(link.send('feed', 'x'), LinkUnavailableError)
+  })
+}
+
+async function next(link: ClusterLink, channel: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const timeout = setTimeout(() => reject(new Error(`no message on ${channel}`)), patienceMs)
+    const listening = link.listen(channel, (text) => {
+      clearTimeout(timeout)
+      listening[Symbol.dispose]()
+      resolve(text)
+    })
+  })
+}
