@@ -100,13 +100,13 @@ test('none lost, none twice: many writers, long and prepared transactions, savep
     await tx.run(insert, [100_002])
     await tx.run(sql(`select pg_sleep(0.4)`))
   })
-  let writing = true
+  const writing = new AbortController()
   const polling = (async () => {
-    while (writing) await collect()
+    while (!writing.signal.aborted) await collect()
   })()
   await Promise.all(Array.from({ length: 8 }, writer))
   await long
-  writing = false
+  writing.abort()
   await polling
   await collect()
   assert.ok(!seen.includes('100001'), 'a prepared transaction is not committed yet')

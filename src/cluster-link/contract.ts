@@ -12,12 +12,12 @@ export function linkContract(name: string, options: { readonly skip: string | fa
 
   test(`${name}: a message reaches every node that listens on its channel, whole`, { skip }, async () => {
     await using opened = await open(3)
-    const [sender, ...others] = opened.links as [ClusterLink, ClusterLink, ClusterLink]
+    const [sender, ...others] = opened.links
     const text = 'x'.repeat(linkTextMax)
     const heard = others.map((link) => next(link, 'feed'))
     const elsewhere: string[] = []
-    others[0]!.listen('other', (one) => elsewhere.push(one))
-    await sender.send('feed', text)
+    others[0]?.listen('other', (one) => elsewhere.push(one))
+    await sender?.send('feed', text)
     assert.deepEqual(await Promise.all(heard), [text, text])
     assert.deepEqual(elsewhere, [])
   })
