@@ -31,22 +31,24 @@ export function conditionOf(filter: Filter, context: SqlContext): string {
 }
 
 /**
- * The entries after a position in a sort (keyset paging). Where the database can walk an index to the place, the condition is
- * one row comparison, or begins with a bound on the first key.
+ * The entries after a position in a sort (keyset paging), as conditions that no two of which hold for one row: each is one range of
+ * an index. It is a row comparison where it can be, and otherwise begins with a bound on the first key.
  */
-export function afterCondition(sort: readonly Sort[], position: Position, context: SqlContext): string {
+export function afterConditions(sort: readonly Sort[], position: Position, context: SqlContext): string[] {
   const keys = completeSort(sort).map((key, i) => {
     const field = fieldOf(key.field, context.schema)
-    return { x: expressionOf(field, 'v.', context.sight), field, descending: key.descending, value: position[i] ?? null }
+    return { x: expressionOf(field, 'v.', context.sight), field, descending: key.descending, value: position[i] ?? null, nullable: context.nullable(field) }
   })
+  const [first, ...rest] = keys as [Key, ...Key[]]
+  if (first.value === null) return [afterKey(keys, 0, context)]
+  // Ascending, the missing values of the first key come after all others: a range of their own, so that the first ends before it.
+  const missing = !first.descending && first.nullable ? [`${first.x} is null`] : []
   const present = keys.every((key) => key.value !== null)
-  const [first] = keys
-  // Descending, a missing value comes first, so it is never after a value: there NULL, which counts as false, is right.
-  if (present && keys.every((key) => key.descending)) return rowComparison('<', keys, context)
-  if (present && keys.every((key) => !key.descending && !context.nullable(key.field))) return rowComparison('>', keys, context)
-  const condition = afterKey(keys, 0, context)
-  if (first === undefined || first.value === null || (!first.descending && context.nullable(first.field))) return condition
-  return `(${first.x} ${first.descending ? '<=' : '>='} ${parameter(first.field, first.value, context)} and ${condition})`
+  // Descending, a missing value comes before all others, so it is never after one: there NULL, which counts as false, is right.
+  if (present && keys.every((key) => key.descending)) return [rowComparison('<', keys, context)]
+  if (present && !first.descending && rest.every((key) => !key.descending && !key.nullable)) return [rowComparison('>', keys, context), ...missing]
+  const bound = `${first.x} ${first.descending ? '<=' : '>='} ${parameter(first.field, first.value, context)}`
+  return [`(${bound} and ${afterKey([{ ...first, nullable: false }, ...rest], 0, context)})`, ...missing]
 }
 
 /** `order by` of a sort, on the expressions that indexes hold. PostgreSQL's own place for NULL is that of missing values. */
@@ -62,7 +64,7 @@ export function fieldOf(name: string, schema: QuerySchema): QueryField {
   return field
 }
 
-type Key = { readonly x: string; readonly field: QueryField; readonly descending: boolean; readonly value: Scalar | null }
+type Key = { readonly x: string; readonly field: QueryField; readonly descending: boolean; readonly value: Scalar | null; readonly nullable: boolean }
 
 function rowComparison(operator: '<' | '>', keys: readonly Key[], context: SqlContext): string {
   const left = keys.map((key) => key.x).join(', ')
@@ -84,7 +86,7 @@ function strictlyAfter(key: Key, context: SqlContext): string | null {
   if (key.value === null) return key.descending ? `${key.x} is not null` : null
   const place = parameter(key.field, key.value, context)
   if (key.descending) return `${key.x} < ${place}`
-  return context.nullable(key.field) ? `(${key.x} > ${place} or ${key.x} is null)` : `${key.x} > ${place}`
+  return key.nullable ? `(${key.x} > ${place} or ${key.x} is null)` : `${key.x} > ${place}`
 }
 
 function parameter(field: QueryField, value: Scalar, { values }: SqlContext): string {

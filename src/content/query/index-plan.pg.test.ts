@@ -99,6 +99,13 @@ test('lists and gets walk an index and read nothing that they do not return', { 
       assert.equal(scan['Rows Removed by Filter'] ?? 0, 0)
     })
 
+    await t.test(`a later page by title, with entries without one, starts where it begins too (${mode} plan)`, async () => {
+      const after = Buffer.from(JSON.stringify(['article:title,id', 'Title 5000', '0197a000-0000-7000-8000-000000000001'])).toString('base64url')
+      const plan = await explain(database, compileList(scope, { filter: null, sort: [{ field: 'title', descending: false }], limit: 20, after }), mode)
+      assert.ok(scans(plan).every((scan) => (scan['Index Name'] ?? '').startsWith('version_x_article_title') && scan['Actual Rows'] <= 25 && (scan['Rows Removed by Filter'] ?? 0) <= 1), JSON.stringify(scans(plan)))
+      assert.equal(scans(plan).length, 2)
+    })
+
     await t.test(`a fallback locale costs one more range and a look for each row (${mode} plan)`, async () => {
       const plan = await explain(database, compileList({ ...scope, locales: ['de', 'en'] }, { ...byCategory, filter: eq('category', 'c10') }), mode)
       const ranges = scans(plan).filter((scan) => /category/.test(scan['Index Name'] ?? ''))

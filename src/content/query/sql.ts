@@ -3,7 +3,7 @@ import type { Statement } from '#database/database.ts'
 import { decodeCursor, encodeCursor } from '#content/query/cursor.ts'
 import { Values, expressionOf, literal, parameterType, statusExpression } from '#content/query/expression.ts'
 import type { Sight } from '#content/query/expression.ts'
-import { afterCondition, conditionOf, fieldOf, orderOf } from '#content/query/filter-sql.ts'
+import { afterConditions, conditionOf, fieldOf, orderOf } from '#content/query/filter-sql.ts'
 import type { SqlContext } from '#content/query/filter-sql.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
 import type { Filter, ListQuery, Perspective, Scalar, Sort } from '#content/query/query.ts'
@@ -57,12 +57,13 @@ type Listing = Pick<ListQuery, 'filter' | 'sort' | 'limit' | 'after'>
 export function compileList(scope: Scope, query: Listing): Compiled<ListRow> {
   const { context, branches } = compileScope(scope, query.filter)
   const { values, sight, schema } = context
-  const after = query.after === null ? [] : [afterCondition(query.sort, decodeCursor(query.after, scope.type, query.sort, schema), context)]
+  const after = query.after === null ? ['true'] : afterConditions(query.sort, decodeCursor(query.after, scope.type, query.sort, schema), context)
   const keys = completeSort(query.sort).slice(0, -1).map((key) => ({ ...key, field: fieldOf(key.field, schema) }))
   const columns = [...columnsOf(sight), ...keys.map((key, i) => `${expressionOf(key.field, 'v.', sight)} as s${i}`)].join(', ')
   const order = orderOf(query.sort, context)
   const limit = `limit ${values.add(query.limit + 1)}::int`
-  const selects = branches.map((branch) => `select ${columns} from ${branch.from} where ${[...branch.where, ...after].join(' and ')} order by ${order} ${limit}`)
+  const select = (branch: Branch, place: string): string => `select ${columns} from ${branch.from} where ${branch.where.join(' and ')} and ${place} order by ${order} ${limit}`
+  const selects = branches.flatMap((branch) => after.map((place) => select(branch, place)))
   if (selects.length === 1) return { statement: statementOf(selects[0]!), values: values.list }
   const outer = [...keys.map((key, i) => `s${i}${parameterType(key.field) === 'text' ? ' collate "C"' : ''}${key.descending ? ' desc' : ''}`), lastOrder(query.sort)]
   const text = `select * from (${selects.map((select) => `(${select})`).join(' union all ')}) as branch order by ${outer.join(', ')} ${limit}`
