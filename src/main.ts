@@ -25,6 +25,8 @@ import { createMedia } from '#media/create-media.ts'
 /** How long requests in flight may take to end when the node is told to stop. */
 const drainMs = 10_000
 const scheduleIntervalMs = 1_000
+/** Filters and indexes that a crash, or a type saved in a transaction, left to do. */
+const settleIntervalMs = 60_000
 const scheduledPerRoundMax = 100
 const collectIntervalMs = 3_600_000
 /** A blob that nothing refers to is kept this long: an upload may be about to be used. */
@@ -63,6 +65,7 @@ async function openSite(config: Config, logger: Logger): Promise<Site> {
   const secret = config.secret ?? (await keptSecret(dataDir))
   const clock = systemClock
   const content = createContent({ clock, logger })
+  opened.defer(() => content.stop())
   const access = createAccess({ database, clock, logger, secret })
   const fileStore = new DiskFileStore({ folder: config.filesUrl === null ? join(dataDir, 'files') : fileURLToPath(config.filesUrl), clock })
   const media = createMedia({ database, fileStore, dataDir, clock, logger })
@@ -129,6 +132,7 @@ function backgroundWork({ access, content, database, media, logger }: Site): Tic
     new Ticker({ name: 'schedule', intervalMs: scheduleIntervalMs, logger, work: schedule }),
     // Bounded per call; what is left over waits for the next hour, or another node.
     new Ticker({ name: 'prune access', intervalMs: collectIntervalMs, logger, work: async () => void (await access.prune()) }),
+    new Ticker({ name: 'settle types', intervalMs: settleIntervalMs, logger, work: () => content.types.settle(database) }),
     new Ticker({ name: 'collect files', intervalMs: collectIntervalMs, logger, work: collect }),
   ]
 }

@@ -94,7 +94,8 @@ export class Settling {
 
   /** Does what there is to do. Returns at once where another node is at it. */
   async run(database: Database): Promise<void> {
-    if ((await database.run(unsettled)).length === 0) return
+    // A type that was deleted leaves only indexes to drop.
+    if ((await database.run(unsettled)).length === 0) return this.#index(database)
     await database.session(async (session) => {
       const [lock] = await session.run(tryLock, [lockKey])
       if (lock?.locked !== true) return
@@ -114,16 +115,17 @@ export class Settling {
       for (const { name, revision } of todo) {
         const type = model.types.get(name)
         if (type === undefined || type.revision !== revision || this.#stopped) continue
-        if (await this.#renewType(database, type)) await this.#index(database, type)
+        if (!(await this.#renewType(database, type))) continue
+        await this.#index(database)
+        await database.run(markSettled, [name, revision])
+        this.#logger.info({ type: name, revision }, 'settled a changed type')
       }
     }
   }
 
-  async #index(database: Database, type: TypeModel): Promise<void> {
+  async #index(database: Database): Promise<void> {
     const definitions = async (): Promise<readonly TypeModel['definition'][]> => [...(await this.#models.load(database)).types.values()].map((one) => one.definition)
     await applyIndexes(database, definitions, { logger: this.#logger })
-    await database.run(markSettled, [type.definition.name, type.revision])
-    this.#logger.info({ type: type.definition.name, revision: type.revision }, 'settled a changed type')
   }
 
   /**

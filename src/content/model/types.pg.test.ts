@@ -93,6 +93,7 @@ test('a revision that is behind, a type in use, a type that another refers to', 
   await types.delete(t.database, 'link')
   await types.delete(t.database, 'thing')
   assert.deepEqual(await types.list(t.database), [])
+  await types.settle(t.database)
   const many = await Promise.allSettled(Array.from({ length: 8 }, (_, i) => types.save(t.database, type(title, { name: `f${i}`, kind: 'text' }), { expected: 0, allowLoss: false })))
   assert.equal(many.filter((one) => one.status === 'fulfilled').length, 1)
 })
