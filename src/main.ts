@@ -68,7 +68,7 @@ async function openSite(config: Config, logger: Logger): Promise<Site> {
   opened.defer(() => content.stop())
   const access = createAccess({ database, clock, logger, secret })
   const fileStore = new DiskFileStore({ folder: config.filesUrl === null ? join(dataDir, 'files') : fileURLToPath(config.filesUrl), clock })
-  const media = createMedia({ database, fileStore, dataDir, clock, logger })
+  const media = createMedia({ database, fileStore, dataDir, clock, logger, limits: { uploadBytesMax: config.uploadBytesMax } })
   const closing = opened.move()
   return { config, logger, database, content, access, media, [Symbol.asyncDispose]: () => closing.disposeAsync() }
 }

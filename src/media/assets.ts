@@ -1,5 +1,5 @@
 import { sql } from '#database/database.ts'
-import type { Database, Queryable } from '#database/database.ts'
+import type { Database, Queryable, Statement } from '#database/database.ts'
 import type { FileStore } from '#file-store/file-store.ts'
 import type { Actor } from '#lib/actor.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -39,7 +39,9 @@ const insert = sql<Row>(
    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning ${columns}`,
 )
 const byId = sql<Row>(`select ${columns} from stoa.asset where id = $1`)
-const byIdAlone = sql<Row>(`select ${columns} from stoa.asset where id = $1 for update`)
+/** Saves of entries that refer to the asset lock it `for key share`: a change passes by them, a deletion waits for them. */
+const byIdToChange = sql<Row>(`select ${columns} from stoa.asset where id = $1 for no key update`)
+const byIdToDelete = sql<Row>(`select ${columns} from stoa.asset where id = $1 for update`)
 const newest = sql<Row>(`select ${columns} from stoa.asset where id < $1 order by id desc limit $2`)
 const found = sql<Row>(`select ${columns} from stoa.asset where id < $1 and search like $3 order by id desc limit $2`)
 const change = sql<Row>(
@@ -91,7 +93,7 @@ export async function updateAsset(db: Queryable, id: string, input: AssetChange,
   const alt = input.alt === undefined ? undefined : checkAlt(input.alt)
   const focalPoint = input.focalPoint === undefined ? undefined : checkFocalPoint(input.focalPoint)
   return db.transaction(async (tx) => {
-    const current = await findAlone(tx, id, expected)
+    const current = await findAlone(tx, byIdToChange, id, expected)
     const name = input.name === undefined ? current.name : rename(input.name, current)
     const next = { name, alt: alt ?? current.alt, focalPoint: focalPoint === undefined ? current.focalPoint : focalPoint }
     const moved = next.focalPoint?.x !== current.focalPoint?.x || next.focalPoint?.y !== current.focalPoint?.y
@@ -104,8 +106,7 @@ export async function updateAsset(db: Queryable, id: string, input: AssetChange,
 
 export async function deleteAsset(db: Queryable, id: string, expected: number | null): Promise<void> {
   await db.transaction(async (tx) => {
-    // The row's lock: a version that begins to refer to the asset waits for it, or is seen here.
-    await findAlone(tx, id, expected)
+    await findAlone(tx, byIdToDelete, id, expected)
     const rows = await tx.run(referrers, [id])
     if (rows.length > 0) {
       throw new AssetInUseError(id, Number(rows[0]!.entries), rows.map(({ type, entry, locale }) => ({ type, entry, locale })))
@@ -114,8 +115,8 @@ export async function deleteAsset(db: Queryable, id: string, expected: number | 
   })
 }
 
-async function findAlone(tx: Queryable, id: string, expected: number | null): Promise<StoredAsset> {
-  const [row] = isId(id) ? await tx.run(byIdAlone, [id]) : []
+async function findAlone(tx: Queryable, statement: Statement<Row>, id: string, expected: number | null): Promise<StoredAsset> {
+  const [row] = isId(id) ? await tx.run(statement, [id]) : []
   if (row === undefined) throw new AssetNotFoundError(id)
   if (expected !== null && row.revision !== expected) throw new AssetChangedError(id, expected, row.revision)
   return fromRow(row)

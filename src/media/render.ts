@@ -1,5 +1,4 @@
-import sharp from 'sharp'
-import type { Metadata, Sharp } from 'sharp'
+import type { Metadata, Sharp, SharpConstructor } from 'sharp'
 import { RenditionError, UploadRefusedError } from '#media/errors.ts'
 import type { Kind } from '#media/kinds.ts'
 import type { RenditionPlan } from '#media/rendition-plan.ts'
@@ -12,21 +11,23 @@ const avifQuality: Readonly<Record<number, number>> = { 50: 38, 80: 52, 95: 68 }
 
 const formats: Readonly<Record<string, string>> = { jpeg: 'image/jpeg', png: 'image/png', gif: 'image/gif', webp: 'image/webp', heif: 'image/avif', tiff: 'image/tiff' }
 
-let prepared = false
+let loaded: Promise<SharpConstructor> | null = null
 
 /**
- * One thread per image, because several are made at once; nothing cached, because the file store is the cache; and
+ * Loaded with the first image: libvips costs 20 MB that a node without images need not have. One thread per image, because several are made at once; nothing cached, because the file store is the cache; and
  * only the loaders of the kinds that Stoa takes, so that a disguised PDF or SVG never reaches its parser.
  */
-function prepare(): void {
-  if (prepared) return
-  prepared = true
-  sharp.concurrency(1)
-  sharp.cache(false)
-  sharp.block({ operation: ['VipsForeignLoad'] })
-  sharp.unblock({
-    operation: ['VipsForeignLoadJpeg', 'VipsForeignLoadPng', 'VipsForeignLoadNsgif', 'VipsForeignLoadWebp', 'VipsForeignLoadHeif', 'VipsForeignLoadTiff'],
+function imaging(): Promise<SharpConstructor> {
+  loaded ??= import('sharp').then(({ default: sharp }) => {
+    sharp.concurrency(1)
+    sharp.cache(false)
+    sharp.block({ operation: ['VipsForeignLoad'] })
+    sharp.unblock({
+      operation: ['VipsForeignLoadJpeg', 'VipsForeignLoadPng', 'VipsForeignLoadNsgif', 'VipsForeignLoadWebp', 'VipsForeignLoadHeif', 'VipsForeignLoadTiff'],
+    })
+    return sharp
   })
+  return loaded
 }
 
 export type Measured = { readonly width: number; readonly height: number; readonly frames: number }
@@ -36,7 +37,7 @@ export type Measured = { readonly width: number; readonly height: number; readon
  * the EXIF orientation applied. Throws `UploadRefusedError`.
  */
 export async function measure(path: string, kind: Kind, pixelsMax: number): Promise<Measured> {
-  prepare()
+  const sharp = await imaging()
   let metadata: Metadata
   try {
     metadata = await sharp(path, { limitInputPixels: false, failOn: 'none' }).metadata()
@@ -55,7 +56,7 @@ export async function measure(path: string, kind: Kind, pixelsMax: number): Prom
 
 /** Makes the rendition. EXIF, GPS and other metadata of the original do not come along; colours become sRGB. */
 export async function render(path: string, plan: RenditionPlan, pixelsMax: number): Promise<Buffer> {
-  prepare()
+  const sharp = await imaging()
   const image = sharp(path, { animated: plan.isAnimated, limitInputPixels: pixelsMax, failOn: 'truncated', sequentialRead: true })
     .timeout({ seconds: renderSecondsMax })
     .autoOrient()

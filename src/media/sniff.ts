@@ -1,4 +1,3 @@
-import { fileTypeFromBuffer } from 'file-type'
 import { kindByExtension, kindOf } from '#media/kinds.ts'
 import type { Kind } from '#media/kinds.ts'
 
@@ -20,6 +19,8 @@ const htmlAnywhere = /<(?:!doctype\s+html|html|script|iframe)[\s>/]/i
 export async function sniff(head: Buffer, extension: string): Promise<Kind> {
   const text = asText(head)
   if (text !== null) return textKind(text, extension)
+  // Loaded with the first binary file: 10 MB that a node without uploads need not have.
+  const { fileTypeFromBuffer } = await import('file-type')
   const found = await fileTypeFromBuffer(head)
   if (found === undefined) return kindOf('application/octet-stream')
   return kindOf(found.mime, found.ext)
