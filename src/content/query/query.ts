@@ -51,7 +51,6 @@ export type ListQuery = {
  * that created the entry (missing when the system or the anonymous role did): filterable, not part of an entry's JSON.
  */
 export const systemFields = ['id', 'type', 'locale', 'version', 'status', 'createdAt', 'updatedAt', 'publishedAt', 'firstPublishedAt', 'createdBy'] as const
-export type SystemField = (typeof systemFields)[number]
 
 /** Words of the query language: no field of a type may take these names either. */
 export const reservedWords = ['and', 'or', 'not'] as const
