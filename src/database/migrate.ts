@@ -1,25 +1,52 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from '#database/database.ts'
-import type { Database, Queryable } from '#database/database.ts'
-import { MigrationError } from '#database/errors.ts'
+import type { Database, Queryable, Statement } from '#database/database.ts'
+import { DatabaseTimeoutError, MigrationError } from '#database/errors.ts'
 
 /** "stoa" in ASCII: the session lock under which one node at a time migrates. */
 const lockKey = 0x73746f61
+/** As long as a migration on another node may well take. */
+const lockWaitDefaultMs = 900_000
+const lockPollMs = 100
+/**
+ * A migration that waits for a table makes everybody queue behind it. So it waits briefly, gives way, and comes again;
+ * all in all for as long as it takes a busy table to have a quiet moment.
+ */
+const tableWaitMs = 3_000
+const tablePauseMs = 1_000
+const tableAttemptsMax = 60
+/** The longest that a timer can be: a migration may rewrite a large table. */
+const noDeadlineMs = 2 ** 31 - 1
+const marker = /^-- incompatible\b/m
 
-const folder = new URL('migrations/', import.meta.url)
+const migrationsFolder = new URL('migrations/', import.meta.url)
 
-type Migration = { readonly name: string; readonly text: string; readonly checksum: string }
+type Migration = { readonly name: string; readonly text: string; readonly checksum: string; readonly compatible: boolean }
+type Applied = { name: string; checksum: string; compatible: boolean }
 
-const lock = sql<{ locked: string }>(`select pg_advisory_lock($1)::text as locked`)
+export type MigrateOptions = {
+  /** How long to wait for another node that migrates, in milliseconds. */
+  readonly lockWaitMs?: number
+  /** Where the numbered files are. */
+  readonly folder?: URL
+}
+
+const lock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as locked`)
 const unlock = sql<{ unlocked: boolean }>(`select pg_advisory_unlock($1) as unlocked`)
-const applied = sql<{ name: string; checksum: string }>(`select name, checksum from stoa.migration order by name`)
-const record = sql(`insert into stoa.migration (name, checksum) values ($1, $2)`)
+const holder = sql<{ pid: number; name: string; since: string }>(`
+  select a.pid, a.application_name as name, a.backend_start as since
+  from pg_locks l join pg_stat_activity a on a.pid = l.pid
+  where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.objid = $1::oid and l.database = (select oid from pg_database where datname = current_database())`)
+const applied = sql<Applied>(`select name, checksum, compatible from stoa.migration order by name`)
+const record = sql(`insert into stoa.migration (name, checksum, compatible) values ($1, $2, $3)`)
 const prepare = [
   `create schema if not exists stoa`,
   `create table if not exists stoa.migration (
      name text primary key,
      checksum text not null,
+     compatible boolean not null,
      applied_at timestamptz(3) not null default now()
    )`,
 ]
@@ -27,44 +54,115 @@ const prepare = [
 /**
  * Brings the schema up to this program's. Numbered files run once each, in order, each in its own transaction, under a
  * session lock: of many nodes that start together one migrates and the others wait for it. Returns the names applied.
+ *
+ * A released file is never edited: its checksum is kept, and a file that differs from what ran is refused. A program that
+ * is older than the schema starts all the same, so that nodes can be replaced one by one, unless a migration that it does
+ * not know begins a line with `-- incompatible`.
+ *
+ * Errors: `MigrationError` (the message says what to do), `DatabaseTimeoutError` (another node holds the lock, or a table
+ * never was free), and those of the database.
  */
-export async function migrate(database: Database): Promise<string[]> {
-  const migrations = await load()
+export async function migrate(database: Database, options: MigrateOptions = {}): Promise<string[]> {
+  const migrations = await load(options.folder ?? migrationsFolder)
   return database.session(async (session) => {
-    await session.run(lock, [lockKey])
+    await takeLock(session, options.lockWaitMs ?? lockWaitDefaultMs)
     try {
-      for (const text of prepare) await session.run({ text, name: null })
+      for (const text of ['set statement_timeout = 0', ...prepare]) await session.run({ text, name: null })
       return await applyMissing(session, migrations)
     } finally {
-      await session.run(unlock, [lockKey])
+      await leave(session)
     }
   })
 }
 
-async function applyMissing(session: Queryable, migrations: readonly Migration[]): Promise<string[]> {
-  const before = new Map((await session.run(applied)).map((row) => [row.name, row.checksum]))
-  const fresh: string[] = []
-  for (const migration of migrations) {
-    const checksum = before.get(migration.name)
-    if (checksum === migration.checksum) continue
-    if (checksum !== undefined) {
-      throw new MigrationError(`Migration ${migration.name} was changed after it ran here; restore the released file.`)
-    }
-    await session.transaction(async (tx) => {
-      await tx.run({ text: migration.text, name: null })
-      await tx.run(record, [migration.name, migration.checksum])
-    })
-    fresh.push(migration.name)
+async function takeLock(session: Queryable, lockWaitMs: number): Promise<void> {
+  const deadline = performance.now() + lockWaitMs
+  for (;;) {
+    const [row] = await session.run(lock, [lockKey])
+    if (row?.locked === true) return
+    if (performance.now() > deadline) break
+    await sleep(lockPollMs)
   }
-  return fresh
+  const [other] = await session.run(holder, [lockKey])
+  const who = other === undefined ? '' : ` It is the connection "${other.name}" (server process ${other.pid}, since ${other.since}).`
+  throw new DatabaseTimeoutError(
+    `Another node has been migrating the schema for over ${Math.round(lockWaitMs / 1000)} s.${who} ` +
+      'Wait for it; if that node is gone, end its connection with pg_terminate_backend.',
+    { pid: other?.pid },
+  )
 }
 
-async function load(): Promise<Migration[]> {
+/** On a connection that broke, the server has let go of the lock by itself, and the first error is the one to tell. */
+async function leave(session: Queryable): Promise<void> {
+  try {
+    await session.run({ text: 'reset statement_timeout', name: null })
+    await session.run(unlock, [lockKey])
+  } catch {
+    return
+  }
+}
+
+async function applyMissing(session: Queryable, migrations: readonly Migration[]): Promise<string[]> {
+  const before = new Map((await session.run(applied)).map((row) => [row.name, row]))
+  refuseNewer(before, migrations)
+  const missing = migrations.filter((migration) => isMissing(migration, before))
+  for (const migration of missing) await applyWhenFree(session, migration)
+  return missing.map((migration) => migration.name)
+}
+
+function refuseNewer(before: ReadonlyMap<string, Applied>, migrations: readonly Migration[]): void {
+  const known = new Set(migrations.map((migration) => migration.name))
+  const foreign = [...before.values()].filter((row) => !known.has(row.name) && !row.compatible)
+  if (foreign.length === 0) return
+  throw new MigrationError(
+    `The database has been upgraded by a newer Stoa (${foreign.map((row) => row.name).join(', ')}), and this version cannot work with it: start the newer one.`,
+    { unknown: foreign.map((row) => row.name) },
+  )
+}
+
+function isMissing(migration: Migration, before: ReadonlyMap<string, Applied>): boolean {
+  const row = before.get(migration.name)
+  if (row === undefined) {
+    const last = [...before.keys()].sort().at(-1)
+    if (last === undefined || last < migration.name) return true
+    throw new MigrationError(
+      `Migration ${migration.name} is new here, but ${last} has run already: give the new file a number after it.`,
+      { name: migration.name, last },
+    )
+  }
+  if (row.checksum === migration.checksum) return false
+  throw new MigrationError(`Migration ${migration.name} was changed after it ran here; restore the released file.`, { name: migration.name })
+}
+
+async function applyWhenFree(session: Queryable, migration: Migration): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await session.transaction(async (tx) => {
+        await tx.run({ text: `set local lock_timeout = ${tableWaitMs}`, name: null })
+        // First, so that a second program that runs the same migration waits here, and then is told.
+        await tx.run(record, [migration.name, migration.checksum, migration.compatible])
+        const statement: Statement<object> = { text: migration.text, name: null, timeoutMs: noDeadlineMs }
+        await tx.run(statement)
+      })
+      return
+    } catch (error) {
+      if (!(error instanceof DatabaseTimeoutError) || attempt >= tableAttemptsMax) throw error
+      await sleep(tablePauseMs)
+    }
+  }
+}
+
+async function load(folder: URL): Promise<Migration[]> {
   const files = (await readdir(folder)).filter((file) => file.endsWith('.sql')).sort()
   return Promise.all(
     files.map(async (file) => {
       const text = await readFile(new URL(file, folder), 'utf8')
-      return { name: file.slice(0, -'.sql'.length), text, checksum: createHash('sha256').update(text).digest('hex') }
+      return {
+        name: file.slice(0, -'.sql'.length),
+        text,
+        checksum: createHash('sha256').update(text).digest('hex'),
+        compatible: !marker.test(text),
+      }
     }),
   )
 }

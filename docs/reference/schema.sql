@@ -1,0 +1,526 @@
+-- The schema as the migrations make it, read from a database's catalogue. Made by: node test/dump-schema.ts
+-- Do not edit: a test compares this page with a freshly migrated database. Read it, and change the schema by a new migration.
+
+create schema stoa;
+
+create sequence stoa.model_revision;
+
+create sequence stoa.role_revision_sequence;
+
+CREATE OR REPLACE FUNCTION stoa.audit_append_only()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if tg_op = 'DELETE' and current_setting('stoa.audit_prune', true) = 'on' then
+    return old;
+  end if;
+  raise exception 'the audit log is append-only' using errcode = 'restrict_violation';
+end
+$function$
+;
+
+CREATE OR REPLACE FUNCTION stoa.model_changed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  update stoa.model set revision = nextval('stoa.model_revision');
+  return null;
+end
+$function$
+;
+
+CREATE OR REPLACE FUNCTION stoa.release_blob()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  insert into stoa.blob_release (blob, released_at) values (old.blob, clock_timestamp())
+  on conflict (blob) do update set released_at = excluded.released_at;
+  return null;
+end
+$function$
+;
+
+CREATE OR REPLACE FUNCTION stoa.role_changed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  update stoa.role_revision set revision = nextval('stoa.role_revision_sequence');
+  return null;
+end
+$function$
+;
+
+create table stoa.api_token (
+  id uuid not null,
+  name text not null,
+  token_hash bytea not null,
+  hint text not null,
+  created_at timestamp(3) with time zone not null,
+  created_by uuid,
+  expires_at timestamp(3) with time zone,
+  last_used_at timestamp(3) with time zone
+);
+
+create table stoa.api_token_role (
+  token_id uuid not null,
+  role text not null
+);
+
+create table stoa.asset (
+  id uuid not null,
+  name text not null,
+  content_type text not null,
+  bytes bigint not null,
+  blob text not null,
+  width integer,
+  height integer,
+  frames integer,
+  alt json not null,
+  focal_x double precision,
+  focal_y double precision,
+  search text not null,
+  created_at timestamp(3) with time zone not null,
+  created_by json not null,
+  revision integer default 1 not null
+);
+
+create table stoa.audit (
+  id uuid not null,
+  at timestamp(3) with time zone not null,
+  actor json not null,
+  action text not null,
+  subject text not null,
+  facts json not null,
+  address text,
+  request_id text
+);
+
+create table stoa.blob_release (
+  blob text not null,
+  released_at timestamp(3) with time zone not null
+);
+
+create table stoa.content_type (
+  name text not null,
+  definition json not null,
+  revision integer default 1 not null,
+  shape_revision integer default 1 not null,
+  filter_revision integer default 1 not null,
+  settled_revision integer default 0 not null,
+  created_at timestamp(3) with time zone default now() not null,
+  updated_at timestamp(3) with time zone default now() not null
+);
+
+create table stoa.entry (
+  id uuid not null,
+  type text not null,
+  created_at timestamp(3) with time zone default now() not null,
+  created_by json not null,
+  archived_at timestamp(3) with time zone,
+  locale_count integer default 1 not null
+);
+
+create table stoa.first_administrator (
+  secret_hash bytea not null,
+  expires_at timestamp(3) with time zone not null,
+  only_one boolean default true not null
+);
+
+create table stoa.idempotency (
+  key text not null,
+  principal text not null,
+  request_hash text not null,
+  status integer,
+  headers json,
+  body text,
+  created_at timestamp(3) with time zone default now() not null
+);
+
+create table stoa.locale (
+  code text not null,
+  fallback text,
+  is_default boolean default false not null
+);
+
+create table stoa.login_throttle (
+  key text not null,
+  failures integer not null,
+  last_at timestamp(3) with time zone not null,
+  blocked_until timestamp(3) with time zone not null
+);
+
+create table stoa.migration (
+  name text not null,
+  checksum text not null,
+  compatible boolean not null,
+  applied_at timestamp(3) with time zone default now() not null
+);
+
+create table stoa.model (
+  revision bigint not null,
+  only_one boolean default true not null
+);
+
+create table stoa.reference (
+  entry_id uuid not null,
+  locale text not null,
+  perspective text not null,
+  path text not null,
+  target_kind text not null,
+  target_id uuid not null,
+  on_delete text not null
+);
+
+create table stoa.release (
+  id uuid not null,
+  name text not null,
+  state text default 'open'::text not null,
+  created_at timestamp(3) with time zone default now() not null,
+  created_by json not null,
+  published_at timestamp(3) with time zone,
+  published_by json
+);
+
+create table stoa.release_item (
+  release_id uuid not null,
+  entry_id uuid not null,
+  locale text not null,
+  action text not null,
+  number integer,
+  number_before integer,
+  published_before timestamp(3) with time zone
+);
+
+create table stoa.rendition (
+  asset_id uuid not null,
+  key text not null,
+  blob text not null,
+  content_type text not null,
+  bytes bigint not null,
+  made_at timestamp(3) with time zone not null
+);
+
+create table stoa.role (
+  name text not null,
+  label text not null,
+  content json not null,
+  system text[] not null,
+  built_in boolean default false not null,
+  updated_at timestamp(3) with time zone default now() not null
+);
+
+create table stoa.role_revision (
+  revision bigint not null,
+  only_one boolean default true not null
+);
+
+create table stoa.schedule (
+  id uuid not null,
+  entry_id uuid not null,
+  locale text not null,
+  action text not null,
+  number integer,
+  due_at timestamp(3) with time zone not null,
+  created_at timestamp(3) with time zone default now() not null,
+  created_by json not null,
+  state text default 'waiting'::text not null,
+  finished_at timestamp(3) with time zone,
+  failure json
+);
+
+create table stoa.session (
+  id_hash bytea not null,
+  user_id uuid not null,
+  created_at timestamp(3) with time zone not null,
+  last_used_at timestamp(3) with time zone not null,
+  expires_at timestamp(3) with time zone not null,
+  address text not null,
+  agent text not null
+);
+
+create table stoa.unique_value (
+  type text not null,
+  field text not null,
+  locale text not null,
+  value text not null,
+  entry_id uuid not null
+);
+
+create table stoa.upload (
+  id uuid not null,
+  owner text not null,
+  actor json not null,
+  name text not null,
+  alt json not null,
+  bytes bigint not null,
+  received bigint default 0 not null,
+  created_at timestamp(3) with time zone not null,
+  expires_at timestamp(3) with time zone not null,
+  asset_id uuid
+);
+
+create table stoa.upload_part (
+  upload_id uuid not null,
+  start bigint not null,
+  bytes bigint not null,
+  blob text not null,
+  written_at timestamp(3) with time zone not null
+);
+
+create table stoa."user" (
+  id uuid not null,
+  email text not null,
+  name text not null,
+  password_hash text not null,
+  state text default 'active'::text not null,
+  created_at timestamp(3) with time zone not null,
+  last_login_at timestamp(3) with time zone
+);
+
+create table stoa.user_role (
+  user_id uuid not null,
+  role text not null
+);
+
+create table stoa.version (
+  entry_id uuid not null,
+  locale text not null,
+  number integer not null,
+  type text not null,
+  data json not null,
+  filter jsonb not null,
+  type_revision integer default 1 not null,
+  filter_revision integer default 1 not null,
+  is_latest boolean not null,
+  is_published boolean not null,
+  is_archived boolean default false not null,
+  created_at timestamp(3) with time zone not null,
+  created_by_id text,
+  saved_at timestamp(3) with time zone default now() not null,
+  saved_by json not null,
+  published_at timestamp(3) with time zone,
+  published_by json,
+  first_published_at timestamp(3) with time zone
+);
+
+alter table stoa.api_token add constraint api_token_pkey PRIMARY KEY (id);
+
+alter table stoa.api_token add constraint api_token_token_hash_key UNIQUE (token_hash);
+
+alter table stoa.api_token_role add constraint api_token_role_pkey PRIMARY KEY (token_id, role);
+
+alter table stoa.asset add constraint asset_blob_check CHECK ((blob ~ '^[0-9a-f]{64}$'::text));
+
+alter table stoa.asset add constraint asset_bytes_check CHECK ((bytes > 0));
+
+alter table stoa.asset add constraint asset_check CHECK (((width IS NULL) = (height IS NULL)));
+
+alter table stoa.asset add constraint asset_check1 CHECK (((focal_x IS NULL) = (focal_y IS NULL)));
+
+alter table stoa.asset add constraint asset_focal_x_check CHECK (((focal_x >= (0)::double precision) AND (focal_x <= (1)::double precision)));
+
+alter table stoa.asset add constraint asset_focal_y_check CHECK (((focal_y >= (0)::double precision) AND (focal_y <= (1)::double precision)));
+
+alter table stoa.asset add constraint asset_frames_check CHECK ((frames > 0));
+
+alter table stoa.asset add constraint asset_height_check CHECK ((height > 0));
+
+alter table stoa.asset add constraint asset_pkey PRIMARY KEY (id);
+
+alter table stoa.asset add constraint asset_width_check CHECK ((width > 0));
+
+alter table stoa.audit add constraint audit_pkey PRIMARY KEY (id);
+
+alter table stoa.blob_release add constraint blob_release_pkey PRIMARY KEY (blob);
+
+alter table stoa.content_type add constraint content_type_pkey PRIMARY KEY (name);
+
+alter table stoa.entry add constraint entry_pkey PRIMARY KEY (id);
+
+alter table stoa.first_administrator add constraint first_administrator_only_one_check CHECK (only_one);
+
+alter table stoa.first_administrator add constraint first_administrator_pkey PRIMARY KEY (only_one);
+
+alter table stoa.idempotency add constraint idempotency_pkey PRIMARY KEY (principal, key);
+
+alter table stoa.locale add constraint locale_code_check CHECK ((code ~ '^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$'::text));
+
+alter table stoa.locale add constraint locale_pkey PRIMARY KEY (code);
+
+alter table stoa.login_throttle add constraint login_throttle_pkey PRIMARY KEY (key);
+
+alter table stoa.migration add constraint migration_pkey PRIMARY KEY (name);
+
+alter table stoa.model add constraint model_only_one_check CHECK (only_one);
+
+alter table stoa.model add constraint model_pkey PRIMARY KEY (only_one);
+
+alter table stoa.reference add constraint reference_on_delete_check CHECK ((on_delete = ANY (ARRAY['restrict'::text, 'unset'::text, 'cascade'::text])));
+
+alter table stoa.reference add constraint reference_perspective_check CHECK ((perspective = ANY (ARRAY['draft'::text, 'published'::text])));
+
+alter table stoa.reference add constraint reference_pkey PRIMARY KEY (entry_id, locale, perspective, path, target_id);
+
+alter table stoa.reference add constraint reference_target_kind_check CHECK ((target_kind = ANY (ARRAY['entry'::text, 'asset'::text])));
+
+alter table stoa.release add constraint release_pkey PRIMARY KEY (id);
+
+alter table stoa.release add constraint release_state_check CHECK ((state = ANY (ARRAY['open'::text, 'published'::text, 'undone'::text])));
+
+alter table stoa.release_item add constraint release_item_action_check CHECK ((action = ANY (ARRAY['publish'::text, 'unpublish'::text])));
+
+alter table stoa.release_item add constraint release_item_pkey PRIMARY KEY (release_id, entry_id, locale);
+
+alter table stoa.rendition add constraint rendition_blob_check CHECK ((blob ~ '^[0-9a-f]{64}$'::text));
+
+alter table stoa.rendition add constraint rendition_bytes_check CHECK ((bytes > 0));
+
+alter table stoa.rendition add constraint rendition_pkey PRIMARY KEY (asset_id, key);
+
+alter table stoa.role add constraint role_name_check CHECK ((name ~ '^[a-z][a-z0-9-]{0,62}$'::text));
+
+alter table stoa.role add constraint role_pkey PRIMARY KEY (name);
+
+alter table stoa.role_revision add constraint role_revision_only_one_check CHECK (only_one);
+
+alter table stoa.role_revision add constraint role_revision_pkey PRIMARY KEY (only_one);
+
+alter table stoa.schedule add constraint schedule_action_check CHECK ((action = ANY (ARRAY['publish'::text, 'unpublish'::text])));
+
+alter table stoa.schedule add constraint schedule_pkey PRIMARY KEY (id);
+
+alter table stoa.schedule add constraint schedule_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'done'::text, 'cancelled'::text, 'failed'::text])));
+
+alter table stoa.session add constraint session_pkey PRIMARY KEY (id_hash);
+
+alter table stoa.unique_value add constraint unique_value_pkey PRIMARY KEY (type, field, locale, value);
+
+alter table stoa.upload add constraint upload_bytes_check CHECK ((bytes > 0));
+
+alter table stoa.upload add constraint upload_check CHECK (((received >= 0) AND (received <= bytes)));
+
+alter table stoa.upload add constraint upload_pkey PRIMARY KEY (id);
+
+alter table stoa.upload_part add constraint upload_part_blob_check CHECK ((blob ~ '^[0-9a-f]{64}$'::text));
+
+alter table stoa.upload_part add constraint upload_part_bytes_check CHECK ((bytes > 0));
+
+alter table stoa.upload_part add constraint upload_part_pkey PRIMARY KEY (upload_id, start);
+
+alter table stoa.upload_part add constraint upload_part_start_check CHECK ((start >= 0));
+
+alter table stoa."user" add constraint user_email UNIQUE (email);
+
+alter table stoa."user" add constraint user_pkey PRIMARY KEY (id);
+
+alter table stoa."user" add constraint user_state_check CHECK ((state = ANY (ARRAY['active'::text, 'disabled'::text])));
+
+alter table stoa.user_role add constraint user_role_pkey PRIMARY KEY (user_id, role);
+
+alter table stoa.version add constraint version_number_check CHECK ((number > 0));
+
+alter table stoa.version add constraint version_pkey PRIMARY KEY (entry_id, locale, number);
+
+alter table stoa.api_token add constraint api_token_created_by_fkey FOREIGN KEY (created_by) REFERENCES stoa."user"(id) ON DELETE SET NULL;
+
+alter table stoa.api_token_role add constraint api_token_role_role FOREIGN KEY (role) REFERENCES stoa.role(name);
+
+alter table stoa.api_token_role add constraint api_token_role_token_id_fkey FOREIGN KEY (token_id) REFERENCES stoa.api_token(id) ON DELETE CASCADE;
+
+alter table stoa.entry add constraint entry_type_fkey FOREIGN KEY (type) REFERENCES stoa.content_type(name);
+
+alter table stoa.locale add constraint locale_fallback_fkey FOREIGN KEY (fallback) REFERENCES stoa.locale(code);
+
+alter table stoa.reference add constraint reference_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES stoa.entry(id) ON DELETE CASCADE;
+
+alter table stoa.release_item add constraint release_item_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES stoa.entry(id);
+
+alter table stoa.release_item add constraint release_item_release_id_fkey FOREIGN KEY (release_id) REFERENCES stoa.release(id) ON DELETE CASCADE;
+
+alter table stoa.rendition add constraint rendition_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES stoa.asset(id) ON DELETE CASCADE;
+
+alter table stoa.schedule add constraint schedule_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES stoa.entry(id) ON DELETE CASCADE;
+
+alter table stoa.session add constraint session_user_id_fkey FOREIGN KEY (user_id) REFERENCES stoa."user"(id) ON DELETE CASCADE;
+
+alter table stoa.unique_value add constraint unique_value_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES stoa.entry(id) ON DELETE CASCADE;
+
+alter table stoa.upload add constraint upload_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES stoa.asset(id) ON DELETE SET NULL;
+
+alter table stoa.upload_part add constraint upload_part_upload_id_fkey FOREIGN KEY (upload_id) REFERENCES stoa.upload(id) ON DELETE CASCADE;
+
+alter table stoa.user_role add constraint user_role_role FOREIGN KEY (role) REFERENCES stoa.role(name);
+
+alter table stoa.user_role add constraint user_role_user_id_fkey FOREIGN KEY (user_id) REFERENCES stoa."user"(id) ON DELETE CASCADE;
+
+alter table stoa.version add constraint version_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES stoa.entry(id) ON DELETE CASCADE;
+
+CREATE INDEX api_token_creator ON stoa.api_token USING btree (created_by);
+
+CREATE INDEX api_token_role_role ON stoa.api_token_role USING btree (role);
+
+CREATE INDEX asset_blob ON stoa.asset USING btree (blob);
+
+CREATE INDEX audit_at ON stoa.audit USING btree (at);
+
+CREATE INDEX entry_type ON stoa.entry USING btree (type);
+
+CREATE INDEX idempotency_created ON stoa.idempotency USING btree (created_at);
+
+CREATE UNIQUE INDEX locale_default ON stoa.locale USING btree (is_default) WHERE is_default;
+
+CREATE INDEX login_throttle_last ON stoa.login_throttle USING btree (last_at);
+
+CREATE INDEX reference_target ON stoa.reference USING btree (target_id);
+
+CREATE INDEX release_item_entry ON stoa.release_item USING btree (entry_id);
+
+CREATE INDEX rendition_blob ON stoa.rendition USING btree (blob);
+
+CREATE INDEX schedule_due ON stoa.schedule USING btree (due_at) WHERE (state = 'waiting'::text);
+
+CREATE INDEX schedule_entry ON stoa.schedule USING btree (entry_id);
+
+CREATE INDEX session_expires ON stoa.session USING btree (expires_at);
+
+CREATE INDEX session_of_user ON stoa.session USING btree (user_id, created_at);
+
+CREATE INDEX unique_value_entry ON stoa.unique_value USING btree (entry_id);
+
+CREATE INDEX upload_asset ON stoa.upload USING btree (asset_id);
+
+CREATE INDEX upload_expires ON stoa.upload USING btree (expires_at);
+
+CREATE INDEX upload_owner ON stoa.upload USING btree (owner);
+
+CREATE INDEX upload_part_blob ON stoa.upload_part USING btree (blob);
+
+CREATE INDEX user_role_role ON stoa.user_role USING btree (role);
+
+CREATE UNIQUE INDEX version_latest ON stoa.version USING btree (entry_id, locale) WHERE is_latest;
+
+CREATE INDEX version_latest_creator ON stoa.version USING btree (created_by_id, type, locale) WHERE (is_latest AND (created_by_id IS NOT NULL));
+
+CREATE INDEX version_latest_type ON stoa.version USING btree (type, locale, saved_at DESC, entry_id DESC) WHERE is_latest;
+
+CREATE UNIQUE INDEX version_published ON stoa.version USING btree (entry_id, locale) WHERE is_published;
+
+CREATE INDEX version_published_type ON stoa.version USING btree (type, locale, published_at DESC, entry_id DESC) WHERE is_published;
+
+CREATE TRIGGER asset_release AFTER DELETE ON stoa.asset FOR EACH ROW EXECUTE FUNCTION stoa.release_blob();
+
+CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE ON stoa.audit FOR EACH ROW EXECUTE FUNCTION stoa.audit_append_only();
+
+CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON stoa.audit FOR EACH STATEMENT EXECUTE FUNCTION stoa.audit_append_only();
+
+CREATE TRIGGER model_changed AFTER INSERT OR DELETE OR UPDATE OF name, definition, revision OR TRUNCATE ON stoa.content_type FOR EACH STATEMENT EXECUTE FUNCTION stoa.model_changed();
+
+CREATE TRIGGER model_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON stoa.locale FOR EACH STATEMENT EXECUTE FUNCTION stoa.model_changed();
+
+CREATE TRIGGER rendition_release AFTER DELETE ON stoa.rendition FOR EACH ROW EXECUTE FUNCTION stoa.release_blob();
+
+CREATE TRIGGER role_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON stoa.role FOR EACH STATEMENT EXECUTE FUNCTION stoa.role_changed();
