@@ -1,20 +1,22 @@
 import { Command, Option } from 'commander'
 import type { Action, Context, Register } from '#cli/command.ts'
 import { registerConfig } from '#cli/commands/config.ts'
+import { registerImport } from '#cli/commands/import.ts'
 import { registerStart } from '#cli/commands/start.ts'
 import { registerToken } from '#cli/commands/token.ts'
+import { registerTypes } from '#cli/commands/content-types.ts'
 import { registerUser } from '#cli/commands/user.ts'
 import { UsageError } from '#cli/errors.ts'
 import { createOutput } from '#cli/output.ts'
 import type { Assembly } from '#cli/site.ts'
 import { loadConfig, settingNames } from '#config/config.ts'
 import { ConfigError } from '#config/errors.ts'
-import { settings } from '#config/settings.ts'
 import type { SettingName } from '#config/settings.ts'
+import { settings } from '#config/settings.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /** Every verb, in the order of `stoa --help`. */
-const commands: readonly Register[] = [registerStart, registerConfig, registerUser, registerToken]
+const commands: readonly Register[] = [registerStart, registerConfig, registerImport, registerTypes, registerUser, registerToken]
 
 export type Process = {
   readonly environment: Readonly<Record<string, string | undefined>>
@@ -70,7 +72,7 @@ async function makeContext(global: Readonly<Record<string, unknown>>, assembly: 
     output: createOutput({ json: global['json'] === true, stdout: on.stdout, stderr: on.stderr }),
     withSite: async (work) => {
       await using site = await assembly.openSite(config)
-      return work(site)
+      return await work(site)
     },
   }
 }

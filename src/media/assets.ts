@@ -38,6 +38,10 @@ const insert = sql<Row>(
   `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, frames, alt, search, created_at, created_by)
    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning ${columns}`,
 )
+const insertAsItWas = sql<object>(
+  `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, frames, alt, focal_x, focal_y, search, created_at, created_by, revision)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict (id) do nothing`,
+)
 const byId = sql<Row>(`select ${columns} from stoa.asset where id = $1`)
 /** Saves of entries that refer to the asset lock it `for key share`: a change passes by them, a deletion waits for them. */
 const byIdToChange = sql<Row>(`select ${columns} from stoa.asset where id = $1 for no key update`)
@@ -70,6 +74,23 @@ export async function createAsset(parts: { db: Queryable; store: FileStore; cloc
       newId(now), name, contentType, bytes, blob, width, height, frames, JSON.stringify(texts), searchText(name, texts), new Date(now).toISOString(), JSON.stringify(actor),
     ])
     return publicAsset(fromRow(row!))
+  })
+}
+
+/** See `Media.restore`. What the bytes tell (kind, size) is taken from them; the rest from the asset, held to the same rules. */
+export async function restoreAsset(parts: { db: Queryable; store: FileStore }, asset: Asset, received: Received): Promise<void> {
+  if (!isId(asset.id)) throw new AssetInputError('The id of an asset is a UUID in small letters.', { field: 'id' })
+  if (received.blob !== asset.blob) throw new AssetInputError('The bytes are not those of the asset: their SHA-256 differs.', { field: 'blob', expected: asset.blob, found: received.blob })
+  const { contentType, bytes, blob, width, height, frames } = received
+  const name = rename(asset.name, { ...asset, contentType })
+  const texts = checkAlt(asset.alt)
+  const focal = checkFocalPoint(asset.focalPoint)
+  await parts.db.transaction(async (tx) => {
+    await hold(tx, parts.store, blob)
+    await tx.run(insertAsItWas, [
+      asset.id, name, contentType, bytes, blob, width, height, frames, JSON.stringify(texts), focal?.x ?? null, focal?.y ?? null,
+      searchText(name, texts), asset.createdAt, JSON.stringify(asset.createdBy), asset.revision,
+    ])
   })
 }
 

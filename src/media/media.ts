@@ -71,6 +71,11 @@ export interface Media {
   receive(input: { readonly name: string; readonly source: Readable; readonly signal?: AbortSignal }): Promise<Received>
   /** Makes the asset of what was received; `db` may be a transaction of the caller's that makes several. */
   create(db: Queryable, actor: Actor, received: Received, alt?: Alt): Promise<Asset>
+  /**
+   * Makes an asset as it was elsewhere: with its id, dates and maker, of the same bytes. For imports of an export. One that is
+   * there already stays. Throws `AssetInputError` when the bytes are not those of the asset.
+   */
+  restore(db: Queryable, asset: Asset, received: Received): Promise<void>
   get(id: string): Promise<Asset>
   /** Newest first; `search` looks for a part of the name or of an alternative text, in any case. */
   list(page: { readonly limit: number; readonly after: string | null; readonly search: string | null }): Promise<{ data: Asset[]; after: string | null }>

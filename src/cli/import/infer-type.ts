@@ -4,7 +4,7 @@ import { systemFields } from '#content/query/query.ts'
 /** More distinct keys than this is data, not front matter. */
 const keysMax = 200
 /** Longer texts are read, not filtered by; and indexes have a limit to what they hold. */
-const filterableCharsMax = 120
+const filterableCharsMax = 250
 
 /** What was seen of one front-matter key over all pages. Small: it grows with the number of keys, not of pages. */
 type KeySeen = {
@@ -120,7 +120,11 @@ export function inferType(name: string, seen: FrontMatterSeen, existing: Content
   const add = (field: Field): void => {
     const there = fields.find((candidate) => candidate.name === field.name)
     if (there === undefined) fields.push(field)
-    else if (there.kind !== field.kind) notes.push(`The field ${field.name} of the type ${name} is ${there.kind}, and the pages would make it ${field.kind}; it stays as it is.`)
+    else if (there.kind === field.kind && field.localized === true && there.localized !== true) {
+      // Otherwise the locales would overwrite each other's value, in every run anew.
+      fields[fields.indexOf(there)] = { ...there, localized: true }
+      notes.push(`The field ${field.name} of the type ${name} differs between locales, so each locale gets a value of its own.`)
+    } else if (there.kind !== field.kind) notes.push(`The field ${field.name} of the type ${name} is ${there.kind}, and the pages would make it ${field.kind}; it stays as it is.`)
   }
   const fieldOf = new Map<string, Field>()
   const taken = new Set<string>()

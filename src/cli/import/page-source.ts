@@ -1,5 +1,7 @@
 import { createReadStream } from 'node:fs'
-import { opendir, readFile, stat } from 'node:fs/promises'
+import { mkdtemp, open, opendir, readFile, rm, stat } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createGunzip } from 'node:zlib'
 import { ImportSourceError } from '#cli/import/errors.ts'
@@ -7,6 +9,8 @@ import { readTar } from '#cli/import/untar.ts'
 
 /** A page is read whole into memory; longer files are refused with a reason. */
 const pageBytesMax = 16 * 1_024 * 1_024
+/** Paths are kept in memory, some 300 bytes for each. */
+const filesMax = 1_000_000
 /** Folders are walked no deeper: a loop of mounts ends here. */
 const depthMax = 64
 
@@ -15,23 +19,77 @@ const pageName = /\.(?:md|mdx|markdown)$/i
 export type SourceFile = {
   /** With `/`, relative to the folder or inside the archive. */
   readonly path: string
+  /** In any order and as often as wanted. */
   readonly read: () => Promise<{ readonly ok: true; readonly text: string } | { readonly ok: false; readonly reason: string }>
 }
 
-/** Where pages come from. `files` can be gone through several times, always in the same order; hidden files are left out. */
-export type PageSource = {
-  readonly name: string
-  files(): AsyncIterable<SourceFile>
-}
+/** Where pages come from: their paths, in order, and a way to each page's text. Hidden files are left out. */
+export type PageSource = AsyncDisposable & { readonly name: string; readonly files: readonly SourceFile[] }
 
-/** A folder, or a `.tar`, `.tar.gz` or `.tgz` file. Throws `ImportSourceError` where there is neither. */
-export async function openPageSource(path: string): Promise<PageSource> {
+/**
+ * Opens a folder, or a `.tar`, `.tar.gz` or `.tgz` file. Throws `ImportSourceError` where there is neither, and where there are
+ * more than `filesMax` pages. Null when `signal` aborts.
+ */
+export async function openPageSource(path: string, signal: AbortSignal): Promise<PageSource | null> {
   const info = await stat(path).catch((cause: unknown) => {
     throw new ImportSourceError(`${path} cannot be read; give a folder of Markdown files or a .tar.gz of one.`, { path }, { cause })
   })
-  if (info.isDirectory()) return { name: path, files: () => walk(path, '', 0) }
-  if (!/\.(?:tar|tar\.gz|tgz)$/i.test(path)) throw new ImportSourceError(`${path} is neither a folder nor a .tar, .tar.gz or .tgz file.`, { path })
-  return { name: path, files: () => archived(path) }
+  if (!info.isDirectory() && !/\.(?:tar|tar\.gz|tgz)$/i.test(path)) throw new ImportSourceError(`${path} is neither a folder nor a .tar, .tar.gz or .tgz file.`, { path })
+  const spool = info.isDirectory() ? null : await Spool.open()
+  const files: SourceFile[] = []
+  try {
+    for await (const file of spool === null ? walk(path, '', 0) : archived(path, spool)) {
+      if (signal.aborted) {
+        await spool?.close()
+        return null
+      }
+      if (files.length >= filesMax) throw new ImportSourceError(`${path} has more than ${filesMax} pages; import it in parts.`, { path })
+      files.push(file)
+    }
+  } catch (error) {
+    await spool?.close()
+    throw error
+  }
+  files.sort((left, right) => (left.path < right.path ? -1 : 1))
+  return { name: path, files, [Symbol.asyncDispose]: async () => spool?.close() }
+}
+
+/**
+ * The pages of an archive one after the other in a temporary file, so that they can be read in any order. The file has no
+ * name any more once it is open: however this process ends, nothing of it stays.
+ */
+class Spool {
+  readonly #file: FileHandle
+  #length = 0
+
+  private constructor(file: FileHandle) {
+    this.#file = file
+  }
+
+  static async open(): Promise<Spool> {
+    const folder = await mkdtemp(join(tmpdir(), 'stoa-pages-'))
+    try {
+      return new Spool(await open(join(folder, 'pages'), 'w+'))
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+  }
+
+  /** Returns a way to read it again. */
+  async add(content: Buffer): Promise<() => Promise<Buffer>> {
+    const at = this.#length
+    await this.#file.write(content, 0, content.length, at)
+    this.#length += content.length
+    return async () => {
+      const bytes = Buffer.allocUnsafe(content.length)
+      const { bytesRead } = await this.#file.read(bytes, 0, bytes.length, at)
+      return bytes.subarray(0, bytesRead)
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close()
+  }
 }
 
 /** The bytes of a tar, unpacked where its name says that it is packed. */
@@ -44,23 +102,28 @@ export function openTarStream(path: string): AsyncIterable<Buffer> {
   return file.pipe(gunzip)
 }
 
-async function* archived(path: string): AsyncGenerator<SourceFile> {
+async function* archived(path: string, spool: Spool): AsyncGenerator<SourceFile> {
   try {
     for await (const entry of readTar(openTarStream(path))) {
       const segments = entry.path.split('/').filter((segment) => segment !== '' && segment !== '.')
       if (!pageName.test(entry.path) || segments.some((segment) => segment.startsWith('.') || segment === '__MACOSX')) continue
-      const read: SourceFile['read'] = async () => {
-        if (entry.bytes > pageBytesMax) return tooLong(entry.bytes)
-        const parts: Buffer[] = []
-        for await (const part of entry.content) parts.push(part)
-        return decode(Buffer.concat(parts))
+      if (entry.bytes > pageBytesMax) {
+        const reason = tooLong(entry.bytes)
+        yield { path: segments.join('/'), read: async () => reason }
+        continue
       }
-      yield { path: segments.join('/'), read }
+      const parts: Buffer[] = []
+      for await (const part of entry.content) parts.push(part)
+      yield { path: segments.join('/'), read: readerOf(await spool.add(Buffer.concat(parts))) }
     }
   } catch (error) {
     if (error instanceof ImportSourceError) throw error
     throw new ImportSourceError(`${path} cannot be unpacked: ${error instanceof Error ? error.message : String(error)}.`, { path }, { cause: error })
   }
+}
+
+function readerOf(bytes: () => Promise<Buffer>): SourceFile['read'] {
+  return async () => decode(await bytes())
 }
 
 async function* walk(root: string, below: string, depth: number): AsyncGenerator<SourceFile> {

@@ -26,7 +26,8 @@ test('a folder and its tar, in every format tar can write, give the same pages',
     writeFileSync(join(folder, 'pages/latin1.md'), Buffer.from([0xe9, 0x20]))
     const read = async (path: string): Promise<Record<string, string>> => {
       const result: Record<string, string> = {}
-      for await (const file of (await openPageSource(path)).files()) {
+      await using source = await openPageSource(path, new AbortController().signal)
+      for (const file of source?.files ?? []) {
         const content = await file.read()
         result[file.path] = content.ok ? content.text : content.reason
       }
@@ -42,8 +43,8 @@ test('a folder and its tar, in every format tar can write, give the same pages',
       writeFileSync(cut, readFileSync(archive).subarray(0, 300))
       await assert.rejects(read(cut), ImportSourceError)
     }
-    await assert.rejects(openPageSource(join(folder, 'gone')), /cannot be read/)
-    await assert.rejects(openPageSource(join(folder, 'pages/b.md')), /neither a folder nor/)
+    await assert.rejects(openPageSource(join(folder, 'gone'), new AbortController().signal), /cannot be read/)
+    await assert.rejects(openPageSource(join(folder, 'pages/b.md'), new AbortController().signal), /neither a folder nor/)
   } finally {
     rmSync(folder, { recursive: true })
   }

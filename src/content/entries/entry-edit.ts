@@ -43,6 +43,17 @@ export async function insertRow(tx: Queryable, type: TypeModel, id: string, row:
   return inserted?.model ?? ''
 }
 
+/** What an edit comes to, in the order of writing. */
+export type EntryChanges = {
+  readonly changed: boolean
+  /** Rows that there are and that lose a flag, or only change a date. */
+  readonly lost: readonly VersionRow[]
+  readonly added: readonly VersionRow[]
+  readonly gained: readonly VersionRow[]
+  /** Null: as many as before. */
+  readonly localeCount: number | null
+}
+
 type Stamp = { readonly by: Actor; readonly at: string }
 
 /**
@@ -141,8 +152,12 @@ export class EntryEdit {
     for (const row of this.held) if (row.isLatest) this.#set({ ...row, isArchived: archived })
   }
 
-  /** Writes all of it. Rows that lose a flag go first, because the database lets each flag be there once. */
-  async flush(tx: Queryable): Promise<void> {
+  get isArchived(): boolean {
+    return this.#archivedAt !== null
+  }
+
+  /** What there is to write. Rows that lose a flag go first, because the database lets each flag be there once. */
+  changes(): EntryChanges {
     const changed = [...this.#rows.values()].filter((row) => this.#before.get(keyOf(row)) !== row)
     const added = changed.filter((row) => this.#isNew(row))
     const kept = changed.filter((row) => !this.#isNew(row))
@@ -150,13 +165,26 @@ export class EntryEdit {
       const before = this.#before.get(keyOf(row))
       return before === undefined || (row.isLatest && !before.isLatest) || (row.isPublished && !before.isPublished)
     }
-    for (const row of kept.filter((one) => !gains(one))) await this.#change(tx, row)
+    const count = (rows: readonly VersionRow[]): number => new Set(rows.filter((row) => row.isLatest).map((row) => row.locale)).size
+    const locales = count(this.held)
+    return {
+      changed: changed.length > 0,
+      lost: kept.filter((row) => !gains(row)),
+      added,
+      gained: kept.filter(gains),
+      localeCount: locales === count(this.#state.held) ? null : locales,
+    }
+  }
+
+  /** Writes all of it. */
+  async flush(tx: Queryable): Promise<void> {
+    const { changed, lost, added, gained, localeCount } = this.changes()
+    for (const row of lost) await this.#change(tx, row)
     for (const row of added) if ((await insertRow(tx, this.#type, this.id, row)) !== this.#state.model) throw new StaleModel()
-    for (const row of kept.filter(gains)) await this.#change(tx, row)
-    const locales = new Set(this.held.filter((row) => row.isLatest).map((row) => row.locale)).size
-    if (locales !== new Set(this.#state.held.filter((row) => row.isLatest).map((row) => row.locale)).size) await tx.run(countLocales, [this.id, locales])
+    for (const row of gained) await this.#change(tx, row)
+    if (localeCount !== null) await tx.run(countLocales, [this.id, localeCount])
     if (this.#archivedAt !== this.#state.archivedAt) await tx.run(setArchived, [this.id, this.#archivedAt])
-    if (changed.length > 0) await hold(tx, this.#type, this.id, this.held)
+    if (changed) await hold(tx, this.#type, this.id, this.held)
   }
 
   #isNew(row: VersionRow): boolean {

@@ -62,7 +62,8 @@ export function claimsOf(type: TypeModel, row: Pick<VersionRow, 'locale' | 'filt
   })
 }
 
-function referencesOf(type: TypeModel, row: VersionRow): ReferenceRow[] {
+/** The references of one version, in each perspective that it stands for. */
+export function referencesOf(type: TypeModel, row: VersionRow): ReferenceRow[] {
   const stored = storedFields(type, row)
   const pointing: Record<string, unknown> = {}
   for (const name of type.pointing) if (Object.hasOwn(stored, name)) pointing[name] = stored[name]
@@ -72,7 +73,8 @@ function referencesOf(type: TypeModel, row: VersionRow): ReferenceRow[] {
   )
 }
 
-function once<Row extends object>(rows: readonly Row[]): Row[] {
+/** Each row once. */
+export function once<Row extends object>(rows: readonly Row[]): Row[] {
   return [...new Map(rows.map((row) => [JSON.stringify(row), row])).values()]
 }
 
@@ -121,28 +123,42 @@ export async function claimSlug(tx: Queryable, type: TypeModel, entry: { readonl
 const lockTargets = sql<{ id: string; type: string }>(`select id, type from stoa.entry where id = any($1::uuid[]) order by id for key share`)
 const lockAssets = sql<{ id: string }>(`select id from stoa.asset where id = any($1::uuid[]) order by id for key share`)
 
-/**
- * Checks that what new references point to exists, is of an allowed type and may be read by the one who refers to it, and
- * keeps it from being deleted until the transaction ends.
- */
-export async function checkTargets(call: Call, tx: Queryable, model: Model, targets: readonly Target[]): Promise<void> {
+/** What is there of what references point to: the type of each entry, and the assets. */
+export type Known = { readonly types: ReadonlyMap<string, string>; readonly assets: ReadonlySet<string> }
+
+/** Looks up what these point to, and keeps it from being deleted until the transaction ends. */
+export async function lockKnown(tx: Queryable, targets: readonly Target[]): Promise<Known> {
   const ids = (kind: Target['kind']): string[] => [...new Set(targets.filter((target) => target.kind === kind).map((target) => target.id))].sort()
   const [entryIds, assetIds] = [ids('entry'), ids('asset')]
   const types = new Map<string, string>()
   if (entryIds.length > 0) for (const row of await tx.run(lockTargets, [entryIds])) types.set(row.id, row.type)
   const assets = new Set(assetIds.length === 0 ? [] : (await tx.run(lockAssets, [assetIds])).map((row) => row.id))
+  return { types, assets }
+}
+
+/**
+ * Checks that what new references point to exists, is of an allowed type and may be read by the one who refers to it, and
+ * keeps it from being deleted until the transaction ends.
+ */
+export async function checkTargets(call: Call, tx: Queryable, model: Model, targets: readonly Target[]): Promise<void> {
+  const faults = targetFaults(call, model, targets, await lockKnown(tx, targets))
+  if (faults.length > 0) throw new ValidationError(faults)
+}
+
+/** What is wrong with references to these, at most 100 faults. */
+export function targetFaults(call: Call, model: Model, targets: readonly Target[], known: Known): readonly Fault[] {
   const faults: Fault[] = []
   for (const target of targets) {
     const { id, kind, pointer } = target
     if (kind === 'asset') {
-      if (!assets.has(id)) faults.push({ path: pointer, code: 'target', message: 'There is no asset with this id.' })
+      if (!known.assets.has(id)) faults.push({ path: pointer, code: 'target', message: 'There is no asset with this id.' })
       continue
     }
-    const type = types.get(id)
-    const known = type === undefined ? undefined : model.types.get(type)
-    const readable = known !== undefined && (grantOf(call, 'read', known) !== null || grantOf(call, 'readDraft', known) !== null)
+    const type = known.types.get(id)
+    const typeModel = type === undefined ? undefined : model.types.get(type)
+    const readable = typeModel !== undefined && (grantOf(call, 'read', typeModel) !== null || grantOf(call, 'readDraft', typeModel) !== null)
     if (type === undefined || !readable) faults.push({ path: pointer, code: 'target', message: 'There is no entry with this id, or it is not yours to read.' })
     else if (target.types !== null && !target.types.includes(type)) faults.push({ path: pointer, code: 'target', message: `It may refer to: ${target.types.join(', ')}; this is of type ${type}.` })
   }
-  if (faults.length > 0) throw new ValidationError(faults.slice(0, 100))
+  return faults.slice(0, 100)
 }

@@ -145,7 +145,7 @@ function onlyGiven(all: Readonly<Record<string, unknown>>, given: Readonly<Recor
 }
 
 /** What a new locale starts with: the fields that all locales share. */
-function sharedFields(type: TypeModel, state: EntryState, model: Model): Record<string, unknown> {
+export function sharedFields(type: TypeModel, state: Pick<EntryState, 'held'>, model: Model): Record<string, unknown> {
   const [first] = localesOf(state, model)
   const row = first === undefined ? null : latestOf(state, first)
   const stored = row === null ? {} : storedFields(type, row)
@@ -174,11 +174,15 @@ export async function addVersion(
   }
   if (composed.newTargets.length > 0) await checkTargets(call, tx, model, composed.newTargets)
   const row = edit.add(locale, fields, add.createdAt === undefined ? {} : { createdAt: add.createdAt })
-  const carried = [...touched].filter((name) => type.shared.has(name))
-  if (carried.length > 0) {
-    for (const other of edit.held.filter((one) => one.isLatest && one.locale !== locale)) carry(type, edit, other, carried, fields)
-  }
+  carryShared(type, edit, row, touched, fields)
   return row
+}
+
+/** Takes shared fields that changed to the latest versions of the entry's other locales. */
+export function carryShared(type: TypeModel, edit: EntryEdit, row: VersionRow, changed: ReadonlySet<string>, fields: Readonly<Record<string, unknown>>): void {
+  const carried = [...changed].filter((name) => type.shared.has(name))
+  if (carried.length === 0) return
+  for (const other of edit.held.filter((one) => one.isLatest && one.locale !== row.locale)) carry(type, edit, other, carried, fields)
 }
 
 function carry(type: TypeModel, edit: EntryEdit, other: VersionRow, names: readonly string[], fields: Readonly<Record<string, unknown>>): void {

@@ -1,0 +1,100 @@
+import type { Context, Register } from '#cli/command.ts'
+import { UsageError } from '#cli/errors.ts'
+import { importMarkdown } from '#cli/import/markdown.ts'
+import { openPageSource } from '#cli/import/page-source.ts'
+import { Report } from '#cli/import/report.ts'
+import { importWordpress } from '#cli/import/wordpress/wordpress.ts'
+import type { Site } from '#cli/site.ts'
+import { createBulk } from '#content/bulk/create-bulk.ts'
+import type { Bulk } from '#content/bulk/bulk.ts'
+import type { Call } from '#content/content.ts'
+import { typeNamePattern } from '#content/model/type-check.ts'
+import { systemClock } from '#lib/clock.ts'
+
+const exitStatuses = `
+Exit status: 0 everything was taken over or was there already; 1 failed; 2 the command line is wrong; 3 something was refused, see
+the report; 130 interrupted: what is done is done, and the same command goes on from there.`
+
+type Options = Readonly<Record<string, unknown>>
+
+/** `stoa import`: Markdown pages or a WordPress site. */
+export const registerImport: Register = (program, action) => {
+  const command = program
+    .command('import')
+    .description('take over content: Markdown pages, or a WordPress site')
+  command
+    .command('markdown')
+    .description('import Markdown and MDX pages from a folder or a .tar.gz of one')
+    .argument('<source>', 'the folder, or a .tar, .tar.gz or .tgz file')
+    .option('--type <name>', 'the content type that the pages become', 'page')
+    .option('--locales-from-folders', 'the first folders are locales (default: if all of them are named as languages)')
+    .option('--no-locales-from-folders', 'the first folders are not locales')
+    .option('--site-url <url>', 'links that begin with this address are links between pages')
+    .option('--draft', 'leave the pages as drafts instead of publishing them')
+    .option('--prune', 'delete entries of earlier imports whose page is gone, and unpublish locales that are')
+    .option('--dry-run', 'show what would happen to the content type, without writing')
+    .option('--report <file>', 'write the whole report to this file as JSON')
+    .addHelpText('after', exitStatuses)
+    .action(
+      action(async (context, [path = ''], options) => {
+        const type = text(options, 'type') ?? 'page'
+        if (!typeNamePattern.test(type)) throw new UsageError(`--type ${type}: a type is named by small letters, digits and -, a letter first.`, { type })
+        await using source = await openPageSource(path, context.signal)
+        if (source === null) return 130
+        const wish = options['localesFromFolders']
+        const wanted = {
+          type, localesFromFolders: typeof wish === 'boolean' ? wish : null, siteUrl: text(options, 'siteUrl')?.replace(/\/+$/, '') ?? null,
+          publish: options['draft'] !== true, prune: options['prune'] === true, dryRun: options['dryRun'] === true,
+        }
+        return run(context, { command: 'import markdown', source: path, options, rates: ['pages'] }, (site, parts) => importMarkdown(source, { ...parts, content: site.content }, wanted, parts))
+      }),
+    )
+  command
+    .command('wordpress')
+    .description('import a WordPress export (WXR): posts, pages, categories, tags, authors, attachments')
+    .argument('<file>', 'the .xml file that WordPress wrote under Tools, Export')
+    .option('--locale <code>', 'the locale of the site (default: the default locale)')
+    .option('--prefix <text>', 'begin the names of the content types with this, such as wp-')
+    .option('--media-dir <folder>', 'take attachments from this copy of wp-content/uploads before downloading')
+    .option('--no-download', 'download nothing')
+    .option('--allow-private-addresses', 'also download from addresses in private networks')
+    .option('--draft', 'leave everything as drafts')
+    .option('--dry-run', 'show what would happen to the content types, without writing')
+    .option('--report <file>', 'write the whole report to this file as JSON')
+    .addHelpText('after', exitStatuses)
+    .action(
+      action(async (context, [path = ''], options) => {
+        const prefix = text(options, 'prefix')
+        if (prefix !== null && !typeNamePattern.test(`${prefix}attachment`)) throw new UsageError(`--prefix ${prefix}: use small letters, digits and -, a letter first.`, { prefix })
+        const wanted = {
+          prefix, locale: text(options, 'locale'), mediaDir: text(options, 'mediaDir'), download: options['download'] !== false,
+          allowPrivate: options['allowPrivateAddresses'] === true, publish: options['draft'] !== true, dryRun: options['dryRun'] === true,
+        }
+        return run(context, { command: 'import wordpress', source: path, options, rates: ['posts'] }, (site, parts) =>
+          importWordpress(path, { ...parts, database: site.database, content: site.content, media: site.media, clock: systemClock }, { ...wanted, bytesMax: site.config.uploadBytesMax }, parts),
+        )
+      }),
+    )
+}
+
+type Parts = { readonly bulk: Bulk; readonly call: Call; readonly report: Report; readonly output: Context['output']; readonly signal: AbortSignal }
+type Job = { readonly command: string; readonly source: string; readonly options: Options; readonly rates: readonly string[] }
+
+/** Runs an import as the system, with a report that is told at its end, also when it breaks off. */
+async function run(context: Context, job: Job, work: (site: Site, parts: Parts) => Promise<void>): Promise<number> {
+  const { output, signal } = context
+  const report = new Report({ command: job.command, source: job.source, clock: systemClock })
+  const tell = { file: text(job.options, 'report'), rates: job.rates }
+  return context.withSite(async (site) => {
+    const bulk = createBulk({ clock: systemClock, logger: site.logger })
+    const call = { db: site.database, authority: site.access.systemIdentity.authority }
+    await work(site, { bulk, call, report, output, signal })
+    if (!signal.aborted) await site.content.types.settle(site.database)
+    return report.tell(output, tell)
+  })
+}
+
+function text(options: Options, name: string): string | null {
+  const value = options[name]
+  return typeof value === 'string' ? value : null
+}

@@ -1,0 +1,135 @@
+import type { Grant } from '#content/authority.ts'
+import type { BulkItem, BulkOutcome } from '#content/bulk/bulk.ts'
+import type { Call } from '#content/content.ts'
+import { EntryArchivedError, EntryExistsError, ValidationError } from '#content/errors.ts'
+import { checkComplete, compose, slugBase } from '#content/entries/compose.ts'
+import type { Context } from '#content/entries/context.ts'
+import { stampNow } from '#content/entries/context.ts'
+import { importedTimes } from '#content/entries/create.ts'
+import { EntryEdit, encodeFields } from '#content/entries/entry-edit.ts'
+import type { VersionRow } from '#content/entries/entry-state.ts'
+import { versionColumns } from '#content/entries/entry-state.ts'
+import type { Known } from '#content/entries/hold.ts'
+import { claimSlug, lockKnown, targetFaults } from '#content/entries/hold.ts'
+import { carryShared, sharedFields } from '#content/entries/save.ts'
+import { storedFields } from '#content/entries/view.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
+import { StaleModel } from '#content/model/model.ts'
+import { isId } from '#lib/id.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+
+const insertEntries = sql<{ id: string }>(`
+  insert into stoa.entry (id, type, created_at, created_by)
+  select id, $3::text, created_at, $4::json from unnest($1::uuid[], $2::timestamptz[]) as wanted (id, created_at) order by id
+  on conflict (id) do nothing returning id`)
+
+const lockEntries = sql<{ id: string; type: string; createdAt: string; createdById: string | null; archivedAt: string | null }>(`
+  select id, type, created_at as "createdAt", created_by ->> 'id' as "createdById", archived_at as "archivedAt"
+  from stoa.entry where id = any($1::uuid[]) order by id for no key update`)
+
+const readHeld = sql<VersionRow & { model: string; id: string | null; top: number }>(`
+  select m.revision as model, v.entry_id as id, ${versionColumns},
+    (select max(w.number) from stoa.version w where w.entry_id = v.entry_id and w.locale = v.locale) as top
+  from stoa.model m left join stoa.version v on v.entry_id = any($1::uuid[]) and (v.is_latest or v.is_published)
+  order by v.entry_id, v.locale, v.number`)
+
+const everything: Grant = { filter: null, fields: null }
+
+/**
+ * Thinks out the saves of a batch over entries that are locked and read together. What an item may not do is its outcome;
+ * what came of the others is in the edits, to be flushed in the same transaction.
+ */
+export async function saveItems(context: Context, call: Call, model: Model, typeName: string, items: readonly BulkItem[]): Promise<{ outcomes: BulkOutcome[]; edits: readonly EntryEdit[] }> {
+  const type = model.type(typeName)
+  const edits = await lockAll(context, call, model, type, items)
+  const known = await lockKnown(call.db, items.flatMap((item) => targetsOf(type, item)))
+  const outcomes: BulkOutcome[] = []
+  for (const item of items) {
+    const edit = edits.get(item.id)
+    try {
+      if (edit === undefined) throw new EntryExistsError('There is an entry of another type with this id, or it is no id.', { id: item.id })
+      outcomes.push(await saveItem(call, model, type, edit, item, known))
+    } catch (error) {
+      if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
+      outcomes.push({ outcome: 'refused', reason: reasonOf(error) })
+    }
+  }
+  return { outcomes, edits: [...edits.values()] }
+}
+
+/** Makes the entries that are not there, locks all in the order of their ids, and reads what they hold. */
+async function lockAll(context: Context, call: Call, model: Model, type: TypeModel, items: readonly BulkItem[]): Promise<Map<string, EntryEdit>> {
+  const { db: tx, authority } = call
+  const stamp = { by: authority.actor, at: stampNow(context) }
+  const ids = [...new Set(items.filter((item) => isId(item.id)).map((item) => item.id))]
+  let entries = await tx.run(lockEntries, [ids])
+  const there = new Set(entries.map((entry) => entry.id))
+  const fresh = new Map(items.filter((item) => isId(item.id) && !there.has(item.id) && isPlausible(type, item)).map((item) => [item.id, importedTimes(item).createdAt ?? stamp.at]))
+  if (fresh.size > 0) {
+    await tx.run(insertEntries, [[...fresh.keys()], [...fresh.values()], type.definition.name, JSON.stringify(authority.actor)])
+    entries = await tx.run(lockEntries, [ids])
+  }
+  const rows = await tx.run(readHeld, [ids])
+  if (rows[0]?.model !== model.revision) throw new StaleModel()
+  const held = Map.groupBy(rows.filter((row) => row.id !== null), (row) => row.id)
+  const edits = new Map<string, EntryEdit>()
+  for (const entry of entries) {
+    if (entry.type !== type.definition.name) continue
+    const own = held.get(entry.id) ?? []
+    edits.set(entry.id, new EntryEdit(type, { ...entry, model: rows[0].model, held: own, numbers: new Map(own.map((row) => [row.locale, row.top])) }, stamp))
+  }
+  return edits
+}
+
+/** Leaves no empty entry behind for an item that validation is bound to refuse. */
+function isPlausible(type: TypeModel, item: BulkItem): boolean {
+  return type.validator.validate(item.fields, { publishing: false }).faults.length === 0
+}
+
+function targetsOf(type: TypeModel, item: BulkItem): ReturnType<TypeModel['validator']['targets']> {
+  const pointing: Record<string, unknown> = {}
+  for (const name of type.pointing) if (Object.hasOwn(item.fields, name)) pointing[name] = item.fields[name]
+  return type.validator.targets(pointing)
+}
+
+async function saveItem(call: Call, model: Model, type: TypeModel, edit: EntryEdit, item: BulkItem, known: Known): Promise<BulkOutcome> {
+  const locale = model.locale(item.locale)
+  if (edit.isArchived) throw new EntryArchivedError()
+  const latest = edit.latest(locale)
+  const before = latest === null ? sharedFields(type, edit, model) : storedFields(type, latest)
+  const given = latest === null ? { ...before, ...item.fields } : item.fields
+  const { fields, changed, newTargets } = compose(type, everything, { fields: given, merge: latest === null, publishing: false }, before)
+  const faults = targetFaults(call, model, newTargets, known)
+  if (faults.length > 0) throw new ValidationError(faults)
+  if (item.publish) checkComplete(type, fields)
+  // Throws before the edit is touched, so that a refused item leaves nothing in it.
+  encodeFields(type, fields)
+  const times = importedTimes(item)
+  const row = await versionFor(call.db, type, edit, locale, latest, { fields, changed }, times.createdAt)
+  const wasPublished = edit.published(locale)?.number === row.number
+  if (item.publish && !wasPublished) edit.publish(row, times.publishedAt)
+  const same = row.number === latest?.number && (wasPublished || !item.publish)
+  return { outcome: latest === null ? 'made' : same ? 'unchanged' : 'changed', version: row.number }
+}
+
+async function versionFor(tx: Queryable, type: TypeModel, edit: EntryEdit, locale: string, latest: VersionRow | null, next: { readonly fields: Record<string, unknown>; readonly changed: ReadonlySet<string> }, createdAt: string | undefined): Promise<VersionRow> {
+  const { fields } = next
+  const base = slugBase(type, fields)
+  if (latest !== null && next.changed.size === 0 && base === null) return latest
+  const touched = new Set(next.changed)
+  if (base !== null && type.slug !== null) {
+    fields[type.slug.name] = await claimSlug(tx, type, { id: edit.id, locale }, base)
+    touched.add(type.slug.name)
+  }
+  const row = edit.add(locale, fields, createdAt === undefined ? {} : { createdAt })
+  carryShared(type, edit, row, touched, fields)
+  return row
+}
+
+function reasonOf(error: StoaError): string {
+  if (!(error instanceof ValidationError)) return error.message
+  const shown = error.faults.slice(0, 3).map((fault) => `${fault.path}: ${fault.message}`)
+  return `${shown.join(' ')}${error.faults.length > 3 ? ` And ${error.faults.length - 3} more.` : ''}`
+}

@@ -1,0 +1,54 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Writable } from 'node:stream'
+import { createOutput } from '#cli/output.ts'
+import type { Output } from '#cli/output.ts'
+import { Report } from '#cli/import/report.ts'
+import { createBulk } from '#content/bulk/create-bulk.ts'
+import type { Bulk } from '#content/bulk/bulk.ts'
+import type { Authority } from '#content/authority.ts'
+import type { Call, Content } from '#content/content.ts'
+import { createContent } from '#content/create-content.ts'
+import { DiskFileStore } from '#file-store/drivers/disk.ts'
+import { systemActor } from '#lib/actor.ts'
+import { systemClock } from '#lib/clock.ts'
+import { silentLogger } from '#lib/logger.ts'
+import { createMedia } from '#media/create-media.ts'
+import type { Media } from '#media/media.ts'
+import type { Database } from '#database/database.ts'
+import type { TestDatabase } from '#test/support/database.ts'
+
+const everything: Authority = { actor: systemActor, key: 'system', grant: () => ({ filter: null, fields: null }) }
+
+/** Content and media over a test database, and what importers need besides. */
+export type Importing = AsyncDisposable & {
+  readonly database: Database
+  readonly content: Content
+  readonly media: Media
+  readonly bulk: Bulk
+  readonly call: Call
+  readonly output: Output
+  readonly folder: string
+  report(): Report
+}
+
+export function importing(db: TestDatabase): Importing {
+  const { database } = db
+  const folder = mkdtempSync(join(tmpdir(), 'stoa-importing-'))
+  const content = createContent({ clock: systemClock, logger: silentLogger })
+  const fileStore = new DiskFileStore({ folder: join(folder, 'files'), clock: systemClock })
+  const media = createMedia({ database, fileStore, dataDir: folder, clock: systemClock, logger: silentLogger })
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
+  return {
+    database, content, media, folder,
+    bulk: createBulk({ clock: systemClock, logger: silentLogger }),
+    call: { db: database, authority: everything },
+    output: createOutput({ json: true, stdout: nowhere, stderr: nowhere }),
+    report: () => new Report({ command: 'test', source: 'test', clock: systemClock }),
+    [Symbol.asyncDispose]: async () => {
+      await content.stop()
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
