@@ -104,11 +104,29 @@ export async function getEntry(context: Context, call: Call, typeName: string, i
 
 const none: ReadonlyMap<string, EntryView> = new Map()
 
-function getStatement(scope: Scope, type: TypeModel, grant: Grant, idOrSlug: string): ReturnType<typeof compileById> | null {
-  if (isId(idOrSlug)) return compileById(scope, idOrSlug)
+type GetStatement = ReturnType<typeof compileById>
+
+function getStatement(scope: Scope, type: TypeModel, grant: Grant, idOrSlug: string): GetStatement | null {
+  if (isId(idOrSlug)) return compiledOnce(scope, type, 'id', idOrSlug)
   const { slug } = type
   const hidden = slug === null || grant.fields?.includes(slug.name) === false
-  return hidden || idOrSlug.length > slugLengthMax * 2 || !idOrSlug.isWellFormed() || idOrSlug.includes('\u0000') ? null : compileBySlug(scope, slug.name, idOrSlug)
+  return hidden || idOrSlug.length > slugLengthMax * 2 || !idOrSlug.isWellFormed() || idOrSlug.includes('\u0000') ? null : compiledOnce(scope, type, 'slug', idOrSlug)
+}
+
+/** Statements for one entry, by what they are made of: a few for each locale, kept as long as the type is. Making one costs as much as running it. */
+const getStatements = new WeakMap<TypeModel, Map<string, GetStatement>>()
+/** Stands in a kept statement for the id or slug that is asked for. */
+const place = '\u0000place'
+
+function compiledOnce(scope: Scope, type: TypeModel, by: 'id' | 'slug', value: string): GetStatement {
+  const compile = (wanted: string): GetStatement => (by === 'id' || type.slug === null ? compileById(scope, wanted) : compileBySlug(scope, type.slug.name, wanted))
+  if (scope.grantFilter !== null || typeof scope.perspective !== 'string') return compile(value)
+  const kept = getStatements.get(type) ?? new Map<string, GetStatement>()
+  getStatements.set(type, kept)
+  const key = `${by} ${scope.perspective} ${scope.draftsSeen} ${scope.locales.join(' ')}`
+  const compiled = kept.get(key) ?? compile(place)
+  kept.set(key, compiled)
+  return { statement: compiled.statement, values: compiled.values.map((one) => (one === place ? value : one)) }
 }
 
 /** Not found, unless the model was stale: then the work is done again. */
