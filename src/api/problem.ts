@@ -7,6 +7,7 @@ import {
   MediaTypeUnsupportedError,
   RequestInvalidError,
   RequestMalformedError,
+  UrlTooLongError,
 } from '#api/errors.ts'
 import type { Fault } from '#api/errors.ts'
 import { statuses } from '#api/statuses.ts'
@@ -104,6 +105,7 @@ const fastifyErrors: Readonly<Record<string, (error: Error) => StoaError>> = {
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: () => new RequestMalformedError('The body is not as long as Content-Length says.'),
   FST_ERR_CTP_EMPTY_JSON_BODY: () => new JsonMalformedError('it is empty', 0),
   FST_ERR_BAD_URL: () => new RequestMalformedError('The path of the URL is not valid percent-encoding.'),
+  FST_ERR_MAX_PARAM_LENGTH: () => new UrlTooLongError('A part of the path is longer than any id or slug.'),
   FST_ERR_HANDLER_TIMEOUT: () => new DeadlineError('The answer was not ready in time; a write may still have taken effect. Repeat it with the same Idempotency-Key.'),
 }
 

@@ -82,7 +82,7 @@ function instance(config: ApiConfig): Server {
     // Headers have their deadline; bodies have the route's, since an upload may take long.
     requestTimeout: 0,
     clientErrorHandler: answerBrokenConnection,
-    frameworkErrors: (error, request, reply) => void answerProblem(error, request, reply),
+    frameworkErrors: (error, request, reply) => void answerProblem(error, request, reply.headers({ 'x-request-id': request.id, 'x-content-type-options': 'nosniff' })),
   })
   return server
 }
