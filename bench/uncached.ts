@@ -125,7 +125,7 @@ async function measure(url: string, folder: string, say: (line: string) => void)
   await ready(origin, node)
   const idleMb = node.residentMb()
   const { token } = JSON.parse(
-    execFileSync(process.execPath, [stoa, '--json', 'token', 'create', '--name', 'bench', '--role', 'administrator'], { env: { ...process.env, ...environment }, encoding: 'utf8' }),
+    execFileSync(process.execPath, [stoa, '--json', 'token', 'create', 'bench', '--role', 'administrator'], { env: { ...process.env, ...environment }, encoding: 'utf8' }),
   ) as { token: string }
   say('filling both databases …')
   await fillBaseline(baselineUrl, all)

@@ -67,6 +67,7 @@ export async function startTestPostgres(options: { readonly durable?: boolean } 
   return {
     url,
     stop: async () => {
+      child.ref()
       child.kill('SIGINT')
       await ended
       await rm(folder, { recursive: true, force: true })
