@@ -57,6 +57,7 @@ async function openSite(config: Config, logger: Logger): Promise<Site> {
     connectionsMax: config.databaseConnections,
     statementTimeoutMs: config.databaseTimeoutMs,
     connectTimeoutMs: config.databaseTimeoutMs,
+    applicationName: `stoa ${nodeName(config)}`,
     logger: logger.child({ part: 'database' }),
   })
   opened.defer(() => database.close())

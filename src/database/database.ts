@@ -58,6 +58,12 @@ export interface Database extends Queryable {
   /** One connection of its own outside any transaction: for session locks and `create index concurrently`. */
   session<T>(work: (session: Queryable) => Promise<T>): Promise<T>
 
+  /**
+   * Where a connection is always free soon, however busy the rest is: for health checks and what the cluster must not miss.
+   * Short statements only. Absent: there is no such reserve, use the database itself.
+   */
+  readonly control?: Queryable
+
   /** Connections of this process now: at work, free, and callers that wait for one. For metrics. */
   usage(): { readonly busy: number; readonly idle: number; readonly waiting: number }
 

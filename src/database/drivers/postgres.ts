@@ -37,7 +37,6 @@ const serverOptions = ['TimeZone=UTC', 'jit=off', 'DateStyle=ISO', 'default_tran
 
 /** Any PostgreSQL ≥ 15, one host or several, through a bounded pool in which every wait has a deadline. */
 export class PostgresDatabase implements Database {
-  /** Where a connection is always free soon: for health checks and for what the cluster must not miss. Short statements only. */
   readonly control: Queryable
   readonly #work: PooledQueryable
   readonly #pools: readonly ConnectionPool[]

@@ -13,7 +13,8 @@ import { silentLogger } from '#lib/logger.ts'
 import { embeddedMissing } from '#test/support/embedded.ts'
 
 const root = fileURLToPath(new URL('../../../../', import.meta.url))
-const rounds = 20
+/** The whole node goes through twenty rounds in test/kill.test.ts; here it is the database alone, with many more writes. */
+const rounds = 8
 const writers = 8
 /** Each round has at least so many acknowledged writes before the kill, which then comes at a random moment. */
 const writesMin = 20
