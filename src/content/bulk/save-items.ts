@@ -101,7 +101,7 @@ async function saveItem(call: Call, model: Model, type: TypeModel, edit: EntryEd
   const before = latest === null ? sharedFields(type, edit, model) : storedFields(type, latest)
   const given = latest === null ? { ...before, ...item.fields } : item.fields
   const { fields, changed, newTargets } = compose(type, everything, { fields: given, merge: latest === null, publishing: false }, before)
-  const faults = targetFaults(call, model, newTargets, known)
+  const faults = targetFaults(newTargets, known)
   if (faults.length > 0) throw new ValidationError(faults)
   if (item.publish) checkComplete(type, fields)
   // Throws before the edit is touched, so that a refused item leaves nothing in it.

@@ -1,14 +1,16 @@
+import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, SaveInput } from '#content/content.ts'
-import { EntryExistsError, ValidationError } from '#content/errors.ts'
+import { EntryExistsError, UniqueConflictError, ValidationError } from '#content/errors.ts'
+import type { Composed } from '#content/entries/compose.ts'
 import { compose, slugBase } from '#content/entries/compose.ts'
 import type { Context } from '#content/entries/context.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
 import { encodeFields, insertRow } from '#content/entries/entry-edit.ts'
 import type { VersionRow } from '#content/entries/entry-state.ts'
-import { checkTargets, claimSlug, hold } from '#content/entries/hold.ts'
+import { checkTargets, claimSlug, claimsOf, freeSlug, hold, once, referencesOf } from '#content/entries/hold.ts'
 import { demandAfter, demandOnType, grantOf } from '#content/entries/permission.ts'
 import { viewOf } from '#content/entries/view.ts'
-import type { Model } from '#content/model/model.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
 import { sql } from '#database/database.ts'
@@ -19,35 +21,69 @@ import { isId, newId } from '#lib/id.ts'
 const insertEntry = sql<{ id: string }>(`
   insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4) on conflict (id) do nothing returning id`)
 
+/** Everything hangs on the entry's row: where its id is taken, nothing is inserted. */
+const insertAll = sql<{ made: boolean; claimed: string[] | null; model: string }>(`
+  with made as (
+    insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4) on conflict (id) do nothing returning id
+  ), version as (
+    insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published,
+      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
+    select id, $5, 1, $2, $6, $7, $8, $8, true, $9, $3, $10, $11, $4, $12, case when $9 then $4::json end, $12 from made
+  ), claims as (
+    insert into stoa.unique_value (type, field, locale, value, entry_id)
+    select $2, c.field, c.locale, c.value, made.id from made, json_to_recordset($13::json) as c (field text, locale text, value text)
+    order by c.field, c.locale, c.value on conflict do nothing returning field
+  ), refs as (
+    insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id, on_delete)
+    select made.id, r.locale, r.perspective, r.path, r.target_kind, r.target_id, r.on_delete from made,
+      json_to_recordset($14::json) as r (locale text, perspective text, path text, target_kind text, target_id uuid, on_delete text)
+  )
+  select exists (select from made) as made, (select array_agg(field) from claims) as claimed, (select revision from stoa.model) as model`)
+
+/** Thrown where somebody took the slug between looking and claiming. */
+class SlugTaken extends Error {}
+
 export type CreateInput = SaveInput & { readonly id?: string }
 
-/** Makes an entry with its first version. */
+/**
+ * Makes an entry with its first version, in one statement after the looks at slug and targets. If the slug is taken from
+ * under it, once more with the claims one by one.
+ */
 export async function createEntry(context: Context, call: Call, typeName: string, input: CreateInput): Promise<EntryView> {
-  return context.models.use(call.db, (model) => atomically(call.db, (tx) => create(context, call, tx, model, typeName, input)))
+  return context.models.use(call.db, async (model) => {
+    const plan = prepare(context, call, model, typeName, input)
+    try {
+      return await atomically(call.db, (tx) => createAtOnce(call, tx, model, plan))
+    } catch (error) {
+      if (!(error instanceof SlugTaken)) throw error
+      return atomically(call.db, (tx) => createStepByStep(call, tx, model, plan))
+    }
+  })
 }
 
-async function create(context: Context, call: Call, tx: Queryable, model: Model, typeName: string, input: CreateInput): Promise<EntryView> {
+type Plan = {
+  readonly type: TypeModel
+  readonly id: string
+  readonly composed: Composed
+  readonly grant: Grant
+  readonly publishGrant: Grant | null
+  /** The version, but for its content, which may still get a slug. */
+  readonly row: Omit<VersionRow, 'data' | 'filter'>
+}
+
+function prepare(context: Context, call: Call, model: Model, typeName: string, input: CreateInput): Plan {
   const type = model.type(typeName)
   const locale = model.locale(input.locale)
   const grant = demandOnType(call, 'create', type)
   const publishGrant = input.publish === true ? demandOnType(call, 'publish', type) : null
   const id = input.id ?? newId(context.clock.nowMs())
   if (!isId(id)) throw new ValidationError([{ path: '/id', code: 'format', message: 'Give a UUID in small letters, or leave the id out.' }])
-  const { fields, newTargets } = compose(type, grant, { fields: input.fields, merge: false, publishing: input.publish === true }, {})
+  const composed = compose(type, grant, { fields: input.fields, merge: false, publishing: input.publish === true }, {})
   const now = stampNow(context)
   const times = importedTimes(input)
-  const { actor } = call.authority
-  const by = JSON.stringify(actor)
-  const createdAt = times.createdAt ?? now
-  if (!(await insertNew(tx, [id, typeName, createdAt, by]))) {
-    throw new EntryExistsError('There is an entry with this id already. Save it instead, or leave the id out.', { id })
-  }
-  const base = slugBase(type, fields)
-  if (base !== null && type.slug !== null) fields[type.slug.name] = await claimSlug(tx, type, { id, locale }, base)
-  if (newTargets.length > 0) await checkTargets(call, tx, model, newTargets)
+  const by = JSON.stringify(call.authority.actor)
   const publishedAt = publishGrant === null ? null : (times.publishedAt ?? now)
-  const row: VersionRow = {
-    ...encodeFields(type, fields),
+  const row = {
     locale,
     number: 1,
     typeRevision: type.revision,
@@ -55,27 +91,69 @@ async function create(context: Context, call: Call, tx: Queryable, model: Model,
     isLatest: true,
     isPublished: publishGrant !== null,
     isArchived: false,
-    createdAt,
-    createdById: actor.id,
+    createdAt: times.createdAt ?? now,
+    createdById: call.authority.actor.id,
     savedAt: now,
     savedBy: by,
     publishedAt,
     publishedBy: publishGrant === null ? null : by,
     firstPublishedAt: publishedAt,
   }
-  demandAfter(grant, 'create', type, id, row)
-  if (publishGrant !== null) demandAfter(publishGrant, 'publish', type, id, row)
-  if ((await insertRow(tx, type, id, row)) !== model.revision) throw new StaleModel()
-  await hold(tx, type, id, [row])
-  return viewOf(type, { id }, row, grantOf(call, 'readDraft', type) ?? grant)
+  return { type, id, composed, grant, publishGrant, row }
 }
 
-/** False: the id is taken. */
-async function insertNew(tx: Queryable, values: readonly unknown[]): Promise<boolean> {
+/** The row with its content, if the grants reach it. */
+function complete({ type, id, grant, publishGrant, row }: Plan, fields: Readonly<Record<string, unknown>>): VersionRow {
+  const result = { ...row, ...encodeFields(type, fields) }
+  demandAfter(grant, 'create', type, id, result)
+  if (publishGrant !== null) demandAfter(publishGrant, 'publish', type, id, result)
+  return result
+}
+
+async function createAtOnce(call: Call, tx: Queryable, model: Model, plan: Plan): Promise<EntryView> {
+  const { type, id, composed } = plan
+  const fields = { ...composed.fields }
+  const base = slugBase(type, fields)
+  const made = base === null ? null : await freeSlug(tx, type, { id, locale: plan.row.locale }, base)
+  if (base !== null && made === null) throw new SlugTaken()
+  if (made !== null && type.slug !== null) fields[type.slug.name] = made
+  if (composed.newTargets.length > 0) await checkTargets(call, tx, model, composed.newTargets)
+  const row = complete(plan, fields)
+  const claims = claimsOf(type, row)
+  const content = [row.locale, row.data, row.filter, row.typeRevision, row.isPublished, row.createdById, row.savedAt, row.publishedAt]
+  const values = [id, type.definition.name, row.createdAt, row.savedBy, ...content, JSON.stringify(claims), JSON.stringify(once(referencesOf(type, row)))]
+  const [outcome] = await refusingStale(tx.run(insertAll, values))
+  if (outcome?.model !== model.revision) throw new StaleModel()
+  if (!outcome.made) throw taken(id)
+  const lost = claims.find((claim) => outcome.claimed?.includes(claim.field) !== true)
+  if (lost !== undefined && made !== null && lost.field === type.slug?.name) throw new SlugTaken()
+  if (lost !== undefined) throw new UniqueConflictError(lost.field, lost.locale)
+  return viewOf(type, { id }, row, grantOf(call, 'readDraft', type) ?? plan.grant)
+}
+
+async function createStepByStep(call: Call, tx: Queryable, model: Model, plan: Plan): Promise<EntryView> {
+  const { type, id, composed } = plan
+  const fields = { ...composed.fields }
+  const { createdAt, savedBy, locale } = plan.row
+  if ((await refusingStale(tx.run(insertEntry, [id, type.definition.name, createdAt, savedBy]))).length === 0) throw taken(id)
+  const base = slugBase(type, fields)
+  if (base !== null && type.slug !== null) fields[type.slug.name] = await claimSlug(tx, type, { id, locale }, base)
+  if (composed.newTargets.length > 0) await checkTargets(call, tx, model, composed.newTargets)
+  const row = complete(plan, fields)
+  if ((await insertRow(tx, type, id, row)) !== model.revision) throw new StaleModel()
+  await hold(tx, type, id, [row])
+  return viewOf(type, { id }, row, grantOf(call, 'readDraft', type) ?? plan.grant)
+}
+
+function taken(id: string): EntryExistsError {
+  return new EntryExistsError('There is an entry with this id already. Save it instead, or leave the id out.', { id })
+}
+
+/** A type that was deleted since the model was loaded shows as a foreign key that leads nowhere. */
+async function refusingStale<T>(inserting: Promise<T>): Promise<T> {
   try {
-    return (await tx.run(insertEntry, values)).length > 0
+    return await inserting
   } catch (error) {
-    // The type was deleted since the model was loaded.
     if (error instanceof ConstraintError && error.kind === 'foreignKey') throw new StaleModel()
     throw error
   }

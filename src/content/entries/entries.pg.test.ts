@@ -193,6 +193,13 @@ test('grants: own entries only, some fields only, before and after', { skip }, a
   await assert.rejects(entries.publish(author, 'article', mine.id, all, null), ForbiddenError)
   await assert.rejects(entries.delete(author, 'article', theirs.id, null), ForbiddenError)
   assert.deepEqual((await entries.list(author, listing('article', { perspective: 'draft' }))).data.map((view) => view.id), [mine.id])
+  const folder = await entries.create(t.admin, 'category', { locale: null, fields: { name: 'Hidden' } })
+  const linker = t.call({ article: { read: true, readDraft: true, create: true }, category: { read: true } })
+  for (const category of [folder.id, newId()]) {
+    await assert.rejects(entries.create(linker, 'article', { locale: null, fields: { category } }), (error) => error instanceof ValidationError && error.faults[0]?.message === 'There is no entry with this id, or it is not yours to read.')
+  }
+  await entries.publish(t.admin, 'category', folder.id, all, null)
+  await entries.create(linker, 'article', { locale: null, fields: { category: folder.id } })
   const low = t.call({ article: { readDraft: true, update: { filter: { op: 'compare', field: 'rank', test: { is: 'lt', value: 5 } }, fields: ['title', 'rank'] } } })
   await entries.save(t.admin, 'article', draft.id, patch({ rank: 1, body: 'kept' }), null)
   await assert.rejects(entries.save(low, 'article', draft.id, patch({ rank: 9 }), null), ForbiddenError)

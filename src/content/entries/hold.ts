@@ -1,7 +1,8 @@
 import type { Call } from '#content/content.ts'
 import { UniqueConflictError, ValidationError } from '#content/errors.ts'
 import type { VersionRow } from '#content/entries/entry-state.ts'
-import { grantOf } from '#content/entries/permission.ts'
+import { versionColumns } from '#content/entries/entry-state.ts'
+import { grantOf, mayRead } from '#content/entries/permission.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import type { FilterData } from '#content/query/normal-form.ts'
@@ -21,7 +22,7 @@ const everyLocale = '*'
 
 export type Claim = { readonly field: string; readonly locale: string; readonly value: string }
 
-type ReferenceRow = { readonly locale: string; readonly perspective: 'draft' | 'published'; readonly path: string; readonly target_kind: string; readonly target_id: string; readonly on_delete: string }
+export type ReferenceRow = { readonly locale: string; readonly perspective: 'draft' | 'published'; readonly path: string; readonly target_kind: string; readonly target_id: string; readonly on_delete: string }
 
 const syncReferences = sql<object>(`
   with wanted as (
@@ -101,15 +102,28 @@ const claimOne = sql<{ value: string }>(`
 /** Numbers tried behind a slug, in rounds that grow; past the last one the id makes it unique. */
 const slugRounds = [20, 200, 2_000] as const
 
+/** The place of a slug's claim. */
+function slugPlace(type: TypeModel, locale: string): readonly string[] {
+  return [type.definition.name, type.slug?.name ?? '', type.slug?.localized === true ? locale : everyLocale]
+}
+
+function numbered(base: string, from: number, to: number): string[] {
+  return Array.from({ length: to - from }, (_, index) => (from + index === 0 ? base : `${base}-${from + index + 1}`))
+}
+
+/** A slug that nobody has at this moment, without claiming it; null if the first numbers are all taken. */
+export async function freeSlug(tx: Queryable, type: TypeModel, entry: { readonly id: string; readonly locale: string }, base: string): Promise<string | null> {
+  const candidates = numbered(base, 0, slugRounds[0])
+  const taken = new Set((await tx.run(takenValues, [...slugPlace(type, entry.locale), candidates, entry.id])).map((row) => row.value))
+  return candidates.find((one) => !taken.has(one)) ?? null
+}
+
 /** Claims the first free of `base`, `base-2`, `base-3`, … for the entry, and returns it. The entry's row must exist. */
 export async function claimSlug(tx: Queryable, type: TypeModel, entry: { readonly id: string; readonly locale: string }, base: string): Promise<string> {
-  const { slug } = type
-  if (slug === null) return base
-  const locale = slug.localized === true ? entry.locale : everyLocale
-  const place = [type.definition.name, slug.name, locale]
+  const place = slugPlace(type, entry.locale)
   let tried = 0
   for (const last of slugRounds) {
-    const candidates = Array.from({ length: last - tried }, (_, index) => (tried + index === 0 ? base : `${base}-${tried + index + 1}`))
+    const candidates = numbered(base, tried, last)
     tried = last
     const taken = new Set((await tx.run(takenValues, [...place, candidates, entry.id])).map((row) => row.value))
     for (const candidate of candidates.filter((one) => !taken.has(one))) {
@@ -141,12 +155,32 @@ export async function lockKnown(tx: Queryable, targets: readonly Target[]): Prom
  * keeps it from being deleted until the transaction ends.
  */
 export async function checkTargets(call: Call, tx: Queryable, model: Model, targets: readonly Target[]): Promise<void> {
-  const faults = targetFaults(call, model, targets, await lockKnown(tx, targets))
+  const known = await lockKnown(tx, targets)
+  const faults = targetFaults(targets, { ...known, types: await onlyReadable(call, tx, model, known.types) })
   if (faults.length > 0) throw new ValidationError(faults)
 }
 
+const heldOfMany = sql<VersionRow & { id: string }>(`
+  select v.entry_id as id, ${versionColumns} from stoa.version v where v.entry_id = any($1::uuid[]) and (v.is_latest or v.is_published)`)
+
+/** Without the entries that the caller may not read, so that a reference cannot tell whether a hidden one exists. */
+async function onlyReadable(call: Call, tx: Queryable, model: Model, types: ReadonlyMap<string, string>): Promise<ReadonlyMap<string, string>> {
+  const doubtful = [...types].filter(([, name]) => {
+    const type = model.types.get(name)
+    const drafts = type === undefined ? null : grantOf(call, 'readDraft', type)
+    return drafts === null || drafts.filter !== null
+  })
+  if (doubtful.length === 0) return types
+  const rows = await tx.run(heldOfMany, [doubtful.map(([id]) => id)])
+  const hidden = doubtful.filter(([id, name]) => {
+    const type = model.types.get(name)
+    return type === undefined || !mayRead(call, type, { id, held: rows.filter((row) => row.id === id) })
+  })
+  return new Map([...types].filter(([id]) => hidden.every(([other]) => other !== id)))
+}
+
 /** What is wrong with references to these, at most 100 faults. */
-export function targetFaults(call: Call, model: Model, targets: readonly Target[], known: Known): readonly Fault[] {
+export function targetFaults(targets: readonly Target[], known: Known): readonly Fault[] {
   const faults: Fault[] = []
   for (const target of targets) {
     const { id, kind, pointer } = target
@@ -155,9 +189,7 @@ export function targetFaults(call: Call, model: Model, targets: readonly Target[
       continue
     }
     const type = known.types.get(id)
-    const typeModel = type === undefined ? undefined : model.types.get(type)
-    const readable = typeModel !== undefined && (grantOf(call, 'read', typeModel) !== null || grantOf(call, 'readDraft', typeModel) !== null)
-    if (type === undefined || !readable) faults.push({ path: pointer, code: 'target', message: 'There is no entry with this id, or it is not yours to read.' })
+    if (type === undefined) faults.push({ path: pointer, code: 'target', message: 'There is no entry with this id, or it is not yours to read.' })
     else if (target.types !== null && !target.types.includes(type)) faults.push({ path: pointer, code: 'target', message: `It may refer to: ${target.types.join(', ')}; this is of type ${type}.` })
   }
   return faults.slice(0, 100)
