@@ -279,7 +279,9 @@ export class SimNode {
         const snapshot = parts.map((part) => part.snapshot).reduce(earlierOf)
         const [asOfMs, stale] = [Math.min(...parts.map((part) => part.asOfMs)), parts.some((part) => part.kind === 'stale')]
         const value = parts.map((part) => part.value).join('|')
-        return this.#filled(fill, { value, dependencies: parts.flatMap((part) => part.dependencies), epoch: this.feed.epoch, snapshot, asOfMs, stale })
+        // Parts from two lives of the database make no value.
+        const epoch = parts.every((part) => part.epoch === parts[0]!.epoch) ? parts[0]!.epoch : null
+        return this.#filled(fill, { value, dependencies: parts.flatMap((part) => part.dependencies), epoch, snapshot, asOfMs, stale })
       }
       this.get(name, null, this.config.fillTimeoutMs, (answer) => {
         if (answer.kind === 'failed' || answer.kind === 'refused') return failed()

@@ -1,4 +1,5 @@
 import { compareEpochs } from '#change-feed/epoch.ts'
+import type { Epoch } from '#change-feed/epoch.ts'
 import type { Change } from '#change-feed/change.ts'
 import { Ring } from '#change-feed/ring.ts'
 import { includes, visible } from '#change-feed/snapshot.ts'
@@ -113,9 +114,9 @@ function admit<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cac
 }
 
 /** An entry that was not dropped is as good as one read at the cursor. */
-function told<V>(state: CacheState<V>, entry: Entry<V>): { value: V; snapshot: Snapshot; dependencies: Entry<V>['dependencies']; asOfMs: number } {
+function told<V>(state: CacheState<V>, entry: Entry<V>): { value: V; epoch: Epoch; snapshot: Snapshot; dependencies: Entry<V>['dependencies']; asOfMs: number } {
   const snapshot = includes(state.cursor, entry.snapshot) ? state.cursor : entry.snapshot
-  return { value: entry.value, snapshot, dependencies: entry.dependencies, asOfMs: cacheAsOfMs(state) }
+  return { value: entry.value, epoch: state.epoch!, snapshot, dependencies: entry.dependencies, asOfMs: cacheAsOfMs(state) }
 }
 
 function miss<V>(state: CacheState<V>, waiter: Waiter, now: number, config: CacheConfig, out: Out<V>): void {
@@ -205,7 +206,7 @@ function filled<V>(state: CacheState<V>, event: Loaded<V>, now: number, config: 
   const lastBatch = config.without === 'R5 an invalidated fill is detached' ? null : covered ? conflict : fill.batch + 1
   const asOfMs = Math.min(event.asOfMs ?? fill.asOfMs, fill.asOfMs)
   for (const waiter of fill.waiters) {
-    const told = { value: event.value, snapshot, dependencies: event.dependencies, asOfMs }
+    const told = { value: event.value, epoch: state.epoch!, snapshot, dependencies: event.dependencies, asOfMs }
     if (lastBatch !== null && waiter.batch >= lastBatch) admit(state, waiter, now, config, out)
     else if (waiter.token !== null && hides(state, snapshot, waiter.token, config)) admit(state, waiter, now, config, out)
     else if (event.stale) answer(state, waiter, { kind: 'stale', ...told }, out)

@@ -123,7 +123,7 @@ export type Loaded<V> = {
 }
 
 export type Answer<V> =
-  | { readonly kind: 'hit' | 'filled' | 'stale'; readonly value: V; readonly snapshot: Snapshot; readonly dependencies: readonly Dependency[]; readonly asOfMs: number }
+  | { readonly kind: 'hit' | 'filled' | 'stale'; readonly value: V; readonly epoch: Epoch; readonly snapshot: Snapshot; readonly dependencies: readonly Dependency[]; readonly asOfMs: number }
   /** The fill itself failed, with its error. */
   | { readonly kind: 'failed'; readonly error: unknown }
   /** `deadline`: nothing that may be answered came in time. `token`: the write is not to be seen from here. `overload`: turned away at once. */

@@ -1,0 +1,212 @@
+import type { ChangeFeed } from '#change-feed/feed.ts'
+import type { Token } from '#change-feed/token.ts'
+import { hit, leaseHolds, stepCache } from '#cache/cache-core.ts'
+import { cacheDefaults, startCache } from '#cache/cache-state.ts'
+import type { Answer, CacheConfig, CacheEffect, CacheEvent, CacheState } from '#cache/cache-state.ts'
+import type { Dependency } from '#cache/dependency.ts'
+import { CacheDeadlineError, CacheOverloadError, TokenNotSeenError } from '#cache/errors.ts'
+import { FillContext } from '#cache/fill.ts'
+import type { Part } from '#cache/fill.ts'
+import type { Database } from '#database/database.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
+
+export type CacheOptions = {
+  readonly feed: ChangeFeed
+  /** Where values are loaded from: the writable primary. */
+  readonly database: Database
+  /** Hot standbys that loads may go to; they fall back to the primary while a standby lags. */
+  readonly replica?: Database
+  /** `leaseMs` comes from the feed. */
+  readonly config?: Partial<Omit<CacheConfig, 'leaseMs' | 'secondLevel' | 'replica' | 'without'>>
+}
+
+export type GetOptions = {
+  /** A write that the answer must show, from whichever node it came (R7). */
+  readonly since?: Token | null
+  /** What the value is known to be made of beforehand: a change to it while it loads lets later readers load anew at once. */
+  readonly dependencies?: readonly Dependency[]
+  readonly timeoutMs?: number
+  /** Memory that the value takes, in bytes. Without it the length of its JSON stands in, doubled. */
+  readonly bytesOf?: (value: never) => number
+}
+
+export type Cached<V> = {
+  readonly value: V
+  /** `stale`: the lease is over and nobody can tell whether this is still so. Say it to the reader. */
+  readonly state: 'hit' | 'filled' | 'stale'
+  /** How long ago, at most, the value was known to be true. */
+  readonly ageMs: number
+}
+
+type Loader = { readonly fill: (context: FillContext) => Promise<unknown>; readonly bytesOf: (value: unknown) => number; readonly dependencies: readonly Dependency[] }
+type Request = { readonly resolve: (part: Part<unknown>) => void; readonly reject: (error: unknown) => void; readonly loader: Loader }
+
+const timeoutMsDefault = 5_000
+/** How often those who wait are looked at, and only while somebody waits. */
+const tickMs = 20
+/** What an entry takes besides its value: keys, dependencies, index. */
+const entryBytes = 400
+
+/**
+ * A cache that is never wrong beyond the lease. Values are kept by key and dropped when a row that they are made of
+ * changes, whoever changed it on whichever node; they never expire otherwise. Values are shared: do not change them.
+ */
+export class Cache {
+  readonly config: CacheConfig
+  readonly #options: CacheOptions
+  readonly #state: CacheState<unknown>
+  readonly #requests = new Map<number, Request>()
+  readonly #queue: CacheEvent<unknown>[] = []
+  readonly #subscription: Disposable
+  #lastRequest = 0
+  #busy = false
+  #ticking: NodeJS.Timeout | null = null
+
+  constructor(options: CacheOptions) {
+    this.#options = options
+    this.config = { ...cacheDefaults, ...options.config, leaseMs: options.feed.config.leaseMs, replica: options.replica !== undefined }
+    this.#state = startCache(this.config)
+    this.#subscription = options.feed.subscribe((news) => this.#step(news))
+  }
+
+  /**
+   * The value of `key`, loaded by `fill` if it is not known. Of many readers at once one loads. Rejects with what `fill`
+   * rejected with, `CacheDeadlineError`, `CacheOverloadError` or `TokenNotSeenError`.
+   */
+  async get<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions = {}): Promise<Cached<V>> {
+    const now = this.#options.feed.nowMs()
+    if (options.since === undefined || options.since === null) {
+      const entry = hit(this.#state, key, now, this.config)
+      if (entry !== undefined) return { value: entry.value as V, state: 'hit', ageMs: this.#ageMs(now, Number.POSITIVE_INFINITY) }
+    }
+    const part = await this.#ask(key, fill, options, now)
+    return { value: part.value, state: part.kind, ageMs: this.#ageMs(this.#options.feed.nowMs(), part.asOfMs) }
+  }
+
+  /** The value if it is here and fresh, at once; for paths that cannot wait. */
+  peek<V>(key: string): V | undefined {
+    return hit(this.#state, key, this.#options.feed.nowMs(), this.config)?.value as V | undefined
+  }
+
+  /** Whether hits are fresh at this moment. */
+  get leased(): boolean {
+    return leaseHolds(this.#state, this.#options.feed.nowMs(), this.config)
+  }
+
+  get counts(): CacheState<unknown>['counts'] & { readonly entries: number; readonly bytes: number; readonly waiting: number } {
+    return { ...this.#state.counts, entries: this.#state.entries.size, bytes: this.#state.bytes, waiting: this.#state.waiters }
+  }
+
+  /** Turns away who still waits. */
+  close(): void {
+    this.#subscription[Symbol.dispose]()
+    if (this.#ticking !== null) clearInterval(this.#ticking)
+    for (const request of this.#requests.values()) request.reject(new CacheDeadlineError('The node is stopping; ask another.'))
+    this.#requests.clear()
+  }
+
+  #ageMs(now: number, asOfMs: number): number {
+    return Math.max(0, now - Math.min(asOfMs === Number.POSITIVE_INFINITY ? this.#state.polledAtMs : asOfMs, this.#state.provenAtMs))
+  }
+
+  async #ask<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions, now: number): Promise<Part<V>> {
+    const { since = null, dependencies = [], timeoutMs = timeoutMsDefault, bytesOf = jsonBytes } = options
+    return new Promise((resolve, reject) => {
+      const request = (this.#lastRequest += 1)
+      const loader: Loader = { fill, bytesOf: bytesOf as (value: unknown) => number, dependencies }
+      this.#requests.set(request, { resolve: resolve as (part: Part<unknown>) => void, reject, loader })
+      this.#step({ kind: 'get', request, key, token: since, dependencies, deadlineMs: now + timeoutMs })
+    })
+  }
+
+  #step(event: CacheEvent<unknown>): void {
+    this.#queue.push(event)
+    if (this.#busy) return
+    this.#busy = true
+    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      const { effects } = stepCache(this.#state, next, this.#options.feed.nowMs(), this.config)
+      for (const effect of effects) this.#perform(effect)
+    }
+    this.#busy = false
+    this.#tick()
+  }
+
+  #tick(): void {
+    if (this.#state.waiters > 0) this.#ticking ??= setInterval(() => this.#step({ kind: 'tick' }), tickMs)
+    else if (this.#ticking !== null) {
+      clearInterval(this.#ticking)
+      this.#ticking = null
+    }
+  }
+
+  #perform(effect: CacheEffect<unknown>): void {
+    switch (effect.kind) {
+      case 'answer':
+        this.#answer(effect.request, effect.answer)
+        return
+      case 'load':
+        void this.#load(effect)
+        return
+      case 'want':
+        this.#options.feed.want()
+        return
+      case 'secondGet':
+        // No driver of a second level is wired yet, so the core is never told that there is one.
+        this.#step({ kind: 'second', fill: effect.fill, found: null })
+        return
+      case 'secondPut':
+    }
+  }
+
+  #answer(id: number, answer: Answer<unknown>): void {
+    const request = this.#requests.get(id)
+    if (request === undefined) return
+    this.#requests.delete(id)
+    if (answer.kind === 'failed') request.reject(answer.error)
+    else if (answer.kind === 'refused') request.reject(refusal(answer.reason))
+    else request.resolve(answer)
+  }
+
+  async #load(effect: Extract<CacheEffect<unknown>, { kind: 'load' }>): Promise<void> {
+    const { fill } = effect
+    const request = this.#requests.get(effect.request)
+    if (request === undefined) return this.#step({ kind: 'fillFailed', fill, error: new CacheDeadlineError('Nobody waits for it any more.') })
+    try {
+      const { value, context, start } = await this.#fill(effect, request.loader)
+      this.#step({ kind: 'filled', fill, value, bytes: entryBytes + request.loader.bytesOf(value), ...context.result(start) })
+    } catch (error) {
+      this.#step({ kind: 'fillFailed', fill, error })
+    }
+  }
+
+  /** A connection that broke is no reason to fail a read: it is tried once more on another. */
+  async #fill(effect: Extract<CacheEffect<unknown>, { kind: 'load' }>, loader: Loader): Promise<{ value: unknown; context: FillContext; start: { epoch: string | null; cursor: CacheState<unknown>['cursor'] } }> {
+    const { database, replica } = this.#options
+    const source = { database, feedEpoch: () => this.#state.epoch, replica: effect.replica !== null && replica !== undefined ? { database: replica, ...effect.replica } : null }
+    for (let attempt = 1; ; attempt += 1) {
+      const start = { epoch: this.#state.epoch, cursor: this.#state.cursor }
+      const context = new FillContext(source, loader.dependencies, async (key, fill) => this.#ask(key, fill, {}, this.#options.feed.nowMs()))
+      try {
+        return { value: await loader.fill(context), context, start }
+      } catch (error) {
+        if (!(error instanceof DatabaseUnavailableError) || attempt > 1) throw error
+      }
+    }
+  }
+}
+
+function refusal(reason: 'deadline' | 'token' | 'overload'): Error {
+  switch (reason) {
+    case 'deadline':
+      return new CacheDeadlineError('The database did not answer in time, and nothing is known that may still be shown; try again.')
+    case 'token':
+      return new TokenNotSeenError('This node cannot see the write that the token names; ask again, or another node.')
+    case 'overload':
+      return new CacheOverloadError('More is being asked for than the database can take; try again shortly.')
+  }
+}
+
+function jsonBytes(value: unknown): number {
+  if (value instanceof Uint8Array) return value.byteLength
+  return 2 * (typeof value === 'string' ? value.length : (JSON.stringify(value)?.length ?? 0))
+}

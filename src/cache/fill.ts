@@ -1,0 +1,148 @@
+import { compareEpochs } from '#change-feed/epoch.ts'
+import type { Epoch } from '#change-feed/epoch.ts'
+import { formatLsn } from '#change-feed/poll.ts'
+import { earlierOf, parseSnapshot } from '#change-feed/snapshot.ts'
+import type { Snapshot } from '#change-feed/snapshot.ts'
+import { sql } from '#database/database.ts'
+import type { Database, Queryable, Statement } from '#database/database.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
+import type { Dependency } from '#cache/dependency.ts'
+import type { PageBound, Predicate } from '#cache/predicate.ts'
+
+/** What a cached read gives, and what a value that is made of it needs to know. */
+export type Part<V> = { readonly kind: 'hit' | 'filled' | 'stale'; readonly value: V; readonly epoch: Epoch; readonly snapshot: Snapshot; readonly dependencies: readonly Dependency[]; readonly asOfMs: number }
+
+export type FillSource = { readonly database: Database; readonly feedEpoch: () => Epoch | null; readonly replica: { readonly database: Database; readonly lsn: number; readonly epoch: Epoch } | null }
+
+const asOf = sql<{ as_of: string }>(`select stoa.as_of() as as_of`)
+const repeatable = sql(`set transaction isolation level repeatable read, read only`)
+const reached = sql<{ reached: boolean }>(`select pg_last_wal_replay_lsn() >= $1::pg_lsn and (select epoch from stoa.epoch) = $2 as reached`)
+
+const wrapped = new Map<string, Statement<{ as_of: string; stoa_row: boolean | null }>>()
+
+/** The same statement with its snapshot beside each row, and one row without data if it finds none. */
+function withSnapshot(statement: Statement<object>): Statement<{ as_of: string; stoa_row: boolean | null }> {
+  const known = wrapped.get(statement.text)
+  if (known !== undefined) return known
+  const text = `with s as materialized (select stoa.as_of() as as_of) select s.as_of, q.* from s left join lateral (select true as stoa_row, inner_q.* from (${statement.text}) inner_q) q on true`
+  // A statement without a name is one that nobody expects to see again.
+  const made = statement.name === null ? { text, name: null } : sql<{ as_of: string; stoa_row: boolean | null }>(text)
+  if (statement.name !== null) wrapped.set(statement.text, made)
+  return made
+}
+
+/**
+ * What a loader reads with. It takes down the snapshot of everything read through it, and the dependencies it is told:
+ * all that the value is made of must be named, and read here.
+ */
+export class FillContext {
+  readonly #source: FillSource
+  readonly #get: <V>(key: string, fill: (context: FillContext) => Promise<V>) => Promise<Part<V>>
+  readonly #dependencies: Dependency[]
+  #snapshot: Snapshot | null = null
+  #epoch: Epoch | null | undefined
+  #asOfMs: number | null = null
+  #stale = false
+  #fromReplica = false
+
+  constructor(source: FillSource, declared: readonly Dependency[], get: <V>(key: string, fill: (context: FillContext) => Promise<V>) => Promise<Part<V>>) {
+    this.#source = source
+    this.#dependencies = [...declared]
+    this.#get = get
+  }
+
+  /** The value depends on this row, be it there or not. */
+  row(collection: string, key: string): this {
+    this.#dependencies.push({ kind: 'row', collection, key })
+    return this
+  }
+
+  /** The value depends on which rows match, or on those within a page. A disjunction is several calls. */
+  list(collection: string, predicate: Predicate, page: PageBound | null = null): this {
+    this.#dependencies.push({ kind: 'list', collection, predicate, page })
+    return this
+  }
+
+  /** The value depends on everything in the collection. */
+  collection(collection: string): this {
+    this.#dependencies.push({ kind: 'collection', collection })
+    return this
+  }
+
+  /** Runs one SELECT, with its snapshot taken in the same statement. Errors are those of `Queryable.run`. */
+  async read<Row extends object>(statement: Statement<Row>, values: readonly unknown[] = []): Promise<Row[]> {
+    const fromReplica = await this.#readReplica(statement, values)
+    if (fromReplica !== null) return fromReplica
+    const rows = await this.#source.database.session(async (session) => {
+      const found = await session.run(withSnapshot(statement), values)
+      this.#saw(found[0]!.as_of)
+      return found
+    })
+    return rows.filter((row) => row.stoa_row === true).map(({ as_of: _asOf, stoa_row: _row, ...row }) => row as unknown as Row)
+  }
+
+  /** For values of several statements: they all see one snapshot. Read only. */
+  async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
+    return this.#source.database.transaction(async (tx) => {
+      await tx.run(repeatable)
+      const [row] = await tx.run(asOf)
+      this.#saw(row!.as_of)
+      return work(tx)
+    })
+  }
+
+  /** Another cached value that this one is made of: what it depends on, this one does too. */
+  async get<V>(key: string, fill: (context: FillContext) => Promise<V>): Promise<V> {
+    const part = await this.#get(key, fill)
+    this.#agree(part.epoch)
+    this.#dependencies.push(...part.dependencies)
+    this.#snapshot = this.#snapshot === null ? part.snapshot : earlierOf(this.#snapshot, part.snapshot)
+    this.#asOfMs = Math.min(this.#asOfMs ?? part.asOfMs, part.asOfMs)
+    this.#stale ||= part.kind === 'stale'
+    return part.value
+  }
+
+  /** A replica is asked first how far it is, in a statement before the data; what it shows then is at least as new (R8). */
+  async #readReplica<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[] | null> {
+    const { replica } = this.#source
+    if (replica === null) return null
+    try {
+      return await replica.database.session(async (session) => {
+        const [row] = await session.run(reached, [formatLsn(replica.lsn), replica.epoch])
+        if (row?.reached !== true) return null
+        const rows = await session.run(statement, values)
+        this.#fromReplica = true
+        this.#agree(replica.epoch)
+        return rows
+      })
+    } catch (error) {
+      if (error instanceof DatabaseUnavailableError) return null
+      throw error
+    }
+  }
+
+  #saw(text: string): void {
+    const space = text.indexOf(' ')
+    const epoch = text.slice(0, space)
+    const snapshot = parseSnapshot(text.slice(space + 1))
+    const feedEpoch = this.#source.feedEpoch()
+    if (epoch !== '' && feedEpoch !== null && compareEpochs(epoch, feedEpoch) === 'older') {
+      // Thrown where the connection is held, so that nobody uses it again.
+      throw new DatabaseUnavailableError('A connection led to a database server that has been replaced; try again.')
+    }
+    this.#agree(epoch)
+    this.#snapshot = this.#snapshot === null ? snapshot : earlierOf(this.#snapshot, snapshot)
+  }
+
+  /** Reads on two lives of the database make no value at all. */
+  #agree(epoch: Epoch): void {
+    this.#epoch = this.#epoch === undefined || this.#epoch === epoch ? epoch : null
+  }
+
+  /** What the cache has to know about the value. One that read nothing is as old as the fill. */
+  result(start: { readonly epoch: Epoch | null; readonly cursor: Snapshot }): { readonly epoch: Epoch | null; readonly snapshot: Snapshot | null; readonly dependencies: readonly Dependency[]; readonly asOfMs: number | null; readonly stale: boolean } {
+    const epoch = this.#epoch === undefined ? start.epoch : this.#epoch
+    const snapshot = this.#fromReplica ? null : (this.#snapshot ?? start.cursor)
+    return { epoch: epoch === '' ? null : epoch, snapshot, dependencies: this.#dependencies, asOfMs: this.#asOfMs, stale: this.#stale }
+  }
+}
