@@ -7,6 +7,59 @@ create sequence stoa.model_revision;
 
 create sequence stoa.role_revision_sequence;
 
+CREATE OR REPLACE FUNCTION stoa.as_of()
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+AS $function$ select coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text $function$
+;
+
+CREATE OR REPLACE FUNCTION stoa.attach(target regclass, collection text, key_columns text[], filter_columns text[] DEFAULT '{}'::text[], filter_object text DEFAULT NULL::text)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+declare
+  name text := 'change_of_' || target::oid;
+  key_of text := (select string_agg(format('%%1$s.%I::text', c), ' || ''/'' || ' order by n) from unnest(key_columns) with ordinality k (c, n));
+  row_of text := 'jsonb_build_object(' || coalesce((select string_agg(format('%L, %%1$s.%I', c, c), ', ' order by n) from unnest(filter_columns) with ordinality f (c, n)), '') || ')';
+  into_change constant text := 'insert into stoa.change (collection, key, operation, before, after) ';
+  wanted constant text := concat_ws(' ', collection, key_columns, filter_columns, filter_object);
+begin
+  perform pg_advisory_xact_lock(73746, 3);
+  if exists (select 1 from stoa.attachment a where a.target = attach.target::oid and a.definition = wanted)
+    and (select count(*) = 4 from pg_trigger t where t.tgrelid = attach.target and t.tgname like 'stoa\_change\_%' and t.tgenabled = 'A') then
+    return;
+  end if;
+  if key_columns = '{}' then
+    raise exception 'a table needs at least one key column to be attached' using errcode = 'invalid_parameter_value';
+  end if;
+  if filter_object is not null then
+    row_of := row_of || format(' || coalesce(%%1$s.%I, ''{}''::jsonb)', filter_object);
+  end if;
+  perform stoa.detach(target);
+  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_insert',
+    into_change || format('select %L, %s, ''insert'', null, %s from new_rows n', collection, format(key_of, 'n'), format(row_of, 'n')));
+  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_delete',
+    into_change || format('select %L, %s, ''delete'', %s, null from old_rows o', collection, format(key_of, 'o'), format(row_of, 'o')));
+  -- A row whose key changed is one that left and one that came.
+  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_update',
+    into_change || format(
+      'select %1$L, coalesce(n.change_key, o.change_key), case when o.change_key is null then ''insert'' when n.change_key is null then ''delete'' else ''update'' end, o.change_row, n.change_row '
+      || 'from (select %2$s as change_key, %3$s as change_row from old_rows o) o full join (select %4$s as change_key, %5$s as change_row from new_rows n) n on n.change_key = o.change_key',
+      collection, format(key_of, 'o'), format(row_of, 'o'), format(key_of, 'n'), format(row_of, 'n')));
+  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_truncate',
+    format('insert into stoa.change (collection, operation) values (%L, ''flush'')', collection));
+  execute format('create trigger stoa_change_insert after insert on %s referencing new table as new_rows for each statement execute function stoa.%I()', target, name || '_insert');
+  execute format('create trigger stoa_change_update after update on %s referencing old table as old_rows new table as new_rows for each statement execute function stoa.%I()', target, name || '_update');
+  execute format('create trigger stoa_change_delete after delete on %s referencing old table as old_rows for each statement execute function stoa.%I()', target, name || '_delete');
+  execute format('create trigger stoa_change_truncate after truncate on %s for each statement execute function stoa.%I()', target, name || '_truncate');
+  execute format('alter table %s enable always trigger stoa_change_insert, enable always trigger stoa_change_update, enable always trigger stoa_change_delete, enable always trigger stoa_change_truncate', target);
+  insert into stoa.attachment (target, definition) values (target::oid, wanted);
+  -- What was cached before the triggers were there was never told of a change.
+  insert into stoa.change (collection, operation) values (collection, 'flush');
+end $function$
+;
+
 CREATE OR REPLACE FUNCTION stoa.audit_append_only()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -18,6 +71,54 @@ begin
   raise exception 'the audit log is append-only' using errcode = 'restrict_violation';
 end
 $function$
+;
+
+CREATE OR REPLACE FUNCTION stoa.begin_epoch()
+ RETURNS text
+ LANGUAGE plpgsql
+AS $function$
+declare
+  prefix text := (select system_identifier from pg_control_system())::text || '.'
+    || ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint || '.';
+  named text;
+begin
+  select l.epoch into named from stoa.life l where starts_with(l.epoch, prefix);
+  if named is null then
+    perform pg_advisory_xact_lock(73746, 1);
+    select l.epoch into named from stoa.life l where starts_with(l.epoch, prefix);
+  end if;
+  if named is null then
+    update stoa.epoch e set number = e.number + 1, epoch = prefix || (e.number + 1) returning e.epoch into named;
+    insert into stoa.life (epoch) values (named) on conflict (one) do update set epoch = excluded.epoch;
+  end if;
+  return named;
+end $function$
+;
+
+CREATE OR REPLACE FUNCTION stoa.detach(target regclass)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+declare
+  operation text;
+begin
+  delete from stoa.attachment a where a.target = detach.target::oid;
+  foreach operation in array array['insert', 'update', 'delete', 'truncate'] loop
+    execute format('drop trigger if exists %I on %s', 'stoa_change_' || operation, target);
+    execute format('drop function if exists stoa.%I()', 'change_of_' || target::oid || '_' || operation);
+  end loop;
+end $function$
+;
+
+CREATE OR REPLACE FUNCTION stoa.end_epoch()
+ RETURNS text
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform pg_advisory_xact_lock(73746, 1);
+  delete from stoa.life;
+  return stoa.begin_epoch();
+end $function$
 ;
 
 CREATE OR REPLACE FUNCTION stoa.model_changed()
@@ -54,6 +155,33 @@ end
 $function$
 ;
 
+CREATE OR REPLACE FUNCTION stoa.token()
+ RETURNS text
+ LANGUAGE sql
+AS $function$ select (select epoch from stoa.life) || '-' || pg_current_xact_id()::text $function$
+;
+
+CREATE OR REPLACE FUNCTION stoa.trim_changes(keep interval)
+ RETURNS bigint
+ LANGUAGE plpgsql
+AS $function$
+declare
+  horizon xid8;
+  trimmed bigint;
+begin
+  if not pg_try_advisory_xact_lock(73746, 2) then
+    return 0;
+  end if;
+  select least(pg_snapshot_xmin(pg_current_snapshot()), min(c.xid)) into horizon from stoa.change c where c.at > clock_timestamp() - keep;
+  delete from stoa.change where xid < horizon;
+  get diagnostics trimmed = row_count;
+  if trimmed > 0 then
+    update stoa.epoch set kept_from = horizon where kept_from < horizon;
+  end if;
+  return trimmed;
+end $function$
+;
+
 create table stoa.api_token (
   id uuid not null,
   name text not null,
@@ -88,6 +216,11 @@ create table stoa.asset (
   revision integer default 1 not null
 );
 
+create table stoa.attachment (
+  target oid not null,
+  definition text not null
+);
+
 create table stoa.audit (
   id uuid not null,
   at timestamp(3) with time zone not null,
@@ -102,6 +235,16 @@ create table stoa.audit (
 create table stoa.blob_release (
   blob text not null,
   released_at timestamp(3) with time zone not null
+);
+
+create table stoa.change (
+  xid xid8 default pg_current_xact_id() not null,
+  collection text not null,
+  key text,
+  operation text not null,
+  before jsonb,
+  after jsonb,
+  at timestamp(3) with time zone default clock_timestamp() not null
 );
 
 create table stoa.content_type (
@@ -124,10 +267,22 @@ create table stoa.entry (
   locale_count integer default 1 not null
 );
 
+create table stoa.epoch (
+  one boolean default true not null,
+  number bigint default 0 not null,
+  epoch text,
+  kept_from xid8 default '0'::xid8 not null
+);
+
 create table stoa.first_administrator (
   secret_hash bytea not null,
   expires_at timestamp(3) with time zone not null,
   only_one boolean default true not null
+);
+
+create table stoa.heartbeat (
+  one boolean default true not null,
+  counter bigint default 0 not null
 );
 
 create table stoa.idempotency (
@@ -138,6 +293,11 @@ create table stoa.idempotency (
   headers json,
   body text,
   created_at timestamp(3) with time zone default now() not null
+);
+
+create table stoa.life (
+  one boolean default true not null,
+  epoch text not null
 );
 
 create table stoa.locale (
@@ -333,19 +493,37 @@ alter table stoa.asset add constraint asset_pkey PRIMARY KEY (id);
 
 alter table stoa.asset add constraint asset_width_check CHECK ((width > 0));
 
+alter table stoa.attachment add constraint attachment_pkey PRIMARY KEY (target);
+
 alter table stoa.audit add constraint audit_pkey PRIMARY KEY (id);
 
 alter table stoa.blob_release add constraint blob_release_pkey PRIMARY KEY (blob);
+
+alter table stoa.change add constraint change_check CHECK (((key IS NULL) = (operation = 'flush'::text)));
+
+alter table stoa.change add constraint change_operation_check CHECK ((operation = ANY (ARRAY['insert'::text, 'update'::text, 'delete'::text, 'flush'::text])));
 
 alter table stoa.content_type add constraint content_type_pkey PRIMARY KEY (name);
 
 alter table stoa.entry add constraint entry_pkey PRIMARY KEY (id);
 
+alter table stoa.epoch add constraint epoch_one_check CHECK (one);
+
+alter table stoa.epoch add constraint epoch_pkey PRIMARY KEY (one);
+
 alter table stoa.first_administrator add constraint first_administrator_only_one_check CHECK (only_one);
 
 alter table stoa.first_administrator add constraint first_administrator_pkey PRIMARY KEY (only_one);
 
+alter table stoa.heartbeat add constraint heartbeat_one_check CHECK (one);
+
+alter table stoa.heartbeat add constraint heartbeat_pkey PRIMARY KEY (one);
+
 alter table stoa.idempotency add constraint idempotency_pkey PRIMARY KEY (principal, key);
+
+alter table stoa.life add constraint life_one_check CHECK (one);
+
+alter table stoa.life add constraint life_pkey PRIMARY KEY (one);
 
 alter table stoa.locale add constraint locale_code_check CHECK ((code ~ '^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$'::text));
 
@@ -466,6 +644,10 @@ CREATE INDEX api_token_role_role ON stoa.api_token_role USING btree (role);
 CREATE INDEX asset_blob ON stoa.asset USING btree (blob);
 
 CREATE INDEX audit_at ON stoa.audit USING btree (at);
+
+CREATE INDEX change_at ON stoa.change USING brin (at);
+
+CREATE INDEX change_xid ON stoa.change USING btree (xid);
 
 CREATE INDEX entry_type ON stoa.entry USING btree (type);
 

@@ -38,7 +38,7 @@ export type Cached<V> = {
   readonly ageMs: number
 }
 
-type Loader = { readonly fill: (context: FillContext) => Promise<unknown>; readonly bytesOf: (value: unknown) => number; readonly dependencies: readonly Dependency[] }
+type Loader = { readonly load: (context: FillContext) => Promise<unknown>; readonly bytesOf: (value: unknown) => number; readonly dependencies: readonly Dependency[] }
 type Request = { readonly resolve: (part: Part<unknown>) => void; readonly reject: (error: unknown) => void; readonly loader: Loader }
 
 const timeoutMsDefault = 5_000
@@ -84,8 +84,8 @@ export class Cache {
   }
 
   /** The value if it is here and fresh, at once; for paths that cannot wait. */
-  peek<V>(key: string): V | undefined {
-    return hit(this.#state, key, this.#options.feed.nowMs(), this.config)?.value as V | undefined
+  peek(key: string): unknown {
+    return hit(this.#state, key, this.#options.feed.nowMs(), this.config)?.value
   }
 
   /** Whether hits are fresh at this moment. */
@@ -113,7 +113,7 @@ export class Cache {
     const { since = null, dependencies = [], timeoutMs = timeoutMsDefault, bytesOf = jsonBytes } = options
     return new Promise((resolve, reject) => {
       const request = (this.#lastRequest += 1)
-      const loader: Loader = { fill, bytesOf: bytesOf as (value: unknown) => number, dependencies }
+      const loader: Loader = { load: fill, bytesOf: bytesOf as (value: unknown) => number, dependencies }
       this.#requests.set(request, { resolve: resolve as (part: Part<unknown>) => void, reject, loader })
       this.#step({ kind: 'get', request, key, token: since, dependencies, deadlineMs: now + timeoutMs })
     })
@@ -172,7 +172,7 @@ export class Cache {
     const request = this.#requests.get(effect.request)
     if (request === undefined) return this.#step({ kind: 'fillFailed', fill, error: new CacheDeadlineError('Nobody waits for it any more.') })
     try {
-      const { value, context, start } = await this.#fill(effect, request.loader)
+      const { value, context, start } = await this.#run(effect, request.loader)
       this.#step({ kind: 'filled', fill, value, bytes: entryBytes + request.loader.bytesOf(value), ...context.result(start) })
     } catch (error) {
       this.#step({ kind: 'fillFailed', fill, error })
@@ -180,14 +180,14 @@ export class Cache {
   }
 
   /** A connection that broke is no reason to fail a read: it is tried once more on another. */
-  async #fill(effect: Extract<CacheEffect<unknown>, { kind: 'load' }>, loader: Loader): Promise<{ value: unknown; context: FillContext; start: { epoch: string | null; cursor: CacheState<unknown>['cursor'] } }> {
+  async #run(effect: Extract<CacheEffect<unknown>, { kind: 'load' }>, loader: Loader): Promise<{ value: unknown; context: FillContext; start: { epoch: string | null; cursor: CacheState<unknown>['cursor'] } }> {
     const { database, replica } = this.#options
     const source = { database, feedEpoch: () => this.#state.epoch, replica: effect.replica !== null && replica !== undefined ? { database: replica, ...effect.replica } : null }
     for (let attempt = 1; ; attempt += 1) {
       const start = { epoch: this.#state.epoch, cursor: this.#state.cursor }
       const context = new FillContext(source, loader.dependencies, async (key, fill) => this.#ask(key, fill, {}, this.#options.feed.nowMs()))
       try {
-        return { value: await loader.fill(context), context, start }
+        return { value: await loader.load(context), context, start }
       } catch (error) {
         if (!(error instanceof DatabaseUnavailableError) || attempt > 1) throw error
       }

@@ -57,6 +57,8 @@ test('the triggers tell every way to change a row', { skip }, async () => {
   assert.deepEqual(await told(`set session_replication_role = replica; update item set grp = 12; set session_replication_role = origin`), [
     ['item', 'update', '1', { grp: 11, name: 'a', tag: ['x'] }, { grp: 12, name: 'a', tag: ['x'] }],
   ])
+  assert.deepEqual(await told(`select stoa.attach('item', 'item', '{id}', '{grp,name}', 'extra')`), [], 'attached as it was already')
+  assert.deepEqual(await told(`select stoa.attach('item', 'item', '{id}', '{grp}')`), [['item', 'flush', null, null, null]])
   assert.deepEqual(await told(`truncate item`), [['item', 'flush', null, null, null]])
   assert.deepEqual(await told(`select stoa.detach('item'); insert into item values (9)`), [])
 })

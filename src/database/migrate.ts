@@ -31,6 +31,8 @@ export type MigrateOptions = {
   readonly lockWaitMs?: number
   /** Where the numbered files are. */
   readonly folder?: URL
+  /** Only these files, by name: for a program that uses one part of Stoa. */
+  readonly only?: readonly string[]
 }
 
 const lock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as locked`)
@@ -63,7 +65,8 @@ const prepare = [
  * never was free), and those of the database.
  */
 export async function migrate(database: Database, options: MigrateOptions = {}): Promise<string[]> {
-  const migrations = await load(options.folder ?? migrationsFolder)
+  const { only } = options
+  const migrations = (await load(options.folder ?? migrationsFolder)).filter(({ name }) => only === undefined || only.includes(name))
   return database.session(async (session) => {
     await takeLock(session, options.lockWaitMs ?? lockWaitDefaultMs)
     try {

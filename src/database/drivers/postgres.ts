@@ -3,6 +3,7 @@ import { Hosts } from '#database/drivers/postgres/hosts.ts'
 import { ConnectionPool } from '#database/drivers/postgres/pool.ts'
 import { isPlanChanged } from '#database/drivers/postgres/translate.ts'
 import { valueTypes } from '#database/drivers/postgres/values.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 
 export type PostgresOptions = {
@@ -114,6 +115,10 @@ class PooledQueryable implements Queryable {
     const connection = this.#pool.take() ?? (await this.#pool.acquire())
     try {
       return await work(connection)
+    } catch (error) {
+      // Also when the caller itself found out that the connection leads nowhere, or to the wrong server.
+      if (error instanceof DatabaseUnavailableError) connection.broken = true
+      throw error
     } finally {
       this.#pool.release(connection)
     }

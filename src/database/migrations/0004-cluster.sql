@@ -89,9 +89,15 @@ begin
   return trimmed;
 end $$;
 
+-- Which tables tell their changes, and how.
+create table stoa.attachment (
+  target oid primary key,
+  definition text not null
+);
+
 -- Makes a table tell its changes, whoever writes to it: generated triggers, per statement, that also fire for replicated rows.
 -- `key_columns` name the row (more than one are joined by '/'), `filter_columns` are what predicates may ask for, and the keys
--- of the jsonb column `filter_object` join them. Attaching again replaces what was there.
+-- of the jsonb column `filter_object` join them. Attaching again in the same way does nothing, in another way replaces what was there.
 create function stoa.attach(target regclass, collection text, key_columns text[], filter_columns text[] default '{}', filter_object text default null)
 returns void language plpgsql volatile as $$
 declare
@@ -99,7 +105,13 @@ declare
   key_of text := (select string_agg(format('%%1$s.%I::text', c), ' || ''/'' || ' order by n) from unnest(key_columns) with ordinality k (c, n));
   row_of text := 'jsonb_build_object(' || coalesce((select string_agg(format('%L, %%1$s.%I', c, c), ', ' order by n) from unnest(filter_columns) with ordinality f (c, n)), '') || ')';
   into_change constant text := 'insert into stoa.change (collection, key, operation, before, after) ';
+  wanted constant text := concat_ws(' ', collection, key_columns, filter_columns, filter_object);
 begin
+  perform pg_advisory_xact_lock(73746, 3);
+  if exists (select 1 from stoa.attachment a where a.target = attach.target::oid and a.definition = wanted)
+    and (select count(*) = 4 from pg_trigger t where t.tgrelid = attach.target and t.tgname like 'stoa\_change\_%' and t.tgenabled = 'A') then
+    return;
+  end if;
   if key_columns = '{}' then
     raise exception 'a table needs at least one key column to be attached' using errcode = 'invalid_parameter_value';
   end if;
@@ -124,6 +136,7 @@ begin
   execute format('create trigger stoa_change_delete after delete on %s referencing old table as old_rows for each statement execute function stoa.%I()', target, name || '_delete');
   execute format('create trigger stoa_change_truncate after truncate on %s for each statement execute function stoa.%I()', target, name || '_truncate');
   execute format('alter table %s enable always trigger stoa_change_insert, enable always trigger stoa_change_update, enable always trigger stoa_change_delete, enable always trigger stoa_change_truncate', target);
+  insert into stoa.attachment (target, definition) values (target::oid, wanted);
   -- What was cached before the triggers were there was never told of a change.
   insert into stoa.change (collection, operation) values (collection, 'flush');
 end $$;
@@ -132,6 +145,7 @@ create function stoa.detach(target regclass) returns void language plpgsql volat
 declare
   operation text;
 begin
+  delete from stoa.attachment a where a.target = detach.target::oid;
   foreach operation in array array['insert', 'update', 'delete', 'truncate'] loop
     execute format('drop trigger if exists %I on %s', 'stoa_change_' || operation, target);
     execute format('drop function if exists stoa.%I()', 'change_of_' || target::oid || '_' || operation);
