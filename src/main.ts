@@ -1,16 +1,19 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { createAccess } from '#access/create-access.ts'
 import type { Server } from '#api/api-context.ts'
+import { collectIdempotencyKeys } from '#api/idempotency.ts'
 import { pageRoutes } from '#api/routes/pages.ts'
 import { createServer } from '#api/server.ts'
 import type { Site } from '#cli/site.ts'
 import { plantStarter } from '#cli/starter.ts'
 import type { Config } from '#config/config.ts'
 import { createContent } from '#content/create-content.ts'
+import { sql } from '#database/database.ts'
+import type { Database } from '#database/database.ts'
 import { startEmbeddedPostgres, urlOfRunning } from '#database/drivers/embedded/embedded-postgres.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
 import { DataFolderInUseError } from '#database/errors.ts'
@@ -31,6 +34,9 @@ const scheduledPerRoundMax = 100
 const collectIntervalMs = 3_600_000
 /** A blob that nothing refers to is kept this long: an upload may be about to be used. */
 const orphanGraceMs = 24 * 3_600_000
+
+const makeSecret = sql(`insert into stoa.secret (value) values ($1) on conflict do nothing`)
+const readSecret = sql<{ value: string }>(`select value from stoa.secret`)
 
 const manifest = new URL('../package.json', import.meta.url)
 
@@ -63,7 +69,7 @@ async function openSite(config: Config, logger: Logger): Promise<Site> {
   opened.defer(() => database.close())
   const applied = await migrate(database)
   if (applied.length > 0) logger.info({ applied }, 'the database schema was brought up to date')
-  const secret = config.secret ?? (await keptSecret(dataDir))
+  const secret = config.secret ?? (await keptSecret(database))
   const clock = systemClock
   const content = createContent({ clock, logger })
   opened.defer(() => content.stop())
@@ -85,14 +91,11 @@ async function embeddedUrl(dataDir: string, logger: Logger, opened: AsyncDisposa
   }
 }
 
-async function keptSecret(dataDir: string): Promise<string> {
-  const path = join(dataDir, 'secret')
-  try {
-    await writeFile(path, randomBytes(32).toString('hex'), { flag: 'wx', mode: 0o600 })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-  }
-  return (await readFile(path, 'utf8')).trim()
+/** One for the whole cluster, made by whichever node comes first. */
+async function keptSecret(database: Database): Promise<string> {
+  await database.run(makeSecret, [randomBytes(32).toString('hex')])
+  const [kept] = await database.run(readSecret)
+  return kept!.value
 }
 
 /** Serves until `signal` aborts, then drains and resolves. */
@@ -133,6 +136,7 @@ function backgroundWork({ access, content, database, media, logger }: Site): Tic
     new Ticker({ name: 'schedule', intervalMs: scheduleIntervalMs, logger, work: schedule }),
     // Bounded per call; what is left over waits for the next hour, or another node.
     new Ticker({ name: 'prune access', intervalMs: collectIntervalMs, logger, work: async () => void (await access.prune()) }),
+    new Ticker({ name: 'forget idempotency keys', intervalMs: collectIntervalMs, logger, work: async () => void (await collectIdempotencyKeys(database)) }),
     new Ticker({ name: 'settle types', intervalMs: settleIntervalMs, logger, work: () => content.types.settle(database) }),
     new Ticker({ name: 'collect files', intervalMs: collectIntervalMs, logger, work: collect }),
   ]

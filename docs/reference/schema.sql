@@ -392,6 +392,12 @@ create table stoa.schedule (
   failure json
 );
 
+create table stoa.secret (
+  one boolean default true not null,
+  value text not null,
+  created_at timestamp(3) with time zone default now() not null
+);
+
 create table stoa.session (
   id_hash bytea not null,
   user_id uuid not null,
@@ -572,6 +578,10 @@ alter table stoa.schedule add constraint schedule_action_check CHECK ((action = 
 alter table stoa.schedule add constraint schedule_pkey PRIMARY KEY (id);
 
 alter table stoa.schedule add constraint schedule_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'done'::text, 'cancelled'::text, 'failed'::text])));
+
+alter table stoa.secret add constraint secret_one_check CHECK (one);
+
+alter table stoa.secret add constraint secret_pkey PRIMARY KEY (one);
 
 alter table stoa.session add constraint session_pkey PRIMARY KEY (id_hash);
 

@@ -144,7 +144,7 @@ export const settings = {
     fallback: null,
     secret: true,
     parse: secret,
-    help: 'Key for what the nodes sign; the same on every node. Unset: one is made and kept in the data folder.',
+    help: 'Key for what the nodes sign; the same on every node. Unset: one is made once and kept in the database.',
   } as Setting<string | null>,
   trustProxy: {
     env: 'STOA_TRUST_PROXY',

@@ -62,11 +62,14 @@ export async function startTestPostgres(options: { readonly durable?: boolean } 
   const child = spawn(join(binaries, 'postgres'), ['-D', data, '-k', folder, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])], { ...identity, env, cwd: folder, stdio: 'ignore' })
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   child.unref()
+  const killAtExit = (): void => void child.kill('SIGQUIT')
+  process.once('exit', killAtExit)
   const url = `postgres://postgres@127.0.0.1:${port}/postgres`
   await until(async () => withClient(url, async () => undefined))
   return {
     url,
     stop: async () => {
+      process.off('exit', killAtExit)
       child.ref()
       child.kill('SIGINT')
       await ended
