@@ -16,7 +16,7 @@ const personas: readonly Persona[] = ['administrator', 'administrator', 'editor'
 
 type Parameter = { readonly name: string; readonly in: 'path' | 'query' | 'header'; readonly required?: boolean; readonly schema: Record<string, unknown> }
 type Operation = { readonly operationId: string; readonly parameters?: readonly Parameter[]; readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: Record<string, unknown> }>> } }
-type Planned = { readonly method: string; readonly url: string; readonly as: Persona; readonly headers: Record<string, string>; readonly payload: string | null }
+type Planned = { readonly method: string; readonly url: string; readonly as: Persona; readonly headers: Record<string, string>; readonly payload: { readonly type: string; readonly text: string } | null }
 
 const everyKind = {
   label: 'Everything',
@@ -55,7 +55,28 @@ async function furnish(site: Site): Promise<string[]> {
   }
   const release = await site.request('POST', '/api/releases', { body: { name: 'Spring' } })
   known.push(release.json.data.id, `release:${release.json.data.id}`)
+  const asset = await site.request('POST', '/api/assets', { headers: { 'content-type': formType }, body: formOf(['file', 'drawing.svg', '<svg width="9" height="9"/>']) })
+  assert.equal(asset.status, 201, asset.text)
+  const upload = await site.request('POST', '/api/uploads', { headers: { 'tus-resumable': '1.0.0', 'upload-length': '4' } })
+  known.push(asset.json.data[0].id, String(upload.headers['location']).split('/').at(-1)!, '1.0.0', '0', '4')
   return known
+}
+
+const formType = 'multipart/form-data; boundary=part'
+
+function formOf(...parts: readonly (readonly [name: string, filename: string | null, value: string])[]): string {
+  const texts = parts.map(([name, filename, value]) => `--part\r\ncontent-disposition: form-data; name="${name}"${filename === null ? '' : `; filename="${filename}"`}\r\n\r\n${value}\r\n`)
+  return `${texts.join('')}--part--\r\n`
+}
+
+/** Bodies of routes that take files: forms, well-formed ones and others, and bare bytes. */
+function fileBodies(type: string, bad: number): fc.Arbitrary<{ readonly type: string; readonly text: string }> {
+  const text = fc.oneof(fc.string({ maxLength: 40 }), fc.constantFrom('<html>', '<svg/>', '{"en":"x"}', '{"en":1}', '', '\u0000', 'GIF89a', '%PDF-', '\ufeff'))
+  if (type !== 'multipart/form-data') return text.map((text) => ({ type, text }))
+  const name = fc.constantFrom('file', 'file', 'alt', 'other', '__proto__', '')
+  const form = fc.array(fc.tuple(name, fc.option(fc.constantFrom('a.txt', 'b.jpg', '../c.svg', '', 'd.html')), text), { maxLength: 3 }).map((parts) => ({ type: formType, text: formOf(...parts) }))
+  const damaged = fc.tuple(form, fc.nat(200)).map(([{ type, text }, length]) => ({ type, text: text.slice(0, length) }))
+  return bad === 0 ? form : fc.oneof(form, damaged, text.map((text) => ({ type: formType, text })), form.map(({ text }) => ({ type: 'multipart/form-data', text })))
 }
 
 function plan(document: OpenApi, path: string, method: string, values: SchemaValues): fc.Arbitrary<Planned> {
@@ -68,14 +89,16 @@ function plan(document: OpenApi, path: string, method: string, values: SchemaVal
       { requiredKeys: parameters.filter((parameter) => parameter.in === 'path' || (parameter.required === true && bad === 0)).map((parameter) => `${parameter.in} ${parameter.name}`) },
     )
     const schema = operation.requestBody?.content['application/json']?.schema
-    const body = schema === undefined ? fc.constant(undefined) : values.of(schema, bad)
+    const [type = ''] = Object.keys(operation.requestBody?.content ?? {})
+    const json = schema === undefined ? fc.constant(null) : values.of(schema, bad).map((value) => (value === undefined ? null : { type: 'application/json', text: JSON.stringify(value) }))
+    const body = schema === undefined && type !== '' ? fileBodies(type, bad) : json
     // Many optional parameters at once rarely go together: a few are kept.
     const keep = fc.array(fc.nat(1_000), { maxLength: 4 })
     return fc.tuple(given, body, fc.constantFrom(...personas), keep).map(([all, payload, as, kept]) => request(path, method, parameters, all, payload, as, kept))
   })
 }
 
-function request(path: string, method: string, parameters: readonly Parameter[], given: Record<string, unknown>, body: unknown, as: Persona, kept: readonly number[]): Planned {
+function request(path: string, method: string, parameters: readonly Parameter[], given: Record<string, unknown>, payload: Planned['payload'], as: Persona, kept: readonly number[]): Planned {
   const optional = parameters.filter((parameter) => parameter.in !== 'path' && given[`${parameter.in} ${parameter.name}`] !== undefined)
   const chosen = new Set(kept.map((number) => optional[number % Math.max(1, optional.length)]))
   let url = path
@@ -89,7 +112,7 @@ function request(path: string, method: string, parameters: readonly Parameter[],
     else if (parameter.in === 'query') query.push(`${encodeURIComponent(parameter.name)}=${encodeURIComponent(text.toWellFormed())}`)
     else headers[parameter.name] = text.replace(/[^\x20-\x7e]/g, '?')
   }
-  return { method: method.toUpperCase(), url: query.length === 0 ? url : `${url}?${query.join('&')}`, as, headers, payload: body === undefined ? null : JSON.stringify(body) }
+  return { method: method.toUpperCase(), url: query.length === 0 ? url : `${url}?${query.join('&')}`, as, headers, payload }
 }
 
 test(`every answer to a random request is documented and none is a failure (seed ${seed})`, { skip: databaseMissing }, async () => {
@@ -109,8 +132,8 @@ test(`every answer to a random request is documented and none is a failure (seed
           const answer = await site.server.inject({
             method: planned.method,
             url: planned.url,
-            headers: { ...planned.headers, ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...(planned.payload === null ? {} : { 'content-type': 'application/json' }) },
-            ...(planned.payload === null ? {} : { payload: planned.payload }),
+            headers: { ...planned.headers, ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...(planned.payload === null ? {} : { 'content-type': planned.payload.type }) },
+            ...(planned.payload === null ? {} : { payload: planned.payload.text }),
           })
           seen.set(answer.statusCode, (seen.get(answer.statusCode) ?? 0) + 1)
           checker.check(planned.method, planned.url, answer)

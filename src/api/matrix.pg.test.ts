@@ -43,6 +43,18 @@ const release = async ({ site, id }: World, filled = true): Promise<string> => {
 }
 const user = async ({ site }: World): Promise<string> => (await made(site, 'POST', '/api/users', { email: `${unique('u')}@example.org`, name: 'U', password: 'correct horse battery', roles: ['author'] })).json.data.id
 
+const tus = { 'tus-resumable': '1.0.0' }
+const fileForm = {
+  headers: { 'content-type': 'multipart/form-data; boundary=part' },
+  body: '--part\r\ncontent-disposition: form-data; name="file"; filename="file.txt"\r\n\r\nhello\r\n--part--\r\n',
+}
+const asset = async ({ site }: World): Promise<string> => {
+  const { status, json } = await site.request('POST', '/api/assets', fileForm)
+  assert.equal(status, 201)
+  return json.data[0].id
+}
+const upload = async (site: Site): Promise<string> => (await site.request('POST', '/api/uploads', { headers: { ...tus, 'upload-length': '3' } })).headers['location'] ?? ''
+
 const rows: Readonly<Record<string, Row>> = {
   'GET /healthz/live': row(all(200), '/healthz/live'),
   'GET /healthz/ready': row(all(200), '/healthz/ready'),
@@ -132,6 +144,18 @@ const rows: Readonly<Record<string, Row>> = {
   'POST /api/tokens': row(administrators(201), () => ({ url: '/api/tokens', body: { name: 'T', roles: ['author'] } })),
   'DELETE /api/tokens/:id': row(administrators(204), async ({ site }) => ({ url: `/api/tokens/${(await made(site, 'POST', '/api/tokens', { name: 'T', roles: ['author'] })).json.data.info.id}` })),
   'GET /api/audit': row(administrators(200), '/api/audit'),
+
+  'GET /api/assets': row(signedIn(200), '/api/assets'),
+  'POST /api/assets': row(signedIn(201), () => ({ url: '/api/assets', ...fileForm })),
+  'GET /api/assets/:id': row(signedIn(200), async (world) => ({ url: `/api/assets/${await asset(world)}` })),
+  'PATCH /api/assets/:id': row(signedIn(200), async (world) => ({ url: `/api/assets/${await asset(world)}`, body: { alt: { en: 'Seen' } } })),
+  'DELETE /api/assets/:id': row(signedIn(204), async (world) => ({ url: `/api/assets/${await asset(world)}` })),
+  'GET /assets/:id/:name': row(all(200), async (world) => ({ url: `/assets/${await asset(world)}/file.txt` })),
+  'OPTIONS /api/uploads': row(all(204), '/api/uploads'),
+  'POST /api/uploads': row(signedIn(201), () => ({ url: '/api/uploads', headers: { ...tus, 'upload-length': '3' } })),
+  // An upload is its maker's, here the administrator's; to others it does not exist.
+  'PATCH /api/uploads/:id': row([401, 404, 404, 404, 204], async ({ site }) => ({ url: await upload(site), headers: { ...tus, 'upload-offset': '0', 'content-type': 'application/offset+octet-stream' }, body: 'abc' })),
+  'DELETE /api/uploads/:id': row([401, 404, 404, 404, 204], async ({ site }) => ({ url: await upload(site), headers: tus })),
 }
 
 const noteType = {
@@ -195,8 +219,8 @@ test('every write takes effect once under an Idempotency-Key', { skip: databaseM
   for (const route of writes) {
     const method = [route.method].flat()[0]!
     await t.test(`${method} ${route.url}`, async () => {
-      const { url, body } = await rows[`${method} ${route.url}`]!.ask(await newWorld(site, false))
-      const options = { headers: { 'idempotency-key': newId() }, ...(body === undefined ? {} : { body }) }
+      const { url, body, headers } = await rows[`${method} ${route.url}`]!.ask(await newWorld(site, false))
+      const options = { headers: { ...headers, 'idempotency-key': newId() }, ...(body === undefined ? {} : { body }) }
       const first = await site.request(method, url, options)
       assert.ok(first.status < 300, first.text)
       const second = await site.request(method, url, options)

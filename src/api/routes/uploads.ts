@@ -48,7 +48,7 @@ function optionsRoute(server: Server, uploadBytesMax: number): void {
   server.route({
     method: 'OPTIONS',
     url: '/api/uploads',
-    config: { access: 'public' },
+    config: { access: 'public', idempotent: false },
     schema: { operationId: 'getUploadOptions', summary: 'What this tus server can do', tags: ['uploads'], response: { 204: Type.Null() } },
     handler: async (_request, reply) =>
       reply
