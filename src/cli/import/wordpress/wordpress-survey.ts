@@ -103,6 +103,7 @@ class Survey {
     this.#items.set(item.id, known)
     const address = addressOf(item.link, this.#siteUrl)
     if (address !== null && address !== '/') this.#byAddress.set(address, known.id)
+    if (item.creator !== '' && !this.#authors.has(item.creator)) this.#report.remark('authors', item.creator, 'Items name this author, whom the export does not describe; only the login is known.')
     if (item.creator !== '') this.author(item.creator, { name: item.creator, firstName: '', lastName: '' })
     for (const { taxonomy, slug, name } of item.terms) if (taxonomy === 'category' || taxonomy === 'post_tag') this.#addTerm({ taxonomy, slug, name, parent: '', description: '' })
   }

@@ -18,6 +18,7 @@ import type { Call, Content } from '#content/content.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
+import { StoaError } from '#lib/stoa-error.ts'
 import type { Media, Received } from '#media/media.ts'
 
 export type WordpressOptions = Omit<FetchOptions, 'signal'> & {
@@ -277,11 +278,16 @@ class Importer {
   /** What WordPress would publish later, Stoa does; an action that is waiting already is left as it is. */
   async #schedule(): Promise<void> {
     const { content, call } = this.#target
-    for (const { id, type, dueAt } of this.#scheduled) {
+    for (const { id, type, dueAt, where } of this.#scheduled) {
       const waiting = (await content.schedule.list(call, type, id)).filter((action) => action.state === 'waiting' && action.action === 'publish' && action.locale === this.#locale)
       const same = waiting.some((action) => action.dueAt === dueAt)
-      this.#tell.report.count('schedules', same ? 'unchanged' : 'made')
-      if (!same) await content.schedule.add(call, type, id, { locale: this.#locale, action: 'publish', version: null, dueAt })
+      try {
+        if (!same) await content.schedule.add(call, type, id, { locale: this.#locale, action: 'publish', version: null, dueAt })
+        this.#tell.report.count('schedules', same ? 'unchanged' : 'made')
+      } catch (error) {
+        if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
+        this.#tell.report.refuse('schedules', where, `It stays a draft: ${error.message}`)
+      }
     }
   }
 }
