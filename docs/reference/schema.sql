@@ -9,9 +9,12 @@ create sequence stoa.role_revision_sequence;
 
 CREATE OR REPLACE FUNCTION stoa.as_of()
  RETURNS text
- LANGUAGE sql
+ LANGUAGE plpgsql
  STABLE
-AS $function$ select coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text $function$
+AS $function$
+begin
+  return coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text;
+end $function$
 ;
 
 CREATE OR REPLACE FUNCTION stoa.attach(target regclass, collection text, key_columns text[], filter_columns text[] DEFAULT '{}'::text[], filter_object text DEFAULT NULL::text)
@@ -157,8 +160,11 @@ $function$
 
 CREATE OR REPLACE FUNCTION stoa.token()
  RETURNS text
- LANGUAGE sql
-AS $function$ select (select epoch from stoa.life) || '-' || pg_current_xact_id()::text $function$
+ LANGUAGE plpgsql
+AS $function$
+begin
+  return (select epoch from stoa.life) || '-' || pg_current_xact_id()::text;
+end $function$
 ;
 
 CREATE OR REPLACE FUNCTION stoa.trim_changes(keep interval)

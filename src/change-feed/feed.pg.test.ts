@@ -118,6 +118,17 @@ test('none lost, none twice: many writers, long and prepared transactions, savep
   assert.deepEqual(seen.sort(), expected.sort())
 })
 
+test('a fill takes the snapshot of its own statement, not one of a moment later', { skip }, async () => {
+  await using db = await testDatabase()
+  const { database } = db
+  await runBeginEpoch(database)
+  const slow = database.run(sql<{ as_of: string; before: string }>(`select pg_current_snapshot()::text as before, stoa.as_of() as as_of from (select pg_sleep(0.3) offset 0) s`))
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  await plain(database, `select pg_current_xact_id()`)
+  const [row] = await slow
+  assert.equal(row!.as_of.split(' ')[1], row!.before)
+})
+
 test('trimming tells cursors that needed what it took, and spares running transactions', { skip }, async () => {
   await using db = await testDatabase()
   const { database } = db

@@ -36,12 +36,16 @@ insert into stoa.heartbeat default values;
 
 -- What a query sees: the epoch and its own snapshot, `7301….1.4 745:747:746`. Ask in the same statement as the data. The epoch
 -- is empty while nobody has named it. Stable, so that it uses the snapshot of the statement that calls it.
-create function stoa.as_of() returns text language sql stable
-  as $$ select coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text $$;
+create function stoa.as_of() returns text language plpgsql stable as $$
+begin
+  return coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text;
+end $$;
 
 -- What a write returns, asked for within its transaction. Null while nobody has named the epoch.
-create function stoa.token() returns text language sql volatile
-  as $$ select (select epoch from stoa.life) || '-' || pg_current_xact_id()::text $$;
+create function stoa.token() returns text language plpgsql volatile as $$
+begin
+  return (select epoch from stoa.life) || '-' || pg_current_xact_id()::text;
+end $$;
 
 -- Names the epoch if it has none, or if the name is that of another server: a dump was restored, or a copy promoted.
 create function stoa.begin_epoch() returns text language plpgsql volatile as $$
