@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { appendFileSync, chmodSync, chownSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { appendFileSync, chmodSync, chownSync, copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -34,6 +34,19 @@ export class PostgresServer implements AsyncDisposable {
     appendFileSync(join(server.#data, 'pg_hba.conf'), 'host replication postgres 127.0.0.1/32 trust\n')
     await server.start()
     return server
+  }
+
+  /** From the next start on it offers TLS, with the certificate and key of these files. */
+  async offerTls(certificate: string, key: string): Promise<void> {
+    for (const [from, to] of [[certificate, 'server.crt'], [key, 'server.key']] as const) {
+      const path = join(this.#data, to)
+      copyFileSync(from, path)
+      chmodSync(path, 0o600)
+      if (identity.uid !== undefined) chownSync(path, nobody.uid, nobody.gid)
+    }
+    await this.query('alter system set ssl = on')
+    await this.stop()
+    await this.start()
   }
 
   /** A streaming standby of `primary`. */

