@@ -98,6 +98,11 @@ export interface Entries {
   versions(call: Call, type: string, id: string, page: { readonly locale: string | null; readonly limit: number; readonly before: number | null }): Promise<VersionSummary[]>
   version(call: Call, type: string, id: string, which: { readonly locale: string | null; readonly version: number }): Promise<EntryView>
   delete(call: Call, type: string, id: string, expected: Expected): Promise<DeleteOutcome>
+  /**
+   * Takes an asset that is about to be deleted out of the fields that say `unset`; returns the entries that got new versions
+   * by it. Where a field restricts, nothing changes, and deleting the asset in the same transaction finds it in use.
+   */
+  takeOutAsset(call: Call, assetId: string): Promise<readonly string[]>
   /** All locales of an entry in one perspective, default locale first. For editors, exports, importers. */
   locales(call: Call, type: string, id: string, perspective: 'published' | 'draft'): Promise<EntryView[]>
 }

@@ -1,7 +1,7 @@
 import type { Content } from '#content/content.ts'
 import type { Context } from '#content/entries/context.ts'
 import { createEntry } from '#content/entries/create.ts'
-import { deleteEntry } from '#content/entries/delete.ts'
+import { deleteEntry, takeOutAsset } from '#content/entries/delete.ts'
 import { localesOfEntry, oneVersion, restoreVersion, versionsOf } from '#content/entries/history.ts'
 import { archiveEntry, publishEntry, unpublishEntry } from '#content/entries/publish.ts'
 import { getEntry, listEntries } from '#content/entries/read.ts'
@@ -36,6 +36,7 @@ export function createContent(options: { readonly clock: Clock; readonly logger:
       versions: (call, type, id, page) => versionsOf(context, call, type, id, page),
       version: (call, type, id, which) => oneVersion(context, call, type, id, which),
       delete: (call, type, id, expected) => deleteEntry(context, call, type, id, expected),
+      takeOutAsset: (call, assetId) => takeOutAsset(context, call, assetId),
       locales: (call, type, id, perspective) => localesOfEntry(context, call, type, id, perspective),
     },
     releases: createReleases(context),

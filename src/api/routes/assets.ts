@@ -45,7 +45,7 @@ export function assetJson(asset: Asset): Asset & { readonly url: string } {
   return { ...asset, url: `/assets/${asset.id}/${encodeURIComponent(asset.name)}` }
 }
 
-export const assetRoutes: RoutePlugin = async (server, { media, config }) => {
+export const assetRoutes: RoutePlugin = async (server, { content, media, config }) => {
   const id = { params: strict({ id: idParam() }), querystring: strict({}) }
   server.route({
     method: 'GET',
@@ -95,10 +95,11 @@ export const assetRoutes: RoutePlugin = async (server, { media, config }) => {
   server.route({
     method: 'DELETE',
     url: '/api/assets/:id',
-    config: { access: writing, ifMatch: true, errors: ['E_ASSET_IN_USE'] },
-    schema: { operationId: 'deleteAsset', summary: 'Delete an asset that no entry refers to', tags: ['assets'], ...id, response: { 204: Type.Null() } },
+    config: { access: writing, ifMatch: true, errors: ['E_ASSET_IN_USE', 'E_DELETE_TOO_WIDE'] },
+    schema: { operationId: 'deleteAsset', summary: 'Delete an asset; fields that say `unset` let go of it, any other reference stops it', tags: ['assets'], ...id, response: { 204: Type.Null() } },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
+        await content.entries.takeOutAsset({ db, authority: request.identity.authority }, request.params.id)
         await media.delete(db, request.params.id, expectedVersion(request))
         return { status: 204 }
       }),

@@ -13,6 +13,7 @@ import { storedFields } from '#content/entries/view.ts'
 import type { Model } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+import { isId } from '#lib/id.ts'
 
 /** Entries that one delete may delete, and entries that it may take references out of. */
 const entriesMax = 1_000
@@ -92,6 +93,28 @@ async function refuse(call: Call, tx: Queryable, model: Model, rows: readonly Re
   throw new EntryReferencedError(visible, ids.length)
 }
 
+const holdersOfAsset = sql<{ id: string; restricted: boolean }>(`
+  select entry_id as id, bool_or(on_delete <> 'unset') as restricted from stoa.reference
+  where target_id = $1 and target_kind = 'asset' group by entry_id order by entry_id limit ${entriesMax + 1}`)
+
+/**
+ * Takes an asset that is about to be deleted out of the fields that say `unset`. Where a field restricts, nothing is
+ * changed: whoever deletes the asset, in the same transaction, finds it in use.
+ */
+export async function takeOutAsset(context: Context, call: Call, assetId: string): Promise<readonly string[]> {
+  if (!isId(assetId)) return []
+  return context.models.use(call.db, (model) =>
+    atomically(call.db, async (tx) => {
+      const holders = await tx.run(holdersOfAsset, [assetId])
+      if (holders.some((holder) => holder.restricted)) return []
+      if (holders.length > entriesMax) throw tooWide()
+      const ids = holders.map((holder) => holder.id)
+      for (const id of ids) await takeOut(context, call, tx, model, id, new Set([assetId]))
+      return ids
+    }),
+  )
+}
+
 /** New versions of a referrer without the references, published where the old ones were. */
 async function takeOut(context: Context, call: Call, tx: Queryable, model: Model, id: string, doomed: ReadonlySet<string>): Promise<void> {
   const state: EntryState = await entryState(tx, model, null, id, 'writing')
@@ -109,7 +132,7 @@ async function takeOut(context: Context, call: Call, tx: Queryable, model: Model
 
 type Values = Readonly<Record<string, unknown>>
 
-/** The values without references to these entries, at any depth. */
+/** The values without references to these entries or assets, at any depth. */
 export function withoutTargets(fields: readonly Field[], values: Values, doomed: ReadonlySet<string>): Record<string, unknown> {
   const result: Record<string, unknown> = { ...values }
   for (const field of fields) {
@@ -125,6 +148,7 @@ export function withoutTargets(fields: readonly Field[], values: Values, doomed:
 function withoutTarget(field: Field, value: unknown, doomed: ReadonlySet<string>): unknown {
   const gone = (one: unknown): boolean => typeof one === 'string' && doomed.has(one)
   switch (field.kind) {
+    case 'asset':
     case 'reference':
       return Array.isArray(value) ? value.filter((one) => !gone(one)) : gone(value) ? undefined : value
     case 'group':
