@@ -46,7 +46,7 @@ export const registerImport: Register = (program, action) => {
           type, localesFromFolders: typeof wish === 'boolean' ? wish : null, siteUrl: text(options, 'siteUrl')?.replace(/\/+$/, '') ?? null,
           publish: options['draft'] !== true, prune: options['prune'] === true, dryRun: options['dryRun'] === true,
         }
-        return run(context, { command: 'import markdown', source: path, options, rates: ['pages'] }, (site, parts) => importMarkdown(source, { ...parts, content: site.content }, wanted, parts))
+        return await run(context, { command: 'import markdown', source: path, options, rates: ['pages'] }, (site, parts) => importMarkdown(source, { ...parts, content: site.content }, wanted, parts))
       }),
     )
   command
