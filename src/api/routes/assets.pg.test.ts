@@ -138,6 +138,11 @@ test('an upload by form is all or nothing, and an Idempotency-Key makes it once'
   assert.deepEqual(await code({ name: '__proto__', value: 'x' }, file('a.txt', 'x')), [400, 'E_REQUEST_MALFORMED'])
   assert.equal((await here.call('/api/assets', { method: 'POST', ...json({}) })).status, 415)
   assert.equal((await here.call('/api/assets', { method: 'POST', headers: { 'content-type': 'multipart/form-data' }, body: Buffer.from('x') })).status, 400)
+  for (const length of [130, 200, 1_100]) {
+    const { body, ...rest } = form(file('a.txt', 'x'.repeat(1_000)))
+    const cut = await here.call('/api/assets', { ...rest, body: (body as Buffer).subarray(0, length) })
+    assert.deepEqual([cut.status, cut.json()['code']], [400, 'E_REQUEST_MALFORMED'], `cut at ${length}`)
+  }
   assert.deepEqual((await here.call('/api/assets')).json().data, [])
   const once = { ...form(file('a.txt', 'once')), method: 'POST' }
   const both = await Promise.all([1, 2].map(() => here.call('/api/assets', { ...once, headers: { ...once.headers, 'idempotency-key': 'k' } })))

@@ -8,6 +8,7 @@ import { MediaTypeUnsupportedError, RequestInvalidError, RequestMalformedError }
 import { write } from '#api/idempotency.ts'
 import { dataOf, idParam, nullable, pageOf, pageQuery, strict, text, timestamp } from '#api/schemas.ts'
 import { uploadTimeoutMs, withUploadBody } from '#api/upload-body.ts'
+import { StoaError } from '#lib/stoa-error.ts'
 import type { Alt, Asset, Media, Received } from '#media/media.ts'
 
 /** Files of one request. More are more requests. */
@@ -176,12 +177,11 @@ async function* wellFormed(parts: AsyncIterable<Multipart>): AsyncIterable<Multi
 }
 
 async function receiveFile(part: MultipartFile, media: Media): Promise<Received> {
-  let broken: unknown = null
-  part.file.once('error', (error) => (broken = error))
   try {
     return await media.receive({ name: part.filename ?? '', source: part.file })
   } catch (error) {
-    throw error === broken ? malformed(error) : error
+    // The parser breaks the file's stream where the form ends too early.
+    throw error instanceof StoaError || part.file.errored === null ? error : malformed(error)
   }
 }
 
