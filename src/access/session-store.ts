@@ -29,7 +29,7 @@ const find = sql<UserRow & { session_expires_at: string; session_last_used_at: s
 const touch = sql(`update stoa.session set last_used_at = $2 where id_hash = $1 and last_used_at <= $3`)
 // Sees a change of password or state that committed since the password was looked at: then there is no row, and no session.
 const begin = sql<{ id: string }>(`
-  with active as (select id from stoa.user where id = $2 and password_hash = $3 and state = 'active' for share)
+  with active as (select id from stoa.user where id = $2 and password_hash = $3 and state = 'active' for no key update)
   insert into stoa.session (id_hash, user_id, created_at, last_used_at, expires_at, address, agent)
   select $1, id, $4, $4, $5, $6, $7 from active returning user_id as id`)
 const noteLogin = sql(`update stoa.user set last_login_at = $2 where id = $1`)
