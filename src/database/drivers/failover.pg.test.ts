@@ -7,9 +7,10 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from '#database/database.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
-import { DatabaseUnavailableError } from '#database/errors.ts'
+import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { PostgresServer, replicationMissing } from '#test/support/postgres-server.ts'
+import { startProxy } from '#test/support/proxy.ts'
 
 const skip = replicationMissing
 const hasOpenssl = spawnSync('openssl', ['version']).status === 0
@@ -84,6 +85,27 @@ test('a server that turns read-only under open connections is left at once', { s
   await Promise.all(Array.from({ length: 4 }, (_, n) => database.run(insert, [200 + n])))
   assert.deepEqual(await first.query('select count(*)::int as n from item'), [{ n: 4 }])
   assert.deepEqual(await database.run(count), [{ n: 4 }])
+})
+
+test('a primary that falls silent costs one statement, not one for each connection to it', { skip }, async () => {
+  await using first = await PostgresServer.primary()
+  await first.query('create table item (n int primary key)')
+  await using second = await PostgresServer.standbyOf(first)
+  await using network = await startProxy(first.url)
+  const url = `postgres://postgres@127.0.0.1:${new URL(network.url).port},127.0.0.1:${second.port}/postgres`
+  const database = new PostgresDatabase({ url, connectionsMax: 4, statementTimeoutMs: 500, connectTimeoutMs: 10_000, logger: silentLogger })
+  try {
+    await Promise.all(Array.from({ length: 4 }, () => database.run(sql('select pg_sleep(0.2)'))))
+    assert.equal(database.usage().idle, 4)
+    network.swallowAnswers()
+    await second.promote()
+    await assert.rejects(database.run(where), DatabaseTimeoutError)
+    // The search that this began finds the new primary; the three other connections are not tried.
+    await until(async () => database.usage().idle === 0 || (await database.control.run(where))[0]?.port === second.port)
+    assert.deepEqual(await Promise.all(Array.from({ length: 4 }, () => database.run(where))), Array.from({ length: 4 }, () => [{ port: second.port }]))
+  } finally {
+    await database.close()
+  }
 })
 
 test('says which hosts it has asked when none takes writes', { skip }, async () => {

@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict'
-import { createServer, connect } from 'node:net'
-import type { Socket } from 'node:net'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from '#database/database.ts'
@@ -11,6 +9,7 @@ import { isoOf } from '#database/drivers/postgres/values.ts'
 import { ConstraintError, DatabaseTimeoutError, DatabaseUnavailableError, SerializationError, UnsupportedDatabaseError } from '#database/errors.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { databaseMissing as skip, testDatabase } from '#test/support/database.ts'
+import { startProxy } from '#test/support/proxy.ts'
 
 const insert = sql<{ id: number }>(`insert into stoa_test (id, parent, note) values ($1, $2, $3) returning id`)
 const setup = `create table stoa_test (id int primary key, parent int constraint stoa_test_parent references stoa_test,
@@ -257,42 +256,3 @@ test('close waits for work that is under way, refuses more, and may be called tw
   await database.close()
   await assert.rejects(plain(database, 'select 1'), DatabaseUnavailableError)
 })
-
-type Proxy = AsyncDisposable & { readonly url: string; swallowAnswers(): void; heal(): void; cut(): void }
-
-/** A network between node and server that can lose what the server answers, and every connection. */
-async function startProxy(url: string): Promise<Proxy> {
-  const target = new URL(url)
-  const port = Number(target.port)
-  const sockets = new Set<Socket>()
-  let swallowing = false
-  const server = createServer((near) => {
-    const far = connect(port, target.hostname)
-    for (const socket of [near, far]) {
-      sockets.add(socket)
-      socket.on('error', () => undefined)
-      socket.on('close', () => sockets.delete(socket))
-    }
-    near.on('data', (data) => far.write(data))
-    far.on('data', (data) => void (swallowing || near.write(data)))
-    near.on('close', () => far.end())
-    far.on('close', () => near.end())
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  target.port = String(typeof address === 'object' ? address?.port : 0)
-  const cut = (): void => sockets.forEach((socket) => socket.destroy())
-  return {
-    url: target.toString(),
-    swallowAnswers: () => (swallowing = true),
-    heal: () => (swallowing = false),
-    cut: () => {
-      swallowing = false
-      cut()
-    },
-    [Symbol.asyncDispose]: async () => {
-      cut()
-      await new Promise((resolve) => server.close(resolve))
-    },
-  }
-}
