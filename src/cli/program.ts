@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander'
 import type { Action, Context, Register } from '#cli/command.ts'
 import { registerConfig } from '#cli/commands/config.ts'
+import { registerExport } from '#cli/commands/export.ts'
 import { registerImport } from '#cli/commands/import.ts'
 import { registerStart } from '#cli/commands/start.ts'
 import { registerToken } from '#cli/commands/token.ts'
@@ -16,7 +17,7 @@ import { settings } from '#config/settings.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /** Every verb, in the order of `stoa --help`. */
-const commands: readonly Register[] = [registerStart, registerConfig, registerImport, registerTypes, registerUser, registerToken]
+const commands: readonly Register[] = [registerStart, registerConfig, registerImport, registerExport, registerTypes, registerUser, registerToken]
 
 export type Process = {
   readonly environment: Readonly<Record<string, string | undefined>>

@@ -46,6 +46,7 @@ const byId = sql<Row>(`select ${columns} from stoa.asset where id = $1`)
 /** Saves of entries that refer to the asset lock it `for key share`: a change passes by them, a deletion waits for them. */
 const byIdToChange = sql<Row>(`select ${columns} from stoa.asset where id = $1 for no key update`)
 const byIdToDelete = sql<Row>(`select ${columns} from stoa.asset where id = $1 for update`)
+const inOrder = sql<Row>(`select ${columns} from stoa.asset where $1::uuid is null or id > $1 order by id limit $2`)
 const newest = sql<Row>(`select ${columns} from stoa.asset where id < $1 order by id desc limit $2`)
 const found = sql<Row>(`select ${columns} from stoa.asset where id < $1 and search like $3 order by id desc limit $2`)
 const change = sql<Row>(
@@ -181,4 +182,9 @@ export function publicAsset(stored: StoredAsset): Asset {
   const { frames, ...asset } = stored
   void frames
   return asset
+}
+
+/** See `Media.page`. */
+export async function pageOfAssets(db: Queryable, page: { readonly after: string | null; readonly limit: number }): Promise<Asset[]> {
+  return (await db.run(inOrder, [page.after, page.limit])).map((row) => publicAsset(fromRow(row)))
 }

@@ -4,7 +4,7 @@ import type { FileStore } from '#file-store/file-store.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { disposition } from '#media/asset-name.ts'
-import { createAsset, deleteAsset, findAsset, listAssets, publicAsset, restoreAsset, updateAsset } from '#media/assets.ts'
+import { createAsset, deleteAsset, findAsset, listAssets, pageOfAssets, publicAsset, restoreAsset, updateAsset } from '#media/assets.ts'
 import { collect } from '#media/collect.ts'
 import { kindOf } from '#media/kinds.ts'
 import { defaultLimits } from '#media/limits.ts'
@@ -39,6 +39,7 @@ export function createMedia(options: MediaOptions): Media {
     create: (db, actor, received, alt = {}) => createAsset({ db, store, clock }, actor, received, alt),
     restore: (db, asset, received) => restoreAsset({ db, store }, asset, received),
     get: async (id) => publicAsset(await findAsset(database, id)),
+    page: pageOfAssets,
     list: (page) => listAssets(database, page),
     update: updateAsset,
     delete: (db, id, expected = null) => deleteAsset(db, id, expected),

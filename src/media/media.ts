@@ -77,6 +77,8 @@ export interface Media {
    */
   restore(db: Queryable, asset: Asset, received: Received): Promise<void>
   get(id: string): Promise<Asset>
+  /** By id, for exports: `db` may be a transaction that sees one snapshot. */
+  page(db: Queryable, page: { readonly after: string | null; readonly limit: number }): Promise<Asset[]>
   /** Newest first; `search` looks for a part of the name or of an alternative text, in any case. */
   list(page: { readonly limit: number; readonly after: string | null; readonly search: string | null }): Promise<{ data: Asset[]; after: string | null }>
   /** `expected` is the revision that the caller saw; null: whatever it is. A new name keeps an extension that fits the bytes. */

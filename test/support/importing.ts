@@ -4,6 +4,8 @@ import { join } from 'node:path'
 import { Writable } from 'node:stream'
 import { createOutput } from '#cli/output.ts'
 import type { Output } from '#cli/output.ts'
+import { createAccess } from '#access/create-access.ts'
+import type { Site } from '#cli/site.ts'
 import { Report } from '#cli/import/report.ts'
 import { createBulk } from '#content/bulk/create-bulk.ts'
 import type { Bulk } from '#content/bulk/bulk.ts'
@@ -30,6 +32,8 @@ export type Importing = AsyncDisposable & {
   readonly call: Call
   readonly output: Output
   readonly folder: string
+  /** As commands see it. */
+  readonly site: Pick<Site, 'database' | 'content' | 'media' | 'access' | 'logger'>
   report(): Report
 }
 
@@ -39,9 +43,11 @@ export function importing(db: TestDatabase): Importing {
   const content = createContent({ clock: systemClock, logger: silentLogger })
   const fileStore = new DiskFileStore({ folder: join(folder, 'files'), clock: systemClock })
   const media = createMedia({ database, fileStore, dataDir: folder, clock: systemClock, logger: silentLogger })
+  const access = createAccess({ database, clock: systemClock, logger: silentLogger, secret: 'a secret of thirty-two characters' })
   const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
   return {
     database, content, media, folder,
+    site: { database, content, media, access, logger: silentLogger },
     bulk: createBulk({ clock: systemClock, logger: silentLogger }),
     call: { db: database, authority: everything },
     output: createOutput({ json: true, stdout: nowhere, stderr: nowhere }),

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { parse } from 'yaml'
 import type { Context, Register } from '#cli/command.ts'
 import { UsageError } from '#cli/errors.ts'
+import { planTypes, saveTypes } from '#cli/export/save-types.ts'
 import type { ContentType } from '#content/content-type.ts'
 import type { TypePlan } from '#content/content.ts'
 import { StoaError } from '#lib/stoa-error.ts'
@@ -62,16 +63,16 @@ export function typeFile(definition: ContentType): string {
 async function push({ withSite, output }: Context, folder: string, options: { readonly dryRun: boolean; readonly allowLoss: boolean }): Promise<number> {
   const files = await readTypeFiles(folder)
   return withSite(async ({ content, database }) => {
-    const planned: Planned[] = []
-    for (const { file, definition } of files) planned.push({ file, definition, plan: await planOf(file, () => content.types.plan(database, definition)) })
+    const definitions = files.map(({ definition }) => definition)
+    const plans = await planTypes(content, database, definitions, (definition, plan) => planOf(files.find((one) => one.definition === definition)!.file, plan))
+    const planned: Planned[] = files.map((one, index) => ({ ...one, plan: plans[index]! }))
     const losses = planned.flatMap(({ definition, plan }) => plan.steps.filter((step) => step.losesData).map((step) => `${definition.name}: ${step.what} ${step.name}`))
     const refused = losses.length > 0 && !options.allowLoss
     const written = !refused && !options.dryRun
     if (written) {
       // All or none: types refer to each other.
-      await database.transaction(async (tx) => {
-        for (const { definition, plan } of planned) if (plan.change !== 'none') await content.types.save(tx, definition, { expected: null, allowLoss: options.allowLoss })
-      })
+      await database.transaction((tx) => saveTypes(content, tx, definitions, { allowLoss: options.allowLoss }))
+      await content.types.settle(database)
     }
     const absent: string[] = []
     for (const { definition } of await content.types.list(database)) if (!files.some((one) => one.definition.name === definition.name)) absent.push(definition.name)

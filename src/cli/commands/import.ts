@@ -1,5 +1,7 @@
 import type { Context, Register } from '#cli/command.ts'
 import { UsageError } from '#cli/errors.ts'
+import { openArchiveSource } from '#cli/export/archive-source.ts'
+import { importArchive } from '#cli/export/import-archive.ts'
 import { importMarkdown } from '#cli/import/markdown.ts'
 import { openPageSource } from '#cli/import/page-source.ts'
 import { Report } from '#cli/import/report.ts'
@@ -17,11 +19,22 @@ the report; 130 interrupted: what is done is done, and the same command goes on 
 
 type Options = Readonly<Record<string, unknown>>
 
-/** `stoa import`: Markdown pages or a WordPress site. */
+/** `stoa import`: an export of Stoa's own, or with a verb behind it Markdown pages or a WordPress site. */
 export const registerImport: Register = (program, action) => {
   const command = program
     .command('import')
-    .description('take over content: Markdown pages, or a WordPress site')
+    .description('take over content: an export of "stoa export", Markdown pages, or a WordPress site')
+    .argument('[source]', 'the folder or .tar(.gz) file that "stoa export" wrote')
+    .option('--dry-run', 'check it all and say what would be done, without writing')
+    .option('--report <file>', 'write the whole report to this file as JSON')
+    .addHelpText('after', exitStatuses)
+    .action(
+      action(async (context, [source], options) => {
+        if (source === undefined) throw new UsageError('Say what to import: "stoa import FOLDER", "stoa import markdown FOLDER" or "stoa import wordpress FILE.xml".', {})
+        const archive = await openArchiveSource(source)
+        return run(context, { command: 'import', source, options, rates: ['entries'] }, (site, parts) => importArchive(archive, { ...parts, site }, { dryRun: options['dryRun'] === true }, parts))
+      }),
+    )
   command
     .command('markdown')
     .description('import Markdown and MDX pages from a folder or a .tar.gz of one')

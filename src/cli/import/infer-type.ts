@@ -123,6 +123,8 @@ export function inferType(name: string, seen: FrontMatterSeen, existing: Content
     else if (there.kind === field.kind && field.localized === true && there.localized !== true) {
       // Otherwise the locales would overwrite each other's value, in every run anew.
       fields[fields.indexOf(there)] = { ...there, localized: true }
+      const made = fields.find((candidate) => candidate.kind === 'slug' && candidate.from === there.name)
+      if (made !== undefined) fields[fields.indexOf(made)] = { ...made, localized: true }
       notes.push(`The field ${field.name} of the type ${name} differs between locales, so each locale gets a value of its own.`)
     } else if (there.kind !== field.kind) notes.push(`The field ${field.name} of the type ${name} is ${there.kind}, and the pages would make it ${field.kind}; it stays as it is.`)
   }

@@ -1,0 +1,174 @@
+import { createWriteStream } from 'node:fs'
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { Readable } from 'node:stream'
+import { finished, pipeline } from 'node:stream/promises'
+import type { Writable } from 'node:stream'
+import { createGzip } from 'node:zlib'
+import { ExportTargetError } from '#cli/export/errors.ts'
+import { tarEnd, tarHeader, tarPadding } from '#cli/export/tar.ts'
+
+/** The file that every export begins with, and by which a folder is known as one. */
+export const manifestName = 'stoa-export.json'
+/** What an export writes; anything else in its folder is somebody else's and stays. */
+const folders = ['assets', 'blobs', 'entries', 'releases', 'roles', 'types']
+
+/** Where an export goes. Paths come in the order of the format, each once. */
+export interface ArchiveSink extends AsyncDisposable {
+  text(path: string, text: string): Promise<void>
+  /** `open` is called only if the bytes are not there yet. */
+  bytes(path: string, length: number, open: () => Promise<Readable>): Promise<void>
+  /** Makes what was written valid. Without it nothing of the export remains at its place. */
+  finish(): Promise<void>
+}
+
+/** A folder, or a file for `.tar`, `.tar.gz` and `.tgz`. Throws `ExportTargetError` where something else is in the way. */
+export async function openArchiveSink(target: string): Promise<ArchiveSink> {
+  if (/\.(?:tar|tar\.gz|tgz)$/i.test(target)) return TarSink.open(target)
+  return FolderSink.open(target)
+}
+
+class TarSink implements ArchiveSink {
+  readonly #target: string
+  readonly #partial: string
+  readonly #head: Writable
+  readonly #written: Promise<void>
+  #failure: Error | null = null
+  #done = false
+
+  private constructor(target: string) {
+    this.#target = target
+    this.#partial = `${target}.partial`
+    const file = createWriteStream(this.#partial)
+    if (/z$/i.test(target)) {
+      const gzip = createGzip({ level: 6 })
+      this.#head = gzip
+      this.#written = pipeline(gzip, file)
+    } else {
+      this.#head = file
+      this.#written = finished(file)
+    }
+    this.#written.catch((error: unknown) => {
+      this.#failure = error instanceof Error ? error : new Error(String(error))
+    })
+  }
+
+  static async open(target: string): Promise<TarSink> {
+    const info = await stat(dirname(target)).catch(() => null)
+    if (info?.isDirectory() !== true) throw new ExportTargetError(`There is no folder ${dirname(target)} to write the archive into.`, { target })
+    return new TarSink(target)
+  }
+
+  async text(path: string, text: string): Promise<void> {
+    const bytes = Buffer.from(text, 'utf8')
+    await this.#write(Buffer.concat([tarHeader(path, bytes.length), bytes, tarPadding(bytes.length)]))
+  }
+
+  async bytes(path: string, length: number, open: () => Promise<Readable>): Promise<void> {
+    await this.#write(tarHeader(path, length))
+    let written = 0
+    for await (const chunk of await open()) {
+      written += (chunk as Buffer).length
+      await this.#write(chunk as Buffer)
+    }
+    if (written !== length) throw new ExportTargetError(`The bytes of ${path} changed while they were read.`, { path })
+    await this.#write(tarPadding(length))
+  }
+
+  async #write(bytes: Buffer): Promise<void> {
+    if (this.#failure !== null) throw this.#failure
+    if (bytes.length === 0 || this.#head.write(bytes)) return
+    await Promise.race([new Promise<void>((resolve) => void this.#head.once('drain', resolve)), this.#written])
+    if (this.#failure !== null) throw this.#failure
+  }
+
+  async finish(): Promise<void> {
+    this.#head.end(tarEnd)
+    await this.#written
+    await sync(this.#partial)
+    await rename(this.#partial, this.#target)
+    this.#done = true
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#done) return
+    this.#head.destroy()
+    await this.#written.catch(() => undefined)
+    await rm(this.#partial, { force: true })
+  }
+}
+
+/** Writes beside what is there and takes away, at the end, what an earlier export left and this one has not. */
+class FolderSink implements ArchiveSink {
+  readonly #folder: string
+  readonly #written = new Set<string>()
+  readonly #made = new Set<string>()
+
+  private constructor(folder: string) {
+    this.#folder = folder
+  }
+
+  static async open(folder: string): Promise<FolderSink> {
+    const names = await readdir(folder).catch((error: unknown): string[] => {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+      throw new ExportTargetError(`${folder} cannot be used as a folder for an export.`, { folder }, { cause: error })
+    })
+    if (names.some((name) => folders.includes(name) || name.endsWith('.json')) && !names.includes(manifestName)) {
+      throw new ExportTargetError(`${folder} has files that are no export; choose an empty folder.`, { folder })
+    }
+    await mkdir(folder, { recursive: true })
+    return new FolderSink(folder)
+  }
+
+  async text(path: string, text: string): Promise<void> {
+    const place = await this.#place(path)
+    if ((await readFile(place, 'utf8').catch(() => null)) === text) return
+    await this.#replace(place, Readable.from([Buffer.from(text, 'utf8')]))
+  }
+
+  async bytes(path: string, length: number, open: () => Promise<Readable>): Promise<void> {
+    const place = await this.#place(path)
+    // Bytes are named by their hash: the same name and length are the same bytes.
+    if ((await stat(place).catch(() => null))?.size !== length) await this.#replace(place, await open())
+  }
+
+  async #place(path: string): Promise<string> {
+    this.#written.add(path)
+    const place = join(this.#folder, path)
+    const folder = dirname(place)
+    if (!this.#made.has(folder)) await mkdir(folder, { recursive: true })
+    this.#made.add(folder)
+    return place
+  }
+
+  async #replace(place: string, source: Readable): Promise<void> {
+    await pipeline(source, createWriteStream(`${place}.partial`))
+    await rename(`${place}.partial`, place)
+  }
+
+  async finish(): Promise<void> {
+    for (const name of folders) await this.#sweep(name)
+  }
+
+  async #sweep(path: string): Promise<void> {
+    const items = await readdir(join(this.#folder, path), { withFileTypes: true }).catch(() => [])
+    for (const item of items) {
+      const below = `${path}/${item.name}`
+      if (item.isDirectory()) await this.#sweep(below)
+      else if (!this.#written.has(below)) await rm(join(this.#folder, below), { force: true })
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Files are replaced one by one, each whole: what an interrupted export leaves, the next one completes.
+  }
+}
+
+async function sync(path: string): Promise<void> {
+  const file = await open(path, 'r+')
+  try {
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}

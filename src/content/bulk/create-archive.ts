@@ -1,0 +1,229 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { Archive, ArchiveCheck, ArchivedEntry, ArchivedRelease, ArchivedVersion, ArchiveOutcome } from '#content/bulk/archive.ts'
+import type { Bulk, BulkItem } from '#content/bulk/bulk.ts'
+import type { OwnedRow } from '#content/bulk/flush-together.ts'
+import { holdTogether, insertRows } from '#content/bulk/flush-together.ts'
+import { readArchive, readChosenArchive, readReleaseArchive } from '#content/bulk/read-archive.ts'
+import type { Call, Content } from '#content/content.ts'
+import type { ContentType } from '#content/content-type.ts'
+import { ForbiddenError, ValidationError } from '#content/errors.ts'
+import type { Context } from '#content/entries/context.ts'
+import { atomically } from '#content/entries/context.ts'
+import { encodeFields } from '#content/entries/entry-edit.ts'
+import type { VersionRow } from '#content/entries/entry-state.ts'
+import { lockKnown, targetFaults } from '#content/entries/hold.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
+import { modelOfType, ModelStore } from '#content/model/model.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import { ConstraintError } from '#database/errors.ts'
+import type { Clock } from '#lib/clock.ts'
+import type { Logger } from '#lib/logger.ts'
+import { isId } from '#lib/id.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+
+const insertEntries = sql<object>(`
+  insert into stoa.entry (id, type, created_at, created_by)
+  select id, $4::text, created_at, created_by::json from unnest($1::uuid[], $2::timestamptz[], $3::text[]) as e (id, created_at, created_by) order by id
+  on conflict (id) do nothing`)
+const lockEntries = sql<{ id: string; type: string; versions: boolean }>(`
+  select id, type, exists (select from stoa.version v where v.entry_id = e.id) as versions
+  from stoa.entry e where id = any($1::uuid[]) order by id for no key update`)
+const setEntries = sql<object>(`
+  update stoa.entry e set created_at = s.created_at, created_by = s.created_by::json, archived_at = s.archived_at, locale_count = s.locales
+  from unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::int[]) as s (id, created_at, created_by, archived_at, locales) where e.id = s.id`)
+const insertActions = sql<object>(`
+  insert into stoa.schedule (id, entry_id, locale, action, number, due_at, created_at, created_by)
+  select id, entry_id, locale, action, version, due_at, created_at, created_by
+  from json_to_recordset($1::json) as a (id uuid, entry_id uuid, locale text, action text, version int, due_at timestamptz, created_at timestamptz, created_by json)
+  on conflict (id) do nothing`)
+const insertRelease = sql<{ id: string }>(`
+  insert into stoa.release (id, name, state, created_at, created_by, published_at, published_by) values ($1, $2, $3, $4, $5, $6, $7)
+  on conflict (id) do nothing returning id`)
+const insertItems = sql<object>(`
+  insert into stoa.release_item (release_id, entry_id, locale, action, number, number_before, published_before)
+  select $1::uuid, entry_id, locale, action, version, version_before, published_before
+  from json_to_recordset($2::json) as i (entry_id uuid, locale text, action text, version int, version_before int, published_before timestamptz)`)
+
+export function createArchive(options: { readonly clock: Clock; readonly logger: Logger; readonly content: Content; readonly bulk: Bulk }): Archive {
+  const context: Context = { models: new ModelStore(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
+  return {
+    entries: (call, type, page) => context.models.use(call.db, (model) => readArchive(demandAll(call, type), model, model.type(type), page)),
+    releases: (call, page) => readReleaseArchive(call, page),
+    check: checkEntry,
+    restore: (call, type, entries) => restore(context, options, demandAll(call, type), type, entries),
+    restoreRelease: (call, release) => restoreRelease(call, release),
+  }
+}
+
+function demandAll(call: Call, type: string): Call {
+  for (const action of ['create', 'update', 'publish', 'readDraft'] as const) {
+    const grant = call.authority.grant(action, type)
+    if (grant === null || grant.filter !== null || grant.fields !== null) throw new ForbiddenError('Only somebody who may do everything with a type can export or restore it.', { type })
+  }
+  return call
+}
+
+/** See `Archive.check`. Values must be what the type would have stored: then they are stored as they are. */
+function checkEntry(definition: ContentType, entry: ArchivedEntry): ArchiveCheck {
+  const type = modelFor(definition)
+  const faults: string[] = []
+  const entries = new Set<string>()
+  const assets = new Set<string>()
+  for (const [locale, versions] of Object.entries(entry.locales)) {
+    for (const version of versions) {
+      const kept = type.validator.project(version.fields)
+      if (!isDeepStrictEqual(JSON.parse(JSON.stringify(kept)), version.fields)) {
+        const [fault] = type.validator.validate(version.fields, { publishing: false }).faults
+        faults.push(`Version ${version.number} in ${locale} is not of the type: ${fault === undefined ? 'values are not in stored form.' : `${fault.path}: ${fault.message}`}`)
+      }
+      if (!version.latest && !version.published) continue
+      for (const target of type.validator.targets(version.fields)) (target.kind === 'entry' ? entries : assets).add(target.id)
+    }
+    if (versions.filter((version) => version.latest).length !== 1) faults.push(`The locale ${locale} has not one latest version.`)
+    if (versions.filter((version) => version.published).length > 1) faults.push(`The locale ${locale} has several published versions.`)
+    if (new Set(versions.map((version) => version.number)).size !== versions.length) faults.push(`The locale ${locale} has a version twice.`)
+  }
+  return { faults, entries: [...entries], assets: [...assets] }
+}
+
+const models = new WeakMap<ContentType, TypeModel>()
+
+function modelFor(definition: ContentType): TypeModel {
+  let model = models.get(definition)
+  if (model === undefined) {
+    model = modelOfType(definition, { revision: 1, shape_revision: 1, filter_revision: 1 })
+    models.set(definition, model)
+  }
+  return model
+}
+
+async function restore(context: Context, parts: { readonly content: Content; readonly bulk: Bulk }, call: Call, typeName: string, entries: readonly ArchivedEntry[]): Promise<ArchiveOutcome[]> {
+  if (entries.length === 0) return []
+  try {
+    const outcomes = await context.models.use(call.db, (model) => atomically(call.db, (tx) => restoreTogether({ ...call, db: tx }, model, model.type(typeName), entries)))
+    const result: ArchiveOutcome[] = []
+    for (const [index, outcome] of outcomes.entries()) result.push(outcome === 'differs' ? await overwrite(parts, call, typeName, entries[index]!) : outcome)
+    return result
+  } catch (error) {
+    const isContent = error instanceof StoaError && (error instanceof ConstraintError || !error.code.startsWith('E_DATABASE_'))
+    if (!isContent) throw error
+    if (entries.length === 1) return [{ outcome: 'refused', reason: error.message }]
+    const middle = Math.ceil(entries.length / 2)
+    const first = await restore(context, parts, call, typeName, entries.slice(0, middle))
+    return [...first, ...(await restore(context, parts, call, typeName, entries.slice(middle)))]
+  }
+}
+
+async function restoreTogether(call: Call, model: Model, type: TypeModel, entries: readonly ArchivedEntry[]): Promise<(ArchiveOutcome | 'differs')[]> {
+  const tx = call.db
+  const ids = entries.map((entry) => entry.id)
+  await tx.run(insertEntries, [ids, entries.map((entry) => entry.createdAt), entries.map((entry) => JSON.stringify(entry.createdBy)), type.definition.name])
+  const locked = new Map((await tx.run(lockEntries, [ids])).map((row) => [row.id, row]))
+  const there = entries.filter((entry) => locked.get(entry.id)?.versions === true)
+  const existing = new Map((await readChosenArchive(call, model, type, there.map((entry) => entry.id))).map((entry) => [entry.id, entry]))
+  const fresh = entries.filter((entry) => locked.get(entry.id)?.versions === false && locked.get(entry.id)?.type === type.definition.name)
+  await insertFresh(call, model, type, fresh)
+  return entries.map((entry) => {
+    if (locked.get(entry.id)?.type !== type.definition.name) return { outcome: 'refused', reason: 'There is an entry of another type with this id.' }
+    const before = existing.get(entry.id)
+    if (before === undefined) return { outcome: Object.keys(entry.locales).length === 0 ? 'unchanged' : 'made' }
+    return isDeepStrictEqual(shown(before), shown(entry)) ? { outcome: 'unchanged' } : 'differs'
+  })
+}
+
+async function insertFresh(call: Call, model: Model, type: TypeModel, entries: readonly ArchivedEntry[]): Promise<void> {
+  if (entries.length === 0) return
+  const tx = call.db
+  const owned = entries.flatMap((entry) => rowsOf(type, entry).map((row): OwnedRow => ({ id: entry.id, row })))
+  const held = owned.filter(({ row }) => row.isLatest || row.isPublished)
+  await checkTargets(call, type, held.map(({ row }) => row))
+  await insertRows(tx, model, type, owned)
+  const counts = entries.map((entry) => Math.max(1, Object.keys(entry.locales).length))
+  await tx.run(setEntries, [entries.map((entry) => entry.id), entries.map((entry) => entry.createdAt), entries.map((entry) => JSON.stringify(entry.createdBy)), entries.map((entry) => entry.archivedAt), counts])
+  const byId = Map.groupBy(held, ({ id }) => id)
+  await holdTogether(tx, type, entries.map((entry) => ({ id: entry.id, held: (byId.get(entry.id) ?? []).map(({ row }) => row) })))
+  const actions = entries.flatMap((entry) => entry.schedule.map((action) => ({ id: action.id, entry_id: entry.id, locale: action.locale, action: action.action, version: action.version, due_at: action.dueAt, created_at: action.createdAt, created_by: action.createdBy })))
+  if (actions.length > 0) await tx.run(insertActions, [JSON.stringify(actions)])
+}
+
+async function checkTargets(call: Call, type: TypeModel, rows: readonly VersionRow[]): Promise<void> {
+  if (type.pointing.size === 0) return
+  const targets = rows.flatMap((row) => type.validator.targets(JSON.parse(row.data) as Record<string, unknown>))
+  const faults = targetFaults(targets, await lockKnown(call.db, targets))
+  if (faults.length > 0) throw new ValidationError(faults)
+}
+
+function rowsOf(type: TypeModel, entry: ArchivedEntry): VersionRow[] {
+  return Object.entries(entry.locales).flatMap(([locale, versions]) =>
+    versions.map((version) => ({
+      ...encodeFields(type, version.fields),
+      locale,
+      number: version.number,
+      typeRevision: type.revision,
+      filterRevision: type.revision,
+      isLatest: version.latest,
+      isPublished: version.published,
+      isArchived: entry.archivedAt !== null && version.latest,
+      createdAt: version.createdAt,
+      createdById: entry.createdBy.id,
+      savedAt: version.savedAt,
+      savedBy: JSON.stringify(version.savedBy),
+      publishedAt: version.publishedAt,
+      publishedBy: version.publishedBy === null ? null : JSON.stringify(version.publishedBy),
+      firstPublishedAt: version.firstPublishedAt,
+    })),
+  )
+}
+
+/** What readers and editors see of an entry: what decides whether two are the same. */
+function shown(entry: ArchivedEntry): unknown {
+  const locales = Object.entries(entry.locales).map(([locale, versions]) => [locale, { latest: fieldsOf(versions, 'latest'), published: fieldsOf(versions, 'published') }] as const)
+  return { archived: entry.archivedAt !== null, locales: Object.fromEntries(locales) }
+}
+
+function fieldsOf(versions: readonly ArchivedVersion[], role: 'latest' | 'published'): unknown {
+  return versions.find((version) => version[role])?.fields ?? null
+}
+
+/** New versions with the content of the archive on top of what is there. */
+async function overwrite(parts: { readonly content: Content; readonly bulk: Bulk }, call: Call, type: string, entry: ArchivedEntry): Promise<ArchiveOutcome> {
+  try {
+    for (const [locale, versions] of Object.entries(entry.locales)) {
+      const published = versions.find((version) => version.published)
+      const latest = versions.find((version) => version.latest)
+      const items: BulkItem[] = []
+      if (published !== undefined) items.push({ id: entry.id, locale, fields: published.fields, publish: true })
+      if (latest !== undefined && latest !== published) items.push({ id: entry.id, locale, fields: latest.fields, publish: false })
+      const refused = (await parts.bulk.save(call, type, items)).find((outcome) => outcome.outcome === 'refused')
+      if (refused !== undefined) return refused
+      if (published === undefined) await parts.content.entries.unpublish(call, type, entry.id, [locale], null)
+    }
+    if (entry.archivedAt !== null) await parts.content.entries.archive(call, type, entry.id, true, null)
+    return { outcome: 'changed' }
+  } catch (error) {
+    if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
+    return { outcome: 'refused', reason: error.message }
+  }
+}
+
+async function restoreRelease(call: Call, release: ArchivedRelease): Promise<ArchiveOutcome> {
+  if (!isId(release.id)) return { outcome: 'refused', reason: 'The id of a release is a UUID in small letters.' }
+  return atomically(call.db, async (tx: Queryable): Promise<ArchiveOutcome> => {
+    const values = [release.id, release.name, release.state, release.createdAt, JSON.stringify(release.createdBy), release.publishedAt, release.publishedBy === null ? null : JSON.stringify(release.publishedBy)]
+    if ((await tx.run(insertRelease, values)).length > 0) {
+      const items = release.items.map((item) => ({ entry_id: item.entryId, locale: item.locale, action: item.action, version: item.version, version_before: item.versionBefore, published_before: item.publishedBefore }))
+      await tx.run(insertItems, [release.id, JSON.stringify(items)])
+      return { outcome: 'made' }
+    }
+    const there = (await readReleaseArchive({ ...call, db: tx }, { after: before(release.id), limit: 1 })).find((one) => one.id === release.id)
+    return isDeepStrictEqual(there, JSON.parse(JSON.stringify(release))) ? { outcome: 'unchanged' } : { outcome: 'refused', reason: 'There is a release with this id that differs.' }
+  })
+}
+
+/** The id just before this one, for reading from it on. */
+function before(id: string): string {
+  const value = BigInt(`0x${id.replaceAll('-', '')}`)
+  const hex = (value - 1n).toString(16).padStart(32, '0')
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
+}
