@@ -2,7 +2,7 @@
 export type MediaLimits = {
   /** Of one file. */
   readonly uploadBytesMax: number
-  /** Width × height of an image. 120 million covers the largest cameras; decoding one takes up to four bytes each. */
+  /** Width × height of an image. 120 million covers the largest cameras; decoding takes up to six bytes each. */
   readonly pixelsMax: number
   /** Images larger than this are kept, but not measured and not resized. */
   readonly imageBytesMax: number

@@ -176,6 +176,10 @@ test('what has no renditions says so, and so does a damaged image', { skip }, as
   assert.equal(huge.width, null)
   assert.equal(await reason(huge), 'tooLarge')
   assert.equal(await reason(cut, { width: 0 }), 'options')
+  const avif = await upload(media, db.database, 'a.avif', await (await picture(64, 32)).avif().toBuffer())
+  assert.equal((await media.rendition(avif.id, { width: 32 }, '*/*')).contentType, 'image/jpeg')
+  await db.database.run(sql(`update stoa.asset set width = 8000, height = 4000 where id = $1`), [avif.id])
+  assert.equal(await reason(avif), 'tooLarge')
   await assert.rejects(media.rendition('nonsense', {}, ''), AssetNotFoundError)
 })
 

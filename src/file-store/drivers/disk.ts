@@ -198,7 +198,7 @@ export class DiskFileStore implements FileStore {
     await file.close()
   }
 
-  /** Writes and syncs the part file. Errors of `source` pass as they are, the file system's are translated. */
+  /** Writes the part file. Errors of `source` pass as they are, the file system's are translated. */
   async #write(part: string, source: Readable, bytesMax: number): Promise<BlobInfo> {
     const hash = createHash('sha256')
     let bytes = 0
@@ -214,19 +214,17 @@ export class DiskFileStore implements FileStore {
         await writeWhole(file, data)
       }
       const now = this.#clock.nowMs() / 1_000
-      await translated(async () => {
-        await file.utimes(now, now)
-        await file.sync()
-      })
+      await translated(() => file.utimes(now, now))
     } finally {
       await file.close()
     }
     return { id: hash.digest('hex'), bytes }
   }
 
-  /** Gives the part file its final name, or refreshes the blob that has it already. */
+  /** Syncs the part file and gives it its final name, or refreshes the blob that has it already. */
   async #publish(part: string, blob: BlobInfo): Promise<void> {
     const place = this.#place(blob.id)
+    let synced = false
     await translated(async () => {
       for (let attempt = 0; attempt < publishAttemptsMax; attempt += 1) {
         const now = this.#clock.nowMs() / 1_000
@@ -242,10 +240,12 @@ export class DiskFileStore implements FileStore {
         }
         const folder = join(this.#folder, blob.id.slice(0, 2), blob.id.slice(2, 4))
         await mkdir(folder, { recursive: true })
+        if (!synced) await sync(part, 'r+')
+        synced = true
         // Of another length than its id says: damaged by something outside, and healed by these bytes.
         if (there !== null) await rename(part, place)
         else if (!(await linkOrRename(part, place))) continue
-        await syncFolder(folder)
+        await sync(folder, 'r')
         return
       }
       throw new FileStoreUnavailableError('A blob is deleted and stored over and over; try again.', { blob: blob.id })
@@ -306,14 +306,14 @@ async function linkOrRename(from: string, to: string): Promise<boolean> {
   }
 }
 
-/** Makes the new name outlive a power cut. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r')
+/** Makes a file's bytes, or a folder's new names, outlive a power cut. */
+async function sync(path: string, flags: 'r' | 'r+'): Promise<void> {
+  const handle = await open(path, flags)
   try {
     await handle.sync()
   } catch (error) {
     // Some file servers refuse to sync a folder; they promise the name by themselves.
-    if (codeOf(error) !== 'EINVAL' && codeOf(error) !== 'ENOTSUP') throw error
+    if (flags === 'r+' || (codeOf(error) !== 'EINVAL' && codeOf(error) !== 'ENOTSUP')) throw error
   } finally {
     await handle.close()
   }
