@@ -10,7 +10,7 @@ import { test } from 'node:test'
 import sharp from 'sharp'
 import { createAccess } from '#access/create-access.ts'
 import { createServer } from '#api/server.ts'
-import type { ServerOptions } from '#api/server.ts'
+import { createContent } from '#content/create-content.ts'
 import type { TestDatabase } from '#test/support/database.ts'
 import { generated } from '#file-store/contract.ts'
 import { systemClock } from '#lib/clock.ts'
@@ -33,7 +33,7 @@ async function site(db: TestDatabase, limits: Partial<MediaLimits> = {}): Promis
   const parts = await testMedia(database, limits)
   const access = createAccess({ database, clock: systemClock, logger: silentLogger, secret: randomBytes(32).toString('hex') })
   const { token } = await access.tokens.create(database, access.systemIdentity, { name: 'test', roles: ['editor'], expiresAt: null })
-  const server = await createServer({ database, content: {}, access, media: parts.media, logger: silentLogger, clock: systemClock, version: 'test' } as unknown as ServerOptions)
+  const server = await createServer({ database, content: createContent({ clock: systemClock, logger: silentLogger }), access, media: parts.media, logger: silentLogger, clock: systemClock, version: 'test' })
   await server.listen({ port: 0, host: '127.0.0.1' })
   const { port } = server.server.address() as AddressInfo
   return {

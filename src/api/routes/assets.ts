@@ -3,11 +3,13 @@ import type { Multipart, MultipartFile } from '@fastify/multipart'
 import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { RoutePlugin, Server } from '#api/api-context.ts'
+import { audited } from '#api/audited.ts'
 import { expectedVersion, versionTag } from '#api/entity-tag.ts'
 import { MediaTypeUnsupportedError, RequestInvalidError, RequestMalformedError } from '#api/errors.ts'
 import { write } from '#api/idempotency.ts'
 import { dataOf, idParam, nullable, pageOf, pageQuery, strict, text, timestamp } from '#api/schemas.ts'
 import { uploadTimeoutMs, withUploadBody } from '#api/upload-body.ts'
+import type { Queryable } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import type { Alt, Asset, Media, Received } from '#media/media.ts'
 
@@ -100,8 +102,12 @@ export const assetRoutes: RoutePlugin = async (server, { content, media, config 
     schema: { operationId: 'deleteAsset', summary: 'Delete an asset; fields that say `unset` let go of it, any other reference stops it', tags: ['assets'], ...id, response: { 204: Type.Null() } },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
-        await content.entries.takeOutAsset({ db, authority: request.identity.authority }, request.params.id)
-        await media.delete(db, request.params.id, expectedVersion(request))
+        const assetId = request.params.id
+        const remove = async (tx: Queryable): Promise<void> => {
+          await content.entries.takeOutAsset({ db: tx, authority: request.identity.authority }, assetId)
+          await media.delete(tx, assetId, expectedVersion(request))
+        }
+        await audited(request, db, remove, () => ({ action: 'asset.delete', subject: `asset:${assetId}`, facts: {} }))
         return { status: 204 }
       }),
   })

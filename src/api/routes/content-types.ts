@@ -66,7 +66,7 @@ export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
   })
 }
 
-export const typeWriteRoutes: RoutePlugin = (server, { content, database }) => {
+export const typeWriteRoutes: RoutePlugin = (server, { access, content, database }) => {
   server.route({
     method: 'PUT',
     url: '/api/types/:name',
@@ -93,6 +93,8 @@ export const typeWriteRoutes: RoutePlugin = (server, { content, database }) => {
       return write(request, reply, async (db) => {
         const saved = await content.types.save(db, definition, { expected: expectedVersion(request) ?? seen, allowLoss: request.query.allowLoss ?? false })
         const created = saved.revision === 1
+        // Not in one transaction: a type that is saved in somebody else's transaction is settled later.
+        await access.audit(db, request.identity, { action: 'type.save', subject: `type:${name}`, facts: { revision: saved.revision, fields: definition.fields.map((field) => field.name) } })
         const headers = { etag: versionTag(saved.revision), ...(created ? { location: `/api/types/${name}` } : {}) }
         return { status: created ? 201 : 200, headers, body: { data: shown(saved) } }
       })
@@ -105,7 +107,9 @@ export const typeWriteRoutes: RoutePlugin = (server, { content, database }) => {
     schema: { operationId: 'deleteType', summary: 'Remove a content type that has no entries', tags, params: nameParams, querystring: strict({}), response: { 204: Type.Null() } },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
-        await content.types.delete(db, request.params.name)
+        const { name } = request.params
+        await content.types.delete(db, name)
+        await access.audit(db, request.identity, { action: 'type.delete', subject: `type:${name}`, facts: {} })
         return { status: 204 }
       }),
   })

@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { RoutePlugin } from '#api/api-context.ts'
+import { audited } from '#api/audited.ts'
 import { entriesJson, entryJson } from '#api/entry-json.ts'
 import { expectedVersion, versionTag } from '#api/entity-tag.ts'
 import { write } from '#api/idempotency.ts'
@@ -18,9 +19,11 @@ import {
   unpublishBody,
 } from '#api/routes/content-schemas.ts'
 import { strict } from '#api/schemas.ts'
-import type { Call, EntryView } from '#content/content.ts'
+import type { Call, DeleteOutcome, EntryView } from '#content/content.ts'
 import type { Queryable } from '#database/database.ts'
 
+/** Ids of entries deleted together that the audit log names; it tells how many there were in all. */
+const idsToldMax = 100
 const config = { access: 'content', ifMatch: true } as const
 const tags = ['content']
 const noQuery = strict({})
@@ -85,7 +88,9 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { type, id } = request.params
-        return { status: 200, body: { data: await content.entries.delete(callOf(request, db), type, id, expectedVersion(request)) } }
+        const remove = (tx: Queryable): Promise<DeleteOutcome> => content.entries.delete(callOf(request, tx), type, id, expectedVersion(request))
+        const data = await audited(request, db, remove, ({ deleted, unset }) => ({ action: 'entry.delete', subject: `entry:${id}`, facts: { type, deleted: deleted.length, unset: unset.length, ids: deleted.slice(0, idsToldMax) } }))
+        return { status: 200, body: { data } }
       }),
   })
 }

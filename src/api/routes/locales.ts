@@ -1,5 +1,6 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
+import { audited } from '#api/audited.ts'
 import { write } from '#api/idempotency.ts'
 import { dataOf, nullable, strict } from '#api/schemas.ts'
 
@@ -34,7 +35,7 @@ export const localeRoutes: RoutePlugin = (server, { content, database }) => {
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const data = { code: request.params.code, fallback: request.body.fallback ?? null, isDefault: request.body.isDefault ?? false }
-        await content.locales.save(db, data)
+        await audited(request, db, (tx) => content.locales.save(tx, data), () => ({ action: 'locale.save', subject: `locale:${data.code}`, facts: data }))
         return { status: 200, body: { data } }
       }),
   })
@@ -45,7 +46,8 @@ export const localeRoutes: RoutePlugin = (server, { content, database }) => {
     schema: { operationId: 'deleteLocale', summary: 'Remove a locale that no entry has', tags: ['locales'], params: strict({ code: code() }), querystring: strict({}), response: { 204: Type.Null() } },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
-        await content.locales.delete(db, request.params.code)
+        const { code } = request.params
+        await audited(request, db, (tx) => content.locales.delete(tx, code), () => ({ action: 'locale.delete', subject: `locale:${code}`, facts: {} }))
         return { status: 204 }
       }),
   })

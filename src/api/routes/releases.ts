@@ -1,8 +1,11 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
+import { audited } from '#api/audited.ts'
 import { write } from '#api/idempotency.ts'
 import { localeCode, typeName, versionNumber } from '#api/routes/content-schemas.ts'
 import { dataOf, defaultPageSize, idParam, nullable, pageOf, pageQuery, strict, text, timestamp } from '#api/schemas.ts'
+import type { Release } from '#content/content.ts'
+import type { Queryable } from '#database/database.ts'
 
 /** Items that one request may add. */
 const itemsMax = 1_000
@@ -71,7 +74,8 @@ export const releaseRoutes: RoutePlugin = (server, { content, database, config: 
     schema: { operationId: 'deleteRelease', summary: 'Give up a release that is still open', tags, params, querystring: noQuery, response: { 204: Type.Null() } },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
-        await content.releases.delete({ db, authority: request.identity.authority }, request.params.id)
+        const { id } = request.params
+        await audited(request, db, (tx) => content.releases.delete({ db: tx, authority: request.identity.authority }, id), () => ({ action: 'release.delete', subject: `release:${id}`, facts: {} }))
         return { status: 204 }
       }),
   })
@@ -130,7 +134,12 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
         response: { 200: answer },
       },
       handler: (request, reply) =>
-        write(request, reply, async (db) => ({ status: 200, body: { data: await content.releases[what]({ db, authority: request.identity.authority }, request.params.id) } })),
+        write(request, reply, async (db) => {
+          const { id } = request.params
+          const run = (tx: Queryable): Promise<Release> => content.releases[what]({ db: tx, authority: request.identity.authority }, id)
+          const data = await audited(request, db, run, ({ name, items }) => ({ action: `release.${what}`, subject: `release:${id}`, facts: { name, items: items.length } }))
+          return { status: 200, body: { data } }
+        }),
     })
   }
 }
