@@ -266,7 +266,7 @@ export function describe(ops: readonly Op[]): string {
       case 'role':
         return `${op.role} to ${op.value.holder}, fence ${op.value.fence}`
       case 'member':
-        return op.value === null ? `${op.node} leaves` : `${op.node} beats ${op.value.beat}`
+        return op.value === null ? `${op.node} leaves` : `${op.node} beats ${op.value.counter}`
       case 'effect':
         return `${op.role} tick ${op.tick} by ${op.node}, fence ${op.fence}`
     }

@@ -19,6 +19,7 @@ export type PlanItem = { readonly atMs: number } & (
   | { readonly kind: 'crashNode'; readonly node: number; readonly forMs: number }
   | { readonly kind: 'wallJump'; readonly node: number; readonly byMs: number }
   | { readonly kind: 'cutDatabase' | 'slowDatabase'; readonly node: number; readonly forMs: number }
+  | { readonly kind: 'drain'; readonly node: number; readonly forMs: number }
   | { readonly kind: 'cutLink'; readonly forMs: number }
   | { readonly kind: 'crashDatabase'; readonly forMs: number }
   | { readonly kind: 'failover'; readonly zombie: boolean; readonly promoteMs: number; readonly rebuildMs: number }
@@ -44,6 +45,9 @@ export type Write = {
 }
 
 export const keys = ['a', 'b', 'c', 'd'] as const
+/** The lease of members and roles. */
+export const nodeLeaseMs = 450
+export const roles = ['publisher', 'indexer'] as const
 export const endMs = 4_000
 
 /** `L` in the simulation: shorter than the default, so that more happens in each of them. */
@@ -122,7 +126,7 @@ function fault(random: Random, nodes: number): PlanItem {
   const atMs = random.between(200, endMs * 0.8)
   const node = random.below(nodes)
   const forMs = random.between(50, 900)
-  switch (random.below(12)) {
+  switch (random.below(13)) {
     case 0:
       return { kind: 'crashNode', atMs, node, forMs }
     case 1:
@@ -140,6 +144,8 @@ function fault(random: Random, nodes: number): PlanItem {
     case 8:
     case 9:
       return { kind: 'failover', atMs, zombie: random.chance(0.6), promoteMs: random.between(1, 200), rebuildMs: random.between(300, 1_500) }
+    case 11:
+      return { kind: 'drain', atMs, node, forMs }
     case 10:
       return random.chance(0.5) ? { kind: 'secondFailover', atMs } : { kind: 'pauseReplay', atMs, forMs }
     default:

@@ -9,6 +9,7 @@ const modelRules = [
   'R8 replicas by position',
   'R8 no snapshot of a standby',
   'R11 a crash ends the epoch',
+  'G5 effects are fenced',
 ] as const
 
 export type RuleSwitch = Rule | (typeof modelRules)[number]

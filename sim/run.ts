@@ -5,17 +5,18 @@ import { feedDefaults } from '#change-feed/feed-core.ts'
 import { visible } from '#change-feed/snapshot.ts'
 import type { Token } from '#change-feed/token.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
-import { judge } from './checker.ts'
+import { judge, judgeEffects } from './checker.ts'
 import type { Answered, CheckerConfig, Violation } from './checker.ts'
 import { ModelDatabase } from './model-database.ts'
 import type { Commit } from './model-database.ts'
 import type { ModelServer, Transaction } from './model-server.ts'
 import { Network } from './network.ts'
-import { endMs, keys, leaseMs } from './plan.ts'
+import { endMs, keys, leaseMs, nodeLeaseMs, roles } from './plan.ts'
 import type { Plan, PlanItem, Write } from './plan.ts'
 import { Random } from './random.ts'
 import { coreRule } from './rules.ts'
 import type { RuleSwitch } from './rules.ts'
+import { SimMember, tickMs } from './sim-member.ts'
 import { SimNode } from './sim-node.ts'
 import type { NodeConfig } from './sim-node.ts'
 import { Truth } from './truth.ts'
@@ -39,6 +40,7 @@ export class Run {
   readonly #database: ModelDatabase
   readonly #network: Network
   readonly #nodes: SimNode[] = []
+  readonly #members: SimMember[] = []
   readonly #clocks: VirtualClock[] = []
   readonly #answers: Answered[] = []
   readonly #without: RuleSwitch | null
@@ -54,6 +56,7 @@ export class Run {
     this.#network = new Network(this.#world, this.#random, this.#database, { slowShare: plan.slowShare })
     for (let index = 0; index < plan.nodes; index += 1) this.#nodes.push(new SimNode(`node${index}`, this.#world, this.#network, this.#config(), this.#clock()))
     this.#network.nodes = this.#nodes
+    for (const [index, node] of this.#nodes.entries()) this.#members.push(this.#join(node, index))
   }
 
   #config(): NodeConfig {
@@ -77,14 +80,30 @@ export class Run {
     return steady
   }
 
+  #join(node: SimNode, index: number): SimMember {
+    const life = this.#members.length < this.#plan.nodes ? 0 : this.#members.length
+    return new SimMember(`${index}.${life}`, node, { leaseMs: nodeLeaseMs, roles }, { fenced: this.#without !== 'G5 effects are fenced' })
+  }
+
   go(): Outcome {
     for (const item of this.#plan.items) this.#world.at(item.atMs, () => this.#happen(item))
     this.#world.runUntil(endMs + quietMs)
     this.#network.slowShare = 0
     this.#lastReads()
     this.#world.runUntil(endMs + quietMs + readTimeoutMs + 200)
+    this.#violation ??= judgeEffects(this.#database.primary.tables.effects, this.#world.now)
+    this.#lastTicks()
     for (const answered of this.#answers) this.#violation ??= judge(answered, this.#truth, checks)
     return { violation: this.#violation, steps: this.#world.steps, answers: this.#answers.length, lines: this.#world.lines }
+  }
+
+  /** At rest every role has a leader that acts. */
+  #lastTicks(): void {
+    for (const role of roles) {
+      const last = this.#database.primary.tables.effects.findLast((effect) => effect.role === role)
+      if (last !== undefined && last.tick * tickMs > endMs + quietMs) continue
+      this.#violation ??= { invariant: 'liveness', atMs: this.#world.now, text: `liveness: nobody has acted as ${role} since tick ${last?.tick ?? 'none'}` }
+    }
   }
 
   /** At rest every node must know the whole truth, and say it as fresh. */
@@ -112,7 +131,18 @@ export class Run {
         return this.#pause(item.node, item.forMs, item.suspended)
       case 'crashNode':
         node!.crash()
-        return this.#world.after(item.forMs, () => node!.restart())
+        return this.#world.after(item.forMs, () => {
+          node!.restart()
+          this.#members.push(this.#join(node!, item.node))
+        })
+      case 'drain': {
+        const draining = this.#members.filter((member) => member.node === node)
+        for (const member of draining) member.drain()
+        return this.#world.after(item.forMs, () => {
+          for (const member of draining) member.leave()
+          if (node!.up) this.#members.push(this.#join(node!, item.node))
+        })
+      }
       case 'wallJump':
         // Set back while the machine is suspended, no clock of it could tell: that is beyond what a lease can stand.
         if (this.#clocks[item.node]!.suspendedAtMs === null) this.#clocks[item.node]!.wallMs += item.byMs

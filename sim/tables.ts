@@ -1,10 +1,9 @@
 import type { Change } from '#change-feed/change.ts'
+import type { Member, RoleRow } from '#nodes/nodes-core.ts'
 
 /** A row of the application: which write made it, and the group that lists filter by. */
 export type ItemRow = { readonly value: string; readonly group: number }
 
-export type Role = { readonly holder: string; readonly fence: number; readonly expiresAtMs: number }
-export type Member = { readonly node: string; readonly beat: number; readonly state: 'live' | 'draining' }
 
 /** One durable change to the tables: what the write-ahead log carries. */
 export type Op =
@@ -13,7 +12,7 @@ export type Op =
   | { readonly op: 'beat'; readonly counter: number }
   | { readonly op: 'life'; readonly number: number; readonly epoch: string }
   | { readonly op: 'trim'; readonly keptFrom: number }
-  | { readonly op: 'role'; readonly role: string; readonly value: Role }
+  | { readonly op: 'role'; readonly role: string; readonly value: RoleRow }
   | { readonly op: 'member'; readonly node: string; readonly value: Member | null }
   | { readonly op: 'effect'; readonly role: string; readonly fence: number; readonly tick: number; readonly node: string }
 
@@ -28,7 +27,7 @@ export type Tables = {
   /** The logged copy of the epoch: what a replica can read. */
   epoch: string | null
   keptFrom: number
-  readonly roles: Map<string, Role>
+  readonly roles: Map<string, RoleRow>
   readonly members: Map<string, Member>
   readonly effects: Effect[]
 }

@@ -301,6 +301,13 @@ create table stoa.idempotency (
   created_at timestamp(3) with time zone default now() not null
 );
 
+create table stoa.leadership (
+  role text not null,
+  holder text not null,
+  fence bigint not null,
+  renewal bigint default 0 not null
+);
+
 create table stoa.life (
   one boolean default true not null,
   epoch text not null
@@ -329,6 +336,15 @@ create table stoa.migration (
 create table stoa.model (
   revision bigint not null,
   only_one boolean default true not null
+);
+
+create table stoa.node (
+  id text not null,
+  counter bigint default 0 not null,
+  draining boolean default false not null,
+  info json not null,
+  started_at timestamp(3) with time zone default now() not null,
+  seen_at timestamp(3) with time zone default now() not null
 );
 
 create table stoa.reference (
@@ -533,6 +549,8 @@ alter table stoa.heartbeat add constraint heartbeat_pkey PRIMARY KEY (one);
 
 alter table stoa.idempotency add constraint idempotency_pkey PRIMARY KEY (principal, key);
 
+alter table stoa.leadership add constraint leadership_pkey PRIMARY KEY (role);
+
 alter table stoa.life add constraint life_one_check CHECK (one);
 
 alter table stoa.life add constraint life_pkey PRIMARY KEY (one);
@@ -548,6 +566,8 @@ alter table stoa.migration add constraint migration_pkey PRIMARY KEY (name);
 alter table stoa.model add constraint model_only_one_check CHECK (only_one);
 
 alter table stoa.model add constraint model_pkey PRIMARY KEY (only_one);
+
+alter table stoa.node add constraint node_pkey PRIMARY KEY (id);
 
 alter table stoa.reference add constraint reference_on_delete_check CHECK ((on_delete = ANY (ARRAY['restrict'::text, 'unset'::text, 'cascade'::text])));
 

@@ -1,0 +1,227 @@
+/**
+ * Membership and leadership of one node as a pure state machine; src/nodes/SPEC.md is its table.
+ *
+ * Modes: `joining`, until the first beat is written; `live`; `draining`, gives up its roles and takes no more; `left`, for ever.
+ * No clock but this node's own is used: others are judged by whether their counters move. `now` is the feed's clock.
+ */
+export type NodesState = {
+  readonly mode: 'joining' | 'live' | 'draining' | 'left'
+  readonly id: string
+  readonly beat: { readonly id: number; readonly startedAtMs: number } | null
+  readonly beats: number
+  readonly nextBeatAtMs: number
+  /** When the last good beat started. */
+  readonly beatenAtMs: number
+  readonly members: ReadonlyMap<string, Seen<Member>>
+  readonly roles: ReadonlyMap<string, Seen<RoleRow>>
+  /** Roles that this node holds by its own last word from the database: since when, and with which fence. */
+  readonly held: ReadonlyMap<string, { readonly fence: number; readonly renewedAtMs: number }>
+  /** Roles that this node was told it leads, and not yet that it does not. */
+  readonly leading: ReadonlySet<string>
+  readonly taking: ReadonlyMap<string, { readonly id: number; readonly startedAtMs: number }>
+  readonly takes: number
+}
+
+/** A row as last read, and when it was first read so. */
+type Seen<T> = { readonly row: T; readonly sinceMs: number }
+
+export type Member = { readonly id: string; readonly counter: number; readonly draining: boolean }
+/** `holder` is empty after it was given up. */
+export type RoleRow = { readonly role: string; readonly holder: string; readonly fence: number; readonly renewal: number }
+
+export type NodesConfig = {
+  /** A node whose counter stands still for so long is gone; a role whose holder has not renewed it for so long is free. */
+  readonly leaseMs: number
+  /** Roles that this node can take. */
+  readonly roles: readonly string[]
+}
+
+/** Rows of nodes that are gone are removed after so many leases. */
+const buryAfterLeases = 20
+
+export type NodesEvent =
+  | { readonly kind: 'tick' }
+  | { readonly kind: 'beaten'; readonly id: number; readonly members: readonly Member[]; readonly roles: readonly RoleRow[] }
+  | { readonly kind: 'beatFailed'; readonly id: number }
+  /** The answer to `take`: the fence, or null if somebody else was faster or it failed. */
+  | { readonly kind: 'taken'; readonly role: string; readonly id: number; readonly fence: number | null }
+  /** The database refused a fence of this node: somebody else leads. */
+  | { readonly kind: 'fenced'; readonly role: string; readonly fence: number }
+  | { readonly kind: 'drain' }
+  | { readonly kind: 'leave' }
+
+export type NodesEffect =
+  /** In one statement: raise this node's counter, renew the roles if their fences still hold, read all members and roles. */
+  | { readonly kind: 'beat'; readonly id: number; readonly draining: boolean; readonly renew: readonly { readonly role: string; readonly fence: number }[] }
+  /** Take the role with the next fence, if its row is still `seen` (null: there is none). */
+  | { readonly kind: 'take'; readonly id: number; readonly role: string; readonly seen: RoleRow | null }
+  | { readonly kind: 'release'; readonly role: string; readonly fence: number }
+  | { readonly kind: 'lead'; readonly role: string; readonly fence: number }
+  | { readonly kind: 'stepDown'; readonly role: string }
+  | { readonly kind: 'bury'; readonly members: readonly string[] }
+  | { readonly kind: 'leave' }
+
+type Step = { readonly state: NodesState; readonly effects: readonly NodesEffect[] }
+
+export function startNodes(id: string, now: number): NodesState {
+  return {
+    mode: 'joining', id, beat: null, beats: 0, nextBeatAtMs: now, beatenAtMs: Number.NEGATIVE_INFINITY,
+    members: new Map(), roles: new Map(), held: new Map(), leading: new Set(), taking: new Map(), takes: 0,
+  }
+}
+
+/** Whether this node leads: by its last renewal and its own clock. Only the fence in the transaction itself is proof (G5). */
+export function leads(state: NodesState, role: string, now: number, config: NodesConfig): number | null {
+  const held = state.held.get(role)
+  return held !== undefined && held.renewedAtMs > now - config.leaseMs && state.mode === 'live' ? held.fence : null
+}
+
+/** The others as this node sees them, itself included once it has joined. */
+export function liveMembers(state: NodesState, now: number, config: NodesConfig): Member[] {
+  return [...state.members.values()].filter(({ row, sinceMs }) => row.id === state.id || sinceMs > now - config.leaseMs).map(({ row }) => row)
+}
+
+export function nextNodesTickMs(state: NodesState, config: NodesConfig): number {
+  if (state.mode === 'left') return Number.POSITIVE_INFINITY
+  const expiries = [...state.held].filter(([role]) => state.leading.has(role)).map(([, held]) => held.renewedAtMs + config.leaseMs)
+  return Math.min(state.beat === null ? state.nextBeatAtMs : state.beat.startedAtMs + config.leaseMs, ...expiries)
+}
+
+export function stepNodes(before: NodesState, event: NodesEvent, now: number, config: NodesConfig): Step {
+  if (before.mode === 'left') return { state: before, effects: [] }
+  const { state, effects } = handle(before, event, now, config)
+  const settled = announce(state, now, config)
+  return { state: settled.state, effects: [...effects, ...settled.effects] }
+}
+
+function handle(state: NodesState, event: NodesEvent, now: number, config: NodesConfig): Step {
+  switch (event.kind) {
+    case 'tick':
+      return tick(state, now, config)
+    case 'beaten':
+      return state.beat?.id === event.id ? beaten(state, state.beat.startedAtMs, event, now, config) : { state, effects: [] }
+    case 'beatFailed':
+      return state.beat?.id === event.id ? { state: { ...state, beat: null, nextBeatAtMs: now + config.leaseMs / 10 }, effects: [] } : { state, effects: [] }
+    case 'taken':
+      return taken(state, event)
+    case 'fenced':
+      return state.held.get(event.role)?.fence === event.fence ? { state: { ...state, held: without(state.held, event.role) }, effects: [] } : { state, effects: [] }
+    case 'drain':
+      return {
+        state: { ...state, mode: 'draining', held: new Map(), nextBeatAtMs: now },
+        effects: [...state.held].map(([role, { fence }]) => ({ kind: 'release', role, fence })),
+      }
+    case 'leave':
+      return {
+        state: { ...state, mode: 'left', beat: null, held: new Map() },
+        effects: [...[...state.held].map(([role, { fence }]) => ({ kind: 'release' as const, role, fence })), { kind: 'leave' }],
+      }
+  }
+}
+
+/** Says what changed for who leads, from any cause, the clock included. */
+function announce(state: NodesState, now: number, config: NodesConfig): Step {
+  const effects: NodesEffect[] = []
+  const leading = new Set<string>()
+  for (const role of state.leading) if (leads(state, role, now, config) === null) effects.push({ kind: 'stepDown', role })
+  for (const role of state.held.keys()) {
+    const fence = leads(state, role, now, config)
+    if (fence === null) continue
+    leading.add(role)
+    if (!state.leading.has(role)) effects.push({ kind: 'lead', role, fence })
+  }
+  return effects.length === 0 ? { state, effects } : { state: { ...state, leading }, effects }
+}
+
+function tick(state: NodesState, now: number, config: NodesConfig): Step {
+  if (state.beat !== null && now < state.beat.startedAtMs + config.leaseMs) return { state, effects: [] }
+  if (state.beat === null && now < state.nextBeatAtMs) return { state, effects: [] }
+  const id = state.beats + 1
+  const renew = [...state.held].map(([role, { fence }]) => ({ role, fence }))
+  return {
+    state: { ...state, beat: { id, startedAtMs: now }, beats: id, nextBeatAtMs: now + config.leaseMs / 3 },
+    effects: [{ kind: 'beat', id, draining: state.mode === 'draining', renew }],
+  }
+}
+
+function beaten(state: NodesState, startedAtMs: number, event: Extract<NodesEvent, { kind: 'beaten' }>, now: number, config: NodesConfig): Step {
+  const members = seen(state.members, event.members, (row) => row.id, (one, other) => one.counter === other.counter && one.draining === other.draining, now)
+  const roles = seen(state.roles, event.roles, (row) => row.role, (one, other) => one.fence === other.fence && one.renewal === other.renewal && one.holder === other.holder, now)
+  const held = new Map<string, { fence: number; renewedAtMs: number }>()
+  for (const [role, mine] of state.held) {
+    const row = roles.get(role)?.row
+    if (row?.holder === state.id && row.fence === mine.fence) held.set(role, { fence: mine.fence, renewedAtMs: startedAtMs })
+  }
+  const next: NodesState = { ...state, beat: null, beatenAtMs: startedAtMs, members, roles, held, mode: state.mode === 'joining' ? 'live' : state.mode }
+  const effects: NodesEffect[] = []
+  const gone = [...members.values()].filter(({ row, sinceMs }) => row.id !== state.id && sinceMs <= now - config.leaseMs * buryAfterLeases)
+  if (gone.length > 0) effects.push({ kind: 'bury', members: gone.map(({ row }) => row.id) })
+  if (next.mode !== 'live') return { state: next, effects }
+  const taking = new Map([...state.taking].filter(([, { startedAtMs: since }]) => since > now - config.leaseMs))
+  let { takes } = state
+  for (const role of config.roles) {
+    if (held.has(role) || taking.has(role) || !free(next, role, now, config)) continue
+    takes += 1
+    taking.set(role, { id: takes, startedAtMs: now })
+    effects.push({ kind: 'take', id: takes, role, seen: roles.get(role)?.row ?? null })
+  }
+  return { state: { ...next, taking, takes }, effects }
+}
+
+/** The preferred node takes a free role at once, any other one a lease later: so roles are spread, and none stays without a leader. */
+function free(state: NodesState, role: string, now: number, config: NodesConfig): boolean {
+  const known = state.roles.get(role)
+  const preferred = preferredFor(role, liveMembers(state, now, config))
+  const patienceMs = preferred === state.id ? 0 : config.leaseMs
+  if (known === undefined) return preferred === state.id
+  const unclaimed = known.row.holder === '' || known.row.holder === state.id
+  return known.sinceMs <= now - (unclaimed ? 0 : config.leaseMs) - patienceMs
+}
+
+/** Rendezvous hashing (Thaler and Ravishankar, 1998): every node comes to the same answer without talking. */
+export function preferredFor(role: string, members: readonly Member[]): string | null {
+  let best: { readonly id: string; readonly weight: number } | null = null
+  for (const { id, draining } of members) {
+    const weight = hash(`${role} ${id}`)
+    if (!draining && (best === null || weight > best.weight || (weight === best.weight && id < best.id))) best = { id, weight }
+  }
+  return best?.id ?? null
+}
+
+/** FNV-1a with a final mix, 32 bits. */
+function hash(text: string): number {
+  let value = 0x811c_9dc5
+  for (let at = 0; at < text.length; at += 1) value = Math.imul(value ^ text.charCodeAt(at), 0x0100_0193)
+  value = Math.imul(value ^ (value >>> 16), 0x85eb_ca6b)
+  return (value ^ (value >>> 13)) >>> 0
+}
+
+function taken(state: NodesState, event: Extract<NodesEvent, { kind: 'taken' }>): Step {
+  const asked = state.taking.get(event.role)
+  if (asked === undefined || asked.id !== event.id) {
+    // Given up long ago: what was taken nobody needs, and it is given back.
+    return { state, effects: event.fence === null ? [] : [{ kind: 'release', role: event.role, fence: event.fence }] }
+  }
+  const taking = without(state.taking, event.role)
+  if (event.fence === null) return { state: { ...state, taking }, effects: [] }
+  if (state.mode !== 'live') return { state: { ...state, taking }, effects: [{ kind: 'release', role: event.role, fence: event.fence }] }
+  // The lease counts from before the question: others count it from when they see the row, which is later.
+  const held = new Map(state.held).set(event.role, { fence: event.fence, renewedAtMs: asked.startedAtMs })
+  return { state: { ...state, taking, held }, effects: [] }
+}
+
+function without<T>(map: ReadonlyMap<string, T>, key: string): ReadonlyMap<string, T> {
+  const copy = new Map(map)
+  copy.delete(key)
+  return copy
+}
+
+/** A row stands still from when its reading ended: its writer counts its own lease from before it wrote, which is earlier. */
+function seen<T>(before: ReadonlyMap<string, Seen<T>>, rows: readonly T[], keyOf: (row: T) => string, same: (one: T, other: T) => boolean, now: number): ReadonlyMap<string, Seen<T>> {
+  return new Map(
+    rows.map((row) => {
+      const known = before.get(keyOf(row))
+      return [keyOf(row), known !== undefined && same(known.row, row) ? { row, sinceMs: known.sinceMs } : { row, sinceMs: now }]
+    }),
+  )
+}

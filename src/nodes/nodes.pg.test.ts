@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { sql } from '#database/database.ts'
+import type { Database } from '#database/database.ts'
+import { systemClock } from '#lib/clock.ts'
+import { silentLogger } from '#lib/logger.ts'
+import { FenceLostError } from '#nodes/errors.ts'
+import { Nodes } from '#nodes/nodes.ts'
+import { databaseMissing, testDatabase } from '#test/support/database.ts'
+
+const skip = databaseMissing
+const roles = ['publisher', 'indexer', 'mailer']
+
+function start(database: Database, name: string, leaseMs = 600): Nodes {
+  return new Nodes({ database, info: { name, address: null, version: '1', fingerprint: 'f' }, clock: systemClock, logger: silentLogger, config: { leaseMs, roles } })
+}
+
+async function until(what: () => boolean, text: string): Promise<void> {
+  const deadline = Date.now() + 15_000
+  while (!what()) {
+    assert.ok(Date.now() < deadline, text)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+
+test('nodes find each other, share the roles, and hand them over when one drains and leaves', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 20 })
+  const nodes = ['one', 'two', 'three'].map((name) => start(db.database, name))
+  const held = (): string[] => nodes.flatMap((node) => roles.filter((role) => node.mode === 'live' && node.leads(role)))
+  await until(() => nodes.every((node) => node.live().length === 3), 'all see all')
+  await until(() => held().length === 3, 'every role has a leader')
+  assert.deepEqual(held().sort(), roles.toSorted())
+  const leader = nodes.find((node) => node.leads('publisher'))!
+  leader.drain()
+  assert.equal(leader.leads('publisher'), false)
+  const others = nodes.filter((node) => node !== leader)
+  await until(() => others.some((node) => node.leads('publisher')), 'the role was handed over')
+  await until(() => others[0]!.live().some((one) => one.id === leader.id && one.draining), 'draining is told')
+  await leader.leave()
+  await until(() => others.every((node) => node.live().length === 2), 'gone')
+  for (const node of others) await node.leave()
+  assert.deepEqual(await db.database.run(sql(`select id from stoa.node`)), [])
+})
+
+test('a fence that another node has passed commits nothing, and the next leader waits for who is still at it', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 20 })
+  await db.database.run({ text: 'create table effect (who text)', name: null })
+  const one = start(db.database, 'one')
+  await until(() => one.leads('publisher'), 'one leads')
+  await one.fenced('publisher', async (tx) => tx.run(sql(`insert into effect values ('one')`)))
+  const steal = sql(`update stoa.leadership set holder = 'other', fence = fence + 1 where role = 'publisher'`)
+  let stolen = false
+  let stealing: Promise<unknown> = Promise.resolve()
+  await one.fenced('publisher', async (tx) => {
+    stealing = db.database.run(steal).then(() => (stolen = true))
+    await tx.run(sql(`select pg_sleep(0.2)`))
+    assert.equal(stolen, false, 'nobody takes a role in the middle of its work')
+    await tx.run(sql(`insert into effect values ('one again')`))
+  })
+  await stealing
+  await assert.rejects(one.fenced('publisher', async (tx) => tx.run(sql(`insert into effect values ('too late')`))), FenceLostError)
+  assert.equal(one.leads('publisher'), false)
+  assert.deepEqual(await db.database.run(sql(`select who from effect order by who`)), [{ who: 'one' }, { who: 'one again' }])
+  await one.leave()
+})

@@ -1,0 +1,192 @@
+import { sql } from '#database/database.ts'
+import type { Database, Queryable } from '#database/database.ts'
+import type { Clock } from '#lib/clock.ts'
+import { newId } from '#lib/id.ts'
+import type { Logger } from '#lib/logger.ts'
+import { SteadyClock } from '#lib/steady-clock.ts'
+import { FenceLostError } from '#nodes/errors.ts'
+import { leads, liveMembers, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
+import type { Member, NodesConfig, NodesEffect, NodesEvent, NodesState, RoleRow } from '#nodes/nodes-core.ts'
+
+/** What a node tells of itself: name, address, version, and a fingerprint of what must be the same everywhere. */
+export type NodeInfo = { readonly name: string; readonly address: string | null; readonly version: string; readonly fingerprint: string }
+export type LiveNode = NodeInfo & { readonly id: string; readonly draining: boolean; readonly startedAt: string; readonly roles: readonly string[] }
+
+export type NodesOptions = {
+  /** A pool that is never full of other work: a beat that waits is a lease that ends. */
+  readonly database: Database
+  readonly info: NodeInfo
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly config?: Partial<NodesConfig>
+}
+
+const nodeLeaseMsDefault = 3_000
+
+type BeatRow = { readonly kind: 'node' | 'role'; readonly id: string; readonly counter: string; readonly draining: boolean; readonly holder: string; readonly fence: string; readonly info: string; readonly started_at: string }
+
+const beat = sql(`
+  insert into stoa.node (id, counter, draining, info) values ($1, 1, $2, $3)
+  on conflict (id) do update set counter = stoa.node.counter + 1, draining = excluded.draining, seen_at = now()`)
+const renew = sql(`
+  update stoa.leadership r set renewal = r.renewal + 1 from unnest($2::text[], $3::bigint[]) m (role, fence)
+  where r.role = m.role and r.fence = m.fence and r.holder = $1`)
+const readAll = sql<BeatRow>(`
+  select 'node' as kind, id, counter, draining, '' as holder, 0 as fence, info, started_at from stoa.node
+  union all select 'role', role, renewal, false, holder, fence, null, null from stoa.leadership order by kind, id`)
+const takeNew = sql<{ fence: string }>(`insert into stoa.leadership (role, holder, fence) values ($1, $2, 1) on conflict do nothing returning fence`)
+const takeOver = sql<{ fence: string }>(`
+  update stoa.leadership set holder = $2, fence = fence + 1, renewal = 0
+  where role = $1 and holder = $3 and fence = $4 and renewal = $5 returning fence`)
+const release = sql(`update stoa.leadership set holder = '', renewal = 0 where role = $1 and holder = $2 and fence = $3`)
+const leave = sql(`delete from stoa.node where id = any($1::text[])`)
+const fenceHeld = sql<{ held: boolean }>(`select true as held from stoa.leadership where role = $1 and holder = $2 and fence = $3 for share`)
+
+/** This node among the others: the machine of nodes-core.ts on a real database. Joins at once; ends with `leave`. */
+export class Nodes {
+  readonly id: string
+  readonly config: NodesConfig
+  readonly #options: NodesOptions
+  readonly #clock: SteadyClock
+  readonly #running = new Set<Promise<void>>()
+  readonly #listeners = new Set<(change: { readonly kind: 'lead' | 'stepDown'; readonly role: string }) => void>()
+  #state: NodesState
+  #timer: NodeJS.Timeout | null = null
+  #details = new Map<string, { readonly info: NodeInfo; readonly startedAt: string }>()
+
+  constructor(options: NodesOptions) {
+    this.id = newId(options.clock.nowMs())
+    this.#options = options
+    this.config = { leaseMs: nodeLeaseMsDefault, roles: [], ...options.config }
+    this.#clock = new SteadyClock(options.clock)
+    this.#state = startNodes(this.id, this.#clock.elapsedMs())
+    this.#schedule()
+  }
+
+  get mode(): NodesState['mode'] {
+    return this.#state.mode
+  }
+
+  /** The nodes that live, this one included, as of its last beat. */
+  live(): LiveNode[] {
+    const roles = [...this.#state.roles.values()].map(({ row }) => row)
+    return liveMembers(this.#state, this.#clock.elapsedMs(), this.config).flatMap((member) => {
+      const details = this.#details.get(member.id)
+      if (details === undefined) return []
+      return [{ ...details.info, id: member.id, draining: member.draining, startedAt: details.startedAt, roles: roles.filter((row) => row.holder === member.id).map((row) => row.role) }]
+    })
+  }
+
+  /** Whether this node leads, as far as it can tell: good for deciding whether to try. What it does then goes through `fenced`. */
+  leads(role: string): boolean {
+    return leads(this.#state, role, this.#clock.elapsedMs(), this.config) !== null
+  }
+
+  /** Hears when this node begins and stops to lead. Listeners must not throw. */
+  subscribe(listener: (change: { readonly kind: 'lead' | 'stepDown'; readonly role: string }) => void): Disposable {
+    this.#listeners.add(listener)
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
+  }
+
+  /**
+   * Runs the leader's work in a transaction that commits only if this node still leads: until its end nobody else can take the
+   * role. Errors: `FenceLostError`, and those of the work.
+   */
+  async fenced<T>(role: string, work: (tx: Queryable) => Promise<T>): Promise<T> {
+    const fence = leads(this.#state, role, this.#clock.elapsedMs(), this.config)
+    if (fence === null) throw new FenceLostError(`This node does not lead as ${role}.`, { role })
+    return this.#options.database.transaction(async (tx) => {
+      const [row] = await tx.run(fenceHeld, [role, this.id, String(fence)])
+      if (row === undefined) {
+        this.#step({ kind: 'fenced', role, fence })
+        throw new FenceLostError(`Another node leads as ${role} now.`, { role, fence })
+      }
+      return work(tx)
+    })
+  }
+
+  /** Gives up its roles and takes none any more; it stays among the live ones, marked as draining, until it leaves. */
+  drain(): void {
+    this.#step({ kind: 'drain' })
+  }
+
+  /** The end: roles are given up and the row is removed, if the database can be reached. */
+  async leave(): Promise<void> {
+    this.#step({ kind: 'leave' })
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    await Promise.allSettled(this.#running)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.leave()
+  }
+
+  #schedule(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    const at = nextNodesTickMs(this.#state, this.config)
+    this.#timer = at === Number.POSITIVE_INFINITY ? null : setTimeout(() => this.#step({ kind: 'tick' }), Math.max(1, Math.ceil(at - this.#clock.elapsedMs())))
+  }
+
+  #step(event: NodesEvent): void {
+    const { state, effects } = stepNodes(this.#state, event, this.#clock.elapsedMs(), this.config)
+    this.#state = state
+    for (const effect of effects) {
+      const work = this.#perform(effect).catch((error: unknown) => this.#options.logger.warn({ err: error, effect: effect.kind }, 'the nodes table could not be written'))
+      this.#running.add(work)
+      void work.finally(() => this.#running.delete(work))
+    }
+    this.#schedule()
+  }
+
+  async #perform(effect: NodesEffect): Promise<void> {
+    const { database } = this.#options
+    switch (effect.kind) {
+      case 'beat':
+        return this.#beat(effect)
+      case 'take':
+        return this.#take(effect)
+      case 'release':
+        return void (await database.run(release, [effect.role, this.id, String(effect.fence)]))
+      case 'bury':
+        return void (await database.run(leave, [effect.members]))
+      case 'leave':
+        return void (await database.run(leave, [[this.id]]))
+      case 'lead':
+      case 'stepDown':
+        this.#options.logger.info({ role: effect.role }, effect.kind === 'lead' ? 'this node leads' : 'this node no longer leads')
+        for (const listener of this.#listeners) listener(effect)
+    }
+  }
+
+  async #beat(effect: Extract<NodesEffect, { kind: 'beat' }>): Promise<void> {
+    try {
+      const rows = await this.#options.database.transaction(async (tx) => {
+        await tx.run(beat, [this.id, effect.draining, JSON.stringify(this.#options.info)])
+        if (effect.renew.length > 0) await tx.run(renew, [this.id, effect.renew.map(({ role }) => role), effect.renew.map(({ fence }) => String(fence))])
+        return tx.run(readAll)
+      })
+      if (this.#state.mode === 'left') return
+      const nodes = rows.filter((row) => row.kind === 'node')
+      this.#details = new Map(nodes.map((row) => [row.id, { info: JSON.parse(row.info) as NodeInfo, startedAt: row.started_at }]))
+      const members = nodes.map((row): Member => ({ id: row.id, counter: Number(row.counter), draining: row.draining }))
+      const roles = rows.filter((row) => row.kind === 'role').map((row): RoleRow => ({ role: row.id, holder: row.holder, fence: Number(row.fence), renewal: Number(row.counter) }))
+      this.#step({ kind: 'beaten', id: effect.id, members, roles })
+    } catch (error) {
+      this.#step({ kind: 'beatFailed', id: effect.id })
+      throw error
+    }
+  }
+
+  async #take(effect: Extract<NodesEffect, { kind: 'take' }>): Promise<void> {
+    const { role, seen, id } = effect
+    let fence: number | null = null
+    try {
+      const [row] = await (seen === null
+        ? this.#options.database.run(takeNew, [role, this.id])
+        : this.#options.database.run(takeOver, [role, this.id, seen.holder, String(seen.fence), String(seen.renewal)]))
+      fence = row === undefined ? null : Number(row.fence)
+    } finally {
+      this.#step({ kind: 'taken', role, id, fence })
+    }
+  }
+}
