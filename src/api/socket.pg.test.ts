@@ -1,0 +1,184 @@
+import assert from 'node:assert/strict'
+import { Agent, request as httpRequest } from 'node:http'
+import type { IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
+import { test } from 'node:test'
+import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
+import type { RoutePlugin } from '#api/api-context.ts'
+import { strict } from '#api/schemas.ts'
+import { Type } from 'typebox'
+import { databaseMissing } from '#test/support/database.ts'
+import { testSite } from '#test/support/site.ts'
+import type { Site } from '#test/support/site.ts'
+
+/** A route that answers when the test says so, and one that answers much. */
+class Gate {
+  waiting = 0
+  open: () => void = () => undefined
+  #opened = new Promise<void>((resolve) => {
+    this.open = resolve
+  })
+
+  readonly plugin: RoutePlugin = (server) => {
+    const response = { 200: strict({ text: Type.String() }) }
+    server.route({
+      method: 'GET',
+      url: '/gate',
+      config: { access: 'public' },
+      handlerTimeout: 2_000,
+      schema: { operationId: 'gate', response },
+      handler: async (_request, reply) => {
+        this.waiting += 1
+        await this.#opened
+        return reply.send({ text: 'through' })
+      },
+    })
+    server.route({ method: 'GET', url: '/much', config: { access: 'public' }, schema: { operationId: 'much', response }, handler: (_request, reply) => reply.send({ text: 'stoa '.repeat(1_000) }) })
+  }
+}
+
+async function listening(site: Site): Promise<number> {
+  return Number(new URL(await site.server.listen({ host: '127.0.0.1', port: 0 })).port)
+}
+
+type Answer = { readonly status: number; readonly headers: IncomingMessage['headers']; readonly body: Buffer }
+
+async function get(port: number, path: string, options: { readonly agent?: Agent; readonly headers?: Record<string, string>; readonly signal?: AbortSignal } = {}): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const sent = httpRequest({ host: '127.0.0.1', port, path, ...options }, (response) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers, body: Buffer.concat(chunks) }))
+    })
+    sent.on('error', reject)
+    sent.end()
+  })
+}
+
+async function raw(port: number, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(text))
+    let answer = ''
+    socket.on('data', (chunk) => {
+      answer += chunk.toString()
+    })
+    socket.on('close', () => resolve(answer))
+    socket.on('error', reject)
+  })
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 5_000
+  while (!condition()) {
+    assert.ok(Date.now() < deadline, 'waited too long')
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
+test('what is not HTTP gets a problem document too', { skip: databaseMissing }, async () => {
+  await using site = await testSite()
+  const port = await listening(site)
+  const nonsense = await raw(port, 'HELLO\r\n\r\n')
+  assert.match(nonsense, /^HTTP\/1\.1 400 /)
+  assert.match(nonsense, /"code":"E_REQUEST_MALFORMED"/)
+  const heavy = await raw(port, `GET /healthz/live HTTP/1.1\r\nHost: x\r\nX-Long: ${'a'.repeat(20_000)}\r\n\r\n`)
+  assert.match(heavy, /^HTTP\/1\.1 431 /)
+  assert.match(heavy, /"code":"E_HEADERS_TOO_LARGE"/)
+  assert.match(heavy, /Content-Type: application\/problem\+json/)
+  const short = await raw(port, 'POST /api/session HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}')
+  assert.match(short, /^HTTP\/1\.1 400 /)
+})
+
+test('past the bound of requests in flight a node says so, but stays alive', { skip: databaseMissing }, async () => {
+  const gate = new Gate()
+  await using site = await testSite({ config: { requestsMax: 3 }, plugins: [gate.plugin] })
+  const port = await listening(site)
+  const held = [get(port, '/gate'), get(port, '/gate'), get(port, '/gate')]
+  await until(() => gate.waiting === 3)
+  const refused = await get(port, '/much')
+  assert.equal(refused.status, 503)
+  assert.equal(refused.headers['retry-after'], '1')
+  assert.match(refused.body.toString(), /E_SERVER_BUSY/)
+  assert.equal((await get(port, '/healthz/live')).status, 200)
+  assert.match((await get(port, '/metrics')).body.toString(), /stoa_http_requests_shed_total 1/)
+  gate.open()
+  assert.deepEqual((await Promise.all(held)).map((answer) => answer.status), [200, 200, 200])
+  assert.equal((await get(port, '/much')).status, 200, 'there is room again')
+})
+
+test('clients that leave free their place', { skip: databaseMissing }, async () => {
+  const gate = new Gate()
+  await using site = await testSite({ config: { requestsMax: 2 }, plugins: [gate.plugin] })
+  const port = await listening(site)
+  const leaving = new AbortController()
+  const held = [1, 2].map(async () => assert.rejects(get(port, '/gate', { signal: leaving.signal })))
+  await until(() => gate.waiting === 2)
+  leaving.abort()
+  await Promise.all(held)
+  let answer = await get(port, '/much')
+  for (let tries = 0; answer.status === 503 && tries < 100; tries += 1) answer = await get(port, '/much')
+  assert.equal(answer.status, 200)
+  assert.match((await get(port, '/metrics')).body.toString(), /status="499"\} 2/)
+  gate.open()
+})
+
+test('an answer that takes too long is a 503 with a problem document', { skip: databaseMissing }, async () => {
+  const gate = new Gate()
+  await using site = await testSite({ plugins: [gate.plugin] })
+  const port = await listening(site)
+  const answer = await get(port, '/gate')
+  assert.equal(answer.status, 503)
+  assert.match(answer.body.toString(), /E_DEADLINE/)
+  gate.open()
+})
+
+test('a node that drains finishes what is in flight and sends keep-alive clients away', { skip: databaseMissing }, async () => {
+  const gate = new Gate()
+  const site = await testSite({ plugins: [gate.plugin] })
+  const port = await listening(site)
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  assert.equal((await get(port, '/much', { agent })).headers.connection, 'keep-alive')
+  const held = get(port, '/gate')
+  await until(() => gate.waiting === 1)
+  site.server.beginDrain()
+  const ready = await get(port, '/healthz/ready', { agent })
+  assert.equal(ready.status, 503)
+  assert.equal(ready.headers.connection, 'close')
+  const closed = site[Symbol.asyncDispose]()
+  gate.open()
+  const last = await held
+  assert.equal(last.status, 200)
+  assert.equal(last.headers.connection, 'close')
+  await closed
+  agent.destroy()
+})
+
+test('answers are compressed as the client likes', { skip: databaseMissing }, async () => {
+  const gate = new Gate()
+  await using site = await testSite({ plugins: [gate.plugin] })
+  const port = await listening(site)
+  const plain = await get(port, '/much')
+  assert.equal(plain.headers['content-encoding'], undefined)
+  assert.equal(plain.headers.vary, 'Accept-Encoding')
+  for (const [encoding, unpack] of [['gzip', gunzipSync], ['br', brotliDecompressSync], ['zstd', zstdDecompressSync]] as const) {
+    const packed = await get(port, '/much', { headers: { 'accept-encoding': encoding } })
+    assert.equal(packed.headers['content-encoding'], encoding)
+    assert.ok(packed.body.length < 1_000)
+    assert.equal(unpack(packed.body).toString(), plain.body.toString())
+  }
+  assert.equal((await get(port, '/healthz/live', { headers: { 'accept-encoding': 'gzip' } })).headers['content-encoding'], undefined, 'small answers stay as they are')
+})
+
+test('CORS: only named origins, with credentials; preflight without asking who it is', { skip: databaseMissing }, async () => {
+  await using site = await testSite({ config: { corsOrigins: ['https://www.example.org'] } })
+  const ask = (origin: string, method = 'GET') => site.server.inject({ method: method as 'GET', url: '/api/locales', headers: { origin, ...(method === 'OPTIONS' ? { 'access-control-request-method': 'PUT' } : {}) } })
+  const good = await ask('https://www.example.org')
+  assert.equal(good.headers['access-control-allow-origin'], 'https://www.example.org')
+  assert.equal(good.headers['access-control-allow-credentials'], 'true')
+  assert.match(String(good.headers['vary']), /Origin/)
+  assert.equal((await ask('https://evil.example')).headers['access-control-allow-origin'], undefined)
+  const preflight = await ask('https://www.example.org', 'OPTIONS')
+  assert.equal(preflight.statusCode, 204)
+  assert.match(String(preflight.headers['access-control-allow-methods']), /PATCH/)
+  assert.match(String(preflight.headers['access-control-allow-headers']), /If-Match/)
+})
