@@ -56,7 +56,7 @@ export function describeRoutes(routes: readonly RouteOptions[], version: string)
       schemas: components.schemas,
       securitySchemes: {
         token: { type: 'http', scheme: 'bearer', description: 'An API token.' },
-        session: { type: 'apiKey', in: 'cookie', name: 'stoa_session', description: 'A signed-in browser. Writes repeat `csrfToken` of `GET /api/session` in `X-CSRF-Token`.' },
+        session: { type: 'apiKey', in: 'cookie', name: 'stoa_session', description: 'A signed-in browser; behind TLS the name is `__Host-stoa_session`. Writes repeat `csrfToken` of `GET /api/session` in `X-CSRF-Token`.' },
       },
     },
   }
