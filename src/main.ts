@@ -108,7 +108,7 @@ export async function runNode(config: Config, signal: AbortSignal): Promise<void
   const { database, content, access, media } = site
   const pages = pageRoutes({ version, node: nodeName(config), startedAtMs, publicUrl: config.publicUrl })
   const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
-  const server = await createServer({ database, content, access, media, logger, clock: systemClock, config: limits, plugins: [pages] })
+  const server = await createServer({ database, content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
   const tickers = backgroundWork(site)
   try {
     const address = await server.listen({ host: config.host, port: config.port })

@@ -83,6 +83,7 @@ const bad: readonly Bad[] = [
   ['a version that is none', 'GET /api/content/thing/ID/versions/99', 404, 'E_VERSION_NOT_FOUND'],
   ['a method that the path does not have', 'POST /healthz/live', 405, 'E_METHOD_NOT_ALLOWED'],
   ['a method that nothing has', 'TRACE /api/content/thing', 405, 'E_METHOD_NOT_ALLOWED'],
+  ['a method that is too new', 'QUERY /api/content/thing', 405, 'E_METHOD_NOT_ALLOWED'],
   // Headers
   ['a stale If-Match', 'PATCH /api/content/thing/ID', 412, 'E_VERSION_CONFLICT', { ...entry({ title: 'z' }), headers: { 'if-match': '"99"' } }],
   ['an If-Match from elsewhere', 'PATCH /api/content/thing/ID', 412, 'E_VERSION_CONFLICT', { ...entry({ title: 'z' }), headers: { 'if-match': '"abc"' } }],

@@ -109,20 +109,19 @@ function bodies(server: Server, config: ApiConfig): void {
 function failures(server: Server, context: ApiContext): void {
   server.setErrorHandler((error, request, reply) => answerProblem(error, request, reply, context.logger))
   server.setNotFoundHandler((request, reply) => {
-    const known = (methods as readonly string[]).includes(request.method)
-    const error = known ? new RouteNotFoundError('There is nothing at this path.') : new MethodNotAllowedError(request.method, methods)
-    return answerProblem(error, request, reply, context.logger)
+    return answerProblem(new RouteNotFoundError('There is nothing at this path.'), request, reply, context.logger)
   })
 }
 
 function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyReply, logger?: Logger): FastifyReply {
-  const { status, headers, body, defect } = problemAnswer(signInInstead(error, request), request.id)
+  const { status, headers, body, defect } = problemAnswer(meant(error, request), request.id)
   if (defect) logger?.error({ err: error, requestId: request.id, method: request.method, route: request.routeOptions.url }, 'a request failed')
   return reply.code(status).headers(headers).type('application/problem+json').send(JSON.stringify(body))
 }
 
-/** Nobody in particular lacks a permission: who has not signed in is asked to. */
-function signInInstead(error: unknown, request: FastifyRequest): unknown {
+/** A method that no path has fails in its own ways before it is looked up. Nobody in particular lacks a permission: who has not signed in is asked to. */
+function meant(error: unknown, request: FastifyRequest): unknown {
+  if (!(methods as readonly string[]).includes(request.method)) return new MethodNotAllowedError(request.method, methods)
   const refused = error instanceof ForbiddenError || error instanceof PermissionError
   return refused && isAnonymous(request.identity) ? new SignInNeededError('Sign in, or send a token, to do this.') : error
 }

@@ -28,7 +28,7 @@ const idempotencyHeader = {
 const ifMatchHeader = {
   name: 'If-Match',
   in: 'header',
-  schema: { type: 'string' },
+  schema: { type: 'string', pattern: '^\\s*(\\*|(W/)?"[\\x21\\x23-\\x7e]*")\\s*$' },
   description: 'The `ETag` of what you saw. If somebody saved since, 412 with both sides.',
 }
 const ifNoneMatchHeader = { name: 'If-None-Match', in: 'header', schema: { type: 'string' }, description: 'The `ETag` of what you have: 304 if it still holds.' }
