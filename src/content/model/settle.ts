@@ -31,7 +31,8 @@ const lockKey = 0x73746f74
 
 const tryLock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as locked`)
 const unlock = sql<object>(`select pg_advisory_unlock($1)`)
-const unsettled = sql<{ name: string; revision: number }>(`select name, revision from stoa.content_type where settled_revision < revision order by name`)
+type Unsettled = { readonly name: string; readonly revision: number }
+const unsettled = sql<Unsettled>(`select name, revision from stoa.content_type where settled_revision < revision order by name`)
 const markSettled = sql<object>(`update stoa.content_type set settled_revision = $2 where name = $1 and revision = $2`)
 const horizon = sql<{ next: string; oldest: string }>(`
   select pg_snapshot_xmax(pg_current_snapshot())::text as next, pg_snapshot_xmin(pg_current_snapshot())::text as oldest`)
@@ -92,34 +93,37 @@ export class Settling {
     await this.#running
   }
 
-  /** Does what there is to do. Returns at once where another node is at it. */
+  /** Does what there is to do. Returns at once where another node is at it. Takes one connection at a time, two while indexes are built. */
   async run(database: Database): Promise<void> {
-    // A type that was deleted leaves only indexes to drop.
-    if ((await database.run(unsettled)).length === 0) return this.#index(database)
-    await database.session(async (session) => {
-      const [lock] = await session.run(tryLock, [lockKey])
-      if (lock?.locked !== true) return
-      try {
-        await this.#rounds(database)
-      } finally {
-        await session.run(unlock, [lockKey]).catch((error: unknown) => this.#logger.debug({ err: error }, 'the lock ends with its connection'))
-      }
-    })
-  }
-
-  async #rounds(database: Database): Promise<void> {
     for (let round = 1; round <= roundsMax && !this.#stopped; round += 1) {
       const todo = await database.run(unsettled)
+      const renewed = todo.length === 0 ? [] : await database.session((session) => this.#renewLocked(session, todo))
+      if (renewed === null || (renewed.length === 0 && todo.length > 0) || this.#stopped) return
+      // A type that was deleted leaves only indexes to drop.
+      await this.#index(database)
       if (todo.length === 0) return
-      const model = await this.#models.load(database)
-      for (const { name, revision } of todo) {
-        const type = model.types.get(name)
-        if (type === undefined || type.revision !== revision || this.#stopped) continue
-        if (!(await this.#renewType(database, type))) continue
-        await this.#index(database)
+      for (const { name, revision } of renewed) {
         await database.run(markSettled, [name, revision])
         this.#logger.info({ type: name, revision }, 'settled a changed type')
       }
+    }
+  }
+
+  /** The types whose filters are all renewed; null: another node has the lock. */
+  async #renewLocked(session: Queryable, todo: readonly Unsettled[]): Promise<readonly Unsettled[] | null> {
+    const [lock] = await session.run(tryLock, [lockKey])
+    if (lock?.locked !== true) return null
+    try {
+      const model = await this.#models.load(session)
+      const renewed: Unsettled[] = []
+      for (const one of todo) {
+        const type = model.types.get(one.name)
+        if (type === undefined || type.revision !== one.revision || this.#stopped) continue
+        if (await this.#renewType(session, type)) renewed.push(one)
+      }
+      return renewed
+    } finally {
+      await session.run(unlock, [lockKey]).catch((error: unknown) => this.#logger.debug({ err: error }, 'the lock ends with its connection'))
     }
   }
 
@@ -132,30 +136,30 @@ export class Settling {
    * Renews the filters, then once more those of versions that were being written under the old definition meanwhile.
    * False: such a writer is still at it, or this was stopped.
    */
-  async #renewType(database: Database, type: TypeModel): Promise<boolean> {
-    const [begin] = await database.run(horizon)
-    if (!(await this.#renewAll(database, type))) return false
+  async #renewType(session: Queryable, type: TypeModel): Promise<boolean> {
+    const [begin] = await session.run(horizon)
+    if (!(await this.#renewAll(session, type))) return false
     const deadline = performance.now() + oldWritersWaitMs
     for (;;) {
-      const [now] = await database.run(horizon)
+      const [now] = await session.run(horizon)
       if (begin !== undefined && now !== undefined && BigInt(now.oldest) >= BigInt(begin.next)) break
       if (this.#stopped || performance.now() > deadline) return false
       // Where nobody writes, the horizon stands still; taking a transaction id of our own moves it.
-      await database.run(takeId)
+      await session.run(takeId)
       await wait(pollMs)
     }
-    return this.#renewAll(database, type)
+    return this.#renewAll(session, type)
   }
 
-  async #renewAll(database: Database, type: TypeModel): Promise<boolean> {
+  async #renewAll(session: Queryable, type: TypeModel): Promise<boolean> {
     let place: [string, string, number] = [firstId, '', 0]
     while (!this.#stopped) {
-      const rows = await database.run(waitingRows, [type.definition.name, type.filterRevision, ...place])
+      const rows = await session.run(waitingRows, [type.definition.name, type.filterRevision, ...place])
       const last = rows.at(-1)
       if (last === undefined) return true
       const filters = rows.map((row) => ({ id: row.id, locale: row.locale, number: row.number, filter: this.#filter(type, row) }))
-      await database.run(renew, [JSON.stringify(filters), type.revision])
-      for (const id of new Set(rows.map((row) => row.id))) await this.#hold(database, type, id)
+      await session.run(renew, [JSON.stringify(filters), type.revision])
+      for (const id of new Set(rows.map((row) => row.id))) await this.#hold(session, type, id)
       place = [last.id, last.locale, last.number]
     }
     return false
@@ -176,11 +180,11 @@ export class Settling {
     }
   }
 
-  async #hold(database: Database, type: TypeModel, id: string): Promise<void> {
+  async #hold(session: Queryable, type: TypeModel, id: string): Promise<void> {
     if (type.pointing.size === 0 && type.unique.length === 0) return
     try {
-      await this.#models.use(database, (model) =>
-        database.transaction(async (tx) => {
+      await this.#models.use(session, (model) =>
+        session.transaction(async (tx) => {
           const state = await unlessGone(entryState(tx, model, null, id, 'writing'))
           const now = model.types.get(type.definition.name)
           if (state !== null && now !== undefined) await hold(tx, now, id, state.held)
