@@ -5,6 +5,7 @@ import { deleteEntry, takeOutAsset } from '#content/entries/delete.ts'
 import { localesOfEntry, oneVersion, restoreVersion, versionsOf } from '#content/entries/history.ts'
 import { archiveEntry, publishEntry, unpublishEntry } from '#content/entries/publish.ts'
 import { getEntry, listEntries } from '#content/entries/read.ts'
+import { RecentSaves } from '#content/entries/recent-saves.ts'
 import { saveEntry } from '#content/entries/save.ts'
 import { createContentTypes } from '#content/model/content-types.ts'
 import { createLocales } from '#content/model/locales.ts'
@@ -19,7 +20,7 @@ import type { Logger } from '#lib/logger.ts'
 export function createContent(options: { readonly clock: Clock; readonly logger: Logger }): Content {
   const models = new ModelStore()
   const logger = options.logger.child({ part: 'content' })
-  const context: Context = { models, clock: options.clock, logger }
+  const context: Context = { models, recent: new RecentSaves(), clock: options.clock, logger }
   const settling = new Settling(models, logger)
   return {
     types: createContentTypes(context, settling),

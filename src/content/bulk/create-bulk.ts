@@ -5,6 +5,7 @@ import type { Call } from '#content/content.ts'
 import { ForbiddenError } from '#content/errors.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
 import type { Context } from '#content/entries/context.ts'
+import { RecentSaves } from '#content/entries/recent-saves.ts'
 import { ModelStore } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
 import { ConstraintError } from '#database/errors.ts'
@@ -39,7 +40,7 @@ const readStates = sql<{ model: string; id: string | null; locale: string; filte
 const byKey = sql<object>(`set local enable_seqscan = off`)
 
 export function createBulk(options: { readonly clock: Clock; readonly logger: Logger }): Bulk {
-  const context: Context = { models: new ModelStore(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
+  const context: Context = { models: new ModelStore(), recent: new RecentSaves(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
   return {
     reserve: async (call, type, ids) => {
       demandEverything(call, type)

@@ -1,3 +1,4 @@
+import type { RecentSaves } from '#content/entries/recent-saves.ts'
 import type { ModelStore } from '#content/model/model.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { SerializationError } from '#database/errors.ts'
@@ -8,7 +9,7 @@ import type { Logger } from '#lib/logger.ts'
 const attemptsMax = 4
 
 /** What every part of content is made with. */
-export type Context = { readonly models: ModelStore; readonly clock: Clock; readonly logger: Logger }
+export type Context = { readonly models: ModelStore; readonly recent: RecentSaves; readonly clock: Clock; readonly logger: Logger }
 
 /** Now, as it is stored. */
 export function stampNow(context: Context): string {

@@ -18,6 +18,7 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { ConstraintError } from '#database/errors.ts'
 import { isId } from '#lib/id.ts'
+import { StoaError } from '#lib/stoa-error.ts'
 
 /** How often a save without an optimistic lock goes on from what somebody else saved meanwhile before it queues for the entry's lock. */
 const plainAttemptsMax = 2
@@ -55,24 +56,26 @@ const readForSave = sql<VersionRow & { model: string; entryType: string | null; 
  * The entry's row is locked first and its locales counted there: PostgreSQL looks at the locked row again after waiting
  * for it. `$11` null: the shared fields did not change, so it does not matter how many locales there are.
  */
-const writePlainly = sql<{ number: number }>(`
+const writePlainly = sql<{ writer: string }>(`
   with held as (
     select id from stoa.entry where id = $1 and ($11::int is null or locale_count = $11) for share
   ), before as (
     update stoa.version v set is_latest = false
     from held
     where v.entry_id = held.id and v.locale = $2 and v.is_latest and v.number = $3 and not v.is_archived
-      and (select revision from stoa.model) = $4
+      and (select revision from stoa.model) = $4 and ($12::text is null or v.xmin::text = $12)
     returning v.entry_id, v.locale, v.type, v.created_at, v.created_by_id, v.published_at, v.first_published_at
   )
   insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
     created_at, created_by_id, saved_at, saved_by, published_at, first_published_at)
   select entry_id, locale, $5, type, $6, $7, $8, $8, true, false, false, created_at, created_by_id, $9, $10, published_at, first_published_at from before
-  returning number`)
+  returning xmin::text as writer`)
 
 async function savePlainly(context: Context, call: Call, save: Save): Promise<EntryView | 'not plain' | 'outrun'> {
   const { model, type, id, input, expected } = save
   const locale = model.locale(input.locale)
+  const known = await saveRemembered(context, call, save, locale)
+  if (known !== null) return known
   const [row] = await call.db.run(readForSave, [id, locale])
   if (row?.model !== model.revision) throw new StaleModel()
   const grant = grantOf(call, 'update', type)
@@ -80,15 +83,46 @@ async function savePlainly(context: Context, call: Call, save: Save): Promise<En
   if (!usual || grant === null || !reaches(grant, type, id, row, statusOf(row))) return 'not plain'
   const seen = grantOf(call, 'readDraft', type) ?? grant
   if (expected !== null && row.number !== expected) throw new VersionConflictError(expected, viewOf(type, { id }, row, seen), input.fields)
-  const { fields, changed } = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
-  if (changed.size === 0) return viewOf(type, { id }, row, seen)
+  const composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
+  if (composed.changed.size === 0) return viewOf(type, { id }, row, seen)
+  const { model: _, entryType: __, localeCount, top, ...before } = row
+  return writeNext(context, call, save, { grant, composed, before, localeCount, top, writer: null })
+}
+
+/** The save without reading first, if this node wrote the version that it goes on from; null: it did not, or somebody changed it since. */
+async function saveRemembered(context: Context, call: Call, save: Save, locale: string): Promise<EntryView | null> {
+  const { type, id, input, expected } = save
+  const remembered = isDatabase(call.db) ? context.recent.get(type.definition.name, id, locale) : null
+  const grant = grantOf(call, 'update', type)
+  if (remembered === null || grant === null || grant.filter !== null) return null
+  const { row, localeCount, writer } = remembered
+  if (expected !== null && row.number !== expected) return null
+  let composed: Composed
+  try {
+    composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
+  } catch (error) {
+    // What is refused is refused on the ground of what there is now: it is read first.
+    if (error instanceof StoaError) return null
+    throw error
+  }
+  if (composed.changed.size === 0) return null
+  const outcome = await writeNext(context, call, save, { grant, composed, before: row, localeCount, top: row.number, writer })
+  if (typeof outcome !== 'string') return outcome
+  context.recent.forget(type.definition.name, id, locale)
+  return null
+}
+
+type Next = { readonly grant: Grant; readonly composed: Composed; readonly before: VersionRow; readonly localeCount: number; readonly top: number; readonly writer: string | null }
+
+async function writeNext(context: Context, call: Call, { model, type, id }: Save, { grant, composed, before, localeCount, top, writer }: Next): Promise<EntryView | 'not plain' | 'outrun'> {
+  const { fields, changed } = composed
   const special = [...changed].some((name) => type.pointing.has(name)) || type.unique.some((field) => changed.has(field.name))
   const shared = [...changed].some((name) => type.shared.has(name))
-  if (special || slugBase(type, fields) !== null || (shared && row.localeCount !== 1)) return 'not plain'
+  if (special || slugBase(type, fields) !== null || (shared && localeCount !== 1)) return 'not plain'
   const next: VersionRow = {
-    ...row,
+    ...before,
     ...encodeFields(type, fields),
-    number: row.top + 1,
+    number: top + 1,
     typeRevision: type.revision,
     filterRevision: type.revision,
     isPublished: false,
@@ -97,13 +131,16 @@ async function savePlainly(context: Context, call: Call, save: Save): Promise<En
     publishedBy: null,
   }
   demandAfter(grant, 'update', type, id, next)
-  const values = [id, locale, row.number, model.revision, next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy, shared ? 1 : null]
-  const written = await run(call.db, values)
-  return written.length === 0 ? 'outrun' : viewOf(type, { id }, next, seen)
+  const content = [next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy]
+  const [written] = await run(call.db, [id, next.locale, before.number, model.revision, ...content, shared ? 1 : null, writer])
+  if (written === undefined) return 'outrun'
+  // Inside a caller's transaction it may yet be rolled back.
+  if (isDatabase(call.db)) context.recent.set(type.definition.name, id, { row: next, localeCount, writer: written.writer })
+  return viewOf(type, { id }, next, grantOf(call, 'readDraft', type) ?? grant)
 }
 
 /** A number that was taken after this statement's snapshot means the same as no row: outrun. Inside a caller's transaction it ends that. */
-async function run(db: Queryable, values: readonly unknown[]): Promise<readonly { number: number }[]> {
+async function run(db: Queryable, values: readonly unknown[]): Promise<readonly { writer: string }[]> {
   try {
     return await db.run(writePlainly, values)
   } catch (error) {
