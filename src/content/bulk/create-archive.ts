@@ -46,7 +46,7 @@ const insertItems = sql<object>(`
   from json_to_recordset($2::json) as i (entry_id uuid, locale text, action text, version int, version_before int, published_before timestamptz)`)
 
 export function createArchive(options: { readonly clock: Clock; readonly logger: Logger; readonly content: Content; readonly bulk: Bulk }): Archive {
-  const context: Context = { models: new ModelStore(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
+  const context: Context = { models: new ModelStore(), recent: new RecentSaves(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
   return {
     entries: (call, type, page) => context.models.use(call.db, (model) => readArchive(demandAll(call, type), model, model.type(type), page)),
     releases: (call, page) => readReleaseArchive(call, page),
