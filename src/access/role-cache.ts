@@ -13,13 +13,13 @@ import type { Logger } from '#lib/logger.ts'
  * Roles in memory, compiled. The later cluster cache takes this module's place.
  *
  * Users and API tokens: the statement that finds them also tells the roles' revision, so a changed role holds from the
- * next request on, on every node. Anonymous requests ask nothing, so they may see roles up to `anonymousStaleMs` old;
+ * next request on, on every node (for API tokens within a moment, see token-memo.ts). Anonymous requests ask nothing, so they may see roles up to `anonymousStaleMs` old;
  * while the database cannot be reached, up to `anonymousOutageMs`.
  */
 export const anonymousStaleMs = 1_000
 export const anonymousOutageMs = 300_000
 
-/** After a role was saved here, anonymous requests on this node look again each time, so that the writer sees it at once. */
+/** After a role or API token was saved here, anonymous requests and tokens on this node are looked up each time, so that the writer sees it at once. */
 const watchAfterSaveMs = 2_000
 
 /** Distinct sets of roles kept compiled; a set costs a few kilobytes. */
@@ -57,9 +57,9 @@ export class RoleCache {
   async anonymous(): Promise<PermissionSet> {
     const nowMs = this.#clock.monotonicMs()
     const loaded = this.#loaded
-    if (loaded !== null && nowMs - loaded.startedMs < anonymousStaleMs && nowMs >= this.#watchUntilMs) return setOf(loaded, [anonymousRole])
+    if (loaded !== null && nowMs - loaded.startedMs < anonymousStaleMs && !this.isWatched(nowMs)) return setOf(loaded, [anonymousRole])
     try {
-      return setOf(await (nowMs < this.#watchUntilMs ? this.#load() : (this.#loading ?? this.#load())), [anonymousRole])
+      return setOf(await (this.isWatched(nowMs) ? this.#load() : (this.#loading ?? this.#load())), [anonymousRole])
     } catch (error) {
       const away = error instanceof DatabaseUnavailableError || error instanceof DatabaseTimeoutError
       if (!away || loaded === null || nowMs - loaded.startedMs > anonymousOutageMs) throw error
@@ -68,9 +68,13 @@ export class RoleCache {
     }
   }
 
-  /** A role is being saved on this node. */
+  /** A role, or an API token, is being saved on this node. */
   watch(): void {
     this.#watchUntilMs = this.#clock.monotonicMs() + watchAfterSaveMs
+  }
+
+  isWatched(nowMs: number): boolean {
+    return nowMs < this.#watchUntilMs
   }
 
   #load(): Promise<Loaded> {

@@ -9,6 +9,7 @@ import { touchUse } from '#access/last-use.ts'
 import { BoundAuthority } from '#access/permissions.ts'
 import { requireCoversRoles } from '#access/role-store.ts'
 import { hashSecret, looksLikeApiToken, newApiToken } from '#access/secrets.ts'
+import { TokenMemo } from '#access/token-memo.ts'
 import { checkedName, checkedRoles } from '#access/user-input.ts'
 import { normalInstant } from '#content/query/normal-form.ts'
 import { sql } from '#database/database.ts'
@@ -66,24 +67,36 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
         by.require('tokens.manage')
         const [row] = isId(id) ? await tx.run(one, [id]) : []
         if (row === undefined) throw new ApiTokenNotFoundError(id)
+        ground.roleCache.watch()
         await tx.run(remove, [id])
         await log.audit(tx, by, { action: 'token.delete', subject: `token:${id}`, facts: { name: row.name, roles: row.roles } })
       }),
   }
-  return { tokens, identify: (token, origin) => identify(ground, token, origin) }
+  const memo = new TokenMemo<Found>(ground.roleCache, clock)
+  return { tokens, identify: (token, origin) => identify(ground, memo, token, origin) }
 }
 
-/** One named statement; a second one at most once a minute, to note the use. */
-async function identify(ground: Ground, token: string, origin: Origin | undefined): Promise<Identity> {
-  const [row] = looksLikeApiToken(token) ? await ground.database.run(find, [hashSecret(token)]) : []
-  if (row === undefined) throw new UnauthenticatedError('There is no such API token; it was mistyped or deleted.')
+type Found = { readonly row: TokenRow; readonly authority: BoundAuthority }
+
+/** One named statement, at most once a second for each token; a second one at most once a minute, to note the use. */
+async function identify(ground: Ground, memo: TokenMemo<Found>, token: string, origin: Origin | undefined): Promise<Identity> {
+  const secret = hashSecret(token)
+  const found = await memo.get(secret.toString('latin1'), () => look(ground, token, secret))
+  if (found === null) throw new UnauthenticatedError('There is no such API token; it was mistyped or deleted.')
+  const { row, authority } = found
   if (row.expires_at !== null && Date.parse(row.expires_at) <= ground.clock.nowMs()) {
     throw new UnauthenticatedError('The API token has expired; make a new one.')
   }
-  const permissions = await ground.roleCache.permissions(row.roles, row.revision)
-  await touchUse(ground, touch, row.id, row.last_used_at)
-  const authority = new BoundAuthority({ kind: 'token', id: row.id, name: row.name }, permissions)
   return new KnownIdentity({ authority, roles: row.roles, expiresAt: row.expires_at, origin })
+}
+
+async function look(ground: Ground, token: string, secret: Buffer): Promise<Found | null> {
+  const [row] = looksLikeApiToken(token) ? await ground.database.run(find, [secret]) : []
+  if (row === undefined) return null
+  const permissions = await ground.roleCache.permissions(row.roles, row.revision)
+  const expired = row.expires_at !== null && Date.parse(row.expires_at) <= ground.clock.nowMs()
+  if (!expired) await touchUse(ground, touch, row.id, row.last_used_at)
+  return { row, authority: new BoundAuthority({ kind: 'token', id: row.id, name: row.name }, permissions) }
 }
 
 function checkedToken(

@@ -140,7 +140,8 @@ function routeRules(server: Server, config: ApiConfig): { paths: Map<string, Set
     if (route.config?.access === undefined) throw new Error(`${name} does not say in config.access who may use it`)
     if (route.schema?.operationId === undefined || route.schema.response === undefined) throw new Error(`${name} has no operationId or no answers in its schema`)
     documented.push(route)
-    route.handlerTimeout ??= config.handlerTimeoutMs
+    // Content waits for nothing but the database, whose every wait has a deadline: a second one would cost more than the routing.
+    if (route.config.access !== 'content') route.handlerTimeout ??= config.handlerTimeoutMs
   })
   return { paths, documented }
 }

@@ -1,5 +1,7 @@
 import type pg from 'pg'
 import type { OpenClient } from '#database/drivers/postgres/hosts.ts'
+import { NamedQuery } from '#database/drivers/postgres/named-query.ts'
+import type { Done, RowShape } from '#database/drivers/postgres/named-query.ts'
 import { isConnectionBroken, readOnlyCode, translate } from '#database/drivers/postgres/translate.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
@@ -17,6 +19,8 @@ export class Connection implements Queryable {
   idleSinceMs = 0
   #busy = false
   readonly #queue: (() => void)[] = []
+  /** Of the named statements that ran here; as many as names are given out. */
+  readonly #shapes = new Map<string, RowShape>()
 
   constructor(open: OpenClient) {
     this.client = open.client
@@ -27,7 +31,9 @@ export class Connection implements Queryable {
 
   // Not `async`, as everything on the way of a read: each turn of the queue of promises costs as much as parsing a row.
   run<Row extends object>(statement: Statement<Row>, values: readonly unknown[] = []): Promise<Row[]> {
-    return this.#inTurn(statement, values, rowsOf<Row>)
+    const { name } = statement
+    if (name === null) return this.#inTurn((done) => this.#unnamed(statement, values, rowsOf, done))
+    return this.#inTurn((done) => void this.client.query(new NamedQuery(name, statement, values, this.#shapes, done)))
   }
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
@@ -36,28 +42,31 @@ export class Connection implements Queryable {
 
   /** The command that the server says it has carried out. */
   command(text: string): Promise<string> {
-    return this.#inTurn({ text, name: null }, [], commandOf)
+    return this.#inTurn((done) => this.#unnamed({ text, name: null }, [], commandOf, done))
   }
 
-  #inTurn<T>(statement: Statement<object>, values: readonly unknown[], pick: (result: pg.QueryResult) => T): Promise<T> {
-    if (!this.#busy) return this.#send(statement, values, pick)
-    return new Promise<void>((resolve) => this.#queue.push(resolve)).then(async () => this.#send(statement, values, pick))
+  #inTurn<T>(send: (done: Done) => void): Promise<T> {
+    if (!this.#busy) return this.#send(send)
+    return new Promise<void>((resolve) => this.#queue.push(resolve)).then(async () => this.#send(send))
   }
 
-  #send<T>(statement: Statement<object>, values: readonly unknown[], pick: (result: pg.QueryResult) => T): Promise<T> {
+  #send<T>(send: (done: Done) => void): Promise<T> {
     this.#busy = true
     return new Promise((resolve, reject) => {
-      const config: pg.QueryConfig & { query_timeout?: number } = { text: statement.text, values: values as unknown[] }
-      if (statement.name !== null) config.name = statement.name
-      if (statement.timeoutMs !== undefined) config.query_timeout = statement.timeoutMs
-      this.client.query(config, (error: Error | null | undefined, result: pg.QueryResult) => {
+      send((error, result) => {
         const next = this.#queue.shift()
         if (next === undefined) this.#busy = false
         else next()
-        if (error === null || error === undefined) resolve(pick(result))
+        if (error === null || error === undefined) resolve(result as T)
         else reject(this.#failed(error))
       })
     })
+  }
+
+  #unnamed(statement: Statement<object>, values: readonly unknown[], pick: (result: pg.QueryResult) => unknown, done: Done): void {
+    const config: pg.QueryConfig & { query_timeout?: number } = { text: statement.text, values: values as unknown[] }
+    if (statement.timeoutMs !== undefined) config.query_timeout = statement.timeoutMs
+    this.client.query(config, (error: Error | null | undefined, result: pg.QueryResult) => done(error, error === null || error === undefined ? pick(result) : undefined))
   }
 
   #failed(error: Error): unknown {
@@ -67,8 +76,8 @@ export class Connection implements Queryable {
   }
 }
 
-function rowsOf<Row>(result: pg.QueryResult): Row[] {
-  return result.rows as Row[]
+function rowsOf(result: pg.QueryResult): object[] {
+  return result.rows as object[]
 }
 
 function commandOf(result: pg.QueryResult): string {
