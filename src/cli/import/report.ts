@@ -22,7 +22,7 @@ export type ReportDocument = {
   readonly source: string
   readonly finished: boolean
   readonly seconds: number
-  /** `<things>PerSecond` and the peak of this process's memory, as measured in this run. */
+  /** `<things>PerSecond`, and what this process took in processor time and, at its peak, in memory. */
   readonly measured: Readonly<Record<string, number>>
   readonly counts: Readonly<Record<string, Readonly<Record<Outcome, number>>>>
   readonly refused: readonly Finding[]
@@ -91,7 +91,9 @@ export class Report {
       const done = counts === undefined ? 0 : outcomes.reduce((sum, outcome) => sum + counts[outcome], 0)
       measured[`${what}PerSecond`] = Math.round(done / Math.max(seconds, 0.001))
     }
-    measured['peakMemoryMb'] = Math.round(process.resourceUsage().maxRSS / 1_024)
+    const { maxRSS, userCPUTime, systemCPUTime } = process.resourceUsage()
+    measured['cpuSeconds'] = Math.round((userCPUTime + systemCPUTime) / 100_000) / 10
+    measured['peakMemoryMb'] = Math.round(maxRSS / 1_024)
     return {
       command: this.#command,
       source: this.#source,
