@@ -82,6 +82,7 @@ const bad: readonly Bad[] = [
   ['the version one', 'GET /api/content/thing/ID/versions/one', 400, 'E_REQUEST_INVALID'],
   ['a version that is none', 'GET /api/content/thing/ID/versions/99', 404, 'E_VERSION_NOT_FOUND'],
   ['a method that the path does not have', 'POST /healthz/live', 405, 'E_METHOD_NOT_ALLOWED'],
+  ['a method that the path does not have, with a body', 'POST /healthz/live', 405, 'E_METHOD_NOT_ALLOWED', { raw: 'x', headers: { 'content-type': 'text/plain' } }],
   ['a method that nothing has', 'TRACE /api/content/thing', 405, 'E_METHOD_NOT_ALLOWED'],
   ['a method that is too new', 'QUERY /api/content/thing', 405, 'E_METHOD_NOT_ALLOWED'],
   // Headers

@@ -5,13 +5,16 @@ import { RequestInvalidError, ServerBusyError } from '#api/errors.ts'
 import { problemAnswer } from '#api/problem.ts'
 import { statuses } from '#api/statuses.ts'
 
-/** Codes that end a command or a start, or that a part always turns into its own words. None of them reaches a client. */
+/** Codes that end a command or a start, that belong to background work, or that a part always turns into its own words. None of them reaches a client. */
 const neverOfARequest: ReadonlySet<string> = new Set([
   'E_DATABASE_CONSTRAINT',
   'E_DATABASE_EMBEDDED',
   'E_DATABASE_MIGRATION',
   'E_DATABASE_UNSUPPORTED',
   'E_DATA_FOLDER_IN_USE',
+  'E_LINK_MESSAGE',
+  'E_LINK_UNAVAILABLE',
+  'E_NODES_FENCE',
 ])
 const commandOnly = /^src\/(cli|config)\//
 

@@ -155,10 +155,9 @@ function otherMethods(server: Server, paths: Map<string, Set<string>>): void {
       method: missing,
       url,
       config: { generated: true },
-      handler: (request, reply) => {
-        if (request.method !== 'OPTIONS') throw new MethodNotAllowedError(request.method, allow)
-        return reply.code(204).header('allow', allow.join(', ')).send()
-      },
+      // Before the body is looked at: what it is does not matter.
+      onRequest: (request, _reply, done) => done(request.method === 'OPTIONS' ? undefined : new MethodNotAllowedError(request.method, allow)),
+      handler: (_request, reply) => reply.code(204).header('allow', allow.join(', ')).send(),
     })
   }
 }
