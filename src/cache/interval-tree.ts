@@ -36,7 +36,8 @@ export class IntervalTree<T> {
     this.#root = remove(this.#root, place)
   }
 
-  containing(value: Scalar, found: (item: T) => void): void {
+  /** `inside`: the value is on neither bound. */
+  containing(value: Scalar, found: (item: T, inside: boolean) => void): void {
     visit(this.#root, value, found)
   }
 }
@@ -103,10 +104,12 @@ function remove<T>(root: TreeNode<T> | null, place: Place): TreeNode<T> | null {
   return update(root)
 }
 
-function visit<T>(node: TreeNode<T> | null, value: Scalar, found: (item: T) => void): void {
+function visit<T>(node: TreeNode<T> | null, value: Scalar, found: (item: T, inside: boolean) => void): void {
   if (node === null || (node.maxHigh !== null && compareScalars(node.maxHigh, value) < 0)) return
-  visit(node.left, value, found)
-  if (node.low !== null && compareScalars(node.low, value) > 0) return
-  if (node.high === null || compareScalars(node.high, value) >= 0) found(node.item)
-  visit(node.right, value, found)
+  if (node.left !== null) visit(node.left, value, found)
+  const low = node.low === null ? -1 : compareScalars(node.low, value)
+  if (low > 0) return
+  const high = node.high === null ? 1 : compareScalars(node.high, value)
+  if (high >= 0) found(node.item, low < 0 && high > 0)
+  if (node.right !== null) visit(node.right, value, found)
 }

@@ -7,7 +7,16 @@ import type { Atom, PageBound, Predicate, Scalar } from '#cache/predicate.ts'
 /** An `in` with more values than this is not hashed: its other atoms have to find it. */
 const hashedValuesMax = 64
 
-type List<Id> = { readonly id: Id; readonly predicate: Predicate; readonly page: PageBound | null; readonly places: (() => void)[] }
+type List<Id> = {
+  readonly id: Id
+  readonly predicate: Predicate
+  readonly page: PageBound | null
+  /** What the hash has not shown already. */
+  readonly rest: Predicate
+  /** Nothing is left to check but the bounds of the page. */
+  readonly plain: boolean
+  readonly places: (() => void)[]
+}
 
 /**
  * Live list queries of one collection: which of them does a change touch (R12)? Each list is found through one equality
@@ -18,6 +27,8 @@ export class PredicateIndex<Id> {
   /** By field, then by value. */
   readonly #equal = new Map<string, Map<Scalar, Bucket<Id>>>()
   readonly #rest = new Bucket<Id>()
+  /** How many lists ask for a field. */
+  readonly #fields = new Map<string, number>()
 
   get size(): number {
     return this.#lists.size
@@ -25,13 +36,27 @@ export class PredicateIndex<Id> {
 
   /** The same id may be added with several predicates: a disjunction. */
   add(id: Id, predicate: Predicate, page: PageBound | null): void {
-    const list: List<Id> = { id, predicate, page, places: [] }
+    const equality = this.#narrowest(predicate)
+    const rest = predicate.filter((atom) => atom !== equality)
+    const list: List<Id> = { id, predicate, page, rest, plain: rest.length === 0 && page?.after?.[0] !== null && page?.upTo?.[0] !== null, places: [] }
+    this.#count(list, 1)
     const same = this.#lists.get(id)
     if (same === undefined) this.#lists.set(id, [list])
     else same.push(list)
-    const equality = predicate.find(hashable)
     if (equality === undefined) this.#rest.add(list)
     else for (const value of new Set(equality.is === 'eq' ? [equality.value] : equality.values)) this.#bucket(equality.field, value).add(list)
+  }
+
+  /** The equality that the fewest other lists share. */
+  #narrowest(predicate: Predicate): Hashable | undefined {
+    let best: { readonly atom: Hashable; readonly size: number } | undefined
+    for (const atom of predicate) {
+      if (!hashable(atom)) continue
+      const values = atom.is === 'eq' ? [atom.value] : atom.values
+      const size = values.reduce<number>((sum, value) => sum + 1 + (this.#equal.get(atom.field)?.get(value)?.size ?? 0), 0)
+      if (best === undefined || size < best.size) best = { atom, size }
+    }
+    return best?.atom
   }
 
   #bucket(field: string, value: Scalar): Bucket<Id> {
@@ -50,7 +75,10 @@ export class PredicateIndex<Id> {
 
   /** Removes the id with all its predicates. */
   remove(id: Id): void {
-    for (const list of this.#lists.get(id) ?? []) for (const leave of list.places) leave()
+    for (const list of this.#lists.get(id) ?? []) {
+      for (const leave of list.places) leave()
+      this.#count(list, -1)
+    }
     this.#lists.delete(id)
   }
 
@@ -65,12 +93,27 @@ export class PredicateIndex<Id> {
       return
     }
     if (concernsBefore && before !== null) this.#find(before, into)
-    if (concernsAfter && after !== null) this.#find(after, into)
+    if (concernsAfter && after !== null && !(concernsBefore && before !== null && this.#alike(before, after))) this.#find(after, into)
+  }
+
+  #count(list: List<Id>, by: 1 | -1): void {
+    for (const { field } of [...list.predicate, ...(list.page?.sort ?? [])]) {
+      const count = (this.#fields.get(field) ?? 0) + by
+      if (count === 0) this.#fields.delete(field)
+      else this.#fields.set(field, count)
+    }
+  }
+
+  /** Both rows are in the same place of every list: most writes change only what no list asks for. */
+  #alike(before: Row, after: Row): boolean {
+    for (const field of this.#fields.keys()) if (before[field] !== after[field]) return false
+    return true
   }
 
   #find(row: Row, into: Set<Id>): void {
-    const check = (list: List<Id>): void => {
-      if (!into.has(list.id) && matches(list.predicate, row) && (list.page === null || withinPage(row, list.page))) into.add(list.id)
+    const check = (list: List<Id>, inside: boolean): void => {
+      if (inside && list.plain) into.add(list.id)
+      else if (!into.has(list.id) && matches(list.rest, row) && (list.page === null || withinPage(row, list.page))) into.add(list.id)
     }
     this.#rest.candidates(row, check)
     for (const [field, values] of this.#equal) {
@@ -92,12 +135,14 @@ class Bucket<Id> {
   readonly #scanned = new Set<List<Id>>()
   readonly #ranges = new Map<string, { readonly tree: IntervalTree<List<Id>>; readonly missing: Set<List<Id>> }>()
   readonly #emptied: () => void
+  #size = 0
 
   constructor(emptied: () => void = () => undefined) {
     this.#emptied = emptied
   }
 
   add(list: List<Id>): void {
+    this.#size += 1
     const range = rangeOf(list)
     if (range === null) {
       this.#scanned.add(list)
@@ -121,16 +166,21 @@ class Bucket<Id> {
     })
   }
 
+  get size(): number {
+    return this.#size
+  }
+
   #check(): void {
+    this.#size -= 1
     if (this.#scanned.size === 0 && this.#ranges.size === 0) this.#emptied()
   }
 
-  candidates(row: Row, check: (list: List<Id>) => void): void {
-    for (const list of this.#scanned) check(list)
+  candidates(row: Row, check: (list: List<Id>, inside: boolean) => void): void {
+    for (const list of this.#scanned) check(list, false)
     for (const [field, { tree, missing }] of this.#ranges) {
       const value = row[field]
       if (isScalar(value)) tree.containing(value, check)
-      else for (const list of missing) check(list)
+      else for (const list of missing) check(list, false)
     }
   }
 }

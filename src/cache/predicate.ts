@@ -49,8 +49,8 @@ const kinds = { boolean: 0, number: 1, string: 2 } as const
 
 /** A total order: by type first, so that a row of the wrong type is at least always on the same side. */
 export function compareScalars(one: Scalar, other: Scalar): number {
-  if (typeof one === 'string' && typeof other === 'string') return compareText(one, other)
   if (typeof one === 'number' && typeof other === 'number') return one - other
+  if (typeof one === 'string' && typeof other === 'string') return compareText(one, other)
   const kind = kinds[typeof one as keyof typeof kinds] - kinds[typeof other as keyof typeof kinds]
   return kind === 0 ? Number(one) - Number(other) : kind
 }
@@ -65,7 +65,7 @@ export function matches(predicate: Predicate, row: Row): boolean {
 }
 
 function holds(atom: Atom, value: unknown): boolean {
-  if (Array.isArray(value)) {
+  if (typeof value === 'object' && Array.isArray(value)) {
     if (atom.is === 'exists') return value.length > 0
     return (atom.is === 'eq' || atom.is === 'in') && value.some((one) => holds(atom, one))
   }
