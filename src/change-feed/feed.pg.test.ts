@@ -138,7 +138,9 @@ test('trimming tells cursors that needed what it took, and spares running transa
   await plain(database, `insert into item (id) values (1)`)
   await database.transaction(async (tx) => {
     await tx.run(sql(`insert into item (id) values (2)`))
-    await runTrim(database, 0)
+    // Transaction ids are one row for the whole server: other tests' open transactions hold the horizon back until they end.
+    const deadline = Date.now() + 30_000
+    while ((await runTrim(database, 0)) === 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 50))
   })
   const after = await runPoll(database, snapshot, 100)
   assert.ok(after.keptFrom > snapshot.xmin, 'a cursor from before is too old')
