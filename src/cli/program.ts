@@ -46,7 +46,8 @@ export async function runCommandLine(argv: readonly string[], assembly: Assembly
     const command = raw.at(-1) as Command
     const global = program.opts<Record<string, unknown>>()
     const context = await makeContext(global, assembly, on, signal)
-    const result = await handler(context, command.processedArgs.flat() as string[], command.opts())
+    // With those of the commands above: commander gives an option that both have, as `import` and `import markdown` do, to the upper one.
+    const result = await handler(context, command.processedArgs.flat() as string[], command.optsWithGlobals())
     status = result ?? 0
   }
   for (const register of commands) register(program, action)
