@@ -24,6 +24,9 @@ export { formatToken, laterToken, parseToken } from '#change-feed/token.ts'
 export type { Token } from '#change-feed/token.ts'
 export { sql } from '#database/database.ts'
 export type { Database, Queryable, Statement } from '#database/database.ts'
+export { FenceLostError } from '#nodes/errors.ts'
+export { Nodes } from '#nodes/nodes.ts'
+export type { LiveNode, NodeInfo, NodesOptions } from '#nodes/nodes.ts'
 
 export type ClusterOptions = {
   /** Any PostgreSQL ≥ 15; several hosts after commas, of which the writable one is used. */
@@ -56,7 +59,7 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   const { url, leaseMs = leaseMsDefault, connectionsMax = 10, logger = silentLogger } = options
   const database = new PostgresDatabase({ url, connectionsMax, statementTimeoutMs, connectTimeoutMs, logger })
   try {
-    await migrate(database, { only: ['0004-cluster'] })
+    await migrate(database, { only: ['0004-cluster', '0006-nodes'] })
   } catch (error) {
     await database.close()
     throw error
