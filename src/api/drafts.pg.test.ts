@@ -94,6 +94,9 @@ function probes(ids: Ids): string[] {
     ...['parent', 'related', 'parent.parent', 'related.parent', 'related.related.parent', 'parent.title', 'body'].map((path) => `include=${path}`),
     ...names.map((name) => `fields=${name}`),
     ...['draft', 'published', 'latest', `release:${ids.release}`, 'release:', 'Draft', 'draft,published'].map((name) => `perspective=${encodeURIComponent(name)}`),
+    // The name of the parameter, written so that only one who decodes it finds it.
+    '%70erspective=draft',
+    'perspectiv%65=draft',
     ...['de', 'en', 'fr', 'de-AT'].map((code) => `locale=${code}`),
     `search=${first.word}`, `search=${second.word}`, 'count=true', 'limit=1', 'limit=200', 'status=draft', 'draft=true', 'version=2', 'preview=1', 'after=eyJ9',
   ]

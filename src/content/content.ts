@@ -1,6 +1,7 @@
 import type { Authority } from '#content/authority.ts'
 import type { ContentType } from '#content/content-type.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
+import type { ReadableType } from '#content/query/validate-query.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
@@ -82,10 +83,13 @@ export interface Content {
   stop(): Promise<void>
 }
 
+/** A query that can only be read with its type at hand. `read` gets the type as this reader sees it; again if it changed meanwhile. */
+export type UnreadQuery = { readonly type: string; readonly perspective: Perspective; read(readable: ReadableType): ListQuery }
+
 export interface Entries {
   /** By id, or by slug in the locale asked for (and its fallbacks). */
   get(call: Call, type: string, idOrSlug: string, options: ReadOptions): Promise<{ entry: EntryView; included: ReadonlyMap<string, EntryView> }>
-  list(call: Call, query: ListQuery): Promise<Page>
+  list(call: Call, query: ListQuery | UnreadQuery): Promise<Page>
   create(call: Call, type: string, input: SaveInput & { readonly id?: string }): Promise<EntryView>
   /** `merge` keeps the fields that the input leaves out (PATCH); otherwise they are cleared (PUT). Equal content saves nothing and returns the version there is. */
   save(call: Call, type: string, id: string, input: SaveInput & { readonly merge: boolean }, expected: Expected): Promise<EntryView>

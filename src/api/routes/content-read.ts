@@ -1,13 +1,13 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import type { ApiConfig, ApiContext, RoutePlugin } from '#api/api-context.ts'
+import type { ApiConfig, RoutePlugin } from '#api/api-context.ts'
 import { notModified, tagOf } from '#api/entity-tag.ts'
 import { entriesJson, entryJson, includedJson } from '#api/entry-json.ts'
 import { isAnonymous } from '#api/identity.ts'
 import { parseListQuery, parseReadOptions } from '#api/query-string.ts'
 import { entryAnswer, entryParams, listAnswer, localeCode, typeParams } from '#api/routes/content-schemas.ts'
 import { strict } from '#api/schemas.ts'
-import type { Call, Page, ReadOptions } from '#content/content.ts'
+import type { Call, Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 
 const json = 'application/json; charset=utf-8'
@@ -56,8 +56,9 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
     },
     handler: async (request, reply) => {
       const call: Call = { db: context.database, authority: request.identity.authority }
-      const query = await listQuery(context, call, request.params.type, rawQuery(request.url))
-      const page = await context.content.entries.list(call, query)
+      const unread = unreadQuery(request.params.type, rawQuery(request.url))
+      const page = await context.content.entries.list(call, unread)
+      const query = unread.query!
       const body = listBody(page, query)
       return answer(request, reply, body, tagOf(body), isAnonymous(request.identity) && query.perspective === 'published' ? published : 'private, no-store')
     },
@@ -96,14 +97,14 @@ function listBody(page: Page, query: ListQuery): string {
   return `{"data":${entriesJson(page.data)}${included},"meta":{"after":${page.after === null ? 'null' : JSON.stringify(page.after)}${count}}}`
 }
 
-/** The filter's values are read as their fields want them, so the type comes first, as the reader may see it in this perspective. */
-async function listQuery({ content, database }: ApiContext, call: Call, name: string, text: string): Promise<ListQuery> {
-  const { definition } = await content.types.get(database, name)
-  const perspective = perspectiveIn(text)
-  const grant = call.authority.grant(perspective === 'published' ? 'read' : 'readDraft', name)
-  if (grant !== null) return parseListQuery(text, { type: definition, grant })
-  // Content says no, in its own words, before any of the query is looked at.
-  return { type: name, filter: null, sort: [], fields: null, include: [], locale: null, perspective, limit: 1, after: null, count: false }
+/** The filter's values are read as their fields want them, so content first finds the type, and says whether this reader may know it. */
+function unreadQuery(type: string, text: string): UnreadQuery & { query?: ListQuery } {
+  const unread: UnreadQuery & { query?: ListQuery } = {
+    type,
+    perspective: perspectiveIn(text),
+    read: (readable) => (unread.query = parseListQuery(text, readable)),
+  }
+  return unread
 }
 
 function perspectiveIn(text: string): Perspective {

@@ -1,5 +1,5 @@
 import type { Grant } from '#content/authority.ts'
-import type { Call, EntryView, Page, ReadOptions } from '#content/content.ts'
+import type { Call, EntryView, Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import { EntryNotFoundError, ReleaseNotFoundError, TypeNotFoundError } from '#content/errors.ts'
 import type { Context } from '#content/entries/context.ts'
 import { includedEntries } from '#content/entries/include.ts'
@@ -136,9 +136,13 @@ async function absent(context: Context, db: Queryable, model: Model): Promise<En
 }
 
 /** A page of entries, in one statement; one more for each level of `include`, and one for the count. */
-export async function listEntries(context: Context, call: Call, query: ListQuery): Promise<Page> {
+export async function listEntries(context: Context, call: Call, asked: ListQuery | UnreadQuery): Promise<Page> {
   return context.models.use(call.db, async (model) => {
-    const type = model.type(query.type)
+    const type = model.type(asked.type)
+    const mayAsk = readGrant(call, type, asked.perspective)
+    if (mayAsk === null) throw new TypeNotFoundError(asked.type)
+    const query = 'read' in asked ? asked.read({ type: type.definition, grant: mayAsk }) : asked
+    // What the query turned out to ask for decides, not what it was thought to.
     const grant = readGrant(call, type, query.perspective)
     if (grant === null) throw new TypeNotFoundError(query.type)
     const checked = validateQuery(query, readerOf(call, model, type, grant, query.perspective))
