@@ -10,7 +10,7 @@ import { startTestPostgres } from '#test/support/database.ts'
 import { compare } from './support/benchmark.ts'
 import type { Benchmark, Figure } from './support/benchmark.ts'
 
-const rounds = 5
+const rounds = 7
 const roundMs = 1_500
 const rows = 10_000
 
@@ -51,7 +51,7 @@ async function rate(database: Database, kind: Kind, clients: number): Promise<nu
 export const benchmark: Benchmark = {
   claim: 'Writing the outbox in the same transaction keeps ≥ 0.85 of the throughput without it; NOTIFY in the transaction is beside it in the same run.',
   run: async (say) => {
-    const server = await startTestPostgres()
+    const server = await startTestPostgres({ durable: true })
     const database = new PostgresDatabase({ url: server.url, connectionsMax: 64, statementTimeoutMs: 30_000, connectTimeoutMs: 30_000, logger: silentLogger })
     await prepare(database)
     // As in a cluster: somebody reads the outbox while it is written.
@@ -72,6 +72,6 @@ export const benchmark: Benchmark = {
     await polling.close()
     await database.close()
     await server.stop()
-    return { figures, notes: [`A server without fsync, so that the processor and locks are measured and not the disk; ${availableParallelism()} cores shared by server and clients.`] }
+    return { figures, notes: [`A server with its durable defaults; ${availableParallelism()} cores shared by server and clients.`] }
   },
 }
