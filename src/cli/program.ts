@@ -19,10 +19,14 @@ import { StoaError } from '#lib/stoa-error.ts'
 /** Every verb, in the order of `stoa --help`. */
 const commands: readonly Register[] = [registerStart, registerConfig, registerImport, registerExport, registerTypes, registerUser, registerToken]
 
+/** How wide help is where there is no terminal. */
+const helpColumns = 80
+
 export type Process = {
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly folder: string
-  readonly stdout: NodeJS.WritableStream
+  /** `columns`: the width of the terminal that it is, if it is one. */
+  readonly stdout: NodeJS.WritableStream & { readonly columns?: number }
   readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }
   readonly version: string
 }
@@ -35,7 +39,11 @@ export async function runCommandLine(argv: readonly string[], assembly: Assembly
     .option('--json', 'print the result as one JSON document on standard output')
     .version(on.version)
     .exitOverride()
-    .configureOutput({ writeOut: (text) => void on.stdout.write(text), writeErr: (text) => void on.stderr.write(text) })
+    .configureOutput({
+      writeOut: (text) => void on.stdout.write(text),
+      writeErr: (text) => void on.stderr.write(text),
+      getOutHelpWidth: () => on.stdout.columns ?? helpColumns,
+    })
     .showSuggestionAfterError()
   for (const name of settingNames) {
     program.addOption(new Option(`${settings[name].flag} <value>`, settings[name].help).hideHelp())

@@ -1,0 +1,85 @@
+import { Writable } from 'node:stream'
+import { runCommandLine } from '#cli/program.ts'
+import type { Assembly } from '#cli/site.ts'
+import { settingNames } from '#config/config.ts'
+import type { Setting } from '#config/settings.ts'
+import { settings } from '#config/settings.ts'
+
+/** Pages of docs/reference that are made from the code itself, by file name. */
+export async function referencePages(): Promise<ReadonlyMap<string, string>> {
+  return new Map([
+    ['configuration.md', configurationPage()],
+    ['cli.md', await commandLinePage()],
+  ])
+}
+
+function configurationPage(): string {
+  const rows = settingNames.map((name) => {
+    const { env, flag, fallback, help }: Setting<unknown> = settings[name]
+    const shown = fallback === null ? 'unset' : Array.isArray(fallback) && fallback.length === 0 ? 'none' : `\`${String(fallback)}\``
+    return `| \`${name}\` | \`${env}\` | \`${flag}\` | ${shown} | ${help.replaceAll('|', '\\|')} |`
+  })
+  return `# Settings
+
+Made from \`src/config/settings.ts\` by \`node test/write-reference.ts\`; a test compares them.
+
+A setting comes from \`stoa.config.ts\` in the folder where the command runs, from the environment, or from a flag; the last one
+wins. The flags stand before or after the command. \`stoa config\` prints what holds here and where it came from, and hides secrets.
+An unknown name or a bad value is refused at the start, with exit status 2.
+
+| in \`stoa.config.ts\` | variable | flag | default | what it does |
+|---|---|---|---|---|
+${rows.join('\n')}
+
+\`\`\`ts
+// stoa.config.ts
+export const config = { port: 4001, logLevel: 'warn' }
+\`\`\`
+
+Two more variables steer the command itself: \`STOA_CONFIG\` names another file than \`stoa.config.ts\`, and \`STOA_POSTGRES_BIN\` names
+the folder with the programs of the PostgreSQL to embed.
+`
+}
+
+/** Each command's own `--help`, found by following the commands that the help lists. */
+async function commandLinePage(): Promise<string> {
+  const sections: string[] = []
+  const open: string[][] = [[]]
+  for (let at = 0; at < open.length; at += 1) {
+    const command = open[at]!
+    const help = await helpOf(command)
+    sections.push(`## ${['stoa', ...command].join(' ')}\n\n\`\`\`\n${help.trimEnd()}\n\`\`\`\n`)
+    open.splice(at + 1, 0, ...subcommands(help).map((name) => [...command, name]))
+  }
+  return `# Commands
+
+What \`stoa COMMAND --help\` prints, put together by \`node test/write-reference.ts\`; a test compares them. Beside a running node,
+commands use its embedded database; without one they start it for as long as they need.
+
+${sections.join('\n')}`
+}
+
+function subcommands(help: string): string[] {
+  const listed = /^Commands:\n((?: {2}.*\n)+)/m.exec(help)?.[1] ?? ''
+  return [...listed.matchAll(/^ {2}(\S+)/gm)].map((match) => match[1]!).filter((name) => name !== 'help')
+}
+
+const withoutSite: Assembly = {
+  openSite: async () => await Promise.reject(new Error('--help needs no site')),
+  runNode: async () => await Promise.reject(new Error('--help needs no node')),
+}
+
+async function helpOf(command: readonly string[]): Promise<string> {
+  let text = ''
+  const sink = (): Writable =>
+    new Writable({
+      write: (chunk, _encoding, done) => {
+        text += String(chunk)
+        done()
+      },
+    })
+  const on = { environment: {}, folder: '/nonexistent', version: '0.0.0', stdout: sink(), stderr: sink() }
+  const status = await runCommandLine([...command, '--help'], withoutSite, on, new AbortController().signal)
+  if (status !== 0) throw new Error(`stoa ${command.join(' ')} --help ended with ${status}: ${text}`)
+  return text
+}
