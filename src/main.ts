@@ -42,7 +42,7 @@ const manifest = new URL('../package.json', import.meta.url)
 
 /** The site for one command: it logs to standard error, and only what went wrong, so that standard output is its result. */
 export function openSiteForCommand(config: Config): Promise<Site> {
-  return openSite(config, loggerFor(config, 'stderr'))
+  return openSite(config, loggerFor(config, 'stderr'), { besideNode: true })
 }
 
 function nodeName(config: Config): string {
@@ -53,11 +53,12 @@ function loggerFor(config: Config, output: 'stdout' | 'stderr'): Logger {
   return createLogger({ level: output === 'stderr' && config.sources.logLevel === 'default' ? 'warn' : config.logLevel, node: nodeName(config), output })
 }
 
-async function openSite(config: Config, logger: Logger): Promise<Site> {
+/** `besideNode`: use the embedded database of a node that runs on the data folder. A node itself must not, since that one ends with its owner. */
+async function openSite(config: Config, logger: Logger, { besideNode }: { readonly besideNode: boolean }): Promise<Site> {
   const dataDir = resolve(config.data)
   await mkdir(dataDir, { recursive: true })
   await using opened = new AsyncDisposableStack()
-  const url = config.databaseUrl ?? (await embeddedUrl(dataDir, logger, opened))
+  const url = config.databaseUrl ?? (await embeddedUrl(dataDir, logger, opened, besideNode))
   const database = new PostgresDatabase({
     url,
     connectionsMax: config.databaseConnections,
@@ -81,11 +82,11 @@ async function openSite(config: Config, logger: Logger): Promise<Site> {
 }
 
 /** The embedded database: started here, or, for a command beside a running node, the one that node has started. */
-async function embeddedUrl(dataDir: string, logger: Logger, opened: AsyncDisposableStack): Promise<string> {
+async function embeddedUrl(dataDir: string, logger: Logger, opened: AsyncDisposableStack, besideNode: boolean): Promise<string> {
   try {
     return opened.use(await startEmbeddedPostgres({ dataDir, logger })).url
   } catch (error) {
-    const running = error instanceof DataFolderInUseError ? await urlOfRunning(dataDir) : null
+    const running = besideNode && error instanceof DataFolderInUseError ? await urlOfRunning(dataDir) : null
     if (running === null) throw error
     return running
   }
@@ -102,7 +103,7 @@ async function keptSecret(database: Database): Promise<string> {
 export async function runNode(config: Config, signal: AbortSignal): Promise<void> {
   const startedAtMs = Date.now()
   const logger = loggerFor(config, 'stdout')
-  await using site = await openSite(config, logger)
+  await using site = await openSite(config, logger, { besideNode: false })
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
   if (config.starter) await plantStarter(site)
   const { database, content, access, media } = site

@@ -16,7 +16,7 @@ export async function referencePages(): Promise<ReadonlyMap<string, string>> {
 function configurationPage(): string {
   const rows = settingNames.map((name) => {
     const { env, flag, fallback, help }: Setting<unknown> = settings[name]
-    const shown = fallback === null ? 'unset' : Array.isArray(fallback) && fallback.length === 0 ? 'none' : `\`${String(fallback)}\``
+    const shown = fallback === null ? 'unset' : Array.isArray(fallback) && fallback.length === 0 ? 'none' : `\`${typeof fallback === 'string' ? fallback : JSON.stringify(fallback)}\``
     return `| \`${name}\` | \`${env}\` | \`${flag}\` | ${shown} | ${help.replaceAll('|', '\\|')} |`
   })
   return `# Settings

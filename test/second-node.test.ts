@@ -1,0 +1,20 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { test } from 'node:test'
+import { freePort } from '#test/support/database.ts'
+import { startNode, stoaProgram } from '#test/support/node.ts'
+
+const deadlineMs = 30_000
+
+test('a second node on a data folder is refused and the first goes on; a command beside it is served', async () => {
+  await using node = await startNode({})
+  const port = String(await freePort())
+  const run = (...argv: string[]): { status: number | null; stdout: string; stderr: string } =>
+    spawnSync(process.execPath, [stoaProgram, '--data', node.dataDir, ...argv], { encoding: 'utf8', timeout: deadlineMs })
+  const second = run('--port', port, 'start')
+  assert.equal(second.status, 1, second.stderr)
+  assert.match(second.stderr, /is in use by the Stoa with process id \d+.*STOA_DATABASE_URL.*\(E_DATA_FOLDER_IN_USE\)/)
+  const beside = run('--json', 'user', 'list')
+  assert.deepEqual([beside.status, beside.stdout], [0, '{\n  "users": []\n}\n'])
+  assert.equal((await fetch(`${node.origin}/healthz/ready`)).status, 200)
+})
