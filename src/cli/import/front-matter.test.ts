@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { parsePage } from '#cli/import/front-matter.ts'
+import { PageReader, parsePage } from '#cli/import/front-matter.ts'
 import { FrontMatterSeen, fieldValue, inferType } from '#cli/import/infer-type.ts'
 import { findLayout, isLanguageTag, pageId, placeOf, slugsOf } from '#cli/import/page-table.ts'
 
@@ -47,12 +47,12 @@ test('ids are UUIDs of version 8 and stay; slugs are unique whatever the order',
   const slugs = slugsOf(ids)
   assert.equal(new Set(slugs.values()).size, 5)
   assert.deepEqual(slugsOf(new Map([...ids].reverse())), slugs)
-  assert.deepEqual([slugs.get('x'), slugs.get('Ünï')], ['x', 'uni'])
+  assert.deepEqual([slugs.get('x'), slugs.get('Ünï'), slugs.get('日本')], ['x', 'uni', '日本'])
 })
 
 test('the type is inferred: kinds, what differs between locales, reserved and odd names; an existing type is only extended', () => {
   const seen = new FrontMatterSeen()
-  seen.add('a', { title: 'A', type: 'guide', order: 1, draft: true, date: '2024-02-29', tags: ['x'], sidebar: { label: 'A' }, mixed: 1, 'my-key': 'x'.repeat(200) })
+  seen.add('a', { title: 'A', type: 'guide', order: 1, draft: true, date: '2024-02-29', tags: ['x'], sidebar: { label: 'A' }, mixed: 1, 'my-key': 'x'.repeat(300) })
   seen.add('a', { title: 'Ä', type: 'guide', order: 1, date: '2024-02-29T10:00', tags: ['x'], mixed: false, nothing: null })
   const { definition, fieldOf, notes } = inferType('page', seen, null)
   const byName = new Map(definition.fields.map((field) => [field.name, field]))
@@ -71,4 +71,12 @@ test('the type is inferred: kinds, what differs between locales, reserved and od
   assert.deepEqual([other.definition.label, other.definition.fields[0]], ['Seite', { name: 'order', kind: 'text' }])
   assert.equal(fieldValue({ name: 'order', kind: 'text' }, 1), '1')
   assert.equal(fieldValue({ name: 'date', kind: 'dateTime' }, '2024-02-29 10:00'), '2024-02-29T10:00:00.000Z')
+})
+
+test('a page that is read again is the same page, unless it begins otherwise', () => {
+  const reader = new PageReader()
+  for (const text of ['---\na: 1\n---\nbody', '---\na: 1\n---\n\n\n  indented', 'no front matter', '---\na: 1\n---', '---\na: 2\n---\nbody', '---\na: 1\n---\n\nbody', '---\na: 1\n---\nother body', '']) {
+    assert.deepEqual(reader.read('page', text), parsePage(text), text)
+    assert.deepEqual(reader.read('page', text), parsePage(text), `${text} again`)
+  }
 })

@@ -1,4 +1,4 @@
-import { parsePage } from '#cli/import/front-matter.ts'
+import { PageReader } from '#cli/import/front-matter.ts'
 import { FrontMatterSeen, fieldValue, inferType } from '#cli/import/infer-type.ts'
 import type { InferredType } from '#cli/import/infer-type.ts'
 import { scanLinks } from '#cli/import/links.ts'
@@ -40,6 +40,7 @@ type Survey = {
   readonly locales: ReadonlySet<string>
   readonly pages: ReadonlySet<string>
   readonly inferred: InferredType
+  readonly reader: PageReader
 }
 
 /**
@@ -67,6 +68,7 @@ export async function importMarkdown(source: PageSource, target: MarkdownTarget,
     tell.report.interrupted()
     return
   }
+  tell.report.lap('pages')
   for (const id of await target.bulk.release(call, options.type, ids)) made.delete(id)
   tell.report.count('entries', 'made', made.size)
   tell.report.count('entries', 'unchanged', ids.length - made.size)
@@ -76,6 +78,7 @@ export async function importMarkdown(source: PageSource, target: MarkdownTarget,
 async function surveyOf(source: PageSource, target: MarkdownTarget, options: MarkdownOptions, defaultLocale: string, tell: { readonly report: Report; readonly signal: AbortSignal }): Promise<Survey | null> {
   const layout = findLayout(source.files.map((file) => file.path), options.localesFromFolders)
   const seen = new FrontMatterSeen()
+  const reader = new PageReader()
   const ids = new Map<string, string>()
   const taken = new Set<string>()
   const pages = new Set<string>()
@@ -85,7 +88,7 @@ async function surveyOf(source: PageSource, target: MarkdownTarget, options: Mar
     const place = placeOf(file.path, layout)
     const locale = place.locale ?? defaultLocale
     const key = `${locale} ${place.path}`
-    const reason = await refusal(file, place, key, pages, seen)
+    const reason = await refusal(file, place, key, pages, seen, reader)
     if (reason !== null) {
       tell.report.refuse('page', file.path, reason)
       continue
@@ -98,15 +101,15 @@ async function surveyOf(source: PageSource, target: MarkdownTarget, options: Mar
   const inferred = inferType(options.type, seen, await typeOrNull(target.content, target.call.db, options.type))
   for (const note of inferred.notes) tell.report.remark('type', options.type, note)
   const table = { ids, locales: new Set([...locales].map((locale) => locale.toLowerCase())), siteUrl: options.siteUrl }
-  return { layout, table, taken, locales, pages, inferred }
+  return { layout, table, taken, locales, pages, inferred, reader }
 }
 
-async function refusal(file: SourceFile, place: Place, key: string, pages: ReadonlySet<string>, seen: FrontMatterSeen): Promise<string | null> {
+async function refusal(file: SourceFile, place: Place, key: string, pages: ReadonlySet<string>, seen: FrontMatterSeen, reader: PageReader): Promise<string | null> {
   if (place.path.length > pathCharsMax) return `The path is longer than ${pathCharsMax} characters.`
   if (pages.has(key)) return `Another file is the page "${place.path}" already; a folder and its index are one page.`
   const content = await file.read()
   if (!content.ok) return content.reason
-  const parsed = parsePage(content.text)
+  const parsed = reader.read(file.path, content.text)
   if (!parsed.ok) return parsed.reason
   return seen.add(place.path, parsed.page.frontMatter) ? null : 'The pages have too many different front-matter keys; this looks like data, not front matter.'
 }
@@ -120,7 +123,7 @@ async function writePages(source: PageSource, survey: Survey, used: ReadonlyMap<
   for (const { file, place } of inOrder(source.files, survey)) {
     if (tell.signal.aborted) break
     const content = await file.read()
-    const parsed = content.ok ? parsePage(content.text) : null
+    const parsed = content.ok ? survey.reader.read(file.path, content.text) : null
     if (parsed === null || !parsed.ok) {
       tell.report.refuse('pages', file.path, 'The file changed while it was imported; run the import again.')
       continue

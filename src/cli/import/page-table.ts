@@ -1,5 +1,6 @@
 import { derivedId } from '#cli/import/derived-id.ts'
 import { pagePath } from '#cli/import/resolve-links.ts'
+import { makeSlug } from '#content/validation/slug.ts'
 
 const pageExtension = /\.(?:mdx?|markdown)$/i
 
@@ -76,7 +77,7 @@ export function pageId(type: string, path: string): string {
 export function slugsOf(ids: ReadonlyMap<string, string>): Map<string, string> {
   const bySlug = new Map<string, string[]>()
   for (const path of ids.keys()) {
-    const slug = slugify(path)
+    const slug = makeSlug(path)
     const sharing = bySlug.get(slug)
     if (sharing === undefined) bySlug.set(slug, [path])
     else sharing.push(path)
@@ -86,10 +87,4 @@ export function slugsOf(ids: ReadonlyMap<string, string>): Map<string, string> {
     for (const path of paths) result.set(path, paths.length === 1 && slug !== '' ? slug : `${slug === '' ? 'page' : slug}-${ids.get(path)!.slice(0, 8)}`)
   }
   return result
-}
-
-/** Lower case, marks dropped, everything but letters and digits of ASCII to single hyphens, at most 100 characters. */
-export function slugify(text: string): string {
-  const ascii = text.normalize('NFKD').replaceAll(/\p{M}+/gu, '').toLowerCase()
-  return ascii.replaceAll(/[^a-z0-9]+/g, '-').replaceAll(/^-+|-+$/g, '').slice(0, 100).replace(/-+$/, '')
 }

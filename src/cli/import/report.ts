@@ -40,6 +40,7 @@ export class Report {
   readonly #counts = new Map<string, Record<Outcome, number>>()
   readonly #refused: Finding[] = []
   readonly #remarks: Finding[] = []
+  readonly #laps = new Map<string, number>()
   #unlisted = 0
   #finished = true
 
@@ -70,6 +71,11 @@ export class Report {
     this.#keep(this.#remarks, { what, where, reason })
   }
 
+  /** The last of these things is done: rates count up to here, whatever else the command does then. */
+  lap(what: string): void {
+    this.#laps.set(what, (this.#clock.monotonicMs() - this.#startMs) / 1_000)
+  }
+
   interrupted(): void {
     this.#finished = false
   }
@@ -89,7 +95,7 @@ export class Report {
     for (const what of rates) {
       const counts = this.#counts.get(what)
       const done = counts === undefined ? 0 : outcomes.reduce((sum, outcome) => sum + counts[outcome], 0)
-      measured[`${what}PerSecond`] = Math.round(done / Math.max(seconds, 0.001))
+      measured[`${what}PerSecond`] = Math.round(done / Math.max(this.#laps.get(what) ?? seconds, 0.001))
     }
     const { maxRSS, userCPUTime, systemCPUTime } = process.resourceUsage()
     measured['cpuSeconds'] = Math.round((userCPUTime + systemCPUTime) / 100_000) / 10

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Archive, ArchiveCheck, ArchivedEntry, ArchivedRelease, ArchivedVersion, ArchiveOutcome } from '#content/bulk/archive.ts'
 import type { Bulk, BulkItem } from '#content/bulk/bulk.ts'
 import type { OwnedRow } from '#content/bulk/flush-together.ts'
-import { holdTogether, insertRows } from '#content/bulk/flush-together.ts'
+import { byKey, holdTogether, insertRows } from '#content/bulk/flush-together.ts'
 import { readArchive, readChosenArchive, readReleaseArchive } from '#content/bulk/read-archive.ts'
 import type { Call, Content } from '#content/content.ts'
 import type { ContentType } from '#content/content-type.ts'
@@ -118,6 +118,7 @@ async function restore(context: Context, parts: { readonly content: Content; rea
 
 async function restoreTogether(call: Call, model: Model, type: TypeModel, entries: readonly ArchivedEntry[]): Promise<(ArchiveOutcome | 'differs')[]> {
   const tx = call.db
+  await tx.run(byKey)
   const ids = entries.map((entry) => entry.id)
   await tx.run(insertEntries, [ids, entries.map((entry) => entry.createdAt), entries.map((entry) => JSON.stringify(entry.createdBy)), type.definition.name])
   const locked = new Map((await tx.run(lockEntries, [ids])).map((row) => [row.id, row]))

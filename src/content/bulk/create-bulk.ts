@@ -1,5 +1,5 @@
 import type { Bulk, BulkItem, BulkOutcome, BulkState } from '#content/bulk/bulk.ts'
-import { flushTogether } from '#content/bulk/flush-together.ts'
+import { byKey, flushTogether } from '#content/bulk/flush-together.ts'
 import { saveItems } from '#content/bulk/save-items.ts'
 import type { Call } from '#content/content.ts'
 import { ForbiddenError } from '#content/errors.ts'
@@ -32,12 +32,6 @@ const readStates = sql<{ model: string; id: string | null; locale: string; filte
     exists (select from stoa.version p where p.entry_id = v.entry_id and p.locale = v.locale and p.is_published) as "isPublished"
   from stoa.model m left join (page join stoa.version v on v.entry_id = page.id and v.is_latest) on true
   order by v.entry_id, v.locale`)
-
-/**
- * Every statement of a batch finds its rows by key. On tables that grow from nothing PostgreSQL does not know yet that they
- * are large, plans to read them whole, and keeps that plan: each batch would take longer than the one before.
- */
-const byKey = sql<object>(`set local enable_seqscan = off`)
 
 export function createBulk(options: { readonly clock: Clock; readonly logger: Logger }): Bulk {
   const context: Context = { models: new ModelStore(), recent: new RecentSaves(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }

@@ -7,6 +7,12 @@ import { StaleModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
+/**
+ * Every statement of a batch finds its rows by key. On tables that grow from nothing PostgreSQL does not know yet that they
+ * are large, plans to read them whole, and keeps that plan: each batch would take longer than the one before.
+ */
+export const byKey = sql<object>(`set local enable_seqscan = off`)
+
 /** The statements of entry-edit.ts and hold.ts, each for many entries of one type at once. */
 
 const changeVersions = sql<object>(`
