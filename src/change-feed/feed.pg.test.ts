@@ -26,7 +26,7 @@ async function withTable(database: Database): Promise<void> {
 }
 
 async function until(what: () => boolean): Promise<void> {
-  const deadline = Date.now() + 10_000
+  const deadline = Date.now() + 30_000
   while (!what()) {
     assert.ok(Date.now() < deadline, 'it did not happen in time')
     await new Promise((resolve) => setTimeout(resolve, 5))
@@ -206,6 +206,8 @@ test('a feed flushes first, applies what others write on a hint, and stops witho
   await withTable(db.database)
   const hub = new MemoryHub()
   const feeds = Array.from({ length: 2 }, () => new ChangeFeed({ database: db.database, link: new MemoryLink(hub), clock: systemClock, logger: silentLogger, config: { leaseMs: 60_000 } }))
+  await using stopping = new AsyncDisposableStack()
+  for (const feed of feeds) stopping.use(feed)
   const [writer, reader] = feeds as [ChangeFeed, ChangeFeed]
   const news: FeedNews[] = []
   reader.subscribe((one) => news.push(one))

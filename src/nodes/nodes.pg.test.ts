@@ -11,7 +11,7 @@ import { databaseMissing, testDatabase } from '#test/support/database.ts'
 const skip = databaseMissing
 const roles = ['publisher', 'indexer', 'mailer']
 
-function start(database: Database, name: string, leaseMs = 600): Nodes {
+function start(database: Database, name: string, leaseMs = 2_000): Nodes {
   return new Nodes({ database, info: { name, address: null, version: '1', fingerprint: 'f' }, clock: systemClock, logger: silentLogger, config: { leaseMs, roles } })
 }
 

@@ -12,6 +12,8 @@ const sweepIntervalMs = 15_000
 /** Between attempts to connect while callers wait. */
 const retryPauseMinMs = 50
 const retryPauseMaxMs = 1_000
+/** Closing waits so long for those who still use a connection; then it takes the connections away. */
+const closingMaxMs = 20_000
 
 type Waiter = { readonly resolve: (connection: Connection) => void; readonly reject: (error: unknown) => void; readonly deadlineMs: number }
 
@@ -26,6 +28,7 @@ export class ConnectionPool {
   readonly #waitTimeoutMs: number
   readonly #logger: Logger
   readonly #idle: Connection[] = []
+  readonly #all = new Set<Connection>()
   #waiters: Waiter[] = []
   #open = 0
   #opening = 0
@@ -93,7 +96,15 @@ export class ConnectionPool {
       for (const connection of this.#idle.splice(0)) this.#discard(connection)
       this.#finishClosing()
     }
+    const timer = setTimeout(() => this.#takeAway(), closingMaxMs)
     await this.#closing.promise
+    clearTimeout(timer)
+  }
+
+  #takeAway(): void {
+    this.#logger.warn({ connections: this.#all.size }, 'connections were still in use after the deadline for closing, and were cut')
+    for (const connection of this.#all) connection.client.connection.stream.destroy()
+    this.#closing?.resolve()
   }
 
   #hand(connection: Connection): void {
@@ -108,6 +119,7 @@ export class ConnectionPool {
 
   #discard(connection: Connection): void {
     const gone = (): void => {
+      this.#all.delete(connection)
       this.#open -= 1
       this.#openWhatIsNeeded()
       this.#finishClosing()
@@ -147,6 +159,7 @@ export class ConnectionPool {
       this.#openWhatIsNeeded()
       this.#finishClosing()
     } else {
+      this.#all.add(connection)
       this.release(connection)
     }
   }
