@@ -8,6 +8,7 @@ import type { Server } from '#api/api-context.ts'
 import { collectIdempotencyKeys } from '#api/idempotency.ts'
 import { pageRoutes } from '#api/routes/pages.ts'
 import { createServer } from '#api/server.ts'
+import { ListenError } from '#cli/errors.ts'
 import type { Site } from '#cli/site.ts'
 import { plantStarter } from '#cli/starter.ts'
 import type { Config } from '#config/config.ts'
@@ -112,7 +113,7 @@ export async function runNode(config: Config, signal: AbortSignal): Promise<void
   const server = await createServer({ database, content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
   const tickers = backgroundWork(site)
   try {
-    const address = await server.listen({ host: config.host, port: config.port })
+    const address = await listen(server, config)
     const url = config.publicUrl ?? address
     logger.info({ url, startedInMs: Date.now() - startedAtMs, version }, 'ready')
     await announceFirstAdministrator(site, url)
@@ -122,6 +123,14 @@ export async function runNode(config: Config, signal: AbortSignal): Promise<void
   } finally {
     await closeWithin(server, drainMs, logger)
     await Promise.all(tickers.map((ticker) => ticker.stop()))
+  }
+}
+
+async function listen(server: Server, { host, port }: Config): Promise<string> {
+  try {
+    return await server.listen({ host, port })
+  } catch (error) {
+    throw new ListenError({ host, port }, error)
   }
 }
 

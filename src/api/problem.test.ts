@@ -7,6 +7,7 @@ import { statuses } from '#api/statuses.ts'
 
 /** Codes that end a command or a start, that belong to background work, or that a part always turns into its own words. None of them reaches a client. */
 const neverOfARequest: ReadonlySet<string> = new Set([
+  'E_LISTEN',
   'E_DATABASE_CONSTRAINT',
   'E_DATABASE_EMBEDDED',
   'E_DATABASE_MIGRATION',

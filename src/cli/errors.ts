@@ -4,3 +4,21 @@ import { StoaError } from '#lib/stoa-error.ts'
 export class UsageError extends StoaError {
   readonly code = 'E_USAGE'
 }
+
+/** The address that the node was told to listen on cannot be had. */
+export class ListenError extends StoaError {
+  readonly code = 'E_LISTEN'
+
+  constructor(options: { readonly host: string; readonly port: number }, cause: unknown) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown'
+    const why = reasons[code] ?? `the system says ${code}`
+    super(`The node cannot listen on ${options.host} port ${options.port}: ${why}. Set STOA_HOST and STOA_PORT, or --host and --port.`, { ...options, reason: code }, { cause })
+  }
+}
+
+const reasons: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another program listens there already',
+  EACCES: 'ports below 1024 need a privilege that this user does not have',
+  EADDRNOTAVAIL: 'no network interface of this machine has that address',
+  ENOTFOUND: 'no such host name is known',
+}

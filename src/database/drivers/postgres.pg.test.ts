@@ -260,12 +260,15 @@ test('close waits for work that is under way, refuses more, and may be called tw
 test('closing cuts what is still in use after its deadline', { skip, timeout: 60_000 }, async () => {
   await using db = await testDatabase({ connectionsMax: 2 })
   const never = Promise.withResolvers<void>()
+  const started = Promise.withResolvers<void>()
   const held = db.database.session(async (session) => {
     await session.run(sql(`select 1`))
+    started.resolve()
     await never.promise
     await session.run(sql(`select 1`))
   })
   const outcome = assert.rejects(held, (error) => error instanceof DatabaseUnavailableError)
+  await started.promise
   await db.database.close()
   never.resolve()
   await outcome
