@@ -32,6 +32,12 @@ test('a newcomer reads the starter content, becomes administrator, and tries a r
   await page.getByRole('link', { name: 'Content types' }).click()
   await page.getByRole('heading', { name: 'Content types', level: 1 }).waitFor()
 
+  await page.goto(`${node.origin}/read/page/no-such-page`)
+  await page.getByRole('heading', { name: 'Not Found' }).waitFor()
+  await withoutFaults(page)
+  // The browser itself reports the 404 that was asked for.
+  complaints.length = 0
+
   const link = (await node.printed(/"link":"([^"]+)"/))[1]!
   await page.goto(link)
   await page.getByLabel('Name').fill('Eva')

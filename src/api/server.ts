@@ -9,6 +9,8 @@ import { answerBrokenConnection } from '#api/broken-connection.ts'
 import { MediaTypeUnsupportedError, MethodNotAllowedError, RouteNotFoundError, SignInNeededError } from '#api/errors.ts'
 import { identityHook, isAnonymous } from '#api/identity.ts'
 import { parseJson } from '#api/json-body.ts'
+import { contentSecurityPolicy } from '#api/pages/layout.ts'
+import { problemPage } from '#api/pages/problem.ts'
 import { problemAnswer } from '#api/problem.ts'
 import { requestId } from '#api/request-id.ts'
 import { routePlugins } from '#api/routes.ts'
@@ -116,7 +118,14 @@ function failures(server: Server, context: ApiContext): void {
 function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyReply, logger?: Logger): FastifyReply {
   const { status, headers, body, defect } = problemAnswer(meant(error, request), request.id)
   if (defect) logger?.error({ err: error, requestId: request.id, method: request.method, route: request.routeOptions.url }, 'a request failed')
-  return reply.code(status).headers(headers).type('application/problem+json').send(JSON.stringify(body))
+  reply.code(status).headers(headers)
+  if (!isForPeople(request)) return reply.type('application/problem+json').send(JSON.stringify(body))
+  return reply.header('content-security-policy', contentSecurityPolicy).header('vary', 'Accept').type('text/html; charset=utf-8').send(problemPage(body))
+}
+
+/** A browser that goes to a page: it names HTML first. Scripts and programs get the problem document, and so does everything below /api. */
+function isForPeople({ method, url, headers }: FastifyRequest): boolean {
+  return method === 'GET' && headers.accept?.startsWith('text/html') === true && !/^\/(api|assets|healthz|metrics|openapi)/.test(url)
 }
 
 /** A method that no path has fails in its own ways before it is looked up. Nobody in particular lacks a permission: who has not signed in is asked to. */
