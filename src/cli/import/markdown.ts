@@ -4,6 +4,7 @@ import type { InferredType } from '#cli/import/infer-type.ts'
 import { scanLinks } from '#cli/import/links.ts'
 import type { Layout, Place } from '#cli/import/page-table.ts'
 import { findLayout, pageId, placeOf, slugsOf } from '#cli/import/page-table.ts'
+import { readAhead } from '#cli/import/page-source.ts'
 import type { PageSource, SourceFile } from '#cli/import/page-source.ts'
 import { BatchWriter } from '#cli/import/batch-writer.ts'
 import { ensureLocales, saveType, typeOrNull } from '#cli/import/model-plan.ts'
@@ -83,12 +84,12 @@ async function surveyOf(source: PageSource, target: MarkdownTarget, options: Mar
   const taken = new Set<string>()
   const pages = new Set<string>()
   const locales = new Set<string>()
-  for (const file of source.files) {
+  for await (const { item: file, content } of readAhead(source.files, (one) => one)) {
     if (tell.signal.aborted) return null
     const place = placeOf(file.path, layout)
     const locale = place.locale ?? defaultLocale
     const key = `${locale} ${place.path}`
-    const reason = await refusal(file, place, key, pages, seen, reader)
+    const reason = refusal({ path: file.path, content }, place, key, pages, seen, reader)
     if (reason !== null) {
       tell.report.refuse('page', file.path, reason)
       continue
@@ -104,10 +105,10 @@ async function surveyOf(source: PageSource, target: MarkdownTarget, options: Mar
   return { layout, table, taken, locales, pages, inferred, reader }
 }
 
-async function refusal(file: SourceFile, place: Place, key: string, pages: ReadonlySet<string>, seen: FrontMatterSeen, reader: PageReader): Promise<string | null> {
+function refusal(file: { readonly path: string; readonly content: Awaited<ReturnType<SourceFile['read']>> }, place: Place, key: string, pages: ReadonlySet<string>, seen: FrontMatterSeen, reader: PageReader): string | null {
   if (place.path.length > pathCharsMax) return `The path is longer than ${pathCharsMax} characters.`
   if (pages.has(key)) return `Another file is the page "${place.path}" already; a folder and its index are one page.`
-  const content = await file.read()
+  const { content } = file
   if (!content.ok) return content.reason
   const parsed = reader.read(file.path, content.text)
   if (!parsed.ok) return parsed.reason
@@ -120,9 +121,9 @@ async function writePages(source: PageSource, survey: Survey, used: ReadonlyMap<
   const progress = tell.output.progress('Pages')
   const writer = new BatchWriter({ bulk: target.bulk, call: target.call, type: options.type, report: tell.report, what: 'pages' })
   const defaultLocale = (await target.content.locales.list(target.call.db)).find((locale) => locale.isDefault)!.code
-  for (const { file, place } of inOrder(source.files, survey)) {
+  for await (const { item: next, content } of readAhead(inOrder(source.files, survey), ({ file }) => file)) {
     if (tell.signal.aborted) break
-    const content = await file.read()
+    const { file, place } = next
     const parsed = content.ok ? survey.reader.read(file.path, content.text) : null
     if (parsed === null || !parsed.ok) {
       tell.report.refuse('pages', file.path, 'The file changed while it was imported; run the import again.')

@@ -11,6 +11,8 @@ import { readTar } from '#cli/import/untar.ts'
 const pageBytesMax = 16 * 1_024 * 1_024
 /** Paths are kept in memory, some 300 bytes for each. */
 const filesMax = 1_000_000
+/** So much of an unpacked archive stays in memory: asking the disk for each small page would take longer than parsing it. */
+const memoryBytesMax = 32 * 1_024 * 1_024
 /** Folders are walked no deeper: a loop of mounts ends here. */
 const depthMax = 64
 
@@ -55,12 +57,13 @@ export async function openPageSource(path: string, signal: AbortSignal): Promise
 }
 
 /**
- * The pages of an archive one after the other in a temporary file, so that they can be read in any order. The file has no
- * name any more once it is open: however this process ends, nothing of it stays.
+ * The pages of an archive one after the other, the first ones in memory and the rest in a temporary file, so that they can be
+ * read in any order. The file has no name any more once it is open: however this process ends, nothing of it stays.
  */
 class Spool {
   readonly #file: FileHandle
   #length = 0
+  #inMemory = 0
 
   private constructor(file: FileHandle) {
     this.#file = file
@@ -77,6 +80,10 @@ class Spool {
 
   /** Returns a way to read it again. */
   async add(content: Buffer): Promise<() => Promise<Buffer>> {
+    if (this.#inMemory + content.length <= memoryBytesMax) {
+      this.#inMemory += content.length
+      return async () => content
+    }
     const at = this.#length
     await this.#file.write(content, 0, content.length, at)
     this.#length += content.length
@@ -161,5 +168,17 @@ function decode(bytes: Buffer): { ok: true; text: string } | { ok: false; reason
   } catch {
     // The decoder says only that it is wrong, not where.
     return { ok: false, reason: 'The file is not UTF-8.' }
+  }
+}
+
+/** Files being read at a time: enough to hide what a disk takes, few enough to stay small. */
+const readAheadMax = 16
+
+/** The contents of files in their order, read a little ahead. */
+export async function* readAhead<Item>(items: readonly Item[], fileOf: (item: Item) => SourceFile): AsyncGenerator<{ readonly item: Item; readonly content: Awaited<ReturnType<SourceFile['read']>> }> {
+  const reading: ReturnType<SourceFile['read']>[] = []
+  for (const [index, item] of items.entries()) {
+    while (reading.length < readAheadMax && index + reading.length < items.length) reading.push(fileOf(items[index + reading.length]!).read())
+    yield { item, content: await reading.shift()! }
   }
 }

@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Archive, ArchiveCheck, ArchivedEntry, ArchivedRelease, ArchivedVersion, ArchiveOutcome } from '#content/bulk/archive.ts'
 import type { Bulk, BulkItem } from '#content/bulk/bulk.ts'
-import type { OwnedRow } from '#content/bulk/flush-together.ts'
-import { byKey, holdTogether, insertRows } from '#content/bulk/flush-together.ts'
+import type { BatchSupport, OwnedRow } from '#content/bulk/flush-together.ts'
+import { beginBatch, holdTogether, insertRows } from '#content/bulk/flush-together.ts'
 import { readArchive, readChosenArchive, readReleaseArchive } from '#content/bulk/read-archive.ts'
 import type { Call, Content } from '#content/content.ts'
 import type { ContentType } from '#content/content-type.ts'
@@ -48,11 +48,12 @@ const insertItems = sql<object>(`
 
 export function createArchive(options: { readonly clock: Clock; readonly logger: Logger; readonly content: Content; readonly bulk: Bulk }): Archive {
   const context: Context = { models: new ModelStore(), recent: new RecentSaves(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
+  const parts = { content: options.content, bulk: options.bulk, support: { lz4: null } }
   return {
     entries: (call, type, page) => context.models.use(call.db, (model) => readArchive(demandAll(call, type), model, model.type(type), page)),
     releases: (call, page) => readReleaseArchive(call, page),
     check: checkEntry,
-    restore: (call, type, entries) => restore(context, options, demandAll(call, type), type, entries),
+    restore: (call, type, entries) => restore(context, parts, demandAll(call, type), type, entries),
     restoreRelease: (call, release) => restoreRelease(call, release),
   }
 }
@@ -99,10 +100,10 @@ function modelFor(definition: ContentType): TypeModel {
   return model
 }
 
-async function restore(context: Context, parts: { readonly content: Content; readonly bulk: Bulk }, call: Call, typeName: string, entries: readonly ArchivedEntry[]): Promise<ArchiveOutcome[]> {
+async function restore(context: Context, parts: { readonly content: Content; readonly bulk: Bulk; readonly support: BatchSupport }, call: Call, typeName: string, entries: readonly ArchivedEntry[]): Promise<ArchiveOutcome[]> {
   if (entries.length === 0) return []
   try {
-    const outcomes = await context.models.use(call.db, (model) => atomically(call.db, (tx) => restoreTogether({ ...call, db: tx }, model, model.type(typeName), entries)))
+    const outcomes = await context.models.use(call.db, (model) => atomically(call.db, (tx) => restoreTogether(parts.support, { ...call, db: tx }, model, model.type(typeName), entries)))
     const result: ArchiveOutcome[] = []
     for (const [index, outcome] of outcomes.entries()) result.push(outcome === 'differs' ? await overwrite(parts, call, typeName, entries[index]!) : outcome)
     return result
@@ -116,9 +117,9 @@ async function restore(context: Context, parts: { readonly content: Content; rea
   }
 }
 
-async function restoreTogether(call: Call, model: Model, type: TypeModel, entries: readonly ArchivedEntry[]): Promise<(ArchiveOutcome | 'differs')[]> {
+async function restoreTogether(support: BatchSupport, call: Call, model: Model, type: TypeModel, entries: readonly ArchivedEntry[]): Promise<(ArchiveOutcome | 'differs')[]> {
   const tx = call.db
-  await tx.run(byKey)
+  await beginBatch(tx, support)
   const ids = entries.map((entry) => entry.id)
   await tx.run(insertEntries, [ids, entries.map((entry) => entry.createdAt), entries.map((entry) => JSON.stringify(entry.createdBy)), type.definition.name])
   const locked = new Map((await tx.run(lockEntries, [ids])).map((row) => [row.id, row]))
