@@ -3,28 +3,20 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { createAccess } from '#access/create-access.ts'
 import type { Server } from '#api/api-context.ts'
-import { collectIdempotencyKeys } from '#api/idempotency.ts'
-import { pageRoutes } from '#api/routes/pages.ts'
-import { createServer } from '#api/server.ts'
 import { ListenError } from '#cli/errors.ts'
 import type { Site } from '#cli/site.ts'
-import { plantStarter } from '#cli/starter.ts'
 import type { Config } from '#config/config.ts'
-import { createContent } from '#content/create-content.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { startEmbeddedPostgres, urlOfRunning } from '#database/drivers/embedded/embedded-postgres.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
 import { DataFolderInUseError } from '#database/errors.ts'
 import { migrate } from '#database/migrate.ts'
-import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
 import { Ticker } from '#lib/ticker.ts'
-import { createMedia } from '#media/create-media.ts'
 
 /** How long requests in flight may take to end when the node is told to stop. */
 const drainMs = 10_000
@@ -40,6 +32,27 @@ const makeSecret = sql(`insert into stoa.secret (value) values ($1) on conflict 
 const readSecret = sql<{ value: string }>(`select value from stoa.secret`)
 
 const manifest = new URL('../package.json', import.meta.url)
+
+/** Loaded while the database starts: both take about as long, and one of them waits for a child process. */
+async function loadParts() {
+  const [{ createAccess }, { createContent }, { createMedia }, { DiskFileStore }] = await Promise.all([
+    import('#access/create-access.ts'),
+    import('#content/create-content.ts'),
+    import('#media/create-media.ts'),
+    import('#file-store/drivers/disk.ts'),
+  ])
+  return { createAccess, createContent, createMedia, DiskFileStore }
+}
+
+async function loadApi() {
+  const [{ createServer }, { pageRoutes }, { collectIdempotencyKeys }, { plantStarter }] = await Promise.all([
+    import('#api/server.ts'),
+    import('#api/routes/pages.ts'),
+    import('#api/idempotency.ts'),
+    import('#cli/starter.ts'),
+  ])
+  return { createServer, pageRoutes, collectIdempotencyKeys, plantStarter }
+}
 
 /** The site for one command: it logs to standard error, and only what went wrong, so that standard output is its result. */
 export function openSiteForCommand(config: Config): Promise<Site> {
@@ -59,6 +72,7 @@ async function openSite(config: Config, logger: Logger, { besideNode }: { readon
   const dataDir = resolve(config.data)
   await mkdir(dataDir, { recursive: true })
   await using opened = new AsyncDisposableStack()
+  const loading = loadParts()
   const url = config.databaseUrl ?? (await embeddedUrl(dataDir, logger, opened, besideNode))
   const database = new PostgresDatabase({
     url,
@@ -73,6 +87,7 @@ async function openSite(config: Config, logger: Logger, { besideNode }: { readon
   if (applied.length > 0) logger.info({ applied }, 'the database schema was brought up to date')
   const secret = config.secret ?? (await keptSecret(database))
   const clock = systemClock
+  const { createAccess, createContent, createMedia, DiskFileStore } = await loading
   const content = createContent({ clock, logger })
   opened.defer(() => content.stop())
   const access = createAccess({ database, clock, logger, secret })
@@ -104,14 +119,16 @@ async function keptSecret(database: Database): Promise<string> {
 export async function runNode(config: Config, signal: AbortSignal): Promise<void> {
   const startedAtMs = Date.now()
   const logger = loggerFor(config, 'stdout')
+  const loading = loadApi()
   await using site = await openSite(config, logger, { besideNode: false })
+  const { collectIdempotencyKeys, createServer, pageRoutes, plantStarter } = await loading
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
   if (config.starter) await plantStarter(site)
   const { database, content, access, media } = site
   const pages = pageRoutes({ version, node: nodeName(config), startedAtMs, publicUrl: config.publicUrl })
   const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
   const server = await createServer({ database, content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
-  const tickers = backgroundWork(site)
+  const tickers = backgroundWork(site, () => collectIdempotencyKeys(database))
   try {
     const address = await listen(server, config)
     const url = config.publicUrl ?? address
@@ -134,7 +151,7 @@ async function listen(server: Server, { host, port }: Config): Promise<string> {
   }
 }
 
-function backgroundWork({ access, content, database, media, logger }: Site): Ticker[] {
+function backgroundWork({ access, content, database, media, logger }: Site, forgetKeys: () => Promise<number>): Ticker[] {
   const schedule = async (): Promise<void> => {
     while ((await content.schedule.runDue(database, scheduledPerRoundMax)) === scheduledPerRoundMax);
   }
@@ -146,7 +163,7 @@ function backgroundWork({ access, content, database, media, logger }: Site): Tic
     new Ticker({ name: 'schedule', intervalMs: scheduleIntervalMs, logger, work: schedule }),
     // Bounded per call; what is left over waits for the next hour, or another node.
     new Ticker({ name: 'prune access', intervalMs: collectIntervalMs, logger, work: async () => void (await access.prune()) }),
-    new Ticker({ name: 'forget idempotency keys', intervalMs: collectIntervalMs, logger, work: async () => void (await collectIdempotencyKeys(database)) }),
+    new Ticker({ name: 'forget idempotency keys', intervalMs: collectIntervalMs, logger, work: async () => void (await forgetKeys()) }),
     new Ticker({ name: 'settle types', intervalMs: settleIntervalMs, logger, work: () => content.types.settle(database) }),
     new Ticker({ name: 'collect files', intervalMs: collectIntervalMs, logger, work: collect }),
   ]
