@@ -1,12 +1,5 @@
 import { Command, Option } from 'commander'
 import type { Action, Context, Register } from '#cli/command.ts'
-import { registerConfig } from '#cli/commands/config.ts'
-import { registerExport } from '#cli/commands/export.ts'
-import { registerImport } from '#cli/commands/import.ts'
-import { registerStart } from '#cli/commands/start.ts'
-import { registerToken } from '#cli/commands/token.ts'
-import { registerTypes } from '#cli/commands/content-types.ts'
-import { registerUser } from '#cli/commands/user.ts'
 import { UsageError } from '#cli/errors.ts'
 import { createOutput } from '#cli/output.ts'
 import type { Assembly } from '#cli/site.ts'
@@ -16,8 +9,16 @@ import type { SettingName } from '#config/settings.ts'
 import { settings } from '#config/settings.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** Every verb, in the order of `stoa --help`. */
-const commands: readonly Register[] = [registerStart, registerConfig, registerImport, registerExport, registerTypes, registerUser, registerToken]
+/** Every verb, in the order of `stoa --help`, and how to load it: a node that starts has no use for the importers. */
+const verbs: Readonly<Record<string, () => Promise<Register>>> = {
+  start: async () => (await import('#cli/commands/start.ts')).registerStart,
+  config: async () => (await import('#cli/commands/config.ts')).registerConfig,
+  import: async () => (await import('#cli/commands/import.ts')).registerImport,
+  export: async () => (await import('#cli/commands/export.ts')).registerExport,
+  types: async () => (await import('#cli/commands/content-types.ts')).registerTypes,
+  user: async () => (await import('#cli/commands/user.ts')).registerUser,
+  token: async () => (await import('#cli/commands/token.ts')).registerToken,
+}
 
 /** How wide help is where there is no terminal. */
 const helpColumns = 80
@@ -58,7 +59,7 @@ export async function runCommandLine(argv: readonly string[], assembly: Assembly
     const result = await handler(context, command.processedArgs.flat() as string[], command.optsWithGlobals())
     status = result ?? 0
   }
-  for (const register of commands) register(program, action)
+  for (const register of await commandsFor(argv)) register(program, action)
 
   try {
     await program.parseAsync(argv, { from: 'user' })
@@ -66,6 +67,13 @@ export async function runCommandLine(argv: readonly string[], assembly: Assembly
   } catch (error) {
     return complain(error, on)
   }
+}
+
+/** The verbs that the command line may mean: those it names, or all where it asks for help or names none. */
+async function commandsFor(argv: readonly string[]): Promise<Register[]> {
+  const named = Object.keys(verbs).filter((verb) => argv.includes(verb))
+  const all = named.length === 0 || ['help', '-h', '--help'].some((word) => argv.includes(word))
+  return Promise.all((all ? Object.keys(verbs) : named).map((verb) => verbs[verb]!()))
 }
 
 async function makeContext(global: Readonly<Record<string, unknown>>, assembly: Assembly, on: Process, signal: AbortSignal): Promise<Context> {
