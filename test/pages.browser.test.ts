@@ -33,7 +33,7 @@ test('a newcomer reads the starter content, becomes administrator, and tries a r
   await page.getByRole('heading', { name: 'Content types', level: 1 }).waitFor()
 
   await page.goto(`${node.origin}/read/page/no-such-page`)
-  await page.getByRole('heading', { name: 'Not Found' }).waitFor()
+  await page.getByRole('heading', { name: 'No such entry' }).waitFor()
   await withoutFaults(page)
   // The browser itself reports the 404 that was asked for.
   complaints.length = 0
