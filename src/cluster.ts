@@ -59,7 +59,7 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   const { url, leaseMs = leaseMsDefault, connectionsMax = 10, logger = silentLogger } = options
   const database = new PostgresDatabase({ url, connectionsMax, statementTimeoutMs, connectTimeoutMs, logger })
   try {
-    await migrate(database, { only: ['0004-cluster', '0006-nodes'] })
+    await migrate(database, { only: ['0004-cluster', '0006-nodes', '0007-change-times'] })
   } catch (error) {
     await database.close()
     throw error

@@ -24,7 +24,11 @@ AS $function$
 declare
   name text := 'change_of_' || target::oid;
   key_of text := (select string_agg(format('%%1$s.%I::text', c), ' || ''/'' || ' order by n) from unnest(key_columns) with ordinality k (c, n));
-  row_of text := 'jsonb_build_object(' || coalesce((select string_agg(format('%L, %%1$s.%I', c, c), ', ' order by n) from unnest(filter_columns) with ordinality f (c, n)), '') || ')';
+  row_of text := 'jsonb_build_object(' || coalesce((
+    select string_agg(format(
+      case when a.atttypid = 'timestamptz'::regtype then '%1$L, case when isfinite(%%1$s.%2$I) then round(date_part(''epoch'', %%1$s.%2$I) * 1000) end' else '%1$L, %%1$s.%2$I' end, c, c), ', ' order by n)
+    from unnest(filter_columns) with ordinality f (c, n)
+    left join pg_attribute a on a.attrelid = target and a.attname = c), '') || ')';
   into_change constant text := 'insert into stoa.change (collection, key, operation, before, after) ';
   wanted constant text := concat_ws(' ', collection, key_columns, filter_columns, filter_object);
 begin

@@ -64,6 +64,18 @@ test('the triggers tell every way to change a row', { skip }, async () => {
   assert.deepEqual(await told(`select stoa.detach('item'); insert into item values (9)`), [])
 })
 
+test('times are told as milliseconds, whatever the zone of the writer', { skip }, async () => {
+  await using db = await testDatabase()
+  const { database } = db
+  await runBeginEpoch(database)
+  await plain(database, `create table moment (id int primary key, at timestamptz)`)
+  await plain(database, `select stoa.attach('moment', 'moment', '{id}', '{at}')`)
+  const { snapshot } = await runPoll(database, null, 100)
+  await plain(database, `set timezone = 'Asia/Tokyo'; insert into moment values (1, '2026-11-27T07:28:00.123Z'), (2, 'infinity'), (3, null); reset timezone`)
+  const { changes } = await runPoll(database, snapshot, 100)
+  assert.deepEqual(changes.map(({ after }) => after), [{ at: Date.parse('2026-11-27T07:28:00.123Z') }, { at: null }, { at: null }])
+})
+
 test('none lost, none twice: many writers, long and prepared transactions, savepoints and rollbacks', { skip }, async () => {
   await using db = await testDatabase({ connectionsMax: 14 })
   const { database } = db

@@ -31,7 +31,7 @@ const query = sql<Part>(`
     from pg_class s where s.relnamespace = 'stoa'::regnamespace and s.relkind = 'S'
       and not exists (select 1 from pg_depend d where d.objid = s.oid and d.deptype = 'i')
   union all
-  select 3, p.proname, pg_get_functiondef(p.oid) || ';' from pg_proc p where p.pronamespace = 'stoa'::regnamespace
+  select 3, p.proname, pg_get_functiondef(p.oid) || ';' from pg_proc p where p.pronamespace = 'stoa'::regnamespace and p.proname !~ '^change_of_[0-9]'
   union all
   select 4, relname, 'create table stoa.' || quote_ident(relname) || E' (\\n' || text || E'\\n);' from columns
   union all
@@ -47,7 +47,7 @@ const query = sql<Part>(`
     from pg_class v where v.relnamespace = 'stoa'::regnamespace and v.relkind = 'v'
   union all
   select 9, t.relname || ' ' || g.tgname, pg_get_triggerdef(g.oid) || ';'
-    from pg_trigger g join tables t on t.oid = g.tgrelid where not g.tgisinternal`)
+    from pg_trigger g join tables t on t.oid = g.tgrelid where not g.tgisinternal and g.tgname !~ '^stoa_change_'`)
 
 const head = `-- The schema as the migrations make it, read from a database's catalogue. Made by: node test/dump-schema.ts
 -- Do not edit: a test compares this page with a freshly migrated database. Read it, and change the schema by a new migration.
@@ -55,7 +55,10 @@ const head = `-- The schema as the migrations make it, read from a database's ca
 create schema stoa;
 `
 
-/** The schema `stoa` as SQL text: the same for the same schema, on every supported version of PostgreSQL. */
+/**
+ * The schema `stoa` as SQL text: the same for the same schema, on every supported version of PostgreSQL. Triggers and
+ * functions that `stoa.attach` makes are left out: their names hold the number that a table has in one database.
+ */
 export async function dumpSchema(database: Queryable): Promise<string> {
   const parts = await database.run(query)
   const order = (a: Part, b: Part): number => a.rank - b.rank || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0)
