@@ -24,9 +24,12 @@ export { formatToken, laterToken, parseToken } from '#change-feed/token.ts'
 export type { Token } from '#change-feed/token.ts'
 export { sql } from '#database/database.ts'
 export type { Database, Queryable, Statement } from '#database/database.ts'
+export type { CallAnswer, CallHandler, CallOptions, Calls } from '#nodes/calls.ts'
 export { FenceLostError } from '#nodes/errors.ts'
+export { NodeCalls } from '#nodes/node-calls.ts'
+export type { NodeCallsOptions } from '#nodes/node-calls.ts'
 export { Nodes } from '#nodes/nodes.ts'
-export type { LiveNode, NodeInfo, NodesOptions } from '#nodes/nodes.ts'
+export type { LiveNode, NodeInfo, NodesNews, NodesOptions } from '#nodes/nodes.ts'
 
 export type ClusterOptions = {
   /** Any PostgreSQL ≥ 15; several hosts after commas, of which the writable one is used. */
@@ -59,7 +62,7 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   const { url, leaseMs = leaseMsDefault, connectionsMax = 10, logger = silentLogger } = options
   const database = new PostgresDatabase({ url, connectionsMax, statementTimeoutMs, connectTimeoutMs, logger })
   try {
-    await migrate(database, { only: ['0004-cluster', '0006-nodes', '0007-change-times'] })
+    await migrate(database, { only: ['0004-cluster', '0006-nodes', '0007-change-times', '0011-node-calls'] })
   } catch (error) {
     await database.close()
     throw error

@@ -348,7 +348,20 @@ create table stoa.node (
   draining boolean default false not null,
   info json not null,
   started_at timestamp(3) with time zone default now() not null,
-  seen_at timestamp(3) with time zone default now() not null
+  seen_at timestamp(3) with time zone default now() not null,
+  drain_asked boolean default false not null
+);
+
+create table stoa.node_call (
+  id bigint generated always as identity not null,
+  call text not null,
+  caller text not null,
+  target text not null,
+  method text not null,
+  payload text not null,
+  expires_at timestamp(3) with time zone not null,
+  reply text,
+  failure text
 );
 
 create table stoa.reference (
@@ -573,6 +586,8 @@ alter table stoa.model add constraint model_pkey PRIMARY KEY (only_one);
 
 alter table stoa.node add constraint node_pkey PRIMARY KEY (id);
 
+alter table stoa.node_call add constraint node_call_pkey PRIMARY KEY (id);
+
 alter table stoa.reference add constraint reference_on_delete_check CHECK ((on_delete = ANY (ARRAY['restrict'::text, 'unset'::text, 'cascade'::text])));
 
 alter table stoa.reference add constraint reference_perspective_check CHECK ((perspective = ANY (ARRAY['draft'::text, 'published'::text])));
@@ -696,6 +711,12 @@ CREATE INDEX idempotency_created ON stoa.idempotency USING btree (created_at);
 CREATE UNIQUE INDEX locale_default ON stoa.locale USING btree (is_default) WHERE is_default;
 
 CREATE INDEX login_throttle_last ON stoa.login_throttle USING btree (last_at);
+
+CREATE INDEX node_call_call ON stoa.node_call USING btree (call);
+
+CREATE INDEX node_call_expiry ON stoa.node_call USING btree (expires_at);
+
+CREATE INDEX node_call_waiting ON stoa.node_call USING btree (target) WHERE ((reply IS NULL) AND (failure IS NULL));
 
 CREATE INDEX reference_target ON stoa.reference USING btree (target_id);
 

@@ -7,6 +7,12 @@ import { statuses } from '#api/statuses.ts'
 
 /** Codes that end a command or a start, that belong to background work, or that a part always turns into its own words. None of them reaches a client. */
 const neverOfARequest: ReadonlySet<string> = new Set([
+  'E_CALL_DEADLINE',
+  'E_CALL_FAILED',
+  'E_CALL_NODE_GONE',
+  'E_CALL_NO_LEADER',
+  'E_CALL_TOO_LARGE',
+  'E_CALL_UNKNOWN',
   'E_LISTEN',
   'E_DATABASE_CONSTRAINT',
   'E_DATABASE_EMBEDDED',

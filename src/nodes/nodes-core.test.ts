@@ -37,9 +37,10 @@ test('joins by its first beat, takes a role that nobody has, and leads', () => {
   assert.equal(leads(machine.state, 'r', 20, config), 1)
 })
 
-test('a role without a row is taken by the preferred node alone', () => {
+test('a role without a row is taken by the preferred node, and by any after a lease: the preferred one may not know it', () => {
   const machine = new Machine(second)
-  assert.deepEqual(machine.beat(0, [member(first), member(second)]), [])
+  for (let now = 0; now < 900; now += 300) assert.deepEqual(machine.beat(now, [member(first, now), member(second, now)]), [])
+  assert.deepEqual(machine.beat(1_200, [member(first, 1_200), member(second, 1_200)]), [{ kind: 'take', id: 1, role: 'r', seen: null }])
 })
 
 test('a leader that cannot renew steps down by its own clock, before anybody else may take over', () => {

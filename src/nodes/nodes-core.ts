@@ -12,6 +12,8 @@ export type NodesState = {
   readonly nextBeatAtMs: number
   /** When the last good beat started. */
   readonly beatenAtMs: number
+  /** When the first beat was written. */
+  readonly joinedAtMs: number
   readonly members: ReadonlyMap<string, Seen<Member>>
   readonly roles: ReadonlyMap<string, Seen<RoleRow>>
   /** Roles that this node holds by its own last word from the database: since when, and with which fence. */
@@ -65,7 +67,7 @@ type Step = { readonly state: NodesState; readonly effects: readonly NodesEffect
 
 export function startNodes(id: string, now: number): NodesState {
   return {
-    mode: 'joining', id, beat: null, beats: 0, nextBeatAtMs: now, beatenAtMs: Number.NEGATIVE_INFINITY,
+    mode: 'joining', id, beat: null, beats: 0, nextBeatAtMs: now, beatenAtMs: Number.NEGATIVE_INFINITY, joinedAtMs: Number.POSITIVE_INFINITY,
     members: new Map(), roles: new Map(), held: new Map(), leading: new Set(), taking: new Map(), takes: 0,
   }
 }
@@ -152,7 +154,7 @@ function beaten(state: NodesState, startedAtMs: number, event: Extract<NodesEven
     const row = roles.get(role)?.row
     if (row?.holder === state.id && row.fence === mine.fence) held.set(role, { fence: mine.fence, renewedAtMs: startedAtMs })
   }
-  const next: NodesState = { ...state, beat: null, beatenAtMs: startedAtMs, members, roles, held, mode: state.mode === 'joining' ? 'live' : state.mode }
+  const next: NodesState = { ...state, beat: null, beatenAtMs: startedAtMs, joinedAtMs: Math.min(state.joinedAtMs, now), members, roles, held, mode: state.mode === 'joining' ? 'live' : state.mode }
   const effects: NodesEffect[] = []
   const gone = [...members.values()].filter(({ row, sinceMs }) => row.id !== state.id && sinceMs <= now - config.leaseMs * buryAfterLeases)
   if (gone.length > 0) effects.push({ kind: 'bury', members: gone.map(({ row }) => row.id) })
@@ -173,7 +175,8 @@ function free(state: NodesState, role: string, now: number, config: NodesConfig)
   const known = state.roles.get(role)
   const preferred = preferredFor(role, liveMembers(state, now, config))
   const patienceMs = preferred === state.id ? 0 : config.leaseMs
-  if (known === undefined) return preferred === state.id
+  // The preferred node may run a version that does not know the role.
+  if (known === undefined) return state.joinedAtMs <= now - patienceMs
   const unclaimed = known.row.holder === '' || known.row.holder === state.id
   return known.sinceMs <= now - (unclaimed ? 0 : config.leaseMs) - patienceMs
 }

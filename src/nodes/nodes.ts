@@ -13,7 +13,9 @@ export type NodeInfo = { readonly name: string; readonly address: string | null;
 export type LiveNode = NodeInfo & { readonly id: string; readonly draining: boolean; readonly startedAt: string; readonly roles: readonly string[] }
 
 export type NodesOptions = {
-  /** A pool that is never full of other work: a beat that waits is a lease that ends. */
+  /** Made anew for each start of a process; a node that `joinNodes` has let in has one already. */
+  readonly id?: string
+  /** Beats go through its reserve (`control`): a beat that waits behind other work is a lease that ends. */
   readonly database: Database
   readonly info: NodeInfo
   readonly clock: Clock
@@ -21,9 +23,15 @@ export type NodesOptions = {
   readonly config?: Partial<NodesConfig>
 }
 
-const nodeLeaseMsDefault = 3_000
+/** What listeners are told. `beaten`: after each beat, whether other nodes wait for an answer of this one. `drainAsked`: once, by whoever wrote it into the node's row. */
+export type NodesNews =
+  | { readonly kind: 'lead' | 'stepDown'; readonly role: string }
+  | { readonly kind: 'beaten'; readonly callsWaiting: boolean }
+  | { readonly kind: 'drainAsked' }
 
-type BeatRow = { readonly kind: 'node' | 'role'; readonly id: string; readonly counter: string; readonly draining: boolean; readonly holder: string; readonly fence: string; readonly info: string; readonly started_at: string }
+export const nodeLeaseMsDefault = 3_000
+
+type BeatRow = { readonly kind: 'node' | 'role' | 'drain' | 'call'; readonly id: string; readonly counter: string; readonly draining: boolean; readonly holder: string; readonly fence: string; readonly info: string; readonly started_at: string }
 
 const beat = sql(`
   insert into stoa.node (id, counter, draining, info) values ($1, 1, $2, $3)
@@ -33,14 +41,19 @@ const renew = sql(`
   where r.role = m.role and r.fence = m.fence and r.holder = $1`)
 const readAll = sql<BeatRow>(`
   select 'node' as kind, id, counter, draining, '' as holder, 0 as fence, info, started_at from stoa.node
-  union all select 'role', role, renewal, false, holder, fence, null, null from stoa.leadership order by kind, id`)
+  union all select 'role', role, renewal, false, holder, fence, null, null from stoa.leadership
+  union all select 'drain', id, 0, true, '', 0, null, null from stoa.node where id = $1 and drain_asked
+  union all (select 'call', target, 0, false, '', 0, null, null from stoa.node_call where target = $1 and reply is null and failure is null limit 1)
+  order by kind, id`)
 const takeNew = sql<{ fence: string }>(`insert into stoa.leadership (role, holder, fence) values ($1, $2, 1) on conflict do nothing returning fence`)
 const takeOver = sql<{ fence: string }>(`
   update stoa.leadership set holder = $2, fence = fence + 1, renewal = 0
   where role = $1 and holder = $3 and fence = $4 and renewal = $5 returning fence`)
 const release = sql(`update stoa.leadership set holder = '', renewal = 0 where role = $1 and holder = $2 and fence = $3`)
 const leave = sql(`delete from stoa.node where id = any($1::text[])`)
-const fenceHeld = sql<{ held: boolean }>(`select true as held from stoa.leadership where role = $1 and holder = $2 and fence = $3 for share`)
+/** While the transaction is open nobody takes the role: so a leader that falls silent in its middle loses it to the server's own clock, after a lease. */
+const fenceHeld = sql<{ held: string }>(`
+  select set_config('idle_in_transaction_session_timeout', $4, true) as held from stoa.leadership where role = $1 and holder = $2 and fence = $3 for share`)
 
 /** This node among the others: the machine of nodes-core.ts on a real database. Joins at once; ends with `leave`. */
 export class Nodes {
@@ -49,14 +62,18 @@ export class Nodes {
   readonly #options: NodesOptions
   readonly #clock: SteadyClock
   readonly #running = new Set<Promise<void>>()
-  readonly #listeners = new Set<(change: { readonly kind: 'lead' | 'stepDown'; readonly role: string }) => void>()
+  readonly #listeners = new Set<(news: NodesNews) => void>()
+  readonly #beats: Queryable
+  #beating: Promise<void> = Promise.resolve()
+  #drainAsked = false
   #state: NodesState
   #timer: NodeJS.Timeout | null = null
   #details = new Map<string, { readonly info: NodeInfo; readonly startedAt: string }>()
 
   constructor(options: NodesOptions) {
-    this.id = newId(options.clock.nowMs())
+    this.id = options.id ?? newId(options.clock.nowMs())
     this.#options = options
+    this.#beats = options.database.control ?? options.database
     this.config = { leaseMs: nodeLeaseMsDefault, roles: [], ...options.config }
     this.#clock = new SteadyClock(options.clock)
     this.#state = startNodes(this.id, this.#clock.elapsedMs())
@@ -82,21 +99,30 @@ export class Nodes {
     return leads(this.#state, role, this.#clock.elapsedMs(), this.config) !== null
   }
 
-  /** Hears when this node begins and stops to lead. Listeners must not throw. */
-  subscribe(listener: (change: { readonly kind: 'lead' | 'stepDown'; readonly role: string }) => void): Disposable {
+  /**
+   * Whether this node has watched that counter of that node stand still for a whole lease (null: whichever counter it last read): then it is
+   * gone, or cut off and answers nothing as fresh any more. Only time on this node's own clock counts, and only up to its last reading.
+   */
+  isGone(id: string, counter: number | null): boolean {
+    const seen = this.#state.members.get(id)
+    return seen !== undefined && (counter === null || seen.row.counter === counter) && seen.sinceMs <= this.#state.beatenAtMs - this.config.leaseMs
+  }
+
+  /** Hears when this node begins and stops to lead, and of each beat. Listeners must not throw. */
+  subscribe(listener: (news: NodesNews) => void): Disposable {
     this.#listeners.add(listener)
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
   }
 
   /**
    * Runs the leader's work in a transaction that commits only if this node still leads: until its end nobody else can take the
-   * role. Errors: `FenceLostError`, and those of the work.
+   * role. `database`: where the work's own tables are reached, if that is another pool. Errors: `FenceLostError`, and those of the work.
    */
-  async fenced<T>(role: string, work: (tx: Queryable) => Promise<T>): Promise<T> {
+  async fenced<T>(role: string, work: (tx: Queryable) => Promise<T>, database: Queryable = this.#options.database): Promise<T> {
     const fence = leads(this.#state, role, this.#clock.elapsedMs(), this.config)
     if (fence === null) throw new FenceLostError(`This node does not lead as ${role}.`, { role })
-    return this.#options.database.transaction(async (tx) => {
-      const [row] = await tx.run(fenceHeld, [role, this.id, String(fence)])
+    return database.transaction(async (tx) => {
+      const [row] = await tx.run(fenceHeld, [role, this.id, String(fence), String(this.config.leaseMs)])
       if (row === undefined) {
         this.#step({ kind: 'fenced', role, fence })
         throw new FenceLostError(`Another node leads as ${role} now.`, { role, fence })
@@ -139,10 +165,10 @@ export class Nodes {
   }
 
   async #perform(effect: NodesEffect): Promise<void> {
-    const { database } = this.#options
+    const database = this.#beats
     switch (effect.kind) {
       case 'beat':
-        return this.#beat(effect)
+        return (this.#beating = this.#beat(effect))
       case 'take':
         return this.#take(effect)
       case 'release':
@@ -150,20 +176,28 @@ export class Nodes {
       case 'bury':
         return void (await database.run(leave, [effect.members]))
       case 'leave':
+        // A beat under way would write the row anew.
+        await this.#beating.catch(() => {
+          // Told already by whoever performed it.
+        })
         return void (await database.run(leave, [[this.id]]))
       case 'lead':
       case 'stepDown':
         this.#options.logger.info({ role: effect.role }, effect.kind === 'lead' ? 'this node leads' : 'this node no longer leads')
-        for (const listener of this.#listeners) listener(effect)
+        this.#tell({ kind: effect.kind, role: effect.role })
     }
+  }
+
+  #tell(news: NodesNews): void {
+    for (const listener of this.#listeners) listener(news)
   }
 
   async #beat(effect: Extract<NodesEffect, { kind: 'beat' }>): Promise<void> {
     try {
-      const rows = await this.#options.database.transaction(async (tx) => {
+      const rows = await this.#beats.transaction(async (tx) => {
         await tx.run(beat, [this.id, effect.draining, JSON.stringify(this.#options.info)])
         if (effect.renew.length > 0) await tx.run(renew, [this.id, effect.renew.map(({ role }) => role), effect.renew.map(({ fence }) => String(fence))])
-        return tx.run(readAll)
+        return tx.run(readAll, [this.id])
       })
       if (this.#state.mode === 'left') return
       const nodes = rows.filter((row) => row.kind === 'node')
@@ -171,6 +205,11 @@ export class Nodes {
       const members = nodes.map((row): Member => ({ id: row.id, counter: Number(row.counter), draining: row.draining }))
       const roles = rows.filter((row) => row.kind === 'role').map((row): RoleRow => ({ role: row.id, holder: row.holder, fence: Number(row.fence), renewal: Number(row.counter) }))
       this.#step({ kind: 'beaten', id: effect.id, members, roles })
+      if (!this.#drainAsked && rows.some((row) => row.kind === 'drain')) {
+        this.#drainAsked = true
+        this.#tell({ kind: 'drainAsked' })
+      }
+      this.#tell({ kind: 'beaten', callsWaiting: rows.some((row) => row.kind === 'call') })
     } catch (error) {
       this.#step({ kind: 'beatFailed', id: effect.id })
       throw error
@@ -182,8 +221,8 @@ export class Nodes {
     let fence: number | null = null
     try {
       const [row] = await (seen === null
-        ? this.#options.database.run(takeNew, [role, this.id])
-        : this.#options.database.run(takeOver, [role, this.id, seen.holder, String(seen.fence), String(seen.renewal)]))
+        ? this.#beats.run(takeNew, [role, this.id])
+        : this.#beats.run(takeOver, [role, this.id, seen.holder, String(seen.fence), String(seen.renewal)]))
       fence = row === undefined ? null : Number(row.fence)
     } finally {
       this.#step({ kind: 'taken', role, id, fence })

@@ -1,0 +1,121 @@
+import type { ClusterLink } from '#cluster-link/cluster-link.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import type { Logger } from '#lib/logger.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+import { callChannel, callReplyMax } from '#nodes/calls.ts'
+import type { CallHandler } from '#nodes/calls.ts'
+import { CallTooLargeError, CallUnknownError } from '#nodes/errors.ts'
+
+/** Calls that one node works on at once; the others wait in the table until their deadlines. */
+const inHandMax = 64
+
+type Question = { readonly id: string; readonly call: string; readonly caller: string; readonly method: string; readonly payload: string; readonly left_ms: number }
+
+const waiting = sql<Question>(`
+  select id, call, caller, method, payload, extract(epoch from expires_at - now())::float8 * 1000 as left_ms from stoa.node_call
+  where target = $1 and reply is null and failure is null and expires_at > now() and not id = any($2::bigint[]) order by id limit $3`)
+const answer = sql(`update stoa.node_call set reply = $2, failure = $3 where id = $1`)
+
+/** The answering half of calls: it looks when a hint or a beat says so, runs the handlers, and writes what came of it. */
+export class CallReceiver {
+  readonly #options: { readonly id: string; readonly database: Queryable; readonly link: ClusterLink | null; readonly logger: Logger }
+  readonly #handlers = new Map<string, CallHandler>()
+  readonly #inHand = new Set<string>()
+  readonly #running = new Set<Promise<void>>()
+  readonly #stopping = new AbortController()
+  readonly #listening: Disposable | null
+  #looking = false
+  #again = false
+
+  constructor(options: { readonly id: string; readonly database: Queryable; readonly link: ClusterLink | null; readonly logger: Logger }) {
+    this.#options = options
+    this.#listening =
+      options.link?.listen(callChannel, (text) => {
+        if (text === 'ask *' || text === `ask ${options.id}`) this.look()
+      }) ?? null
+  }
+
+  handle(method: string, handler: CallHandler): Disposable {
+    this.#handlers.set(method, handler)
+    return { [Symbol.dispose]: () => void this.#handlers.delete(method) }
+  }
+
+  /** What a call of this node to itself runs. */
+  async run(method: string, payload: unknown, call: { readonly caller: string; readonly leftMs: number }): Promise<unknown> {
+    const handler = this.#handlers.get(method)
+    if (handler === undefined) throw new CallUnknownError(`This node has no method "${method}".`)
+    const deadline = AbortSignal.timeout(Math.max(1, Math.ceil(call.leftMs)))
+    return handler(payload, { ...call, signal: AbortSignal.any([deadline, this.#stopping.signal]) })
+  }
+
+  /** Looks for calls that wait; while it looks, further wishes are one more look. */
+  look(): void {
+    if (this.#stopping.signal.aborted) return
+    this.#again = true
+    if (this.#looking) return
+    this.#looking = true
+    this.#watch(this.#lookAll())
+  }
+
+  async stop(): Promise<void> {
+    this.#listening?.[Symbol.dispose]()
+    this.#stopping.abort()
+    await Promise.allSettled(this.#running)
+  }
+
+  async #lookAll(): Promise<void> {
+    const { id, database, logger } = this.#options
+    try {
+      while (this.#again && this.#inHand.size < inHandMax) {
+        this.#again = false
+        const questions = await database.run(waiting, [id, [...this.#inHand], inHandMax - this.#inHand.size])
+        for (const question of questions) {
+          this.#inHand.add(question.id)
+          this.#watch(this.#answer(question))
+        }
+      }
+    } catch (error) {
+      logger.warn({ err: error }, 'calls of other nodes could not be read; they are looked for at the next beat')
+    } finally {
+      this.#looking = false
+    }
+  }
+
+  async #answer(question: Question): Promise<void> {
+    const { database, logger, link } = this.#options
+    const outcome = await this.#outcome(question)
+    try {
+      await database.run(answer, [question.id, outcome.reply, outcome.failure])
+      this.#inHand.delete(question.id)
+      if (this.#again) this.look()
+    } catch (error) {
+      // Kept in hand until nobody waits for it, so that it is not run twice.
+      setTimeout(() => this.#inHand.delete(question.id), question.left_ms).unref()
+      logger.warn({ err: error, method: question.method }, 'an answer could not be given to another node')
+      return
+    }
+    try {
+      await link?.send(callChannel, `answered ${question.caller} ${question.call}`)
+    } catch (error) {
+      logger.debug({ err: error }, 'a hint was not sent; the caller looks by itself')
+    }
+  }
+
+  async #outcome({ method, payload, caller, left_ms }: Question): Promise<{ readonly reply: string | null; readonly failure: string | null }> {
+    try {
+      const reply = JSON.stringify((await this.run(method, JSON.parse(payload), { caller, leftMs: left_ms })) ?? null)
+      if (reply.length > callReplyMax) throw new CallTooLargeError(`An answer carries up to ${callReplyMax} characters.`, { method, length: reply.length })
+      return { reply, failure: null }
+    } catch (error) {
+      const known = error instanceof StoaError
+      if (!known) this.#options.logger.error({ err: error, method }, 'a call of another node failed')
+      return { reply: null, failure: JSON.stringify({ code: known ? error.code : 'E_INTERNAL', message: known ? error.message : 'a defect; its log says more' }) }
+    }
+  }
+
+  #watch(work: Promise<void>): void {
+    this.#running.add(work)
+    void work.finally(() => this.#running.delete(work))
+  }
+}

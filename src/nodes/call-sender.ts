@@ -1,0 +1,179 @@
+import type { ClusterLink } from '#cluster-link/cluster-link.ts'
+import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
+import type { Clock } from '#lib/clock.ts'
+import { newId } from '#lib/id.ts'
+import type { Logger } from '#lib/logger.ts'
+import type { StoaError } from '#lib/stoa-error.ts'
+import { callChannel, callPayloadMax } from '#nodes/calls.ts'
+import type { CallAnswer } from '#nodes/calls.ts'
+import { CallDeadlineError, CallFailedError, CallNodeGoneError, CallTooLargeError, CallUnknownError } from '#nodes/errors.ts'
+
+/** Without hints the caller looks this often for answers, more and more rarely. */
+const lookFirstMs = 25
+const lookMaxMs = 200
+/** What callers left that died, removed by those who come after. */
+const trimBatch = 100
+
+type Target = { readonly id: string; readonly counter: string; readonly name: string; readonly silent_ms: number }
+type AnswerRow = { readonly target: string; readonly reply: string | null; readonly failure: string | null; readonly there: boolean; readonly silent_ms: number | null }
+
+const ask = sql<Target>(`
+  with trimmed as (
+    delete from stoa.node_call where id in (select id from stoa.node_call where expires_at < now() limit ${trimBatch} for update skip locked)),
+  target as (select n.id, n.counter, n.info->>'name' as name, extract(epoch from now() - n.seen_at)::float8 * 1000 as silent_ms from stoa.node n where $6::text is null or n.id = $6),
+  asked as (
+    insert into stoa.node_call (call, caller, target, method, payload, expires_at)
+    select $1, $2, t.id, $3, $4, now() + $5 * interval '1 ms' from target t where t.id <> $2)
+  select id, counter, name, silent_ms from target`)
+const look = sql<AnswerRow>(`
+  select c.target, c.reply, c.failure, n.id is not null as there, extract(epoch from now() - n.seen_at)::float8 * 1000 as silent_ms
+  from stoa.node_call c left join stoa.node n on n.id = c.target where c.call = $1 and not c.target = any($2::text[])`)
+const forget = sql(`delete from stoa.node_call where call = $1`)
+
+export type CallSenderOptions = {
+  /** Of this node, or of a command that is none. */
+  readonly id: string
+  readonly database: Queryable
+  readonly link: ClusterLink | null
+  readonly clock: Clock
+  readonly logger: Logger
+  /** Whether the node is known to be gone. `counter`: as just read, or null: whatever it is now. `silentMs`: since its last beat, by the database's clock. */
+  readonly isGone: (node: string, counter: number | null, silentMs: number) => boolean
+}
+
+/** `hinted`: an answer has come that was not looked at yet, perhaps before anybody waited. */
+type Waiting = { hinted: boolean; wake: (() => void) | null }
+
+/** The asking half of calls: it writes the questions, waits for the answers, and clears up. */
+export class CallSender {
+  readonly #options: CallSenderOptions
+  readonly #listening: Disposable | null
+  readonly #waiting = new Map<string, Waiting>()
+  readonly #running = new Set<Promise<void>>()
+  #stopped = false
+
+  constructor(options: CallSenderOptions) {
+    this.#options = options
+    this.#listening =
+      options.link?.listen(callChannel, (text) => {
+        const [kind, caller, call = ''] = text.split(' ')
+        const one = kind === 'answered' && caller === options.id ? this.#waiting.get(call) : undefined
+        if (one === undefined) return
+        one.hinted = true
+        one.wake?.()
+      }) ?? null
+  }
+
+  /** One answer per node that lives, or from the `only` one; this node itself is left out and named in `self`. */
+  async send(method: string, payload: unknown, options: { readonly deadlineMs: number; readonly only: string | null }): Promise<{ readonly self: Target | null; readonly answers: Promise<CallAnswer[]> }> {
+    const { id, database, clock, isGone } = this.#options
+    const until = clock.monotonicMs() + options.deadlineMs
+    const text = JSON.stringify(payload ?? null)
+    if (text.length > callPayloadMax) throw new CallTooLargeError(`A call carries up to ${callPayloadMax} characters.`, { method, length: text.length })
+    const call = newId(clock.nowMs())
+    const waiting: Waiting = { hinted: false, wake: null }
+    this.#waiting.set(call, waiting)
+    const collect = async (others: readonly Target[]): Promise<CallAnswer[]> => {
+      try {
+        return await this.#collect(call, waiting, others, until)
+      } finally {
+        this.#waiting.delete(call)
+        if (others.length > 0) this.#watch(this.#forget(call))
+      }
+    }
+    try {
+      const targets = await database.run(ask, [call, id, method, text, options.deadlineMs, options.only])
+      const self = targets.find((target) => target.id === id) ?? null
+      const others = targets.filter((target) => target.id !== id && !isGone(target.id, Number(target.counter), target.silent_ms))
+      if (others.length > 0) this.#hint(`ask ${options.only ?? '*'}`)
+      return { self, answers: collect(others) }
+    } catch (error) {
+      this.#waiting.delete(call)
+      throw error
+    }
+  }
+
+  /** What still waits gets `CallDeadlineError` now. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    this.#listening?.[Symbol.dispose]()
+    for (const { wake } of this.#waiting.values()) wake?.()
+    await Promise.allSettled(this.#running)
+  }
+
+  async #collect(call: string, waiting: Waiting, targets: readonly Target[], until: number): Promise<CallAnswer[]> {
+    const { clock, logger, database } = this.#options
+    const pending = new Map(targets.map((target) => [target.id, target]))
+    const answers: CallAnswer[] = []
+    const settle = ({ id, name }: Target, outcome: { ok: true; value: unknown } | { ok: false; error: StoaError }): void => {
+      pending.delete(id)
+      answers.push({ node: id, name, ...outcome })
+    }
+    for (let pauseMs = lookFirstMs; pending.size > 0; pauseMs = Math.min(pauseMs * 2, lookMaxMs)) {
+      const leftMs = until - clock.monotonicMs()
+      if (leftMs <= 0 || this.#stopped) break
+      if (!waiting.hinted) await hinted(waiting, Math.min(pauseMs, leftMs))
+      waiting.hinted = false
+      try {
+        this.#sort(await database.run(look, [call, answers.map(({ node }) => node)]), pending, settle)
+      } catch (error) {
+        logger.warn({ err: error }, 'answers of other nodes could not be read')
+      }
+    }
+    for (const target of pending.values()) settle(target, { ok: false, error: new CallDeadlineError(`The node ${target.name} did not answer in time.`, { node: target.id }) })
+    return answers
+  }
+
+  #sort(rows: readonly AnswerRow[], pending: ReadonlyMap<string, Target>, settle: (target: Target, outcome: { ok: true; value: unknown } | { ok: false; error: StoaError }) => void): void {
+    for (const row of rows) {
+      const target = pending.get(row.target)
+      if (target === undefined) continue
+      if (row.reply !== null) settle(target, { ok: true, value: JSON.parse(row.reply) })
+      else if (row.failure !== null) settle(target, { ok: false, error: failureOf(target, row.failure) })
+      else if (!row.there || this.#options.isGone(row.target, null, row.silent_ms ?? 0)) settle(target, { ok: false, error: goneError(target) })
+    }
+  }
+
+  async #forget(call: string): Promise<void> {
+    try {
+      await this.#options.database.run(forget, [call])
+    } catch (error) {
+      this.#options.logger.debug({ err: error }, 'the rows of a call are left to be trimmed')
+    }
+  }
+
+  #hint(text: string): void {
+    this.#watch(
+      (this.#options.link?.send(callChannel, text) ?? Promise.resolve()).catch((error: unknown) => this.#options.logger.debug({ err: error }, 'a hint was not sent; the others look at their next beat')),
+    )
+  }
+
+  #watch(work: Promise<void>): void {
+    this.#running.add(work)
+    void work.finally(() => this.#running.delete(work))
+  }
+}
+
+/** Resolves when a hint says that an answer is there, or after `ms`. */
+async function hinted(waiting: Waiting, ms: number): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    waiting.wake = () => {
+      clearTimeout(timer)
+      resolve()
+    }
+  })
+  waiting.wake = null
+}
+
+function goneError({ id, name }: { readonly id: string; readonly name: string }): StoaError {
+  return new CallNodeGoneError(`The node ${name} is gone.`, { node: id })
+}
+
+function failureOf({ id, name }: Target, text: string): StoaError {
+  const { code, message } = JSON.parse(text) as { code: string; message: string }
+  if (code === 'E_CALL_UNKNOWN') return new CallUnknownError(`The node ${name} does not know what it was asked; it runs another version.`, { node: id })
+  if (code === 'E_CALL_TOO_LARGE') return new CallTooLargeError(`The answer of the node ${name} was too large.`, { node: id })
+  return new CallFailedError(`On the node ${name} it failed: ${message}`, { node: id, code })
+}
