@@ -23,7 +23,10 @@ CREATE OR REPLACE FUNCTION stoa.attach(target regclass, collection text, key_col
 AS $function$
 declare
   name text := 'change_of_' || target::oid;
-  key_of text := (select string_agg(format('%%1$s.%I::text', c), ' || ''/'' || ' order by n) from unnest(key_columns) with ordinality k (c, n));
+  key_of text := (
+    select string_agg(format(case when a.atttypid = 'bytea'::regtype then 'encode(%%1$s.%I, ''hex'')' else '%%1$s.%I::text' end, c), ' || ''/'' || ' order by n)
+    from unnest(key_columns) with ordinality k (c, n)
+    left join pg_attribute a on a.attrelid = target and a.attname = c);
   row_of text := 'jsonb_build_object(' || coalesce((
     select string_agg(format(
       case when a.atttypid = 'timestamptz'::regtype then '%1$L, case when isfinite(%%1$s.%2$I) then round(date_part(''epoch'', %%1$s.%2$I) * 1000) end' else '%1$L, %%1$s.%2$I' end, c, c), ', ' order by n)

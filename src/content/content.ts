@@ -1,5 +1,6 @@
 import type { Authority } from '#content/authority.ts'
 import type { ContentType } from '#content/content-type.ts'
+import type { Depends } from '#content/query/dependencies.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 import type { ReadableType } from '#content/query/validate-query.ts'
 import type { Database, Queryable } from '#database/database.ts'
@@ -54,8 +55,11 @@ export type SaveInput = {
 /** The optimistic lock: the version number that the caller saw, from `If-Match`; null: no lock. */
 export type Expected = number | null
 
-/** Who does it, and where: `db` is the pool, or the transaction of a caller that does more (idempotency, import batches). */
-export type Call = { readonly db: Queryable; readonly authority: Authority }
+/**
+ * Who does it, and where: `db` is the pool, or the transaction of a caller that does more (idempotency, import batches).
+ * `depends`: the answer will be kept, so reading tells it what the answer is made of; never for the perspective of a release.
+ */
+export type Call = { readonly db: Queryable; readonly authority: Authority; readonly depends?: Depends }
 
 export type VersionSummary = {
   readonly locale: string

@@ -6,6 +6,7 @@ import { grantOf, reaches, statusOf } from '#content/entries/permission.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
+import { dependOnEntry } from '#content/query/dependencies.ts'
 import { QueryLimitError } from '#content/query/errors.ts'
 import type { EntryRow } from '#content/query/sql.ts'
 import { compileByIds } from '#content/query/sql.ts'
@@ -80,17 +81,18 @@ async function reach(include: Include, asks: readonly Ask[]): Promise<Reached[]>
   return typeof include.reading.perspective === 'string' ? reachHeld(include, asks, include.reading.perspective) : reachByData(include, asks)
 }
 
-type HeldRow = VersionRow & { readonly place: number; readonly id: string; readonly type: string; readonly model: string }
+/** `type` null: what is referred to does not show itself, and may later. */
+type HeldRow = VersionRow & { readonly place: number; readonly id: string; readonly type: string | null; readonly model: string }
 
 /** By the rows of `stoa.reference`, so that no entry's data has to be parsed to learn what it points to. */
 function heldStatement(perspective: 'published' | 'draft'): ReturnType<typeof sql<HeldRow>> {
   const shown = perspective === 'published' ? 'v.is_published' : 'v.is_latest and not v.is_archived'
   return sql<HeldRow>(`
-    select distinct on (s.place, v.entry_id) s.place, v.entry_id as id, v.type, (select revision from stoa.model) as model, ${versionColumns}
+    select distinct on (s.place, r.target_id) s.place, r.target_id as id, v.type, (select revision from stoa.model) as model, ${versionColumns}
     from unnest($1::uuid[], $2::text[], $3::text[], $4::int[]) as s (id, locale, path, place)
     join stoa.reference r on r.entry_id = s.id and r.locale = s.locale and r.perspective = '${perspective}' and r.path = s.path and r.target_kind = 'entry'
-    join stoa.version v on v.entry_id = r.target_id and ${shown} and v.locale = any($5::text[])
-    order by s.place, v.entry_id, array_position($5::text[], v.locale)
+    left join stoa.version v on v.entry_id = r.target_id and ${shown} and v.locale = any($5::text[])
+    order by s.place, r.target_id, array_position($5::text[], v.locale)
     limit ${includedMax * 4}`)
 }
 
@@ -104,7 +106,9 @@ async function reachHeld(include: Include, asks: readonly Ask[], perspective: 'p
   const rows = await include.call.db.run(heldStatements[perspective], [...values, include.model.chain(include.reading.locale)])
   if (rows.length >= includedMax * 4) throw tooMany()
   if (rows.length > 0 && rows[0]?.model !== include.model.revision) throw new StaleModel()
-  return rows.map((row) => ({ place: row.place, id: row.id, type: row.type, row, status: statusOf(row), filtered: false }))
+  const { depends } = include.call
+  if (depends !== undefined) for (const id of new Set(rows.map((row) => row.id))) dependOnEntry(depends, { perspective }, id)
+  return rows.flatMap(({ type, ...row }) => (type === null ? [] : [{ place: row.place, id: row.id, type, row, status: statusOf(row), filtered: false }]))
 }
 
 const typesOf = sql<{ id: string; type: string }>(`select id, type from stoa.entry where id = any($1::uuid[])`)

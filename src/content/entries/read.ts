@@ -8,6 +8,8 @@ import type { Shown } from '#content/entries/view.ts'
 import { fieldsJson, shownFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
+import type { Depends } from '#content/query/dependencies.ts'
+import { boundOf, dependOnEntry, dependOnList, dependOnModel, dependOnSlug } from '#content/query/dependencies.ts'
 import type { ListQuery } from '#content/query/query.ts'
 import type { EntryRow, Scope } from '#content/query/sql.ts'
 import { compileById, compileBySlug, compileCount, compileList, pageOf } from '#content/query/sql.ts'
@@ -83,6 +85,7 @@ export type Found = { readonly entry: EntryView; readonly included: ReadonlyMap<
 /** One entry, in one statement; one more for each level of `include`. */
 export async function getEntry(context: Context, call: Call, typeName: string, idOrSlug: string, options: ReadOptions): Promise<Found> {
   return context.models.use(call.db, async (model) => {
+    if (call.depends !== undefined) dependOnModel(call.depends)
     const type = model.types.get(typeName)
     const grant = type === undefined ? null : readGrant(call, type, options.perspective)
     if (type === undefined || grant === null) throw await absent(context, call.db, model)
@@ -92,8 +95,10 @@ export async function getEntry(context: Context, call: Call, typeName: string, i
       validateQuery(query, readerOf(call, model, type, grant, options.perspective))
     }
     await checkRelease(call.db, options.perspective)
-    const compiled = getStatement(scopeOf(call, model, type, grant, options), type, grant, idOrSlug)
+    const scope = scopeOf(call, model, type, grant, options)
+    const compiled = getStatement(scope, type, grant, idOrSlug)
     const [row] = compiled === null ? [] : await call.db.run(compiled.statement, compiled.values)
+    if (call.depends !== undefined && compiled !== null) dependOnGot(call.depends, scope, type, idOrSlug, row?.id ?? null)
     if (row === undefined) throw await absent(context, call.db, model)
     if (row.modelRevision !== model.revision) throw new StaleModel()
     const entry = viewOfRow(type, row, shownFields(grant, fields))
@@ -103,6 +108,11 @@ export async function getEntry(context: Context, call: Call, typeName: string, i
 }
 
 const none: ReadonlyMap<string, EntryView> = new Map()
+
+function dependOnGot(depends: Depends, scope: Scope, type: TypeModel, idOrSlug: string, found: string | null): void {
+  if (isId(idOrSlug)) dependOnEntry(depends, scope, idOrSlug.toLowerCase())
+  else dependOnSlug(depends, scope, { field: type.slug!.name, value: idOrSlug }, found)
+}
 
 type GetStatement = ReturnType<typeof compileById>
 
@@ -138,6 +148,7 @@ async function absent(context: Context, db: Queryable, model: Model): Promise<En
 /** A page of entries, in one statement; one more for each level of `include`, and one for the count. */
 export async function listEntries(context: Context, call: Call, asked: ListQuery | UnreadQuery): Promise<Page> {
   return context.models.use(call.db, async (model) => {
+    if (call.depends !== undefined) dependOnModel(call.depends)
     const type = model.type(asked.type)
     const mayAsk = readGrant(call, type, asked.perspective)
     if (mayAsk === null) throw new TypeNotFoundError(asked.type)
@@ -152,6 +163,7 @@ export async function listEntries(context: Context, call: Call, asked: ListQuery
     const fetched = await call.db.run(compiled.statement, compiled.values)
     if (fetched.length === 0) await context.models.confirm(call.db, model)
     else if (fetched[0]?.modelRevision !== model.revision) throw new StaleModel()
+    if (call.depends !== undefined) dependOnList(call.depends, scope, checked.filter, query.count ? null : boundOf(scope, checked, fetched))
     const { rows, after } = pageOf(fetched, scope, checked)
     const shown = shownFields(grant, checked.fields)
     const included = checked.include.length === 0 ? none : await includedEntries({ call, model, reading: query, include: checked.include }, rows.map((row) => ({ type, grant, row })))

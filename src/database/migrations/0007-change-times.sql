@@ -2,13 +2,16 @@
 
 -- Makes a table tell its changes, whoever writes to it: generated triggers, per statement, that also fire for replicated rows.
 -- `key_columns` name the row (more than one are joined by '/'), `filter_columns` are what predicates may ask for, and the keys
--- of the jsonb column `filter_object` join them. Times become milliseconds since 1970, which order alike whatever the zone of
--- the session that wrote. Attaching again in the same way does nothing, in another way replaces what was there.
+-- of the jsonb column `filter_object` join them. Times become milliseconds since 1970, and bytes in keys hexadecimal
+-- digits, whatever the settings of the session that wrote. Attaching again in the same way does nothing, in another way replaces what was there.
 create or replace function stoa.attach(target regclass, collection text, key_columns text[], filter_columns text[] default '{}', filter_object text default null)
 returns void language plpgsql volatile as $$
 declare
   name text := 'change_of_' || target::oid;
-  key_of text := (select string_agg(format('%%1$s.%I::text', c), ' || ''/'' || ' order by n) from unnest(key_columns) with ordinality k (c, n));
+  key_of text := (
+    select string_agg(format(case when a.atttypid = 'bytea'::regtype then 'encode(%%1$s.%I, ''hex'')' else '%%1$s.%I::text' end, c), ' || ''/'' || ' order by n)
+    from unnest(key_columns) with ordinality k (c, n)
+    left join pg_attribute a on a.attrelid = target and a.attname = c);
   row_of text := 'jsonb_build_object(' || coalesce((
     select string_agg(format(
       case when a.atttypid = 'timestamptz'::regtype then '%1$L, case when isfinite(%%1$s.%2$I) then round(date_part(''epoch'', %%1$s.%2$I) * 1000) end' else '%1$L, %%1$s.%2$I' end, c, c), ', ' order by n)

@@ -8,5 +8,5 @@ select stoa.attach('stoa.role', 'role', array['name']);
 select stoa.attach('stoa.user', 'user', array['id']);
 select stoa.attach('stoa.user_role', 'user_role', array['user_id', 'role'], array['user_id']);
 select stoa.attach('stoa.session', 'session', array['id_hash']);
-select stoa.attach('stoa.api_token', 'api_token', array['id'], array['token_hash']);
+select stoa.attach('stoa.api_token', 'api_token', array['id']);
 select stoa.attach('stoa.api_token_role', 'api_token_role', array['token_id', 'role'], array['token_id']);

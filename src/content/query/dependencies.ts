@@ -1,0 +1,157 @@
+import type { Atom, PageBound, Predicate, Scalar } from '#cache/predicate.ts'
+import { decodeCursor } from '#content/query/cursor.ts'
+import { fieldOf } from '#content/query/filter-sql.ts'
+import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
+import type { Filter, ListQuery, Sort, Test } from '#content/query/query.ts'
+import { completeSort } from '#content/query/sort.ts'
+import type { ListRow, Scope } from '#content/query/sql.ts'
+
+/**
+ * What an answer is made of, in the words of the cache: rows of `stoa.version` as the change feed tells them. A dependency may
+ * be wider than the truth, and then drops an answer too early; it is never narrower. What only the database can evaluate
+ * (the status, which hangs on other rows; a filter of too many alternatives) is left out, which makes it wider.
+ */
+
+/** Whoever keeps an answer and drops it when one of these changes. A fill's context of the part cache is one. */
+export interface Depends {
+  row(collection: string, key: string): unknown
+  list(collection: string, predicate: Predicate, page?: PageBound | null): unknown
+}
+
+/** The collection of content, as `stoa.attach` names it. */
+const versions = 'version'
+/** Alternatives of one filter; one with more is left out. */
+const alternativesMax = 16
+
+/** Types and locales: any change to them may change any answer. */
+export function dependOnModel(depends: Depends): void {
+  depends.row('model', 'true')
+}
+
+type Shown = Pick<Scope, 'perspective'>
+
+function shownIn({ perspective }: Shown): Atom {
+  return { field: perspective === 'published' ? 'is_published' : 'is_latest', is: 'eq', value: true }
+}
+
+/** One entry, there or not, in whatever locale. */
+export function dependOnEntry(depends: Depends, scope: Shown, id: string): void {
+  depends.list(versions, [{ field: 'entry_id', is: 'eq', value: id }, shownIn(scope)])
+}
+
+/** Which entry has this slug; `found`: the one that does. */
+export function dependOnSlug(depends: Depends, scope: Scope, slug: { readonly field: string; readonly value: string }, found: string | null): void {
+  const base = [ofType(scope), shownIn(scope)]
+  if (found === null) dependOnHidden(depends, scope)
+  else dependOnEntry(depends, scope, found)
+  depends.list(versions, [{ field: slug.field, is: 'eq', value: slug.value }, ...base, { field: 'locale', is: 'in', values: scope.locales }])
+}
+
+/** A list: rows that match its filter, within its page. Null: all pages, as for a count. */
+export function dependOnList(depends: Depends, scope: Scope, filter: Filter | null, page: PageBound | null): void {
+  dependOnHidden(depends, scope)
+  const last: Atom = { field: 'locale', is: 'eq', value: scope.locales.at(-1) ?? '' }
+  for (const atoms of alternativesOf(filter, scope.grantFilter, scope.schema)) depends.list(versions, [...atoms, ofType(scope), shownIn(scope), last], page)
+}
+
+/**
+ * In a chain of locales, a row hides those of its entry in later ones, whether it matches itself or not. So whatever comes
+ * or goes in any but the last locale counts.
+ */
+function dependOnHidden(depends: Depends, scope: Scope): void {
+  const earlier = scope.locales.slice(0, -1)
+  if (earlier.length > 0) depends.list(versions, [ofType(scope), shownIn(scope), { field: 'locale', is: 'in', values: earlier }])
+}
+
+function ofType({ type }: Scope): Atom {
+  return { field: 'type', is: 'eq', value: type }
+}
+
+/** Where a page begins and ends, of rows as `compileList` fetched them; null if only the database could tell. */
+export function boundOf(scope: Scope, query: Pick<ListQuery, 'sort' | 'limit' | 'after'>, fetched: readonly ListRow[]): PageBound | null {
+  const keys = completeSort(query.sort)
+  const fields = keys.map((key) => fieldOf(key.field, scope.schema))
+  const names = fields.map(nameOf)
+  if (names.includes(null)) return null
+  const places = (values: readonly unknown[]): (Scalar | null)[] => values.map((value, at) => scalarOf(fields[at]!, value))
+  // The row behind the page counts as its end: without it there is no next page, and the answer says so.
+  const behind = fetched[query.limit]
+  return {
+    sort: keys.map((key, at) => ({ field: names[at]!, descending: key.descending })),
+    after: query.after === null ? null : places(decodeCursor(query.after, scope.type, query.sort, scope.schema)),
+    upTo: behind === undefined ? null : places([...keys.slice(0, -1).map((_: Sort, at) => behind[`s${at}`] ?? null), behind.id]),
+  }
+}
+
+/** How the change feed names a field; null: it does not tell it. */
+function nameOf(field: QueryField): string | null {
+  return field.system ? (columns[field.name] ?? null) : field.name
+}
+
+const columns: Readonly<Record<string, string>> = {
+  id: 'entry_id',
+  locale: 'locale',
+  createdAt: 'created_at',
+  updatedAt: 'saved_at',
+  publishedAt: 'published_at',
+  firstPublishedAt: 'first_published_at',
+  createdBy: 'created_by_id',
+}
+
+/** A value as the change feed tells it: times of columns are numbers there. */
+function scalarOf(field: QueryField, value: unknown): Scalar | null {
+  if (value === null || value === undefined) return null
+  if (field.system && field.type === 'instant') return Date.parse(String(value))
+  if (field.type === 'boolean') return value === true || value === 'true'
+  return typeof value === 'number' ? value : String(value)
+}
+
+function alternativesOf(filter: Filter | null, grant: Filter | null, schema: QuerySchema): readonly Predicate[] {
+  const filters = [filter, grant].filter((one) => one !== null)
+  return alternatives({ op: 'and', filters }, schema, false)
+}
+
+/** The disjunctive form; an inexact or too wide part becomes "all". */
+function alternatives(filter: Filter, schema: QuerySchema, negated: boolean): readonly Predicate[] {
+  switch (filter.op) {
+    case 'not':
+      return alternatives(filter.filter, schema, !negated)
+    case 'compare': {
+      const atom = atomOf(fieldOf(filter.field, schema), filter.test)
+      return [atom === null ? [] : [negated ? { ...atom, negated: atom.negated !== true } : atom]]
+    }
+    case 'and':
+    case 'or': {
+      const parts = filter.filters.map((part) => alternatives(part, schema, negated))
+      const all = (filter.op === 'and') !== negated
+      const size = parts.reduce((count, part) => (all ? count * part.length : count + part.length), all ? 1 : 0)
+      if (size > alternativesMax) return [[]]
+      return all ? parts.reduce<readonly Predicate[]>((before, part) => before.flatMap((one) => part.map((other) => [...one, ...other])), [[]]) : parts.flat()
+    }
+  }
+}
+
+function atomOf(field: QueryField, test: Test): Atom | null {
+  const name = nameOf(field)
+  if (name === null) return null
+  const scalar = (value: Scalar): Scalar => scalarOf(field, value)!
+  switch (test.is) {
+    case 'eq':
+    case 'ne':
+      return { field: name, is: 'eq', value: scalar(test.value), negated: test.is === 'ne' }
+    case 'in':
+    case 'nin':
+      return { field: name, is: 'in', values: test.values.map(scalar), negated: test.is === 'nin' }
+    case 'lt':
+    case 'lte':
+      return { field: name, is: 'range', max: { value: scalar(test.value), inclusive: test.is === 'lte' } }
+    case 'gt':
+    case 'gte':
+      return { field: name, is: 'range', min: { value: scalar(test.value), inclusive: test.is === 'gte' } }
+    case 'contains':
+    case 'startsWith':
+      return { field: name, is: test.is, value: test.value }
+    case 'exists':
+      return { field: name, is: 'exists', negated: !test.value }
+  }
+}
