@@ -20,16 +20,26 @@ const anonymousActor: Actor = { kind: 'anonymous', id: null, name: 'anonymous' }
 export function createAccess(options: AccessOptions): Access {
   const { database, clock, secret } = options
   const logger = options.logger.child({ part: 'access' })
-  const ground: Ground = { database, clock, logger, secret, hasher: new PasswordHasher(clock, options.passwordCost), roleCache: new RoleCache(database, clock, logger) }
+  const cache = options.cache ?? null
+  const ground: Ground = { database, clock, logger, secret, cache, hasher: new PasswordHasher(clock, options.passwordCost), roleCache: new RoleCache({ database, clock, logger, cache }) }
   const log = auditLog(ground)
   const throttle = new LoginThrottle(ground)
   const sessions = sessionStore(ground, log)
   const provePassword = passwordProver(ground, throttle)
   const tokens = tokenStore(ground, log)
+  let anonymousAuthority: BoundAuthority | null = null
   return {
     identify: ({ bearer, sessionCookie, origin }) => {
       if (bearer !== null) return tokens.identify(bearer, origin)
       return sessionCookie === null ? anonymous(ground, origin) : sessions.identify(sessionCookie, origin)
+    },
+    peek: ({ bearer, sessionCookie }) => {
+      if (bearer !== null) return tokens.peek(bearer)
+      if (sessionCookie !== null) return sessions.peek(sessionCookie)
+      const permissions = ground.roleCache.peekAnonymous()
+      if (permissions === null) return null
+      if (anonymousAuthority?.permissions !== permissions) anonymousAuthority = new BoundAuthority(anonymousActor, permissions)
+      return anonymousAuthority
     },
     login: loginOf(ground, log, sessions, provePassword),
     logout: (cookie) => sessions.logout(cookie),

@@ -1,4 +1,5 @@
 import type { PasswordCost, PasswordHasher } from '#access/password.ts'
+import type { Cache } from '#cache/cache.ts'
 import type { RoleCache } from '#access/role-cache.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Database } from '#database/database.ts'
@@ -12,6 +13,8 @@ export type AccessOptions = {
   readonly secret: string
   /** Default: OWASP's parameters. Hashes made with others are renewed at the next login. */
   readonly passwordCost?: PasswordCost
+  /** The cluster's cache: who somebody is is answered from memory, and forgotten by the change feed. Without it the database is asked. */
+  readonly cache?: Cache
 }
 
 /** What every module of this part stands on. */
@@ -22,6 +25,7 @@ export type Ground = {
   readonly secret: string
   readonly hasher: PasswordHasher
   readonly roleCache: RoleCache
+  readonly cache: Cache | null
 }
 
 /** The wall clock as the database takes it. Lifetimes are minutes to days, so skew between nodes does not matter. */

@@ -6,15 +6,27 @@ import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors
 /** How exactly the last use of sessions and API tokens is known: one write a minute, whatever the traffic. */
 export const lastUseResolutionMs = 60_000
 
+/** When it was last used, as far as this node knows; kept beside what is remembered, and moved when a use is noted. */
+export type Use = { notedMs: number }
+
+export function useOf(lastUsedAt: string | null): Use {
+  return { notedMs: lastUsedAt === null ? Number.NEGATIVE_INFINITY : Date.parse(lastUsedAt) }
+}
+
+export function isUseDue(use: Use, nowMs: number): boolean {
+  return nowMs - use.notedMs >= lastUseResolutionMs
+}
+
 /** Notes a use by `statement` ($1 key, $2 now, $3 what counts as long ago). A reader is not refused because this cannot be written. */
-export async function touchUse(
+export async function noteUse(
   ground: Pick<Ground, 'clock' | 'logger'> & { readonly database: Queryable },
+  use: Use,
   statement: Statement<object>,
   key: unknown,
-  lastUsedAt: string | null,
 ): Promise<void> {
   const nowMs = ground.clock.nowMs()
-  if (lastUsedAt !== null && nowMs - Date.parse(lastUsedAt) < lastUseResolutionMs) return
+  if (!isUseDue(use, nowMs)) return
+  use.notedMs = nowMs
   try {
     await ground.database.run(statement, [key, timestamp(nowMs), timestamp(nowMs - lastUseResolutionMs)])
   } catch (error) {
@@ -22,3 +34,9 @@ export async function touchUse(
     ground.logger.warn({ err: error }, 'the last use of a session or API token could not be noted')
   }
 }
+
+/** Roughly what the cache keeps of one session or API token, in bytes. */
+export const foundBytes = 2_000
+
+/** Ends a fill whose result must not be kept. */
+export class NotKept extends Error {}

@@ -1,4 +1,6 @@
 import { LRUCache } from 'lru-cache'
+import type { Cache } from '#cache/cache.ts'
+import type { FillContext } from '#cache/fill.ts'
 import type { Role } from '#access/access.ts'
 import { anonymousRole, PermissionSet } from '#access/permissions.ts'
 import { roleOf } from '#access/role-row.ts'
@@ -10,7 +12,7 @@ import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
- * Roles in memory, compiled. The later cluster cache takes this module's place.
+ * Roles in memory, compiled. With the cluster's cache they are an entry of it, dropped by the change feed. Without one:
  *
  * Users and API tokens: the statement that finds them also tells the roles' revision, so a changed role holds from the
  * next request on, on every node (for API tokens within a moment, see token-memo.ts). Anonymous requests ask nothing, so they may see roles up to `anonymousStaleMs` old;
@@ -38,11 +40,24 @@ export class RoleCache {
   #loaded: Loaded | null = null
   #loading: Promise<Loaded> | null = null
   #watchUntilMs = Number.NEGATIVE_INFINITY
+  readonly #cache: Cache | null
 
-  constructor(database: Database, clock: Clock, logger: Logger) {
+  constructor({ database, clock, logger, cache }: { readonly database: Database; readonly clock: Clock; readonly logger: Logger; readonly cache: Cache | null }) {
     this.#database = database
     this.#clock = clock
     this.#logger = logger
+    this.#cache = cache
+  }
+
+  /** What `names` allow together, as part of a value that the cluster's cache will keep. */
+  async permissionsIn(context: FillContext, names: readonly string[]): Promise<PermissionSet> {
+    return setOf(await context.get(rolesKey, readRoles), names)
+  }
+
+  /** What the anonymous role allows, if that is in the cluster's cache and fresh. */
+  peekAnonymous(): PermissionSet | null {
+    const loaded = this.#cache?.peek(rolesKey) as Loaded | undefined
+    return loaded === undefined ? null : setOf(loaded, anonymousNames)
   }
 
   /** What `names` allow together, by roles at least as new as `revision`. A name without a role allows nothing. */
@@ -55,6 +70,7 @@ export class RoleCache {
   }
 
   async anonymous(): Promise<PermissionSet> {
+    if (this.#cache !== null) return setOf((await this.#cache.get(rolesKey, readRoles, { bytesOf: rolesBytes })).value, anonymousNames)
     const nowMs = this.#clock.monotonicMs()
     const loaded = this.#loaded
     if (loaded !== null && nowMs - loaded.startedMs < anonymousStaleMs && !this.isWatched(nowMs)) return setOf(loaded, [anonymousRole])
@@ -95,15 +111,35 @@ export class RoleCache {
       this.#loaded = renewed
       return renewed
     }
-    const roles = (JSON.parse(row.roles) as RoleRow[]).map(roleOf)
-    const loaded: Loaded = { revision: row.revision, startedMs, roles: new Map(roles.map((role) => [role.name, role])), sets: new LRUCache({ max: setsMax }) }
+    const loaded = loadedOf(row, startedMs)
     if (known === null || startedMs >= known.startedMs) this.#loaded = loaded
     return loaded
   }
 }
 
+const rolesKey = 'access:roles'
+const anonymousNames = [anonymousRole]
+/** Roughly what a compiled role takes, in bytes. */
+const roleBytes = 4_000
+
+async function readRoles(context: FillContext): Promise<Loaded> {
+  context.collection('role')
+  const [row] = await context.read(load)
+  if (row === undefined) throw new Error('a select without from gave no row')
+  return loadedOf(row, 0)
+}
+
+function rolesBytes(loaded: Loaded): number {
+  return loaded.roles.size * roleBytes
+}
+
+function loadedOf(row: { readonly revision: string; readonly roles: string }, startedMs: number): Loaded {
+  const roles = (JSON.parse(row.roles) as RoleRow[]).map(roleOf)
+  return { revision: row.revision, startedMs, roles: new Map(roles.map((role) => [role.name, role])), sets: new LRUCache({ max: setsMax }) }
+}
+
 function setOf(loaded: Loaded, names: readonly string[]): PermissionSet {
-  const key = names.toSorted().join(' ')
+  const key = names.length === 1 ? names[0]! : names.toSorted().join(' ')
   let set = loaded.sets.get(key)
   if (set === undefined) {
     set = new PermissionSet(names.flatMap((name) => loaded.roles.get(name) ?? []))

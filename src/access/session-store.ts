@@ -5,10 +5,14 @@ import { timestamp } from '#access/ground.ts'
 import type { Ground } from '#access/ground.ts'
 import { addressOf, KnownIdentity } from '#access/identity.ts'
 import { BoundAuthority } from '#access/permissions.ts'
+import type { PermissionSet } from '#access/permissions.ts'
 import { csrfTokenOf, hashSecret, looksLikeSecret, newSecret } from '#access/secrets.ts'
-import { touchUse } from '#access/last-use.ts'
+import { foundBytes, isUseDue, NotKept, noteUse, useOf } from '#access/last-use.ts'
+import type { Use } from '#access/last-use.ts'
 import { userColumns, userOf } from '#access/user-row.ts'
 import type { UserRow } from '#access/user-row.ts'
+import type { Cache } from '#cache/cache.ts'
+import type { Authority } from '#content/authority.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { isId } from '#lib/id.ts'
@@ -22,7 +26,7 @@ export const sessionsPerUserMax = 50
 const prunedMax = 5_000
 const agentLengthMax = 256
 
-const find = sql<UserRow & { session_expires_at: string; session_last_used_at: string; revision: string }>(`
+const find = sql<SessionRow>(`
   select ${userColumns}, s.expires_at as session_expires_at, s.last_used_at as session_last_used_at,
     (select revision from stoa.role_revision)::text as revision
   from stoa.session s join stoa.user u on u.id = s.user_id where s.id_hash = $1`)
@@ -50,6 +54,8 @@ type Start = { readonly user: User; readonly passwordHash: string; readonly orig
 
 export type Sessions = Pick<Access, 'logout' | 'logoutEverywhere'> & {
   identify(cookie: string, origin: Origin | undefined): Promise<Identity>
+  /** Null: it has to be asked for. */
+  peek(cookie: string): Authority | null
   /** For a user whose password was proven; null if it, or the user's state, changed since. */
   start(input: Start): Promise<Login | null>
   prune(): Promise<number>
@@ -79,6 +85,7 @@ export function sessionStore(ground: Ground, log: AuditLog): Sessions {
   return {
     start,
     identify: (cookie, origin) => identify(ground, cookie, origin),
+    peek: (cookie) => peek(ground, cookie),
     logout: async (cookie) => {
       if (looksLikeSecret(cookie)) await database.run(end, [hashSecret(cookie)])
     },
@@ -99,24 +106,56 @@ export function sessionStore(ground: Ground, log: AuditLog): Sessions {
   }
 }
 
-/** One named statement; a second one at most once a minute, to note the use. */
+type SessionRow = UserRow & { readonly session_expires_at: string; readonly session_last_used_at: string; readonly revision: string }
+type Found = { readonly row: SessionRow; readonly user: User; readonly authority: BoundAuthority; readonly use: Use }
+
+function cacheKey(idHash: Buffer): string {
+  return `access:session:${idHash.toString('latin1')}`
+}
+
+function isOver({ row, use }: Found, nowMs: number): boolean {
+  return row.state !== 'active' || Date.parse(row.session_expires_at) <= nowMs || use.notedMs + idleMs <= nowMs
+}
+
+/** From memory; else one named statement. Another one at most once a minute, to note the use. */
 async function identify(ground: Ground, cookie: string, origin: Origin | undefined): Promise<Identity> {
   const idHash = hashSecret(cookie)
-  const [row] = looksLikeSecret(cookie) ? await ground.database.run(find, [idHash]) : []
+  const found = looksLikeSecret(cookie) ? await (ground.cache === null ? look(ground, idHash) : kept(ground, ground.cache, idHash)) : null
+  if (found === null || isOver(found, ground.clock.nowMs())) throw new UnauthenticatedError('The session has ended; sign in again.')
+  const { row, user, authority, use } = found
+  await noteUse(ground, use, touch, idHash)
+  return new KnownIdentity({ authority, roles: user.roles, user, csrfToken: csrfTokenOf(cookie, ground.secret), expiresAt: row.session_expires_at, origin })
+}
+
+function peek(ground: Ground, cookie: string): Authority | null {
+  const found = ground.cache?.peek(cacheKey(hashSecret(cookie))) as Found | undefined
   const nowMs = ground.clock.nowMs()
-  const over = row === undefined || row.state !== 'active' || Date.parse(row.session_expires_at) <= nowMs || Date.parse(row.session_last_used_at) + idleMs <= nowMs
-  if (over) throw new UnauthenticatedError('The session has ended; sign in again.')
+  return found === undefined || isOver(found, nowMs) || isUseDue(found.use, nowMs) ? null : found.authority
+}
+
+async function look(ground: Ground, idHash: Buffer): Promise<Found | null> {
+  const [row] = await ground.database.run(find, [idHash])
+  return row === undefined ? null : foundOf(row, await ground.roleCache.permissions(row.roles, row.revision))
+}
+
+async function kept(ground: Ground, cache: Cache, idHash: Buffer): Promise<Found | null> {
+  try {
+    const { value } = await cache.get(cacheKey(idHash), async (context) => {
+      const [row] = await context.read(find, [idHash])
+      if (row === undefined) throw new NotKept()
+      context.row('session', idHash.toString('hex')).row('user', row.id).list('user_role', [{ field: 'user_id', is: 'eq', value: row.id }])
+      return foundOf(row, await ground.roleCache.permissionsIn(context, row.roles))
+    }, { bytesOf: () => foundBytes })
+    return value
+  } catch (error) {
+    if (error instanceof NotKept) return null
+    throw error
+  }
+}
+
+function foundOf(row: SessionRow, permissions: PermissionSet): Found {
   const user = userOf(row)
-  const permissions = await ground.roleCache.permissions(user.roles, row.revision)
-  await touchUse(ground, touch, idHash, row.session_last_used_at)
-  return new KnownIdentity({
-    authority: new BoundAuthority({ kind: 'user', id: user.id, name: user.name }, permissions),
-    roles: user.roles,
-    user,
-    csrfToken: csrfTokenOf(cookie, ground.secret),
-    expiresAt: row.session_expires_at,
-    origin,
-  })
+  return { row, user, authority: new BoundAuthority({ kind: 'user', id: user.id, name: user.name }, permissions), use: useOf(row.session_last_used_at) }
 }
 
 /** What browsers say of themselves, as one short line. */

@@ -4,7 +4,7 @@ import type { Clock } from '#lib/clock.ts'
 
 /**
  * What API tokens were found to allow, for a moment, so that a client which sends many requests costs one lookup a second and
- * not one each. The later cluster cache takes this module's place.
+ * not one each. Only where there is no cluster cache, which remembers without a term.
  *
  * A token or role that changes on this node holds at once; on other nodes for at most `tokenStaleMs` as it was.
  */

@@ -5,12 +5,16 @@ import type { InputProblem } from '#access/errors.ts'
 import { timestamp } from '#access/ground.ts'
 import type { Ground } from '#access/ground.ts'
 import { KnownIdentity } from '#access/identity.ts'
-import { touchUse } from '#access/last-use.ts'
+import { foundBytes, isUseDue, NotKept, noteUse, useOf } from '#access/last-use.ts'
+import type { Use } from '#access/last-use.ts'
 import { BoundAuthority } from '#access/permissions.ts'
+import type { PermissionSet } from '#access/permissions.ts'
 import { requireCoversRoles } from '#access/role-store.ts'
 import { hashSecret, looksLikeApiToken, newApiToken } from '#access/secrets.ts'
 import { TokenMemo } from '#access/token-memo.ts'
 import { checkedName, checkedRoles } from '#access/user-input.ts'
+import type { Cache } from '#cache/cache.ts'
+import type { Authority } from '#content/authority.ts'
 import { normalInstant } from '#content/query/normal-form.ts'
 import { sql } from '#database/database.ts'
 import { isId, newId } from '#lib/id.ts'
@@ -41,7 +45,12 @@ const insert = sql(`insert into stoa.api_token (id, name, token_hash, hint, crea
 const giveRoles = sql(`insert into stoa.api_token_role (token_id, role) select $1, unnest($2::text[])`)
 const remove = sql(`delete from stoa.api_token where id = $1`)
 
-type Tokens = { readonly tokens: Access['tokens']; identify(token: string, origin: Origin | undefined): Promise<Identity> }
+type Tokens = {
+  readonly tokens: Access['tokens']
+  identify(token: string, origin: Origin | undefined): Promise<Identity>
+  /** Null: it has to be asked for. */
+  peek(token: string): Authority | null
+}
 
 /** API tokens belong to the installation, not to who made them: they go on when that user is disabled or deleted. */
 export function tokenStore(ground: Ground, log: AuditLog): Tokens {
@@ -73,30 +82,62 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
       }),
   }
   const memo = new TokenMemo<Found>(ground.roleCache, clock)
-  return { tokens, identify: (token, origin) => identify(ground, memo, token, origin) }
+  return {
+    tokens,
+    identify: (token, origin) => identify(ground, memo, token, origin),
+    peek: (token) => {
+      const found = ground.cache?.peek(cacheKey(hashSecret(token))) as Found | undefined
+      const nowMs = clock.nowMs()
+      return found === undefined || isOver(found.row, nowMs) || isUseDue(found.use, nowMs) ? null : found.authority
+    },
+  }
 }
 
-type Found = { readonly row: TokenRow; readonly authority: BoundAuthority }
+type Found = { readonly row: TokenRow; readonly authority: BoundAuthority; readonly use: Use }
 
-/** One named statement, at most once a second for each token; a second one at most once a minute, to note the use. */
+function cacheKey(secret: Buffer): string {
+  return `access:token:${secret.toString('latin1')}`
+}
+
+function isOver({ expires_at }: TokenRow, nowMs: number): boolean {
+  return expires_at !== null && Date.parse(expires_at) <= nowMs
+}
+
+/** From memory; else one named statement. Another one at most once a minute, to note the use. */
 async function identify(ground: Ground, memo: TokenMemo<Found>, token: string, origin: Origin | undefined): Promise<Identity> {
   const secret = hashSecret(token)
-  const found = await memo.get(secret.toString('latin1'), () => look(ground, token, secret))
+  const found = ground.cache === null ? await memo.get(secret.toString('latin1'), () => look(ground, token, secret)) : await kept(ground, ground.cache, token, secret)
   if (found === null) throw new UnauthenticatedError('There is no such API token; it was mistyped or deleted.')
-  const { row, authority } = found
-  if (row.expires_at !== null && Date.parse(row.expires_at) <= ground.clock.nowMs()) {
-    throw new UnauthenticatedError('The API token has expired; make a new one.')
-  }
+  const { row, authority, use } = found
+  if (isOver(row, ground.clock.nowMs())) throw new UnauthenticatedError('The API token has expired; make a new one.')
+  await noteUse(ground, use, touch, row.id)
   return new KnownIdentity({ authority, roles: row.roles, expiresAt: row.expires_at, origin })
 }
 
 async function look(ground: Ground, token: string, secret: Buffer): Promise<Found | null> {
   const [row] = looksLikeApiToken(token) ? await ground.database.run(find, [secret]) : []
-  if (row === undefined) return null
-  const permissions = await ground.roleCache.permissions(row.roles, row.revision)
-  const expired = row.expires_at !== null && Date.parse(row.expires_at) <= ground.clock.nowMs()
-  if (!expired) await touchUse(ground, touch, row.id, row.last_used_at)
-  return { row, authority: new BoundAuthority({ kind: 'token', id: row.id, name: row.name }, permissions) }
+  return row === undefined ? null : foundOf(row, await ground.roleCache.permissions(row.roles, row.revision))
+}
+
+/** Who is not there is not kept: anybody could fill the memory with nobodies. */
+async function kept(ground: Ground, cache: Cache, token: string, secret: Buffer): Promise<Found | null> {
+  if (!looksLikeApiToken(token)) return null
+  try {
+    const { value } = await cache.get(cacheKey(secret), async (context) => {
+      const [row] = await context.read(find, [secret])
+      if (row === undefined) throw new NotKept()
+      context.row('api_token', row.id).list('api_token_role', [{ field: 'token_id', is: 'eq', value: row.id }])
+      return foundOf(row, await ground.roleCache.permissionsIn(context, row.roles))
+    }, { bytesOf: () => foundBytes })
+    return value
+  } catch (error) {
+    if (error instanceof NotKept) return null
+    throw error
+  }
+}
+
+function foundOf(row: TokenRow, permissions: PermissionSet): Found {
+  return { row, authority: new BoundAuthority({ kind: 'token', id: row.id, name: row.name }, permissions), use: useOf(row.last_used_at) }
 }
 
 function checkedToken(

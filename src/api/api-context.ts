@@ -3,6 +3,8 @@ import type { FastifyBaseLogger, FastifyInstance, FastifyTypeProvider, RawServer
 import type { Static, TSchema } from 'typebox'
 import type { Access, Identity, SystemPermission } from '#access/access.ts'
 import type { Metrics } from '#api/metrics.ts'
+import type { Cache } from '#cache/cache.ts'
+import type { ChangeFeed } from '#change-feed/feed.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -61,9 +63,14 @@ export const defaultApiConfig: ApiConfig = {
   metricsPublic: true,
 }
 
+/** This node's part of the cluster, as far as answers are concerned. */
+export type ClusterParts = { readonly feed: ChangeFeed; readonly cache: Cache }
+
 /** What routes work with. */
 export type ApiContext = {
   readonly database: Database
+  /** Null: nothing is kept in memory, and writes give no tokens. */
+  readonly cluster: ClusterParts | null
   readonly content: Content
   readonly access: Access
   readonly media: Media

@@ -8,7 +8,7 @@ const bytesMin = 1_024
 const choicesMax = 100
 const compressible = /^(?:text\/|application\/(?:[\w.-]+\+)?(?:json|xml|javascript)\b|image\/svg\+xml)/
 
-type Encoding = 'zstd' | 'br' | 'gzip'
+export type Encoding = 'zstd' | 'br' | 'gzip'
 /** Among those that a client likes equally: zstd is the fastest, br the smallest of the others. */
 const preference: readonly Encoding[] = ['zstd', 'br', 'gzip']
 
@@ -43,6 +43,18 @@ export function chooseEncoding(accept: string | undefined): Encoding | null {
   if (choices.size >= choicesMax) choices.clear()
   choices.set(accept, best)
   return best
+}
+
+/** Whether a text of so many bytes is compressed for those who take it. */
+export function isWorthCompressing(bytes: number): boolean {
+  return bytes >= bytesMin
+}
+
+/** The bytes of an answer that is kept. */
+export async function compressBytes(encoding: Encoding, bytes: Buffer): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    compressors[encoding](bytes, (error, result) => (error === null ? resolve(result as Buffer) : reject(error)))
+  })
 }
 
 /** The `onSend` step that compresses whole answers. Streams, small answers and what is compressed already pass as they are. */

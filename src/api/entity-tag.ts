@@ -21,7 +21,10 @@ export function versionTag(version: number): string {
 
 /** True when `If-None-Match` holds the tag of the answer: 304. Weak comparison (RFC 9110 §13.1.2). */
 export function notModified(request: FastifyRequest, tag: string): boolean {
-  const header = request.headers['if-none-match']
+  return matchesTag(request.headers['if-none-match'], tag)
+}
+
+export function matchesTag(header: string | undefined, tag: string): boolean {
   if (header === undefined) return false
   if (header === tag || header.trim() === '*') return true
   return header.split(',').some((part) => part.trim().replace(/^W\//, '') === tag)

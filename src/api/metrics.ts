@@ -9,6 +9,7 @@ export class Metrics {
   readonly registry = new Registry()
   readonly #durations: Histogram<'method' | 'route' | 'status'>
   readonly #shed: Counter
+  #ready = 0
 
   constructor(database: Database, inFlight: () => number) {
     const registers = [this.registry]
@@ -21,12 +22,28 @@ export class Metrics {
       registers,
     })
     this.#shed = new Counter({ name: 'stoa_http_requests_shed_total', help: 'Requests refused because too many were in flight.', registers })
+    const ready = (): number => this.#ready
+    this.registry.registerMetric(
+      new Gauge({
+        name: 'stoa_http_answers_ready_total',
+        help: 'Reads that were answered with bytes from memory, before the router. They are not in stoa_http_request_seconds.',
+        registers: [],
+        collect() {
+          this.set(ready())
+        },
+      }),
+    )
     this.registry.registerMetric(inFlightGauge(inFlight))
     this.registry.registerMetric(poolGauge(database))
   }
 
   observe(method: string, route: string, status: number, seconds: number): void {
     this.#durations.observe({ method, route, status }, seconds)
+  }
+
+  /** An answer was ready. A number, since a counter of the library would cost as much as the answer. */
+  ready(): void {
+    this.#ready += 1
   }
 
   shed(): void {

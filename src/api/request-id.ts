@@ -6,5 +6,9 @@ const sane = /^[A-Za-z0-9._:-]{1,128}$/
 /** The id that a client or a proxy gave a request, if it can stand in a log line as it is; otherwise a new one. */
 export function requestId(request: { readonly headers: IncomingMessage['headers'] }): string {
   const given = request.headers['x-request-id']
-  return typeof given === 'string' && sane.test(given) ? given : newId()
+  return requestIdOf(typeof given === 'string' ? given : null)
+}
+
+export function requestIdOf(given: string | null): string {
+  return given !== null && sane.test(given) ? given : newId()
 }

@@ -1,9 +1,11 @@
+import { createServer as createHttpServer } from 'node:http'
+import type { IncomingMessage, Server as HttpServer, ServerResponse } from 'node:http'
 import { fastify } from 'fastify'
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import type { Access } from '#access/access.ts'
 import { PermissionError } from '#access/errors.ts'
 import { defaultApiConfig } from '#api/api-context.ts'
-import type { ApiConfig, ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
+import type { ApiConfig, ApiContext, ClusterParts, RoutePlugin, Server } from '#api/api-context.ts'
 import { answerHook, requestHook } from '#api/answer-headers.ts'
 import { answerBrokenConnection } from '#api/broken-connection.ts'
 import { MediaTypeUnsupportedError, MethodNotAllowedError, RouteNotFoundError, SignInNeededError } from '#api/errors.ts'
@@ -12,6 +14,7 @@ import { parseJson } from '#api/json-body.ts'
 import { contentSecurityPolicy } from '#api/pages/layout.ts'
 import { problemPage } from '#api/pages/problem.ts'
 import { problemAnswer } from '#api/problem.ts'
+import { readyAnswers } from '#api/ready-answers.ts'
 import { requestId } from '#api/request-id.ts'
 import { routePlugins } from '#api/routes.ts'
 import { validatorCompiler } from '#api/validation.ts'
@@ -28,6 +31,7 @@ const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as 
 
 export type ServerOptions = {
   readonly database: Database
+  readonly cluster?: ClusterParts
   readonly content: Content
   readonly access: Access
   readonly media: Media
@@ -42,9 +46,10 @@ export type ServerOptions = {
 
 /** The HTTP server, ready to listen or to be injected into. `close()` drains: answers what is in flight and asks clients to leave. */
 export async function createServer(options: ServerOptions): Promise<Server> {
-  const { plugins = [], config, version = '0.0.0', ...parts } = options
-  const context: ApiContext = { ...parts, logger: parts.logger.child({ part: 'api' }), config: { ...defaultApiConfig, ...config }, state: { draining: false }, version }
-  const server = instance(context.config)
+  const { plugins = [], config, version = '0.0.0', cluster = null, ...parts } = options
+  const context: ApiContext = { ...parts, cluster, logger: parts.logger.child({ part: 'api' }), config: { ...defaultApiConfig, ...config }, state: { draining: false }, version }
+  const { metrics, hook } = requestHook(context)
+  const server = instance(context.config, readyAnswers(context, () => metrics.ready()))
   server.decorate('api', context)
   server.decorate('beginDrain', () => {
     context.state.draining = true
@@ -56,7 +61,6 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   bodies(server, context.config)
   failures(server, context)
   server.addHook('preClose', async () => server.beginDrain())
-  const { metrics, hook } = requestHook(context)
   server.decorate('metrics', metrics)
   server.addHook('onClose', async () => metrics.registry.clear())
   server.addHook('onRequest', hook)
@@ -70,19 +74,30 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   return server
 }
 
-function instance(config: ApiConfig): Server {
+type Handler = (request: IncomingMessage, response: ServerResponse) => void
+
+/** The server itself, which first looks whether an answer is ready. */
+function listener(config: ApiConfig, ready: ReturnType<typeof readyAnswers>, routes: Handler): HttpServer {
+  const options = { maxHeaderSize: config.headerBytesMax, headersTimeout: config.headersTimeoutMs, connectionsCheckingInterval: 5_000 }
+  const server = createHttpServer(options, (request, response) => {
+    if (!ready(request, response)) routes(request, response)
+  })
+  server.keepAliveTimeout = config.keepAliveTimeoutMs
+  // Headers have their deadline; bodies have the route's, since an upload may take long.
+  server.requestTimeout = 0
+  return server
+}
+
+function instance(config: ApiConfig, ready: ReturnType<typeof readyAnswers>): Server {
   const server = fastify({
     logger: false,
     genReqId: requestId,
     trustProxy: config.trustProxy,
     bodyLimit: config.bodyBytesMax,
-    keepAliveTimeout: config.keepAliveTimeoutMs,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     routerOptions: { maxParamLength: paramLengthMax },
-    http: { maxHeaderSize: config.headerBytesMax, headersTimeout: config.headersTimeoutMs, connectionsCheckingInterval: 5_000 },
-    // Headers have their deadline; bodies have the route's, since an upload may take long.
-    requestTimeout: 0,
+    serverFactory: (routes) => listener(config, ready, routes),
     clientErrorHandler: answerBrokenConnection,
     frameworkErrors: (error, request, reply) => void answerProblem(error, request, reply.headers({ 'x-request-id': request.id, 'x-content-type-options': 'nosniff' })),
   })

@@ -19,8 +19,12 @@ function isSecure(request: FastifyRequest): boolean {
 
 export function readSessionCookie(request: FastifyRequest): string | null {
   const { cookie } = request.headers
-  if (cookie === undefined) return null
-  const value = patterns[isSecure(request) ? secureName : plainName].exec(cookie)?.[1]
+  return cookie === undefined ? null : sessionCookieIn(cookie, { secure: isSecure(request) })
+}
+
+/** The session in a `Cookie` header. */
+export function sessionCookieIn(cookie: string, { secure }: { readonly secure: boolean }): string | null {
+  const value = patterns[secure ? secureName : plainName].exec(cookie)?.[1]
   return value === undefined || value === '' ? null : value
 }
 

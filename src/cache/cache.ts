@@ -1,4 +1,5 @@
 import type { ChangeFeed } from '#change-feed/feed.ts'
+import { tokenSeen } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
 import { hit, leaseHolds, stepCache } from '#cache/cache-core.ts'
 import { cacheDefaults, startCache } from '#cache/cache-state.ts'
@@ -83,8 +84,10 @@ export class Cache {
     return { value: part.value, state: part.kind, ageMs: this.#ageMs(this.#options.feed.nowMs(), part.asOfMs) }
   }
 
-  /** The value if it is here and fresh, at once; for paths that cannot wait. */
-  peek(key: string): unknown {
+  /** The value if it is here, fresh, and shows the write that `since` names, at once; for paths that cannot wait. */
+  peek(key: string, since: Token | null = null): unknown {
+    const { epoch, cursor } = this.#state
+    if (since !== null && (epoch === null || tokenSeen(since, epoch, cursor) !== 'seen')) return undefined
     return hit(this.#state, key, this.#options.feed.nowMs(), this.config)?.value
   }
 

@@ -3,7 +3,7 @@ import { feedDefaults, nextTickMs, startFeed, stepFeed } from '#change-feed/feed
 import type { FeedConfig, FeedEffect, FeedEvent, FeedState } from '#change-feed/feed-core.ts'
 import { HeldSession } from '#change-feed/held-session.ts'
 import { runBeat, runBeginEpoch, runPoll, runTrim } from '#change-feed/poll.ts'
-import { parseToken } from '#change-feed/token.ts'
+import { parseToken, tokenSeen } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
@@ -32,6 +32,9 @@ export type FeedOptions = {
 /** What a listener is told, in this order within a step: `flush` or `apply`, then `lease`. */
 export type FeedNews = Extract<FeedEffect, { kind: 'flush' | 'apply' | 'lease' | 'lost' }>
 
+/** Bounded by the requests that a node takes at a time: each waits once, with a deadline. */
+type Waiter = { readonly holds: (state: FeedState) => boolean; readonly resolve: (reached: boolean) => void }
+
 const token = sql<{ token: string | null }>(`select stoa.token() as token`)
 const channel = 'feed'
 
@@ -47,6 +50,7 @@ export class ChangeFeed {
   #polling: HeldSession | null = null
   #beating: HeldSession | null = null
   #timer: NodeJS.Timeout | null = null
+  readonly #waiters = new Set<Waiter>()
   #busy = false
   readonly #queue: FeedEvent[] = []
   readonly #running = new Set<Promise<void>>()
@@ -91,6 +95,27 @@ export class ChangeFeed {
     this.#step({ kind: 'committed' })
   }
 
+  /** Waits until this node has applied whatever had committed before this call. False: it did not come to that in time. */
+  async caughtUp(timeoutMs: number): Promise<boolean> {
+    const from = this.#clock.elapsedMs()
+    const caught = this.#when((state) => state.polledAtMs >= from, timeoutMs)
+    this.want()
+    return caught
+  }
+
+  /** Waits until this node has applied the write, or read everything anew since. False: it did not come to that in time. */
+  async reached(token: Token, timeoutMs: number): Promise<boolean> {
+    const seen = ({ epoch, cursor }: FeedState): boolean => {
+      if (epoch === null || cursor === null) return false
+      const found = tokenSeen(token, epoch, cursor)
+      return found === 'seen' || found === 'ended'
+    }
+    if (seen(this.#state)) return true
+    const reached = this.#when(seen, timeoutMs)
+    this.want()
+    return reached
+  }
+
   /** Runs a writing transaction, and returns its token with the result. Null: nobody has named the epoch yet. */
   async write<T>(database: Database, work: (tx: Queryable) => Promise<T>): Promise<{ readonly value: T; readonly token: Token | null }> {
     const written = await database.transaction(async (tx) => {
@@ -108,6 +133,7 @@ export class ChangeFeed {
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#polling?.giveUp()
     this.#beating?.giveUp()
+    for (const waiter of this.#waiters) waiter.resolve(false)
     await Promise.allSettled(this.#running)
   }
 
@@ -116,6 +142,19 @@ export class ChangeFeed {
   }
 
   #lsn = 0
+
+  /** Looks after each good poll, until the deadline. */
+  async #when(holds: (state: FeedState) => boolean, timeoutMs: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      const waiter: Waiter = { holds, resolve: (reached) => {
+        clearTimeout(timer)
+        this.#waiters.delete(waiter)
+        resolve(reached)
+      } }
+      const timer = setTimeout(() => waiter.resolve(false), timeoutMs)
+      this.#waiters.add(waiter)
+    })
+  }
 
   /** A listener may cause further events: they wait until the step that told it is over. */
   #step(event: FeedEvent): void {
@@ -163,6 +202,7 @@ export class ChangeFeed {
       case 'lost':
     }
     for (const listener of this.#listeners) listener(effect)
+    if (effect.kind === 'lease') for (const waiter of this.#waiters) if (waiter.holds(this.#state)) waiter.resolve(true)
   }
 
   #watch(work: Promise<void>): void {

@@ -1,16 +1,13 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import type { ApiConfig, RoutePlugin } from '#api/api-context.ts'
-import { notModified, tagOf } from '#api/entity-tag.ts'
+import { deliver } from '#api/answer-cache.ts'
+import type { RoutePlugin } from '#api/api-context.ts'
 import { entriesJson, entryJson, includedJson } from '#api/entry-json.ts'
-import { isAnonymous } from '#api/identity.ts'
 import { parseListQuery, parseReadOptions } from '#api/query-string.ts'
 import { entryAnswer, entryParams, listAnswer, localeCode, typeParams } from '#api/routes/content-schemas.ts'
 import { strict } from '#api/schemas.ts'
-import type { Call, Page, ReadOptions, UnreadQuery } from '#content/content.ts'
+import type { Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 
-const json = 'application/json; charset=utf-8'
 const config = { access: 'content', ifNoneMatch: true } as const
 const publishedWhole: ReadOptions = { locale: null, perspective: 'published', fields: null, include: [] }
 
@@ -41,7 +38,6 @@ export const listParameters = {
  * is made per request that is not needed to answer it.
  */
 export const contentReadRoutes: RoutePlugin = (server, context) => {
-  const published = publicCacheControl(context.config)
   server.route<{ Params: { type: string } }>({
     method: 'GET',
     url: '/api/content/:type',
@@ -55,12 +51,17 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
       response: { 200: { description: 'OK', headers: answerHeaders, content: { 'application/json': { schema: listAnswer } } }, 304: Type.Null() },
     },
     handler: async (request, reply) => {
-      const call: Call = { db: context.database, authority: request.identity.authority }
-      const unread = unreadQuery(request.params.type, rawQuery(request.url))
-      const page = await context.content.entries.list(call, unread)
-      const query = unread.query!
-      const body = listBody(page, query)
-      return answer(request, reply, body, tagOf(body), isAnonymous(request.identity) && query.perspective === 'published' ? published : 'private, no-store')
+      const text = rawQuery(request.url)
+      return deliver({
+        context, request, reply,
+        perspective: perspectiveIn(text),
+        make: async (call) => {
+          const unread = unreadQuery(request.params.type, text)
+          const page = await context.content.entries.list(call, unread)
+          const query = unread.query!
+          return { body: listBody(page, query), perspective: query.perspective }
+        },
+      })
     },
   })
   server.route<{ Params: { type: string; id: string } }>({
@@ -75,20 +76,19 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
       response: { 200: { description: 'OK', headers: answerHeaders, content: { 'application/json': { schema: entryAnswer } } }, 304: Type.Null() },
     },
     handler: async (request, reply) => {
-      const call: Call = { db: context.database, authority: request.identity.authority }
       const text = rawQuery(request.url)
       const options = text === '' ? publishedWhole : parseReadOptions(text)
-      const { entry, included } = await context.content.entries.get(call, request.params.type, request.params.id, options)
-      const body = options.include.length === 0 ? `{"data":${entryJson(entry)}}` : `{"data":${entryJson(entry)},"included":${includedJson(included)}}`
-      return answer(request, reply, body, tagOf(body, entry.version), isAnonymous(request.identity) && options.perspective === 'published' ? published : 'private, no-store')
+      return deliver({
+        context, request, reply,
+        perspective: options.perspective,
+        make: async (call) => {
+          const { entry, included } = await context.content.entries.get(call, request.params.type, request.params.id, options)
+          const body = options.include.length === 0 ? `{"data":${entryJson(entry)}}` : `{"data":${entryJson(entry)},"included":${includedJson(included)}}`
+          return { body, version: entry.version, perspective: options.perspective }
+        },
+      })
     },
   })
-}
-
-function answer(request: FastifyRequest, reply: FastifyReply, body: string, tag: string, cacheControl: string): FastifyReply {
-  reply.header('etag', tag).header('cache-control', cacheControl).header('vary', 'Authorization, Cookie')
-  if (notModified(request, tag)) return reply.code(304).send()
-  return reply.header('content-type', json).send(body)
 }
 
 function listBody(page: Page, query: ListQuery): string {
@@ -109,15 +109,11 @@ function unreadQuery(type: string, text: string): UnreadQuery & { query?: ListQu
 
 function perspectiveIn(text: string): Perspective {
   const found = /(?:^|&)perspective=([^&]*)/.exec(text)?.[1]
-  return found === undefined || found === 'published' ? 'published' : 'draft'
+  if (found === undefined || found === 'published') return 'published'
+  return found === 'draft' ? 'draft' : { release: found }
 }
 
 function rawQuery(url: string): string {
   const at = url.indexOf('?')
   return at < 0 ? '' : url.slice(at + 1)
-}
-
-/** Browsers ask again each time; shared caches answer for a moment, then refresh behind the reader's back. */
-function publicCacheControl({ sharedCacheS, staleWhileRevalidateS }: ApiConfig): string {
-  return `public, max-age=0, must-revalidate, s-maxage=${sharedCacheS}, stale-while-revalidate=${staleWhileRevalidateS}`
 }

@@ -1,0 +1,154 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { ApiConfig, ApiContext } from '#api/api-context.ts'
+import { cookieToken } from '#api/change-token.ts'
+import { chooseEncoding, compressBytes, isWorthCompressing } from '#api/compression.ts'
+import type { Encoding } from '#api/compression.ts'
+import { matchesTag, tagOf } from '#api/entity-tag.ts'
+import { isAnonymous } from '#api/identity.ts'
+import type { Cache, Cached } from '#cache/cache.ts'
+import { FillReader } from '#cache/fill-reader.ts'
+import type { FillContext } from '#cache/fill.ts'
+import { parseToken } from '#change-feed/token.ts'
+import type { Token } from '#change-feed/token.ts'
+import type { Authority } from '#content/authority.ts'
+import type { Call } from '#content/content.ts'
+import { EntryNotFoundError, TypeNotFoundError } from '#content/errors.ts'
+import type { Perspective } from '#content/query/query.ts'
+
+/**
+ * Whole answers as ready bytes. Each is kept in the cluster's cache under everything that can change it: what the reader may
+ * see, the URL, the encoding. The change feed drops it when something that it is made of changes.
+ */
+
+/** What a read makes. `version`: of an entry, for its tag. */
+export type Made = { readonly body: string; readonly version?: number; readonly perspective: Perspective }
+
+/** `headers` in pairs, ready to be written; all but those of one request. */
+export type ReadyAnswer = { readonly headers: readonly string[]; readonly body: Buffer; readonly tag: string }
+
+/** That something is not there is an answer too. */
+type Absent = { readonly absent: 'entry' | 'type'; readonly name: string }
+type Kept = ReadyAnswer | Absent
+
+const json = 'application/json; charset=utf-8'
+/** What an answer takes besides its body, in bytes. */
+const answerBytes = 1_000
+
+/** The key of an answer. Which reader it is does not matter, only what it may see, and whether shared caches may keep it. */
+export function answerKey(authority: Authority, url: string, encoding: Encoding | null): string {
+  return `${authority.actor.kind === 'anonymous' ? 'p' : 'i'}${authority.key} ${encoding ?? '-'} ${url}`
+}
+
+export type Delivery = {
+  readonly context: ApiContext
+  readonly request: FastifyRequest
+  readonly reply: FastifyReply
+  readonly perspective: Perspective
+  make(call: Call): Promise<Made>
+}
+
+/** Answers a read of content: from the cache, or by making the answer, which is kept. */
+export async function deliver(delivery: Delivery): Promise<FastifyReply> {
+  const { context, request, perspective } = delivery
+  const { cluster, config } = context
+  const { authority } = request.identity
+  if (cluster === null || typeof perspective !== 'string') return deliverUnkept(delivery)
+  const encoding = config.compress ? chooseEncoding(request.headers['accept-encoding']) : null
+  const fill = async (load: FillContext): Promise<Kept> => readyOf(config, isAnonymous(request.identity), await madeOrAbsent(delivery, load))
+  const keys = { plain: answerKey(authority, request.url, null), encoded: answerKey(authority, request.url, encoding) }
+  try {
+    return send(delivery, await encoded(cluster.cache, keys, encoding, fill, sinceOf(request)))
+  } catch (error) {
+    if (error instanceof NotKept) return deliverUnkept(delivery)
+    throw error
+  }
+}
+
+/** The question turned out to be of a kind whose answers are not kept. */
+class NotKept extends Error {}
+
+/** A release is looked at by the few who make it, and hangs on rows that the change feed does not tell. */
+async function deliverUnkept({ context, request, reply, make }: Delivery): Promise<FastifyReply> {
+  const made = await make({ db: context.database, authority: request.identity.authority })
+  const tag = tagOf(made.body, made.version)
+  reply.headers({ etag: tag, 'cache-control': cacheControlOf(context.config, isAnonymous(request.identity), made.perspective), vary: 'Authorization, Cookie' })
+  if (matchesTag(request.headers['if-none-match'], tag)) return reply.code(304).send()
+  return reply.header('content-type', json).send(made.body)
+}
+
+/** The write that the reader has to see: its own, or one that it was told of. */
+function sinceOf(request: FastifyRequest): Token | null {
+  const header = request.headers['stoa-token']
+  return parseToken(typeof header === 'string' ? header : '') ?? cookieToken(request.headers.cookie)
+}
+
+type Keys = { readonly plain: string; readonly encoded: string }
+
+async function encoded(cache: Cache, keys: Keys, encoding: Encoding | null, fill: (load: FillContext) => Promise<Kept>, since: Token | null): Promise<Cached<Kept>> {
+  if (encoding === null) return cache.get(keys.plain, fill, { since, bytesOf })
+  return cache.get(keys.encoded, async (load) => compressed(await load.get(keys.plain, fill), encoding), { since, bytesOf })
+}
+
+function bytesOf(kept: Kept): number {
+  return answerBytes + ('absent' in kept ? 0 : kept.body.byteLength)
+}
+
+async function madeOrAbsent(delivery: Delivery, load: FillContext): Promise<Made | Absent> {
+  try {
+    const made = await delivery.make({ db: new FillReader(load), authority: delivery.request.identity.authority, depends: load })
+    if (typeof made.perspective !== 'string') throw new NotKept()
+    return made
+  } catch (error) {
+    if (error instanceof EntryNotFoundError) return { absent: 'entry', name: '' }
+    if (error instanceof TypeNotFoundError) return { absent: 'type', name: String(error.facts['name'] ?? '') }
+    throw error
+  }
+}
+
+function readyOf(config: ApiConfig, anonymous: boolean, made: Made | Absent): Kept {
+  if ('absent' in made) return made
+  const body = Buffer.from(made.body)
+  const tag = tagOf(body, made.version)
+  const vary = `Authorization, Cookie${isWorthCompressing(body.byteLength) && config.compress ? ', Accept-Encoding' : ''}${config.corsOrigins.length > 0 && !config.corsOrigins.includes('*') ? ', Origin' : ''}`
+  const headers = [
+    'content-type', json,
+    'content-length', String(body.byteLength),
+    'etag', tag,
+    'cache-control', cacheControlOf(config, anonymous, made.perspective),
+    'vary', vary,
+    'x-content-type-options', 'nosniff',
+    'content-security-policy', "default-src 'none'; frame-ancestors 'none'",
+    'referrer-policy', 'no-referrer',
+    ...(config.hstsS > 0 ? ['strict-transport-security', `max-age=${config.hstsS}; includeSubDomains`] : []),
+  ]
+  return { headers, body, tag }
+}
+
+async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
+  if ('absent' in kept || !isWorthCompressing(kept.body.byteLength)) return kept
+  const body = await compressBytes(encoding, kept.body)
+  const headers = kept.headers.map((text, at) => (kept.headers[at - 1] === 'content-length' ? String(body.byteLength) : text))
+  return { ...kept, body, headers: [...headers, 'content-encoding', encoding] }
+}
+
+function send({ request, reply }: Delivery, { value, state, ageMs }: Cached<Kept>): FastifyReply {
+  reply.header('cache-status', cacheStatus(state, ageMs))
+  if (state === 'stale') reply.header('age', String(Math.ceil(ageMs / 1_000)))
+  if ('absent' in value) throw value.absent === 'entry' ? new EntryNotFoundError() : new TypeNotFoundError(value.name)
+  for (let at = 0; at < value.headers.length; at += 2) reply.header(value.headers[at]!, value.headers[at + 1]!)
+  if (!matchesTag(request.headers['if-none-match'], value.tag)) return reply.send(value.body)
+  reply.removeHeader('content-length')
+  reply.removeHeader('content-encoding')
+  return reply.code(304).send()
+}
+
+/** RFC 9211. A stale answer says since how many seconds nobody could tell whether it is still so. */
+function cacheStatus(state: Cached<Kept>['state'], ageMs: number): string {
+  if (state === 'hit') return 'stoa; hit'
+  return state === 'filled' ? 'stoa; fwd=miss; stored' : `stoa; hit; ttl=-${Math.ceil(ageMs / 1_000)}; detail=stale`
+}
+
+/** Browsers ask again each time; shared caches answer for a moment, then refresh behind the reader's back. */
+function cacheControlOf({ sharedCacheS, staleWhileRevalidateS }: ApiConfig, anonymous: boolean, perspective: Perspective): string {
+  return anonymous && perspective === 'published' ? `public, max-age=0, must-revalidate, s-maxage=${sharedCacheS}, stale-while-revalidate=${staleWhileRevalidateS}` : 'private, no-store'
+}

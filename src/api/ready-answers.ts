@@ -1,0 +1,97 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ApiContext } from '#api/api-context.ts'
+import { answerKey } from '#api/answer-cache.ts'
+import type { ReadyAnswer } from '#api/answer-cache.ts'
+import { cookieToken } from '#api/change-token.ts'
+import { chooseEncoding } from '#api/compression.ts'
+import { matchesTag } from '#api/entity-tag.ts'
+import { requestIdOf } from '#api/request-id.ts'
+import { sessionCookieIn } from '#api/session-cookie.ts'
+import { parseToken } from '#change-feed/token.ts'
+
+const prefix = '/api/content/'
+const bearerPattern = /^Bearer +([\x21-\x7e]{1,512})$/i
+
+/** Headers of a request that decide its answer; null: it has not got it. */
+type Asked = { authorization: string | null; cookie: string | null; token: string | null; ifNoneMatch: string | null; acceptEncoding: string | null; requestId: string | null; origin: boolean }
+
+/**
+ * Answers a read whose answer is ready, before the router and the hooks: who asks, what they may see and what they have to
+ * see are looked up in memory, and the bytes are written. Returns false, having done nothing, whenever anything is not at
+ * hand; the routes then answer the same.
+ */
+export function readyAnswers(context: ApiContext, answered: () => void): (request: IncomingMessage, response: ServerResponse) => boolean {
+  const { cluster, config, access, state } = context
+  if (cluster === null) return () => false
+  const secure = config.secureCookies
+  return (request, response) => {
+    const { url = '', method } = request
+    if (method !== 'GET' || !url.startsWith(prefix) || url.length > config.urlBytesMax || state.draining) return false
+    const asked = headersOf(request.rawHeaders)
+    // What a browser of another site may read is decided by the hooks.
+    if (asked === null || (asked.origin && config.corsOrigins.length > 0)) return false
+    const bearer = asked.authorization === null ? null : (bearerPattern.exec(asked.authorization)?.[1] ?? '')
+    const authority = access.peek({ bearer, sessionCookie: bearer === null && asked.cookie !== null ? sessionCookieIn(asked.cookie, { secure }) : null })
+    if (authority === null) return false
+    const encoding = config.compress ? chooseEncoding(asked.acceptEncoding ?? undefined) : null
+    const since = parseToken(asked.token ?? '') ?? (asked.cookie === null ? null : cookieToken(asked.cookie))
+    const kept = cluster.cache.peek(answerKey(authority, url, encoding), since) as ReadyAnswer | undefined
+    if (kept === undefined || !('body' in kept)) return false
+    answered()
+    write(response, kept, asked)
+    return true
+  }
+}
+
+function write(response: ServerResponse, kept: ReadyAnswer, asked: Asked): void {
+  const own = ['x-request-id', requestIdOf(asked.requestId), 'cache-status', 'stoa; hit']
+  if (asked.ifNoneMatch !== null && matchesTag(asked.ifNoneMatch, kept.tag)) {
+    const headers = kept.headers.filter((_, at) => !/^content-(?:length|encoding|type)$/.test(kept.headers[at - (at % 2)]!))
+    response.writeHead(304, [...headers, ...own])
+    response.end()
+    return
+  }
+  response.writeHead(200, kept.headers.concat(own))
+  response.end(kept.body)
+}
+
+/** Looks at the raw pairs, since to make an object of all headers takes as long as everything else here. Null: one came twice. */
+function headersOf(raw: readonly string[]): Asked | null {
+  const asked: Asked = { authorization: null, cookie: null, token: null, ifNoneMatch: null, acceptEncoding: null, requestId: null, origin: false }
+  for (let at = 0; at < raw.length; at += 2) {
+    const field = names.get(raw[at]!)
+    if (field === undefined) {
+      const lower = wanted.get(raw[at]!.toLowerCase())
+      if (lower === undefined) remember(raw[at]!, null)
+      else {
+        remember(raw[at]!, lower)
+        at -= 2
+      }
+      continue
+    }
+    if (field === null) continue
+    if (field === 'origin') asked.origin = true
+    else if (asked[field] !== null) return null
+    else asked[field] = raw[at + 1]!
+  }
+  return asked
+}
+
+const wanted = new Map<string, keyof Asked>([
+  ['authorization', 'authorization'],
+  ['cookie', 'cookie'],
+  ['stoa-token', 'token'],
+  ['if-none-match', 'ifNoneMatch'],
+  ['accept-encoding', 'acceptEncoding'],
+  ['x-request-id', 'requestId'],
+  ['origin', 'origin'],
+])
+
+/** Spellings of header names as clients send them, and what they are here; null: nothing. */
+const names = new Map<string, keyof Asked | null>()
+const namesMax = 500
+
+function remember(name: string, field: keyof Asked | null): void {
+  if (names.size >= namesMax) names.clear()
+  names.set(name, field)
+}
