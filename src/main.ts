@@ -3,7 +3,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { Server } from '#api/api-context.ts'
+import type { ClusterParts, Server } from '#api/api-context.ts'
 import { ListenError } from '#cli/errors.ts'
 import type { Site } from '#cli/site.ts'
 import type { Config } from '#config/config.ts'
@@ -24,6 +24,10 @@ const scheduleIntervalMs = 1_000
 /** Filters and indexes that a crash, or a type saved in a transaction, left to do. */
 const settleIntervalMs = 60_000
 const scheduledPerRoundMax = 100
+/** For polls, heartbeats and trimming, which must never wait for other work. */
+const feedConnections = 3
+/** Answers larger than this are not kept. */
+const entryBytesMax = 4 * 1024 * 1024
 const collectIntervalMs = 3_600_000
 /** A blob that nothing refers to is kept this long: an upload may be about to be used. */
 const orphanGraceMs = 24 * 3_600_000
@@ -56,7 +60,7 @@ async function loadApi() {
 
 /** The site for one command: it logs to standard error, and only what went wrong, so that standard output is its result. */
 export function openSiteForCommand(config: Config): Promise<Site> {
-  return openSite(config, loggerFor(config, 'stderr'), { besideNode: true })
+  return openSite({ ...config, cacheBytes: 0 }, loggerFor(config, 'stderr'), { besideNode: true })
 }
 
 function nodeName(config: Config): string {
@@ -68,7 +72,7 @@ function loggerFor(config: Config, output: 'stdout' | 'stderr'): Logger {
 }
 
 /** `besideNode`: use the embedded database of a node that runs on the data folder. A node itself must not, since that one ends with its owner. */
-async function openSite(config: Config, logger: Logger, { besideNode }: { readonly besideNode: boolean }): Promise<Site> {
+async function openSite(config: Config, logger: Logger, { besideNode }: { readonly besideNode: boolean }): Promise<Site & { readonly cluster: ClusterParts | null }> {
   const dataDir = resolve(config.data)
   await mkdir(dataDir, { recursive: true })
   await using opened = new AsyncDisposableStack()
@@ -90,11 +94,31 @@ async function openSite(config: Config, logger: Logger, { besideNode }: { readon
   const { createAccess, createContent, createMedia, DiskFileStore } = await loading
   const content = createContent({ clock, logger })
   opened.defer(() => content.stop())
-  const access = createAccess({ database, clock, logger, secret })
+  const cluster = config.cacheBytes === 0 ? null : await joinFeed(config, url, { database, logger, opened })
+  const access = createAccess({ database, clock, logger, secret, ...(cluster === null ? {} : { cache: cluster.cache }) })
   const fileStore = new DiskFileStore({ folder: config.filesUrl === null ? join(dataDir, 'files') : fileURLToPath(config.filesUrl), clock })
   const media = createMedia({ database, fileStore, dataDir, clock, logger, limits: { uploadBytesMax: config.uploadBytesMax } })
   const closing = opened.move()
-  return { config, logger, database, content, access, media, [Symbol.asyncDispose]: () => closing.disposeAsync() }
+  return { config, logger, database, cluster, content, access, media, [Symbol.asyncDispose]: () => closing.disposeAsync() }
+}
+
+/** Follows the change feed, and keeps what it allows. */
+async function joinFeed(config: Config, url: string, parts: { readonly database: Database; readonly logger: Logger; readonly opened: AsyncDisposableStack }): Promise<ClusterParts> {
+  const { database, opened } = parts
+  const { leaseMs, staleMs, cacheBytes } = config
+  const logger = parts.logger.child({ part: 'cluster' })
+  const [{ Cache }, { ChangeFeed }, { PostgresLink }] = await Promise.all([import('#cache/cache.ts'), import('#change-feed/feed.ts'), import('#cluster-link/drivers/postgres.ts')])
+  const feedDatabase = new PostgresDatabase({
+    url, connectionsMax: feedConnections, statementTimeoutMs: leaseMs, connectTimeoutMs: leaseMs, applicationName: `stoa ${nodeName(config)} feed`, logger,
+  })
+  opened.defer(() => feedDatabase.close())
+  const link = new PostgresLink({ url, logger })
+  opened.defer(() => link.close())
+  const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs } })
+  opened.defer(() => feed.stop())
+  const cache = new Cache({ feed, database, config: { staleMs, bytesMax: cacheBytes, entryBytesMax: Math.min(entryBytesMax, cacheBytes) } })
+  opened.defer(async () => cache.close())
+  return { feed, cache, link }
 }
 
 /** The embedded database: started here, or, for a command beside a running node, the one that node has started. */
@@ -124,10 +148,10 @@ export async function runNode(config: Config, signal: AbortSignal): Promise<void
   const { collectIdempotencyKeys, createServer, pageRoutes, plantStarter } = await loading
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
   if (config.starter) await plantStarter(site)
-  const { database, content, access, media } = site
+  const { database, cluster, content, access, media } = site
   const pages = pageRoutes({ version, node: nodeName(config), startedAtMs, publicUrl: config.publicUrl })
   const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
-  const server = await createServer({ database, content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
+  const server = await createServer({ database, ...(cluster === null ? {} : { cluster }), content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
   const tickers = backgroundWork(site, () => collectIdempotencyKeys(database))
   try {
     const address = await listen(server, config)

@@ -43,8 +43,9 @@ export type Delivery = {
   readonly context: ApiContext
   readonly request: FastifyRequest
   readonly reply: FastifyReply
+  readonly type: string
   readonly perspective: Perspective
-  make(call: Call): Promise<Made>
+  readonly make: (call: Call) => Promise<Made>
 }
 
 /** Answers a read of content: from the cache, or by making the answer, which is kept. */
@@ -100,7 +101,7 @@ async function madeOrAbsent(delivery: Delivery, load: FillContext): Promise<Made
     return made
   } catch (error) {
     if (error instanceof EntryNotFoundError) return { absent: 'entry', name: '' }
-    if (error instanceof TypeNotFoundError) return { absent: 'type', name: String(error.facts['name'] ?? '') }
+    if (error instanceof TypeNotFoundError) return { absent: 'type', name: delivery.type }
     throw error
   }
 }

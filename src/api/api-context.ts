@@ -2,9 +2,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyBaseLogger, FastifyInstance, FastifyTypeProvider, RawServerDefault, RouteOptions } from 'fastify'
 import type { Static, TSchema } from 'typebox'
 import type { Access, Identity, SystemPermission } from '#access/access.ts'
+import type { WriteRecorder } from '#api/write-recorder.ts'
 import type { Metrics } from '#api/metrics.ts'
 import type { Cache } from '#cache/cache.ts'
 import type { ChangeFeed } from '#change-feed/feed.ts'
+import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -64,7 +66,7 @@ export const defaultApiConfig: ApiConfig = {
 }
 
 /** This node's part of the cluster, as far as answers are concerned. */
-export type ClusterParts = { readonly feed: ChangeFeed; readonly cache: Cache }
+export type ClusterParts = { readonly feed: ChangeFeed; readonly cache: Cache; readonly link: ClusterLink }
 
 /** What routes work with. */
 export type ApiContext = {
@@ -103,6 +105,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Who asks. Known from `onRequest` on. */
     identity: Identity
+    /** What the request wrote, where there is a cluster to tell of it. */
+    writes: WriteRecorder | null
   }
   interface FastifyInstance {
     readonly api: ApiContext

@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { IdempotencyKeyBusyError, IdempotencyKeyReusedError, RequestInvalidError } from '#api/errors.ts'
+import { WriteRecorder } from '#api/write-recorder.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { DatabaseTimeoutError } from '#database/errors.ts'
@@ -51,13 +52,21 @@ const running = new Map<string, Promise<unknown>>()
  */
 export async function write(request: FastifyRequest, reply: FastifyReply, work: (db: Queryable) => Promise<WriteAnswer>, fingerprint?: string): Promise<FastifyReply> {
   const header = request.headers['idempotency-key']
-  const { database } = request.server.api
+  const database = writesOf(request)
   if (header === undefined) return send(reply, await work(database))
   if (typeof header !== 'string' || !keyPattern.test(header)) {
     throw new RequestInvalidError({ in: 'headers', path: '/idempotency-key', message: 'must be 1 to 255 visible ASCII characters' })
   }
   const claimed = new Claim(principalOf(request.identity), header, hashOf(request, fingerprint))
   return send(reply, await once(database, claimed, work))
+}
+
+/** The database for the writes of one request. Where there is a cluster it notes them, and the answer tells their token. */
+function writesOf(request: FastifyRequest): Database {
+  const { cluster, database } = request.server.api
+  if (cluster === null) return database
+  request.writes ??= new WriteRecorder(database)
+  return request.writes
 }
 
 /** Forgets expired keys, in bounded steps. Returns how many. */

@@ -31,7 +31,10 @@ export function readyAnswers(context: ApiContext, answered: () => void): (reques
     // What a browser of another site may read is decided by the hooks.
     if (asked === null || (asked.origin && config.corsOrigins.length > 0)) return false
     const bearer = asked.authorization === null ? null : (bearerPattern.exec(asked.authorization)?.[1] ?? '')
-    const authority = access.peek({ bearer, sessionCookie: bearer === null && asked.cookie !== null ? sessionCookieIn(asked.cookie, { secure }) : null })
+    const session = bearer === null && asked.cookie !== null && asked.cookie.includes('stoa_session')
+    // Which cookie counts depends on whether the proxy in front was reached by TLS.
+    if (session && config.trustProxy !== false && !secure) return false
+    const authority = access.peek({ bearer, sessionCookie: session ? sessionCookieIn(asked.cookie ?? '', { secure }) : null })
     if (authority === null) return false
     const encoding = config.compress ? chooseEncoding(asked.acceptEncoding ?? undefined) : null
     const since = parseToken(asked.token ?? '') ?? (asked.cookie === null ? null : cookieToken(asked.cookie))

@@ -16,6 +16,7 @@ import { problemPage } from '#api/pages/problem.ts'
 import { problemAnswer } from '#api/problem.ts'
 import { readyAnswers } from '#api/ready-answers.ts'
 import { requestId } from '#api/request-id.ts'
+import { writeHook } from '#api/write-hook.ts'
 import { routePlugins } from '#api/routes.ts'
 import { validatorCompiler } from '#api/validation.ts'
 import { ForbiddenError } from '#content/errors.ts'
@@ -55,6 +56,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     context.state.draining = true
   })
   server.decorateRequest('identity')
+  server.decorateRequest('writes', null)
   server.setValidatorCompiler(validatorCompiler())
   // What a handler answers is what is sent: schemas of answers are documentation that tests hold, they remove nothing.
   server.setSerializerCompiler(() => JSON.stringify)
@@ -65,6 +67,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   server.addHook('onClose', async () => metrics.registry.clear())
   server.addHook('onRequest', hook)
   server.addHook('onRequest', identityHook(context.access))
+  if (cluster !== null) server.addHook('onSend', writeHook(cluster))
   server.addHook('onSend', answerHook(context))
   const { paths, documented } = routeRules(server, context.config)
   server.decorate('documented', documented)

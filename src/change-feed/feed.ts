@@ -95,12 +95,12 @@ export class ChangeFeed {
     this.#step({ kind: 'committed' })
   }
 
-  /** Waits until this node has applied whatever had committed before this call. False: it did not come to that in time. */
-  async caughtUp(timeoutMs: number): Promise<boolean> {
+  /** This node committed a write: hints the others, and waits until it has applied the write itself. False: that did not come to pass in time. */
+  async settle(timeoutMs: number): Promise<boolean> {
     const from = this.#clock.elapsedMs()
-    const caught = this.#when((state) => state.polledAtMs >= from, timeoutMs)
-    this.want()
-    return caught
+    const settled = this.#when((state) => state.polledAtMs >= from, timeoutMs)
+    this.committed()
+    return settled
   }
 
   /** Waits until this node has applied the write, or read everything anew since. False: it did not come to that in time. */

@@ -95,6 +95,27 @@ export const settings = {
     parse: whole(100, 600_000),
     help: 'Deadline in milliseconds of one statement, and of the wait for a connection.',
   } as Setting<number>,
+  cacheBytes: {
+    env: 'STOA_CACHE_BYTES',
+    flag: '--cache-bytes',
+    fallback: 64 * 1024 * 1024,
+    parse: whole(0, 1024 ** 4),
+    help: 'Memory for answers, permissions and sessions that this node keeps ready, in bytes. 0: nothing is kept, every request asks the database, and writes give no tokens.',
+  } as Setting<number>,
+  leaseMs: {
+    env: 'STOA_LEASE_MS',
+    flag: '--lease-ms',
+    fallback: 1_000,
+    parse: whole(100, 60_000),
+    help: 'How long a node answers from memory without hearing from the database, in milliseconds; the same on every node. Shorter: fresher when the network fails, and more polls. Longer: fewer polls, and staler at worst.',
+  } as Setting<number>,
+  staleMs: {
+    env: 'STOA_STALE_MS',
+    flag: '--stale-ms',
+    fallback: 600_000,
+    parse: whole(0, 86_400_000),
+    help: 'While the database is away, answers from memory are given for so long after the lease, marked as stale, in milliseconds; then 503.',
+  } as Setting<number>,
   filesUrl: {
     env: 'STOA_FILES_URL',
     flag: '--files-url',

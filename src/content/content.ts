@@ -59,7 +59,13 @@ export type Expected = number | null
  * Who does it, and where: `db` is the pool, or the transaction of a caller that does more (idempotency, import batches).
  * `depends`: the answer will be kept, so reading tells it what the answer is made of; never for the perspective of a release.
  */
-export type Call = { readonly db: Queryable; readonly authority: Authority; readonly depends?: Depends }
+export type Call = {
+  readonly db: Queryable
+  readonly authority: Authority
+  readonly depends?: Depends
+  /** Hears of a write in a statement of its own, outside any transaction: the `xmin` of what it wrote. */
+  readonly wrote?: (writer: string) => void
+}
 
 export type VersionSummary = {
   readonly locale: string

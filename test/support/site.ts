@@ -8,8 +8,12 @@ import type { ApiConfig, RoutePlugin, Server } from '#api/api-context.ts'
 import type { OpenApi } from '#api/openapi/document.ts'
 import { createServer } from '#api/server.ts'
 import type { Content } from '#content/content.ts'
+import { Cache } from '#cache/cache.ts'
+import { ChangeFeed } from '#change-feed/feed.ts'
+import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
 import { createContent } from '#content/create-content.ts'
 import type { Database } from '#database/database.ts'
+import { PostgresDatabase } from '#database/drivers/postgres.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
@@ -92,9 +96,13 @@ export async function testSite(options: { readonly config?: Partial<ApiConfig>; 
   const { database } = db
   const [clock, logger] = [systemClock, options.logger ?? silentLogger]
   const content = createContent({ clock, logger })
-  const access = createAccess({ database, clock, logger, secret: 'a secret of a test, which is long enough' })
+  const feedDatabase = new PostgresDatabase({ url: db.url, connectionsMax: 3, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger })
+  const link = new PostgresLink({ url: db.url, logger })
+  const feed = new ChangeFeed({ database: feedDatabase, link, clock, logger })
+  const cache = new Cache({ feed, database })
+  const access = createAccess({ database, clock, logger, secret: 'a secret of a test, which is long enough', cache })
   const media = createMedia({ database, fileStore: new DiskFileStore({ folder: join(folder, 'files'), clock }), dataDir: folder, clock, logger })
-  const server = await createServer({ database, content, access, media, logger, clock, ...(options.config === undefined ? {} : { config: options.config }), plugins: options.plugins ?? [] })
+  const server = await createServer({ database, cluster: { feed, cache, link }, content, access, media, logger, clock, ...(options.config === undefined ? {} : { config: options.config }), plugins: options.plugins ?? [] })
   const tokens = new Map<Persona, string>()
   for (const role of ['author', 'editor', 'administrator'] as const) {
     const { token } = await access.tokens.create(database, access.systemIdentity, { name: role, roles: [role], expiresAt: null })
@@ -102,6 +110,10 @@ export async function testSite(options: { readonly config?: Partial<ApiConfig>; 
   }
   return new Site({ server, database, content, access, media, tokens }, async () => {
     await server.close()
+    cache.close()
+    await feed.stop()
+    await link.close()
+    await feedDatabase.close()
     await db[Symbol.asyncDispose]()
     await rm(folder, { recursive: true, force: true })
   })

@@ -54,6 +54,7 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
       const text = rawQuery(request.url)
       return deliver({
         context, request, reply,
+        type: request.params.type,
         perspective: perspectiveIn(text),
         make: async (call) => {
           const unread = unreadQuery(request.params.type, text)
@@ -80,6 +81,7 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
       const options = text === '' ? publishedWhole : parseReadOptions(text)
       return deliver({
         context, request, reply,
+        type: request.params.type,
         perspective: options.perspective,
         make: async (call) => {
           const { entry, included } = await context.content.entries.get(call, request.params.type, request.params.id, options)

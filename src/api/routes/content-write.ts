@@ -20,6 +20,7 @@ import {
 } from '#api/routes/content-schemas.ts'
 import { strict } from '#api/schemas.ts'
 import type { Call, DeleteOutcome, EntryView } from '#content/content.ts'
+import { WriteRecorder } from '#api/write-recorder.ts'
 import type { Queryable } from '#database/database.ts'
 
 /** Ids of entries deleted together that the audit log names; it tells how many there were in all. */
@@ -29,7 +30,8 @@ const tags = ['content']
 const noQuery = strict({})
 
 function callOf(request: FastifyRequest, db: Queryable): Call {
-  return { db, authority: request.identity.authority }
+  const { authority } = request.identity
+  return db instanceof WriteRecorder ? { db, authority, wrote: (writer) => db.wrote(writer) } : { db, authority }
 }
 
 function entryWritten(entry: EntryView, status = 200): WriteAnswer {

@@ -135,6 +135,7 @@ async function writeNext(context: Context, call: Call, { model, type, id }: Save
   const [written] = await run(call.db, [id, next.locale, before.number, model.revision, ...content, shared ? 1 : null, writer])
   if (written === undefined) return 'outrun'
   // Inside a caller's transaction it may yet be rolled back.
+  call.wrote?.(written.writer)
   if (isDatabase(call.db)) context.recent.set(type.definition.name, id, { row: next, localeCount, writer: written.writer })
   return viewOf(type, { id }, next, grantOf(call, 'readDraft', type) ?? grant)
 }

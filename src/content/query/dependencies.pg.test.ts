@@ -70,8 +70,8 @@ function askers(database: Database, one: QueryCase, all: World): { readonly what
   const [first] = all.versions
   const count = compileCount(scope, one.filter)
   const byId = first === undefined ? null : compileById(scope, first.entryId)
-  const slugs = [...Map.groupBy(all.versions, (version) => String(version.filter['slug'] ?? ''))].filter(([slug, users]) => slug !== '' && new Set(users.map((user) => user.entryId)).size === 1)
-  const slug = slugs[0]?.[0] ?? 'nobody'
+  const bySlugs = [...Map.groupBy(all.versions, (version) => String(version.filter['slug'] ?? ''))]
+  const [slug] = bySlugs.find(([text, users]) => text !== '' && new Set(users.map((user) => user.entryId)).size === 1) ?? ['nobody']
   const bySlug = compileBySlug(scope, 'slug', slug)
   // Where the second page begins is part of the question, so it is found out beforehand.
   const second = page(new Recorder(), null)

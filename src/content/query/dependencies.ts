@@ -73,7 +73,7 @@ export function boundOf(scope: Scope, query: Pick<ListQuery, 'sort' | 'limit' | 
   const fields = keys.map((key) => fieldOf(key.field, scope.schema))
   const names = fields.map(nameOf)
   if (names.includes(null)) return null
-  const places = (values: readonly unknown[]): (Scalar | null)[] => values.map((value, at) => scalarOf(fields[at]!, value))
+  const places = (values: readonly (Scalar | null)[]): (Scalar | null)[] => values.map((value, at) => scalarOf(fields[at]!, value))
   // The row behind the page counts as its end: without it there is no next page, and the answer says so.
   const behind = fetched[query.limit]
   return {
@@ -99,11 +99,10 @@ const columns: Readonly<Record<string, string>> = {
 }
 
 /** A value as the change feed tells it: times of columns are numbers there. */
-function scalarOf(field: QueryField, value: unknown): Scalar | null {
-  if (value === null || value === undefined) return null
+function scalarOf(field: QueryField, value: Scalar | null): Scalar | null {
+  if (value === null) return null
   if (field.system && field.type === 'instant') return Date.parse(String(value))
-  if (field.type === 'boolean') return value === true || value === 'true'
-  return typeof value === 'number' ? value : String(value)
+  return field.type === 'boolean' ? value === true || value === 'true' : value
 }
 
 function alternativesOf(filter: Filter | null, grant: Filter | null, schema: QuerySchema): readonly Predicate[] {

@@ -1,0 +1,22 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { ClusterParts } from '#api/api-context.ts'
+import { tellToken } from '#api/change-token.ts'
+
+const reads: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
+/** Past this a write is answered although this node has not applied it yet: the token will see to it. */
+const settleMs = 500
+
+/**
+ * The `onSend` hook of writes. The answer goes out when this node itself has applied the write, so that whoever stays with it
+ * reads their own writes without a token; on other nodes, the token does it.
+ */
+export function writeHook({ feed }: ClusterParts): (request: FastifyRequest, reply: FastifyReply, payload: unknown) => Promise<unknown> {
+  return async (request, reply, payload) => {
+    if (reads.has(request.method) || reply.statusCode >= 400) return payload
+    const settled = await feed.settle(settleMs)
+    const { epoch, cursor } = feed.state
+    const token = settled && epoch !== null && cursor !== null ? (request.writes?.token(epoch, cursor.xmax) ?? null) : null
+    if (token !== null) tellToken(request, reply, token)
+    return payload
+  }
+}
