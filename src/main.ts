@@ -4,6 +4,7 @@ import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ClusterParts, Server } from '#api/api-context.ts'
+import { backgroundWork } from '#background-work.ts'
 import { ListenError } from '#cli/errors.ts'
 import type { Site } from '#cli/site.ts'
 import type { Config } from '#config/config.ts'
@@ -13,24 +14,18 @@ import { startEmbeddedPostgres, urlOfRunning } from '#database/drivers/embedded/
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
 import { DataFolderInUseError } from '#database/errors.ts'
 import { migrate } from '#database/migrate.ts'
+import type { FileStore } from '#file-store/file-store.ts'
 import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
-import { Ticker } from '#lib/ticker.ts'
+import { enterCluster } from '#node-cluster.ts'
 
 /** How long requests in flight may take to end when the node is told to stop. */
 const drainMs = 10_000
-const scheduleIntervalMs = 1_000
-/** Filters and indexes that a crash, or a type saved in a transaction, left to do. */
-const settleIntervalMs = 60_000
-const scheduledPerRoundMax = 100
 /** For polls, heartbeats and trimming, which must never wait for other work. */
 const feedConnections = 3
 /** Answers larger than this are not kept. */
 const entryBytesMax = 4 * 1024 * 1024
-const collectIntervalMs = 3_600_000
-/** A blob that nothing refers to is kept this long: an upload may be about to be used. */
-const orphanGraceMs = 24 * 3_600_000
 
 const makeSecret = sql(`insert into stoa.secret (value) values ($1) on conflict do nothing`)
 const readSecret = sql<{ value: string }>(`select value from stoa.secret`)
@@ -71,8 +66,11 @@ function loggerFor(config: Config, output: 'stdout' | 'stderr'): Logger {
   return createLogger({ level: output === 'stderr' && config.sources.logLevel === 'default' ? 'warn' : config.logLevel, node: nodeName(config), output })
 }
 
+/** What a node needs beside the site to be one of several. */
+type OpenedSite = Site & { readonly cluster: ClusterParts | null; readonly url: string; readonly secret: string; readonly fileStore: FileStore }
+
 /** `besideNode`: use the embedded database of a node that runs on the data folder. A node itself must not, since that one ends with its owner. */
-async function openSite(config: Config, logger: Logger, { besideNode }: { readonly besideNode: boolean }): Promise<Site & { readonly cluster: ClusterParts | null }> {
+async function openSite(config: Config, logger: Logger, { besideNode }: { readonly besideNode: boolean }): Promise<OpenedSite> {
   const dataDir = resolve(config.data)
   await mkdir(dataDir, { recursive: true })
   await using opened = new AsyncDisposableStack()
@@ -99,7 +97,7 @@ async function openSite(config: Config, logger: Logger, { besideNode }: { readon
   const fileStore = new DiskFileStore({ folder: config.filesUrl === null ? join(dataDir, 'files') : fileURLToPath(config.filesUrl), clock })
   const media = createMedia({ database, fileStore, dataDir, clock, logger, limits: { uploadBytesMax: config.uploadBytesMax } })
   const closing = opened.move()
-  return { config, logger, database, cluster, content, access, media, [Symbol.asyncDispose]: () => closing.disposeAsync() }
+  return { config, logger, database, cluster, content, access, media, url, secret, fileStore, [Symbol.asyncDispose]: () => closing.disposeAsync() }
 }
 
 /** Follows the change feed, and keeps what it allows. */
@@ -147,20 +145,24 @@ export async function runNode(config: Config, signal: AbortSignal): Promise<void
   await using site = await openSite(config, logger, { besideNode: false })
   const { collectIdempotencyKeys, createServer, pageRoutes, plantStarter } = await loading
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
+  const { database, cluster, content, access, media, url: databaseUrl, secret, fileStore } = site
+  await using node = await enterCluster({ config, url: databaseUrl, database, link: cluster?.link ?? null, fileStore, secret, version, logger })
   if (config.starter) await plantStarter(site)
-  const { database, cluster, content, access, media } = site
-  const pages = pageRoutes({ version, node: nodeName(config), startedAtMs, publicUrl: config.publicUrl })
+  const pages = pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl })
   const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
   const server = await createServer({ database, ...(cluster === null ? {} : { cluster }), content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
-  const tickers = backgroundWork(site, () => collectIdempotencyKeys(database))
+  const tickers = backgroundWork(site, { nodes: node.nodes, forgetKeys: () => collectIdempotencyKeys(database), committed: () => cluster?.feed.committed() })
   try {
     const address = await listen(server, config)
     const url = config.publicUrl ?? address
+    if (config.port === 0) node.nodes.describe({ address: new URL(address).host })
     logger.info({ url, startedInMs: Date.now() - startedAtMs, version }, 'ready')
     await announceFirstAdministrator(site, url)
     for (const ticker of tickers) ticker.run()
-    await aborted(signal)
+    await aborted(AbortSignal.any([signal, node.drainAsked]))
     logger.info({}, 'stopping: finishing the requests in flight')
+    server.beginDrain()
+    await node.handOver()
   } finally {
     await closeWithin(server, drainMs, logger)
     await Promise.all(tickers.map((ticker) => ticker.stop()))
@@ -173,24 +175,6 @@ async function listen(server: Server, { host, port }: Config): Promise<string> {
   } catch (error) {
     throw new ListenError({ host, port }, error)
   }
-}
-
-function backgroundWork({ access, content, database, media, logger }: Site, forgetKeys: () => Promise<number>): Ticker[] {
-  const schedule = async (): Promise<void> => {
-    while ((await content.schedule.runDue(database, scheduledPerRoundMax)) === scheduledPerRoundMax);
-  }
-  const collect = async (): Promise<void> => {
-    const collected = await media.collect({ olderThanMs: orphanGraceMs, dryRun: false })
-    if (collected.blobs + collected.uploads > 0) logger.info(collected, 'files that nothing refers to were collected')
-  }
-  return [
-    new Ticker({ name: 'schedule', intervalMs: scheduleIntervalMs, logger, work: schedule }),
-    // Bounded per call; what is left over waits for the next hour, or another node.
-    new Ticker({ name: 'prune access', intervalMs: collectIntervalMs, logger, work: async () => void (await access.prune()) }),
-    new Ticker({ name: 'forget idempotency keys', intervalMs: collectIntervalMs, logger, work: async () => void (await forgetKeys()) }),
-    new Ticker({ name: 'settle types', intervalMs: settleIntervalMs, logger, work: () => content.types.settle(database) }),
-    new Ticker({ name: 'collect files', intervalMs: collectIntervalMs, logger, work: collect }),
-  ]
 }
 
 async function announceFirstAdministrator({ access, logger }: Site, url: string): Promise<void> {

@@ -21,7 +21,10 @@ const neverOfARequest: ReadonlySet<string> = new Set([
   'E_DATA_FOLDER_IN_USE',
   'E_LINK_MESSAGE',
   'E_LINK_UNAVAILABLE',
+  'E_NODES_DATABASE',
   'E_NODES_FENCE',
+  'E_NODES_FILES',
+  'E_NODES_SECRET',
 ])
 const commandOnly = /^src\/(cli|config)\//
 

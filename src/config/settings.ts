@@ -167,6 +167,13 @@ export const settings = {
     parse: secret,
     help: 'Key for what the nodes sign; the same on every node. Unset: one is made once and kept in the database.',
   } as Setting<string | null>,
+  drainGraceMs: {
+    env: 'STOA_DRAIN_GRACE_MS',
+    flag: '--drain-grace-ms',
+    fallback: 3_000,
+    parse: whole(0, 600_000),
+    help: 'How long a node that stops goes on serving while /healthz/ready says 503, in milliseconds: longer than the load balancer takes to notice. Not waited for by the last node.',
+  } as Setting<number>,
   trustProxy: {
     env: 'STOA_TRUST_PROXY',
     flag: '--trust-proxy',

@@ -213,6 +213,16 @@ export function fileStoreContract(name: string, open: (clock: Clock) => Promise<
     assert.equal((await all(store)).length, 1)
   })
 
+  scenario('a probe is replaced whole, and is no blob', async ({ store }) => {
+    if (store.probe === undefined) return
+    assert.equal(await store.probe.read(), null)
+    for (const text of ['one', 'two']) {
+      await store.probe.write(text)
+      assert.equal(await store.probe.read(), text)
+    }
+    assert.deepEqual(await all(store), [])
+  })
+
   scenario('check says yes, and stops when told', async ({ store, traces }) => {
     await store.check(AbortSignal.timeout(5_000))
     assert.deepEqual(await traces(), [])

@@ -34,4 +34,16 @@ export interface FileStore {
   sweep(options: { readonly writtenBeforeMs: number; readonly dryRun: boolean }): Promise<number>
   /** Resolves when a tiny blob could be written, read and deleted. */
   check(signal: AbortSignal): Promise<void>
+  /**
+   * A line of text kept beside the blobs, by which nodes prove to each other that they see the same place. Absent: the store is
+   * reached by one address from everywhere, which proves it.
+   */
+  readonly probe?: FileProbe
+}
+
+export interface FileProbe {
+  /** Null: none was written yet. */
+  read(): Promise<string | null>
+  /** Replaces it whole. */
+  write(text: string): Promise<void>
 }

@@ -5,6 +5,31 @@ export class FenceLostError extends StoaError {
   readonly code = 'E_NODES_FENCE'
 }
 
+/** A node would not fit the others that live: `refusedBy` are their ids. Start it anew when the message was heeded. */
+export abstract class JoinRefusedError extends StoaError {
+  readonly refusedBy: readonly string[]
+
+  constructor(message: string, refusedBy: readonly string[], facts: Readonly<Record<string, unknown>> = {}) {
+    super(message, facts)
+    this.refusedBy = refusedBy
+  }
+}
+
+/** The files of this node are not those of the others. */
+export class FilesNotSharedError extends JoinRefusedError {
+  readonly code = 'E_NODES_FILES'
+}
+
+/** The secret of this node is not that of the others. */
+export class SecretDiffersError extends JoinRefusedError {
+  readonly code = 'E_NODES_SECRET'
+}
+
+/** The database lives within one of the nodes and ends with it. */
+export class DatabaseNotSharedError extends JoinRefusedError {
+  readonly code = 'E_NODES_DATABASE'
+}
+
 /** The node did not answer a call in time. Whether it did what was asked is not known. */
 export class CallDeadlineError extends StoaError {
   readonly code = 'E_CALL_DEADLINE'

@@ -8,8 +8,14 @@ import { FenceLostError } from '#nodes/errors.ts'
 import { leads, liveMembers, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
 import type { Member, NodesConfig, NodesEffect, NodesEvent, NodesState, RoleRow } from '#nodes/nodes-core.ts'
 
-/** What a node tells of itself: name, address, version, and a fingerprint of what must be the same everywhere. */
-export type NodeInfo = { readonly name: string; readonly address: string | null; readonly version: string; readonly fingerprint: string }
+/** What a node tells of itself: name, address, version, and a fingerprint of what must be the same everywhere, with what went into it. */
+export type NodeInfo = {
+  readonly name: string
+  readonly address: string | null
+  readonly version: string
+  readonly fingerprint: string
+  readonly traits?: Readonly<Record<string, string>>
+}
 export type LiveNode = NodeInfo & { readonly id: string; readonly draining: boolean; readonly startedAt: string; readonly roles: readonly string[] }
 
 export type NodesOptions = {
@@ -35,7 +41,7 @@ type BeatRow = { readonly kind: 'node' | 'role' | 'drain' | 'call'; readonly id:
 
 const beat = sql(`
   insert into stoa.node (id, counter, draining, info) values ($1, 1, $2, $3)
-  on conflict (id) do update set counter = stoa.node.counter + 1, draining = excluded.draining, seen_at = now()`)
+  on conflict (id) do update set counter = stoa.node.counter + 1, draining = excluded.draining, info = excluded.info, seen_at = now()`)
 const renew = sql(`
   update stoa.leadership r set renewal = r.renewal + 1 from unnest($2::text[], $3::bigint[]) m (role, fence)
   where r.role = m.role and r.fence = m.fence and r.holder = $1`)
@@ -66,6 +72,7 @@ export class Nodes {
   readonly #beats: Queryable
   #beating: Promise<void> = Promise.resolve()
   #drainAsked = false
+  #info: NodeInfo
   #state: NodesState
   #timer: NodeJS.Timeout | null = null
   #details = new Map<string, { readonly info: NodeInfo; readonly startedAt: string }>()
@@ -73,11 +80,21 @@ export class Nodes {
   constructor(options: NodesOptions) {
     this.id = options.id ?? newId(options.clock.nowMs())
     this.#options = options
+    this.#info = options.info
     this.#beats = options.database.control ?? options.database
     this.config = { leaseMs: nodeLeaseMsDefault, roles: [], ...options.config }
     this.#clock = new SteadyClock(options.clock)
     this.#state = startNodes(this.id, this.#clock.elapsedMs())
     this.#schedule()
+  }
+
+  get info(): NodeInfo {
+    return this.#info
+  }
+
+  /** Tells something else of itself from the next beat on. */
+  describe(info: Partial<NodeInfo>): void {
+    this.#info = { ...this.#info, ...info }
   }
 
   get mode(): NodesState['mode'] {
@@ -195,7 +212,7 @@ export class Nodes {
   async #beat(effect: Extract<NodesEffect, { kind: 'beat' }>): Promise<void> {
     try {
       const rows = await this.#beats.transaction(async (tx) => {
-        await tx.run(beat, [this.id, effect.draining, JSON.stringify(this.#options.info)])
+        await tx.run(beat, [this.id, effect.draining, JSON.stringify(this.#info)])
         if (effect.renew.length > 0) await tx.run(renew, [this.id, effect.renew.map(({ role }) => role), effect.renew.map(({ fence }) => String(fence))])
         return tx.run(readAll, [this.id])
       })

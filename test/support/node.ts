@@ -15,6 +15,8 @@ export type RunningNode = AsyncDisposable & {
   readonly process: ChildProcess
   /** The first match in what the node printed so far or will print before the deadline. */
   printed(pattern: RegExp): Promise<RegExpExecArray>
+  /** Everything that it has printed. */
+  output(): string
   stop(): Promise<number | null>
 }
 
@@ -58,6 +60,7 @@ export async function startNode(options: { readonly environment?: Readonly<Recor
     dataDir,
     environment,
     process: child,
+    output: () => output,
     printed: (pattern) => waitFor(async () => pattern.exec(output)),
     stop,
     [Symbol.asyncDispose]: async () => {

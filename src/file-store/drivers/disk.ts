@@ -1,12 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { access, link, mkdir, open, opendir, rename, stat, unlink, utimes } from 'node:fs/promises'
+import { access, link, mkdir, open, opendir, readFile, rename, stat, unlink, utimes, writeFile } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { addAbortSignal } from 'node:stream'
 import type { Readable } from 'node:stream'
 import type { Clock } from '#lib/clock.ts'
 import { BlobNotFoundError, BlobTooLargeError, FileStoreUnavailableError } from '#file-store/errors.ts'
-import type { BlobId, BlobInfo, FileStore } from '#file-store/file-store.ts'
+import type { BlobId, BlobInfo, FileProbe, FileStore } from '#file-store/file-store.ts'
 
 /** A put and a delete of equal bytes may cross; each retry means that the other side moved, so few are ever needed. */
 const publishAttemptsMax = 20
@@ -16,6 +16,7 @@ const readChunkBytes = 128 * 1024
 
 const idPattern = /^[0-9a-f]{64}$/
 const marker = 'stoa-files'
+const probeName = 'stoa-probe'
 const partSuffix = '.part'
 const trashSuffix = '.trash'
 
@@ -23,6 +24,7 @@ const trashSuffix = '.trash'
  * Blobs in a folder of this machine, or of a file server that several nodes mount at the same path.
  *
  *     FOLDER/stoa-files         says that this is a store; when it is gone, the file system is not mounted
+ *     FOLDER/stoa-probe         what nodes compare to see that it is the same store
  *     FOLDER/ab/cd/abcd…        a blob, under the first four digits of its id
  *     FOLDER/tmp/RANDOM.part    a put under way
  *     FOLDER/tmp/abcd….MS.RANDOM.trash   a delete under way since MS
@@ -36,6 +38,26 @@ export class DiskFileStore implements FileStore {
   readonly #folder: string
   readonly #clock: Clock
   #prepared: Promise<void> | null = null
+
+  readonly probe: FileProbe = {
+    read: async () => {
+      await this.#ready()
+      try {
+        return (await readFile(join(this.#folder, probeName), 'utf8')).trim()
+      } catch (error) {
+        if (codeOf(error) === 'ENOENT') return null
+        throw translate(error)
+      }
+    },
+    write: async (text) => {
+      await this.#ready()
+      const part = join(this.#folder, 'tmp', `${randomBytes(16).toString('hex')}${partSuffix}`)
+      await translated(async () => {
+        await writeFile(part, `${text}\n`, { flag: 'wx', mode: 0o640 })
+        await rename(part, join(this.#folder, probeName))
+      })
+    },
+  }
 
   constructor(options: { readonly folder: string; readonly clock: Clock }) {
     this.#folder = options.folder

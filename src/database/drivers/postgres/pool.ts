@@ -93,6 +93,9 @@ export class ConnectionPool {
       this.#closing = { promise, resolve }
       clearInterval(this.#sweeper)
       for (const waiter of this.#waiters.splice(0)) waiter.reject(new DatabaseUnavailableError('The node is shutting down.'))
+      // Nobody waits any more, and a timer would hold the process.
+      if (this.#alarm !== null) clearTimeout(this.#alarm)
+      this.#alarm = null
       for (const connection of this.#idle.splice(0)) this.#discard(connection)
       this.#finishClosing()
     }

@@ -1,0 +1,135 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { hostname, networkInterfaces } from 'node:os'
+import type { Config } from '#config/config.ts'
+import { hidePassword, settingNames } from '#config/config.ts'
+import type { SettingName } from '#config/settings.ts'
+import type { FileStore } from '#file-store/file-store.ts'
+import type { Logger } from '#lib/logger.ts'
+import { DatabaseNotSharedError, FilesNotSharedError, SecretDiffersError } from '#nodes/errors.ts'
+import type { OtherNode } from '#nodes/join.ts'
+import type { NodeInfo } from '#nodes/nodes.ts'
+
+/** What may differ from node to node, or is compared by itself. */
+const ownSettings: ReadonlySet<SettingName> = new Set<SettingName>([
+  'databaseUrl', 'databaseConnections', 'databaseTimeoutMs', 'filesUrl', 'host', 'port', 'node', 'data', 'secret', 'logLevel', 'starter', 'cacheBytes', 'drainGraceMs',
+])
+
+/** A node that was not heard of for so long has no claim to its name. */
+const nameHeldMs = 10_000
+const probeBytes = 16
+const digestLength = 12
+
+export type Newcomer = {
+  readonly config: Config
+  readonly secret: string
+  readonly fileStore: FileStore
+  readonly version: string
+  readonly logger: Logger
+}
+
+/**
+ * What a node tells of itself, if it fits beside the others; else the reason why not, with the setting to change. Whoever comes first writes a new probe
+ * into its files; whoever comes later must find that very text in its own.
+ */
+export async function admit({ config, secret, fileStore, version, logger }: Newcomer, others: readonly OtherNode[]): Promise<NodeInfo> {
+  const mine: Readonly<Record<string, string>> = {
+    database: config.databaseUrl === null ? 'embedded' : 'external',
+    secret: digest(`secret ${secret}`),
+    files: await filesSeen(fileStore, config, others.length === 0),
+    ...comparedSettings(config, secret),
+  }
+  refuseOtherDatabase(mine, others)
+  refuseOtherSecret(mine, others)
+  refuseOtherFiles(mine, others, config)
+  tellOddities(mine, version, others, logger)
+  const address = addressOf(config)
+  const wanted = config.node ?? hostname()
+  const name = freeName(wanted, address, others)
+  if (name !== wanted) logger.warn({ wanted, name }, 'another node has this name: this one is called otherwise; STOA_NODE names it')
+  return { name, address, version, fingerprint: digest(JSON.stringify(mine)), traits: mine }
+}
+
+function differing(trait: string, mine: Readonly<Record<string, string>>, others: readonly OtherNode[]): OtherNode[] {
+  return others.filter(({ info }) => info.traits?.[trait] !== undefined && info.traits[trait] !== mine[trait])
+}
+
+function refuseOtherDatabase(mine: Readonly<Record<string, string>>, others: readonly OtherNode[]): void {
+  const local = others.filter(({ info }) => info.traits?.['database'] === 'embedded' || mine['database'] === 'embedded')
+  if (local.length === 0) return
+  throw new DatabaseNotSharedError(
+    `${told(local)} on this database, which is embedded in one of them and ends with it. Set STOA_DATABASE_URL to a PostgreSQL of its own on every node.`,
+    local.map(({ id }) => id),
+  )
+}
+
+function refuseOtherSecret(mine: Readonly<Record<string, string>>, others: readonly OtherNode[]): void {
+  const unlike = differing('secret', mine, others)
+  if (unlike.length === 0) return
+  throw new SecretDiffersError(
+    `${told(unlike)} with another secret: sessions and tokens of one node would be refused by the next. Set STOA_SECRET to the same value on every node, or on none.`,
+    unlike.map(({ id }) => id),
+  )
+}
+
+function refuseOtherFiles(mine: Readonly<Record<string, string>>, others: readonly OtherNode[], config: Config): void {
+  const unlike = differing('files', mine, others)
+  if (unlike.length === 0) return
+  throw new FilesNotSharedError(
+    `This node keeps its files in ${hidePassword(config.filesUrl ?? `the folder files below ${config.data}`)}, and does not see there what the others see. ${told(unlike)} with other files. ` +
+      'Set STOA_FILES_URL on every node to the same place: a folder that all of them mount.',
+    unlike.map(({ id }) => id),
+  )
+}
+
+function tellOddities(mine: Readonly<Record<string, string>>, version: string, others: readonly OtherNode[], logger: Logger): void {
+  for (const name of Object.keys(mine).filter((each) => each.startsWith('setting.'))) {
+    const unlike = differing(name, mine, others)
+    if (unlike.length > 0) logger.warn({ setting: name.slice('setting.'.length), nodes: unlike.map(({ info }) => info.name) }, 'a setting differs from that of other nodes')
+  }
+  const versions = [...new Set(others.map(({ info }) => info.version))].filter((each) => each !== version)
+  if (versions.length > 0) logger.info({ version, others: versions }, 'other nodes run another version')
+}
+
+function told(others: readonly OtherNode[]): string {
+  const names = others.map(({ info }) => `${info.name}${info.address === null ? '' : ` (${info.address})`}`)
+  return names.length === 1 ? `The node ${names[0]!} runs` : `The nodes ${names.join(', ')} run`
+}
+
+async function filesSeen(fileStore: FileStore, config: Config, first: boolean): Promise<string> {
+  if (fileStore.probe === undefined) return hidePassword(config.filesUrl ?? '')
+  if (!first) return `disk ${(await fileStore.probe.read()) ?? 'without a probe'}`
+  const probe = randomBytes(probeBytes).toString('hex')
+  await fileStore.probe.write(probe)
+  return `disk ${probe}`
+}
+
+/** Keyed with the cluster's secret, so that what is told gives away no password. */
+function comparedSettings(config: Config, secret: string): Record<string, string> {
+  return Object.fromEntries(
+    settingNames.filter((name) => !ownSettings.has(name)).map((name) => [`setting.${name}`, digest(`${secret} ${JSON.stringify(config[name])}`)]),
+  )
+}
+
+/** A node that was restarted at the same address takes its old name, though the row of its former life may still be there. */
+function freeName(wanted: string, address: string | null, others: readonly OtherNode[]): string {
+  const taken = new Set(others.filter(({ info, silentMs }) => silentMs < nameHeldMs && !(info.name === wanted && address !== null && info.address === address)).map(({ info }) => info.name))
+  let name = wanted
+  for (let number = 2; taken.has(name); number += 1) name = `${wanted}-${number}`
+  return name
+}
+
+/** Where people, and load balancers, find this node. Null: known when it listens. */
+function addressOf({ host, port }: Config): string | null {
+  if (port === 0) return null
+  const everywhere = host === '0.0.0.0' || host === '::'
+  return `${everywhere ? outerAddress() : host.includes(':') ? `[${host}]` : host}:${port}`
+}
+
+function outerAddress(): string {
+  const outer = Object.values(networkInterfaces()).flatMap((each) => each ?? []).find(({ internal, family }) => !internal && family === 'IPv4')
+  return outer?.address ?? hostname()
+}
+
+function digest(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, digestLength)
+}
