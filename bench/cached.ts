@@ -1,0 +1,83 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { startTestPostgres } from '#test/support/database.ts'
+import { article, createDatabase, fillStoa, sender, startArticleNode } from './support/articles.ts'
+import { compare } from './support/benchmark.ts'
+import type { Benchmark, Figure } from './support/benchmark.ts'
+import { Child } from './support/processes.ts'
+import { requestsPerSecond, wrkMissing } from './support/wrk.ts'
+
+const articles = 100
+const connections = 32
+const seconds = 3
+const rounds = 7
+
+export const benchmark: Benchmark = {
+  claim: `Delivery of an entry of about 5 KB from memory, with permissions, ETag and token handling in place, against plain node:http answering the same bytes: ${connections} connections.`,
+  async run(say) {
+    const missing = wrkMissing()
+    if (missing !== null) throw new Error(missing)
+    const folder = await mkdtemp(join(tmpdir(), 'stoa-bench-'))
+    const postgres = await startTestPostgres({ durable: true })
+    try {
+      return await measure(postgres.url, folder, say)
+    } finally {
+      await postgres.stop()
+      await rm(folder, { recursive: true, force: true })
+    }
+  },
+}
+
+async function measure(url: string, folder: string, say: (line: string) => void): Promise<{ figures: Figure[]; notes: string[] }> {
+  const all = Array.from({ length: articles }, (_, index) => article(index))
+  await using node = await startArticleNode({ databaseUrl: await createDatabase(url, 'stoa'), folder })
+  const { origin, token } = node
+  await fillStoa(sender(origin, token), all)
+  const paths = all.map(({ id }) => `/api/content/article/${id}`)
+  const written = await fetch(`${origin}${paths[0]!}`, { method: 'PATCH', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: '{"fields":{"title":"Once more"}}' })
+  const changeToken = written.headers.get('stoa-token') ?? ''
+  await using plain = await plainServer(origin, paths, folder)
+  const bare = `http://127.0.0.1:${(await plain.printed(/^(\d+)\n/))[1]!}`
+  const subjects = [
+    { name: 'anonymous', atLeast: 0.9, headers: {} },
+    { name: 'anonymous with Stoa-Token', atLeast: 0.9, headers: { 'Stoa-Token': changeToken } },
+    { name: 'API token', headers: { Authorization: `Bearer ${token}` } },
+  ]
+  const rates = new Map<string, { baseline: number[]; subject: number[] }>(subjects.map(({ name }) => [name, { baseline: [], subject: [] }]))
+  for (let round = -1; round < rounds; round += 1) {
+    for (const { name, headers } of subjects) {
+      const load = { paths, headers, connections, seconds: round < 0 ? 1 : seconds }
+      const baseline = await requestsPerSecond({ ...load, origin: bare }, folder)
+      const subject = await requestsPerSecond({ ...load, origin }, folder)
+      // The first round only warms up.
+      if (round < 0) continue
+      rates.get(name)!.baseline.push(baseline)
+      rates.get(name)!.subject.push(subject)
+      say(`${name}: ${Math.round(baseline)} and ${Math.round(subject)} requests/s`)
+    }
+  }
+  const figures = subjects.flatMap(({ name, atLeast }): Figure[] => {
+    const { baseline, subject, ratio } = compare(rates.get(name)!.baseline, rates.get(name)!.subject)
+    return [
+      { name: `${name}, node:http`, value: baseline, unit: 'req/s' },
+      { name: `${name}, Stoa`, value: subject, unit: 'req/s' },
+      { name: `${name}, ratio`, value: ratio, unit: '', ...(atLeast === undefined ? {} : { atLeast }) },
+    ]
+  })
+  return { figures: [...figures, { name: 'resident memory of the node', value: node.process.residentMb(), unit: 'MB' }], notes: [] }
+}
+
+/** Node's own server, given what Stoa answers: the same body and the same headers. */
+async function plainServer(origin: string, paths: readonly string[], folder: string): Promise<Child> {
+  const lines = await Promise.all(
+    paths.map(async (path) => {
+      const answer = await fetch(`${origin}${path}`, { headers: { 'accept-encoding': 'identity' } })
+      const headers = [...answer.headers].filter(([name]) => !['date', 'connection', 'keep-alive'].includes(name)).flat()
+      return JSON.stringify({ path, headers, body: Buffer.from(await answer.arrayBuffer()).toString('base64') })
+    }),
+  )
+  const file = join(folder, 'answers.jsonl')
+  await writeFile(file, `${lines.join('\n')}\n`)
+  return new Child(process.execPath, [join(import.meta.dirname, 'support', 'plain-server.ts'), file], {})
+}
