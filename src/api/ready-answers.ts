@@ -55,7 +55,7 @@ function write(response: ServerResponse, kept: ReadyAnswer, asked: Asked): void 
     return
   }
   response.writeHead(200, kept.headers.concat(own))
-  response.end(kept.body)
+  response.end(kept.body, 'latin1')
 }
 
 /** Looks at the raw pairs, since to make an object of all headers takes as long as everything else here. Null: one came twice. */

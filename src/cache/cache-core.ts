@@ -73,14 +73,13 @@ export function leaseHolds<V>(state: CacheState<V>, now: number, config: CacheCo
 export function hit<V>(state: CacheState<V>, key: string, now: number, config: CacheConfig): Entry<V> | undefined {
   const entry = state.entries.get(key)
   if (entry === undefined || !leaseHolds(state, now, config)) return undefined
-  use(state, key, entry)
+  use(state, entry)
   return entry
 }
 
-function use<V>(state: CacheState<V>, key: string, entry: Entry<V>): void {
+function use<V>(state: CacheState<V>, entry: Entry<V>): void {
   state.counts.hits += 1
-  state.entries.delete(key)
-  state.entries.set(key, entry)
+  entry.used = true
 }
 
 function get<V>(state: CacheState<V>, event: Extract<CacheEvent<V>, { kind: 'get' }>, now: number, config: CacheConfig, out: Out<V>): void {
@@ -105,7 +104,7 @@ function admit<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cac
   const entry = state.entries.get(waiter.key)
   if (entry === undefined) return miss(state, waiter, now, config, out)
   if (leaseHolds(state, now, config)) {
-    use(state, waiter.key, entry)
+    use(state, entry)
     return answer(state, waiter, { kind: 'hit', ...told(state, entry) }, out)
   }
   if (!state.lost && now < waiter.arrivedAtMs + config.patienceMs) return park(state, waiter, Number.NEGATIVE_INFINITY, out)
@@ -236,10 +235,24 @@ function keep<V>(state: CacheState<V>, key: string, entry: Entry<V>, config: Cac
   state.entries.set(key, entry)
   state.index.add(key, entry.dependencies)
   state.bytes += entry.bytes
-  while (state.bytes > config.bytesMax) {
-    const [oldest] = state.entries.keys()
-    drop(state, oldest!)
-    state.counts.evicted += 1
+  evict(state, config)
+}
+
+/**
+ * The oldest goes, unless it was used since it last came to the front: then it has a second chance at the back (CLOCK: Corbató,
+ * *A paging experiment with the Multics system*, 1968). Nearly as good as the order of use, and a hit only sets a flag.
+ */
+function evict<V>(state: CacheState<V>, config: CacheConfig): void {
+  for (const [key, entry] of state.entries) {
+    if (state.bytes <= config.bytesMax) return
+    if (entry.used) {
+      entry.used = false
+      state.entries.delete(key)
+      state.entries.set(key, entry)
+    } else {
+      drop(state, key)
+      state.counts.evicted += 1
+    }
   }
 }
 

@@ -34,6 +34,8 @@ export const cacheDefaults: CacheConfig = {
 }
 
 export type Entry<V> = {
+  /** Since it was last looked at for eviction. */
+  used?: boolean
   readonly value: V
   readonly bytes: number
   /** What the value was read at. A change is newer than it if and only if it is not visible here. */
@@ -85,7 +87,7 @@ export type CacheState<V> = {
   provenAtMs: number
   /** The last poll failed. */
   lost: boolean
-  /** In order of use, the least recent first. */
+  /** In the order in which they are looked at for eviction. */
   readonly entries: Map<string, Entry<V>>
   bytes: number
   readonly index: DependencyIndex<string>

@@ -45,8 +45,9 @@ type Request = { readonly resolve: (part: Part<unknown>) => void; readonly rejec
 const timeoutMsDefault = 5_000
 /** How often those who wait are looked at, and only while somebody waits. */
 const tickMs = 20
-/** What an entry takes besides its value: keys, dependencies, index. */
+/** What an entry takes besides its value, and what each of its dependencies and its place in the index take, in bytes. */
 const entryBytes = 400
+const dependencyBytes = 500
 
 /**
  * A cache that is never wrong beyond the lease. Values are kept by key and dropped when a row that they are made of
@@ -176,7 +177,9 @@ export class Cache {
     if (request === undefined) return this.#step({ kind: 'fillFailed', fill, error: new CacheDeadlineError('Nobody waits for it any more.') })
     try {
       const { value, context, start } = await this.#run(effect, request.loader)
-      this.#step({ kind: 'filled', fill, value, bytes: entryBytes + request.loader.bytesOf(value), ...context.result(start) })
+      const result = context.result(start)
+      const bytes = entryBytes + result.dependencies.length * dependencyBytes + request.loader.bytesOf(value)
+      this.#step({ kind: 'filled', fill, value, bytes, ...result })
     } catch (error) {
       this.#step({ kind: 'fillFailed', fill, error })
     }

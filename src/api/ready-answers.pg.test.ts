@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
+import { request as httpRequest } from 'node:http'
+import type { IncomingHttpHeaders } from 'node:http'
+import { databaseMissing as skip } from '#test/support/database.ts'
+import { testSite } from '#test/support/site.ts'
+import type { Site } from '#test/support/site.ts'
+
+/** Answers that are ready, over a real socket: the same as those of the routes, and never older than what was written. */
+
+type Answer = { readonly status: number; readonly headers: IncomingHttpHeaders; readonly bytes: Buffer }
+
+async function listening(site: Site): Promise<(path: string, headers?: Record<string, string>, method?: string, body?: unknown) => Promise<Answer>> {
+  const origin = await site.server.listen({ host: '127.0.0.1', port: 0 })
+  return async (path, headers = {}, method = 'GET', body = undefined) =>
+    new Promise((resolve, reject) => {
+      const sent = httpRequest(`${origin}${path}`, { method, headers: { ...headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) } }, (response) => {
+        response.toArray().then((chunks) => resolve({ status: response.statusCode ?? 0, headers: response.headers, bytes: Buffer.concat(chunks as Buffer[]) }), reject)
+      })
+      sent.once('error', reject)
+      sent.end(body === undefined ? undefined : JSON.stringify(body))
+    })
+}
+
+async function withArticle(site: Site): Promise<string> {
+  await site.request('PUT', '/api/types/article', { body: { name: 'article', label: 'Article', fields: [{ name: 'title', kind: 'text', required: true, filterable: true }, { name: 'body', kind: 'markdown' }] } })
+  site.forgetDocument()
+  const made = await site.request('POST', '/api/content/article', { body: { fields: { title: 'Säulen', body: 'ä'.repeat(2_000) }, publish: true } })
+  return made.json.data.id as string
+}
+
+const unstable = ['date', 'x-request-id', 'cache-status', 'connection', 'keep-alive', 'transfer-encoding']
+
+function stable(headers: IncomingHttpHeaders): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !unstable.includes(name)))
+}
+
+async function ready(site: Site): Promise<number> {
+  return Number(/stoa_http_answers_ready_total (\d+)/.exec((await site.get('/metrics')).text)?.[1])
+}
+
+test('a ready answer is the answer of the route, byte for byte, in every encoding', { skip }, async () => {
+  await using site = await testSite()
+  const id = await withArticle(site)
+  const ask = await listening(site)
+  for (const path of [`/api/content/article/${id}`, '/api/content/article?where[title][startsWith]=S%C3%A4']) {
+    for (const [encoding, decode] of [['identity', (bytes: Buffer) => bytes], ['br', brotliDecompressSync], ['gzip', gunzipSync], ['zstd', zstdDecompressSync]] as const) {
+      const headers = { 'accept-encoding': encoding }
+      const filled = await ask(path, headers)
+      const before = await ready(site)
+      const hit = await ask(path, headers)
+      assert.equal(await ready(site), before + 1, 'it was ready')
+      assert.equal(hit.headers['cache-status'], 'stoa; hit')
+      assert.deepEqual([hit.status, stable(hit.headers), hit.bytes], [filled.status, stable(filled.headers), filled.bytes])
+      assert.match(decode(hit.bytes).toString(), /"title":"Säulen"/)
+      const again = await ask(path, { ...headers, 'if-none-match': hit.headers.etag! })
+      assert.deepEqual([again.status, again.bytes.length, again.headers.etag], [304, 0, hit.headers.etag])
+      const head = await ask(path, headers, 'HEAD')
+      assert.deepEqual([head.status, head.bytes.length, head.headers['content-length']], [200, 0, hit.headers['content-length']])
+    }
+  }
+})
+
+test('a write is seen by the next read, and who may not see it does not', { skip }, async () => {
+  await using site = await testSite()
+  const id = await withArticle(site)
+  const ask = await listening(site)
+  const path = `/api/content/article/${id}`
+  const editor = { authorization: `Bearer ${site.tokens.get('editor')}` }
+  for (let round = 1; round <= 30; round += 1) {
+    const title = `Title ${round}`
+    const saved = await ask(path, editor, 'PATCH', { fields: { title } })
+    const token = String(saved.headers['stoa-token'])
+    assert.match(token, /^\d+\.\d+\.\d+-\d+$/, 'a save in one statement has a token')
+    assert.match((await ask(`${path}?perspective=draft`, { ...editor, 'stoa-token': token })).bytes.toString(), new RegExp(`"title":"${title}"`))
+    assert.doesNotMatch((await ask(path)).bytes.toString(), new RegExp(title), 'a draft is nobody else’s')
+    assert.equal((await ask(`${path}?perspective=draft`)).status, 401)
+    const published = await ask(`${path}/publish`, editor, 'POST', {})
+    assert.match(String(published.headers['stoa-token']), /^\d+\.\d+\.\d+-\d+$/, 'a transaction has one too')
+    assert.match((await ask(path)).bytes.toString(), new RegExp(`"title":"${title}"`))
+    assert.match((await ask('/api/content/article')).bytes.toString(), new RegExp(`"title":"${title}"`))
+  }
+})
+
+test('what was not there is found once it is, and what is gone is not', { skip }, async () => {
+  await using site = await testSite()
+  const id = await withArticle(site)
+  const ask = await listening(site)
+  const editor = { authorization: `Bearer ${site.tokens.get('editor')}` }
+  const other = '0197a000-0000-7000-8000-00000000000a'
+  assert.equal((await ask(`/api/content/article/${other}`)).status, 404)
+  assert.equal((await ask(`/api/content/article/${other}`)).headers['cache-status'], 'stoa; hit')
+  await ask('/api/content/article', editor, 'POST', { id: other, fields: { title: 'New' }, publish: true })
+  assert.equal((await ask(`/api/content/article/${other}`)).status, 200)
+  await ask(`/api/content/article/${id}`, editor, 'DELETE')
+  assert.equal((await ask(`/api/content/article/${id}`)).status, 404)
+  await site.request('PUT', '/api/roles/anonymous', { body: { label: 'Anonymous', content: [], system: [] } })
+  assert.equal((await ask(`/api/content/article/${other}`)).status, 404, 'a role holds at once')
+})
+
+test('a deleted API token ends at once, also on the way before the router', { skip }, async () => {
+  await using site = await testSite()
+  const id = await withArticle(site)
+  const ask = await listening(site)
+  const made = await site.request('POST', '/api/tokens', { body: { name: 'site', roles: ['editor'], expiresAt: null } })
+  const headers = { authorization: `Bearer ${made.json.data.token}` }
+  await ask(`/api/content/article/${id}`, headers)
+  const before = await ready(site)
+  assert.equal((await ask(`/api/content/article/${id}`, headers)).status, 200)
+  assert.equal(await ready(site), before + 1)
+  await site.request('DELETE', `/api/tokens/${made.json.data.info.id}`)
+  assert.equal((await ask(`/api/content/article/${id}`, headers)).status, 401)
+})
+
+test('a draining node lets the routes answer, which ask clients to leave', { skip }, async () => {
+  await using site = await testSite()
+  const id = await withArticle(site)
+  const ask = await listening(site)
+  await ask(`/api/content/article/${id}`)
+  site.server.beginDrain()
+  const answer = await ask(`/api/content/article/${id}`)
+  assert.deepEqual([answer.status, answer.headers.connection], [200, 'close'])
+})
