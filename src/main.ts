@@ -105,7 +105,12 @@ async function joinFeed(config: Config, url: string, parts: { readonly database:
   const { database, opened } = parts
   const { leaseMs, staleMs, cacheBytes } = config
   const logger = parts.logger.child({ part: 'cluster' })
-  const [{ Cache }, { ChangeFeed }, { PostgresLink }] = await Promise.all([import('#cache/cache.ts'), import('#change-feed/feed.ts'), import('#cluster-link/drivers/postgres.ts')])
+  const [{ Cache }, { ChangeFeed }, { AppliedLog }, { PostgresLink }] = await Promise.all([
+    import('#cache/cache.ts'),
+    import('#change-feed/feed.ts'),
+    import('#change-feed/applied-log.ts'),
+    import('#cluster-link/drivers/postgres.ts'),
+  ])
   const feedDatabase = new PostgresDatabase({
     url, connectionsMax: feedConnections, statementTimeoutMs: leaseMs, connectTimeoutMs: leaseMs, applicationName: `stoa ${nodeName(config)} feed`, logger,
   })
@@ -116,7 +121,8 @@ async function joinFeed(config: Config, url: string, parts: { readonly database:
   opened.defer(() => feed.stop())
   const cache = new Cache({ feed, database, config: { staleMs, bytesMax: cacheBytes, entryBytesMax: Math.min(entryBytesMax, cacheBytes) } })
   opened.defer(async () => cache.close())
-  return { feed, cache, link }
+  const applied = opened.use(new AppliedLog(feed, systemClock))
+  return { feed, cache, link, applied, calls: null }
 }
 
 /** The embedded database: started here, or, for a command beside a running node, the one that node has started. */
@@ -150,7 +156,7 @@ export async function runNode(config: Config, signal: AbortSignal): Promise<void
   if (config.starter) await plantStarter(site)
   const pages = pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl })
   const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
-  const server = await createServer({ database, ...(cluster === null ? {} : { cluster }), content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
+  const server = await createServer({ database, ...(cluster === null ? {} : { cluster: { ...cluster, calls: node.calls } }), content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
   const tickers = backgroundWork(site, { nodes: node.nodes, forgetKeys: () => collectIdempotencyKeys(database), committed: () => cluster?.feed.committed() })
   try {
     const address = await listen(server, config)

@@ -5,12 +5,14 @@ import type { Access, Identity, SystemPermission } from '#access/access.ts'
 import type { WriteRecorder } from '#api/write-recorder.ts'
 import type { Metrics } from '#api/metrics.ts'
 import type { Cache } from '#cache/cache.ts'
+import type { AppliedLog } from '#change-feed/applied-log.ts'
 import type { ChangeFeed } from '#change-feed/feed.ts'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
+import type { Calls } from '#nodes/calls.ts'
 import type { Media } from '#media/media.ts'
 
 export type ApiConfig = {
@@ -66,7 +68,14 @@ export const defaultApiConfig: ApiConfig = {
 }
 
 /** This node's part of the cluster, as far as answers are concerned. */
-export type ClusterParts = { readonly feed: ChangeFeed; readonly cache: Cache; readonly link: ClusterLink }
+export type ClusterParts = {
+  readonly feed: ChangeFeed
+  readonly cache: Cache
+  readonly link: ClusterLink
+  readonly applied: AppliedLog
+  /** Null: this node cannot ask the others, and others cannot ask it. */
+  readonly calls: Calls | null
+}
 
 /** What routes work with. */
 export type ApiContext = {

@@ -115,3 +115,11 @@ export class TusVersionError extends StoaError {
 export class InternalError extends StoaError {
   readonly code = 'E_INTERNAL'
 }
+
+export class ReceiptNotFoundError extends StoaError {
+  readonly code = 'E_RECEIPT_NOT_FOUND'
+
+  constructor() {
+    super('There is no receipt for this: send what a write answered as Stoa-Token, to a node that keeps answers in memory.')
+  }
+}

@@ -97,6 +97,7 @@ const rows: Readonly<Record<string, Row>> = {
     await made(site, 'PUT', `/api/types/${name}`, { label: 'T', fields: [{ name: 'a', kind: 'text' }] })
     return { url: `/api/types/${name}` }
   }),
+  'GET /api/receipts/:token': row(signedIn(404), '/api/receipts/none'),
   'GET /api/locales': row(all(200), '/api/locales'),
   'PUT /api/locales/:code': row(administrators(200), () => ({ url: '/api/locales/fr', body: { fallback: 'en' } })),
   'DELETE /api/locales/:code': row(administrators(204), async ({ site }) => {

@@ -13,7 +13,7 @@ type Answer = { readonly status: number; readonly headers: IncomingHttpHeaders; 
 
 async function listening(site: Site): Promise<(path: string, headers?: Record<string, string>, method?: string, body?: unknown) => Promise<Answer>> {
   const origin = await site.server.listen({ host: '127.0.0.1', port: 0 })
-  return async (path, headers = {}, method = 'GET', body = undefined) =>
+  return async (path, headers = {}, method = 'GET', body?: unknown) =>
     new Promise((resolve, reject) => {
       const sent = httpRequest(`${origin}${path}`, { method, headers: { ...headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) } }, (response) => {
         response.toArray().then((chunks) => resolve({ status: response.statusCode ?? 0, headers: response.headers, bytes: Buffer.concat(chunks as Buffer[]) }), reject)
@@ -30,10 +30,10 @@ async function withArticle(site: Site): Promise<string> {
   return made.json.data.id as string
 }
 
-const unstable = ['date', 'x-request-id', 'cache-status', 'connection', 'keep-alive', 'transfer-encoding']
+const unstable = new Set(['date', 'x-request-id', 'cache-status', 'connection', 'keep-alive', 'transfer-encoding'])
 
 function stable(headers: IncomingHttpHeaders): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !unstable.includes(name)))
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !unstable.has(name)))
 }
 
 async function ready(site: Site): Promise<number> {

@@ -10,6 +10,7 @@ import { healthRoutes } from '#api/routes/health.ts'
 import { localeRoutes } from '#api/routes/locales.ts'
 import { metricsRoutes } from '#api/routes/metrics.ts'
 import { openApiRoutes } from '#api/routes/openapi.ts'
+import { receiptRoutes } from '#api/routes/receipts.ts'
 import { releaseItemRoutes, releaseRoutes } from '#api/routes/releases.ts'
 import { roleRoutes } from '#api/routes/roles.ts'
 import { sessionRoutes } from '#api/routes/sessions.ts'
@@ -39,5 +40,6 @@ export const routePlugins: readonly RoutePlugin[] = [
   assetRoutes,
   assetFileRoutes,
   uploadRoutes,
+  receiptRoutes,
   openApiRoutes,
 ]

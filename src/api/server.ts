@@ -15,6 +15,7 @@ import { contentSecurityPolicy } from '#api/pages/layout.ts'
 import { problemPage } from '#api/pages/problem.ts'
 import { problemAnswer } from '#api/problem.ts'
 import { readyAnswers } from '#api/ready-answers.ts'
+import { answerReceipts } from '#api/receipts.ts'
 import { requestId } from '#api/request-id.ts'
 import { writeHook } from '#api/write-hook.ts'
 import { routePlugins } from '#api/routes.ts'
@@ -65,6 +66,8 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   server.addHook('preClose', async () => server.beginDrain())
   server.decorate('metrics', metrics)
   server.addHook('onClose', async () => metrics.registry.clear())
+  const answering = cluster === null ? null : answerReceipts(cluster)
+  server.addHook('onClose', async () => answering?.[Symbol.dispose]())
   server.addHook('onRequest', hook)
   server.addHook('onRequest', identityHook(context.access))
   if (cluster !== null) server.addHook('onSend', writeHook(cluster))

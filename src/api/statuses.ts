@@ -52,6 +52,7 @@ export const statuses: Readonly<Record<string, readonly [status: number, title: 
   E_QUERY_PARAMETER: [400, 'Parameter not valid'],
   E_QUERY_VALUE: [400, 'Value not valid'],
   E_RANGE: [416, 'Range not satisfiable'],
+  E_RECEIPT_NOT_FOUND: [404, 'No such receipt'],
   E_RELEASE_NOT_FOUND: [404, 'No such release'],
   E_RELEASE_STATE: [409, 'Release in another state'],
   E_RELEASE_SUPERSEDED: [409, 'Newer content published'],

@@ -9,6 +9,7 @@ import type { OpenApi } from '#api/openapi/document.ts'
 import { createServer } from '#api/server.ts'
 import type { Content } from '#content/content.ts'
 import { Cache } from '#cache/cache.ts'
+import { AppliedLog } from '#change-feed/applied-log.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
 import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
 import { createContent } from '#content/create-content.ts'
@@ -21,6 +22,8 @@ import type { Logger } from '#lib/logger.ts'
 import { createMedia } from '#media/create-media.ts'
 import type { Media } from '#media/media.ts'
 import { testDatabase } from '#test/support/database.ts'
+import { NodeCalls } from '#nodes/node-calls.ts'
+import { Nodes } from '#nodes/nodes.ts'
 import { AnswerChecker } from '#test/support/openapi.ts'
 
 export type Persona = 'anonymous' | 'author' | 'editor' | 'administrator'
@@ -96,13 +99,16 @@ export async function testSite(options: { readonly config?: Partial<ApiConfig>; 
   const { database } = db
   const [clock, logger] = [systemClock, options.logger ?? silentLogger]
   const content = createContent({ clock, logger })
-  const feedDatabase = new PostgresDatabase({ url: db.url, connectionsMax: 3, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger })
+  const feedDatabase = new PostgresDatabase({ url: db.url, connectionsMax: 5, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger })
   const link = new PostgresLink({ url: db.url, logger })
   const feed = new ChangeFeed({ database: feedDatabase, link, clock, logger })
   const cache = new Cache({ feed, database })
+  const applied = new AppliedLog(feed, clock)
+  const nodes = new Nodes({ database: feedDatabase, info: { name: 'test', address: null, version: '0', fingerprint: '' }, clock, logger })
+  const calls = new NodeCalls({ nodes, database: feedDatabase, link, clock, logger })
   const access = createAccess({ database, clock, logger, secret: 'a secret of a test, which is long enough', cache })
   const media = createMedia({ database, fileStore: new DiskFileStore({ folder: join(folder, 'files'), clock }), dataDir: folder, clock, logger })
-  const server = await createServer({ database, cluster: { feed, cache, link }, content, access, media, logger, clock, ...(options.config === undefined ? {} : { config: options.config }), plugins: options.plugins ?? [] })
+  const server = await createServer({ database, cluster: { feed, cache, link, applied, calls }, content, access, media, logger, clock, ...(options.config === undefined ? {} : { config: options.config }), plugins: options.plugins ?? [] })
   const tokens = new Map<Persona, string>()
   for (const role of ['author', 'editor', 'administrator'] as const) {
     const { token } = await access.tokens.create(database, access.systemIdentity, { name: role, roles: [role], expiresAt: null })
@@ -111,6 +117,9 @@ export async function testSite(options: { readonly config?: Partial<ApiConfig>; 
   return new Site({ server, database, content, access, media, tokens }, async () => {
     await server.close()
     cache.close()
+    await calls.stop()
+    await nodes.leave()
+    applied[Symbol.dispose]()
     await feed.stop()
     await link.close()
     await feedDatabase.close()

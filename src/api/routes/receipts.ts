@@ -1,0 +1,39 @@
+import { Type } from 'typebox'
+import type { RoutePlugin } from '#api/api-context.ts'
+import { ReceiptNotFoundError } from '#api/errors.ts'
+import { receiptOf } from '#api/receipts.ts'
+import { dataOf, nullable, strict, text, timestamp } from '#api/schemas.ts'
+
+const receiptSchema = strict(
+  {
+    token: text(100),
+    writtenAt: nullable(timestamp()),
+    everywhere: Type.Boolean(),
+    nodes: Type.Array(
+      strict({ id: Type.String(), name: Type.String(), applied: Type.Boolean(), appliedAt: nullable(timestamp()), tookMs: nullable(Type.Integer({ minimum: 0 })), problem: nullable(Type.String()) }),
+    ),
+  },
+  { $id: 'Receipt', description: '`writtenAt` and `appliedAt` are null where it was too long ago to be known. `tookMs` compares the clocks of two machines.' },
+)
+
+/** Where a write has arrived (G7). */
+export const receiptRoutes: RoutePlugin = (server, { cluster, database }) => {
+  server.route({
+    method: 'GET',
+    url: '/api/receipts/:token',
+    config: { access: 'signedIn', errors: ['E_RECEIPT_NOT_FOUND'] },
+    schema: {
+      operationId: 'getReceipt',
+      summary: 'Which nodes have applied a write',
+      description: 'The token is what the write answered as `Stoa-Token`.',
+      tags: ['cluster'],
+      params: strict({ token: text(100, 1) }),
+      querystring: strict({}),
+      response: { 200: dataOf(receiptSchema) },
+    },
+    handler: async (request, reply) => {
+      if (cluster === null) throw new ReceiptNotFoundError()
+      return reply.header('cache-control', 'private, no-store').send({ data: await receiptOf(cluster, database, request.params.token) })
+    },
+  })
+}
