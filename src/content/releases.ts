@@ -141,7 +141,7 @@ async function put(call: Call, tx: Queryable, model: Model, id: string, items: r
   const keys = new Set([...itemsOf(row), ...items].map((item) => `${item.entryId} ${item.locale}`))
   if (keys.size > itemsMax) throw new ReleaseStateError(`A release has at most ${itemsMax} items.`, { limit: itemsMax })
   for (const item of [...items].sort((a, b) => (a.entryId < b.entryId ? -1 : 1))) {
-    const state = await entryState(tx, model, null, item.entryId, 'reading')
+    const state = await entryState(tx, model, null, item.entryId, 'keeping')
     const locale = model.locale(item.locale)
     demand(call, 'publish', model.type(state.type), state)
     const latest = latestOf(state, locale)
@@ -183,11 +183,11 @@ async function publish(context: Context, call: Call, tx: Queryable, model: Model
       else {
         const version = edit.held.find((one) => one.locale === item.locale && one.number === item.version) ?? (await versionOf(tx, entryId, item.locale, item.version ?? 0))
         if (version === null) throw new VersionNotFoundError(`An entry of the release has no version ${item.version} in the locale "${item.locale}".`, { entryId, locale: item.locale, version: item.version })
-        faults.push(...completeFaults(() => checkComplete(type, storedFields(type, version)), entryId, item.locale))
+        faults.push(...(await faultsIn(`${entryId}, ${item.locale}`, () => checkComplete(type, storedFields(type, version)))))
         demandAfter(grant, 'publish', type, entryId, edit.publish(version))
       }
     }
-    if (faults.length === 0) await edit.flush(tx)
+    if (faults.length === 0) faults.push(...(await faultsIn(entryId, () => edit.flush(tx))))
   }
   if (faults.length > 0) throw new ValidationError(faults.slice(0, 100))
   await tx.run(setState, [id, 'published', now, JSON.stringify(call.authority.actor)])
@@ -195,19 +195,20 @@ async function publish(context: Context, call: Call, tx: Queryable, model: Model
 }
 
 /** All faults of all items at once, each with the entry it is in. */
-function completeFaults(check: () => void, entryId: string, locale: string): Fault[] {
+async function faultsIn(place: string, work: () => Promise<void> | void): Promise<Fault[]> {
   try {
-    check()
+    await work()
     return []
   } catch (error) {
     if (!(error instanceof ValidationError)) throw error
-    return error.faults.map((fault) => ({ ...fault, message: `In entry ${entryId}, ${locale}: ${fault.message}` }))
+    return error.faults.map((fault) => ({ ...fault, message: `In entry ${place}: ${fault.message}` }))
   }
 }
 
 async function undo(context: Context, call: Call, tx: Queryable, model: Model, id: string): Promise<Release> {
   const row = await locked(tx, id, 'published', 'undone')
   const newer: { entryId: string; type: string; locale: string }[] = []
+  const faults: Fault[] = []
   for (const [entryId, items] of byEntry(row)) {
     const state = await entryState(tx, model, null, entryId, 'writing')
     const type = model.type(state.type)
@@ -223,11 +224,12 @@ async function undo(context: Context, call: Call, tx: Queryable, model: Model, i
         if (before !== null) demandAfter(grant, 'publish', type, entryId, edit.publish(before, item.publishedBefore ?? undefined))
       }
     }
-    if (newer.length === 0) await edit.flush(tx)
+    if (newer.length === 0 && faults.length === 0) faults.push(...(await faultsIn(entryId, () => edit.flush(tx))))
   }
   if (newer.length > 0) {
     throw new ReleaseSupersededError('Something newer was published since, or taken back. Undo nothing, or publish what you want one by one.', { items: newer.slice(0, namedMax), count: newer.length })
   }
+  if (faults.length > 0) throw new ValidationError(faults)
   await tx.run(setState, [id, 'undone', null, null])
   return releaseOf(call, model, await read(tx, id))
 }

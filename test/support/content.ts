@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import type { Authority, ContentAction, Grant } from '#content/authority.ts'
 import type { Call, Content, ReadOptions } from '#content/content.ts'
 import type { ContentType } from '#content/content-type.ts'
@@ -72,7 +73,9 @@ export async function brokenInvariants(database: Queryable): Promise<string[]> {
       union all
       select 'archived and published: ' || entry_id from stoa.version where is_archived and is_published
       union all
-      select 'locale_count: ' || e.id from stoa.entry e where locale_count <> (select count(*) from stoa.version v where v.entry_id = e.id and v.is_latest)
+      select 'latest and entry differ in being archived: ' || v.entry_id from stoa.version v join stoa.entry e on e.id = v.entry_id where v.is_latest and v.is_archived <> (e.archived_at is not null)
+      union all
+      select 'locale_count: ' || e.id from stoa.entry e where locale_count <> (select greatest(1, count(*)) from stoa.version v where v.entry_id = e.id and v.is_latest)
       union all
       select 'publishedAt of latest and published differ: ' || l.entry_id from stoa.version l left join stoa.version p
         on p.entry_id = l.entry_id and p.locale = l.locale and p.is_published where l.is_latest and l.published_at is distinct from p.published_at
@@ -80,4 +83,36 @@ export async function brokenInvariants(database: Queryable): Promise<string[]> {
       select 'numbers have gaps: ' || entry_id || ' ' || locale from stoa.version group by entry_id, locale having count(*) <> max(number) or min(number) <> 1`),
   )
   return rows.map((row) => row.what)
+}
+
+/** Runs `work` in a transaction of its own, which is held open between `begun` and `end`. */
+export async function heldOpen(t: TestContent, work: (call: Call) => Promise<unknown>): Promise<{ readonly end: () => Promise<void> }> {
+  const [begun, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const whole = t.database.transaction(async (tx) => {
+    await work({ ...t.admin, db: tx })
+    begun.resolve()
+    await ended.promise
+  })
+  await Promise.race([begun.promise, whole])
+  return {
+    end: () => {
+      ended.resolve()
+      return whole
+    },
+  }
+}
+
+/** A lock that a test waits for is waited for in milliseconds. */
+const waitMsMax = 10_000
+
+const waiters = sql<{ count: number }>(`
+  select count(*)::int as count from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and wait_event <> 'virtualxid'`)
+
+/** Until so many sessions of this database wait for a lock; those that build indexes, which wait for transactions to end, do not count. */
+export async function untilWaiting(t: TestContent, count: number): Promise<void> {
+  const deadlineMs = Date.now() + waitMsMax
+  while ((await t.database.run(waiters))[0]?.count !== count) {
+    assert.ok(Date.now() < deadlineMs, `not ${count} waiting`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
 }

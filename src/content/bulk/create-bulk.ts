@@ -19,6 +19,9 @@ const insertEntries = sql<{ id: string }>(`
   select id, $2::text, $3::timestamptz, $4::json from unnest($1::uuid[]) as wanted (id) order by id
   on conflict (id) do nothing returning id`)
 
+/** First, in a statement of its own: what is looked at after that is what holds. */
+const lockEntries = sql<object>(`select 1 from stoa.entry where id = any($1::uuid[]) order by id for update`)
+
 const releaseEntries = sql<{ id: string }>(`
   delete from stoa.entry e where e.id = any($1::uuid[]) and e.type = $2
     and not exists (select from stoa.version v where v.entry_id = e.id)
@@ -48,7 +51,10 @@ export function createBulk(options: { readonly clock: Clock; readonly logger: Lo
     },
     release: async (call, type, ids) => {
       demandEverything(call, type)
-      return (await call.db.run(releaseEntries, [ids, type])).map((row) => row.id)
+      return atomically(call.db, async (tx) => {
+        await tx.run(lockEntries, [ids])
+        return (await tx.run(releaseEntries, [ids, type])).map((row) => row.id)
+      })
     },
     save: async (call, type, items) => {
       demandEverything(call, type)

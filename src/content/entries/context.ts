@@ -6,7 +6,7 @@ import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /** A transaction that lost a deadlock is run this many times in all. */
-const attemptsMax = 4
+const attemptsMax = 8
 
 /** What every part of content is made with. */
 export type Context = { readonly models: ModelStore; readonly recent: RecentSaves; readonly clock: Clock; readonly logger: Logger }

@@ -3,7 +3,8 @@ import { test } from 'node:test'
 import type { ContentType } from '#content/content-type.ts'
 import { EntryReferencedError } from '#content/errors.ts'
 import { sql } from '#database/database.ts'
-import { brokenInvariants, reading, testContent } from '#test/support/content.ts'
+import { brokenInvariants, heldOpen, reading, testContent, untilWaiting } from '#test/support/content.ts'
+import type { TestContent } from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 
 const node: ContentType = {
@@ -21,6 +22,10 @@ const node: ContentType = {
 const secret: ContentType = { name: 'secret', label: 'Secret', fields: [{ name: 'hard', kind: 'reference' }] }
 const types = [node, secret]
 const input = (fields: Record<string, unknown>, publish = false) => ({ locale: null, fields, publish })
+
+async function noneDangles(t: TestContent): Promise<void> {
+  assert.deepEqual(await t.database.run(sql<object>(`select 1 from stoa.reference r where target_kind = 'entry' and not exists (select from stoa.entry e where e.id = r.target_id)`)), [])
+}
 
 test('restrict refuses and names those that the caller may read', { skip }, async () => {
   await using t = await testContent({ types })
@@ -60,7 +65,7 @@ test('unset makes new versions without the reference, published where it was; ca
   const draft = await entries.get(t.admin, 'node', soft.id, reading({ perspective: 'draft' }))
   assert.deepEqual(JSON.parse(draft.entry.fieldsJson), { title: 'Soft draft', ...expected })
   await assert.rejects(entries.get(t.admin, 'node', target.id, reading({ perspective: 'draft' })), { code: 'E_ENTRY_NOT_FOUND' })
-  assert.deepEqual(await t.database.run(sql<object>(`select 1 from stoa.reference r where target_kind = 'entry' and not exists (select from stoa.entry e where e.id = r.target_id)`)), [])
+  await noneDangles(t)
   assert.deepEqual(await brokenInvariants(t.database), [])
 })
 
@@ -101,7 +106,78 @@ test('a reference made while its target is deleted never dangles', { skip }, asy
       entries.create(t.admin, 'node', input({ soft: [target.id] })),
     ])
   }
-  assert.deepEqual(await t.database.run(sql<object>(`select 1 from stoa.reference r where not exists (select from stoa.entry e where e.id = r.target_id)`)), [])
+  await noneDangles(t)
+})
+
+test('an old version that refers to what was deleted is published neither by hand nor by a release nor by undoing one', { skip }, async () => {
+  await using t = await testContent({ types })
+  const { entries, releases } = t.content
+  const [target, kept] = [await entries.create(t.admin, 'node', input({ title: 'T' })), await entries.create(t.admin, 'node', input({ title: 'K' }))]
+  const { id } = await entries.create(t.admin, 'node', input({ title: 'v1', soft: [target.id, kept.id] }, true))
+  const release = async (version: number): Promise<string> => {
+    const { id: made } = await releases.create(t.admin, 'R')
+    await releases.put(t.admin, made, [{ entryId: id, locale: 'en', action: 'publish', version }])
+    return made
+  }
+  await entries.save(t.admin, 'node', id, { ...input({ title: 'v2', soft: [kept.id] }), merge: true }, null)
+  const over = await release(2)
+  await releases.publish(t.admin, over)
+  assert.deepEqual((await entries.delete(t.admin, 'node', target.id, null)).unset, [])
+  const refused = { code: 'E_VALIDATION', message: /deleted/ }
+  await assert.rejects(entries.publish(t.admin, 'node', id, { locales: null, version: 1 }, null), refused)
+  await assert.rejects(releases.publish(t.admin, await release(1)), refused)
+  await assert.rejects(releases.undo(t.admin, over), refused)
+  await assert.rejects(entries.restore(t.admin, 'node', id, { locale: null, version: 1 }, null), { code: 'E_VALIDATION' })
+  assert.equal((await entries.get(t.admin, 'node', id, reading())).entry.version, 2)
+  await noneDangles(t)
+  assert.deepEqual(await brokenInvariants(t.database), [])
+})
+
+test('publishing an old version waits for the deletion of what it refers to, and a deletion for the publication', { skip }, async () => {
+  await using t = await testContent({ types })
+  const { entries } = t.content
+  const target = await entries.create(t.admin, 'node', input({ title: 'T' }))
+  const { id } = await entries.create(t.admin, 'node', input({ title: 'v1', hard: target.id }))
+  await entries.save(t.admin, 'node', id, { ...input({ title: 'v2', hard: null }), merge: true }, null)
+  const publication = await heldOpen(t, (call) => entries.publish(call, 'node', id, { locales: null, version: 1 }, null))
+  const deletion = entries.delete(t.admin, 'node', target.id, null)
+  await untilWaiting(t, 1)
+  const stopped = assert.rejects(deletion, { code: 'E_ENTRY_REFERENCED' })
+  await publication.end()
+  await stopped
+  await entries.unpublish(t.admin, 'node', id, null, null)
+  const second = await heldOpen(t, (call) => entries.delete(call, 'node', target.id, null))
+  const late = entries.publish(t.admin, 'node', id, { locales: null, version: 1 }, null)
+  await untilWaiting(t, 1)
+  const refused = assert.rejects(late, { code: 'E_VALIDATION' })
+  await second.end()
+  await refused
+  await noneDangles(t)
+})
+
+test('a deletion goes on from what referrers are once it has their locks', { skip }, async () => {
+  await using t = await testContent({ types })
+  const { entries, releases } = t.content
+  const target = await entries.create(t.admin, 'node', input({ title: 'T' }))
+  const from = async (fields: Record<string, unknown>): Promise<string> => (await entries.create(t.admin, 'node', input({ ...fields, soft: [target.id] }))).id
+  const [letsGo, gone, archived] = [await from({ owner: target.id }), await from({ owner: target.id }), await from({})]
+  await entries.archive(t.admin, 'node', archived, true, null)
+  const other = await heldOpen(t, async (call) => {
+    await entries.save(call, 'node', letsGo, { ...input({ owner: null, soft: [] }), merge: true }, null)
+    await entries.delete(call, 'node', gone, null)
+  })
+  const deletion = entries.delete(t.admin, 'node', target.id, null)
+  await untilWaiting(t, 1)
+  const { id: release } = await releases.create(t.admin, 'R')
+  const put = releases.put(t.admin, release, [{ entryId: target.id, locale: 'en', action: 'unpublish', version: null }])
+  await untilWaiting(t, 2)
+  const refused = assert.rejects(put, { code: 'E_ENTRY_NOT_FOUND' })
+  await other.end()
+  assert.deepEqual(await deletion, { deleted: [target.id], unset: [archived] })
+  await refused
+  assert.equal((await entries.get(t.admin, 'node', letsGo, reading({ perspective: 'draft' }))).entry.fieldsJson, '{"soft":[]}')
+  await noneDangles(t)
+  assert.deepEqual(await brokenInvariants(t.database), [])
 })
 
 test('history: versions page by page, one version, restore; archive hides and unarchive brings back', { skip }, async () => {

@@ -1,11 +1,11 @@
 import type { Call, DeleteOutcome, Expected } from '#content/content.ts'
 import type { Field } from '#content/content-type.ts'
 import type { Referrer } from '#content/errors.ts'
-import { DeleteTooWideError, EntryReferencedError } from '#content/errors.ts'
+import { DeleteTooWideError, EntryNotFoundError, EntryReferencedError } from '#content/errors.ts'
 import type { Context } from '#content/entries/context.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
 import { EntryEdit } from '#content/entries/entry-edit.ts'
-import type { EntryState } from '#content/entries/entry-state.ts'
+import type { EntryState, Hold } from '#content/entries/entry-state.ts'
 import { entryState, latestOf, localesOf } from '#content/entries/entry-state.ts'
 import { demand, mayRead } from '#content/entries/permission.ts'
 import { checkExpected } from '#content/entries/save.ts'
@@ -48,9 +48,10 @@ export async function deleteEntry(context: Context, call: Call, typeName: string
       const doomed = await cascade(call, tx, model, id)
       const left = await tx.run(referrers, [[...doomed]])
       await refuse(call, tx, model, left)
-      const unset = [...new Set(left.map((row) => row.id))].sort()
-      if (unset.length > entriesMax) throw tooWide()
-      for (const referrer of unset) await takeOut(context, call, tx, model, referrer, doomed)
+      const ids = [...new Set(left.map((row) => row.id))].sort()
+      if (ids.length > entriesMax) throw tooWide()
+      const unset: string[] = []
+      for (const referrer of ids) if (await takeOut(context, call, tx, model, referrer, doomed)) unset.push(referrer)
       await tx.run(deleteItems, [[...doomed]])
       await tx.run(deleteEntries, [[...doomed]])
       return { deleted: [...doomed], unset }
@@ -62,21 +63,38 @@ function tooWide(): DeleteTooWideError {
   return new DeleteTooWideError(`Deleting it would change more than ${entriesMax} other entries. Delete or change those first.`, { limit: entriesMax })
 }
 
-/** The entry and all that goes with it, locked. Each must be one that the caller may delete. */
+/**
+ * The entry and all that goes with it, locked. Each must be one that the caller may delete. What let go of its reference
+ * before it was locked stays.
+ */
 async function cascade(call: Call, tx: Queryable, model: Model, id: string): Promise<ReadonlySet<string>> {
   const doomed = new Set([id])
-  for (let grew = true; grew; ) {
+  const cascading = async (): Promise<Set<string>> => {
     const rows = await tx.run(referrers, [[...doomed]])
-    const next = [...new Set(rows.filter((row) => row.on_delete === 'cascade').map((row) => row.id))]
-    grew = next.length > 0
-    if (doomed.size + next.length > entriesMax) throw tooWide()
-    for (const one of next) {
-      const state = await entryState(tx, model, null, one, 'deleting')
+    return new Set(rows.filter((row) => row.on_delete === 'cascade').map((row) => row.id))
+  }
+  for (;;) {
+    const next = await cascading()
+    if (next.size === 0) return doomed
+    if (doomed.size + next.size > entriesMax) throw tooWide()
+    const states: EntryState[] = []
+    for (const one of next) states.push(...(await ifThere(tx, model, one, 'deleting')))
+    const still = await cascading()
+    for (const state of states.filter((one) => still.has(one.id))) {
       demand(call, 'delete', model.type(state.type), state)
-      doomed.add(one)
+      doomed.add(state.id)
     }
   }
-  return doomed
+}
+
+/** A referrer; nothing if somebody deleted it meanwhile. */
+async function ifThere(tx: Queryable, model: Model, id: string, hold: Hold): Promise<EntryState[]> {
+  try {
+    return [await entryState(tx, model, null, id, hold)]
+  } catch (error) {
+    if (error instanceof EntryNotFoundError) return []
+    throw error
+  }
 }
 
 async function refuse(call: Call, tx: Queryable, model: Model, rows: readonly ReferenceRow[]): Promise<void> {
@@ -86,9 +104,9 @@ async function refuse(call: Call, tx: Queryable, model: Model, rows: readonly Re
   const ids = [...new Set(restricting.map((row) => row.id))]
   for (const id of ids.slice(0, lookedAtMax)) {
     if (visible.length >= namedMax) break
-    const state = await entryState(tx, model, null, id, 'reading')
+    const [state] = await ifThere(tx, model, id, 'reading')
     const row = restricting.find((one) => one.id === id)
-    if (row !== undefined && mayRead(call, model.type(state.type), state)) visible.push({ id, type: row.type, locale: row.locale, path: row.path })
+    if (state !== undefined && row !== undefined && mayRead(call, model.type(state.type), state)) visible.push({ id, type: row.type, locale: row.locale, path: row.path })
   }
   throw new EntryReferencedError(visible, ids.length)
 }
@@ -108,16 +126,17 @@ export async function takeOutAsset(context: Context, call: Call, assetId: string
       const holders = await tx.run(holdersOfAsset, [assetId])
       if (holders.some((holder) => holder.restricted)) return []
       if (holders.length > entriesMax) throw tooWide()
-      const ids = holders.map((holder) => holder.id)
-      for (const id of ids) await takeOut(context, call, tx, model, id, new Set([assetId]))
-      return ids
+      const changed: string[] = []
+      for (const { id } of holders) if (await takeOut(context, call, tx, model, id, new Set([assetId]))) changed.push(id)
+      return changed
     }),
   )
 }
 
-/** New versions of a referrer without the references, published where the old ones were. */
-async function takeOut(context: Context, call: Call, tx: Queryable, model: Model, id: string, doomed: ReadonlySet<string>): Promise<void> {
-  const state: EntryState = await entryState(tx, model, null, id, 'writing')
+/** New versions of a referrer without the references, published where the old ones were. False: it has let go by itself. */
+async function takeOut(context: Context, call: Call, tx: Queryable, model: Model, id: string, doomed: ReadonlySet<string>): Promise<boolean> {
+  const [state] = await ifThere(tx, model, id, 'writing')
+  if (state === undefined) return false
   const type = model.type(state.type)
   const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
   for (const row of state.held) {
@@ -127,7 +146,9 @@ async function takeOut(context: Context, call: Call, tx: Queryable, model: Model
     const added = edit.add(row.locale, fields, row.isLatest ? {} : { beside: row })
     if (row.isPublished) edit.publish(added, row.publishedAt ?? undefined)
   }
+  const { changed } = edit.changes()
   await edit.flush(tx)
+  return changed
 }
 
 type Values = Readonly<Record<string, unknown>>

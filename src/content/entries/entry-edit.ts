@@ -110,7 +110,7 @@ export class EntryEdit {
       filterRevision: this.#type.revision,
       isLatest: options.beside === undefined,
       isPublished: false,
-      isArchived: false,
+      isArchived: options.beside === undefined && this.isArchived,
       createdAt: before?.createdAt ?? options.createdAt ?? this.#stamp.at,
       createdById: this.#state.createdById,
       savedAt: this.#stamp.at,

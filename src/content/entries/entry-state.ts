@@ -49,6 +49,7 @@ type EntryRow = { readonly type: string; readonly created_at: string; readonly c
 const entryColumns = `e.type, e.created_at, e.created_by ->> 'id' as created_by_id, e.archived_at`
 const lockForWriting = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1 for no key update`)
 const lockForDeleting = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1 for update`)
+const lockForKeeping = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1 for key share`)
 const readEntry = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1`)
 
 const readHeld = sql<VersionRow & { model: string; top: number }>(`
@@ -59,13 +60,14 @@ const readHeld = sql<VersionRow & { model: string; top: number }>(`
 
 const readVersion = sql<VersionRow>(`select ${versionColumns} from stoa.version v where v.entry_id = $1 and v.locale = $2 and v.number = $3`)
 
-export type Hold = 'reading' | 'writing' | 'deleting'
+export type Hold = 'reading' | 'keeping' | 'writing' | 'deleting'
 
-const readers = { reading: readEntry, writing: lockForWriting, deleting: lockForDeleting }
+const readers = { reading: readEntry, keeping: lockForKeeping, writing: lockForWriting, deleting: lockForDeleting }
 
 /**
  * Reads an entry; with `writing` and `deleting` under its lock, which no other writer of it passes until the transaction
- * ends. The lock comes first, in a statement of its own, so that what is read then is what holds.
+ * ends; with `keeping` it is not deleted until then. The lock comes first, in a statement of its own, so that what is read
+ * then is what holds.
  */
 export async function entryState(tx: Queryable, model: Model, type: TypeModel | null, id: string, hold: Hold): Promise<EntryState> {
   if (!isId(id)) throw new EntryNotFoundError()

@@ -14,7 +14,8 @@ import type { Queryable } from '#database/database.ts'
 /**
  * What the held versions of an entry, the latest and the published ones, hold besides themselves: rows in
  * `stoa.reference` for what they point to, and claims in `stoa.unique_value`. Both are made from the versions as a whole
- * under the entry's lock, so that they are right whatever came before.
+ * under the entry's lock, so that they are right whatever came before. A target that the entry did not hold by that field
+ * before is locked, and must be there: the version may be an old one, and what only old versions point to can be deleted.
  */
 
 /** The locale of claims of a field that all locales share. */
@@ -24,17 +25,28 @@ export type Claim = { readonly field: string; readonly locale: string; readonly 
 
 export type ReferenceRow = { readonly locale: string; readonly perspective: 'draft' | 'published'; readonly path: string; readonly target_kind: string; readonly target_id: string; readonly on_delete: string }
 
-const syncReferences = sql<object>(`
+/** Returns what is gone of the targets that were not held before. */
+const syncReferences = sql<{ locale: string; path: string }>(`
   with wanted as (
     select * from json_to_recordset($2::json) as r (locale text, perspective text, path text, target_kind text, target_id uuid, on_delete text)
+  ), fresh as (
+    select w.locale, w.path, w.target_kind, w.target_id from wanted w where not exists (
+      select from stoa.reference r where r.entry_id = $1 and r.path = w.path and r.target_id = w.target_id and r.target_kind = w.target_kind)
+  ), entries as (
+    select id from stoa.entry where id in (select target_id from fresh where target_kind = 'entry') order by id for key share
+  ), assets as (
+    select id from stoa.asset where id in (select target_id from fresh where target_kind = 'asset') order by id for key share
   ), gone as (
     delete from stoa.reference r where r.entry_id = $1 and not exists (
       select from wanted w where w.locale = r.locale and w.perspective = r.perspective and w.path = r.path and w.target_id = r.target_id)
+  ), held as (
+    insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id, on_delete)
+    select $1, locale, perspective, path, target_kind, target_id, on_delete from wanted
+    on conflict (entry_id, locale, perspective, path, target_id) do update set on_delete = excluded.on_delete, target_kind = excluded.target_kind
+    where stoa.reference.on_delete <> excluded.on_delete or stoa.reference.target_kind <> excluded.target_kind
   )
-  insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id, on_delete)
-  select $1, locale, perspective, path, target_kind, target_id, on_delete from wanted
-  on conflict (entry_id, locale, perspective, path, target_id) do update set on_delete = excluded.on_delete, target_kind = excluded.target_kind
-  where stoa.reference.on_delete <> excluded.on_delete or stoa.reference.target_kind <> excluded.target_kind`)
+  select distinct locale, path from fresh
+  where target_id not in (select id from entries union all select id from assets) order by locale, path limit 100`)
 
 const syncClaims = sql<object>(`
   with wanted as (
@@ -79,9 +91,15 @@ export function once<Row extends object>(rows: readonly Row[]): Row[] {
   return [...new Map(rows.map((row) => [JSON.stringify(row), row])).values()]
 }
 
-/** Brings reference rows and claims in line with the held versions. Throws `UniqueConflictError` where another entry has a value. */
+/**
+ * Brings reference rows and claims in line with the held versions. Throws `UniqueConflictError` where another entry has a
+ * value, and `ValidationError` where a version points to what is gone.
+ */
 export async function hold(tx: Queryable, type: TypeModel, id: string, held: readonly VersionRow[]): Promise<void> {
-  if (type.pointing.size > 0) await tx.run(syncReferences, [id, JSON.stringify(once(held.flatMap((row) => referencesOf(type, row))))])
+  if (type.pointing.size > 0) {
+    const gone = await tx.run(syncReferences, [id, JSON.stringify(once(held.flatMap((row) => referencesOf(type, row))))])
+    if (gone.length > 0) throw new ValidationError(gone.map(goneFault))
+  }
   if (type.unique.length === 0) return
   const claims = once(held.flatMap((row) => claimsOf(type, row)))
   const values = [id, type.definition.name, JSON.stringify(claims)]
@@ -89,6 +107,10 @@ export async function hold(tx: Queryable, type: TypeModel, id: string, held: rea
   if (claims.length === 0) return
   const [taken] = await tx.run(claimsOfOthers, values)
   if (taken !== undefined) throw new UniqueConflictError(taken.field, taken.locale)
+}
+
+function goneFault({ locale, path }: { readonly locale: string; readonly path: string }): Fault {
+  return { path: `/${path.replaceAll('.', '/')}`, code: 'target', message: `The version in "${locale}" refers to something that was deleted. Save it without that, and publish what you saved.` }
 }
 
 const takenValues = sql<{ value: string }>(`

@@ -1,16 +1,25 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { createBulk } from '#content/bulk/create-bulk.ts'
 import type { Content } from '#content/content.ts'
 import type { ContentType } from '#content/content-type.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
+import { systemClock } from '#lib/clock.ts'
+import { silentLogger } from '#lib/logger.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import { brokenInvariants, testContent } from '#test/support/content.ts'
 import type { TestContent } from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 
-/** Whatever is done, in whatever order and at once: what the database holds about held versions is what they say. */
+/**
+ * Whatever is done, in whatever order and at once: what the database holds about held versions is what they say.
+ * `STOA_TEST_RUNS=300 STOA_TEST_SEED=1 npm test -- invariants` looks further than every run of the tests does.
+ */
+const number = (name: string): number | null => (process.env[name] === undefined ? null : Number(process.env[name]))
+const runs = number('STOA_TEST_RUNS')
+const seed = number('STOA_TEST_SEED')
 
 const thing: ContentType = {
   name: 'thing',
@@ -30,6 +39,7 @@ type Step =
   | { readonly do: 'save'; readonly entry: number; readonly fields: Fields; readonly locale: string; readonly merge: boolean; readonly publish: boolean }
   | { readonly do: 'publish' | 'restore'; readonly entry: number; readonly locale: string; readonly version: number }
   | { readonly do: 'unpublish' | 'archive' | 'unarchive' | 'delete'; readonly entry: number; readonly locale: string }
+  | { readonly do: 'bulk'; readonly items: readonly { readonly entry: number; readonly fields: Fields; readonly locale: string; readonly publish: boolean }[] }
   | { readonly do: 'release'; readonly entries: readonly number[]; readonly locale: string; readonly version: number; readonly undo: boolean }
 type Fields = { readonly title?: string | null; readonly code?: string | null; readonly links?: readonly number[]; readonly owner?: number | null; readonly strict?: number | null }
 
@@ -51,8 +61,15 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 6, arbitrary: fc.record({ do: fc.constant('save' as const), entry, fields, locale, merge: fc.boolean(), publish: fc.boolean() }) },
   { weight: 4, arbitrary: fc.record({ do: fc.constantFrom('publish' as const, 'restore' as const), entry, locale, version }) },
   { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('unpublish' as const, 'archive' as const, 'unarchive' as const, 'delete' as const), entry, locale }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('bulk' as const), items: fc.array(fc.record({ entry, fields, locale, publish: fc.boolean() }), { minLength: 1, maxLength: 3 }) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('release' as const), entries: fc.uniqueArray(entry, { minLength: 1, maxLength: 3 }), locale, version, undo: fc.boolean() }) },
 )
+
+const bulk = createBulk({ clock: systemClock, logger: silentLogger })
+
+function withoutNull(values: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== null))
+}
 
 async function act(t: TestContent, ids: string[], one: Step): Promise<void> {
   const { content, admin } = t
@@ -86,6 +103,9 @@ async function act(t: TestContent, ids: string[], one: Step): Promise<void> {
       return
     case 'delete':
       for (const gone of (await entries.delete(admin, 'thing', id(one.entry), null)).deleted) ids.splice(ids.indexOf(gone), 1)
+      return
+    case 'bulk':
+      await bulk.save(admin, 'thing', one.items.map((item) => ({ id: id(item.entry), locale: item.locale, fields: withoutNull(real(item.fields)), publish: item.publish })))
       return
     case 'release':
       await release(content, t, one, id)
@@ -161,7 +181,7 @@ test('any sequence of operations keeps what the database holds in line with the 
         assert.deepEqual([...(await brokenInvariants(t.database)), ...(await mismatches(t.database))], [], JSON.stringify(one))
       }
     }),
-    { numRuns: 15, seed: 7, endOnFailure: true },
+    { numRuns: runs ?? 15, seed: seed ?? 7, endOnFailure: true },
   )
   assert.ok(done > 100, `only ${done} operations took effect`)
 })
@@ -179,7 +199,7 @@ test('the same operations at once: nobody meets a broken database, and it ends i
         assert.deepEqual([...(await brokenInvariants(t.database)), ...(await mismatches(t.database))], [])
       }
     }),
-    { numRuns: 10, seed: 11, endOnFailure: true },
+    { numRuns: runs ?? 10, seed: seed ?? 11, endOnFailure: true },
   )
   assert.ok(done > 50, `only ${done} operations took effect`)
 })

@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { TypeState } from '#content/content.ts'
 import type { ModelStore, TypeModel } from '#content/model/model.ts'
-import { EntryNotFoundError, UniqueConflictError } from '#content/errors.ts'
+import { EntryNotFoundError, UniqueConflictError, ValidationError } from '#content/errors.ts'
 import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
 import { entryState } from '#content/entries/entry-state.ts'
 import { hold } from '#content/entries/hold.ts'
@@ -191,8 +191,11 @@ export class Settling {
         }),
       )
     } catch (error) {
-      if (!(error instanceof UniqueConflictError)) throw error
-      this.#logger.error({ type: type.definition.name, entry: id, ...error.facts }, 'two entries have one value of a field that became unique; change one of them')
+      const at = { type: type.definition.name, entry: id }
+      if (error instanceof UniqueConflictError) this.#logger.error({ ...at, ...error.facts }, 'two entries have one value of a field that became unique; change one of them')
+      // A field that was taken out of the type and came back: what it pointed to was free to go meanwhile.
+      else if (error instanceof ValidationError) this.#logger.error({ ...at, ...error.facts }, 'an entry refers to what was deleted; save it without that')
+      else throw error
     }
   }
 
