@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises'
 import type { RecentSaves } from '#content/entries/recent-saves.ts'
 import type { ModelStore } from '#content/model/model.ts'
 import type { Database, Queryable } from '#database/database.ts'
@@ -7,6 +8,8 @@ import type { Logger } from '#lib/logger.ts'
 
 /** A transaction that lost a deadlock is run this many times in all. */
 const attemptsMax = 8
+/** Before each further attempt, times the attempts so far: the one that won needs a moment to take the locks that it waited for. */
+const pauseMs = 20
 
 /** What every part of content is made with. */
 export type Context = { readonly models: ModelStore; readonly recent: RecentSaves; readonly clock: Clock; readonly logger: Logger }
@@ -32,5 +35,6 @@ export async function atomically<T>(db: Queryable, work: (tx: Queryable) => Prom
     } catch (error) {
       if (!(error instanceof SerializationError) || !isDatabase(db) || attempt >= attemptsMax) throw error
     }
+    await wait(attempt * pauseMs)
   }
 }

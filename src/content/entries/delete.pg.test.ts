@@ -176,6 +176,8 @@ test('a deletion goes on from what referrers are once it has their locks', { ski
   assert.deepEqual(await deletion, { deleted: [target.id], unset: [archived] })
   await refused
   assert.equal((await entries.get(t.admin, 'node', letsGo, reading({ perspective: 'draft' }))).entry.fieldsJson, '{"soft":[]}')
+  await entries.archive(t.admin, 'node', archived, false, null)
+  assert.equal((await entries.publish(t.admin, 'node', archived, { locales: null, version: 2 }, null))[0]?.status, 'published')
   await noneDangles(t)
   assert.deepEqual(await brokenInvariants(t.database), [])
 })

@@ -101,7 +101,7 @@ export class EntryEdit {
     const before = options.beside ?? this.latest(locale)
     const number = (this.#numbers.get(locale) ?? 0) + 1
     this.#numbers.set(locale, number)
-    if (before !== null && options.beside === undefined) this.#set({ ...before, isLatest: false })
+    if (before !== null && options.beside === undefined) this.#set({ ...before, isLatest: false, isArchived: false })
     const row: VersionRow = {
       ...encodeFields(this.#type, fields),
       locale,
