@@ -1,11 +1,10 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startTestPostgres } from '#test/support/database.ts'
-import { article, createDatabase, fillStoa, sender, startArticleNode } from './support/articles.ts'
+import { article, createDatabase, fillStoa, plainServer, sender, startArticleNode } from './support/articles.ts'
 import { compare } from './support/benchmark.ts'
 import type { Benchmark, Figure } from './support/benchmark.ts'
-import { Child } from './support/processes.ts'
 import { requestsPerSecond, wrkMissing } from './support/wrk.ts'
 
 const articles = 100
@@ -37,8 +36,7 @@ async function measure(url: string, folder: string, say: (line: string) => void)
   const paths = all.map(({ id }) => `/api/content/article/${id}`)
   const written = await fetch(`${origin}${paths[0]!}`, { method: 'PATCH', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: '{"fields":{"title":"Once more"}}' })
   const changeToken = written.headers.get('stoa-token') ?? ''
-  await using plain = await plainServer(origin, paths, folder)
-  const bare = `http://127.0.0.1:${(await plain.printed(/^(\d+)\n/))[1]!}`
+  await using plain = await plainServer({ origin, paths, folder })
   const subjects = [
     { name: 'anonymous', atLeast: 0.9, headers: {} },
     { name: 'anonymous with Stoa-Token', atLeast: 0.9, headers: { 'Stoa-Token': changeToken } },
@@ -48,7 +46,7 @@ async function measure(url: string, folder: string, say: (line: string) => void)
   for (let round = -1; round < rounds; round += 1) {
     for (const { name, headers } of subjects) {
       const load = { paths, headers, connections, seconds: round < 0 ? 1 : seconds }
-      const baseline = await requestsPerSecond({ ...load, origin: bare }, folder)
+      const baseline = await requestsPerSecond({ ...load, origin: plain.origin }, folder)
       const subject = await requestsPerSecond({ ...load, origin }, folder)
       // The first round only warms up.
       if (round < 0) continue
@@ -66,18 +64,4 @@ async function measure(url: string, folder: string, say: (line: string) => void)
     ]
   })
   return { figures: [...figures, { name: 'resident memory of the node', value: node.process.residentMb(), unit: 'MB' }], notes: [] }
-}
-
-/** Node's own server, given what Stoa answers: the same body and the same headers. */
-async function plainServer(origin: string, paths: readonly string[], folder: string): Promise<Child> {
-  const lines = await Promise.all(
-    paths.map(async (path) => {
-      const answer = await fetch(`${origin}${path}`, { headers: { 'accept-encoding': 'identity' } })
-      const headers = [...answer.headers].filter(([name]) => !['date', 'connection', 'keep-alive'].includes(name)).flat()
-      return JSON.stringify({ path, headers, body: Buffer.from(await answer.arrayBuffer()).toString('base64') })
-    }),
-  )
-  const file = join(folder, 'answers.jsonl')
-  await writeFile(file, `${lines.join('\n')}\n`)
-  return new Child(process.execPath, [join(import.meta.dirname, 'support', 'plain-server.ts'), file], {})
 }

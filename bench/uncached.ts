@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
 import { startTestPostgres } from '#test/support/database.ts'
-import { article, categoryIds, createDatabase, fillStoa, sender, startArticleNode } from './support/articles.ts'
+import { article, categoryIds, createDatabase, fillBaseline, fillStoa, sender, startArticleNode } from './support/articles.ts'
 import type { Article } from './support/articles.ts'
 import { compare } from './support/benchmark.ts'
 import type { Benchmark, Figure } from './support/benchmark.ts'
@@ -15,24 +15,6 @@ const articles = 20_000
 const connections = 16
 const seconds = 4
 const rounds = 5
-
-async function fillBaseline(url: string, all: readonly Article[]): Promise<void> {
-  const client = new pg.Client({ connectionString: url })
-  await client.connect()
-  await client.query(`create table article (id uuid primary key, title text not null, slug text not null unique, summary text not null,
-    body text not null, category_id uuid not null, published_at timestamptz not null, updated_at timestamptz not null default now())`)
-  for (let at = 0; at < all.length; at += 500) {
-    const rows = all.slice(at, at + 500).map((each) => ({ ...each, category_id: each.category, published_at: each.publishedAt }))
-    await client.query(
-      `insert into article (id, title, slug, summary, body, category_id, published_at)
-       select id, title, slug, summary, body, category_id, published_at from json_populate_recordset(null::article, $1)`,
-      [JSON.stringify(rows)],
-    )
-  }
-  await client.query(`create index on article (category_id, published_at desc, id desc)`)
-  await client.query(`vacuum analyze article`)
-  await client.end()
-}
 
 export const benchmark: Benchmark = {
   claim: `Without any cache, Stoa against a hand-written Fastify + pg server on the same PostgreSQL: ${articles} articles of 4 KB in ${categoryIds.length} categories, ${connections} connections.`,

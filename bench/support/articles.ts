@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import pg from 'pg'
 import { newId } from '#lib/id.ts'
@@ -75,6 +76,24 @@ export async function createDatabase(url: string, name: string): Promise<string>
   return url.replace(/\/postgres$/, `/${name}`)
 }
 
+export async function fillBaseline(url: string, all: readonly Article[]): Promise<void> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  await client.query(`create table article (id uuid primary key, title text not null, slug text not null unique, summary text not null,
+    body text not null, category_id uuid not null, published_at timestamptz not null, updated_at timestamptz not null default now())`)
+  for (let at = 0; at < all.length; at += 500) {
+    const rows = all.slice(at, at + 500).map((each) => ({ ...each, category_id: each.category, published_at: each.publishedAt }))
+    await client.query(
+      `insert into article (id, title, slug, summary, body, category_id, published_at)
+       select id, title, slug, summary, body, category_id, published_at from json_populate_recordset(null::article, $1)`,
+      [JSON.stringify(rows)],
+    )
+  }
+  await client.query(`create index on article (category_id, published_at desc, id desc)`)
+  await client.query(`vacuum analyze article`)
+  await client.end()
+}
+
 export type ArticleNode = AsyncDisposable & { readonly origin: string; readonly token: string; readonly process: Child }
 
 /** A node on this database, with an API token that may do everything. */
@@ -102,4 +121,20 @@ async function ready(origin: string, node: Child): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
   throw new Error(`the node did not become ready:\n${node.output}`)
+}
+
+/** Node's own server, given what Stoa answers: the same bodies and the same headers; with a database, writes are bare updates. */
+export async function plainServer(options: { readonly origin: string; readonly paths: readonly string[]; readonly folder: string; readonly databaseUrl?: string }): Promise<AsyncDisposable & { readonly origin: string }> {
+  const { origin, paths, folder, databaseUrl } = options
+  const lines: string[] = []
+  for (const path of paths) {
+    const answer = await fetch(`${origin}${path}`, { headers: { 'accept-encoding': 'identity' } })
+    const headers = [...answer.headers].filter(([name]) => !['date', 'connection', 'keep-alive'].includes(name)).flat()
+    lines.push(JSON.stringify({ path, headers, body: Buffer.from(await answer.arrayBuffer()).toString('base64') }))
+  }
+  const file = join(folder, 'answers.jsonl')
+  await writeFile(file, `${lines.join('\n')}\n`)
+  const child = new Child(process.execPath, [join(import.meta.dirname, 'plain-server.ts'), file, ...(databaseUrl === undefined ? [] : [databaseUrl])], {})
+  const [, port] = await child.printed(/^(\d+)\n/)
+  return { origin: `http://127.0.0.1:${port!}`, [Symbol.asyncDispose]: () => child[Symbol.asyncDispose]() }
 }

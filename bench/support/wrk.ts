@@ -11,6 +11,8 @@ export type Load = {
   /** Lua that makes the body from `counter`, a number that differs for each request. */
   readonly bodyLua?: string
   readonly headers?: Readonly<Record<string, string>>
+  /** This share of the requests writes instead: PATCH to one of these paths, with these headers and this body (Lua, from `counter`). */
+  readonly writes?: { readonly share: number; readonly paths: readonly string[]; readonly headers: Readonly<Record<string, string>>; readonly bodyLua: string }
   readonly connections: number
   readonly seconds: number
 }
@@ -28,17 +30,25 @@ export function wrkMissing(): string | null {
 /** Requests per second, all of them answered with 2xx; otherwise it throws what came instead. */
 export async function requestsPerSecond(load: Load, folder: string): Promise<number> {
   const script = join(folder, `load-${process.hrtime.bigint()}.lua`)
-  const headers = Object.entries(load.headers ?? {}).map(([name, value]) => `[${JSON.stringify(name)}]=${JSON.stringify(value)}`)
+  const table = (headers: Readonly<Record<string, string>>): string => `{${Object.entries(headers).map(([name, value]) => `[${JSON.stringify(name)}]=${JSON.stringify(value)}`).join(',')}}`
+  const list = (texts: readonly string[]): string => `{${texts.map((text) => JSON.stringify(text)).join(',')}}`
+  const { writes } = load
+  const write = writes === undefined ? '' : `
+  if math.random() < ${writes.share} then
+    return wrk.format("PATCH", written[math.random(#written)], writeHeaders, ${writes.bodyLua})
+  end`
   writeFileSync(
     script,
-    `local paths = {${load.paths.map((path) => JSON.stringify(path)).join(',')}}
-local headers = {${headers.join(',')}}
+    `local paths = ${list(load.paths)}
+local headers = ${table(load.headers ?? {})}
+local written = ${list(writes?.paths ?? [])}
+local writeHeaders = ${table(writes?.headers ?? {})}
 math.randomseed(os.time())
 local counter = math.random(1000000000)
 local at = math.random(#paths)
 request = function()
   at = at % #paths + 1
-  counter = counter + 1
+  counter = counter + 1${write}
   return wrk.format("${load.method ?? 'GET'}", paths[at], headers, ${load.bodyLua ?? 'nil'})
 end
 done = function(summary, latency, requests)

@@ -1,0 +1,121 @@
+import { Agent, request } from 'node:http'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { startTestPostgres } from '#test/support/database.ts'
+import { Random } from '../sim/random.ts'
+import { article, categoryIds, createDatabase, fillBaseline, fillStoa, plainServer, sender, startArticleNode } from './support/articles.ts'
+import type { Article, ArticleNode } from './support/articles.ts'
+import { compare, round } from './support/benchmark.ts'
+import type { Benchmark, Figure } from './support/benchmark.ts'
+import { requestsPerSecond, wrkMissing } from './support/wrk.ts'
+
+const articles = 1_000
+const connections = 32
+const seconds = 4
+const rounds = 5
+const writeShare = 0.05
+/** Reads of entries and of lists come in this proportion. */
+const entriesPerList = 4
+const hitRateRequests = 30_000
+
+export const benchmark: Benchmark = {
+  claim: `${100 - writeShare * 100} % reads from memory and ${writeShare * 100} % writes that publish, over ${articles} entries and ${categoryIds.length} lists, against plain node:http that answers the same bytes and does one bare UPDATE per write: ${connections} connections.`,
+  async run(say) {
+    const missing = wrkMissing()
+    if (missing !== null) throw new Error(missing)
+    const folder = await mkdtemp(join(tmpdir(), 'stoa-bench-'))
+    const postgres = await startTestPostgres({ durable: true })
+    try {
+      return await measure(postgres.url, folder, say)
+    } finally {
+      await postgres.stop()
+      await rm(folder, { recursive: true, force: true })
+    }
+  },
+}
+
+async function measure(url: string, folder: string, say: (line: string) => void): Promise<{ figures: Figure[]; notes: string[] }> {
+  const all = Array.from({ length: articles }, (_, index) => article(index))
+  const [baselineUrl, stoaUrl] = [await createDatabase(url, 'baseline'), await createDatabase(url, 'stoa')]
+  await using node = await startArticleNode({ databaseUrl: stoaUrl, folder })
+  const { origin, token } = node
+  await fillBaseline(baselineUrl, all)
+  await fillStoa(sender(origin, token), all)
+  const entries = all.map(({ id }) => `/api/content/article/${id}`)
+  const lists = categoryIds.map((id) => `/api/content/article?where[category][eq]=${id}&sort=-publishedAt&limit=20`)
+  await using plain = await plainServer({ origin, paths: [...entries, ...lists], folder, databaseUrl: baselineUrl })
+  const paths = shuffled([...entries, ...Array.from({ length: Math.floor(articles / entriesPerList) }, (_, at) => lists[at % lists.length]!)])
+  const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` }
+  const writes = { share: writeShare, paths: entries, headers, bodyLua: `'{"fields":{"title":"Title ' .. counter .. '"},"publish":true}'` }
+  const rates = { baseline: [] as number[], subject: [] as number[] }
+  for (let at = -1; at < rounds; at += 1) {
+    const load = { paths, writes, connections, seconds: at < 0 ? 2 : seconds }
+    const baseline = await requestsPerSecond({ ...load, origin: plain.origin }, folder)
+    const subject = await requestsPerSecond({ ...load, origin }, folder)
+    // The first round only warms up.
+    if (at < 0) continue
+    rates.baseline.push(baseline)
+    rates.subject.push(subject)
+    say(`${Math.round(baseline)} and ${Math.round(subject)} requests/s`)
+  }
+  say('counting hits …')
+  const { hits, possible } = await hitRate(node, all, [entries, lists])
+  const { baseline, subject, ratio } = compare(rates.baseline, rates.subject)
+  return {
+    figures: [
+      { name: 'node:http with bare updates', value: baseline, unit: 'req/s' },
+      { name: 'Stoa', value: subject, unit: 'req/s' },
+      { name: 'ratio', value: ratio, unit: '', atLeast: 0.6 },
+      { name: 'hit rate', value: round(hits / hitRateRequests, 3), unit: '' },
+      { name: 'hits, of those that were possible', value: round(hits / possible, 3), unit: '', atLeast: 0.95 },
+      { name: 'resident memory of the node', value: node.process.residentMb(), unit: 'MB' },
+    ],
+    notes: ['A hit was possible where the answer is the same as the last one to the same question.'],
+  }
+}
+
+function shuffled(paths: string[]): string[] {
+  const random = new Random(1)
+  for (let at = paths.length - 1; at > 0; at -= 1) {
+    const other = random.below(at + 1)
+    const [one, two] = [paths[at]!, paths[other]!]
+    paths[at] = two
+    paths[other] = one
+  }
+  return paths
+}
+
+/** One request after another, so that what was possible can be told: the tag says whether the answer is still the same. */
+async function hitRate({ origin, token }: ArticleNode, all: readonly Article[], [entries, lists]: readonly [readonly string[], readonly string[]]): Promise<{ hits: number; possible: number }> {
+  const random = new Random(2)
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  const tags = new Map<string, string>()
+  const ask = async (method: string, path: string, body?: string): Promise<{ tag: string; hit: boolean }> =>
+    new Promise((resolve, reject) => {
+      const headers = body === undefined ? {} : { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+      const sent = request(`${origin}${path}`, { method, agent, headers }, (response) => {
+        response.resume().once('end', () => resolve({ tag: String(response.headers.etag), hit: response.headers['cache-status'] === 'stoa; hit' }))
+      })
+      sent.once('error', reject)
+      sent.end(body)
+    })
+  const read = async (): Promise<{ hit: boolean; possible: boolean }> => {
+    const path = random.chance(1 / (entriesPerList + 1)) ? random.pick(lists) : random.pick(entries)
+    const { tag, hit } = await ask('GET', path)
+    const possible = tags.get(path) === tag
+    tags.set(path, tag)
+    return { hit, possible }
+  }
+  // Until most have been asked for once: what is asked for the first time cannot be there.
+  for (let count = 0; count < articles * 5; count += 1) await read()
+  let [hits, possible] = [0, 0]
+  for (let count = 0; count < hitRateRequests; count += 1) {
+    if (random.chance(writeShare / (1 - writeShare))) await ask('PATCH', `/api/content/article/${random.pick(all).id}`, JSON.stringify({ fields: { title: `Title ${count}` }, publish: true }))
+    const found = await read()
+    if (found.hit) hits += 1
+    if (found.possible) possible += 1
+  }
+  agent.destroy()
+  return { hits, possible }
+}
