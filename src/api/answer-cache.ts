@@ -5,6 +5,7 @@ import { chooseEncoding, compressBytes, isWorthCompressing } from '#api/compress
 import type { Encoding } from '#api/compression.ts'
 import { matchesTag, tagOf } from '#api/entity-tag.ts'
 import { isAnonymous } from '#api/identity.ts'
+import type { Metrics } from '#api/metrics.ts'
 import type { Cache, Cached } from '#cache/cache.ts'
 import { FillReader } from '#cache/fill-reader.ts'
 import type { FillContext } from '#cache/fill.ts'
@@ -13,6 +14,7 @@ import type { Token } from '#change-feed/token.ts'
 import type { Authority } from '#content/authority.ts'
 import type { Call } from '#content/content.ts'
 import { EntryNotFoundError, TypeNotFoundError } from '#content/errors.ts'
+import type { Depends } from '#content/query/dependencies.ts'
 import type { Perspective } from '#content/query/query.ts'
 
 /**
@@ -110,13 +112,22 @@ function bytesOf(kept: Kept): number {
 
 async function madeOrAbsent(delivery: Delivery, load: FillContext): Promise<Made | Absent> {
   try {
-    const made = await delivery.make({ db: new FillReader(load), authority: delivery.request.identity.authority, depends: load })
+    const made = await delivery.make({ db: new FillReader(load), authority: delivery.request.identity.authority, depends: telling(load, delivery.request.server.metrics) })
     if (typeof made.perspective !== 'string') throw new NotKept()
     return made
   } catch (error) {
     if (error instanceof EntryNotFoundError) return { absent: 'entry', name: '' }
     if (error instanceof TypeNotFoundError) return { absent: 'type', name: delivery.type }
     throw error
+  }
+}
+
+/** The fill's context, which also counts what could only be told roughly. */
+function telling(load: FillContext, metrics: Metrics): Depends {
+  return {
+    row: (collection, key) => load.row(collection, key),
+    list: (collection, predicate, page = null) => load.list(collection, predicate, page),
+    widened: () => metrics.widened(),
   }
 }
 

@@ -24,12 +24,12 @@ const clientLeft = 499
 type Tracked = ServerResponse & { stoaRequest?: FastifyRequest; stoaStartedMs?: number }
 
 /** Before anything else: bounds the requests in flight and the length of the URL. When an answer has ended: counts it. */
-export function requestHook({ config, clock, database, logger }: ApiContext): {
+export function requestHook({ config, clock, database, cluster, logger }: ApiContext): {
   readonly metrics: Metrics
   readonly hook: (request: FastifyRequest, reply: FastifyReply, done: Done) => void
 } {
   let inFlight = 0
-  const metrics = new Metrics(database, () => inFlight)
+  const metrics = new Metrics(database, () => inFlight, cluster)
   function ended(this: Tracked): void {
     inFlight -= 1
     const request = this.stoaRequest!

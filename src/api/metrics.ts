@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { ClusterParts } from '#api/api-context.ts'
 import type { Database } from '#database/database.ts'
 
 /** Of answers, in seconds. */
@@ -10,8 +11,9 @@ export class Metrics {
   readonly #durations: Histogram<'method' | 'route' | 'status'>
   readonly #shed: Counter
   #ready = 0
+  #widened = 0
 
-  constructor(database: Database, inFlight: () => number) {
+  constructor(database: Database, inFlight: () => number, cluster: ClusterParts | null) {
     const registers = [this.registry]
     collectDefaultMetrics({ register: this.registry })
     this.#durations = new Histogram({
@@ -22,17 +24,13 @@ export class Metrics {
       registers,
     })
     this.#shed = new Counter({ name: 'stoa_http_requests_shed_total', help: 'Requests refused because too many were in flight.', registers })
-    const ready = (): number => this.#ready
     this.registry.registerMetric(
-      new Gauge({
-        name: 'stoa_http_answers_ready_total',
-        help: 'Reads that were answered with bytes from memory, before the router. They are not in stoa_http_request_seconds.',
-        registers: [],
-        collect() {
-          this.set(ready())
-        },
-      }),
+      gauge('stoa_http_answers_ready_total', 'Reads that were answered with bytes from memory, before the router. They are not in stoa_http_request_seconds.', () => this.#ready),
     )
+    this.registry.registerMetric(
+      gauge('stoa_cache_dependencies_widened_total', 'Parts of filters that only the database can evaluate exactly: answers that hang on them are dropped more often than needed.', () => this.#widened),
+    )
+    for (const metric of cluster === null ? [] : clusterMetrics(cluster)) this.registry.registerMetric(metric)
     this.registry.registerMetric(inFlightGauge(inFlight))
     this.registry.registerMetric(poolGauge(database))
   }
@@ -46,9 +44,47 @@ export class Metrics {
     this.#ready += 1
   }
 
+  /** Part of a filter could not be told to the cache. */
+  widened(): void {
+    this.#widened += 1
+  }
+
   shed(): void {
     this.#shed.inc()
   }
+}
+
+function gauge(name: string, help: string, value: () => number): Gauge {
+  return new Gauge({
+    name,
+    help,
+    registers: [],
+    collect() {
+      this.set(value())
+    },
+  })
+}
+
+/** How this node keeps up with the others, and what its memory is good for. */
+function clusterMetrics({ cache, feed, link }: ClusterParts): Gauge<'event'>[] {
+  const events = new Gauge({
+    name: 'stoa_cache_events_total',
+    help: 'What happened in the cache: hits, misses, joined, stale, invalidated, evicted, fenced, flushes, refused, second.',
+    labelNames: ['event'],
+    registers: [],
+    collect() {
+      const { entries: _entries, bytes: _bytes, waiting: _waiting, ...counts } = cache.counts
+      for (const [event, count] of Object.entries(counts)) this.set({ event }, count)
+    },
+  })
+  return [
+    events,
+    gauge('stoa_cache_bytes', 'Memory of what the cache holds.', () => cache.counts.bytes),
+    gauge('stoa_cache_entries', 'What the cache holds.', () => cache.counts.entries),
+    gauge('stoa_cache_waiting', 'Readers that wait for a fill or for the change feed.', () => cache.counts.waiting),
+    gauge('stoa_feed_age_seconds', 'Since the last good poll of the change feed began. Past the lease, answers from memory are marked stale.', () => Math.max(0, feed.nowMs() - feed.state.polledAtMs) / 1_000),
+    gauge('stoa_link_connected', 'Whether Cluster Link is connected. Without it changes are found by polling.', () => Number(link.connected)),
+  ]
 }
 
 function inFlightGauge(inFlight: () => number): Gauge {

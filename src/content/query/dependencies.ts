@@ -16,6 +16,8 @@ import type { ListRow, Scope } from '#content/query/sql.ts'
 export interface Depends {
   row(collection: string, key: string): unknown
   list(collection: string, predicate: Predicate, page?: PageBound | null): unknown
+  /** A dependency was made wider than the question, because only the database could tell exactly; for a counter. */
+  widened?(): void
 }
 
 /** The collection of content, as `stoa.attach` names it. */
@@ -51,7 +53,7 @@ export function dependOnSlug(depends: Depends, scope: Scope, slug: { readonly fi
 export function dependOnList(depends: Depends, scope: Scope, filter: Filter | null, page: PageBound | null): void {
   dependOnHidden(depends, scope)
   const last: Atom = { field: 'locale', is: 'eq', value: scope.locales.at(-1) ?? '' }
-  for (const atoms of alternativesOf(filter, scope.grantFilter, scope.schema)) depends.list(versions, [...atoms, ofType(scope), shownIn(scope), last], page)
+  for (const atoms of alternativesOf(filter, scope, depends)) depends.list(versions, [...atoms, ofType(scope), shownIn(scope), last], page)
 }
 
 /**
@@ -105,26 +107,32 @@ function scalarOf(field: QueryField, value: Scalar | null): Scalar | null {
   return field.type === 'boolean' ? value === true || value === 'true' : value
 }
 
-function alternativesOf(filter: Filter | null, grant: Filter | null, schema: QuerySchema): readonly Predicate[] {
-  const filters = [filter, grant].filter((one) => one !== null)
-  return alternatives({ op: 'and', filters }, schema, false)
+function alternativesOf(filter: Filter | null, { grantFilter, schema }: Scope, depends: Depends): readonly Predicate[] {
+  const filters = [filter, grantFilter].filter((one) => one !== null)
+  return alternatives({ op: 'and', filters }, { schema, depends }, false)
 }
 
+type Telling = { readonly schema: QuerySchema; readonly depends: Depends }
+
 /** The disjunctive form; an inexact or too wide part becomes "all". */
-function alternatives(filter: Filter, schema: QuerySchema, negated: boolean): readonly Predicate[] {
+function alternatives(filter: Filter, telling: Telling, negated: boolean): readonly Predicate[] {
   switch (filter.op) {
     case 'not':
-      return alternatives(filter.filter, schema, !negated)
+      return alternatives(filter.filter, telling, !negated)
     case 'compare': {
-      const atom = atomOf(fieldOf(filter.field, schema), filter.test)
+      const atom = atomOf(fieldOf(filter.field, telling.schema), filter.test)
+      if (atom === null) telling.depends.widened?.()
       return [atom === null ? [] : [negated ? { ...atom, negated: atom.negated !== true } : atom]]
     }
     case 'and':
     case 'or': {
-      const parts = filter.filters.map((part) => alternatives(part, schema, negated))
+      const parts = filter.filters.map((part) => alternatives(part, telling, negated))
       const all = (filter.op === 'and') !== negated
       const size = parts.reduce((count, part) => (all ? count * part.length : count + part.length), all ? 1 : 0)
-      if (size > alternativesMax) return [[]]
+      if (size > alternativesMax) {
+        telling.depends.widened?.()
+        return [[]]
+      }
       return all ? parts.reduce<readonly Predicate[]>((before, part) => before.flatMap((one) => part.map((other) => [...one, ...other])), [[]]) : parts.flat()
     }
   }
