@@ -7,6 +7,7 @@ const manifest = new URL('../package.json', import.meta.url)
 /** Loads the node itself only for commands that need it: the others answer at once. */
 const assembly: Assembly = {
   openSite: async (config) => (await import('#main.ts')).openSiteForCommand(config),
+  openCluster: async (config) => (await import('#cluster-access.ts')).openCluster(config),
   runNode: async (config, signal) => (await import('#main.ts')).runNode(config, signal),
 }
 

@@ -19,6 +19,8 @@ import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
 import { enterCluster } from '#node-cluster.ts'
+import { reportOf } from '#node-report.ts'
+import { statusMethod } from '#nodes/cluster-status.ts'
 
 /** How long requests in flight may take to end when the node is told to stop. */
 const drainMs = 10_000
@@ -153,6 +155,7 @@ export async function runNode(config: Config, signal: AbortSignal): Promise<void
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
   const { database, cluster, content, access, media, url: databaseUrl, secret, fileStore } = site
   await using node = await enterCluster({ config, url: databaseUrl, database, link: cluster?.link ?? null, fileStore, secret, version, logger })
+  node.calls.handle(statusMethod, async () => reportOf(cluster))
   if (config.starter) await plantStarter(site)
   const pages = pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl })
   const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }

@@ -59,6 +59,7 @@ const rows: Readonly<Record<string, Row>> = {
   'GET /healthz/live': row(all(200), '/healthz/live'),
   'GET /healthz/ready': row(all(200), '/healthz/ready'),
   'GET /metrics': row(all(200), '/metrics'),
+  'GET /api/cluster': row(administrators(200), '/api/cluster'),
   'GET /openapi.json': row(all(200), '/openapi.json'),
   'GET /docs/reference/errors': row(all(200), '/docs/reference/errors'),
   'GET /': row(all(200), '/'),

@@ -25,6 +25,8 @@ const neverOfARequest: ReadonlySet<string> = new Set([
   'E_NODES_FENCE',
   'E_NODES_FILES',
   'E_NODES_SECRET',
+  'E_NODE_DRAIN_DEADLINE',
+  'E_NODE_NOT_FOUND',
 ])
 const commandOnly = /^src\/(cli|config)\//
 

@@ -2,6 +2,7 @@ import type { RoutePlugin } from '#api/api-context.ts'
 import { auditRoutes } from '#api/routes/audit.ts'
 import { assetFileRoutes } from '#api/routes/asset-files.ts'
 import { assetRoutes } from '#api/routes/assets.ts'
+import { clusterRoutes } from '#api/routes/cluster.ts'
 import { contentVersionRoutes, scheduleRoutes } from '#api/routes/content-history.ts'
 import { contentReadRoutes } from '#api/routes/content-read.ts'
 import { typeReadRoutes, typeWriteRoutes } from '#api/routes/content-types.ts'
@@ -37,6 +38,7 @@ export const routePlugins: readonly RoutePlugin[] = [
   roleRoutes,
   tokenRoutes,
   auditRoutes,
+  clusterRoutes,
   assetRoutes,
   assetFileRoutes,
   uploadRoutes,

@@ -6,6 +6,7 @@ import type { Assembly } from '#cli/site.ts'
 
 const assembly: Assembly = {
   openSite: async () => assert.fail('this command needs no site'),
+  openCluster: async () => null,
   runNode: async () => undefined,
 }
 

@@ -12,6 +12,8 @@ import { StoaError } from '#lib/stoa-error.ts'
 /** Every verb, in the order of `stoa --help`, and how to load it: a node that starts has no use for the importers. */
 const verbs: Readonly<Record<string, () => Promise<Register>>> = {
   start: async () => (await import('#cli/commands/start.ts')).registerStart,
+  status: async () => (await import('#cli/commands/status.ts')).registerStatus,
+  drain: async () => (await import('#cli/commands/drain.ts')).registerDrain,
   config: async () => (await import('#cli/commands/config.ts')).registerConfig,
   import: async () => (await import('#cli/commands/import.ts')).registerImport,
   export: async () => (await import('#cli/commands/export.ts')).registerExport,

@@ -4,6 +4,7 @@ import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
+import type { CallAnswer, CallOptions } from '#nodes/calls.ts'
 
 /**
  * Everything behind the API, wired and migrated, without listening: what a command works on. Commands act through it
@@ -19,9 +20,18 @@ export type Site = AsyncDisposable & {
   readonly media: Media
 }
 
+/** The cluster as seen from a process that is no node. */
+export type ClusterAccess = AsyncDisposable & {
+  readonly database: Database
+  /** Asks every node that lives; see `Calls.onAll`. */
+  ask(method: string, options: CallOptions): Promise<CallAnswer[]>
+}
+
 /** What `main.ts` gives to the commands, so that they pick no driver. */
 export type Assembly = {
   openSite(config: Config): Promise<Site>
+  /** Reads the cluster's tables and changes nothing. Null: no node has ever run on this database, or the embedded one is not running. */
+  openCluster(config: Config): Promise<ClusterAccess | null>
   /** Serves until `signal` aborts, then drains and resolves. */
   runNode(config: Config, signal: AbortSignal): Promise<void>
 }

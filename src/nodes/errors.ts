@@ -59,3 +59,13 @@ export class CallTooLargeError extends StoaError {
 export class NoLeaderError extends StoaError {
   readonly code = 'E_CALL_NO_LEADER'
 }
+
+/** No node of the cluster has this name or id. */
+export class NodeNotFoundError extends StoaError {
+  readonly code = 'E_NODE_NOT_FOUND'
+}
+
+/** A node that was asked to drain had not left when the time was over; it goes on draining. */
+export class DrainDeadlineError extends StoaError {
+  readonly code = 'E_NODE_DRAIN_DEADLINE'
+}

@@ -66,6 +66,7 @@ function subcommands(help: string): string[] {
 
 const withoutSite: Assembly = {
   openSite: async () => await Promise.reject(new Error('--help needs no site')),
+  openCluster: async () => await Promise.reject(new Error('--help needs no cluster')),
   runNode: async () => await Promise.reject(new Error('--help needs no node')),
 }
 

@@ -1,0 +1,61 @@
+import { Type } from 'typebox'
+import type { RoutePlugin } from '#api/api-context.ts'
+import { dataOf, nullable, strict, timestamp } from '#api/schemas.ts'
+import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
+
+/** A node that has not answered by then is shown without its report. */
+const askDeadlineMs = 2_500
+
+const reportSchema = strict(
+  {
+    feedLagMs: nullable(Type.Number({ description: 'Since the start of the last good poll of the change feed: nothing that the node answers as fresh is older.' })),
+    cache: nullable(
+      strict({
+        hits: Type.Integer(),
+        misses: Type.Integer(),
+        hitRate: nullable(Type.Number({ minimum: 0, maximum: 1 })),
+        entries: Type.Integer(),
+        bytes: Type.Integer(),
+        bytesMax: Type.Integer(),
+      }),
+    ),
+    degraded: Type.Array(Type.String()),
+  },
+  { $id: 'NodeReport' },
+)
+
+const nodeSchema = strict(
+  {
+    id: Type.String(),
+    name: Type.String(),
+    address: nullable(Type.String()),
+    version: Type.String(),
+    fingerprint: Type.String({ description: 'Of the settings that should be the same everywhere.' }),
+    state: Type.Union([Type.Literal('live'), Type.Literal('draining'), Type.Literal('silent')], { description: '`silent`: not heard of for longer than its lease.' }),
+    roles: Type.Array(Type.String(), { description: 'What it does for all nodes.' }),
+    startedAt: timestamp(),
+    seenMsAgo: Type.Integer({ description: 'Since its last beat, by the database’s clock.' }),
+    report: nullable(reportSchema),
+    problem: nullable(Type.String({ description: 'Why there is no report.' })),
+  },
+  { $id: 'Node' },
+)
+
+export const clusterRoutes: RoutePlugin = (server, { database, cluster }) => {
+  server.route({
+    method: 'GET',
+    url: '/api/cluster',
+    config: { access: { permission: 'cluster.manage' }, whenBusy: true },
+    schema: {
+      operationId: 'getCluster',
+      summary: 'The nodes, and how they are',
+      tags: ['cluster'],
+      querystring: strict({}),
+      response: { 200: dataOf(strict({ nodes: Type.Array(nodeSchema), degraded: Type.Array(Type.String(), { description: 'What does not work as it should, in words.' }) }, { $id: 'Cluster' })) },
+    },
+    handler: async (_request, reply) => {
+      const data = await clusterStatus(database.control ?? database, async () => (await cluster?.calls?.onAll(statusMethod, null, { deadlineMs: askDeadlineMs })) ?? [])
+      return reply.header('cache-control', 'no-store').send({ data })
+    },
+  })
+}

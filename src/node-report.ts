@@ -1,0 +1,18 @@
+import type { ClusterParts } from '#api/api-context.ts'
+import type { NodeReport } from '#nodes/cluster-status.ts'
+
+/** How this node is, as it tells the others. */
+export function reportOf(cluster: ClusterParts | null): NodeReport {
+  if (cluster === null) return { feedLagMs: null, cache: null, degraded: [] }
+  const { feed, cache, link } = cluster
+  const { hits, misses, entries, bytes } = cache.counts
+  const lagMs = feed.nowMs() - feed.state.polledAtMs
+  return {
+    feedLagMs: Number.isFinite(lagMs) ? Math.round(lagMs) : null,
+    cache: { hits, misses, hitRate: hits + misses === 0 ? null : hits / (hits + misses), entries, bytes: Math.round(bytes), bytesMax: cache.config.bytesMax },
+    degraded: [
+      ...(link.connected ? [] : ['Cluster Link is down; changes are found by polling']),
+      ...(cache.leased ? [] : ['the database has not answered within the lease; what is cached is served as stale']),
+    ],
+  }
+}
