@@ -75,9 +75,9 @@ export class DependencyIndex<Id> {
     const holders = this.#collections.get(change.collection)
     if (holders === undefined) return new Set()
     if (change.key === null) return new Set(holders.all.keys())
-    const result = new Set(holders.whole)
+    const result = new Set(holders.lists.touched(change, { ignoreBefore: this.#ignoreBefore }))
+    for (const id of holders.whole) result.add(id)
     for (const id of holders.rows.get(change.key) ?? []) result.add(id)
-    holders.lists.touched(change, result, { ignoreBefore: this.#ignoreBefore })
     return result
   }
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import type { Change, Row } from '#change-feed/change.ts'
-import { IntervalTree } from '#cache/interval-tree.ts'
+import { NumberShelf, TextShelf } from '#cache/interval-shelf.ts'
+import type { Interval } from '#cache/interval-shelf.ts'
 import { PredicateIndex } from '#cache/predicate-index.ts'
 import { compareScalars, compareText, isScalar, matches, touches } from '#cache/predicate.ts'
 import type { Atom, PageBound, Predicate, Scalar, SortKey } from '#cache/predicate.ts'
@@ -79,8 +80,9 @@ test('against a re-query oracle: no changed page is missed, and the index finds 
         const gone = before !== null && removing
         const change: Change = { xid: 1, collection: 'c', key: String(row['id']), operation: gone ? 'delete' : before === null ? 'insert' : 'update', before, after: gone ? null : row }
         table = [...table.filter((one) => one['id'] !== row['id']), ...(gone ? [] : [row])]
-        const found = new Set<number>()
-        index.touched(change, found)
+        const touched = index.touched(change)
+        const found = new Set(touched)
+        assert.equal(found.size, touched.length, 'each is told once')
         const scanned = live.filter(({ query, page }) => touches(change, query.predicate, page)).map(({ id }) => id)
         assert.deepEqual([...found].sort((one, other) => one - other), scanned)
         for (const one of live) {
@@ -100,14 +102,43 @@ test('against a re-query oracle: no changed page is missed, and the index finds 
   assert.ok(changed > 1_000, `only ${changed} pages changed`)
 })
 
+/** Many lists of few kinds: they share buckets, outgrow the flat ones, and leave them again. */
+const crowds = fc.array(fc.record({ kind: fc.nat(5), value: fc.integer({ min: -2, max: 2 }), other: fc.integer({ min: -2, max: 2 }), descending: fc.boolean(), after: fc.option(fc.integer({ min: -3, max: 3 }), { nil: null }), upTo: fc.option(fc.integer({ min: -3, max: 3 }), { nil: null }), text: fc.boolean() }), { minLength: 60, maxLength: 300, size: 'max' })
+
+function crowded({ kind, value, other, descending, after, upTo, text }: { kind: number; value: number; other: number; descending: boolean; after: number | null; upTo: number | null; text: boolean }): { readonly predicate: Predicate; readonly page: PageBound | null } {
+  const equal: Atom = { field: 'a', is: 'eq', value: 1 }
+  const predicate = [[equal], [equal, { field: 'c', is: 'eq', value }], [equal, { field: 'c', is: 'range', min: { value, inclusive: descending }, max: { value: other, inclusive: true } }], [{ field: 'b', is: 'range', min: { value, inclusive: descending } }], [], [equal, { field: 'c', is: 'exists', negated: descending }]][kind] as Predicate
+  const border = (at: number | null): (Scalar | null)[] | null => (at === null ? null : at === 3 ? [null, 0] : [text ? String(at) : at, at])
+  return { predicate, page: { sort: [{ field: 'b', descending }, { field: 'id', descending }], after: border(after), upTo: border(upTo) } }
+}
+
+test('in a crowd of lists the index finds what a scan finds, while they come and go', () => {
+  const value = fc.oneof({ weight: 6, arbitrary: fc.integer({ min: -3, max: 3 }) }, { weight: 1, arbitrary: fc.constantFrom(null, '1', '', true, [1, 2]) })
+  const row = fc.record({ a: fc.oneof({ weight: 4, arbitrary: fc.constant(1) }, value), b: value, c: value, id: fc.integer({ min: -2, max: 2 }) })
+  fc.assert(
+    fc.property(crowds, fc.array(fc.record({ before: row, after: row, part: fc.boolean() }), { minLength: 20, maxLength: 20 }), (lists, writes) => {
+      const index = new PredicateIndex<number>()
+      const live = new Map(lists.map((list, id) => [id, crowded(list)]))
+      for (const [id, { predicate, page }] of live) index.add(id, predicate, page)
+      for (const [at, { before, after, part }] of writes.entries()) {
+        const change: Change = { xid: 1, collection: 'c', key: 'k', operation: 'update', before, after: part ? { ...before, c: after.c } : after }
+        assert.deepEqual(index.touched(change).sort((one, other) => one - other), [...live].filter(([, { predicate, page }]) => touches(change, predicate, page)).map(([id]) => id))
+        for (const id of [...live.keys()].filter((one) => (one * 7 + at) % 9 === 0)) {
+          index.remove(id)
+          live.delete(id)
+        }
+      }
+    }),
+    { numRuns: 300 },
+  )
+})
+
 test('a change whose rows are not told touches every list; a flush too', () => {
   const index = new PredicateIndex<string>()
   index.add('one', [{ field: 'a', is: 'eq', value: 1 }], null)
   const told: Change = { xid: 1, collection: 'c', key: 'k', operation: 'update', before: null, after: { a: 2 } }
   for (const change of [told, { ...told, before: { a: 2 }, after: null }, { ...told, operation: 'flush' as const, key: null }]) {
-    const found = new Set<string>()
-    index.touched(change, found)
-    assert.deepEqual([...found], ['one'])
+    assert.deepEqual(index.touched(change), ['one'])
   }
 })
 
@@ -118,26 +149,40 @@ test('an index that was emptied holds nothing and finds nothing', () => {
     index.add(id, [], { sort: [{ field: 'c', descending: true }], after: [id], upTo: null })
   }
   for (let id = 0; id < 100; id += 1) index.remove(id)
-  const found = new Set<number>()
-  index.touched({ xid: 1, collection: 'c', key: 'k', operation: 'insert', before: null, after: { a: 5, b: 5, c: 5 } }, found)
-  assert.equal(found.size, 0)
+  const found = index.touched({ xid: 1, collection: 'c', key: 'k', operation: 'insert', before: null, after: { a: 5, b: 5, c: 5 } })
+  assert.equal(found.length, 0)
   assert.equal(index.size, 0)
 })
 
-test('the interval tree finds exactly the intervals that contain a value', () => {
-  const interval = fc.record({ low: fc.option(scalars, { nil: null }), high: fc.option(scalars, { nil: null }) })
+type TestShelf<Low, High> = { add(interval: Interval<Low, High>): void; remove(interval: Interval<Low, High>): void; containing(value: Low & High, second: number, out: number[], count: number): number }
+
+/** Few values and more intervals than fit into one chunk, so that ends meet and chunks are cut and emptied. */
+function shelfFinds<Low, High>(values: fc.Arbitrary<Low & High>, ends: { readonly low: Low; readonly high: High }, make: () => TestShelf<Low, High>): void {
+  const test = fc.constantFrom(Number.NEGATIVE_INFINITY, 1, 2, Number.POSITIVE_INFINITY)
+  const interval = fc.record({ low: fc.oneof(values, fc.constant(ends.low)), high: fc.oneof(values, fc.constant(ends.high)), testLow: test, testHigh: test })
+  const compare = (one: Low | High, other: Low | High): number => (one === other ? 0 : one === ends.high ? 1 : other === ends.high ? -1 : compareScalars(one as Scalar, other as Scalar))
   fc.assert(
-    fc.property(fc.array(interval, { maxLength: 40 }), fc.array(fc.nat(39), { maxLength: 20 }), scalars, (intervals, removals, value) => {
-      const tree = new IntervalTree<number>()
-      const places = intervals.map((one, at) => tree.add(one, at))
-      const removed = new Set(removals.filter((at) => at < intervals.length))
-      for (const at of removed) tree.remove(places[at]!)
-      const found: number[] = []
-      tree.containing(value, (at) => found.push(at))
-      const expected = intervals.flatMap(({ low, high }, at) => (!removed.has(at) && (low === null || compareScalars(low, value) <= 0) && (high === null || compareScalars(high, value) >= 0) ? [at] : []))
-      assert.deepEqual(found.sort((one, other) => one - other), expected)
+    fc.property(fc.array(interval, { maxLength: 400, size: 'max' }), fc.array(fc.nat(399), { maxLength: 400, size: 'max' }), fc.oneof(values, fc.constant(ends.high as Low & High)), fc.constantFrom(1, 2, Number.NaN), (intervals, removals, value, second) => {
+      const shelf = make()
+      const added = intervals.map((one, item) => ({ ...one, item }))
+      for (const one of added) shelf.add(one)
+      const removed = new Set(removals.filter((item) => item < added.length))
+      for (const item of removed) shelf.remove(added[item]!)
+      const out: number[] = [-1]
+      const count = shelf.containing(value, second, out, 1)
+      const expected = added.flatMap(({ low, high, item, testLow, testHigh }) => (!removed.has(item) && compare(low, value) <= 0 && compare(high, value) >= 0 && !(testLow > second) && !(testHigh < second) ? [4 * item + (compare(low, value) < 0 && compare(high, value) > 0 ? 0 : 1)] : []))
+      assert.deepEqual(out.slice(1, count).sort((one, other) => one - other), expected)
     }),
+    { numRuns: 300 },
   )
+}
+
+test('a shelf of numbers finds exactly the intervals that hold a value', () => {
+  shelfFinds(fc.double({ min: -9, max: 9, noNaN: true }).map(Math.round), { low: Number.NEGATIVE_INFINITY, high: Number.POSITIVE_INFINITY }, () => new NumberShelf({ tests: true }))
+})
+
+test('a shelf of texts finds exactly the intervals that hold a value', () => {
+  shelfFinds<string, string | null>(fc.string({ unit: fc.constantFrom('a', 'b', '\uFFFD', '\u{1F600}'), maxLength: 3 }), { low: '', high: null }, () => new TextShelf({ tests: true }))
 })
 
 test('text is ordered by code point, as bytes of UTF-8 are', () => {

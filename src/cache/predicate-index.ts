@@ -1,202 +1,236 @@
 import type { Change, Row } from '#change-feed/change.ts'
-import { IntervalTree } from '#cache/interval-tree.ts'
-import type { Interval, Place } from '#cache/interval-tree.ts'
-import { isScalar, matches, withinPage } from '#cache/predicate.ts'
-import type { Atom, PageBound, Predicate, Scalar } from '#cache/predicate.ts'
+import { onEnd } from '#cache/interval-shelf.ts'
+import { Bucket, bitOf, notTold } from '#cache/predicate-bucket.ts'
+import type { Region, Taken } from '#cache/predicate-bucket.ts'
+import { planOf, tieOf, tieWithin, valuesOf } from '#cache/predicate-plan.ts'
+import type { Hashable, Plan, Tie } from '#cache/predicate-plan.ts'
+import { Slots } from '#cache/predicate-slots.ts'
+import { holds, matches, withinPage } from '#cache/predicate.ts'
+import type { Atom, PageBound, Predicate } from '#cache/predicate.ts'
 
-/** An `in` with more values than this is not hashed: its other atoms have to find it. */
-const hashedValuesMax = 64
+/** Whoever is told of changes to its lists; several entries, if it has several lists or a list is found through several values. */
+type Holder = { readonly number: number; readonly entries: Entry[]; readonly releases: (() => void)[] }
 
-type List<Id> = {
-  readonly id: Id
+/** A list in one bucket. */
+type Entry = {
+  readonly holder: Holder
   readonly predicate: Predicate
   readonly page: PageBound | null
-  /** What the hash has not shown already. */
-  readonly rest: Predicate
-  /** Nothing is left to check but the bounds of the page. */
-  readonly plain: boolean
-  readonly places: (() => void)[]
+  readonly region: Region
+  readonly bucket: Bucket
+  /** -1: it needs none. */
+  readonly number: number
+  readonly item: number
+  /** Null: there are none, or they are not enough. */
+  readonly checks: Check | null
 }
+
+/** One atom against the value of one field, and the next. */
+type Check = { readonly slot: number; readonly atom: Atom; readonly next: Check | null }
 
 /**
  * Live list queries of one collection: which of them does a change touch (R12)? Each list is found through one equality
- * (a hash), within that through one range or the bounds of its page (an interval tree), and is then checked in full.
+ * (a hash), within that by where the bounds of its page, a range and another equality let its rows lie, and then checked for what
+ * these do not show.
+ *
+ * A change meets so many lists that memory is what costs. So everything has a number: a row is taken apart by slot once, a list
+ * is a number in flat arrays, and of most lists nothing else is read.
  */
 export class PredicateIndex<Id> {
-  readonly #lists = new Map<Id, List<Id>[]>()
-  /** By field, then by value. */
-  readonly #equal = new Map<string, Map<Scalar, Bucket<Id>>>()
-  readonly #rest = new Bucket<Id>()
-  /** How many lists ask for a field. */
-  readonly #fields = new Map<string, number>()
+  readonly #holders = new Map<Id, Holder>()
+  /** By the holder's number. */
+  readonly #ids: (Id | undefined)[] = []
+  readonly #numbered: (Holder | undefined)[] = []
+  #told = new Uint8Array(0)
+  /** For holders of one list, whose rows at an end of its stretch this tells apart; null: nothing does. */
+  readonly #ties: ({ readonly tie: Tie; readonly first: number; readonly second: number } | null)[] = []
+  readonly #freeHolders: number[] = []
+  /** By the entry's number. */
+  readonly #entries: (Entry | undefined)[] = []
+  readonly #freeEntries: number[] = []
+  readonly #slots = new Slots<Bucket>()
+  readonly #rest = new Bucket()
+  /** Used again for each change: its rows by slot, what a bucket holds of them, and the holders found. */
+  readonly #before: Taken = { values: [], codes: [] }
+  readonly #after: Taken = { values: [], codes: [] }
+  readonly #candidates: number[] = []
+  readonly #found: number[] = []
 
   get size(): number {
-    return this.#lists.size
+    return this.#holders.size
   }
 
   /** The same id may be added with several predicates: a disjunction. */
   add(id: Id, predicate: Predicate, page: PageBound | null): void {
-    const equality = this.#narrowest(predicate)
-    const rest = predicate.filter((atom) => atom !== equality)
-    const list: List<Id> = { id, predicate, page, rest, plain: rest.length === 0 && page?.after?.[0] !== null && page?.upTo?.[0] !== null, places: [] }
-    this.#count(list, 1)
-    const same = this.#lists.get(id)
-    if (same === undefined) this.#lists.set(id, [list])
-    else same.push(list)
-    if (equality === undefined) this.#rest.add(list)
-    else for (const value of new Set(equality.is === 'eq' ? [equality.value] : equality.values)) this.#bucket(equality.field, value).add(list)
-  }
-
-  /** The equality that the fewest other lists share. */
-  #narrowest(predicate: Predicate): Hashable | undefined {
-    let best: { readonly atom: Hashable; readonly size: number } | undefined
-    for (const atom of predicate) {
-      if (!hashable(atom)) continue
-      const values = atom.is === 'eq' ? [atom.value] : atom.values
-      const size = values.reduce<number>((sum, value) => sum + 1 + (this.#equal.get(atom.field)?.get(value)?.size ?? 0), 0)
-      if (best === undefined || size < best.size) best = { atom, size }
+    const holder = this.#holders.get(id) ?? this.#hold(id)
+    for (const field of new Set([...predicate, ...(page?.sort ?? [])].map((part) => part.field))) holder.releases.push(this.#slots.use(field))
+    const plan = planOf(predicate, page, (atom) => this.#crowd(atom))
+    const region = this.#region(predicate, page, plan, holder)
+    const tie = holder.entries.length > 0 ? null : tieOf(page, plan.bounds)
+    this.#ties[holder.number] = tie === null ? null : { tie, first: region.stretch!.slot, second: this.#slots.of(tie.field) }
+    const checks = plan.exact ? plan.rest.reduceRight<Check | null>((next, atom) => ({ slot: this.#slots.of(atom.field), atom, next }), null) : null
+    const plain = plan.exact && checks === null
+    for (const bucket of plan.equality === null ? [this.#rest] : this.#buckets(plan.equality, holder)) {
+      // Where nothing is left to check, the item names the holder itself: one look into memory less.
+      const number = plain ? -1 : (this.#freeEntries.pop() ?? this.#entries.length)
+      const entry: Entry = { holder, predicate, page, region, bucket, number, checks, item: plain ? 2 * holder.number : 2 * number + 1 }
+      if (!plain) this.#entries[number] = entry
+      bucket.add(entry.item, region)
+      holder.entries.push(entry)
     }
-    return best?.atom
-  }
-
-  #bucket(field: string, value: Scalar): Bucket<Id> {
-    let values = this.#equal.get(field)
-    if (values === undefined) this.#equal.set(field, (values = new Map()))
-    let bucket = values.get(value)
-    if (bucket === undefined) {
-      bucket = new Bucket(() => {
-        values.delete(value)
-        if (values.size === 0) this.#equal.delete(field)
-      })
-      values.set(value, bucket)
-    }
-    return bucket
   }
 
   /** Removes the id with all its predicates. */
   remove(id: Id): void {
-    for (const list of this.#lists.get(id) ?? []) {
-      for (const leave of list.places) leave()
-      this.#count(list, -1)
+    const holder = this.#holders.get(id)
+    if (holder === undefined) return
+    this.#holders.delete(id)
+    this.#ids[holder.number] = undefined
+    this.#numbered[holder.number] = undefined
+    this.#freeHolders.push(holder.number)
+    for (const { bucket, item, region, number } of holder.entries) {
+      bucket.remove(item, region)
+      if (number === -1) continue
+      this.#entries[number] = undefined
+      this.#freeEntries.push(number)
     }
-    this.#lists.delete(id)
+    for (const release of holder.releases.reverse()) release()
   }
 
-  /** Adds to `into` whatever the change may have changed. A row that the writer did not tell may be any. */
-  touched(change: Change, into: Set<Id>, options: { readonly ignoreBefore: boolean } = { ignoreBefore: false }): void {
-    if (this.#lists.size === 0) return
-    const { operation, before, after } = change
-    const concernsBefore = operation !== 'insert' && !options.ignoreBefore
-    const concernsAfter = operation !== 'delete'
-    if (operation === 'flush' || (concernsBefore && before === null) || (concernsAfter && after === null)) {
-      for (const id of this.#lists.keys()) into.add(id)
-      return
+  /** Whatever the change may have changed, each once. A row that the writer did not tell may be any. */
+  touched(change: Change, options: { readonly ignoreBefore: boolean } = { ignoreBefore: false }): Id[] {
+    if (this.#holders.size === 0) return []
+    const { operation } = change
+    const before = operation === 'insert' || options.ignoreBefore ? undefined : change.before
+    const after = operation === 'delete' ? undefined : change.after
+    if (operation === 'flush' || before === null || after === null) return [...this.#holders.keys()]
+    let count = 0
+    if (before !== undefined) {
+      this.#slots.take(before, this.#before)
+      count = this.#find(before, this.#before, everyField, count)
     }
-    if (concernsBefore && before !== null) this.#find(before, into)
-    if (concernsAfter && after !== null && !(concernsBefore && before !== null && this.#alike(before, after))) this.#find(after, into)
+    if (after !== undefined) {
+      this.#slots.take(after, this.#after)
+      // Where only other fields changed, a list finds in the row after what it found in the row before.
+      const fields = before === undefined ? everyField : differences(this.#before.values, this.#after.values)
+      if (fields !== 0) count = this.#find(after, this.#after, fields, count)
+    }
+    const [ids, told, found] = [this.#ids, this.#told, this.#found]
+    // Of the right length at once; what is in it is replaced.
+    const result = ids.slice(0, count) as Id[]
+    for (let at = 0; at < count; at += 1) {
+      const holder = found[at]!
+      told[holder] = 0
+      result[at] = ids[holder]!
+    }
+    return result
   }
 
-  #count(list: List<Id>, by: 1 | -1): void {
-    for (const { field } of [...list.predicate, ...(list.page?.sort ?? [])]) {
-      const count = (this.#fields.get(field) ?? 0) + by
-      if (count === 0) this.#fields.delete(field)
-      else this.#fields.set(field, count)
+  #find(row: Row, taken: Taken, fields: number, from: number): number {
+    let count = this.#rest.size > 0 ? this.#judge(this.#rest, row, taken, fields, from) : from
+    const { hashed } = this.#slots
+    for (let at = 0; at < hashed.length; at += 1) {
+      const { slot, codes, holders } = hashed[at]!
+      const code = taken.codes[slot]!
+      if (!Number.isNaN(code)) {
+        const bucket = holders[code]
+        if (bucket !== undefined) count = this.#judge(bucket, row, taken, fields, count)
+      } else {
+        for (const value of new Set(taken.values[slot] as unknown[])) {
+          const bucket = holders[codes.get(value) ?? 0]
+          if (bucket !== undefined) count = this.#judge(bucket, row, taken, fields, count)
+        }
+      }
     }
+    return count
   }
 
-  /** Both rows are in the same place of every list: most writes change only what no list asks for. */
-  #alike(before: Row, after: Row): boolean {
-    for (const field of this.#fields.keys()) if (before[field] !== after[field]) return false
-    return true
+  #judge(bucket: Bucket, row: Row, taken: Taken, fields: number, from: number): number {
+    const [candidates, told, found] = [this.#candidates, this.#told, this.#found]
+    const end = bucket.candidates(taken, fields, candidates)
+    let count = from
+    for (let at = 0; at < end; at += 1) {
+      const candidate = candidates[at]!
+      const holder = (candidate & anyDoubt) === 0 ? candidate >> 3 : this.#checked(candidate, row, taken)
+      if (holder === -1 || told[holder] === 1) continue
+      told[holder] = 1
+      found[count++] = holder
+    }
+    return count
   }
 
-  #find(row: Row, into: Set<Id>): void {
-    const check = (list: List<Id>, inside: boolean): void => {
-      if (inside && list.plain) into.add(list.id)
-      else if (!into.has(list.id) && matches(list.rest, row) && (list.page === null || withinPage(row, list.page))) into.add(list.id)
+  /** The number of the holder, or -1 if the row does not concern it. */
+  #checked(candidate: number, row: Row, taken: Taken): number {
+    const number = candidate >> 3
+    if ((candidate & toCheck) === 0) {
+      if (this.#told[number] === 1) return -1
+      const tie = (candidate & notTold) === 0 ? this.#ties[number]! : null
+      const within = tie === null ? null : tieWithin(tie.tie, taken.values[tie.first], taken.values[tie.second])
+      return (within ?? this.#numbered[number]!.entries.some((entry) => concerns(entry, row))) ? number : -1
     }
-    this.#rest.candidates(row, check)
-    for (const [field, values] of this.#equal) {
-      const value = row[field]
-      if (Array.isArray(value)) for (const one of new Set(value)) values.get(one as Scalar)?.candidates(row, check)
-      else values.get(value as Scalar)?.candidates(row, check)
-    }
-  }
-}
-
-type Hashable = Atom & ({ readonly is: 'eq' } | { readonly is: 'in' })
-
-function hashable(atom: Atom): atom is Hashable {
-  return atom.negated !== true && (atom.is === 'eq' || (atom.is === 'in' && atom.values.length <= hashedValuesMax))
-}
-
-/** Lists that share an equality, or have none. */
-class Bucket<Id> {
-  readonly #scanned = new Set<List<Id>>()
-  readonly #ranges = new Map<string, { readonly tree: IntervalTree<List<Id>>; readonly missing: Set<List<Id>> }>()
-  readonly #emptied: () => void
-  #size = 0
-
-  constructor(emptied: () => void = () => undefined) {
-    this.#emptied = emptied
+    const entry = this.#entries[number]!
+    if (this.#told[entry.holder.number] === 1) return -1
+    if ((candidate & (onEnd | notTold)) !== 0 || entry.checks === null) return concerns(entry, row) ? entry.holder.number : -1
+    for (let check: Check | null = entry.checks; check !== null; check = check.next) if (holds(check.atom, taken.values[check.slot]) === (check.atom.negated === true)) return -1
+    return entry.holder.number
   }
 
-  add(list: List<Id>): void {
-    this.#size += 1
-    const range = rangeOf(list)
-    if (range === null) {
-      this.#scanned.add(list)
-      list.places.push(() => {
-        this.#scanned.delete(list)
-        this.#check()
-      })
-      return
+  #hold(id: Id): Holder {
+    const number = this.#freeHolders.pop() ?? this.#ids.length
+    const holder: Holder = { number, entries: [], releases: [] }
+    this.#holders.set(id, holder)
+    this.#ids[number] = id
+    this.#numbered[number] = holder
+    if (number >= this.#told.length) {
+      const grown = new Uint8Array(2 * number + 16)
+      grown.set(this.#told)
+      this.#told = grown
     }
-    const { field, interval, missing } = range
-    let known = this.#ranges.get(field)
-    if (known === undefined) this.#ranges.set(field, (known = { tree: new IntervalTree(), missing: new Set() }))
-    const { tree } = known
-    const place: Place = tree.add(interval, list)
-    if (missing) known.missing.add(list)
-    list.places.push(() => {
-      tree.remove(place)
-      known.missing.delete(list)
-      if (tree.size === 0) this.#ranges.delete(field)
-      this.#check()
+    return holder
+  }
+
+  #region(predicate: Predicate, page: PageBound | null, { bounds, test }: Plan, holder: Holder): Region {
+    let fields = 0
+    for (const { field } of [...predicate, ...(page?.sort ?? [])]) fields |= bitOf(this.#slots.of(field))
+    if (fields === 0) fields = everyField
+    const stretch = bounds === null ? null : { slot: this.#slots.of(bounds.field), low: bounds.low, high: bounds.high }
+    if (test === null) return { stretch, test, fields }
+    const slot = this.#slots.of(test.field)
+    if (!('equals' in test)) return { stretch, test: { slot, coded: false, low: test.low, high: test.high }, fields }
+    const { code, release } = this.#slots.code(slot, test.equals)
+    holder.releases.push(release)
+    return { stretch, test: { slot, coded: true, low: code, high: code }, fields }
+  }
+
+  #buckets(equality: Hashable, holder: Holder): Bucket[] {
+    const slot = this.#slots.of(equality.field)
+    return Array.from(valuesOf(equality), (value) => {
+      const { bucket, release } = this.#slots.bucket(slot, value, () => new Bucket())
+      holder.releases.push(release)
+      return bucket
     })
   }
 
-  get size(): number {
-    return this.#size
-  }
-
-  #check(): void {
-    this.#size -= 1
-    if (this.#scanned.size === 0 && this.#ranges.size === 0) this.#emptied()
-  }
-
-  candidates(row: Row, check: (list: List<Id>, inside: boolean) => void): void {
-    for (const list of this.#scanned) check(list, false)
-    for (const [field, { tree, missing }] of this.#ranges) {
-      const value = row[field]
-      if (isScalar(value)) tree.containing(value, check)
-      else for (const list of missing) check(list, false)
-    }
+  /** How many lists are found through the same values. */
+  #crowd(atom: Hashable): number {
+    const slot = this.#slots.of(atom.field)
+    let sum = 0
+    for (const value of valuesOf(atom)) sum += 1 + (this.#slots.known(slot, value)?.size ?? 0)
+    return sum
   }
 }
 
-/** The field by which a list is best narrowed down, and between what. Wider than the truth is allowed: all is checked again. */
-function rangeOf(list: { readonly predicate: Predicate; readonly page: PageBound | null }): { readonly field: string; readonly interval: Interval; readonly missing: boolean } | null {
-  const { page } = list
-  const [key] = page?.sort ?? []
-  if (page !== null && key !== undefined && (page.after !== null || page.upTo !== null)) {
-    const first = page.after === null ? null : (page.after[0] ?? null)
-    const last = page.upTo === null ? null : (page.upTo[0] ?? null)
-    // A missing value is behind all others ascending, and before them descending.
-    const missing = key.descending ? page.after === null || first === null : page.upTo === null || last === null
-    return { field: key.field, interval: key.descending ? { low: last, high: first } : { low: first, high: last }, missing }
-  }
-  const range = list.predicate.find((atom) => atom.is === 'range' && atom.negated !== true)
-  if (range?.is !== 'range') return null
-  return { field: range.field, interval: { low: range.min?.value ?? null, high: range.max?.value ?? null }, missing: false }
+const everyField = -1
+/** In a candidate, beside `onEnd` and `notTold`: its list has something left to check. */
+const toCheck = 4
+const anyDoubt = onEnd | notTold | toCheck
+
+function concerns({ predicate, page }: Entry, row: Row): boolean {
+  return matches(predicate, row) && (page === null || withinPage(row, page))
+}
+
+function differences(before: readonly unknown[], after: readonly unknown[]): number {
+  let fields = 0
+  for (let slot = 0; slot < before.length; slot += 1) if (before[slot] !== after[slot]) fields |= bitOf(slot)
+  return fields
 }

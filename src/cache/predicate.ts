@@ -64,7 +64,8 @@ export function matches(predicate: Predicate, row: Row): boolean {
   return true
 }
 
-function holds(atom: Atom, value: unknown): boolean {
+/** Whether the value satisfies the atom, `negated` left aside. */
+export function holds(atom: Atom, value: unknown): boolean {
   if (typeof value === 'object' && Array.isArray(value)) {
     if (atom.is === 'exists') return value.length > 0
     return (atom.is === 'eq' || atom.is === 'in') && value.some((one) => holds(atom, one))
