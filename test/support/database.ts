@@ -45,8 +45,8 @@ export async function freePort(): Promise<number> {
   })
 }
 
-/** Starts a throw-away PostgreSQL on loopback, as an unprivileged user where this one is root. `durable`: as in production, for benchmarks. */
-export async function startTestPostgres(options: { readonly durable?: boolean } = {}): Promise<{ url: string; stop: () => Promise<void> }> {
+/** Starts a throw-away PostgreSQL on loopback, as an unprivileged user where this one is root. `durable`: as in production, for benchmarks. `settings`: more, as `name=value`. */
+export async function startTestPostgres(options: { readonly durable?: boolean; readonly settings?: readonly string[] } = {}): Promise<{ url: string; stop: () => Promise<void> }> {
   const binaries = systemBinaries()
   if (binaries === null) throw new Error(String(databaseMissing))
   const folder = await mkdtemp(join(tmpdir(), 'stoa-test-pg-'))
@@ -58,7 +58,7 @@ export async function startTestPostgres(options: { readonly durable?: boolean } 
   execFileSync(join(binaries, 'initdb'), ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'], { ...identity, env, cwd: folder, stdio: 'ignore' })
   const port = await freePort()
   const quick = ['fsync=off', 'full_page_writes=off', 'synchronous_commit=off']
-  const settings = ['listen_addresses=127.0.0.1', 'max_connections=300', 'max_prepared_transactions=16', ...(options.durable === true ? ['shared_buffers=512MB', 'max_wal_size=4GB'] : quick)]
+  const settings = ['listen_addresses=127.0.0.1', 'max_connections=300', 'max_prepared_transactions=16', ...(options.durable === true ? ['shared_buffers=512MB', 'max_wal_size=4GB'] : quick), ...(options.settings ?? [])]
   const child = spawn(join(binaries, 'postgres'), ['-D', data, '-k', folder, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])], { ...identity, env, cwd: folder, stdio: 'ignore' })
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   child.unref()

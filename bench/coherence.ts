@@ -1,0 +1,96 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import pg from 'pg'
+import { newId } from '#lib/id.ts'
+import { numbersInDatabase, startCluster } from '#test/support/coherence/cluster.ts'
+import { LagProbe } from '#test/support/coherence/lag-probe.ts'
+import { percentile, Workload } from '#test/support/coherence/workload.ts'
+import { startTestPostgres } from '#test/support/database.ts'
+import { round } from './support/benchmark.ts'
+import type { Benchmark, Figure } from './support/benchmark.ts'
+
+const nodes = 3
+const writers = 8
+const readers = 24
+const entries = 64
+const leaseMs = 1_000
+/** STOA_BENCH_SECONDS: shorter to try it, longer to be surer. The goal of 100,000 pairs is for 60 seconds. */
+const seconds = Number(process.env['STOA_BENCH_SECONDS'] ?? 60)
+const pairsMin = Math.round((100_000 * seconds) / 60)
+/** A node takes what it is sent at once; clients without any pause would measure the queue for the machine's processors. */
+const writePauseMs = 60
+const readPauseMs = 4
+const warmUpMs = 3_000
+
+export const benchmark: Benchmark = {
+  claim: `Three nodes on one PostgreSQL, ${writers} writers and ${readers} readers on all of them for ${seconds} s: what each reader is shown, judged by a checker that knows only what was acknowledged when.`,
+  async run(say) {
+    const postgres = await startTestPostgres({ durable: true, settings: ['track_commit_timestamp=on'] })
+    try {
+      await using cluster = await startCluster({ urls: Array.from({ length: nodes }, () => postgres.url), entries, environment: { STOA_LEASE_MS: String(leaseMs) } })
+      const workload = new Workload({ cluster, leaseMs, writers, readers, writePauseMs, readPauseMs, calm: true, repeats: false }).start()
+      say('warming up …')
+      await sleep(warmUpMs)
+      workload.took.clear()
+      const pairsBefore = workload.counts.pairs
+      say(`measuring for ${seconds} s …`)
+      const probe = await LagProbe.start(cluster, newId())
+      await sleep(seconds * 1_000)
+      await probe.stop()
+      const pairs = workload.counts.pairs - pairsBefore
+      await workload.stop()
+      await workload.atRest(await numbersInDatabase(postgres.url), 0)
+      return { figures: figuresOf(workload, pairs, await lagsOf(postgres.url, probe)), notes: notesOf(workload) }
+    } finally {
+      await postgres.stop()
+    }
+  },
+}
+
+function figuresOf({ ledger, took, counts }: Workload, pairs: number, lags: { readonly committed: readonly number[]; readonly acknowledged: readonly number[] }): Figure[] {
+  const ms = (name: string, value: number, bound: Partial<Figure> = {}): Figure => ({ name, value: round(value), unit: 'ms', ...bound })
+  return [
+    { name: 'answers judged', value: ledger.judged, unit: '' },
+    { name: 'writes', value: round(counts.writes / seconds, 0), unit: '1/s' },
+    { name: 'stale entries and lists at rest', value: ledger.count('rest'), unit: '', atMost: 0 },
+    { name: 'pairs of a write and a read with its token', value: pairs, unit: '', atLeast: pairsMin },
+    { name: 'of them: write not seen', value: ledger.count('token'), unit: '', atMost: 0 },
+    { name: 'unmarked answers older than the lease', value: ledger.count('stale', 'list', 'invented'), unit: '', atMost: 0 },
+    { name: 'requests refused', value: ledger.count('refused'), unit: '', atMost: 0 },
+    { name: 'answers marked as stale', value: ledger.marked, unit: '', atMost: 0 },
+    ms('read without token, p50', percentile(took.get('plain'), 0.5)),
+    ms('read with token, p50', percentile(took.get('token'), 0.5)),
+    ms('read without token, p99', percentile(took.get('plain'), 0.99)),
+    ms('read with token, p99', percentile(took.get('token'), 0.99)),
+    ms('added by the token, p99', percentile(took.get('token'), 0.99) - percentile(took.get('plain'), 0.99), { atMost: 3 }),
+    { name: 'writes followed to all nodes', value: lags.committed.length, unit: '' },
+    ms('commit to shown on all nodes, p50', percentile(lags.committed, 0.5), { atMost: 5 }),
+    ms('commit to shown on all nodes, p99', percentile(lags.committed, 0.99), { atMost: 15 }),
+    ms('acknowledged to shown on all nodes, p50', percentile(lags.acknowledged, 0.5)),
+    ms('acknowledged to shown on all nodes, p99', percentile(lags.acknowledged, 0.99)),
+    ms('write, p50', percentile(took.get('write'), 0.5)),
+    ms('write, p99', percentile(took.get('write'), 0.99)),
+  ]
+}
+
+/** PostgreSQL tells when each transaction committed, on the clock of this machine, which is read beside it. */
+async function lagsOf(url: string, { samples }: LagProbe): Promise<{ committed: number[]; acknowledged: number[] }> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    const { rows } = await client.query<{ ms: string | null }>(
+      `select extract(epoch from pg_xact_commit_timestamp(xid::xid8::xid)) * 1000 as ms from unnest($1::text[]) with ordinality as t(xid, n) order by n`,
+      [samples.map(({ xid }) => xid)],
+    )
+    const committed = samples.map(({ shownMs }, index) => shownMs + performance.timeOrigin - Number(rows[index]!.ms ?? Number.NaN))
+    return { committed, acknowledged: samples.map(({ shownMs, acknowledgedMs }) => shownMs - acknowledgedMs) }
+  } finally {
+    await client.end()
+  }
+}
+
+function notesOf({ ledger }: Workload): string[] {
+  return [
+    'commit to shown: from the moment that PostgreSQL notes for the commit, before it is flushed to disk, until a client has an answer with it from each of the two other nodes, which it asks without token and without pause; the loading of the entry is in it.',
+    ...ledger.violations.slice(0, 20).map(({ rule, text }) => `${rule}: ${text}`),
+  ]
+}
