@@ -6,6 +6,7 @@ import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { migrate } from '#database/migrate.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
@@ -68,7 +69,7 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
     throw error
   }
   const feedDatabase = new PostgresDatabase({ url, connectionsMax: 3, statementTimeoutMs: leaseMs, connectTimeoutMs: leaseMs, logger })
-  const link = new PostgresLink({ url, logger })
+  const link = new PostgresLink({ connect: primaryConnector({ url, applicationName: 'stoa link' }), logger })
   const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs } })
   const cache = new Cache({ feed, database, ...(options.cache === undefined ? {} : { config: options.cache }) })
   return {

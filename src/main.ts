@@ -12,6 +12,7 @@ import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { startEmbeddedPostgres, urlOfRunning } from '#database/drivers/embedded/embedded-postgres.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { DataFolderInUseError } from '#database/errors.ts'
 import { migrate } from '#database/migrate.ts'
 import type { FileStore } from '#file-store/file-store.ts'
@@ -117,7 +118,7 @@ async function joinFeed(config: Config, url: string, parts: { readonly database:
     url, connectionsMax: feedConnections, statementTimeoutMs: leaseMs, connectTimeoutMs: leaseMs, applicationName: `stoa ${nodeName(config)} feed`, logger,
   })
   opened.defer(() => feedDatabase.close())
-  const link = new PostgresLink({ url, logger })
+  const link = new PostgresLink({ connect: primaryConnector({ url, applicationName: `stoa ${nodeName(config)} link` }), logger })
   opened.defer(() => link.close())
   const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs } })
   opened.defer(() => feed.stop())

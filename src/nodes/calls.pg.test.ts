@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
+import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { systemClock } from '#lib/clock.ts'
@@ -22,7 +23,7 @@ type Member = AsyncDisposable & { readonly nodes: Nodes; readonly calls: NodeCal
 /** One node with its calls; `linked: false`: it neither sends nor hears a hint. */
 async function member(options: { readonly database: Database; readonly url: string; readonly name: string; readonly linked: boolean; readonly roles?: readonly string[] }): Promise<Member> {
   const { database, url, name, linked, roles = [] } = options
-  const link: ClusterLink | null = linked ? new PostgresLink({ url, logger: silentLogger }) : null
+  const link: ClusterLink | null = linked ? new PostgresLink({ connect: primaryConnector({ url, applicationName: 'stoa test link' }), logger: silentLogger }) : null
   const nodes = new Nodes({ database, info: { name, address: null, version: '1', fingerprint: 'f' }, clock: systemClock, logger: silentLogger, config: { leaseMs, roles } })
   const calls = new NodeCalls({ nodes, database, link, clock: systemClock, logger: silentLogger })
   while (nodes.mode !== 'live') await sleep(5)

@@ -15,6 +15,7 @@ import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
 import { createContent } from '#content/create-content.ts'
 import type { Database } from '#database/database.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
@@ -100,7 +101,7 @@ export async function testSite(options: { readonly config?: Partial<ApiConfig>; 
   const [clock, logger] = [systemClock, options.logger ?? silentLogger]
   const content = createContent({ clock, logger })
   const feedDatabase = new PostgresDatabase({ url: db.url, connectionsMax: 5, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger })
-  const link = new PostgresLink({ url: db.url, logger })
+  const link = new PostgresLink({ connect: primaryConnector({ url: db.url, applicationName: 'stoa test link' }), logger })
   const feed = new ChangeFeed({ database: feedDatabase, link, clock, logger })
   const cache = new Cache({ feed, database })
   const applied = new AppliedLog(feed, clock)

@@ -2,15 +2,22 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { sql } from '#database/database.ts'
 import { linkContract } from '#cluster-link/contract.ts'
+import { LinkUnavailableError } from '#cluster-link/errors.ts'
 import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
+import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { silentLogger } from '#lib/logger.ts'
-import { databaseMissing, testDatabase } from '#test/support/database.ts'
+import { databaseMissing, freePort, testDatabase } from '#test/support/database.ts'
+import { startProxy } from '#test/support/proxy.ts'
+
+function linkTo(url: string): PostgresLink {
+  return new PostgresLink({ connect: primaryConnector({ url, applicationName: 'stoa test link' }), logger: silentLogger })
+}
 
 linkContract('PostgreSQL NOTIFY', {
   skip: databaseMissing,
   open: async (count) => {
     const db = await testDatabase({ migrated: false })
-    const links = Array.from({ length: count }, () => new PostgresLink({ url: db.url, logger: silentLogger }))
+    const links = Array.from({ length: count }, () => linkTo(db.url))
     // A link that is still connecting hears nothing yet: losing that is allowed, but not what is tested here.
     await Promise.all(links.map((link) => link.send('warm', 'x')))
     return {
@@ -25,7 +32,7 @@ linkContract('PostgreSQL NOTIFY', {
 
 test('PostgreSQL NOTIFY: a broken connection is made again by itself', { skip: databaseMissing }, async () => {
   await using db = await testDatabase({ migrated: false })
-  const link = new PostgresLink({ url: db.url, logger: silentLogger })
+  const link = linkTo(db.url)
   await link.send('feed', 'x')
   await db.database.run(sql(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and query like 'listen%' or query like '%pg_notify%' and pid <> pg_backend_pid()`))
   const deadline = Date.now() + 10_000
@@ -40,4 +47,26 @@ test('PostgreSQL NOTIFY: a broken connection is made again by itself', { skip: d
   }
   assert.equal(link.connected, true)
   await link.close()
+})
+
+test('PostgreSQL NOTIFY: finds the primary among several hosts, and leaves a connection that swallows everything', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase({ migrated: false })
+  await using network = await startProxy(db.url)
+  const closed = await freePort()
+  const url = network.url.replace('@', `@127.0.0.1:${closed},`)
+  const link = linkTo(url)
+  const other = linkTo(db.url)
+  await Promise.all([link.send('feed', 'x'), other.send('feed', 'x')])
+  network.swallowAnswers()
+  await assert.rejects(link.send('feed', 'lost'), LinkUnavailableError)
+  network.heal()
+  const heard: string[] = []
+  other.listen('feed', (text) => heard.push(text))
+  const deadline = Date.now() + 10_000
+  while (!heard.includes('again')) {
+    assert.ok(Date.now() < deadline, 'the link does not come back')
+    await link.send('feed', 'again').catch(() => undefined)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  await Promise.all([link.close(), other.close()])
 })

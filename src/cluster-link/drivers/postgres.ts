@@ -1,17 +1,24 @@
-import pg from 'pg'
+import type pg from 'pg'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { LinkUnavailableError } from '#cluster-link/errors.ts'
 import { checkMessage } from '#cluster-link/message.ts'
 import type { Logger } from '#lib/logger.ts'
 
-export type PostgresLinkOptions = { readonly url: string; readonly logger: Logger }
+export type PostgresLinkOptions = {
+  /** Opens a connection to the primary, where alone LISTEN works, or rejects within its deadline. The link closes it. */
+  readonly connect: () => Promise<pg.Client>
+  readonly logger: Logger
+}
 
 const channelName = 'stoa_link'
-const connectTimeoutMs = 5_000
-const statementTimeoutMs = 5_000
+const statementTimeoutMs = 2_000
 /** A lost connection is tried again after this long, doubled up to the maximum. */
 const retryFirstMs = 100
-const retryMaxMs = 5_000
+const retryMaxMs = 2_000
+/** A connection that has carried nothing for so long is asked whether it still leads somewhere: who only listens never learns that it does not. */
+const probeEveryMs = 5_000
+/** Messages on their way at a time; the next are refused at once instead of queueing behind a connection that hangs. */
+const sendingMax = 100
 
 type Listener = { readonly channel: string; readonly listener: (text: string) => void }
 
@@ -22,15 +29,18 @@ type Listener = { readonly channel: string; readonly listener: (text: string) =>
 export class PostgresLink implements ClusterLink {
   readonly #options: PostgresLinkOptions
   readonly #listeners = new Set<Listener>()
+  readonly #probing: NodeJS.Timeout
   #client: pg.Client | null = null
   #retry: NodeJS.Timeout | null = null
   #failures = 0
+  #sending = 0
   #closed = false
   #opening: Promise<void>
 
   constructor(options: PostgresLinkOptions) {
     this.#options = options
     this.#opening = this.#open()
+    this.#probing = setInterval(() => void this.#probe(), probeEveryMs).unref()
   }
 
   get connected(): boolean {
@@ -38,20 +48,19 @@ export class PostgresLink implements ClusterLink {
   }
 
   async #open(): Promise<void> {
-    const client = new pg.Client({ connectionString: this.#options.url, connectionTimeoutMillis: connectTimeoutMs, query_timeout: statementTimeoutMs, keepAlive: true })
-    client.on('error', (error) => this.#lost(client, error))
-    client.on('end', () => this.#lost(client, null))
-    client.on('notification', ({ payload = '' }) => this.#hear(payload))
+    let client: pg.Client | null = null
     try {
-      await client.connect()
-      await client.query(`listen ${channelName}`)
-      this.#client = client
+      const opened = await this.#options.connect()
+      client = opened
+      opened.on('error', (error) => this.#lost(opened, error))
+      opened.on('end', () => this.#lost(opened, null))
+      opened.on('notification', ({ payload = '' }) => this.#hear(payload))
+      await run(opened, { text: `listen ${channelName}` })
+      this.#client = opened
       this.#failures = 0
       if (this.#closed) await this.#end()
     } catch (error) {
-      await client.end().catch(() => {
-        // It never was open, and the first error is the one to tell.
-      })
+      client?.connection.stream.destroy()
       this.#again(error)
     }
   }
@@ -59,6 +68,8 @@ export class PostgresLink implements ClusterLink {
   #lost(client: pg.Client, error: unknown): void {
     if (this.#client !== client) return
     this.#client = null
+    // A polite goodbye may wait for an answer that never comes.
+    client.connection.stream.destroy()
     this.#again(error)
   }
 
@@ -81,12 +92,35 @@ export class PostgresLink implements ClusterLink {
 
   async send(channel: string, text: string): Promise<void> {
     checkMessage(channel, text)
-    await this.#opening
-    if (this.#client === null) throw new LinkUnavailableError('Cluster Link has no connection to the database.')
+    if (this.#sending >= sendingMax) throw new LinkUnavailableError(`Cluster Link has ${sendingMax} messages on their way already.`)
+    this.#sending += 1
     try {
-      await this.#client.query({ name: 'stoa_link_send', text: 'select pg_notify($1, $2)', values: [channelName, `${channel} ${text}`] })
+      await this.#opening
+      const client = this.#client
+      if (client === null) throw new LinkUnavailableError('Cluster Link has no connection to the database.')
+      await this.#use(client, { name: 'stoa_link_send', text: 'select pg_notify($1, $2)', values: [channelName, `${channel} ${text}`] })
+    } finally {
+      this.#sending -= 1
+    }
+  }
+
+  /** Whatever fails on the connection ends it: a new one is quickly made, and one that hangs would swallow all that follows. */
+  async #use(client: pg.Client, query: pg.QueryConfig): Promise<void> {
+    try {
+      await run(client, query)
     } catch (error) {
+      this.#lost(client, error)
       throw new LinkUnavailableError('Cluster Link could not send a message.', {}, { cause: error })
+    }
+  }
+
+  async #probe(): Promise<void> {
+    const client = this.#client
+    if (client === null || this.#sending > 0) return
+    try {
+      await this.#use(client, { name: 'stoa_link_probe', text: 'select 1' })
+    } catch {
+      // It is being made again already.
     }
   }
 
@@ -98,6 +132,7 @@ export class PostgresLink implements ClusterLink {
 
   async close(): Promise<void> {
     this.#closed = true
+    clearInterval(this.#probing)
     if (this.#retry !== null) clearTimeout(this.#retry)
     await this.#opening
     await this.#end()
@@ -108,4 +143,8 @@ export class PostgresLink implements ClusterLink {
     this.#client = null
     await client?.end()
   }
+}
+
+function run(client: pg.Client, query: pg.QueryConfig): Promise<pg.QueryResult> {
+  return client.query({ ...query, query_timeout: statementTimeoutMs } as pg.QueryConfig)
 }
