@@ -17,7 +17,10 @@ export function isUseDue(use: Use, nowMs: number): boolean {
   return nowMs - use.notedMs >= lastUseResolutionMs
 }
 
-/** Notes a use by `statement` ($1 key, $2 now, $3 what counts as long ago). A reader is not refused because this cannot be written. */
+/** A reader waits so long for its use to be noted: not for a database that does not answer. */
+const noteWaitMs = 250
+
+/** Notes a use by `statement` ($1 key, $2 now, $3 what counts as long ago). A reader is not refused, nor kept, because this cannot be written. */
 export async function noteUse(
   ground: Pick<Ground, 'clock' | 'logger'> & { readonly database: Queryable },
   use: Use,
@@ -27,11 +30,23 @@ export async function noteUse(
   const nowMs = ground.clock.nowMs()
   if (!isUseDue(use, nowMs)) return
   use.notedMs = nowMs
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, noteWaitMs)
+  })
   try {
-    await ground.database.run(statement, [key, timestamp(nowMs), timestamp(nowMs - lastUseResolutionMs)])
+    await Promise.race([late, note(ground, statement, [key, timestamp(nowMs), timestamp(nowMs - lastUseResolutionMs)])])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+async function note({ database, logger }: Pick<Ground, 'logger'> & { readonly database: Queryable }, statement: Statement<object>, values: readonly unknown[]): Promise<void> {
+  try {
+    await database.run(statement, values)
   } catch (error) {
     if (!(error instanceof DatabaseUnavailableError) && !(error instanceof DatabaseTimeoutError)) throw error
-    ground.logger.warn({ err: error }, 'the last use of a session or API token could not be noted')
+    logger.warn({ err: error }, 'the last use of a session or API token could not be noted')
   }
 }
 

@@ -7,6 +7,7 @@ import { matchesTag, tagOf } from '#api/entity-tag.ts'
 import { isAnonymous } from '#api/identity.ts'
 import type { Metrics } from '#api/metrics.ts'
 import type { Cache, Cached } from '#cache/cache.ts'
+import { DatabaseAwayError } from '#cache/errors.ts'
 import { FillReader } from '#cache/fill-reader.ts'
 import type { FillContext } from '#cache/fill.ts'
 import { parseToken } from '#change-feed/token.ts'
@@ -103,7 +104,13 @@ type Keys = { readonly plain: string; readonly encoded: string }
 
 async function encoded(cache: Cache, keys: Keys, encoding: Encoding | null, fill: (load: FillContext) => Promise<Kept>, since: Token | null): Promise<Cached<Kept>> {
   if (encoding === null) return cache.get(keys.plain, fill, { since, bytesOf })
-  return cache.get(keys.encoded, async (load) => compressed(await load.get(keys.plain, fill), encoding), { since, bytesOf })
+  try {
+    return await cache.get(keys.encoded, async (load) => compressed(await load.get(keys.plain, fill), encoding), { since, bytesOf })
+  } catch (error) {
+    if (!(error instanceof DatabaseAwayError)) throw error
+    // While the database is away, an answer in another encoding is better than none.
+    return cache.get(keys.plain, fill, { since, bytesOf })
+  }
 }
 
 function bytesOf(kept: Kept): number {
@@ -158,8 +165,8 @@ async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
 }
 
 function send({ request, reply }: Delivery, { value, state, ageMs }: Cached<Kept>): FastifyReply {
-  reply.header('cache-status', cacheStatus(state, ageMs))
-  if (state === 'stale') reply.header('age', String(Math.ceil(ageMs / 1_000)))
+  const status = state === 'stale' ? staleHeaders(ageMs) : ['cache-status', state === 'hit' ? 'stoa; hit' : 'stoa; fwd=miss; stored']
+  for (let at = 0; at < status.length; at += 2) reply.header(status[at]!, status[at + 1]!)
   if ('absent' in value) throw value.absent === 'entry' ? new EntryNotFoundError() : new TypeNotFoundError(value.name)
   for (let at = 0; at < value.headers.length; at += 2) reply.header(value.headers[at]!, value.headers[at + 1]!)
   if (!matchesTag(request.headers['if-none-match'], value.tag)) return reply.send(bytesIn(value.body))
@@ -168,10 +175,10 @@ function send({ request, reply }: Delivery, { value, state, ageMs }: Cached<Kept
   return reply.code(304).send()
 }
 
-/** RFC 9211. A stale answer says since how many seconds nobody could tell whether it is still so. */
-function cacheStatus(state: Cached<Kept>['state'], ageMs: number): string {
-  if (state === 'hit') return 'stoa; hit'
-  return state === 'filled' ? 'stoa; fwd=miss; stored' : `stoa; hit; ttl=-${Math.ceil(ageMs / 1_000)}; detail=stale`
+/** RFC 9211. A stale answer says since how many seconds nobody could tell whether it is still so; in pairs, as `ReadyAnswer.headers`. */
+export function staleHeaders(ageMs: number): string[] {
+  const ageS = Math.ceil(ageMs / 1_000)
+  return ['cache-status', `stoa; hit; ttl=-${ageS}; detail=stale`, 'age', String(ageS)]
 }
 
 /** Browsers ask again each time; shared caches answer for a moment, then refresh behind the reader's back. */

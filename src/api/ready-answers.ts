@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ApiContext } from '#api/api-context.ts'
-import { answerKey } from '#api/answer-cache.ts'
+import { answerKey, staleHeaders } from '#api/answer-cache.ts'
 import type { ReadyAnswer } from '#api/answer-cache.ts'
 import { cookieToken } from '#api/change-token.ts'
 import { chooseEncoding } from '#api/compression.ts'
@@ -41,13 +41,13 @@ export function readyAnswers(context: ApiContext, answered: () => void): (reques
     const kept = cluster.cache.peek(answerKey(authority, url, encoding), since) as ReadyAnswer | undefined
     if (kept === undefined || !('body' in kept)) return false
     answered()
-    write(response, kept, asked)
+    write(response, kept, asked, cluster.cache.staleForMs)
     return true
   }
 }
 
-function write(response: ServerResponse, kept: ReadyAnswer, asked: Asked): void {
-  const own = ['x-request-id', requestIdOf(asked.requestId), 'cache-status', 'stoa; hit']
+function write(response: ServerResponse, kept: ReadyAnswer, asked: Asked, staleForMs: number | null): void {
+  const own = ['x-request-id', requestIdOf(asked.requestId), ...(staleForMs === null ? freshHit : staleHeaders(staleForMs))]
   if (asked.ifNoneMatch !== null && matchesTag(asked.ifNoneMatch, kept.tag)) {
     const headers = kept.headers.filter((_, at) => !/^content-(?:length|encoding|type)$/.test(kept.headers[at - (at % 2)]!))
     response.writeHead(304, [...headers, ...own])
@@ -57,6 +57,8 @@ function write(response: ServerResponse, kept: ReadyAnswer, asked: Asked): void 
   response.writeHead(200, kept.headers.concat(own))
   response.end(kept.body, 'latin1')
 }
+
+const freshHit = ['cache-status', 'stoa; hit']
 
 /** Looks at the raw pairs, since to make an object of all headers takes as long as everything else here. Null: one came twice. */
 function headersOf(raw: readonly string[]): Asked | null {

@@ -9,6 +9,7 @@ export const statuses: Readonly<Record<string, readonly [status: number, title: 
   E_BLOB_NOT_FOUND: [404, 'File not found'],
   E_BLOB_TOO_LARGE: [413, 'File too large'],
   E_BODY_TOO_LARGE: [413, 'Body too large'],
+  E_CACHE_AWAY: [503, 'Database not reachable'],
   E_CACHE_DEADLINE: [503, 'Database not reachable'],
   E_CACHE_OVERLOAD: [503, 'Too busy'],
   E_CACHE_TOKEN: [503, 'Write not seen yet'],

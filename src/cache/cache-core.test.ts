@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import type { Change } from '#change-feed/change.ts'
 import { parseSnapshot } from '#change-feed/snapshot.ts'
 import type { Token } from '#change-feed/token.ts'
-import { hit, stepCache } from '#cache/cache-core.ts'
+import { hit, staleHit, stepCache } from '#cache/cache-core.ts'
 import { cacheDefaults, startCache } from '#cache/cache-state.ts'
 import type { CacheConfig, CacheEffect, CacheEvent, Loaded } from '#cache/cache-state.ts'
 import type { Dependency } from '#cache/dependency.ts'
@@ -150,13 +150,34 @@ test('past the lease a reader waits briefly, then is answered stale; a renewed l
   assert.deepEqual(answers(machine.get('k', 4_300)), ['stale v2'], 'nobody waits for a database that is known to be away')
 })
 
-test('stale answers end too: after that the database is asked, and the deadline holds', () => {
+test('stale answers end too: after that readers are turned away', () => {
   const machine = new Machine({ patienceMs: 10, staleMs: 1_000 })
   machine.get('k', 1)
   machine.filled(2, '10:10:')
   machine.step({ kind: 'lost' }, 100)
-  assert.deepEqual(machine.get('k', 2_001, { deadlineMs: 2_500 }).map((effect) => effect.kind), ['load'])
-  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_500)), ['deadline'])
+  assert.equal(staleHit(machine.state, 'k', 1_999, machine.config)?.value, 'v2')
+  assert.deepEqual(answers(machine.get('k', 1_999)), ['stale v2'])
+  assert.equal(staleHit(machine.state, 'k', 2_001, machine.config), undefined)
+  assert.deepEqual(machine.get('k', 2_001), [])
+  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 3_000)), [])
+  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 3_001)), ['away'])
+})
+
+test('while the database is away nobody waits for it longer than a lease, and nothing is loaded', () => {
+  const machine = new Machine()
+  machine.get('k', 900)
+  machine.step({ kind: 'lost' }, 950)
+  assert.equal(staleHit(machine.state, 'k', 950, machine.config), undefined, 'the lease still holds')
+  // With the lease over: who waits for a fill, who comes without an entry, and whose token waits for a poll.
+  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 1_899)), [])
+  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 1_900)), ['away'])
+  assert.deepEqual(machine.get('other', 1_002), [])
+  assert.deepEqual(machine.get('k', 1_003, { token: { epoch, xid: 50 } }).map((effect) => effect.kind), ['want'])
+  assert.deepEqual(answers(machine.step({ kind: 'lost' }, 1_005)), [])
+  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_003)), ['away', 'away'])
+  assert.deepEqual(machine.get('other', 2_010), [])
+  assert.deepEqual(machine.lease(2_500).map((effect) => effect.kind), ['load'])
+  assert.equal(machine.state.waiters, 1)
 })
 
 test('a fill proves nothing about a primary that may have been replaced: without a lease its readers wait', () => {

@@ -53,7 +53,7 @@ export function stepCache<V>(state: CacheState<V>, event: CacheEvent<V>, now: nu
       readmit(state, now, config, out, { all: true })
       break
     case 'tick':
-      expire(state, now, out)
+      expire(state, now, config, out)
       readmit(state, now, config, out, { all: false })
       break
   }
@@ -75,6 +75,25 @@ export function hit<V>(state: CacheState<V>, key: string, now: number, config: C
   if (entry === undefined || !leaseHolds(state, now, config)) return undefined
   use(state, entry)
   return entry
+}
+
+/** The same while nobody can tell whether it is still so: the database does not answer, and the lease is over. It has to be marked. */
+export function staleHit<V>(state: CacheState<V>, key: string, now: number, config: CacheConfig): Entry<V> | undefined {
+  const entry = state.entries.get(key)
+  if (entry === undefined || !isAway(state, now, config) || isTooStale(state, now, config)) return undefined
+  entry.used = true
+  state.counts.stale += 1
+  return entry
+}
+
+/** The database does not answer the feed, and since longer than the lease: nothing that is loaded now could be proven. */
+export function isAway<V>(state: CacheState<V>, now: number, config: CacheConfig): boolean {
+  return state.lost && !leaseHolds(state, now, config)
+}
+
+/** Past it nothing is answered from here, not even as stale. */
+export function isTooStale<V>(state: CacheState<V>, now: number, config: CacheConfig): boolean {
+  return cacheAsOfMs(state) <= now - config.leaseMs - config.staleMs
 }
 
 function use<V>(state: CacheState<V>, entry: Entry<V>): void {
@@ -108,7 +127,7 @@ function admit<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cac
     return answer(state, waiter, { kind: 'hit', ...told(state, entry) }, out)
   }
   if (!state.lost && now < waiter.arrivedAtMs + config.patienceMs) return park(state, waiter, Number.NEGATIVE_INFINITY, out)
-  if (cacheAsOfMs(state) <= now - config.leaseMs - config.staleMs) return miss(state, waiter, now, config, out)
+  if (isTooStale(state, now, config)) return miss(state, waiter, now, config, out)
   return answer(state, waiter, { kind: 'stale', ...told(state, entry) }, out)
 }
 
@@ -119,6 +138,14 @@ function told<V>(state: CacheState<V>, entry: Entry<V>): { value: V; epoch: Epoc
 }
 
 function miss<V>(state: CacheState<V>, waiter: Waiter, now: number, config: CacheConfig, out: Out<V>): void {
+  if (isAway(state, now, config)) {
+    // A fill would wait for a database that does not answer, and so would all that come after it.
+    if (now >= waiter.arrivedAtMs + config.leaseMs) return answer(state, waiter, { kind: 'refused', reason: 'away' }, out)
+    // The feed tries again by itself, at its own pace: readers must not hurry it.
+    waiter.pollFromMs = Number.NEGATIVE_INFINITY
+    state.parked.add(waiter)
+    return
+  }
   const running = state.joinable.get(waiter.key)
   if (running !== undefined && mayJoin(state, running, waiter.token, now, config)) {
     state.counts.joined += 1
@@ -329,18 +356,23 @@ function readmit<V>(state: CacheState<V>, now: number, config: CacheConfig, out:
   for (const effect of wants) if (effect.kind !== 'want' || !out.some((other) => other.kind === 'want')) out.push(effect)
 }
 
-function expire<V>(state: CacheState<V>, now: number, out: Out<V>): void {
+/** Turns away those whose time is over, and, while the database is away, those who have waited `L` for it: for their fill, or for a poll. */
+function expire<V>(state: CacheState<V>, now: number, config: CacheConfig, out: Out<V>): void {
+  const away = isAway(state, now, config)
+  const reason = (waiter: Waiter, waitsForDatabase: boolean): 'deadline' | 'away' | null =>
+    waiter.deadlineMs <= now ? 'deadline' : away && waitsForDatabase && now >= waiter.arrivedAtMs + config.leaseMs ? 'away' : null
   for (const waiter of state.parked) {
-    if (waiter.deadlineMs > now) continue
+    const refused = reason(waiter, waiter.pollFromMs !== Number.NEGATIVE_INFINITY)
+    if (refused === null) continue
     state.parked.delete(waiter)
-    answer(state, waiter, { kind: 'refused', reason: 'deadline' }, out)
+    answer(state, waiter, { kind: 'refused', reason: refused }, out)
   }
   for (const fill of state.fills.values()) {
     for (let at = fill.waiters.length - 1; at >= 0; at -= 1) {
-      const waiter = fill.waiters[at]!
-      if (waiter.deadlineMs > now) continue
-      fill.waiters.splice(at, 1)
-      answer(state, waiter, { kind: 'refused', reason: 'deadline' }, out)
+      const refused = reason(fill.waiters[at]!, true)
+      if (refused === null) continue
+      const [waiter] = fill.waiters.splice(at, 1)
+      answer(state, waiter!, { kind: 'refused', reason: refused }, out)
     }
   }
 }

@@ -128,8 +128,11 @@ export type Answer<V> =
   | { readonly kind: 'hit' | 'filled' | 'stale'; readonly value: V; readonly epoch: Epoch; readonly snapshot: Snapshot; readonly dependencies: readonly Dependency[]; readonly asOfMs: number }
   /** The fill itself failed, with its error. */
   | { readonly kind: 'failed'; readonly error: unknown }
-  /** `deadline`: nothing that may be answered came in time. `token`: the write is not to be seen from here. `overload`: turned away at once. */
-  | { readonly kind: 'refused'; readonly reason: 'deadline' | 'token' | 'overload' }
+  /**
+   * `deadline`: nothing that may be answered came in time. `away`: nor will it, since the database does not answer.
+   * `token`: the write is not to be seen from here. `overload`: turned away at once.
+   */
+  | { readonly kind: 'refused'; readonly reason: 'deadline' | 'away' | 'token' | 'overload' }
 
 export type CacheEffect<V> =
   | { readonly kind: 'answer'; readonly request: number; readonly answer: Answer<V> }

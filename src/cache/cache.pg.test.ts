@@ -7,6 +7,7 @@ import { MemoryHub, MemoryLink } from '#cluster-link/drivers/memory.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
+import { DatabaseAwayError } from '#cache/errors.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
@@ -139,7 +140,7 @@ test('while the database is away what is known is served and marked, and nothing
   const stale = await cache.get('item:1', item(1))
   assert.equal(stale.state, 'stale')
   assert.ok(stale.ageMs >= 300)
-  await assert.rejects(cache.get('item:2', item(2)), DatabaseUnavailableError)
+  await assert.rejects(cache.get('item:2', item(2)), DatabaseAwayError)
   await db.database.run(update, [1])
   away = false
   while ((await cache.get('item:1', item(1))).state === 'stale') {

@@ -1,11 +1,11 @@
 import type { ChangeFeed } from '#change-feed/feed.ts'
 import { tokenSeen } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
-import { hit, leaseHolds, stepCache } from '#cache/cache-core.ts'
+import { hit, isTooStale, leaseHolds, staleHit, stepCache } from '#cache/cache-core.ts'
 import { cacheDefaults, startCache } from '#cache/cache-state.ts'
 import type { Answer, CacheConfig, CacheEffect, CacheEvent, CacheState } from '#cache/cache-state.ts'
 import type { Dependency } from '#cache/dependency.ts'
-import { CacheDeadlineError, CacheOverloadError, TokenNotSeenError } from '#cache/errors.ts'
+import { CacheDeadlineError, CacheOverloadError, DatabaseAwayError, TokenNotSeenError } from '#cache/errors.ts'
 import { FillContext } from '#cache/fill.ts'
 import type { Part } from '#cache/fill.ts'
 import type { Database } from '#database/database.ts'
@@ -73,7 +73,7 @@ export class Cache {
 
   /**
    * The value of `key`, loaded by `fill` if it is not known. Of many readers at once one loads. Rejects with what `fill`
-   * rejected with, `CacheDeadlineError`, `CacheOverloadError` or `TokenNotSeenError`.
+   * rejected with, `CacheDeadlineError`, `DatabaseAwayError`, `CacheOverloadError` or `TokenNotSeenError`.
    */
   async get<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions = {}): Promise<Cached<V>> {
     const now = this.#options.feed.nowMs()
@@ -85,16 +85,31 @@ export class Cache {
     return { value: part.value, state: part.kind, ageMs: this.#ageMs(this.#options.feed.nowMs(), part.asOfMs) }
   }
 
-  /** The value if it is here, fresh, and shows the write that `since` names, at once; for paths that cannot wait. */
+  /**
+   * The value if it is here and shows the write that `since` names, at once; for paths that cannot wait. While the database is away
+   * it may be stale: who asks `staleForMs` after the last `peek`, without waiting in between, knows whether to say so.
+   */
   peek(key: string, since: Token | null = null): unknown {
     const { epoch, cursor } = this.#state
     if (since !== null && (epoch === null || tokenSeen(since, epoch, cursor) !== 'seen')) return undefined
-    return hit(this.#state, key, this.#options.feed.nowMs(), this.config)?.value
+    const now = this.#options.feed.nowMs()
+    return (hit(this.#state, key, now, this.config) ?? staleHit(this.#state, key, now, this.config))?.value
+  }
+
+  /** For how long nobody could tell whether what `peek` gives is still so; null: it is fresh. */
+  get staleForMs(): number | null {
+    const now = this.#options.feed.nowMs()
+    return leaseHolds(this.#state, now, this.config) ? null : this.#ageMs(now, Number.POSITIVE_INFINITY)
   }
 
   /** Whether hits are fresh at this moment. */
   get leased(): boolean {
     return leaseHolds(this.#state, this.#options.feed.nowMs(), this.config)
+  }
+
+  /** Whether entries may be answered at this moment, be it as stale. */
+  get hasAnswers(): boolean {
+    return this.#state.entries.size > 0 && !isTooStale(this.#state, this.#options.feed.nowMs(), this.config)
   }
 
   get counts(): CacheState<unknown>['counts'] & { readonly entries: number; readonly bytes: number; readonly waiting: number } {
@@ -201,10 +216,12 @@ export class Cache {
   }
 }
 
-function refusal(reason: 'deadline' | 'token' | 'overload'): Error {
+function refusal(reason: 'deadline' | 'away' | 'token' | 'overload'): Error {
   switch (reason) {
     case 'deadline':
       return new CacheDeadlineError('The database did not answer in time, and nothing is known that may still be shown; try again.')
+    case 'away':
+      return new DatabaseAwayError('The database does not answer, and nothing is known that may still be shown; try again shortly.')
     case 'token':
       return new TokenNotSeenError('This node cannot see the write that the token names; ask again, or another node.')
     case 'overload':

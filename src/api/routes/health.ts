@@ -38,7 +38,7 @@ export const healthRoutes: RoutePlugin = (server, context) => {
       response: { 200: strict({ status: Type.Literal('ready'), parts: Type.Record(Type.String(), partState) }) },
     },
     handler: async (_request, reply) => {
-      const parts = { node: nodeState(context), database: await databaseState(context) }
+      const parts = { node: nodeState(context), database: withAnswers(context, await databaseState(context)) }
       const down = Object.entries(parts).filter(([, part]) => part.state === 'down')
       if (down.length > 0) throw new NotReadyError(`Not ready: ${down.map(([name, part]) => `${name}: ${part.detail}`).join('; ')}.`, { parts })
       return reply.header('cache-control', 'no-store').send({ status: 'ready', parts })
@@ -48,6 +48,15 @@ export const healthRoutes: RoutePlugin = (server, context) => {
 
 function nodeState(context: ApiContext): PartState {
   return context.state.draining ? { state: 'down', detail: 'draining' } : { state: 'up', detail: 'serving' }
+}
+
+/**
+ * A node that lost the database goes on with the answers that it knows, for a bounded time. It stays in rotation: the database may be
+ * away for every node, and then all of them would be taken out together with what they still can answer.
+ */
+function withAnswers({ cluster }: ApiContext, database: PartState): PartState {
+  if (database.state === 'up' || cluster === null || !cluster.cache.hasAnswers) return database
+  return { state: 'up', detail: `degraded: ${database.detail}; known answers are served, marked as stale` }
 }
 
 async function databaseState({ database, clock, logger }: ApiContext): Promise<PartState> {
