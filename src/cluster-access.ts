@@ -7,6 +7,7 @@ import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { urlOfRunning } from '#database/drivers/embedded/embedded-postgres.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 import { systemClock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
@@ -35,7 +36,7 @@ export async function openCluster(config: Config): Promise<ClusterAccess | null>
   })
   opened.defer(() => database.close())
   if (!(await anyNodes(database, config.databaseUrl === null))) return null
-  const link = new PostgresLink({ url, logger })
+  const link = new PostgresLink({ connect: primaryConnector({ url, applicationName: `stoa command on ${hostname()} link` }), logger })
   opened.defer(() => link.close())
   const sender = new CallSender({ id: newId(), database, link, clock: systemClock, logger, isGone: (_node, _counter, silentMs) => silentMs > silentAfterMs })
   opened.defer(() => sender.stop())
