@@ -7,6 +7,8 @@ import { promisify } from 'node:util'
 export type Load = {
   readonly origin: string
   readonly paths: readonly string[]
+  /** Lua that ends a path, from `counter`. */
+  readonly queryLua?: string
   readonly method?: 'GET' | 'PATCH'
   /** Lua that makes the body from `counter`, a number that differs for each request. */
   readonly bodyLua?: string
@@ -49,7 +51,7 @@ local at = math.random(#paths)
 request = function()
   at = at % #paths + 1
   counter = counter + 1${write}
-  return wrk.format("${load.method ?? 'GET'}", paths[at], headers, ${load.bodyLua ?? 'nil'})
+  return wrk.format("${load.method ?? 'GET'}", paths[at]${load.queryLua === undefined ? '' : ` .. ${load.queryLua}`}, headers, ${load.bodyLua ?? 'nil'})
 end
 done = function(summary, latency, requests)
   local errors = summary.errors
