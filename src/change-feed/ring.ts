@@ -52,18 +52,26 @@ export class Ring {
   changedKey(collection: string, key: string, snapshot: Snapshot): number | null {
     const known = this.#collections.get(collection)
     if (known === undefined) return null
-    return least(firstUnseen(known.keys.get(key), snapshot), firstUnseen(known.flushes, snapshot))
+    const from = this.#unseenFrom(snapshot)
+    return least(firstUnseen(known.keys.get(key), from, snapshot), firstUnseen(known.flushes, from, snapshot))
   }
 
   /** The same for any change to the collection that `matches`. */
   changedWhere(collection: string, snapshot: Snapshot, matches: (change: Change) => boolean): number | null {
     const known = this.#collections.get(collection)
     if (known === undefined) return null
-    for (let at = known.forgotten; at < known.changes.length; at += 1) {
+    const from = this.#unseenFrom(snapshot)
+    for (let at = lowest(known.forgotten, known.changes.length, (place) => known.changes[place]!.batch >= from); at < known.changes.length; at += 1) {
       const { batch, change } = known.changes[at]!
       if (!visible(snapshot, change.xid) && (change.operation === 'flush' || matches(change))) return batch
     }
     return null
+  }
+
+  /** The number of the first batch that may hold a change which `snapshot` does not see. Cursors only ever see more, so it is found by halves. */
+  #unseenFrom(snapshot: Snapshot): number {
+    const at = lowest(this.#first, this.#batches.length, (place) => !includes(snapshot, this.#batches[place]!.to))
+    return this.#batches[at]?.number ?? Number.POSITIVE_INFINITY
   }
 
   #remember(remembered: Remembered): void {
@@ -100,9 +108,20 @@ export class Ring {
   }
 }
 
-function firstUnseen(list: readonly Remembered[] | undefined, snapshot: Snapshot): number | null {
+/** The first place from `low` on, below `high`, from which on `holds` is true; `high`: there is none. */
+function lowest(low: number, high: number, holds: (place: number) => boolean): number {
+  let [from, to] = [low, high]
+  while (from < to) {
+    const middle = (from + to) >> 1
+    if (holds(middle)) to = middle
+    else from = middle + 1
+  }
+  return from
+}
+
+function firstUnseen(list: readonly Remembered[] | undefined, from: number, snapshot: Snapshot): number | null {
   if (list === undefined) return null
-  for (const { batch, change } of list) if (!visible(snapshot, change.xid)) return batch
+  for (const { batch, change } of list) if (batch >= from && !visible(snapshot, change.xid)) return batch
   return null
 }
 
