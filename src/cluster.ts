@@ -1,5 +1,6 @@
 import { Cache } from '#cache/cache.ts'
 import type { CacheOptions } from '#cache/cache.ts'
+import { RedisSecondLevel } from '#cache/drivers/redis.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
 import type { Token } from '#change-feed/token.ts'
 import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
@@ -16,6 +17,7 @@ import type { Logger } from '#lib/logger.ts'
 
 export { Cache } from '#cache/cache.ts'
 export type { Cached, CacheOptions, GetOptions } from '#cache/cache.ts'
+export type { Codec } from '#cache/envelope.ts'
 export type { Dependency } from '#cache/dependency.ts'
 export { CacheDeadlineError, CacheOverloadError, DatabaseAwayError, TokenNotSeenError } from '#cache/errors.ts'
 export type { FillContext } from '#cache/fill.ts'
@@ -39,6 +41,8 @@ export type ClusterOptions = {
   readonly leaseMs?: number
   readonly connectionsMax?: number
   readonly cache?: CacheOptions['config']
+  /** Redis or Valkey as a second level of the cache, for values that are got with a `codec`. */
+  readonly secondLevelUrl?: string
   readonly logger?: Logger
 }
 
@@ -71,13 +75,15 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   const feedDatabase = new PostgresDatabase({ url, connectionsMax: 3, statementTimeoutMs: leaseMs, connectTimeoutMs: leaseMs, logger })
   const link = new PostgresLink({ connect: primaryConnector({ url, applicationName: 'stoa link' }), logger })
   const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs } })
-  const cache = new Cache({ feed, database, ...(options.cache === undefined ? {} : { config: options.cache }) })
+  const secondLevel = options.secondLevelUrl === undefined ? null : new RedisSecondLevel({ url: options.secondLevelUrl, logger })
+  const cache = new Cache({ feed, database, ...(secondLevel === null ? {} : { secondLevel }), ...(options.cache === undefined ? {} : { config: options.cache }) })
   return {
     database, feed, cache,
     attach: async (table, { collection, key, filterColumns = [] }) => void (await database.run(attachTable, [table, collection, key, filterColumns])),
     write: async (work) => feed.write(database, work),
     [Symbol.asyncDispose]: async () => {
       cache.close()
+      await secondLevel?.close()
       await feed.stop()
       await link.close()
       await feedDatabase.close()

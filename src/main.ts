@@ -7,6 +7,7 @@ import type { ClusterParts, Server } from '#api/api-context.ts'
 import { backgroundWork } from '#background-work.ts'
 import { ListenError } from '#cli/errors.ts'
 import type { Site } from '#cli/site.ts'
+import type { SecondLevel } from '#cache/second-level.ts'
 import type { Config } from '#config/config.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
@@ -122,10 +123,16 @@ async function joinFeed(config: Config, url: string, parts: { readonly database:
   opened.defer(() => link.close())
   const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs } })
   opened.defer(() => feed.stop())
-  const cache = new Cache({ feed, database, config: { staleMs, bytesMax: cacheBytes, entryBytesMax: Math.min(entryBytesMax, cacheBytes) } })
+  const secondLevel = config.cacheUrl === null ? null : opened.adopt(await openSecondLevel(config.cacheUrl, logger), (level) => level.close())
+  const cache = new Cache({ feed, database, ...(secondLevel === null ? {} : { secondLevel }), config: { staleMs, bytesMax: cacheBytes, entryBytesMax: Math.min(entryBytesMax, cacheBytes) } })
   opened.defer(async () => cache.close())
   const applied = opened.use(new AppliedLog(feed, systemClock))
   return { feed, cache, link, applied, calls: null }
+}
+
+async function openSecondLevel(url: string, logger: Logger): Promise<SecondLevel> {
+  const { RedisSecondLevel } = await import('#cache/drivers/redis.ts')
+  return new RedisSecondLevel({ url, logger })
 }
 
 /** The embedded database: started here, or, for a command beside a running node, the one that node has started. */

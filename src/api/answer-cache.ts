@@ -7,6 +7,7 @@ import { matchesTag, tagOf } from '#api/entity-tag.ts'
 import { isAnonymous } from '#api/identity.ts'
 import type { Metrics } from '#api/metrics.ts'
 import type { Cache, Cached } from '#cache/cache.ts'
+import type { Codec } from '#cache/envelope.ts'
 import { DatabaseAwayError } from '#cache/errors.ts'
 import { FillReader } from '#cache/fill-reader.ts'
 import type { FillContext } from '#cache/fill.ts'
@@ -103,14 +104,25 @@ function sinceOf(request: FastifyRequest): Token | null {
 type Keys = { readonly plain: string; readonly encoded: string }
 
 async function encoded(cache: Cache, keys: Keys, encoding: Encoding | null, fill: (load: FillContext) => Promise<Kept>, since: Token | null): Promise<Cached<Kept>> {
-  if (encoding === null) return cache.get(keys.plain, fill, { since, bytesOf })
+  if (encoding === null) return cache.get(keys.plain, fill, { since, bytesOf, codec })
   try {
-    return await cache.get(keys.encoded, async (load) => compressed(await load.get(keys.plain, fill), encoding), { since, bytesOf })
+    return await cache.get(keys.encoded, async (load) => compressed(await load.get(keys.plain, fill), encoding), { since, bytesOf, codec })
   } catch (error) {
     if (!(error instanceof DatabaseAwayError)) throw error
     // While the database is away, an answer in another encoding is better than none.
-    return cache.get(keys.plain, fill, { since, bytesOf })
+    return cache.get(keys.plain, fill, { since, bytesOf, codec })
   }
+}
+
+/** For the second level: the head as JSON, a zero byte, the body. */
+const codec: Codec<Kept> = {
+  encode: (kept) => ('absent' in kept ? Buffer.from(`${JSON.stringify(kept)}\0`) : Buffer.concat([Buffer.from(`${JSON.stringify({ headers: kept.headers, tag: kept.tag })}\0`), bytesIn(kept.body)])),
+  decode: (bytes) => {
+    const end = bytes.indexOf(0)
+    if (end < 0) return null
+    const head = JSON.parse(bytes.toString('utf8', 0, end)) as Absent | Pick<ReadyAnswer, 'headers' | 'tag'>
+    return 'absent' in head ? head : { ...head, body: bodyOf(bytes.subarray(end + 1)) }
+  },
 }
 
 function bytesOf(kept: Kept): number {

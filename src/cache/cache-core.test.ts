@@ -228,6 +228,18 @@ test('memory is bounded in bytes, and what was not used goes first', () => {
   assert.equal(machine.state.entries.has('huge'), false)
 })
 
+test('a node without its first proof reads once and waits, however long the proof takes', () => {
+  const machine = new Machine({ patienceMs: 100 })
+  machine.step({ kind: 'lease', polledAtMs: 1, provenAtMs: Number.NEGATIVE_INFINITY }, 1)
+  assert.deepEqual(machine.get('k', 2).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(answers(machine.filled(3, '10:10:')), [])
+  for (let now = 100; now < 4_900; now += 100) {
+    const effects = [...machine.step({ kind: 'lease', polledAtMs: now, provenAtMs: Number.NEGATIVE_INFINITY }, now), ...machine.step({ kind: 'tick' }, now)]
+    assert.deepEqual(effects.filter((effect) => effect.kind !== 'want'), [], 'it is neither read again nor refused')
+  }
+  assert.deepEqual(answers(machine.step({ kind: 'lease', polledAtMs: 4_950, provenAtMs: 4_940 }, 4_950)), ['hit v3'])
+})
+
 test('the second level is believed only as far as the ring can tell', () => {
   const machine = new Machine({ secondLevel: true })
   const found = { value: 'second', bytes: 1, snapshot: parseSnapshot('10:10:'), dependencies: [row('k')], epoch }

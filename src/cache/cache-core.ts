@@ -127,7 +127,11 @@ function admit<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cac
     return answer(state, waiter, { kind: 'hit', ...told(state, entry) }, out)
   }
   if (!state.lost && now < waiter.arrivedAtMs + config.patienceMs) return park(state, waiter, Number.NEGATIVE_INFINITY, out)
-  if (isTooStale(state, now, config)) return miss(state, waiter, now, config, out)
+  if (isTooStale(state, now, config)) {
+    // A node that has just started may have read the value before its first proof: to read it again would prove no more.
+    if (waiter.attempts > 0 && !state.lost) return park(state, waiter, Number.NEGATIVE_INFINITY, out)
+    return miss(state, waiter, now, config, out)
+  }
   return answer(state, waiter, { kind: 'stale', ...told(state, entry) }, out)
 }
 

@@ -5,9 +5,12 @@ import { hit, isTooStale, leaseHolds, staleHit, stepCache } from '#cache/cache-c
 import { cacheDefaults, startCache } from '#cache/cache-state.ts'
 import type { Answer, CacheConfig, CacheEffect, CacheEvent, CacheState } from '#cache/cache-state.ts'
 import type { Dependency } from '#cache/dependency.ts'
+import { opened, placeOf, sealed } from '#cache/envelope.ts'
+import type { Codec } from '#cache/envelope.ts'
 import { CacheDeadlineError, CacheOverloadError, DatabaseAwayError, TokenNotSeenError } from '#cache/errors.ts'
 import { FillContext } from '#cache/fill.ts'
 import type { Part } from '#cache/fill.ts'
+import type { SecondLevel } from '#cache/second-level.ts'
 import type { Database } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 
@@ -17,18 +20,22 @@ export type CacheOptions = {
   readonly database: Database
   /** Hot standbys that loads may go to; they fall back to the primary while a standby lags. */
   readonly replica?: Database
+  /** Memory shared with the other nodes, for values that have a `codec`. */
+  readonly secondLevel?: SecondLevel
   /** `leaseMs` comes from the feed. */
   readonly config?: Partial<Omit<CacheConfig, 'leaseMs' | 'secondLevel' | 'replica' | 'without'>>
 }
 
-export type GetOptions = {
+export type GetOptions<V = unknown> = {
   /** A write that the answer must show, from whichever node it came (R7). */
   readonly since?: Token | null
   /** What the value is known to be made of beforehand: a change to it while it loads lets later readers load anew at once. */
   readonly dependencies?: readonly Dependency[]
   readonly timeoutMs?: number
   /** Memory that the value takes, in bytes. Without it the length of its JSON stands in, doubled. */
-  readonly bytesOf?: (value: never) => number
+  readonly bytesOf?: (value: V) => number
+  /** How the value travels to the second level and back, for keys that mean the same on every node; the value must be an object. */
+  readonly codec?: Codec<V>
 }
 
 export type Cached<V> = {
@@ -39,7 +46,7 @@ export type Cached<V> = {
   readonly ageMs: number
 }
 
-type Loader = { readonly load: (context: FillContext) => Promise<unknown>; readonly bytesOf: (value: unknown) => number; readonly dependencies: readonly Dependency[] }
+type Loader = { readonly load: (context: FillContext) => Promise<unknown>; readonly bytesOf: (value: unknown) => number; readonly dependencies: readonly Dependency[]; readonly codec: Codec<unknown> | null }
 type Request = { readonly resolve: (part: Part<unknown>) => void; readonly reject: (error: unknown) => void; readonly loader: Loader }
 
 const timeoutMsDefault = 5_000
@@ -60,13 +67,15 @@ export class Cache {
   readonly #requests = new Map<number, Request>()
   readonly #queue: CacheEvent<unknown>[] = []
   readonly #subscription: Disposable
+  /** Of values that were just loaded and may go to the second level. */
+  readonly #codecs = new WeakMap<object, Codec<unknown>>()
   #lastRequest = 0
   #busy = false
   #ticking: NodeJS.Timeout | null = null
 
   constructor(options: CacheOptions) {
     this.#options = options
-    this.config = { ...cacheDefaults, ...options.config, leaseMs: options.feed.config.leaseMs, replica: options.replica !== undefined }
+    this.config = { ...cacheDefaults, ...options.config, leaseMs: options.feed.config.leaseMs, replica: options.replica !== undefined, secondLevel: options.secondLevel !== undefined }
     this.#state = startCache(this.config)
     this.#subscription = options.feed.subscribe((news) => this.#step(news))
   }
@@ -75,7 +84,7 @@ export class Cache {
    * The value of `key`, loaded by `fill` if it is not known. Of many readers at once one loads. Rejects with what `fill`
    * rejected with, `CacheDeadlineError`, `DatabaseAwayError`, `CacheOverloadError` or `TokenNotSeenError`.
    */
-  async get<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions = {}): Promise<Cached<V>> {
+  async get<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions<V> = {}): Promise<Cached<V>> {
     const now = this.#options.feed.nowMs()
     if (options.since === undefined || options.since === null) {
       const entry = hit(this.#state, key, now, this.config)
@@ -128,11 +137,11 @@ export class Cache {
     return Math.max(0, now - Math.min(asOfMs === Number.POSITIVE_INFINITY ? this.#state.polledAtMs : asOfMs, this.#state.provenAtMs))
   }
 
-  async #ask<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions, now: number): Promise<Part<V>> {
+  async #ask<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions<V>, now: number): Promise<Part<V>> {
     const { since = null, dependencies = [], timeoutMs = timeoutMsDefault, bytesOf = jsonBytes } = options
     return new Promise((resolve, reject) => {
       const request = (this.#lastRequest += 1)
-      const loader: Loader = { load: fill, bytesOf: bytesOf as (value: unknown) => number, dependencies }
+      const loader: Loader = { load: fill, bytesOf: bytesOf as (value: unknown) => number, dependencies, codec: (options.codec as Codec<unknown> | undefined) ?? null }
       this.#requests.set(request, { resolve: resolve as (part: Part<unknown>) => void, reject, loader })
       this.#step({ kind: 'get', request, key, token: since, dependencies, deadlineMs: now + timeoutMs })
     })
@@ -170,10 +179,13 @@ export class Cache {
         this.#options.feed.want()
         return
       case 'secondGet':
-        // No driver of a second level is wired yet, so the core is never told that there is one.
-        this.#step({ kind: 'second', fill: effect.fill, found: null })
+        void this.#askSecond(effect.fill, effect.key)
         return
-      case 'secondPut':
+      case 'secondPut': {
+        const { value } = effect.envelope
+        const codec = typeof value === 'object' && value !== null ? this.#codecs.get(value) : undefined
+        if (codec !== undefined) void this.#options.secondLevel?.put(placeOf(effect.envelope.epoch, effect.key), sealed(effect.key, effect.envelope, codec))
+      }
     }
   }
 
@@ -186,12 +198,22 @@ export class Cache {
     else request.resolve(answer)
   }
 
+  /** The first who waits says how the value travels. */
+  async #askSecond(fill: number, key: string): Promise<void> {
+    const { secondLevel } = this.#options
+    const { epoch, fills } = this.#state
+    const codec = this.#requests.get(fills.get(fill)?.waiters[0]?.request ?? 0)?.loader.codec ?? null
+    const bytes = codec === null || secondLevel === undefined || epoch === null ? null : await secondLevel.get(placeOf(epoch, key))
+    this.#step({ kind: 'second', fill, found: bytes === null || codec === null ? null : opened(key, bytes, codec) })
+  }
+
   async #load(effect: Extract<CacheEffect<unknown>, { kind: 'load' }>): Promise<void> {
     const { fill } = effect
     const request = this.#requests.get(effect.request)
     if (request === undefined) return this.#step({ kind: 'fillFailed', fill, error: new CacheDeadlineError('Nobody waits for it any more.') })
     try {
       const { value, context, start } = await this.#run(effect, request.loader)
+      if (request.loader.codec !== null && typeof value === 'object' && value !== null) this.#codecs.set(value, request.loader.codec)
       const result = context.result(start)
       const bytes = entryBytes + result.dependencies.length * dependencyBytes + request.loader.bytesOf(value)
       this.#step({ kind: 'filled', fill, value, bytes, ...result })

@@ -102,6 +102,14 @@ export const settings = {
     parse: whole(0, 1024 ** 4),
     help: 'Memory for answers, permissions and sessions that this node keeps ready, in bytes. 0: nothing is kept, every request asks the database, and writes give no tokens.',
   } as Setting<number>,
+  cacheUrl: {
+    env: 'STOA_CACHE_URL',
+    flag: '--cache-url',
+    fallback: null,
+    url: true,
+    parse: url('redis', 'rediss'),
+    help: 'Redis or Valkey as a second level of the cache, which the nodes share: redis://host:6379. What one node has made, the others need not; without it, or while it is away, they ask the database.',
+  } as Setting<string | null>,
   leaseMs: {
     env: 'STOA_LEASE_MS',
     flag: '--lease-ms',

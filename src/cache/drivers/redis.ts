@@ -1,0 +1,91 @@
+import { createClient, RESP_TYPES } from '@redis/client'
+import { secondLevelKeepS, secondLevelTimeoutMs } from '#cache/second-level.ts'
+import type { SecondLevel } from '#cache/second-level.ts'
+import type { Logger } from '#lib/logger.ts'
+
+export type RedisOptions = { readonly url: string; readonly logger: Logger }
+
+const connectTimeoutMs = 2_000
+/** A lost connection is tried again after this long, doubled up to the maximum. */
+const retryFirstMs = 100
+const retryMaxMs = 5_000
+/** Commands on their way; past them a value is not there. */
+const commandsMax = 1_000
+
+type Client = ReturnType<typeof clientOf>
+
+function clientOf(url: string) {
+  return createClient({
+    url,
+    // While it is away nothing waits for it.
+    disableOfflineQueue: true,
+    commandsQueueMaxLength: commandsMax,
+    socket: { connectTimeout: connectTimeoutMs, reconnectStrategy: (retries) => Math.min(retryFirstMs * 2 ** Math.min(retries, 10), retryMaxMs) },
+  }).withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer })
+}
+
+/** Redis or Valkey as the second level. A node starts and works without it. */
+export class RedisSecondLevel implements SecondLevel {
+  readonly #client: Client
+  readonly #logger: Logger
+  readonly #connecting: Promise<void>
+  #away = false
+
+  constructor({ url, logger }: RedisOptions) {
+    this.#logger = logger
+    this.#client = clientOf(url)
+    this.#client.on('error', (error: unknown) => this.#lost(error))
+    this.#client.on('ready', () => this.#found())
+    this.#connecting = this.#client.connect().then(
+      () => undefined,
+      (error: unknown) => this.#lost(error),
+    )
+  }
+
+  get connected(): boolean {
+    return this.#client.isReady
+  }
+
+  async get(key: string): Promise<Buffer | null> {
+    if (!this.#client.isReady) return null
+    return this.#inTime(this.#client.get(key))
+  }
+
+  async put(key: string, bytes: Buffer): Promise<void> {
+    if (!this.#client.isReady) return
+    await this.#inTime(this.#client.set(key, bytes, { expiration: { type: 'EX', value: secondLevelKeepS } }))
+  }
+
+  async close(): Promise<void> {
+    this.#client.destroy()
+    await this.#connecting
+  }
+
+  async #inTime<T>(command: Promise<T>): Promise<T | null> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<null>((resolve) => {
+      timer = setTimeout(resolve, secondLevelTimeoutMs, null)
+    })
+    const tried = command.catch((error: unknown) => {
+      this.#logger.debug({ err: error }, 'the second level did not answer')
+      return null
+    })
+    try {
+      return await Promise.race([tried, late])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** The client tells each attempt; one line for each outage is enough. */
+  #lost(error: unknown): void {
+    if (this.#away) return
+    this.#away = true
+    this.#logger.warn({ err: error }, 'the second level of the cache cannot be reached; the database is asked instead')
+  }
+
+  #found(): void {
+    if (this.#away) this.#logger.info({}, 'the second level of the cache is back')
+    this.#away = false
+  }
+}

@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Cache } from '#cache/cache.ts'
+import { secondLevelContract } from '#cache/contract.ts'
+import { MemorySecondLevel } from '#cache/drivers/memory.ts'
+import { RedisSecondLevel } from '#cache/drivers/redis.ts'
+import { placeOf } from '#cache/envelope.ts'
+import type { Codec } from '#cache/envelope.ts'
+import type { SecondLevel } from '#cache/second-level.ts'
+import { ChangeFeed } from '#change-feed/feed.ts'
+import { sql } from '#database/database.ts'
+import type { Database } from '#database/database.ts'
+import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { systemClock } from '#lib/clock.ts'
+import { silentLogger } from '#lib/logger.ts'
+import { databaseMissing, testDatabase } from '#test/support/database.ts'
+import { redisMissing, startTestRedis } from '#test/support/redis.ts'
+
+const skip = databaseMissing === false ? redisMissing : databaseMissing
+
+async function connected(level: SecondLevel): Promise<void> {
+  for (let tries = 0; !level.connected; tries += 1) {
+    assert.ok(tries < 500, 'the second level does not connect')
+    await sleep(10)
+  }
+}
+
+secondLevelContract('memory', {
+  skip: false,
+  open: async () => {
+    const level = new MemorySecondLevel()
+    return { levels: [level, level], [Symbol.asyncDispose]: async () => undefined }
+  },
+})
+
+secondLevelContract('Redis', {
+  skip: redisMissing,
+  open: async () => {
+    const redis = await startTestRedis()
+    const levels = [new RedisSecondLevel({ url: redis.url, logger: silentLogger }), new RedisSecondLevel({ url: redis.url, logger: silentLogger })] as const
+    await Promise.all(levels.map(connected))
+    return {
+      levels,
+      [Symbol.asyncDispose]: async () => {
+        await Promise.all(levels.map((level) => level.close()))
+        await redis[Symbol.asyncDispose]()
+      },
+    }
+  },
+})
+
+type Item = { readonly title: string }
+const codec: Codec<Item> = { encode: ({ title }) => Buffer.from(title), decode: (bytes) => ({ title: bytes.toString() }) }
+const select = sql<Item>(`select title from item where id = $1`)
+
+type Node = AsyncDisposable & { readonly cache: Cache; readonly level: RedisSecondLevel; get(): Promise<{ readonly state: string; readonly title: string | null }>; write(title: string): Promise<void> }
+
+async function node(database: Database, url: string, redisUrl: string): Promise<Node> {
+  const feedDatabase = new PostgresDatabase({ url, connectionsMax: 3, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger: silentLogger })
+  const feed = new ChangeFeed({ database: feedDatabase, link: null, clock: systemClock, logger: silentLogger })
+  const level = new RedisSecondLevel({ url: redisUrl, logger: silentLogger })
+  const cache = new Cache({ feed, database, secondLevel: level })
+  await connected(level)
+  return {
+    cache,
+    level,
+    get: async () => {
+      const { state, value } = await cache.get('item:1', async (load): Promise<Item> => (await load.row('item', '1').read(select, [1]))[0] ?? { title: '' }, { codec })
+      return { state, title: value.title }
+    },
+    write: async (title) => {
+      const { token } = await feed.write(database, async (tx) => tx.run(sql(`update item set title = $1`), [title]))
+      assert.ok(token !== null && (await feed.reached(token, 5_000)))
+    },
+    [Symbol.asyncDispose]: async () => {
+      cache.close()
+      await feed.stop()
+      await level.close()
+      await feedDatabase.close()
+    },
+  }
+}
+
+async function withItem(database: Database): Promise<void> {
+  await database.run(sql(`create table item (id int primary key, title text)`))
+  await database.run(sql(`insert into item values (1, 'first')`))
+  await database.run(sql(`select stoa.attach('item', 'item', '{id}')`))
+}
+
+test('what one node has filled, another takes from Redis; what changed since, it does not', { skip }, async () => {
+  await using db = await testDatabase()
+  await using redis = await startTestRedis()
+  await withItem(db.database)
+  await using one = await node(db.database, db.url, redis.url)
+  await using two = await node(db.database, db.url, redis.url)
+  assert.equal((await two.get()).title, 'first')
+  await sleep(50)
+  assert.deepEqual(await one.get(), { state: 'hit', title: 'first' })
+  assert.equal(one.cache.counts.second, 1)
+  for (let round = 1; round <= 50; round += 1) {
+    await one.write(`title ${round}`)
+    const taken = await one.get()
+    assert.equal(taken.title, `title ${round}`, 'Redis still has the value from before, and it is not believed')
+    await sleep(2)
+  }
+})
+
+test('Redis may go and come back, empty or with old values: nothing is wrong, and nothing waits for it', { skip }, async () => {
+  await using db = await testDatabase()
+  await using redis = await startTestRedis()
+  await withItem(db.database)
+  await using one = await node(db.database, db.url, redis.url)
+  await one.get()
+  await redis.stop()
+  await one.write('while Redis is away')
+  const startedMs = performance.now()
+  assert.equal((await one.get()).title, 'while Redis is away')
+  assert.ok(performance.now() - startedMs < 2_000)
+  await redis.start()
+  await connected(one.level)
+  await one.write('back')
+  assert.equal((await one.get()).title, 'back')
+  // A restored copy of long ago: whatever it holds for this key.
+  const strange = new RedisSecondLevel({ url: redis.url, logger: silentLogger })
+  await connected(strange)
+  await using two = await node(db.database, db.url, redis.url)
+  await sleep(50)
+  for (const bytes of [Buffer.from('nonsense'), Buffer.alloc(0), Buffer.from([0, 0, 0, 2, 123, 125, 1])]) {
+    const [row] = await db.database.run(sql<{ epoch: string }>(`select epoch from stoa.life`))
+    await strange.put(placeOf(row!.epoch, 'item:1'), bytes)
+    assert.equal((await two.get()).title, 'back')
+    await one.write('back')
+    await sleep(20)
+  }
+  await strange.close()
+})
