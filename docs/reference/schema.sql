@@ -27,13 +27,14 @@ declare
     select string_agg(format(case when a.atttypid = 'bytea'::regtype then 'encode(%%1$s.%I, ''hex'')' else '%%1$s.%I::text' end, c), ' || ''/'' || ' order by n)
     from unnest(key_columns) with ordinality k (c, n)
     left join pg_attribute a on a.attrelid = target and a.attname = c);
-  row_of text := 'jsonb_build_object(' || coalesce((
+  same_key text := (select string_agg(format('old.%1$I is not distinct from new.%1$I', c), ' and ' order by n) from unnest(key_columns) with ordinality k (c, n));
+  row_of text := coalesce('jsonb_build_object(' || (
     select string_agg(format(
       case when a.atttypid = 'timestamptz'::regtype then '%1$L, case when isfinite(%%1$s.%2$I) then round(date_part(''epoch'', %%1$s.%2$I) * 1000) end' else '%1$L, %%1$s.%2$I' end, c, c), ', ' order by n)
     from unnest(filter_columns) with ordinality f (c, n)
-    left join pg_attribute a on a.attrelid = target and a.attname = c), '') || ')';
-  into_change constant text := 'insert into stoa.change (collection, key, operation, before, after) ';
-  wanted constant text := concat_ws(' ', collection, key_columns, filter_columns, filter_object);
+    left join pg_attribute a on a.attrelid = target and a.attname = c) || ')', '''{}''::jsonb');
+  tell constant text := format('insert into stoa.change (collection, key, operation, before, after) values (%L, ', collection);
+  wanted constant text := concat_ws(' ', 'row', collection, key_columns, filter_columns, filter_object);
 begin
   perform pg_advisory_xact_lock(73746, 3);
   if exists (select 1 from stoa.attachment a where a.target = attach.target::oid and a.definition = wanted)
@@ -48,20 +49,20 @@ begin
   end if;
   perform stoa.detach(target);
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_insert',
-    into_change || format('select %L, %s, ''insert'', null, %s from new_rows n', collection, format(key_of, 'n'), format(row_of, 'n')));
+    tell || format('%s, ''insert'', null, %s)', format(key_of, 'new'), format(row_of, 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_delete',
-    into_change || format('select %L, %s, ''delete'', %s, null from old_rows o', collection, format(key_of, 'o'), format(row_of, 'o')));
+    tell || format('%s, ''delete'', %s, null)', format(key_of, 'old'), format(row_of, 'old')));
   -- A row whose key changed is one that left and one that came.
-  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_update',
-    into_change || format(
-      'select %1$L, coalesce(n.change_key, o.change_key), case when o.change_key is null then ''insert'' when n.change_key is null then ''delete'' else ''update'' end, o.change_row, n.change_row '
-      || 'from (select %2$s as change_key, %3$s as change_row from old_rows o) o full join (select %4$s as change_key, %5$s as change_row from new_rows n) n on n.change_key = o.change_key',
-      collection, format(key_of, 'o'), format(row_of, 'o'), format(key_of, 'n'), format(row_of, 'n')));
+  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin if %s then %s; else %s; %s; end if; return null; end $body$', name || '_update',
+    same_key,
+    tell || format('%s, ''update'', %s, %s)', format(key_of, 'new'), format(row_of, 'old'), format(row_of, 'new')),
+    tell || format('%s, ''delete'', %s, null)', format(key_of, 'old'), format(row_of, 'old')),
+    tell || format('%s, ''insert'', null, %s)', format(key_of, 'new'), format(row_of, 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_truncate',
     format('insert into stoa.change (collection, operation) values (%L, ''flush'')', collection));
-  execute format('create trigger stoa_change_insert after insert on %s referencing new table as new_rows for each statement execute function stoa.%I()', target, name || '_insert');
-  execute format('create trigger stoa_change_update after update on %s referencing old table as old_rows new table as new_rows for each statement execute function stoa.%I()', target, name || '_update');
-  execute format('create trigger stoa_change_delete after delete on %s referencing old table as old_rows for each statement execute function stoa.%I()', target, name || '_delete');
+  execute format('create trigger stoa_change_insert after insert on %s for each row execute function stoa.%I()', target, name || '_insert');
+  execute format('create trigger stoa_change_update after update on %s for each row execute function stoa.%I()', target, name || '_update');
+  execute format('create trigger stoa_change_delete after delete on %s for each row execute function stoa.%I()', target, name || '_delete');
   execute format('create trigger stoa_change_truncate after truncate on %s for each statement execute function stoa.%I()', target, name || '_truncate');
   execute format('alter table %s enable always trigger stoa_change_insert, enable always trigger stoa_change_update, enable always trigger stoa_change_delete, enable always trigger stoa_change_truncate', target);
   insert into stoa.attachment (target, definition) values (target::oid, wanted);
@@ -98,8 +99,10 @@ begin
     select l.epoch into named from stoa.life l where starts_with(l.epoch, prefix);
   end if;
   if named is null then
-    update stoa.epoch e set number = e.number + 1, epoch = prefix || (e.number + 1) returning e.epoch into named;
+    update stoa.epoch e set number = e.number + 1, epoch = prefix || (e.number + 1), kept_from = least(e.kept_from, pg_current_xact_id()) returning e.epoch into named;
     insert into stoa.life (epoch) values (named) on conflict (one) do update set epoch = excluded.epoch;
+    delete from stoa.change where xid > pg_current_xact_id();
+    delete from stoa.change_mark where xid > pg_current_xact_id();
   end if;
   return named;
 end $function$
@@ -185,7 +188,10 @@ begin
   if not pg_try_advisory_xact_lock(73746, 2) then
     return 0;
   end if;
-  select least(pg_snapshot_xmin(pg_current_snapshot()), min(c.xid)) into horizon from stoa.change c where c.at > clock_timestamp() - keep;
+  insert into stoa.change_mark (xid) select pg_snapshot_xmin(pg_current_snapshot())
+    where not exists (select 1 from stoa.change_mark m where m.at > clock_timestamp() - keep / 10);
+  select max(m.xid) into horizon from stoa.change_mark m where m.at <= clock_timestamp() - keep;
+  delete from stoa.change_mark where xid < horizon;
   delete from stoa.change where xid < horizon;
   get diagnostics trimmed = row_count;
   if trimmed > 0 then
@@ -258,6 +264,11 @@ create table stoa.change (
   before jsonb,
   after jsonb,
   at timestamp(3) with time zone default clock_timestamp() not null
+);
+
+create table stoa.change_mark (
+  at timestamp(3) with time zone default clock_timestamp() not null,
+  xid xid8 not null
 );
 
 create table stoa.content_type (
@@ -547,10 +558,6 @@ alter table stoa.audit add constraint audit_pkey PRIMARY KEY (id);
 
 alter table stoa.blob_release add constraint blob_release_pkey PRIMARY KEY (blob);
 
-alter table stoa.change add constraint change_check CHECK (((key IS NULL) = (operation = 'flush'::text)));
-
-alter table stoa.change add constraint change_operation_check CHECK ((operation = ANY (ARRAY['insert'::text, 'update'::text, 'delete'::text, 'flush'::text])));
-
 alter table stoa.content_type add constraint content_type_pkey PRIMARY KEY (name);
 
 alter table stoa.entry add constraint entry_pkey PRIMARY KEY (id);
@@ -702,8 +709,6 @@ CREATE INDEX api_token_role_role ON stoa.api_token_role USING btree (role);
 CREATE INDEX asset_blob ON stoa.asset USING btree (blob);
 
 CREATE INDEX audit_at ON stoa.audit USING btree (at);
-
-CREATE INDEX change_at ON stoa.change USING brin (at);
 
 CREATE INDEX change_xid ON stoa.change USING btree (xid);
 
