@@ -20,9 +20,12 @@ import type { FileStore } from '#file-store/file-store.ts'
 import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
+import { addressOf } from '#node-admission.ts'
 import { enterCluster } from '#node-cluster.ts'
 import { reportOf } from '#node-report.ts'
 import { statusMethod } from '#nodes/cluster-status.ts'
+import { takeConnections } from '#shared-port.ts'
+import type { SharedPort } from '#shared-port.ts'
 
 /** How long requests in flight may take to end when the node is told to stop. */
 const drainMs = 10_000
@@ -153,8 +156,16 @@ async function keptSecret(database: Database): Promise<string> {
   return kept!.value
 }
 
+/** `supervised`: its place among several processes behind one port, each of which has an address of its own beside it, and that port. Null: it is by itself. */
+export type NodeMode = { readonly supervised: { readonly place: string; readonly origin: string } | null; readonly onReady: () => void }
+
+export async function runNodes(config: Config, count: number, signal: AbortSignal): Promise<void> {
+  const { superviseNodes } = await import('#supervisor.ts')
+  await superviseNodes(config, count, { signal, logger: loggerFor(config, 'stdout') })
+}
+
 /** Serves until `signal` aborts, then drains and resolves. */
-export async function runNode(config: Config, signal: AbortSignal): Promise<void> {
+export async function runNode(config: Config, signal: AbortSignal, mode: NodeMode = { supervised: null, onReady: () => undefined }): Promise<void> {
   const startedAtMs = Date.now()
   const logger = loggerFor(config, 'stdout')
   const loading = loadApi()
@@ -162,31 +173,36 @@ export async function runNode(config: Config, signal: AbortSignal): Promise<void
   const { collectIdempotencyKeys, createServer, pageRoutes, plantStarter } = await loading
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
   const { database, cluster, content, access, media, url: databaseUrl, secret, fileStore } = site
-  await using node = await enterCluster({ config, url: databaseUrl, database, link: cluster?.link ?? null, fileStore, secret, version, logger })
+  await using node = await enterCluster({ config, supervisedAs: mode.supervised?.place ?? null, url: databaseUrl, database, link: cluster?.link ?? null, fileStore, secret, version, logger })
   node.calls.handle(statusMethod, async () => reportOf(cluster))
   if (config.starter) await plantStarter(site)
   const pages = pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl })
   const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
   const server = await createServer({ database, ...(cluster === null ? {} : { cluster: { ...cluster, calls: node.calls } }), content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
   const tickers = backgroundWork(site, { nodes: node.nodes, forgetKeys: () => collectIdempotencyKeys(database), committed: () => cluster?.feed.committed() })
+  let shared: SharedPort | null = null
   try {
-    const address = await listen(server, config)
-    const url = config.publicUrl ?? address
-    if (config.port === 0) node.nodes.describe({ address: new URL(address).host })
+    const address = await listen(server, mode.supervised === null ? config : { host: config.host, port: 0 })
+    shared = mode.supervised === null ? null : takeConnections(server)
+    const url = config.publicUrl ?? mode.supervised?.origin ?? address
+    node.nodes.describe({ address: addressOf({ host: config.host, port: Number(new URL(address).port) }) })
     logger.info({ url, startedInMs: Date.now() - startedAtMs, version }, 'ready')
-    await announceFirstAdministrator(site, url)
+    if (node.first) await announceFirstAdministrator(site, url)
+    mode.onReady()
     for (const ticker of tickers) ticker.run()
     await aborted(AbortSignal.any([signal, node.drainAsked]))
     logger.info({}, 'stopping: finishing the requests in flight')
     server.beginDrain()
+    shared?.stopAccepting()
     await node.handOver()
   } finally {
-    await closeWithin(server, drainMs, logger)
+    shared?.stopAccepting()
+    await closeWithin(server, shared, logger)
     await Promise.all(tickers.map((ticker) => ticker.stop()))
   }
 }
 
-async function listen(server: Server, { host, port }: Config): Promise<string> {
+async function listen(server: Server, { host, port }: { readonly host: string; readonly port: number }): Promise<string> {
   try {
     return await server.listen({ host, port })
   } catch (error) {
@@ -205,13 +221,13 @@ async function aborted(signal: AbortSignal): Promise<void> {
   await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
 }
 
-async function closeWithin(server: Server, ms: number, logger: Logger): Promise<void> {
+async function closeWithin(server: Server, shared: SharedPort | null, logger: Logger): Promise<void> {
   const timer = setTimeout(() => {
-    logger.warn({ afterMs: ms }, 'requests did not end in time; their connections are closed')
+    logger.warn({ afterMs: drainMs }, 'requests did not end in time; their connections are closed')
     server.server.closeAllConnections()
-  }, ms)
+  }, drainMs)
   try {
-    await server.close()
+    await Promise.all([server.close(), shared?.ended])
   } finally {
     clearTimeout(timer)
   }

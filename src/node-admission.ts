@@ -21,6 +21,8 @@ const digestLength = 12
 
 export type Newcomer = {
   readonly config: Config
+  /** The name of its place under a supervisor. Null: its address is its place. */
+  readonly supervisedAs: string | null
   readonly secret: string
   readonly fileStore: FileStore
   readonly version: string
@@ -31,7 +33,7 @@ export type Newcomer = {
  * What a node tells of itself, if it fits beside the others; else the reason why not, with the setting to change. Whoever comes first writes a new probe
  * into its files; whoever comes later must find that very text in its own.
  */
-export async function admit({ config, secret, fileStore, version, logger }: Newcomer, others: readonly OtherNode[]): Promise<NodeInfo> {
+export async function admit({ config, supervisedAs, secret, fileStore, version, logger }: Newcomer, others: readonly OtherNode[]): Promise<NodeInfo> {
   const mine: Readonly<Record<string, string>> = {
     database: config.databaseUrl === null ? 'embedded' : 'external',
     secret: digest(`secret ${secret}`),
@@ -42,11 +44,12 @@ export async function admit({ config, secret, fileStore, version, logger }: Newc
   refuseOtherSecret(mine, others)
   refuseOtherFiles(mine, others, config)
   tellOddities(mine, version, others, logger)
-  const address = addressOf(config)
+  const address = supervisedAs === null ? addressOf(config) : null
+  const place = supervisedAs ?? address
   const wanted = config.node ?? hostname()
-  const name = freeName(wanted, address, others)
+  const name = freeName(wanted, place, others)
   if (name !== wanted) logger.warn({ wanted, name }, 'another node has this name: this one is called otherwise; STOA_NODE names it')
-  return { name, address, version, fingerprint: digest(JSON.stringify(mine)), traits: mine }
+  return { name, address, version, fingerprint: digest(JSON.stringify(mine)), traits: mine, ...(place === null ? {} : { place }) }
 }
 
 function differing(trait: string, mine: Readonly<Record<string, string>>, others: readonly OtherNode[]): OtherNode[] {
@@ -110,16 +113,20 @@ function comparedSettings(config: Config, secret: string): Record<string, string
   )
 }
 
-/** A node that was restarted at the same address takes its old name, though the row of its former life may still be there. */
-function freeName(wanted: string, address: string | null, others: readonly OtherNode[]): string {
-  const taken = new Set(others.filter(({ info, silentMs }) => silentMs < nameHeldMs && !(info.name === wanted && address !== null && info.address === address)).map(({ info }) => info.name))
+/** A node that was restarted at the same place takes its old name, though the row of its former life may still be there. */
+function freeName(wanted: string, place: string | null, others: readonly OtherNode[]): string {
+  const taken = new Set(others.filter(({ info, silentMs }) => silentMs < nameHeldMs && !(info.name === wanted && isSuccessor(place, info))).map(({ info }) => info.name))
   let name = wanted
   for (let number = 2; taken.has(name); number += 1) name = `${wanted}-${number}`
   return name
 }
 
+export function isSuccessor(place: string | null | undefined, former: NodeInfo): boolean {
+  return place !== null && place !== undefined && former.place === place
+}
+
 /** Where people, and load balancers, find this node. Null: known when it listens. */
-function addressOf({ host, port }: Config): string | null {
+export function addressOf({ host, port }: { readonly host: string; readonly port: number }): string | null {
   if (port === 0) return null
   const everywhere = host === '0.0.0.0' || host === '::'
   return `${everywhere ? outerAddress() : host.includes(':') ? `[${host}]` : host}:${port}`

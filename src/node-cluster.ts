@@ -8,7 +8,8 @@ import type { FileStore } from '#file-store/file-store.ts'
 import { systemClock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
-import { admit } from '#node-admission.ts'
+import { admit, isSuccessor } from '#node-admission.ts'
+import { silentAfterMs } from '#nodes/cluster-status.ts'
 import { joinNodes } from '#nodes/join.ts'
 import { NodeCalls } from '#nodes/node-calls.ts'
 import { nodeLeaseMsDefault, Nodes } from '#nodes/nodes.ts'
@@ -21,6 +22,8 @@ export type NodeCluster = AsyncDisposable & {
   readonly calls: NodeCalls
   /** As the others know this node: the configured one, unless it was taken. */
   readonly name: string
+  /** No other node was there when it came. */
+  readonly first: boolean
   /** Aborts when somebody has asked this node to drain (`stoa drain`). */
   readonly drainAsked: AbortSignal
   /** Gives up the roles and tells the others; resolves when load balancers have had time to notice, at once if no other node is there to take over. */
@@ -29,6 +32,7 @@ export type NodeCluster = AsyncDisposable & {
 
 export type EnterOptions = {
   readonly config: Config
+  readonly supervisedAs: string | null
   /** Of the database, whoever started it. */
   readonly url: string
   readonly database: Database
@@ -47,7 +51,19 @@ export async function enterCluster(options: EnterOptions): Promise<NodeCluster> 
   const { config, url, link } = options
   const logger = options.logger.child({ part: 'nodes' })
   const id = newId()
-  const info = await joinNodes({ id, database: options.database, leaseMs: nodeLeaseMsDefault, admit: (others) => admit({ ...options, logger }, others) })
+  let first = true
+  const info = await joinNodes({
+    id,
+    database: options.database,
+    leaseMs: nodeLeaseMsDefault,
+    // The supervisor has seen its end.
+    vacated: options.supervisedAs,
+    admit: async (others) => {
+      const mine = await admit({ ...options, logger }, others)
+      first = others.every((other) => other.silentMs > silentAfterMs || isSuccessor(mine.place, other.info))
+      return mine
+    },
+  })
   const database = new PostgresDatabase({
     url,
     connectionsMax,
@@ -67,6 +83,7 @@ export async function enterCluster(options: EnterOptions): Promise<NodeCluster> 
     nodes,
     calls,
     name: info.name,
+    first,
     drainAsked: draining.signal,
     handOver: async () => {
       nodes.drain()

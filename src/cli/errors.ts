@@ -5,6 +5,11 @@ export class UsageError extends StoaError {
   readonly code = 'E_USAGE'
 }
 
+/** One of several nodes of this machine did not become ready. */
+export class NodeStartError extends StoaError {
+  readonly code = 'E_NODE_START'
+}
+
 /** The address that the node was told to listen on cannot be had. */
 export class ListenError extends StoaError {
   readonly code = 'E_LISTEN'

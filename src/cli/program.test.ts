@@ -7,7 +7,7 @@ import type { Assembly } from '#cli/site.ts'
 const assembly: Assembly = {
   openSite: async () => assert.fail('this command needs no site'),
   openCluster: async () => null,
-  runNode: async () => undefined,
+  runNode: async () => undefined, runNodes: async () => undefined,
 }
 
 async function run(argv: readonly string[], environment: Record<string, string> = {}): Promise<{ status: number; stdout: string; stderr: string }> {

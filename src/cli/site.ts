@@ -34,4 +34,6 @@ export type Assembly = {
   openCluster(config: Config): Promise<ClusterAccess | null>
   /** Serves until `signal` aborts, then drains and resolves. */
   runNode(config: Config, signal: AbortSignal): Promise<void>
+  /** The same with several nodes as processes of their own behind one port. */
+  runNodes(config: Config, count: number, signal: AbortSignal): Promise<void>
 }

@@ -15,6 +15,8 @@ export type NodeInfo = {
   readonly version: string
   readonly fingerprint: string
   readonly traits?: Readonly<Record<string, string>>
+  /** Where only one process can be at a time: who comes to the same place is the successor of who was there. */
+  readonly place?: string
 }
 export type LiveNode = NodeInfo & { readonly id: string; readonly draining: boolean; readonly startedAt: string; readonly roles: readonly string[] }
 

@@ -68,6 +68,7 @@ const withoutSite: Assembly = {
   openSite: async () => await Promise.reject(new Error('--help needs no site')),
   openCluster: async () => await Promise.reject(new Error('--help needs no cluster')),
   runNode: async () => await Promise.reject(new Error('--help needs no node')),
+  runNodes: async () => await Promise.reject(new Error('--help needs no node')),
 }
 
 async function helpOf(command: readonly string[]): Promise<string> {

@@ -16,7 +16,7 @@ function commandLine(database: Database, access: Access) {
   // The verbs of this file use access and the database alone.
   const assembly: Assembly = {
     openSite: async () => ({ access, database, [Symbol.asyncDispose]: async () => undefined }) as unknown as Site,
-    openCluster: async () => null, runNode: async () => undefined,
+    openCluster: async () => null, runNode: async () => undefined, runNodes: async () => undefined,
   }
   return async (...argv: string[]) => {
     const texts = { stdout: '', stderr: '' }

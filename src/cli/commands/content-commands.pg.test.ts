@@ -27,7 +27,7 @@ async function stoa(on: Importing, argv: readonly string[], signal: AbortSignal 
     })
   const openSite: Assembly['openSite'] = async (config) => ({ ...on.site, config, [Symbol.asyncDispose]: async () => undefined }) satisfies Site
   const process = { environment: {}, folder, stdout: sink('stdout'), stderr: sink('stderr'), version: '0' }
-  const status = await runCommandLine(argv, { openSite, openCluster: async () => null, runNode: async () => undefined }, process, signal)
+  const status = await runCommandLine(argv, { openSite, openCluster: async () => null, runNode: async () => undefined, runNodes: async () => undefined }, process, signal)
   return { status, ...texts }
 }
 
