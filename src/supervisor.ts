@@ -85,7 +85,7 @@ class SupervisedNode {
   readonly #logger: Logger
   readonly #left = Promise.withResolvers<void>()
   readonly #stopped = new AbortController()
-  #worker: ChildProcess | null = null
+  #child: ChildProcess | null = null
   #ended: Promise<void> = Promise.resolve()
   #stopping = false
   #restarts = 0
@@ -103,22 +103,22 @@ class SupervisedNode {
   }
 
   get running(): boolean {
-    return this.#worker !== null
+    return this.#child !== null
   }
 
   /** Resolves when it serves. Errors: `NodeStartError`. */
   async start(): Promise<void> {
     if (this.#stopped.signal.aborted) return
-    const worker = fork(program, { execArgv: [] })
-    this.#door.serveThrough(worker)
-    worker.on('error', (error) => this.#logger.debug({ err: error }, 'a node could not be told something; its end says the rest'))
+    const child = fork(program, { execArgv: [] })
+    this.#door.serveThrough(child)
+    child.on('error', (error) => this.#logger.debug({ err: error }, 'a node could not be told something; its end says the rest'))
     const startedMs = performance.now()
-    this.#worker = worker
+    this.#child = child
     this.#stopping = false
     const ready = Promise.withResolvers<void>()
     let isReady = false
     let complaint = 'it ended before it was ready'
-    worker.on('message', (message: ToSupervisor | UpMessage) => {
+    child.on('message', (message: ToSupervisor | UpMessage) => {
       if (message.kind === 'failed') complaint = `${message.message} (${message.code})`
       else if (message.kind === 'ready') {
         isReady = true
@@ -126,15 +126,15 @@ class SupervisedNode {
       }
     })
     this.#ended = new Promise<void>((resolve) => {
-      worker.once('exit', (code) => {
-        this.#worker = null
+      child.once('exit', (code) => {
+        this.#child = null
         ready.reject(new NodeStartError(`The node ${this.#config.node ?? ''} could not start: ${complaint}`, { node: this.#config.node }))
         resolve()
         if (isReady) this.#endedAfter(performance.now() - startedMs, code)
       })
     })
-    worker.send({ config: this.#config, place: this.#place, origin: this.#origin } satisfies FromSupervisor)
-    const timer = setTimeout(() => worker.kill('SIGKILL'), readyDeadlineMs)
+    child.send({ config: this.#config, place: this.#place, origin: this.#origin } satisfies FromSupervisor)
+    const timer = setTimeout(() => child.kill('SIGKILL'), readyDeadlineMs)
     try {
       await ready.promise
     } finally {
@@ -160,13 +160,13 @@ class SupervisedNode {
   }
 
   async #finish(): Promise<void> {
-    const worker = this.#worker
-    if (worker === null) return
+    const child = this.#child
+    if (child === null) return
     this.#stopping = true
-    worker.kill('SIGTERM')
+    child.kill('SIGTERM')
     const timer = setTimeout(() => {
       this.#logger.warn({ node: this.#config.node }, 'a node did not end in time and is killed')
-      worker.kill('SIGKILL')
+      child.kill('SIGKILL')
     }, this.#config.drainGraceMs + stopExtraMs)
     await this.#ended
     clearTimeout(timer)
