@@ -77,6 +77,24 @@ test('a holder that renews is left alone', () => {
   for (let now = 0; now < 9_000; now += 300) assert.deepEqual(machine.beat(now, [member(first, now), member(second, now)], [role(second, 4, now)]), [])
 })
 
+test('a role goes to the preferred node when that one has been there for three leases, unless it cannot take it', () => {
+  for (const [roles, given] of [[undefined, 2_700], [[], null]] as const) {
+    const machine = new Machine(second)
+    machine.beat(0, [member(second)])
+    machine.step({ kind: 'taken', role: 'r', id: 1, fence: 1 }, 20)
+    let releasedAt: number | null = null
+    for (let now = 300; now < 6_000 && releasedAt === null; now += 300) {
+      const newcomer = { ...member(first, now), ...(roles === undefined ? {} : { roles }) }
+      const kinds = machine.beat(now, [newcomer, member(second, now)], [role(second, 1, now)]).map((effect) => effect.kind)
+      if (kinds.length === 0) continue
+      assert.deepEqual(kinds, ['release', 'stepDown'])
+      releasedAt = now - 300
+    }
+    assert.equal(releasedAt, given)
+    if (given !== null) assert.deepEqual(machine.beat(6_000, [member(first, 6_000), member(second, 6_000)], [role('', 1)]), [], 'and is not taken back at once')
+  }
+})
+
 test('losing the row, or being fenced, ends the leadership at once', () => {
   for (const lose of [
     (machine: Machine) => machine.beat(300, [member(first, 2)], [role(second, 2, 0)]),

@@ -22,12 +22,15 @@ export type NodesState = {
   readonly leading: ReadonlySet<string>
   readonly taking: ReadonlyMap<string, { readonly id: number; readonly startedAtMs: number }>
   readonly takes: number
+  /** Roles that this node holds though another one is preferred: which, and since when. */
+  readonly misplaced: ReadonlyMap<string, { readonly to: string; readonly sinceMs: number }>
 }
 
 /** A row as last read, and when it was first read so. */
 type Seen<T> = { readonly row: T; readonly sinceMs: number }
 
-export type Member = { readonly id: string; readonly counter: number; readonly draining: boolean }
+/** `roles`: those that it can take; left out, all. */
+export type Member = { readonly id: string; readonly counter: number; readonly draining: boolean; readonly roles?: readonly string[] }
 /** `holder` is empty after it was given up. */
 export type RoleRow = { readonly role: string; readonly holder: string; readonly fence: number; readonly renewal: number }
 
@@ -40,6 +43,8 @@ export type NodesConfig = {
 
 /** Rows of nodes that are gone are removed after so many leases. */
 const buryAfterLeases = 20
+/** A role is handed to the preferred node when that one has been there for so many leases, so that a node which comes and goes moves nothing. */
+const balanceAfterLeases = 3
 
 export type NodesEvent =
   | { readonly kind: 'tick' }
@@ -68,7 +73,7 @@ type Step = { readonly state: NodesState; readonly effects: readonly NodesEffect
 export function startNodes(id: string, now: number): NodesState {
   return {
     mode: 'joining', id, beat: null, beats: 0, nextBeatAtMs: now, beatenAtMs: Number.NEGATIVE_INFINITY, joinedAtMs: Number.POSITIVE_INFINITY,
-    members: new Map(), roles: new Map(), held: new Map(), leading: new Set(), taking: new Map(), takes: 0,
+    members: new Map(), roles: new Map(), held: new Map(), leading: new Set(), taking: new Map(), takes: 0, misplaced: new Map(),
   }
 }
 
@@ -159,15 +164,43 @@ function beaten(state: NodesState, startedAtMs: number, event: Extract<NodesEven
   const gone = [...members.values()].filter(({ row, sinceMs }) => row.id !== state.id && sinceMs <= now - config.leaseMs * buryAfterLeases)
   if (gone.length > 0) effects.push({ kind: 'bury', members: gone.map(({ row }) => row.id) })
   if (next.mode !== 'live') return { state: next, effects }
+  const balanced = balance(next, now, config)
+  return take(balanced.state, [...effects, ...balanced.effects], now, config)
+}
+
+/** Takes what is free. */
+function take(state: NodesState, before: readonly NodesEffect[], now: number, config: NodesConfig): Step {
+  const effects = [...before]
   const taking = new Map([...state.taking].filter(([, { startedAtMs: since }]) => since > now - config.leaseMs))
   let { takes } = state
   for (const role of config.roles) {
-    if (held.has(role) || taking.has(role) || !free(next, role, now, config)) continue
+    if (state.held.has(role) || taking.has(role) || !free(state, role, now, config)) continue
     takes += 1
     taking.set(role, { id: takes, startedAtMs: now })
-    effects.push({ kind: 'take', id: takes, role, seen: roles.get(role)?.row ?? null })
+    effects.push({ kind: 'take', id: takes, role, seen: state.roles.get(role)?.row ?? null })
   }
-  return { state: { ...next, taking, takes }, effects }
+  return { state: { ...state, taking, takes }, effects }
+}
+
+/** Gives a role to the node that is preferred for it, one at a time: nodes that come later get their share. */
+function balance(state: NodesState, now: number, config: NodesConfig): Step {
+  const members = liveMembers(state, now, config)
+  const misplaced = new Map<string, { to: string; sinceMs: number }>()
+  for (const role of state.held.keys()) {
+    const to = preferredFor(role, members)
+    if (to === null || to === state.id) continue
+    const known = state.misplaced.get(role)
+    misplaced.set(role, known?.to === to ? known : { to, sinceMs: now })
+  }
+  const due = [...misplaced].find(([, { sinceMs }]) => sinceMs <= now - config.leaseMs * balanceAfterLeases)
+  if (due === undefined) return { state: { ...state, misplaced }, effects: [] }
+  const [role] = due
+  misplaced.delete(role)
+  // Known as this node's own until the next reading, and so not free for it.
+  return {
+    state: { ...state, misplaced, held: without(state.held, role) },
+    effects: [{ kind: 'release', role, fence: state.held.get(role)!.fence }],
+  }
 }
 
 /** The preferred node takes a free role at once, any other one a lease later: so roles are spread, and none stays without a leader. */
@@ -184,9 +217,9 @@ function free(state: NodesState, role: string, now: number, config: NodesConfig)
 /** Rendezvous hashing (Thaler and Ravishankar, 1998): every node comes to the same answer without talking. */
 export function preferredFor(role: string, members: readonly Member[]): string | null {
   let best: { readonly id: string; readonly weight: number } | null = null
-  for (const { id, draining } of members) {
+  for (const { id, draining, roles } of members) {
     const weight = hash(`${role} ${id}`)
-    if (!draining && (best === null || weight > best.weight || (weight === best.weight && id < best.id))) best = { id, weight }
+    if (!draining && roles?.includes(role) !== false && (best === null || weight > best.weight || (weight === best.weight && id < best.id))) best = { id, weight }
   }
   return best?.id ?? null
 }

@@ -15,6 +15,8 @@ export type NodeInfo = {
   readonly version: string
   readonly fingerprint: string
   readonly traits?: Readonly<Record<string, string>>
+  /** Those that it can take. */
+  readonly roles?: readonly string[]
   /** Where only one process can be at a time: who comes to the same place is the successor of who was there. */
   readonly place?: string
 }
@@ -214,14 +216,17 @@ export class Nodes {
   async #beat(effect: Extract<NodesEffect, { kind: 'beat' }>): Promise<void> {
     try {
       const rows = await this.#beats.transaction(async (tx) => {
-        await tx.run(beat, [this.id, effect.draining, JSON.stringify(this.#info)])
+        await tx.run(beat, [this.id, effect.draining, JSON.stringify({ ...this.#info, roles: this.config.roles })])
         if (effect.renew.length > 0) await tx.run(renew, [this.id, effect.renew.map(({ role }) => role), effect.renew.map(({ fence }) => String(fence))])
         return tx.run(readAll, [this.id])
       })
       if (this.#state.mode === 'left') return
       const nodes = rows.filter((row) => row.kind === 'node')
       this.#details = new Map(nodes.map((row) => [row.id, { info: JSON.parse(row.info) as NodeInfo, startedAt: row.started_at }]))
-      const members = nodes.map((row): Member => ({ id: row.id, counter: Number(row.counter), draining: row.draining }))
+      const members = nodes.map((row): Member => {
+        const roles = this.#details.get(row.id)?.info.roles
+        return { id: row.id, counter: Number(row.counter), draining: row.draining, ...(roles === undefined ? {} : { roles }) }
+      })
       const roles = rows.filter((row) => row.kind === 'role').map((row): RoleRow => ({ role: row.id, holder: row.holder, fence: Number(row.fence), renewal: Number(row.counter) }))
       this.#step({ kind: 'beaten', id: effect.id, members, roles })
       if (!this.#drainAsked && rows.some((row) => row.kind === 'drain')) {
