@@ -34,6 +34,8 @@ export function backgroundWork(site: Site, { nodes, forgetKeys, committed }: Bac
   // Bounded per call; what is left over waits for the next hour.
   const hourly = (role: Role, work: () => Promise<unknown>): Ticker => new Ticker({ name: role, intervalMs: askIntervalMs, logger, work: seldom(nodes, role, collectIntervalMs, work) })
   return [
+    // Of this machine, and so for every node itself.
+    new Ticker({ name: 'tidy', intervalMs: collectIntervalMs, logger, work: () => media.tidy() }),
     new Ticker({ name: 'schedule', intervalMs: scheduleIntervalMs, logger, work: async () => runSchedule(site, nodes, committed) }),
     hourly('prune', () => access.prune()),
     hourly('forget-keys', forgetKeys),

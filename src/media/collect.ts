@@ -6,9 +6,6 @@ import type { BlobUploads } from '#media/uploads.ts'
 /** Blobs asked about in one statement. */
 const batchMax = 500
 
-/** A spooled file lives for one image; this much later its process is gone. */
-const spoolMs = 3_600_000
-
 const forgetReleases = sql(`delete from stoa.blob_release where released_at < $1`)
 
 /**
@@ -19,14 +16,13 @@ export async function collect(
   parts: ReceiveParts & { readonly uploads: BlobUploads },
   options: { readonly olderThanMs: number; readonly dryRun: boolean },
 ): Promise<{ readonly blobs: number; readonly bytes: number; readonly uploads: number }> {
-  const { database, store, clock, spool, uploads, logger } = parts
+  const { database, store, clock, uploads, logger } = parts
   const { dryRun } = options
   const now = clock.nowMs()
   const writtenBeforeMs = now - options.olderThanMs
   // Whatever the grace period, a put that still runs is nobody's orphan: it is idle for this long only when it is dead.
   const idleSinceMs = now - Math.max(options.olderThanMs, parts.limits.uploadIdleMs)
   const abandoned = (await uploads.removeExpired(now, dryRun)) + (await store.sweep({ writtenBeforeMs: idleSinceMs, dryRun }))
-  if (!dryRun) await spool.sweep(now - spoolMs)
   let blobs = 0
   let bytes = 0
   const collectBatch = async (batch: ReadonlyMap<string, number>): Promise<void> => {

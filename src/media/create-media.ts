@@ -15,6 +15,9 @@ import { Renditions } from '#media/renditions.ts'
 import { Spool } from '#media/spool.ts'
 import { BlobUploads } from '#media/uploads.ts'
 
+/** A spooled file lives for one image; this much later its process is gone. */
+const spoolMs = 3_600_000
+
 export type MediaOptions = {
   readonly database: Database
   readonly fileStore: FileStore
@@ -57,6 +60,7 @@ export function createMedia(options: MediaOptions): Media {
     },
     uploads,
     collect: (wanted) => collect({ ...parts, uploads }, wanted),
+    tidy: () => spool.sweep(clock.nowMs() - spoolMs),
   }
   return media
 }

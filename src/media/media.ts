@@ -94,6 +94,8 @@ export interface Media {
   readonly uploads: Uploads
   /** Deletes blobs that nothing refers to and that are older than a grace period, abandoned uploads, and renditions of deleted assets. */
   collect(options: { readonly olderThanMs: number; readonly dryRun: boolean }): Promise<{ readonly blobs: number; readonly bytes: number; readonly uploads: number }>
+  /** Removes what processes left behind in the data folder of this machine that died at work. Each node does it for itself, where `collect` is for one of them. */
+  tidy(): Promise<void>
 }
 
 export type UploadState = {
