@@ -91,6 +91,11 @@ export function isAway<V>(state: CacheState<V>, now: number, config: CacheConfig
   return state.lost && !leaseHolds(state, now, config)
 }
 
+/** The database is away: for a lease it may be a hiccup, which readers wait out; then a moment is enough. */
+function isGivenUp<V>(state: CacheState<V>, waiter: Waiter, now: number, config: CacheConfig): boolean {
+  return isAway(state, now, config) && now >= waiter.arrivedAtMs + config.patienceMs && now > cacheAsOfMs(state) + 2 * config.leaseMs
+}
+
 /** Past it nothing is answered from here, not even as stale. */
 export function isTooStale<V>(state: CacheState<V>, now: number, config: CacheConfig): boolean {
   return cacheAsOfMs(state) <= now - config.leaseMs - config.staleMs
@@ -144,7 +149,7 @@ function told<V>(state: CacheState<V>, entry: Entry<V>): { value: V; epoch: Epoc
 function miss<V>(state: CacheState<V>, waiter: Waiter, now: number, config: CacheConfig, out: Out<V>): void {
   if (isAway(state, now, config)) {
     // A fill would wait for a database that does not answer, and so would all that come after it.
-    if (now >= waiter.arrivedAtMs + config.leaseMs) return answer(state, waiter, { kind: 'refused', reason: 'away' }, out)
+    if (isGivenUp(state, waiter, now, config)) return answer(state, waiter, { kind: 'refused', reason: 'away' }, out)
     // The feed tries again by itself, at its own pace: readers must not hurry it.
     waiter.pollFromMs = Number.NEGATIVE_INFINITY
     state.parked.add(waiter)
@@ -360,11 +365,10 @@ function readmit<V>(state: CacheState<V>, now: number, config: CacheConfig, out:
   for (const effect of wants) if (effect.kind !== 'want' || !out.some((other) => other.kind === 'want')) out.push(effect)
 }
 
-/** Turns away those whose time is over, and, while the database is away, those who have waited `L` for it: for their fill, or for a poll. */
+/** Turns away those whose time is over, and, while the database is away, those who wait for it: for their fill, or for a poll. */
 function expire<V>(state: CacheState<V>, now: number, config: CacheConfig, out: Out<V>): void {
-  const away = isAway(state, now, config)
   const reason = (waiter: Waiter, waitsForDatabase: boolean): 'deadline' | 'away' | null =>
-    waiter.deadlineMs <= now ? 'deadline' : away && waitsForDatabase && now >= waiter.arrivedAtMs + config.leaseMs ? 'away' : null
+    waiter.deadlineMs <= now ? 'deadline' : waitsForDatabase && isGivenUp(state, waiter, now, config) ? 'away' : null
   for (const waiter of state.parked) {
     const refused = reason(waiter, waiter.pollFromMs !== Number.NEGATIVE_INFINITY)
     if (refused === null) continue
