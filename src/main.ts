@@ -31,6 +31,8 @@ import type { SharedPort } from '#shared-port.ts'
 const drainMs = 10_000
 /** For polls, heartbeats and trimming, which must never wait for other work. */
 const feedConnections = 3
+/** For a connection to a standby, and for one statement there. */
+const replicaTimeoutMs = 1_000
 /** Answers larger than this are not kept. */
 const entryBytesMax = 4 * 1024 * 1024
 
@@ -127,7 +129,9 @@ async function joinFeed(config: Config, url: string, parts: { readonly database:
   const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs } })
   opened.defer(() => feed.stop())
   const secondLevel = config.cacheUrl === null ? null : opened.adopt(await openSecondLevel(config.cacheUrl, logger), (level) => level.close())
-  const cache = new Cache({ feed, database, ...(secondLevel === null ? {} : { secondLevel }), config: { staleMs, bytesMax: cacheBytes, entryBytesMax: Math.min(entryBytesMax, cacheBytes) } })
+  const replica = config.databaseReadUrl === null ? null : openReplica(config, config.databaseReadUrl, parts)
+  const more = { ...(secondLevel === null ? {} : { secondLevel }), ...(replica === null ? {} : { replica }) }
+  const cache = new Cache({ feed, database, ...more, config: { staleMs, bytesMax: cacheBytes, entryBytesMax: Math.min(entryBytesMax, cacheBytes) } })
   opened.defer(async () => cache.close())
   const applied = opened.use(new AppliedLog(feed, systemClock))
   return { feed, cache, link, applied, calls: null }
@@ -136,6 +140,16 @@ async function joinFeed(config: Config, url: string, parts: { readonly database:
 async function openSecondLevel(url: string, logger: Logger): Promise<SecondLevel> {
   const { RedisSecondLevel } = await import('#cache/drivers/redis.ts')
   return new RedisSecondLevel({ url, logger })
+}
+
+/** With short deadlines: what a standby does not answer soon, the primary does. */
+function openReplica(config: Config, url: string, { logger, opened }: { readonly logger: Logger; readonly opened: AsyncDisposableStack }): Database {
+  const replica = new PostgresDatabase({
+    url, wanted: 'any', connectionsMax: config.databaseConnections, statementTimeoutMs: replicaTimeoutMs, connectTimeoutMs: replicaTimeoutMs,
+    applicationName: `stoa ${nodeName(config)} reads`, logger: logger.child({ part: 'replica' }),
+  })
+  opened.defer(() => replica.close())
+  return replica
 }
 
 /** The embedded database: started here, or, for a command beside a running node, the one that node has started. */

@@ -93,7 +93,8 @@ for (const replication of ['synchronous', 'asynchronous'] as const) {
     await using second = await PostgresServer.standbyOf(first)
     if (replication === 'synchronous') await first.commitOnlyWithStandby()
     const url = `postgres://postgres@127.0.0.1:${first.port},127.0.0.1:${second.port}/postgres`
-    await using cluster = await startCluster({ urls: [url, url, url], entries: 64, environment })
+    // Loads may go to the standby too, as long as it is one.
+    await using cluster = await startCluster({ urls: [url, url, url], entries: 64, environment: { ...environment, STOA_DATABASE_READ_URL: second.url } })
     const workload = workloadOn(cluster)
     const { ledger } = workload
     await sleep(faultMs)

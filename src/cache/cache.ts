@@ -18,7 +18,7 @@ export type CacheOptions = {
   readonly feed: ChangeFeed
   /** Where values are loaded from: the writable primary. */
   readonly database: Database
-  /** Hot standbys that loads may go to; they fall back to the primary while a standby lags. */
+  /** Hot standbys that loads may go to; they fall back to the primary while a standby lags, or does not answer within a deadline that should be short. */
   readonly replica?: Database
   /** Memory shared with the other nodes, for values that have a `codec`. */
   readonly secondLevel?: SecondLevel
@@ -50,6 +50,8 @@ type Loader = { readonly load: (context: FillContext) => Promise<unknown>; reado
 type Request = { readonly resolve: (part: Part<unknown>) => void; readonly reject: (error: unknown) => void; readonly loader: Loader }
 
 const timeoutMsDefault = 5_000
+/** A replica that did not answer is not asked for so long. */
+const replicaPauseMs = 5_000
 /** How often those who wait are looked at, and only while somebody waits. */
 const tickMs = 20
 /** What an entry takes besides its value, and what each of its dependencies and its place in the index take, in bytes. */
@@ -72,6 +74,7 @@ export class Cache {
   #lastRequest = 0
   #busy = false
   #ticking: NodeJS.Timeout | null = null
+  #replicaFromMs = Number.NEGATIVE_INFINITY
 
   constructor(options: CacheOptions) {
     this.#options = options
@@ -222,10 +225,16 @@ export class Cache {
     }
   }
 
+  /** A standby that does not answer would delay each fill by its deadline. */
+  #leaveReplica(): void {
+    this.#replicaFromMs = this.#options.feed.nowMs() + replicaPauseMs
+  }
+
   /** A connection that broke is no reason to fail a read: it is tried once more on another. */
   async #run(effect: Extract<CacheEffect<unknown>, { kind: 'load' }>, loader: Loader): Promise<{ value: unknown; context: FillContext; start: { epoch: string | null; cursor: CacheState<unknown>['cursor'] } }> {
-    const { database, replica } = this.#options
-    const source = { database, feedEpoch: () => this.#state.epoch, replica: effect.replica !== null && replica !== undefined ? { database: replica, ...effect.replica } : null }
+    const { database, replica, feed } = this.#options
+    const asked = effect.replica !== null && replica !== undefined && feed.nowMs() >= this.#replicaFromMs ? { database: replica, ...effect.replica, failed: () => this.#leaveReplica() } : null
+    const source = { database, feedEpoch: () => this.#state.epoch, replica: asked }
     for (let attempt = 1; ; attempt += 1) {
       const start = { epoch: this.#state.epoch, cursor: this.#state.cursor }
       const context = new FillContext(source, loader.dependencies, async (key, fill) => this.#ask(key, fill, {}, this.#options.feed.nowMs()))

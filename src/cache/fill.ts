@@ -5,18 +5,23 @@ import { earlierOf, parseSnapshot } from '#change-feed/snapshot.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable, Statement } from '#database/database.ts'
-import { DatabaseUnavailableError } from '#database/errors.ts'
+import { DatabaseTimeoutError, DatabaseUnavailableError, SerializationError } from '#database/errors.ts'
 import type { Dependency } from '#cache/dependency.ts'
 import type { PageBound, Predicate } from '#cache/predicate.ts'
 
 /** What a cached read gives, and what a value that is made of it needs to know. */
 export type Part<V> = { readonly kind: 'hit' | 'filled' | 'stale'; readonly value: V; readonly epoch: Epoch; readonly snapshot: Snapshot; readonly dependencies: readonly Dependency[]; readonly asOfMs: number }
 
-export type FillSource = { readonly database: Database; readonly feedEpoch: () => Epoch | null; readonly replica: { readonly database: Database; readonly lsn: number; readonly epoch: Epoch } | null }
+export type FillSource = {
+  readonly database: Database
+  readonly feedEpoch: () => Epoch | null
+  /** `failed` is told when it did not answer. */
+  readonly replica: { readonly database: Database; readonly lsn: number; readonly epoch: Epoch; readonly failed: (error: Error) => void } | null
+}
 
 const asOf = sql<{ as_of: string }>(`select stoa.as_of() as as_of`)
 const repeatable = sql(`set transaction isolation level repeatable read, read only`)
-const reached = sql<{ reached: boolean }>(`select pg_last_wal_replay_lsn() >= $1::pg_lsn and (select epoch from stoa.epoch) = $2 as reached`)
+const reached = sql<{ reached: boolean }>(`select pg_is_in_recovery() and pg_last_wal_replay_lsn() >= $1::pg_lsn and (select epoch from stoa.epoch) = $2 as reached`)
 
 const wrapped = new Map<string, Statement<{ as_of: string; stoa_row: boolean | null }>>()
 
@@ -116,8 +121,10 @@ export class FillContext {
         return rows
       })
     } catch (error) {
-      if (error instanceof DatabaseUnavailableError) return null
-      throw error
+      // A standby also cancels what stands in the way of its replay; whatever it is, the primary can do it.
+      if (!(error instanceof DatabaseUnavailableError || error instanceof DatabaseTimeoutError || error instanceof SerializationError)) throw error
+      if (!(error instanceof SerializationError)) replica.failed(error)
+      return null
     }
   }
 

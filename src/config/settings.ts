@@ -81,6 +81,14 @@ export const settings = {
     parse: url('postgres', 'postgresql'),
     help: 'PostgreSQL 15 or newer, one or several hosts: postgres://user:password@host1,host2/name. Unset: an embedded one below the data folder.',
   } as Setting<string | null>,
+  databaseReadUrl: {
+    env: 'STOA_DATABASE_READ_URL',
+    flag: '--database-read-url',
+    fallback: null,
+    url: true,
+    parse: url('postgres', 'postgresql'),
+    help: 'Hot standbys of the same database: postgres://user:password@standby1,standby2/name. Answers that are not in memory are read there, as long as the standby has all that this node knows of; else on the primary. Unset: on the primary.',
+  } as Setting<string | null>,
   databaseConnections: {
     env: 'STOA_DATABASE_CONNECTIONS',
     flag: '--database-connections',

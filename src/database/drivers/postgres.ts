@@ -9,6 +9,8 @@ import type { Logger } from '#lib/logger.ts'
 export type PostgresOptions = {
   /** `postgres://user:password@host:5432/name?sslmode=…`; several hosts after commas, of which the writable one is used. */
   readonly url: string
+  /** `any`: for reading from standbys, which take no writes. Else the server that takes writes. */
+  readonly wanted?: 'primary' | 'any'
   readonly connectionsMax: number
   /** A statement that takes longer is cancelled by the server. */
   readonly statementTimeoutMs: number
@@ -46,6 +48,7 @@ export class PostgresDatabase implements Database {
   constructor(options: PostgresOptions) {
     const hosts = new Hosts({
       url: options.url,
+      wanted: options.wanted ?? 'primary',
       connectTimeoutMs: Math.min(hostTimeoutMaxMs, options.connectTimeoutMs),
       client: {
         types: valueTypes,

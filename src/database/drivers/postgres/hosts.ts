@@ -16,6 +16,8 @@ export type OpenClient = {
 
 export type HostsOptions = {
   readonly url: string
+  /** Only a server that takes writes, or any that answers. */
+  readonly wanted: 'primary' | 'any'
   /** Deadline for one host to accept a connection and tell what it is. */
   readonly connectTimeoutMs: number
   /** Everything else that a pg client is given. */
@@ -130,7 +132,7 @@ export class Hosts {
     try {
       await client.connect()
       const { rows } = await client.query<Check>({ text: check, query_timeout: connectTimeoutMs } as pg.QueryConfig)
-      refuseUnfit(rows[0], host)
+      refuseUnfit(rows[0], host, this.#options.wanted)
       return client
     } catch (error) {
       if (isConnectionBroken(error)) client.connection.stream.destroy()
@@ -140,10 +142,11 @@ export class Hosts {
   }
 }
 
-function refuseUnfit(found: Check | undefined, host: Host): void {
+function refuseUnfit(found: Check | undefined, host: Host, wanted: HostsOptions['wanted']): void {
   if (found === undefined || !(found.version >= majorMin * 10_000)) {
     throw new UnsupportedDatabaseError(`${host.name} runs PostgreSQL ${Math.floor((found?.version ?? 0) / 10_000)}; Stoa needs ${majorMin} or newer.`, { version: found?.version })
   }
+  if (wanted === 'any') return
   if (found.standby) throw new DatabaseUnavailableError(`${host.name} is a standby, which takes no writes.`, { readOnly: true })
   if (found.read_only !== 'off') throw new DatabaseUnavailableError(`${host.name} is read-only.`, { readOnly: true })
 }

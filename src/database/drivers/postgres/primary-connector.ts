@@ -7,6 +7,6 @@ const keepAliveDelayMs = 5_000
 /** Opens connections outside any pool, each to the host of the URL that takes writes now. The caller closes them. Errors: those of `Hosts.connect`. */
 export function primaryConnector(options: { readonly url: string; readonly applicationName: string }): () => Promise<pg.Client> {
   const client = { application_name: options.applicationName, keepAlive: true, keepAliveInitialDelayMillis: keepAliveDelayMs }
-  const hosts = new Hosts({ url: options.url, connectTimeoutMs, client })
+  const hosts = new Hosts({ url: options.url, wanted: 'primary', connectTimeoutMs, client })
   return async () => (await hosts.connect()).client
 }
