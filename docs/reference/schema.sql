@@ -134,6 +134,41 @@ begin
 end $function$
 ;
 
+CREATE OR REPLACE FUNCTION stoa.forget_versions()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if tg_op = 'TRUNCATE' then
+    truncate stoa.version_history;
+  else
+    delete from stoa.version_history h using gone where h.entry_id = gone.id;
+  end if;
+  return null;
+end $function$
+;
+
+CREATE OR REPLACE FUNCTION stoa.keep_version()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if new.is_latest or new.is_published then
+    insert into stoa.version_history (entry_id, locale, number, type, data, filter, type_revision, filter_revision,
+      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
+    values (old.entry_id, old.locale, old.number, old.type, old.data, old.filter, old.type_revision, old.filter_revision,
+      old.created_at, old.created_by_id, old.saved_at, old.saved_by, old.published_at, old.published_by, old.first_published_at);
+  else
+    insert into stoa.version_history (entry_id, locale, number, type, data, filter, type_revision, filter_revision,
+      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
+    values (new.entry_id, new.locale, new.number, new.type, new.data, new.filter, new.type_revision, new.filter_revision,
+      new.created_at, new.created_by_id, new.saved_at, new.saved_by, new.published_at, new.published_by, new.first_published_at);
+    delete from stoa.version v where v.entry_id = new.entry_id and v.locale = new.locale and v.number = new.number;
+  end if;
+  return null;
+end $function$
+;
+
 CREATE OR REPLACE FUNCTION stoa.model_changed()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -526,6 +561,24 @@ create table stoa.version (
   first_published_at timestamp(3) with time zone
 );
 
+create table stoa.version_history (
+  entry_id uuid not null,
+  locale text not null,
+  number integer not null,
+  type text not null,
+  data json not null,
+  filter jsonb not null,
+  type_revision integer not null,
+  filter_revision integer not null,
+  created_at timestamp(3) with time zone not null,
+  created_by_id text,
+  saved_at timestamp(3) with time zone not null,
+  saved_by json not null,
+  published_at timestamp(3) with time zone,
+  published_by json,
+  first_published_at timestamp(3) with time zone
+);
+
 alter table stoa.api_token add constraint api_token_pkey PRIMARY KEY (id);
 
 alter table stoa.api_token add constraint api_token_token_hash_key UNIQUE (token_hash);
@@ -664,9 +717,9 @@ alter table stoa."user" add constraint user_state_check CHECK ((state = ANY (ARR
 
 alter table stoa.user_role add constraint user_role_pkey PRIMARY KEY (user_id, role);
 
-alter table stoa.version add constraint version_number_check CHECK ((number > 0));
-
 alter table stoa.version add constraint version_pkey PRIMARY KEY (entry_id, locale, number);
+
+alter table stoa.version_history add constraint version_history_pkey PRIMARY KEY (entry_id, locale, number);
 
 alter table stoa.api_token add constraint api_token_created_by_fkey FOREIGN KEY (created_by) REFERENCES stoa."user"(id) ON DELETE SET NULL;
 
@@ -762,6 +815,47 @@ CREATE UNIQUE INDEX version_published ON stoa.version USING btree (entry_id, loc
 
 CREATE INDEX version_published_type ON stoa.version USING btree (type, locale, published_at DESC, entry_id DESC) WHERE is_published;
 
+create view stoa.any_version as
+ SELECT version.entry_id,
+    version.locale,
+    version.number,
+    version.type,
+    version.data,
+    version.filter,
+    version.type_revision,
+    version.filter_revision,
+    version.is_latest,
+    version.is_published,
+    version.is_archived,
+    version.created_at,
+    version.created_by_id,
+    version.saved_at,
+    version.saved_by,
+    version.published_at,
+    version.published_by,
+    version.first_published_at
+   FROM stoa.version
+UNION ALL
+ SELECT version_history.entry_id,
+    version_history.locale,
+    version_history.number,
+    version_history.type,
+    version_history.data,
+    version_history.filter,
+    version_history.type_revision,
+    version_history.filter_revision,
+    false AS is_latest,
+    false AS is_published,
+    false AS is_archived,
+    version_history.created_at,
+    version_history.created_by_id,
+    version_history.saved_at,
+    version_history.saved_by,
+    version_history.published_at,
+    version_history.published_by,
+    version_history.first_published_at
+   FROM stoa.version_history;
+
 CREATE TRIGGER asset_release AFTER DELETE ON stoa.asset FOR EACH ROW EXECUTE FUNCTION stoa.release_blob();
 
 CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE ON stoa.audit FOR EACH ROW EXECUTE FUNCTION stoa.audit_append_only();
@@ -770,8 +864,14 @@ CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON stoa.audit FOR EACH STATEMEN
 
 CREATE TRIGGER model_changed AFTER INSERT OR DELETE OR UPDATE OF name, definition, revision OR TRUNCATE ON stoa.content_type FOR EACH STATEMENT EXECUTE FUNCTION stoa.model_changed();
 
+CREATE TRIGGER versions_forgotten AFTER DELETE ON stoa.entry REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION stoa.forget_versions();
+
+CREATE TRIGGER versions_forgotten_all AFTER TRUNCATE ON stoa.entry FOR EACH STATEMENT EXECUTE FUNCTION stoa.forget_versions();
+
 CREATE TRIGGER model_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON stoa.locale FOR EACH STATEMENT EXECUTE FUNCTION stoa.model_changed();
 
 CREATE TRIGGER rendition_release AFTER DELETE ON stoa.rendition FOR EACH ROW EXECUTE FUNCTION stoa.release_blob();
 
 CREATE TRIGGER role_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON stoa.role FOR EACH STATEMENT EXECUTE FUNCTION stoa.role_changed();
+
+CREATE TRIGGER version_kept AFTER UPDATE ON stoa.version FOR EACH ROW WHEN (((old.number <> new.number) OR (NOT (new.is_latest OR new.is_published)))) EXECUTE FUNCTION stoa.keep_version();

@@ -69,6 +69,8 @@ export async function brokenInvariants(database: Queryable): Promise<string[]> {
     sql<{ what: string }>(`
       select 'not one latest: ' || entry_id || ' ' || locale as what from stoa.version group by entry_id, locale having count(*) filter (where is_latest) <> 1
       union all
+      select 'neither latest nor published: ' || entry_id || ' ' || locale from stoa.version where not is_latest and not is_published
+      union all
       select 'published more than once: ' || entry_id || ' ' || locale from stoa.version group by entry_id, locale having count(*) filter (where is_published) > 1
       union all
       select 'archived and published: ' || entry_id from stoa.version where is_archived and is_published
@@ -80,7 +82,7 @@ export async function brokenInvariants(database: Queryable): Promise<string[]> {
       select 'publishedAt of latest and published differ: ' || l.entry_id from stoa.version l left join stoa.version p
         on p.entry_id = l.entry_id and p.locale = l.locale and p.is_published where l.is_latest and l.published_at is distinct from p.published_at
       union all
-      select 'numbers have gaps: ' || entry_id || ' ' || locale from stoa.version group by entry_id, locale having count(*) <> max(number) or min(number) <> 1`),
+      select 'numbers have gaps: ' || entry_id || ' ' || locale from stoa.any_version group by entry_id, locale having count(*) <> max(number) or min(number) <> 1`),
   )
   return rows.map((row) => row.what)
 }

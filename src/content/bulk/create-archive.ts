@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Archive, ArchiveCheck, ArchivedEntry, ArchivedRelease, ArchivedVersion, ArchiveOutcome } from '#content/bulk/archive.ts'
 import type { Bulk, BulkItem } from '#content/bulk/bulk.ts'
-import type { BatchSupport, OwnedRow } from '#content/bulk/flush-together.ts'
+import type { OwnedRow } from '#content/bulk/flush-together.ts'
 import { beginBatch, holdTogether, insertRows } from '#content/bulk/flush-together.ts'
 import { readArchive, readChosenArchive, readReleaseArchive } from '#content/bulk/read-archive.ts'
 import type { Call, Content } from '#content/content.ts'
@@ -48,7 +48,7 @@ const insertItems = sql<object>(`
 
 export function createArchive(options: { readonly clock: Clock; readonly logger: Logger; readonly content: Content; readonly bulk: Bulk }): Archive {
   const context: Context = { models: new ModelStore(), recent: new RecentSaves(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
-  const parts = { content: options.content, bulk: options.bulk, support: { lz4: null } }
+  const parts = { content: options.content, bulk: options.bulk }
   return {
     entries: (call, type, page) => context.models.use(call.db, (model) => readArchive(demandAll(call, type), model, model.type(type), page)),
     releases: (call, page) => readReleaseArchive(call, page),
@@ -100,10 +100,10 @@ function modelFor(definition: ContentType): TypeModel {
   return model
 }
 
-async function restore(context: Context, parts: { readonly content: Content; readonly bulk: Bulk; readonly support: BatchSupport }, call: Call, typeName: string, entries: readonly ArchivedEntry[]): Promise<ArchiveOutcome[]> {
+async function restore(context: Context, parts: { readonly content: Content; readonly bulk: Bulk }, call: Call, typeName: string, entries: readonly ArchivedEntry[]): Promise<ArchiveOutcome[]> {
   if (entries.length === 0) return []
   try {
-    const outcomes = await context.models.use(call.db, (model) => atomically(call.db, (tx) => restoreTogether(parts.support, { ...call, db: tx }, model, model.type(typeName), entries)))
+    const outcomes = await context.models.use(call.db, (model) => atomically(call.db, (tx) => restoreTogether({ ...call, db: tx }, model, model.type(typeName), entries)))
     const result: ArchiveOutcome[] = []
     for (const [index, outcome] of outcomes.entries()) result.push(outcome === 'differs' ? await overwrite(parts, call, typeName, entries[index]!) : outcome)
     return result
@@ -117,9 +117,9 @@ async function restore(context: Context, parts: { readonly content: Content; rea
   }
 }
 
-async function restoreTogether(support: BatchSupport, call: Call, model: Model, type: TypeModel, entries: readonly ArchivedEntry[]): Promise<(ArchiveOutcome | 'differs')[]> {
+async function restoreTogether(call: Call, model: Model, type: TypeModel, entries: readonly ArchivedEntry[]): Promise<(ArchiveOutcome | 'differs')[]> {
   const tx = call.db
-  await beginBatch(tx, support)
+  await beginBatch(tx)
   const ids = entries.map((entry) => entry.id)
   await tx.run(insertEntries, [ids, entries.map((entry) => entry.createdAt), entries.map((entry) => JSON.stringify(entry.createdBy)), type.definition.name])
   const locked = new Map((await tx.run(lockEntries, [ids])).map((row) => [row.id, row]))

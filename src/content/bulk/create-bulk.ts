@@ -1,6 +1,5 @@
 import type { Bulk, BulkItem, BulkOutcome, BulkState } from '#content/bulk/bulk.ts'
 import { beginBatch, flushTogether } from '#content/bulk/flush-together.ts'
-import type { BatchSupport } from '#content/bulk/flush-together.ts'
 import { saveItems } from '#content/bulk/save-items.ts'
 import type { Call } from '#content/content.ts'
 import { ForbiddenError } from '#content/errors.ts'
@@ -39,7 +38,6 @@ const readStates = sql<{ model: string; id: string | null; locale: string; filte
 
 export function createBulk(options: { readonly clock: Clock; readonly logger: Logger }): Bulk {
   const context: Context = { models: new ModelStore(), recent: new RecentSaves(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
-  const support: BatchSupport = { lz4: null }
   return {
     reserve: async (call, type, ids) => {
       demandEverything(call, type)
@@ -58,7 +56,7 @@ export function createBulk(options: { readonly clock: Clock; readonly logger: Lo
     },
     save: async (call, type, items) => {
       demandEverything(call, type)
-      return saveOrSplit(context, support, call, type, items)
+      return saveOrSplit(context, call, type, items)
     },
     states: async (call, type, page) => {
       demandEverything(call, type)
@@ -78,12 +76,12 @@ function demandEverything(call: Call, type: string): void {
  * What can be seen beforehand is refused item by item. What only the database can tell (a unique value that another entry
  * took) fails the batch; its halves are tried again, until the one item that is to blame is alone.
  */
-async function saveOrSplit(context: Context, support: BatchSupport, call: Call, type: string, items: readonly BulkItem[]): Promise<BulkOutcome[]> {
+async function saveOrSplit(context: Context, call: Call, type: string, items: readonly BulkItem[]): Promise<BulkOutcome[]> {
   if (items.length === 0) return []
   try {
     return await context.models.use(call.db, (model) =>
       atomically(call.db, async (tx) => {
-        await beginBatch(tx, support)
+        await beginBatch(tx)
         const { outcomes, edits } = await saveItems(context, { db: tx, authority: call.authority }, model, type, items)
         await flushTogether(tx, model, model.type(type), edits)
         return outcomes
@@ -94,8 +92,8 @@ async function saveOrSplit(context: Context, support: BatchSupport, call: Call, 
     if (!isContent) throw error
     if (items.length === 1) return [{ outcome: 'refused', reason: error.message }]
     const middle = Math.ceil(items.length / 2)
-    const first = await saveOrSplit(context, support, call, type, items.slice(0, middle))
-    return [...first, ...(await saveOrSplit(context, support, call, type, items.slice(middle)))]
+    const first = await saveOrSplit(context, call, type, items.slice(0, middle))
+    return [...first, ...(await saveOrSplit(context, call, type, items.slice(middle)))]
   }
 }
 

@@ -1,4 +1,6 @@
+import assert from 'node:assert/strict'
 import { UniqueConflictError } from '#content/errors.ts'
+import { touchLatest } from '#content/entries/entry-edit.ts'
 import type { EntryEdit } from '#content/entries/entry-edit.ts'
 import type { VersionRow } from '#content/entries/entry-state.ts'
 import { claimsOf, once, referencesOf } from '#content/entries/hold.ts'
@@ -7,21 +9,15 @@ import { StaleModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
-const findLz4 = sql<object>(`select 1 from pg_settings where name = 'default_toast_compression' and 'lz4' = any(enumvals)`)
 const byKey = sql<object>(`set local enable_seqscan = off`)
-const byKeyAndLz4 = sql<object>(`select set_config('enable_seqscan', 'off', true), set_config('default_toast_compression', 'lz4', true)`)
-
-/** Whether the server can compress with LZ4; null: not asked yet. */
-export type BatchSupport = { lz4: boolean | null }
 
 /**
  * Settings of one batch's transaction. Every statement of a batch finds its rows by key; on tables that grow from nothing
  * PostgreSQL does not know yet that they are large, plans to read them whole, and keeps that plan: each batch would take longer
- * than the one before. And compressing texts is a quarter of what storing them takes, with LZ4 next to nothing.
+ * than the one before.
  */
-export async function beginBatch(tx: Queryable, support: BatchSupport): Promise<void> {
-  support.lz4 ??= (await tx.run(findLz4)).length > 0
-  await tx.run(support.lz4 ? byKeyAndLz4 : byKey)
+export async function beginBatch(tx: Queryable): Promise<void> {
+  await tx.run(byKey)
 }
 
 /** The statements of entry-edit.ts and hold.ts, each for many entries of one type at once. */
@@ -33,17 +29,25 @@ const changeVersions = sql<object>(`
     published_at timestamptz, published_by json, first_published_at timestamptz)
   where v.entry_id = c.id and v.locale = c.locale and v.number = c.number`)
 
-/** Columns as arrays: `data` arrives as the very text it is kept as. */
+/** Columns as arrays: `data` arrives as the very text it is kept as. Versions that are not held go into the history. */
 const insertVersions = sql<{ model: string }>(`
-  with inserted as (
-    insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
-      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
-    select id, locale, number, $1::text, data::json, filter::jsonb, type_revision, filter_revision, is_latest, is_published, is_archived,
+  with r as (
+    select id, locale, number, $1::text as type, data::json, filter::jsonb, type_revision, filter_revision, is_latest, is_published, is_archived,
       created_at, created_by_id, saved_at, saved_by::json, published_at, published_by::json, first_published_at
     from unnest($2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::int[], $8::int[], $9::boolean[], $10::boolean[], $11::boolean[],
       $12::timestamptz[], $13::text[], $14::timestamptz[], $15::text[], $16::timestamptz[], $17::text[], $18::timestamptz[])
       as r (id, locale, number, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
         created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
+  ), inserted as (
+    insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
+      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
+    select * from r where is_latest or is_published
+  ), kept as (
+    insert into stoa.version_history (entry_id, locale, number, type, data, filter, type_revision, filter_revision,
+      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
+    select id, locale, number, type, data, filter, type_revision, filter_revision,
+      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at
+    from r where not (is_latest or is_published)
   )
   select revision as model from stoa.model`)
 
@@ -86,12 +90,15 @@ export type OwnedRow = { readonly id: string; readonly row: VersionRow }
 export async function flushTogether(tx: Queryable, model: Model, type: TypeModel, edits: readonly EntryEdit[]): Promise<void> {
   const changes = edits.map((edit) => ({ id: edit.id, held: edit.held, ...edit.changes() })).filter((each) => each.changed)
   if (changes.length === 0) return
+  assert.ok(changes.every((each) => each.revived.length === 0), 'a batch publishes no old versions')
   const owned = (key: 'lost' | 'added' | 'gained'): OwnedRow[] => changes.flatMap((each) => each[key].map((row) => ({ id: each.id, row })))
   await changeRows(tx, owned('lost'))
   await insertRows(tx, model, type, owned('added'))
   await changeRows(tx, owned('gained'))
   const counted = changes.filter((each) => each.localeCount !== null)
   if (counted.length > 0) await tx.run(countLocales, [counted.map((each) => each.id), counted.map((each) => each.localeCount)])
+  const grown = counted.filter((each) => each.grew).map((each) => each.id)
+  if (grown.length > 0) await tx.run(touchLatest, [grown])
   await holdTogether(tx, type, changes)
 }
 

@@ -17,7 +17,7 @@ const readChosen = sql<{ id: string; createdAt: string; createdBy: string; archi
 
 const readVersions = sql<VersionRow & { model: string; id: string | null }>(`
   select m.revision as model, v.entry_id as id, ${versionColumns}
-  from stoa.model m left join stoa.version v on v.entry_id = any($1::uuid[]) and (
+  from stoa.model m left join stoa.any_version v on v.entry_id = any($1::uuid[]) and (
     $2::boolean or v.is_latest or v.is_published
     or exists (select from stoa.release_item i where i.entry_id = v.entry_id and i.locale = v.locale and (i.number = v.number or i.number_before = v.number))
     or exists (select from stoa.schedule s where s.entry_id = v.entry_id and s.locale = v.locale and s.number = v.number and s.state = 'waiting'))

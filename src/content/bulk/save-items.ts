@@ -8,7 +8,7 @@ import { stampNow } from '#content/entries/context.ts'
 import { importedTimes } from '#content/entries/create.ts'
 import { EntryEdit, encodeFields } from '#content/entries/entry-edit.ts'
 import type { VersionRow } from '#content/entries/entry-state.ts'
-import { versionColumns } from '#content/entries/entry-state.ts'
+import { topNumbers, topOf, versionColumns, whole } from '#content/entries/entry-state.ts'
 import type { Known } from '#content/entries/hold.ts'
 import { claimSlug, lockKnown, targetFaults } from '#content/entries/hold.ts'
 import { carryShared, sharedFields } from '#content/entries/save.ts'
@@ -29,10 +29,11 @@ const lockEntries = sql<{ id: string; type: string; createdAt: string; createdBy
   select id, type, created_at as "createdAt", created_by ->> 'id' as "createdById", archived_at as "archivedAt"
   from stoa.entry where id = any($1::uuid[]) order by id for no key update`)
 
-const readHeld = sql<VersionRow & { model: string; id: string | null; top: number }>(`
-  select m.revision as model, v.entry_id as id, ${versionColumns},
-    (select max(w.number) from stoa.version w where w.entry_id = v.entry_id and w.locale = v.locale) as top
-  from stoa.model m left join stoa.version v on v.entry_id = any($1::uuid[]) and (v.is_latest or v.is_published)
+const lockHeld = sql<VersionRow & { model: string; id: string | null; top: number }>(`
+  with v as (
+    select * from stoa.version where entry_id = any($1::uuid[]) and (is_latest or is_published) order by entry_id, locale, number for no key update
+  )
+  select m.revision as model, v.entry_id as id, ${versionColumns}, ${topOf('v.entry_id', 'v.locale')} as top from stoa.model m left join v on true
   order by v.entry_id, v.locale, v.number`)
 
 const everything: Grant = { filter: null, fields: null }
@@ -71,14 +72,14 @@ async function lockAll(context: Context, call: Call, model: Model, type: TypeMod
     await tx.run(insertEntries, [[...fresh.keys()], [...fresh.values()], type.definition.name, JSON.stringify(authority.actor)])
     entries = await tx.run(lockEntries, [ids])
   }
-  const rows = await tx.run(readHeld, [ids])
+  const rows = await whole(() => tx.run(lockHeld, [ids]), (all) => Map.groupBy(all, (row) => row.id).values())
   if (rows[0]?.model !== model.revision) throw new StaleModel()
   const held = Map.groupBy(rows.filter((row) => row.id !== null), (row) => row.id)
   const edits = new Map<string, EntryEdit>()
   for (const entry of entries) {
     if (entry.type !== type.definition.name) continue
     const own = held.get(entry.id) ?? []
-    edits.set(entry.id, new EntryEdit(type, { ...entry, model: rows[0].model, held: own, numbers: new Map(own.map((row) => [row.locale, row.top])) }, stamp))
+    edits.set(entry.id, new EntryEdit(type, { ...entry, model: rows[0].model, held: own, numbers: topNumbers(own) }, stamp))
   }
   return edits
 }

@@ -33,7 +33,12 @@ const changeVersion = sql<object>(`
   update stoa.version set is_latest = $4, is_published = $5, is_archived = $6, published_at = $7, published_by = $8, first_published_at = $9
   where entry_id = $1 and locale = $2 and number = $3`)
 
+const takeFromHistory = sql<object>(`delete from stoa.version_history where entry_id = $1 and locale = $2 and number = $3`)
+
 const countLocales = sql<object>(`update stoa.entry set locale_count = $2 where id = $1`)
+/** Plain saves that saw fewer locales find that their row was changed since. */
+export const touchLatest = sql<object>(`update stoa.version set is_latest = is_latest where entry_id = any($1::uuid[]) and is_latest`)
+
 const setArchived = sql<object>(`update stoa.entry set archived_at = $2 where id = $1`)
 
 export async function insertRow(tx: Queryable, type: TypeModel, id: string, row: VersionRow): Promise<string> {
@@ -49,9 +54,13 @@ export type EntryChanges = {
   /** Rows that there are and that lose a flag, or only change a date. */
   readonly lost: readonly VersionRow[]
   readonly added: readonly VersionRow[]
+  /** Rows that come back from the history. */
+  readonly revived: readonly VersionRow[]
   readonly gained: readonly VersionRow[]
   /** Null: as many as before. */
   readonly localeCount: number | null
+  /** There were locales before, and now there are more. */
+  readonly grew: boolean
 }
 
 type Stamp = { readonly by: Actor; readonly at: string }
@@ -160,7 +169,8 @@ export class EntryEdit {
   changes(): EntryChanges {
     const changed = [...this.#rows.values()].filter((row) => this.#before.get(keyOf(row)) !== row)
     const added = changed.filter((row) => this.#isNew(row))
-    const kept = changed.filter((row) => !this.#isNew(row))
+    const revived = changed.filter((row) => !this.#isNew(row) && !this.#before.has(keyOf(row)))
+    const kept = changed.filter((row) => this.#before.has(keyOf(row)))
     const gains = (row: VersionRow): boolean => {
       const before = this.#before.get(keyOf(row))
       return before === undefined || (row.isLatest && !before.isLatest) || (row.isPublished && !before.isPublished)
@@ -171,18 +181,22 @@ export class EntryEdit {
       changed: changed.length > 0,
       lost: kept.filter((row) => !gains(row)),
       added,
+      revived,
       gained: kept.filter(gains),
       localeCount: locales === count(this.#state.held) ? null : locales,
+      grew: this.#before.size > 0 && locales !== count(this.#state.held),
     }
   }
 
   /** Writes all of it. */
   async flush(tx: Queryable): Promise<void> {
-    const { changed, lost, added, gained, localeCount } = this.changes()
+    const { changed, lost, added, revived, gained, localeCount, grew } = this.changes()
     for (const row of lost) await this.#change(tx, row)
-    for (const row of added) if ((await insertRow(tx, this.#type, this.id, row)) !== this.#state.model) throw new StaleModel()
+    for (const row of revived) await tx.run(takeFromHistory, [this.id, row.locale, row.number])
+    for (const row of [...revived, ...added]) if ((await insertRow(tx, this.#type, this.id, row)) !== this.#state.model) throw new StaleModel()
     for (const row of gained) await this.#change(tx, row)
     if (localeCount !== null) await tx.run(countLocales, [this.id, localeCount])
+    if (grew) await tx.run(touchLatest, [[this.id]])
     if (this.#archivedAt !== this.#state.archivedAt) await tx.run(setArchived, [this.id, this.#archivedAt])
     if (changed) await hold(tx, this.#type, this.id, this.held)
   }

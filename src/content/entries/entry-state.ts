@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { EntryNotFoundError } from '#content/errors.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
@@ -5,7 +6,10 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { isId } from '#lib/id.ts'
 
-/** A row of `stoa.version`; JSON columns are text. */
+/** A version is added beside a published one once per publishing: waiting for more than this many in a row is a defect. */
+const lockAttemptsMax = 100
+
+/** A row of `stoa.version`, or of `stoa.version_history` without flags; JSON columns are text. */
 export type VersionRow = {
   readonly locale: string
   readonly number: number
@@ -44,6 +48,12 @@ export const versionColumns = `v.locale, v.number, v.data, v.filter, v.type_revi
   v.created_by_id as "createdById", v.saved_at as "savedAt", v.saved_by as "savedBy", v.published_at as "publishedAt",
   v.published_by as "publishedBy", v.first_published_at as "firstPublishedAt"`
 
+/** The highest number of an entry in a locale. The latest version need not have it: one that was published beside it may. */
+export function topOf(entry: string, locale: string): string {
+  const highest = (table: string): string => `(select max(number) from ${table} w where w.entry_id = ${entry} and w.locale = ${locale})`
+  return `greatest(${highest('stoa.version')}, ${highest('stoa.version_history')})`
+}
+
 type EntryRow = { readonly type: string; readonly created_at: string; readonly created_by_id: string | null; readonly archived_at: string | null }
 
 const entryColumns = `e.type, e.created_at, e.created_by ->> 'id' as created_by_id, e.archived_at`
@@ -52,13 +62,31 @@ const lockForDeleting = sql<EntryRow>(`select ${entryColumns} from stoa.entry e 
 const lockForKeeping = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1 for key share`)
 const readEntry = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1`)
 
-const readHeld = sql<VersionRow & { model: string; top: number }>(`
-  select m.revision as model, ${versionColumns},
-    (select max(w.number) from stoa.version w where w.entry_id = $1 and w.locale = v.locale) as top
+type HeldRow = VersionRow & { model: string; top: number }
+
+const readHeld = sql<HeldRow>(`
+  select m.revision as model, ${versionColumns}, ${topOf('v.entry_id', 'v.locale')} as top
   from stoa.model m left join stoa.version v on v.entry_id = $1 and (v.is_latest or v.is_published)
   order by v.locale, v.number`)
 
-const readVersion = sql<VersionRow>(`select ${versionColumns} from stoa.version v where v.entry_id = $1 and v.locale = $2 and v.number = $3`)
+/** Plain saves lock nothing but the row that they replace, so whoever goes on from the held rows locks them. */
+const lockHeld = sql<HeldRow>(`
+  with v as (
+    select * from stoa.version where entry_id = $1 and (is_latest or is_published) order by locale, number for no key update
+  )
+  select m.revision as model, ${versionColumns}, ${topOf('v.entry_id', 'v.locale')} as top from stoa.model m left join v on true order by v.locale, v.number`)
+
+/**
+ * Whether each locale shows its latest version. One that does not was waited for while a save added a version beside the
+ * published one: it was committed after the statement began, which therefore did not see it.
+ */
+export function isWhole(rows: readonly Pick<VersionRow, 'locale' | 'isLatest'>[]): boolean {
+  const latest = new Set(rows.filter((row) => row.isLatest).map((row) => row.locale))
+  // An entry that was only reserved has none: a row without a version then.
+  return rows.every((row) => row.locale === null || latest.has(row.locale))
+}
+
+const readVersion = sql<VersionRow>(`select ${versionColumns} from stoa.any_version v where v.entry_id = $1 and v.locale = $2 and v.number = $3`)
 
 export type Hold = 'reading' | 'keeping' | 'writing' | 'deleting'
 
@@ -75,7 +103,7 @@ export async function entryState(tx: Queryable, model: Model, type: TypeModel | 
   if (entry === undefined || (type !== null && entry.type !== type.definition.name)) {
     throw new EntryNotFoundError()
   }
-  const rows = await tx.run(readHeld, [id])
+  const rows = hold === 'reading' || hold === 'keeping' ? await tx.run(readHeld, [id]) : await whole(() => tx.run(lockHeld, [id]))
   if (rows[0]?.model !== model.revision) throw new StaleModel()
   const held = rows.filter((row) => row.locale !== null)
   return {
@@ -86,8 +114,24 @@ export async function entryState(tx: Queryable, model: Model, type: TypeModel | 
     createdById: entry.created_by_id,
     archivedAt: entry.archived_at,
     held,
-    numbers: new Map(held.map((row) => [row.locale, row.top])),
+    numbers: topNumbers(held),
   }
+}
+
+/** Reads and locks until nothing is missing, which takes one more time for each save that came between. */
+export async function whole<Row extends Pick<VersionRow, 'locale' | 'isLatest'>>(read: () => Promise<readonly Row[]>, groups: (rows: readonly Row[]) => Iterable<readonly Row[]> = (rows) => [rows]): Promise<readonly Row[]> {
+  for (let attempt = 1; ; attempt += 1) {
+    const rows = await read()
+    if ([...groups(rows)].every(isWhole)) return rows
+    assert.ok(attempt < lockAttemptsMax, 'an entry has a locale without a latest version')
+  }
+}
+
+/** The highest number of each locale: a row that was waited for may have a higher one than its statement counted. */
+export function topNumbers(rows: readonly { readonly locale: string; readonly number: number; readonly top: number }[]): Map<string, number> {
+  const numbers = new Map<string, number>()
+  for (const { locale, number, top } of rows) numbers.set(locale, Math.max(numbers.get(locale) ?? 0, number, top))
+  return numbers
 }
 
 export async function versionOf(tx: Queryable, id: string, locale: string, number: number): Promise<VersionRow | null> {

@@ -66,7 +66,7 @@ type SummaryRow = {
 
 const listVersions = sql<SummaryRow>(`
   select locale, number, saved_at, saved_by, case when published_by is not null then published_at end as published_at, is_latest, is_published
-  from stoa.version where entry_id = $1 and locale = $2 and number < $3 order by number desc limit $4`)
+  from stoa.any_version where entry_id = $1 and locale = $2 and number < $3 order by number desc limit $4`)
 
 /** Versions of one locale, the newest first; `before` is the number of the last one on the page before. */
 export async function versionsOf(

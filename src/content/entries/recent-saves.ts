@@ -8,7 +8,7 @@ import { LRUCache } from 'lru-cache'
 export type Remembered = { readonly row: VersionRow; readonly localeCount: number; readonly writer: string }
 
 /** Characters of data remembered: people save the same entry every few seconds while they write. */
-const rememberedSizeMax = 4_000_000
+const rememberedSizeMax = 16_000_000
 const rowSize = 1_000
 
 /** The latest versions that this node wrote last, so that the next save of the same entry need not read it first. */

@@ -8,14 +8,14 @@ import { atomically, isDatabase, stampNow } from '#content/entries/context.ts'
 import { importedTimes } from '#content/entries/create.ts'
 import { EntryEdit, encodeFields } from '#content/entries/entry-edit.ts'
 import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
-import { entryState, latestOf, localesOf, versionColumns } from '#content/entries/entry-state.ts'
+import { entryState, latestOf, localesOf, topOf, versionColumns } from '#content/entries/entry-state.ts'
 import { checkTargets, claimSlug } from '#content/entries/hold.ts'
 import { demand, demandAfter, grantOf, reaches, statusOf } from '#content/entries/permission.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
-import type { Queryable } from '#database/database.ts'
+import type { Queryable, Statement } from '#database/database.ts'
 import { ConstraintError } from '#database/errors.ts'
 import { isId } from '#lib/id.ts'
 import { StoaError } from '#lib/stoa-error.ts'
@@ -45,25 +45,37 @@ export async function saveEntry(context: Context, call: Call, typeName: string, 
 
 type Save = { readonly model: Model; readonly type: TypeModel; readonly id: string; readonly input: EntrySave; readonly expected: Expected }
 
-const readForSave = sql<VersionRow & { model: string; entryType: string | null; localeCount: number; top: number }>(`
-  select m.revision as model, e.type as "entryType", e.locale_count as "localeCount", ${versionColumns},
-    (select max(w.number) from stoa.version w where w.entry_id = $1 and w.locale = $2) as top
+const readForSave = sql<VersionRow & { model: string; entryType: string | null; localeCount: number; writer: string; top: number }>(`
+  select m.revision as model, e.type as "entryType", e.locale_count as "localeCount", ${versionColumns}, v.xmin::text as writer,
+    ${topOf('$1', '$2')} as top
   from stoa.model m
   left join stoa.entry e on e.id = $1
   left join stoa.version v on v.entry_id = $1 and v.locale = $2 and v.is_latest`)
 
 /**
- * The entry's row is locked first and its locales counted there: PostgreSQL looks at the locked row again after waiting
- * for it. `$11` null: the shared fields did not change, so it does not matter how many locales there are.
+ * Nothing is locked but the version's row: whoever changes an entry under its lock locks these rows before reading them, and
+ * changes the row of each locale when there comes another. So a row that the same transaction wrote last as when it was read
+ * says that all of it is as it was; PostgreSQL looks again after waiting for the row.
  */
-const writePlainly = sql<{ writer: string }>(`
-  with held as (
-    select id from stoa.entry where id = $1 and ($11::int is null or locale_count = $11) for share
+const unchanged = `v.entry_id = $1 and v.locale = $2 and v.is_latest and v.number = $3 and v.xmin::text = $11 and not v.is_archived
+  and (select revision from stoa.model) = $4`
+
+/** The row becomes the new version; what it was goes into the history. */
+const replaceLatest = sql<{ writer: string }>(`
+  update stoa.version v set number = $5, data = $6, filter = $7, type_revision = $8, filter_revision = $8, saved_at = $9, saved_by = $10
+  where ${unchanged} and not v.is_published
+  returning v.xmin::text as writer`)
+
+/**
+ * The published version stays, and the new one becomes the latest beside it. Its foreign key will look at the entry, which a
+ * deletion locks before the versions: so it is locked first here too.
+ */
+const addLatest = sql<{ writer: string }>(`
+  with entry as (
+    select id from stoa.entry where id = $1 for key share
   ), before as (
     update stoa.version v set is_latest = false
-    from held
-    where v.entry_id = held.id and v.locale = $2 and v.is_latest and v.number = $3 and not v.is_archived
-      and (select revision from stoa.model) = $4 and ($12::text is null or v.xmin::text = $12)
+    from entry where v.entry_id = entry.id and ${unchanged} and v.is_published
     returning v.entry_id, v.locale, v.type, v.created_at, v.created_by_id, v.published_at, v.first_published_at
   )
   insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
@@ -85,8 +97,8 @@ async function savePlainly(context: Context, call: Call, save: Save): Promise<En
   if (expected !== null && row.number !== expected) throw new VersionConflictError(expected, viewOf(type, { id }, row, seen), input.fields)
   const composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
   if (composed.changed.size === 0) return viewOf(type, { id }, row, seen)
-  const { model: _, entryType: __, localeCount, top, ...before } = row
-  return writeNext(context, call, save, { grant, composed, before, localeCount, top, writer: null })
+  const { model: _, entryType: __, localeCount, writer, top, ...before } = row
+  return writeNext(context, call, save, { grant, composed, before, localeCount, top, writer })
 }
 
 /** The save without reading first, if this node wrote the version that it goes on from; null: it did not, or somebody changed it since. */
@@ -112,7 +124,7 @@ async function saveRemembered(context: Context, call: Call, save: Save, locale: 
   return null
 }
 
-type Next = { readonly grant: Grant; readonly composed: Composed; readonly before: VersionRow; readonly localeCount: number; readonly top: number; readonly writer: string | null }
+type Next = { readonly grant: Grant; readonly composed: Composed; readonly before: VersionRow; readonly localeCount: number; readonly top: number; readonly writer: string }
 
 async function writeNext(context: Context, call: Call, { model, type, id }: Save, { grant, composed, before, localeCount, top, writer }: Next): Promise<EntryView | 'not plain' | 'outrun'> {
   const { fields, changed } = composed
@@ -132,7 +144,7 @@ async function writeNext(context: Context, call: Call, { model, type, id }: Save
   }
   demandAfter(grant, 'update', type, id, next)
   const content = [next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy]
-  const [written] = await run(call.db, [id, next.locale, before.number, model.revision, ...content, shared ? 1 : null, writer])
+  const [written] = await run(call.db, before.isPublished ? addLatest : replaceLatest, [id, next.locale, before.number, model.revision, ...content, writer])
   if (written === undefined) return 'outrun'
   // Inside a caller's transaction it may yet be rolled back.
   call.wrote?.(written.writer)
@@ -141,9 +153,9 @@ async function writeNext(context: Context, call: Call, { model, type, id }: Save
 }
 
 /** A number that was taken after this statement's snapshot means the same as no row: outrun. Inside a caller's transaction it ends that. */
-async function run(db: Queryable, values: readonly unknown[]): Promise<readonly { writer: string }[]> {
+async function run(db: Queryable, statement: Statement<{ writer: string }>, values: readonly unknown[]): Promise<readonly { writer: string }[]> {
   try {
-    return await db.run(writePlainly, values)
+    return await db.run(statement, values)
   } catch (error) {
     if (error instanceof ConstraintError && error.constraint === 'version_pkey' && isDatabase(db)) return []
     throw error

@@ -52,7 +52,8 @@ const changeFilter = sql(`update stoa.version set filter = $4::jsonb, saved_at =
 
 async function put(db: Queryable, versions: readonly VersionCase[]): Promise<void> {
   await db.run(insertEntries, [[...new Set(versions.map((version) => version.entryId))]])
-  await db.run(insertVersions, [JSON.stringify(versions)])
+  // What is neither the latest nor published has another table, which only releases show.
+  await db.run(insertVersions, [JSON.stringify(versions.filter((version) => version.isLatest || version.isPublished))])
 }
 
 type Asked = { readonly what: string; readonly recorder: Recorder; readonly ask: (into: Depends) => Promise<string>; readonly answer: string }

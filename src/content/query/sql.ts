@@ -174,7 +174,7 @@ function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
     sources: [
       { from: table, where: ['v.is_published', `not ${item('v')}`] },
       {
-        from: `stoa.release_item i join ${table} on v.entry_id = i.entry_id and v.locale = i.locale and v.number = i.number`,
+        from: `stoa.release_item i join stoa.any_version v on v.entry_id = i.entry_id and v.locale = i.locale and v.number = i.number`,
         where: [`i.release_id = ${release}`, `i.action = 'publish'`],
       },
     ],
