@@ -39,6 +39,8 @@ export type ClusterOptions = {
   readonly url: string
   /** How long a node may trust its cache without hearing from the primary, in milliseconds. */
   readonly leaseMs?: number
+  /** At least so long between two polls that writes ask for, and between two hints: longer costs the primary less, and shows changes later by as much. */
+  readonly pollGapMs?: number
   readonly connectionsMax?: number
   readonly cache?: CacheOptions['config']
   /** Redis or Valkey as a second level of the cache, for values that are got with a `codec`. */
@@ -74,7 +76,7 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   }
   const feedDatabase = new PostgresDatabase({ url, connectionsMax: 3, statementTimeoutMs: leaseMs, connectTimeoutMs: leaseMs, logger })
   const link = new PostgresLink({ connect: primaryConnector({ url, applicationName: 'stoa link' }), logger })
-  const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs } })
+  const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs, ...(options.pollGapMs === undefined ? {} : { pollGapMs: options.pollGapMs, hintGapMs: options.pollGapMs }) } })
   const secondLevel = options.secondLevelUrl === undefined ? null : new RedisSecondLevel({ url: options.secondLevelUrl, logger })
   const cache = new Cache({ feed, database, ...(secondLevel === null ? {} : { secondLevel }), ...(options.cache === undefined ? {} : { config: options.cache }) })
   return {
