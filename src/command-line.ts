@@ -9,7 +9,7 @@ const assembly: Assembly = {
   openSite: async (config) => (await import('#main.ts')).openSiteForCommand(config),
   openCluster: async (config) => (await import('#cluster-access.ts')).openCluster(config),
   runNode: async (config, signal) => (await import('#main.ts')).runNode(config, signal),
-  runNodes: async (config, count, signal) => (await import('#main.ts')).runNodes(config, count, signal),
+  runNodes: async (config, count, signal) => (await import('#supervisor.ts')).superviseNodes(config, count, signal),
 }
 
 /** Runs one command line in this process; the exit status is set when everything has ended. */

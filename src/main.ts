@@ -173,11 +173,6 @@ async function keptSecret(database: Database): Promise<string> {
 /** `supervised`: its place among several processes behind one port, each of which has an address of its own beside it, and that port. Null: it is by itself. */
 export type NodeMode = { readonly supervised: { readonly place: string; readonly origin: string } | null; readonly onReady: () => void }
 
-export async function runNodes(config: Config, count: number, signal: AbortSignal): Promise<void> {
-  const { superviseNodes } = await import('#supervisor.ts')
-  await superviseNodes(config, count, { signal, logger: loggerFor(config, 'stdout') })
-}
-
 /** Serves until `signal` aborts, then drains and resolves. */
 export async function runNode(config: Config, signal: AbortSignal, mode: NodeMode = { supervised: null, onReady: () => undefined }): Promise<void> {
   const startedAtMs = Date.now()

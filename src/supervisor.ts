@@ -5,12 +5,13 @@ import { hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { NodeStartError } from '#cli/errors.ts'
+import { NodeStartError, UsageError } from '#cli/errors.ts'
 import type { Config } from '#config/config.ts'
 import { startEmbeddedPostgres } from '#database/drivers/embedded/embedded-postgres.ts'
 import { Door } from '#door.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
+import { createLogger } from '#lib/pino-logger.ts'
 import type { UpMessage } from '#shared-port.ts'
 import type { FromSupervisor, ToSupervisor } from '#supervised-node.ts'
 
@@ -34,10 +35,13 @@ const program = fileURLToPath(new URL('supervised-node.ts', import.meta.url))
  * Runs `count` nodes as processes of their own on one port, until `signal` aborts: then they drain together. A node that ends by itself is
  * started again; one that was drained (`stoa drain`) stays away. SIGHUP restarts them one after the other, with the program as it is then on disk.
  *
- * Errors: `NodeStartError` if one of them cannot start at first; those of the embedded database, which the supervisor owns.
+ * Errors: `UsageError` for more nodes than the embedded database has connections for; `NodeStartError` if one of them cannot start at first; those of the embedded database, which the supervisor owns.
  */
-export async function superviseNodes(config: Config, count: number, on: { readonly signal: AbortSignal; readonly logger: Logger }): Promise<void> {
-  const { signal, logger } = on
+export async function superviseNodes(config: Config, count: number, signal: AbortSignal): Promise<void> {
+  const base = config.node ?? hostname()
+  const logger = createLogger({ level: config.logLevel, node: base, output: 'stdout' })
+  const embeddedMax = Math.floor(embeddedConnections / (connectionsMin + ownConnections))
+  if (config.databaseUrl === null && count > embeddedMax) throw new UsageError(`The embedded database has connections for ${embeddedMax} nodes; for more, set STOA_DATABASE_URL to a PostgreSQL of your own.`)
   await using opened = new AsyncDisposableStack()
   const dataDir = resolve(config.data)
   await mkdir(dataDir, { recursive: true })
@@ -45,7 +49,6 @@ export async function superviseNodes(config: Config, count: number, on: { readon
   const door = new Door()
   opened.defer(() => door.close())
   const origin = await door.listen(config)
-  const base = config.node ?? hostname()
   const nodes = Array.from({ length: count }, (_, index) => new SupervisedNode(door, origin, share(config, count, { databaseUrl: embedded?.url ?? config.databaseUrl, node: `${base}-${index + 1}` }), logger))
   const rolling = new Rolling(nodes, logger)
   const onHangUp = (): void => rolling.ask()

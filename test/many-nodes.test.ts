@@ -135,4 +135,5 @@ test('stoa start --nodes 2 with nothing else: the nodes share the embedded datab
   assert.equal((await fetch(`${several.origin}/healthz/ready`)).status, 200)
   several.signal('SIGINT')
   assert.equal(await several.ended, 0)
+  await assert.rejects(several.stoa('start', '--nodes', '6'), /connections for 5 nodes.*STOA_DATABASE_URL.*E_USAGE/)
 })
