@@ -49,12 +49,15 @@ export class Door {
       } else if (message.kind === 'closed') this.#close(child)
       else if (message.kind === 'took' || message.kind === 'refused') this.#settle(handed, message)
     })
-    // Only then has everything been heard that it had to say.
-    child.once('disconnect', () => {
+    // When nothing more can be heard from it. Node does not always tell of a channel that broke in the middle of a handle; the end of the process it does.
+    const end = (): void => {
+      if (child.connected || !this.#handed.delete(child)) return
       this.#close(child)
-      this.#handed.delete(child)
       for (const socket of handed.values()) this.#hand(socket)
-    })
+    }
+    child.once('disconnect', end)
+    child.once('exit', end)
+    child.once('close', end)
   }
 
   close(): void {
