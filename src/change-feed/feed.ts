@@ -2,7 +2,7 @@ import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { feedDefaults, nextTickMs, startFeed, stepFeed } from '#change-feed/feed-core.ts'
 import type { FeedConfig, FeedEffect, FeedEvent, FeedState } from '#change-feed/feed-core.ts'
 import { HeldSession } from '#change-feed/held-session.ts'
-import { runBeat, runBeginEpoch, runPoll, runTrim } from '#change-feed/poll.ts'
+import { preparePolls, runBeat, runBeginEpoch, runPoll, runTrim } from '#change-feed/poll.ts'
 import { parseToken, tokenSeen } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
 import { sql } from '#database/database.ts'
@@ -211,7 +211,7 @@ export class ChangeFeed {
   }
 
   async #poll(effect: Extract<FeedEffect, { kind: 'poll' }>): Promise<void> {
-    this.#polling ??= new HeldSession(this.#options.database, async (session) => void (await runBeginEpoch(session)))
+    this.#polling ??= new HeldSession(this.#options.database, preparePolls)
     const session = this.#polling
     try {
       if (effect.beginEpoch) await runBeginEpoch(session)
