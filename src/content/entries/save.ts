@@ -34,7 +34,7 @@ export async function saveEntry(context: Context, call: Call, typeName: string, 
   if (!isId(id)) throw new EntryNotFoundError()
   return context.models.use(call.db, async (model) => {
     const type = model.type(typeName)
-    for (let attempt = 1; input.publish !== true && attempt <= plainAttemptsMax; attempt += 1) {
+    for (let attempt = 1; attempt <= plainAttemptsMax; attempt += 1) {
       const outcome = await savePlainly(context, call, { model, type, id, input, expected })
       if (outcome === 'not plain') break
       if (outcome !== 'outrun') return outcome
@@ -66,6 +66,13 @@ const replaceLatest = sql<{ writer: string }>(`
   where ${unchanged} and not v.is_published
   returning v.xmin::text as writer`)
 
+/** The same where the row is published too and the new version is published with it: what points where, and who has which value, stays as it is. */
+const replacePublished = sql<{ writer: string }>(`
+  update stoa.version v set number = $5, data = $6, filter = $7, type_revision = $8, filter_revision = $8, saved_at = $9, saved_by = $10,
+    published_at = $9, published_by = $10
+  where ${unchanged} and v.is_published
+  returning v.xmin::text as writer`)
+
 /**
  * The published version stays, and the new one becomes the latest beside it. Its foreign key will look at the entry, which a
  * deletion locks before the versions: so it is locked first here too.
@@ -91,14 +98,20 @@ async function savePlainly(context: Context, call: Call, save: Save): Promise<En
   const [row] = await call.db.run(readForSave, [id, locale])
   if (row?.model !== model.revision) throw new StaleModel()
   const grant = grantOf(call, 'update', type)
-  const usual = row.entryType === type.definition.name && row.locale !== null && !row.isArchived
+  const usual = row.entryType === type.definition.name && row.locale !== null && !row.isArchived && mayPublishPlainly(call, save, row)
   if (!usual || grant === null || !reaches(grant, type, id, row, statusOf(row))) return 'not plain'
   const seen = grantOf(call, 'readDraft', type) ?? grant
   if (expected !== null && row.number !== expected) throw new VersionConflictError(expected, viewOf(type, { id }, row, seen), input.fields)
   const composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
+  if (input.publish === true) checkComplete(type, composed.fields)
   if (composed.changed.size === 0) return viewOf(type, { id }, row, seen)
   const { model: _, entryType: __, localeCount, writer, top, ...before } = row
   return writeNext(context, call, save, { grant, composed, before, localeCount, top, writer })
+}
+
+/** Without publishing, or where the row that editors go on from is the published one, and the caller may publish it. */
+function mayPublishPlainly(call: Call, { type, id, input }: Save, row: VersionRow): boolean {
+  return input.publish !== true || (row.isPublished && input.at === undefined && reaches(grantOf(call, 'publish', type), type, id, row, statusOf(row)))
 }
 
 /** The save without reading first, if this node wrote the version that it goes on from; null: it did not, or somebody changed it since. */
@@ -108,10 +121,10 @@ async function saveRemembered(context: Context, call: Call, save: Save, locale: 
   const grant = grantOf(call, 'update', type)
   if (remembered === null || grant === null || grant.filter !== null) return null
   const { row, localeCount, writer } = remembered
-  if (expected !== null && row.number !== expected) return null
+  if ((expected !== null && row.number !== expected) || !mayPublishPlainly(call, save, row)) return null
   let composed: Composed
   try {
-    composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
+    composed = compose(type, grant, { ...input, publishing: input.publish === true }, storedFields(type, row))
   } catch (error) {
     // What is refused is refused on the ground of what there is now: it is read first.
     if (error instanceof StoaError) return null
@@ -126,25 +139,30 @@ async function saveRemembered(context: Context, call: Call, save: Save, locale: 
 
 type Next = { readonly grant: Grant; readonly composed: Composed; readonly before: VersionRow; readonly localeCount: number; readonly top: number; readonly writer: string }
 
-async function writeNext(context: Context, call: Call, { model, type, id }: Save, { grant, composed, before, localeCount, top, writer }: Next): Promise<EntryView | 'not plain' | 'outrun'> {
+async function writeNext(context: Context, call: Call, { model, type, id, input }: Save, { grant, composed, before, localeCount, top, writer }: Next): Promise<EntryView | 'not plain' | 'outrun'> {
   const { fields, changed } = composed
   const special = [...changed].some((name) => type.pointing.has(name)) || type.unique.some((field) => changed.has(field.name))
   const shared = [...changed].some((name) => type.shared.has(name))
   if (special || slugBase(type, fields) !== null || (shared && localeCount !== 1)) return 'not plain'
+  const [savedAt, savedBy] = [stampNow(context), JSON.stringify(call.authority.actor)]
+  const publishing = input.publish === true
   const next: VersionRow = {
     ...before,
     ...encodeFields(type, fields),
     number: top + 1,
     typeRevision: type.revision,
     filterRevision: type.revision,
-    isPublished: false,
-    savedAt: stampNow(context),
-    savedBy: JSON.stringify(call.authority.actor),
-    publishedBy: null,
+    isPublished: publishing,
+    savedAt,
+    savedBy,
+    publishedBy: publishing ? savedBy : null,
+    ...(publishing ? { publishedAt: savedAt } : {}),
   }
   demandAfter(grant, 'update', type, id, next)
+  const publishGrant = grantOf(call, 'publish', type)
+  if (publishing && publishGrant !== null) demandAfter(publishGrant, 'publish', type, id, next)
   const content = [next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy]
-  const [written] = await run(call.db, before.isPublished ? addLatest : replaceLatest, [id, next.locale, before.number, model.revision, ...content, writer])
+  const [written] = await run(call.db, publishing ? replacePublished : before.isPublished ? addLatest : replaceLatest, [id, next.locale, before.number, model.revision, ...content, writer])
   if (written === undefined) return 'outrun'
   // Inside a caller's transaction it may yet be rolled back.
   call.wrote?.(written.writer)
