@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ContentType } from '#content/content-type.ts'
+import { ForbiddenError, ValidationError } from '#content/errors.ts'
 import { sql } from '#database/database.ts'
 import { brokenInvariants, heldOpen, reading, testContent, untilWaiting } from '#test/support/content.ts'
 import type { TestContent } from '#test/support/content.ts'
@@ -88,4 +89,23 @@ test('who waits for a save numbers on from it, and a save that waits is not lost
   await deleting.end()
   await gone
   assert.deepEqual(await brokenInvariants(t.database), [])
+})
+
+test('a save that publishes a published entry replaces it in place, and says no where a publish would', { skip }, async () => {
+  await using t = await testContent({ types: [{ name: 'note', label: 'Note', fields: [{ name: 'title', kind: 'text', required: true }] }] })
+  const { entries } = t.content
+  const { id } = await entries.create(t.admin, 'note', { locale: null, fields: { title: 'one' }, publish: true })
+  const saves = await Promise.all(Array.from({ length: 20 }, (_, index) => entries.save(t.admin, 'note', id, { locale: null, fields: { title: `save ${index}` }, merge: true, publish: true }, null)))
+  assert.deepEqual(saves.map((save) => save.version).sort((a, b) => a - b), Array.from({ length: 20 }, (_, index) => index + 2), 'each is a version of its own')
+  assert.deepEqual(await brokenInvariants(t.database), [])
+  const { entry } = await entries.get(t.admin, 'note', id, reading())
+  const last = saves.find((save) => save.version === 21)!
+  assert.deepEqual([entry.version, entry.status, entry.fieldsJson], [21, 'published', last.fieldsJson])
+  const versions = await entries.versions(t.admin, 'note', id, { locale: null, limit: 100, before: null })
+  assert.deepEqual([versions.length, versions.filter((version) => version.isPublished).map((version) => version.version), versions.every((version) => version.publishedAt !== null)], [21, [21], true])
+  await assert.rejects(entries.save(t.admin, 'note', id, { locale: null, fields: { title: null }, merge: true, publish: true }, null), ValidationError)
+  const mayUpdate = t.call({ note: { read: true, readDraft: true, update: true } })
+  await assert.rejects(entries.save(mayUpdate, 'note', id, { locale: null, fields: { title: 'mine' }, merge: true, publish: true }, null), ForbiddenError)
+  const draft = await entries.save(mayUpdate, 'note', id, { locale: null, fields: { title: 'draft' }, merge: true }, null)
+  assert.deepEqual([draft.version, draft.status], [22, 'changed'])
 })
