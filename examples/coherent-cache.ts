@@ -10,7 +10,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { formatToken, joinCluster, parseToken, sql } from 'stoa/cluster'
 
 const cluster = await joinCluster({ url: process.env['DATABASE_URL'] ?? 'postgres://localhost/postgres' })
-await cluster.database.run(sql(`create table if not exists article (id text primary key, title text not null)`))
+await cluster.database.transaction(async (tx) => {
+  // Two processes that create the same table at the same moment would fail one another.
+  await tx.run(sql(`select pg_advisory_xact_lock(1)`))
+  await tx.run(sql(`create table if not exists article (id text primary key, title text not null)`))
+})
 await cluster.attach('article', { collection: 'article', key: ['id'] })
 
 const select = sql<{ title: string }>(`select title from article where id = $1`)

@@ -9,7 +9,8 @@ test('the example: two processes on an empty database, and every read with a tok
   const ports = [await freePort(), await freePort()]
   const children = ports.map((port) => spawn(process.execPath, ['examples/coherent-cache.ts'], { env: { ...process.env, DATABASE_URL: db.url, PORT: String(port) }, stdio: ['ignore', 'pipe', 'inherit'] }))
   try {
-    await Promise.all(children.map(async (child) => once(child.stdout, 'data')))
+    const ready = await Promise.all(children.map(async (child) => Promise.race([once(child.stdout, 'data'), once(child, 'exit').then(() => null)])))
+    assert.ok(ready.every((said) => said !== null), 'a process ended before it listened')
     for (let round = 0; round < 50; round += 1) {
       const [writer, reader] = round % 2 === 0 ? ports : ports.toReversed()
       const written = await fetch(`http://127.0.0.1:${writer}/articles/1`, { method: 'PUT', body: `title ${round}` })
@@ -27,6 +28,7 @@ test('the example: two processes on an empty database, and every read with a tok
   } finally {
     await Promise.all(
       children.map(async (child) => {
+        if (child.exitCode !== null) return
         const ended = once(child, 'exit')
         child.kill('SIGTERM')
         await ended

@@ -35,6 +35,7 @@ export class PostgresLink implements ClusterLink {
   #failures = 0
   #sending = 0
   #closed = false
+  #last: Promise<void> = Promise.resolve()
   #opening: Promise<void>
 
   constructor(options: PostgresLinkOptions) {
@@ -104,10 +105,15 @@ export class PostgresLink implements ClusterLink {
     }
   }
 
-  /** Whatever fails on the connection ends it: a new one is quickly made, and one that hangs would swallow all that follows. */
+  /** One after another. Whatever fails on the connection ends it: a new one is quickly made, and one that hangs would swallow all that follows. */
   async #use(client: pg.Client, query: pg.QueryConfig): Promise<void> {
+    const turn = this.#last.then(() => run(client, query))
+    this.#last = turn.then(
+      () => undefined,
+      () => undefined,
+    )
     try {
-      await run(client, query)
+      await turn
     } catch (error) {
       this.#lost(client, error)
       throw new LinkUnavailableError('Cluster Link could not send a message.', {}, { cause: error })
