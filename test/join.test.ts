@@ -29,7 +29,7 @@ test(`${coldStarts} simultaneous cold starts on an empty database: one cluster, 
   const nodes = await Promise.all(ports.map((port) => startNode({ dataDir: folder.path, environment: { STOA_DATABASE_URL: db.url, STOA_PORT: String(port) } })))
   try {
     const rows = await db.database.run(sql<{ name: string; address: string; fingerprint: string }>(`select info->>'name' as name, info->>'address' as address, info->>'fingerprint' as fingerprint from stoa.node`))
-    assert.deepEqual(rows.map(({ address }) => address).sort(), ports.map((port) => `127.0.0.1:${port}`).sort())
+    assert.deepEqual(rows.map(({ address }) => address).sort(), ports.map((port) => `127.0.0.1:${port}`).sort(), 'all have joined')
     assert.equal(new Set(rows.map(({ name }) => name)).size, coldStarts, 'each has a name of its own')
     assert.equal(new Set(rows.map(({ fingerprint }) => fingerprint)).size, 1)
     const migrations = await db.database.run(sql<{ name: string }>(`select name from stoa.migration order by name`))
@@ -37,9 +37,9 @@ test(`${coldStarts} simultaneous cold starts on an empty database: one cluster, 
     const pages = await Promise.all(nodes.map(async ({ origin }) => ((await (await fetch(`${origin}/api/content/page?limit=100`)).json()) as { data: unknown[] }).data.length))
     assert.equal(new Set(pages).size, 1, `the starter content was planted once: ${pages.join(' ')}`)
     const complaints = nodes.flatMap((node) => node.output().split('\n').filter((line) => /"level":"?(50|60|error)/.test(line)))
-    assert.deepEqual(complaints, [])
+    assert.deepEqual(complaints, [], 'no error was logged')
   } finally {
-    assert.deepEqual(await Promise.all(nodes.map(async (node) => node.stop())), nodes.map(() => 0))
+    assert.deepEqual(await Promise.all(nodes.map(async (node) => node.stop())), nodes.map(() => 0), 'all end in order')
   }
   assert.deepEqual(await db.database.run(sql(`select id from stoa.node`)), [])
 })
