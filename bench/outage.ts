@@ -27,7 +27,7 @@ export const benchmark: Benchmark = {
     await using network = await startProxy(postgres.url)
     try {
       await using cluster = await startCluster({ urls: Array.from({ length: nodes }, () => network.url), entries: 64, environment: { STOA_LEASE_MS: String(leaseMs) } })
-      const workload = new Workload({ cluster, leaseMs, writers, readers, writePauseMs, readPauseMs, calm: false, repeats: true }).start()
+      await using workload = new Workload({ cluster, leaseMs, writers, readers, writePauseMs, readPauseMs, calm: false, repeats: true }).start()
       await sleep(warmUpMs)
       const before = await rateOf(workload)
       say(`away for ${seconds} s …`)

@@ -97,14 +97,14 @@ test('the checker finds the bug of a node that keeps answers for a fixed time, a
   await using wrong = await cachingProxy(cluster.nodes[1]!.origin, 3 * leaseMs)
   const common = { cluster, leaseMs, writers: 4, readers: 8, writePauseMs: 20, readPauseMs: 5, calm: true, repeats: false }
 
-  const honest = new Workload(common).start()
+  await using honest = new Workload(common).start()
   await sleep(2_000)
   await honest.stop()
   await honest.atRest(await numbersInDatabase(db.url), 0)
   assert.deepEqual(honest.ledger.violations, [])
   assert.ok(honest.ledger.judged > 200 && honest.counts.pairs > 50, JSON.stringify(honest.counts))
 
-  const planted = new Workload({ ...common, origins: [cluster.nodes[0]!.origin, wrong.origin], from: honest }).start()
+  await using planted = new Workload({ ...common, origins: [cluster.nodes[0]!.origin, wrong.origin], from: honest }).start()
   await sleep(5_000)
   await planted.stop()
   await planted.atRest(await numbersInDatabase(db.url), 0)

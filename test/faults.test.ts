@@ -49,7 +49,7 @@ test('three nodes: the link cut, a node stopped, and the database delayed, silen
   await using db = await testDatabase({ migrated: false, connectionsMax: 2 })
   await using network = await startProxy(db.url)
   await using cluster = await startCluster({ urls: [db.url, db.url, network.url], entries: 64, environment })
-  const workload = workloadOn(cluster)
+  await using workload = workloadOn(cluster)
   const { ledger } = workload
   const during = async (what: string, fault: () => Promise<void>): Promise<void> => {
     const [judged, marked] = [ledger.judged, ledger.marked]
@@ -95,18 +95,28 @@ for (const replication of ['synchronous', 'asynchronous'] as const) {
     const url = `postgres://postgres@127.0.0.1:${first.port},127.0.0.1:${second.port}/postgres`
     // Loads may go to the standby too, as long as it is one.
     await using cluster = await startCluster({ urls: [url, url, url], entries: 64, environment: { ...environment, STOA_DATABASE_READ_URL: second.url } })
-    const workload = workloadOn(cluster)
+    await using workload = workloadOn(cluster)
     const { ledger } = workload
     await sleep(faultMs)
     assert.deepEqual(ledger.violations, [])
+    if (replication === 'asynchronous') {
+      // The last writes before the death of the primary do not arrive, and their transaction ids are given out again.
+      await second.query(`alter system set primary_conninfo = ''`)
+      await second.query('select pg_reload_conf()')
+      await until(async () => (await second.query('select 1 from pg_stat_wal_receiver')).length === 0)
+      const { writes } = workload.counts
+      await until(async () => workload.counts.writes > writes + 8)
+    }
     await first.kill()
     const deadAtMs = performance.now()
     // Until then nodes acknowledge what had been committed before: a write waits a moment for its own node to have applied it.
     await sleep(1_500)
     if (replication === 'asynchronous') {
       // What had not arrived is lost; the nodes meet the promoted server only after this.
-      await until(async () => (await second.query(`select pg_last_wal_receive_lsn() is not distinct from pg_last_wal_replay_lsn() as done, (select count(*) from pg_stat_wal_receiver) as receivers`)).every(({ done, receivers }) => done === true && Number(receivers) === 0))
-      t.diagnostic(`${ledger.survived(await numbersInDatabase(second.url), deadAtMs)} acknowledged writes were lost`)
+      await until(async () => (await second.query(`select pg_last_wal_receive_lsn() is not distinct from pg_last_wal_replay_lsn() as done`)).every(({ done }) => done === true))
+      const lost = ledger.survived(await numbersInDatabase(second.url), deadAtMs)
+      t.diagnostic(`${lost} acknowledged writes were lost`)
+      assert.ok(lost > 0)
     }
     await second.promote()
     const promotedMs = performance.now() - deadAtMs

@@ -52,7 +52,7 @@ for (const how of ['refuses connections', 'is silent'] as const) {
     await using cluster = await startCluster({ urls: [network.url, network.url], entries: 16, environment })
     const readers = await readersOf(cluster)
     const paths = [...cluster.entries.map(entryPath), ...Array.from({ length: groups }, (_, group) => listPath(group))]
-    const workload = new Workload({ cluster, leaseMs, writers: 2, readers: 4, writePauseMs: 100, readPauseMs: 25, calm: false, repeats: true }).start()
+    await using workload = new Workload({ cluster, leaseMs, writers: 2, readers: 4, writePauseMs: 100, readPauseMs: 25, calm: false, repeats: true }).start()
     await sleep(2_000)
     await everything(cluster, readers, paths, ({ status }) => status === 200 || `status ${status}`)
     const memoryMb = cluster.nodes.map(residentMb)

@@ -65,7 +65,7 @@ export async function write(request: FastifyRequest, reply: FastifyReply, work: 
 function writesOf(request: FastifyRequest): Database {
   const { cluster, database } = request.server.api
   if (cluster === null) return database
-  request.writes ??= new WriteRecorder(database)
+  request.writes ??= new WriteRecorder(database, () => ({ epoch: cluster.feed.state.epoch, leased: cluster.cache.leased }))
   return request.writes
 }
 

@@ -18,7 +18,7 @@ export function writeHook(cluster: ClusterParts): (request: FastifyRequest, repl
     if (reads.has(request.method) || reply.statusCode >= 400) return payload
     const settled = await feed.settle(settleMs)
     const { epoch, cursor } = feed.state
-    const token = settled && epoch !== null && cursor !== null ? (request.writes?.token(epoch, cursor.xmax) ?? null) : null
+    const token = epoch !== null && cursor !== null ? (request.writes?.token({ epoch, xmax: cursor.xmax, settled }) ?? null) : null
     if (token === null) return payload
     tellToken(request, reply, token)
     if (waitsForCluster(request)) {

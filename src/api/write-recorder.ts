@@ -4,17 +4,22 @@ import { laterToken } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
 import type { Database, Queryable, Statement } from '#database/database.ts'
 
+/** What this node knew when a statement had written. */
+type Moment = { readonly epoch: Epoch | null; readonly leased: boolean }
+
 /**
  * The database for one request that writes. It notes which transaction wrote, so that the answer can carry its token: at the
  * end of each transaction it asks for it, and a statement that writes by itself is told to `wrote`.
  */
 export class WriteRecorder implements Database {
   readonly #database: Database
-  readonly #wrote: { readonly writer: number }[] = []
+  readonly #now: () => Moment
+  readonly #wrote: (Moment & { readonly writer: number })[] = []
   #token: Token | null = null
 
-  constructor(database: Database) {
+  constructor(database: Database, now: () => Moment) {
     this.#database = database
+    this.#now = now
   }
 
   run<Row extends object>(statement: Statement<Row>, values?: readonly unknown[]): Promise<Row[]> {
@@ -46,19 +51,22 @@ export class WriteRecorder implements Database {
 
   /** `writer`: the lower 32 bits of the transaction's id, which is what a row says of who wrote it. */
   wrote(writer: string): void {
-    this.#wrote.push({ writer: Number(writer) })
+    this.#wrote.push({ ...this.#now(), writer: Number(writer) })
   }
 
-  /** The token of the last write; null: nothing was written, or not in a way that tells. `xmax`: of a snapshot taken after it, in the same epoch. */
-  token(epoch: Epoch, xmax: number): Token | null {
-    return this.#wrote.reduce<Token | null>((latest, { writer }) => laterToken(latest, { epoch, xid: widened(writer, xmax) }), this.#token)
+  /**
+   * The token of the last write; null: nothing was written, or nobody can tell in which epoch. What a statement wrote by itself
+   * belongs to this node's epoch of then if it still is that: `settled` by a poll since, or if the lease held.
+   */
+  token({ epoch, xmax, settled }: { readonly epoch: Epoch; readonly xmax: number; readonly settled: boolean }): Token | null {
+    const certain = this.#wrote.filter((one) => one.epoch === epoch && (settled || one.leased))
+    return certain.reduce<Token | null>((latest, { writer }) => laterToken(latest, { epoch, xid: widened(writer, xmax) }), this.#token)
   }
 }
 
 const span = 2 ** 32
 
-/** The transaction id below `xmax` with these lower 32 bits: transactions that run are less than 2^31 apart. */
-function widened(lower: number, xmax: number): number {
-  const xid = Math.floor(xmax / span) * span + lower
-  return xid >= xmax ? xid - span : xid
+/** The transaction id nearest to `xmax` with these lower 32 bits: transactions that run are less than 2^31 apart. */
+export function widened(lower: number, xmax: number): number {
+  return lower + Math.round((xmax - lower) / span) * span
 }

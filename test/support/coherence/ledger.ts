@@ -125,7 +125,8 @@ export class Ledger {
   #judge(key: string, n: number, shown: Shown, mustShow: number | null): Pick<Violation, 'rule' | 'text'> | null {
     const entry = this.#entry(key)
     if (n > entry.attempted) return { rule: 'invented', text: `but no write above ${entry.attempted} was ever sent` }
-    if (mustShow !== null && n < mustShow) return { rule: 'token', text: `but the reader's token names ${mustShow}` }
+    const undone = entry.lost.some(({ above, upTo }) => mustShow !== null && mustShow > above && mustShow <= upTo)
+    if (mustShow !== null && n < mustShow && !undone) return { rule: 'token', text: `but the reader's token names ${mustShow}` }
     const floor = this.#floor(entry, this.#asOfMs(shown))
     if (n < floor) return { rule: shown.staleS === null ? 'stale' : 'mark', text: `but ${floor} was acknowledged ${this.#since(entry, floor, shown)} ms before the question${shown.staleS === null ? '' : `, and the mark says ${shown.staleS} s`}` }
     const lost = shown.staleS === null ? entry.lost.find(({ above, upTo, fromMs }) => n > above && n <= upTo && shown.startMs > fromMs) : undefined

@@ -36,7 +36,7 @@ const recentMax = 64
 const tookMax = 1_000_000
 
 /** Writers and readers on all nodes of a cluster; what they are told and shown goes to the ledger. */
-export class Workload {
+export class Workload implements AsyncDisposable {
   readonly ledger: Ledger
   readonly took = new Map<Took, number[]>()
   readonly counts = { writes: 0, reads: 0, pairs: 0, refused: 0, broken: 0, repeated: 0 }
@@ -69,6 +69,14 @@ export class Workload {
     this.#phase = 'only reading'
     await Promise.all(this.#clients.slice(0, this.#options.writers))
     this.#phase = 'over'
+    await Promise.all(this.#clients)
+    for (const line of this.#lines) line.close()
+  }
+
+  /** Ends all clients at once, whatever they wait for. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#phase = 'over'
+    for (const line of this.#lines) line.close()
     await Promise.all(this.#clients)
     for (const line of this.#lines) line.close()
   }
@@ -115,6 +123,10 @@ export class Workload {
     return line
   }
 
+  #isOver(): boolean {
+    return this.#phase === 'over'
+  }
+
   #anyNode(): number {
     return this.active[Math.floor(Math.random() * this.active.length)]!
   }
@@ -139,7 +151,7 @@ export class Workload {
           break
         }
         this.#note(answer.status === 503 ? 'refused write' : null, answer, node)
-        if (!repeats) return
+        if (!repeats || this.#isOver()) return
         this.counts.repeated += 1
         await sleep(repeatPauseMs)
       }
