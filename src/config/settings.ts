@@ -122,8 +122,8 @@ export const settings = {
     env: 'STOA_LEASE_MS',
     flag: '--lease-ms',
     fallback: 1_000,
-    parse: whole(100, 60_000),
-    help: 'How long a node answers from memory without hearing from the database, in milliseconds; the same on every node. Shorter: fresher when the network fails, and more polls. Longer: fewer polls, and staler at worst.',
+    parse: whole(100, 2_500),
+    help: 'How long a node answers from memory without hearing from the database, in milliseconds; the same on every node. Shorter: fresher when the network fails, and more polls. Longer: fewer polls, and staler at worst; always shorter than the 3 s after which a silent node counts as gone.',
   } as Setting<number>,
   staleMs: {
     env: 'STOA_STALE_MS',
