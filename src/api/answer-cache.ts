@@ -27,11 +27,8 @@ import type { Perspective } from '#content/query/query.ts'
 /** What a read makes. `version`: of an entry, for its tag. */
 export type Made = { readonly body: string; readonly version?: number; readonly perspective: Perspective }
 
-/**
- * `headers` in pairs, ready to be written; all but those of one request. A small body is a text with one character for each
- * byte ("latin1"): Node sends that in one write with its headers, and bytes in another one behind them.
- */
-export type ReadyAnswer = { readonly headers: readonly string[]; readonly body: Buffer | string; readonly tag: string }
+/** `headers` in pairs, ready to be written; all but those of one request. */
+export type ReadyAnswer = { readonly headers: readonly string[]; readonly body: Buffer; readonly tag: string }
 
 /** That something is not there is an answer too. */
 type Absent = { readonly absent: 'entry' | 'type'; readonly name: string }
@@ -40,17 +37,6 @@ type Kept = ReadyAnswer | Absent
 const json = 'application/json; charset=utf-8'
 /** What an answer takes besides its body, in bytes. */
 const answerBytes = 1_000
-
-/** Node copies so much, headers included, to the stack on its way to the kernel. */
-const textBytesMax = 14_000
-
-function bodyOf(bytes: Buffer): Buffer | string {
-  return bytes.byteLength <= textBytesMax ? bytes.toString('latin1') : bytes
-}
-
-function bytesIn(body: Buffer | string): Buffer {
-  return typeof body === 'string' ? Buffer.from(body, 'latin1') : body
-}
 
 /** The key of an answer. Which reader it is does not matter, only what it may see, and whether shared caches may keep it. */
 export function answerKey(authority: Authority, url: string, encoding: Encoding | null): string {
@@ -116,17 +102,17 @@ async function encoded(cache: Cache, keys: Keys, encoding: Encoding | null, fill
 
 /** For the second level: the head as JSON, a zero byte, the body. */
 const codec: Codec<Kept> = {
-  encode: (kept) => ('absent' in kept ? Buffer.from(`${JSON.stringify(kept)}\0`) : Buffer.concat([Buffer.from(`${JSON.stringify({ headers: kept.headers, tag: kept.tag })}\0`), bytesIn(kept.body)])),
+  encode: (kept) => ('absent' in kept ? Buffer.from(`${JSON.stringify(kept)}\0`) : Buffer.concat([Buffer.from(`${JSON.stringify({ headers: kept.headers, tag: kept.tag })}\0`), kept.body])),
   decode: (bytes) => {
     const end = bytes.indexOf(0)
     if (end < 0) return null
     const head = JSON.parse(bytes.toString('utf8', 0, end)) as Absent | Pick<ReadyAnswer, 'headers' | 'tag'>
-    return 'absent' in head ? head : { ...head, body: bodyOf(bytes.subarray(end + 1)) }
+    return 'absent' in head ? head : { ...head, body: bytes.subarray(end + 1) }
   },
 }
 
 function bytesOf(kept: Kept): number {
-  return answerBytes + ('absent' in kept ? 0 : kept.body.length)
+  return answerBytes + ('absent' in kept ? 0 : kept.body.byteLength)
 }
 
 async function madeOrAbsent(delivery: Delivery, load: FillContext): Promise<Made | Absent> {
@@ -166,14 +152,14 @@ function readyOf(config: ApiConfig, anonymous: boolean, made: Made | Absent): Ke
     'referrer-policy', 'no-referrer',
     ...(config.hstsS > 0 ? ['strict-transport-security', `max-age=${config.hstsS}; includeSubDomains`] : []),
   ]
-  return { headers, body: bodyOf(body), tag }
+  return { headers, body, tag }
 }
 
 async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
-  if ('absent' in kept || !isWorthCompressing(kept.body.length)) return kept
-  const body = await compressBytes(encoding, bytesIn(kept.body))
+  if ('absent' in kept || !isWorthCompressing(kept.body.byteLength)) return kept
+  const body = await compressBytes(encoding, kept.body)
   const headers = kept.headers.map((text, at) => (kept.headers[at - 1] === 'content-length' ? String(body.byteLength) : text))
-  return { ...kept, body: bodyOf(body), headers: [...headers, 'content-encoding', encoding] }
+  return { ...kept, body, headers: [...headers, 'content-encoding', encoding] }
 }
 
 function send({ request, reply }: Delivery, { value, state, ageMs }: Cached<Kept>): FastifyReply {
@@ -181,7 +167,7 @@ function send({ request, reply }: Delivery, { value, state, ageMs }: Cached<Kept
   for (let at = 0; at < status.length; at += 2) reply.header(status[at]!, status[at + 1]!)
   if ('absent' in value) throw value.absent === 'entry' ? new EntryNotFoundError() : new TypeNotFoundError(value.name)
   for (let at = 0; at < value.headers.length; at += 2) reply.header(value.headers[at]!, value.headers[at + 1]!)
-  if (!matchesTag(request.headers['if-none-match'], value.tag)) return reply.send(bytesIn(value.body))
+  if (!matchesTag(request.headers['if-none-match'], value.tag)) return reply.send(value.body)
   reply.removeHeader('content-length')
   reply.removeHeader('content-encoding')
   return reply.code(304).send()

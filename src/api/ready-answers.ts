@@ -5,9 +5,10 @@ import type { ReadyAnswer } from '#api/answer-cache.ts'
 import { cookieToken } from '#api/change-token.ts'
 import { chooseEncoding } from '#api/compression.ts'
 import { matchesTag } from '#api/entity-tag.ts'
-import { requestIdOf } from '#api/request-id.ts'
+import { nextRequestId, requestIdOf } from '#api/request-id.ts'
 import { sessionCookieIn } from '#api/session-cookie.ts'
 import { parseToken } from '#change-feed/token.ts'
+import type { Token } from '#change-feed/token.ts'
 
 const prefix = '/api/content/'
 const bearerPattern = /^Bearer +([\x21-\x7e]{1,512})$/i
@@ -37,7 +38,7 @@ export function readyAnswers(context: ApiContext, answered: () => void): (reques
     const authority = access.peek({ bearer, sessionCookie: session ? sessionCookieIn(asked.cookie ?? '', { secure }) : null })
     if (authority === null) return false
     const encoding = config.compress ? chooseEncoding(asked.acceptEncoding ?? undefined) : null
-    const since = parseToken(asked.token ?? '') ?? (asked.cookie === null ? null : cookieToken(asked.cookie))
+    const since = (asked.token === null ? null : tokenOf(asked.token)) ?? (asked.cookie === null ? null : cookieToken(asked.cookie))
     const kept = cluster.cache.peek(answerKey(authority, url, encoding), since) as ReadyAnswer | undefined
     if (kept === undefined || !('body' in kept)) return false
     answered()
@@ -47,7 +48,7 @@ export function readyAnswers(context: ApiContext, answered: () => void): (reques
 }
 
 function write(response: ServerResponse, kept: ReadyAnswer, asked: Asked, staleForMs: number | null): void {
-  const own = ['x-request-id', requestIdOf(asked.requestId), ...(staleForMs === null ? freshHit : staleHeaders(staleForMs))]
+  const own = ['x-request-id', asked.requestId === null ? nextRequestId() : requestIdOf(asked.requestId), ...(staleForMs === null ? freshHit : staleHeaders(staleForMs))]
   if (asked.ifNoneMatch !== null && matchesTag(asked.ifNoneMatch, kept.tag)) {
     const headers = kept.headers.filter((_, at) => !/^content-(?:length|encoding|type)$/.test(kept.headers[at - (at % 2)]!))
     response.writeHead(304, [...headers, ...own])
@@ -55,7 +56,18 @@ function write(response: ServerResponse, kept: ReadyAnswer, asked: Asked, staleF
     return
   }
   response.writeHead(200, kept.headers.concat(own))
-  response.end(kept.body, 'latin1')
+  response.end(kept.body)
+}
+
+/** A client sends the token of its last write with each request that follows. */
+const last: { text: string; token: Token | null } = { text: '', token: null }
+
+function tokenOf(text: string): Token | null {
+  if (text !== last.text) {
+    last.token = parseToken(text)
+    last.text = text
+  }
+  return last.token
 }
 
 const freshHit = ['cache-status', 'stoa; hit']

@@ -72,6 +72,7 @@ export class Cache {
   /** Of values that were just loaded and may go to the second level. */
   readonly #codecs = new WeakMap<object, Codec<unknown>>()
   #lastRequest = 0
+  #peekedAtMs = 0
   #busy = false
   #ticking: NodeJS.Timeout | null = null
   #replicaFromMs = Number.NEGATIVE_INFINITY
@@ -105,12 +106,13 @@ export class Cache {
     const { epoch, cursor } = this.#state
     if (since !== null && (epoch === null || tokenSeen(since, epoch, cursor) !== 'seen')) return undefined
     const now = this.#options.feed.nowMs()
+    this.#peekedAtMs = now
     return (hit(this.#state, key, now, this.config) ?? staleHit(this.#state, key, now, this.config))?.value
   }
 
   /** For how long nobody could tell whether what `peek` gives is still so; null: it is fresh. */
   get staleForMs(): number | null {
-    const now = this.#options.feed.nowMs()
+    const now = this.#peekedAtMs
     return leaseHolds(this.#state, now, this.config) ? null : this.#ageMs(now, Number.POSITIVE_INFINITY)
   }
 
