@@ -45,7 +45,7 @@ async function measure(url: string, folder: string, say: (line: string) => void)
   const rates = new Map<string, { baseline: number[]; subject: number[] }>(subjects.map(({ name }) => [name, { baseline: [], subject: [] }]))
   for (let round = -1; round < rounds; round += 1) {
     for (const { name, headers } of subjects) {
-      const load = { paths, headers, connections, seconds: round < 0 ? 1 : seconds }
+      const load = { paths, headers, connections, seconds }
       const baseline = await requestsPerSecond({ ...load, origin: plain.origin }, folder)
       const subject = await requestsPerSecond({ ...load, origin }, folder)
       // The first round only warms up.

@@ -102,7 +102,7 @@ export interface Access {
   /** Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`. */
   identify(credentials: Credentials): Promise<Identity>
   /** What `identify` would find, if it is in memory and fresh; null: ask `identify`. At once, for answers that are ready. */
-  peek(credentials: Pick<Credentials, 'bearer' | 'sessionCookie'>): Authority | null
+  peek(credentials: Pick<Credentials, 'bearer' | 'sessionCookie'>, cacheNowMs: number): Authority | null
   login(input: LoginInput): Promise<Login>
   logout(sessionCookie: string): Promise<void>
   /** Ends every session of a user: one's own, or with `users.manage`. Returns how many there were. */

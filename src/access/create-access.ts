@@ -33,10 +33,10 @@ export function createAccess(options: AccessOptions): Access {
       if (bearer !== null) return tokens.identify(bearer, origin)
       return sessionCookie === null ? anonymous(ground, origin) : sessions.identify(sessionCookie, origin)
     },
-    peek: ({ bearer, sessionCookie }) => {
-      if (bearer !== null) return tokens.peek(bearer)
-      if (sessionCookie !== null) return sessions.peek(sessionCookie)
-      const permissions = ground.roleCache.peekAnonymous()
+    peek: ({ bearer, sessionCookie }, cacheNowMs) => {
+      if (bearer !== null) return tokens.peek(bearer, cacheNowMs)
+      if (sessionCookie !== null) return sessions.peek(sessionCookie, cacheNowMs)
+      const permissions = ground.roleCache.peekAnonymous(cacheNowMs)
       if (permissions === null) return null
       if (anonymousAuthority?.permissions !== permissions) anonymousAuthority = new BoundAuthority(anonymousActor, permissions)
       return anonymousAuthority

@@ -41,6 +41,8 @@ export class RoleCache {
   #loading: Promise<Loaded> | null = null
   #watchUntilMs = Number.NEGATIVE_INFINITY
   readonly #cache: Cache | null
+  /** What was last found for everybody: to look it up again takes longer than to see that it still holds. */
+  #anonymous: { readonly loaded: Loaded; readonly set: PermissionSet } | null = null
 
   constructor({ database, clock, logger, cache }: { readonly database: Database; readonly clock: Clock; readonly logger: Logger; readonly cache: Cache | null }) {
     this.#database = database
@@ -55,9 +57,11 @@ export class RoleCache {
   }
 
   /** What the anonymous role allows, if that is in the cluster's cache and fresh. */
-  peekAnonymous(): PermissionSet | null {
-    const loaded = this.#cache?.peek(rolesKey) as Loaded | undefined
-    return loaded === undefined ? null : setOf(loaded, anonymousNames)
+  peekAnonymous(cacheNowMs: number): PermissionSet | null {
+    const loaded = this.#cache?.peek(rolesKey, cacheNowMs) as Loaded | undefined
+    if (loaded === undefined) return null
+    if (this.#anonymous?.loaded !== loaded) this.#anonymous = { loaded, set: setOf(loaded, anonymousNames) }
+    return this.#anonymous.set
   }
 
   /** What `names` allow together, by roles at least as new as `revision`. A name without a role allows nothing. */

@@ -1,4 +1,4 @@
-import { createHash, createHmac, randomBytes } from 'node:crypto'
+import { createHmac, hash, randomBytes } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 
 /** Every secret that Stoa hands out has 256 random bits, so a plain SHA-256 of it can be stored: there is nothing to guess. */
@@ -20,7 +20,7 @@ export function newSecret(): string {
 
 /** What the database keeps of a secret. */
 export function hashSecret(secret: string): Buffer {
-  return createHash('sha256').update(secret).digest()
+  return hash('sha256', secret, 'buffer')
 }
 
 /** False for what cannot be a session's id (or a first administrator's secret), without asking the database. */

@@ -16,6 +16,7 @@ import type { Authority } from '#content/authority.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { isId } from '#lib/id.ts'
+import { remembered } from '#lib/remembered.ts'
 
 /** A session ends when it was not used for `idleMs`, and at the latest `lifetimeMs` after the login. */
 export const idleMs = 24 * 60 * 60 * 1_000
@@ -25,6 +26,8 @@ export const sessionsPerUserMax = 50
 /** Rows removed per call of `prune`. */
 const prunedMax = 5_000
 const agentLengthMax = 256
+/** Cookies whose hashes are remembered. */
+const keysMax = 1_000
 
 const find = sql<SessionRow>(`
   select ${userColumns}, s.expires_at as session_expires_at, s.last_used_at as session_last_used_at,
@@ -55,7 +58,7 @@ type Start = { readonly user: User; readonly passwordHash: string; readonly orig
 export type Sessions = Pick<Access, 'logout' | 'logoutEverywhere'> & {
   identify(cookie: string, origin: Origin | undefined): Promise<Identity>
   /** Null: it has to be asked for. */
-  peek(cookie: string): Authority | null
+  peek(cookie: string, cacheNowMs: number): Authority | null
   /** For a user whose password was proven; null if it, or the user's state, changed since. */
   start(input: Start): Promise<Login | null>
   prune(): Promise<number>
@@ -63,6 +66,7 @@ export type Sessions = Pick<Access, 'logout' | 'logoutEverywhere'> & {
 
 export function sessionStore(ground: Ground, log: AuditLog): Sessions {
   const { database, clock } = ground
+  const keyOf = remembered(keysMax, (cookie) => cacheKey(hashSecret(cookie)))
 
   const start: Sessions['start'] = async ({ user, passwordHash, origin, agent, replaces }) => {
     const cookie = newSecret()
@@ -85,7 +89,7 @@ export function sessionStore(ground: Ground, log: AuditLog): Sessions {
   return {
     start,
     identify: (cookie, origin) => identify(ground, cookie, origin),
-    peek: (cookie) => peek(ground, cookie),
+    peek: (cookie, cacheNowMs) => (looksLikeSecret(cookie) ? peek(ground, keyOf(cookie), cacheNowMs) : null),
     logout: async (cookie) => {
       if (looksLikeSecret(cookie)) await database.run(end, [hashSecret(cookie)])
     },
@@ -127,8 +131,8 @@ async function identify(ground: Ground, cookie: string, origin: Origin | undefin
   return new KnownIdentity({ authority, roles: user.roles, user, csrfToken: csrfTokenOf(cookie, ground.secret), expiresAt: row.session_expires_at, origin })
 }
 
-function peek(ground: Ground, cookie: string): Authority | null {
-  const found = ground.cache?.peek(cacheKey(hashSecret(cookie))) as Found | undefined
+function peek(ground: Ground, key: string, cacheNowMs: number): Authority | null {
+  const found = ground.cache?.peek(key, cacheNowMs) as Found | undefined
   const nowMs = ground.clock.nowMs()
   return found === undefined || isOver(found, nowMs) || isUseDue(found.use, nowMs) ? null : found.authority
 }

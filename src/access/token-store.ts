@@ -18,6 +18,7 @@ import type { Authority } from '#content/authority.ts'
 import { normalInstant } from '#content/query/normal-form.ts'
 import { sql } from '#database/database.ts'
 import { isId, newId } from '#lib/id.ts'
+import { remembered } from '#lib/remembered.ts'
 
 /** API tokens that an installation can have: the list is shown whole. */
 const tokensMax = 1_000
@@ -49,7 +50,7 @@ type Tokens = {
   readonly tokens: Access['tokens']
   identify(token: string, origin: Origin | undefined): Promise<Identity>
   /** Null: it has to be asked for. */
-  peek(token: string): Authority | null
+  peek(token: string, cacheNowMs: number): Authority | null
 }
 
 /** API tokens belong to the installation, not to who made them: they go on when that user is disabled or deleted. */
@@ -82,11 +83,12 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
       }),
   }
   const memo = new TokenMemo<Found>(ground.roleCache, clock)
+  const keyOf = remembered(tokensMax, (token) => cacheKey(hashSecret(token)))
   return {
     tokens,
     identify: (token, origin) => identify(ground, memo, token, origin),
-    peek: (token) => {
-      const found = ground.cache?.peek(cacheKey(hashSecret(token))) as Found | undefined
+    peek: (token, cacheNowMs) => {
+      const found = ground.cache?.peek(keyOf(token), cacheNowMs) as Found | undefined
       const nowMs = clock.nowMs()
       return found === undefined || isOver(found.row, nowMs) || isUseDue(found.use, nowMs) ? null : found.authority
     },

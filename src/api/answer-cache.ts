@@ -28,7 +28,13 @@ import type { Perspective } from '#content/query/query.ts'
 export type Made = { readonly body: string; readonly version?: number; readonly perspective: Perspective }
 
 /** `headers` in pairs, ready to be written; all but those of one request. */
-export type ReadyAnswer = { readonly headers: readonly string[]; readonly body: Buffer; readonly tag: string }
+export type ReadyAnswer = {
+  readonly headers: readonly string[]
+  readonly body: Buffer
+  readonly tag: string
+  /** The lines of the head of a fresh answer from memory, made when it is first given. */
+  hitLines: string | null
+}
 
 /** That something is not there is an answer too. */
 type Absent = { readonly absent: 'entry' | 'type'; readonly name: string }
@@ -40,8 +46,14 @@ const answerBytes = 1_000
 
 /** The key of an answer. Which reader it is does not matter, only what it may see, and whether shared caches may keep it. */
 export function answerKey(authority: Authority, url: string, encoding: Encoding | null): string {
-  return `${authority.actor.kind === 'anonymous' ? 'p' : 'i'}${authority.key} ${encoding ?? '-'} ${url}`
+  if (authority !== lastPrefix.authority || encoding !== lastPrefix.encoding) {
+    lastPrefix = { authority, encoding, text: `${authority.actor.kind === 'anonymous' ? 'p' : 'i'}${authority.key} ${encoding ?? '-'} ` }
+  }
+  return lastPrefix.text + url
 }
+
+/** Requests that follow each other are mostly of the same kind. */
+let lastPrefix: { readonly authority: Authority | null; readonly encoding: Encoding | null; readonly text: string } = { authority: null, encoding: null, text: '' }
 
 export type Delivery = {
   readonly context: ApiContext
@@ -107,7 +119,7 @@ const codec: Codec<Kept> = {
     const end = bytes.indexOf(0)
     if (end < 0) return null
     const head = JSON.parse(bytes.toString('utf8', 0, end)) as Absent | Pick<ReadyAnswer, 'headers' | 'tag'>
-    return 'absent' in head ? head : { ...head, body: bytes.subarray(end + 1) }
+    return 'absent' in head ? head : { headers: head.headers, body: bytes.subarray(end + 1), tag: head.tag, hitLines: null }
   },
 }
 
@@ -152,14 +164,14 @@ function readyOf(config: ApiConfig, anonymous: boolean, made: Made | Absent): Ke
     'referrer-policy', 'no-referrer',
     ...(config.hstsS > 0 ? ['strict-transport-security', `max-age=${config.hstsS}; includeSubDomains`] : []),
   ]
-  return { headers, body, tag }
+  return { headers, body, tag, hitLines: null }
 }
 
 async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
   if ('absent' in kept || !isWorthCompressing(kept.body.byteLength)) return kept
   const body = await compressBytes(encoding, kept.body)
   const headers = kept.headers.map((text, at) => (kept.headers[at - 1] === 'content-length' ? String(body.byteLength) : text))
-  return { ...kept, body, headers: [...headers, 'content-encoding', encoding] }
+  return { headers: [...headers, 'content-encoding', encoding], body, tag: kept.tag, hitLines: null }
 }
 
 function send({ request, reply }: Delivery, { value, state, ageMs }: Cached<Kept>): FastifyReply {

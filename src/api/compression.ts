@@ -1,6 +1,7 @@
 import { brotliCompress, constants, gzip, zstdCompress } from 'node:zlib'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { addVary } from '#api/vary.ts'
+import { remembered } from '#lib/remembered.ts'
 
 /** Below this the headers and the work cost more than the bytes saved. */
 const bytesMin = 1_024
@@ -21,13 +22,12 @@ const compressors: Readonly<Record<Encoding, (bytes: string | Buffer, done: Done
   gzip,
 }
 
-const choices = new Map<string, Encoding | null>()
-
 /** The best encoding that `Accept-Encoding` allows (RFC 9110 §12.5.3); null: as it is. */
 export function chooseEncoding(accept: string | undefined): Encoding | null {
-  if (accept === undefined) return null
-  const known = choices.get(accept)
-  if (known !== undefined) return known
+  return accept === undefined ? null : chosen(accept)
+}
+
+const chosen = remembered(choicesMax, (accept): Encoding | null => {
   const weights = new Map<string, number>()
   for (const part of accept.toLowerCase().split(',')) {
     const [name = '', ...parameters] = part.split(';').map((text) => text.trim())
@@ -40,10 +40,8 @@ export function chooseEncoding(accept: string | undefined): Encoding | null {
     const weight = weights.get(encoding) ?? weights.get('*') ?? 0
     if (weight > bestWeight) [best, bestWeight] = [encoding, weight]
   }
-  if (choices.size >= choicesMax) choices.clear()
-  choices.set(accept, best)
   return best
-}
+})
 
 /** Whether a text of so many bytes is compressed for those who take it. */
 export function isWorthCompressing(bytes: number): boolean {

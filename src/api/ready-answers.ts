@@ -5,10 +5,11 @@ import type { ReadyAnswer } from '#api/answer-cache.ts'
 import { cookieToken } from '#api/change-token.ts'
 import { chooseEncoding } from '#api/compression.ts'
 import { matchesTag } from '#api/entity-tag.ts'
+import { headLines, HeadWriter } from '#api/ready-head.ts'
 import { nextRequestId, requestIdOf } from '#api/request-id.ts'
 import { sessionCookieIn } from '#api/session-cookie.ts'
 import { parseToken } from '#change-feed/token.ts'
-import type { Token } from '#change-feed/token.ts'
+import { remembered } from '#lib/remembered.ts'
 
 const prefix = '/api/content/'
 const bearerPattern = /^Bearer +([\x21-\x7e]{1,512})$/i
@@ -25,52 +26,48 @@ export function readyAnswers(context: ApiContext, answered: () => void): (reques
   const { cluster, config, access, state } = context
   if (cluster === null) return () => false
   const secure = config.secureCookies
+  const heads = new HeadWriter(config.keepAliveTimeoutMs)
   return (request, response) => {
     const { url = '', method } = request
     if (method !== 'GET' || !url.startsWith(prefix) || url.length > config.urlBytesMax || state.draining) return false
     const asked = headersOf(request.rawHeaders)
     // What a browser of another site may read is decided by the hooks.
     if (asked === null || (asked.origin && config.corsOrigins.length > 0)) return false
-    const bearer = asked.authorization === null ? null : (bearerPattern.exec(asked.authorization)?.[1] ?? '')
+    const bearer = asked.authorization === null ? null : bearerIn(asked.authorization)
     const session = bearer === null && asked.cookie !== null && asked.cookie.includes('stoa_session')
     // Which cookie counts depends on whether the proxy in front was reached by TLS.
     if (session && config.trustProxy !== false && !secure) return false
-    const authority = access.peek({ bearer, sessionCookie: session ? sessionCookieIn(asked.cookie ?? '', { secure }) : null })
+    const nowMs = cluster.cache.nowMs()
+    const authority = access.peek({ bearer, sessionCookie: session ? sessionCookieIn(asked.cookie ?? '', { secure }) : null }, nowMs)
     if (authority === null) return false
     const encoding = config.compress ? chooseEncoding(asked.acceptEncoding ?? undefined) : null
-    const since = (asked.token === null ? null : tokenOf(asked.token)) ?? (asked.cookie === null ? null : cookieToken(asked.cookie))
-    const kept = cluster.cache.peek(answerKey(authority, url, encoding), since) as ReadyAnswer | undefined
+    const since = (asked.token === null ? null : tokenIn(asked.token)) ?? (asked.cookie === null ? null : cookieToken(asked.cookie))
+    const kept = cluster.cache.peek(answerKey(authority, url, encoding), nowMs, since) as ReadyAnswer | undefined
     if (kept === undefined || !('body' in kept)) return false
     answered()
-    write(response, kept, asked, cluster.cache.staleForMs)
+    write(response, heads, kept, asked, nowMs, cluster.cache.staleForMs(nowMs))
     return true
   }
 }
 
-function write(response: ServerResponse, kept: ReadyAnswer, asked: Asked, staleForMs: number | null): void {
-  const own = ['x-request-id', asked.requestId === null ? nextRequestId() : requestIdOf(asked.requestId), ...(staleForMs === null ? freshHit : staleHeaders(staleForMs))]
-  if (asked.ifNoneMatch !== null && matchesTag(asked.ifNoneMatch, kept.tag)) {
-    const headers = kept.headers.filter((_, at) => !/^content-(?:length|encoding|type)$/.test(kept.headers[at - (at % 2)]!))
-    response.writeHead(304, [...headers, ...own])
-    response.end()
+function write(response: ServerResponse, heads: HeadWriter, kept: ReadyAnswer, asked: Asked, nowMs: number, staleForMs: number | null): void {
+  const requestId = asked.requestId === null ? nextRequestId() : requestIdOf(asked.requestId)
+  const matches = asked.ifNoneMatch !== null && matchesTag(asked.ifNoneMatch, kept.tag)
+  if (!matches && staleForMs === null && heads.write(response, (kept.hitLines ??= headLines([...kept.headers, ...hitStatus])), requestId, nowMs)) {
+    response.end(kept.body)
     return
   }
-  response.writeHead(200, kept.headers.concat(own))
-  response.end(kept.body)
+  const headers = [...kept.headers, ...(staleForMs === null ? hitStatus : staleHeaders(staleForMs)), 'x-request-id', requestId]
+  if (matches) response.writeHead(304, headers.filter((_, at) => !/^content-(?:length|encoding|type)$/.test(headers[at - (at % 2)]!))).end()
+  else response.writeHead(200, headers).end(kept.body)
 }
 
-/** A client sends the token of its last write with each request that follows. */
-const last: { text: string; token: Token | null } = { text: '', token: null }
+const hitStatus = ['cache-status', 'stoa; hit']
 
-function tokenOf(text: string): Token | null {
-  if (text !== last.text) {
-    last.token = parseToken(text)
-    last.text = text
-  }
-  return last.token
-}
-
-const freshHit = ['cache-status', 'stoa; hit']
+/** A client sends its credentials, and the token of its last write, with each request that follows. */
+const textsMax = 1_000
+const bearerIn = remembered(textsMax, (authorization) => bearerPattern.exec(authorization)?.[1] ?? '')
+const tokenIn = remembered(textsMax, parseToken)
 
 /** Looks at the raw pairs, since to make an object of all headers takes as long as everything else here. Null: one came twice. */
 function headersOf(raw: readonly string[]): Asked | null {

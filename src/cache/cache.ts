@@ -72,7 +72,6 @@ export class Cache {
   /** Of values that were just loaded and may go to the second level. */
   readonly #codecs = new WeakMap<object, Codec<unknown>>()
   #lastRequest = 0
-  #peekedAtMs = 0
   #busy = false
   #ticking: NodeJS.Timeout | null = null
   #replicaFromMs = Number.NEGATIVE_INFINITY
@@ -98,22 +97,24 @@ export class Cache {
     return { value: part.value, state: part.kind, ageMs: this.#ageMs(this.#options.feed.nowMs(), part.asOfMs) }
   }
 
+  /** The clock of `peek`: a path that looks several times reads it once. */
+  nowMs(): number {
+    return this.#options.feed.nowMs()
+  }
+
   /**
    * The value if it is here and shows the write that `since` names, at once; for paths that cannot wait. While the database is away
-   * it may be stale: who asks `staleForMs` after the last `peek`, without waiting in between, knows whether to say so.
+   * it may be stale: `staleForMs` of the same moment says so.
    */
-  peek(key: string, since: Token | null = null): unknown {
+  peek(key: string, nowMs: number, since: Token | null = null): unknown {
     const { epoch, cursor } = this.#state
     if (since !== null && (epoch === null || tokenSeen(since, epoch, cursor) !== 'seen')) return undefined
-    const now = this.#options.feed.nowMs()
-    this.#peekedAtMs = now
-    return (hit(this.#state, key, now, this.config) ?? staleHit(this.#state, key, now, this.config))?.value
+    return (hit(this.#state, key, nowMs, this.config) ?? staleHit(this.#state, key, nowMs, this.config))?.value
   }
 
   /** For how long nobody could tell whether what `peek` gives is still so; null: it is fresh. */
-  get staleForMs(): number | null {
-    const now = this.#peekedAtMs
-    return leaseHolds(this.#state, now, this.config) ? null : this.#ageMs(now, Number.POSITIVE_INFINITY)
+  staleForMs(nowMs: number): number | null {
+    return leaseHolds(this.#state, nowMs, this.config) ? null : this.#ageMs(nowMs, Number.POSITIVE_INFINITY)
   }
 
   /** Whether hits are fresh at this moment. */
