@@ -3,15 +3,23 @@ import { entryPath, numberIn } from '#test/support/coherence/cluster.ts'
 import type { Cluster } from '#test/support/coherence/cluster.ts'
 import { HttpLine } from '#test/support/coherence/http-line.ts'
 
-/** One write: its transaction, when it was acknowledged, and when the last of the other nodes showed it, by `performance.now()`. */
-export type LagSample = { readonly xid: string; readonly acknowledgedMs: number; readonly shownMs: number }
+/** One write: its transaction, when it was acknowledged, and when the last of the nodes had it, by `performance.now()`. */
+export type LagSample = { readonly xid: string; readonly acknowledgedMs: number; readonly arrivedMs: number }
 
 const pauseMs = 40
 const timeoutMs = 10_000
+/** Receipts tell whole milliseconds, of which some part had passed. */
+const receiptRoundingMs = 1
+/** A receipt that is asked for at once would only tell that it is early. */
+const receiptPauseMs = 100
 
-/** Writes an entry of its own on each node in turn, and asks the other nodes for it, without token and without pause, until they show it. */
+/**
+ * Writes an entry of its own on each node in turn. Of every other write the receipt tells when each node had applied it. For
+ * the rest the other nodes are asked, without token and without pause, until they show it.
+ */
 export class LagProbe {
-  readonly samples: LagSample[] = []
+  readonly applied: LagSample[] = []
+  readonly shown: LagSample[] = []
   readonly #cluster: Cluster
   readonly #key: string
   readonly #lines: readonly HttpLine[]
@@ -42,11 +50,24 @@ export class LagProbe {
     for (let n = 1; !this.#stopping; n += 1) {
       const writer = n % this.#lines.length
       const others = this.#lines.filter((_, node) => node !== writer)
-      const shown = others.map(async (line) => this.#shown(line, n))
-      const { acknowledgedMs, xid } = await this.#write(writer, 'PATCH', entryPath(this.#key), { fields: { n }, publish: true })
-      this.samples.push({ xid, acknowledgedMs, shownMs: Math.max(...(await Promise.all(shown))) })
+      const asking = n % 2 === 0 ? others.map(async (line) => this.#shown(line, n)) : []
+      const { token, ...write } = await this.#write(writer, 'PATCH', entryPath(this.#key), { fields: { n }, publish: true })
+      if (n % 2 === 0) this.shown.push({ ...write, arrivedMs: Math.max(...(await Promise.all(asking))) })
+      else {
+        await sleep(receiptPauseMs)
+        this.applied.push({ ...write, arrivedMs: await this.#applied(token) })
+      }
       await sleep(pauseMs * (0.5 + Math.random()))
     }
+  }
+
+  async #applied(token: string): Promise<number> {
+    const headers = { authorization: `Bearer ${this.#cluster.tokens.administrator}` }
+    const answer = await this.#lines[0]!.send({ method: 'GET', path: `/api/receipts/${token}`, headers, timeoutMs })
+    const { data } = JSON.parse(answer.text) as { data: { everywhere: boolean; nodes: { appliedAt: string | null }[] } }
+    const times = data.nodes.map(({ appliedAt }) => Date.parse(appliedAt ?? ''))
+    if (!data.everywhere || times.length !== this.#lines.length) throw new Error(`a write was not applied everywhere after ${receiptPauseMs} ms: ${answer.text}`)
+    return Math.max(...times) + receiptRoundingMs - performance.timeOrigin
   }
 
   async #shown(line: HttpLine, n: number): Promise<number> {
@@ -58,11 +79,11 @@ export class LagProbe {
     }
   }
 
-  async #write(node: number, method: string, path: string, content: object): Promise<{ acknowledgedMs: number; xid: string }> {
+  async #write(node: number, method: string, path: string, content: object): Promise<{ acknowledgedMs: number; xid: string; token: string }> {
     const headers = { authorization: `Bearer ${this.#cluster.tokens.administrator}` }
     const answer = await this.#lines[node]!.send({ method, path, headers, body: JSON.stringify(content), timeoutMs })
     const token = answer.headers['stoa-token']
     if (answer.status >= 300 || token === undefined) throw new Error(`${method} ${path}: ${answer.status} ${answer.text}`)
-    return { acknowledgedMs: answer.endMs, xid: token.slice(token.lastIndexOf('-') + 1) }
+    return { acknowledgedMs: answer.endMs, xid: token.slice(token.lastIndexOf('-') + 1), token }
   }
 }
