@@ -112,7 +112,7 @@ async function openSite(config: Config, logger: Logger, { besideNode }: { readon
 /** Follows the change feed, and keeps what it allows. */
 async function joinFeed(config: Config, url: string, parts: { readonly database: Database; readonly logger: Logger; readonly opened: AsyncDisposableStack }): Promise<ClusterParts> {
   const { database, opened } = parts
-  const { leaseMs, staleMs, cacheBytes } = config
+  const { leaseMs, pollGapMs, staleMs, cacheBytes } = config
   const logger = parts.logger.child({ part: 'cluster' })
   const [{ Cache }, { ChangeFeed }, { AppliedLog }, { PostgresLink }] = await Promise.all([
     import('#cache/cache.ts'),
@@ -126,7 +126,7 @@ async function joinFeed(config: Config, url: string, parts: { readonly database:
   opened.defer(() => feedDatabase.close())
   const link = new PostgresLink({ connect: primaryConnector({ url, applicationName: `stoa ${nodeName(config)} link` }), logger })
   opened.defer(() => link.close())
-  const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs } })
+  const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs, pollGapMs, hintGapMs: pollGapMs } })
   opened.defer(() => feed.stop())
   const secondLevel = config.cacheUrl === null ? null : opened.adopt(await openSecondLevel(config.cacheUrl, logger), (level) => level.close())
   const replica = config.databaseReadUrl === null ? null : openReplica(config, config.databaseReadUrl, parts)

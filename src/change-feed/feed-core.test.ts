@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Change } from '#change-feed/change.ts'
-import { feedDefaults, nextTickMs, startFeed, stepFeed } from '#change-feed/feed-core.ts'
+import { feedDefaults, hintTravelMs, nextTickMs, startFeed, stepFeed } from '#change-feed/feed-core.ts'
 import type { FeedEffect, FeedEvent, FeedState, PollResult } from '#change-feed/feed-core.ts'
 import { parseSnapshot } from '#change-feed/snapshot.ts'
+import { Random } from '../../sim/random.ts'
 
 const config = { ...feedDefaults, leaseMs: 900 }
 
@@ -74,6 +75,41 @@ test('hints of one node go out at once and then at most once per gap', () => {
   assert.ok(!machine.kinds({ kind: 'committed' }, 51).includes('sendHint'))
   assert.equal(nextTickMs(machine.state, config), 52)
   assert.deepEqual(machine.kinds({ kind: 'tick' }, 52), ['sendHint'])
+})
+
+test('where hints are spaced, those of others count: N nodes send about as many as one', () => {
+  const [nodes, gapMs, travelMs, untilMs] = [50, 25, 1, 2_000]
+  const spaced = { ...config, pollGapMs: gapMs, hintGapMs: gapMs }
+  const random = new Random(1)
+  const states = Array.from({ length: nodes }, () => ({ ...Machine.following().state, polls: random.below(1_000) }))
+  const arriving: { readonly atMs: number }[] = []
+  const sentAtMs: number[] = []
+  const committedAtMs: number[] = []
+  const step = (node: number, event: FeedEvent, now: number): void => {
+    const { state, effects } = stepFeed(states[node]!, event, now, spaced)
+    states[node] = state
+    for (const effect of effects) {
+      if (effect.kind === 'sendHint') {
+        sentAtMs.push(now)
+        arriving.push({ atMs: now + travelMs })
+      } else if (effect.kind === 'poll') step(node, { kind: 'polled', id: effect.id, result: { epoch: '7.1.1', snapshot: parseSnapshot('10:10:'), lsn: 1, keptFrom: 0, beat: 0, changes: [] } }, now)
+    }
+  }
+  for (let now = 10; now < untilMs + 4 * gapMs; now += 0.5) {
+    for (; arriving.length > 0 && arriving[0]!.atMs <= now; arriving.shift()) for (let node = 0; node < nodes; node += 1) step(node, { kind: 'hint' }, now)
+    for (let node = 0; node < nodes; node += 1) {
+      if (states[node]!.hintAtMs !== null && states[node]!.hintAtMs! <= now) step(node, { kind: 'tick' }, now)
+      if (now >= untilMs || !random.chance(0.01)) continue
+      committedAtMs.push(now)
+      step(node, { kind: 'committed' }, now)
+    }
+  }
+  assert.ok(committedAtMs.length > 1_500)
+  assert.ok(sentAtMs.length < (4 * untilMs) / gapMs, `${sentAtMs.length} hints`)
+  for (const at of committedAtMs) {
+    // A hint that was sent after it, or so shortly before it that nobody has polled for it yet.
+    assert.ok(sentAtMs.some((sent) => sent > at - hintTravelMs && sent <= at + 2 * gapMs), `nobody was told of the commit at ${at}`)
+  }
 })
 
 test('changes trimmed past the cursor, too many of them, or a snapshot that went back: flush', () => {

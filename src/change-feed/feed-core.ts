@@ -32,7 +32,9 @@ export type FeedState = {
   readonly provenAtMs: number
   /** When a hint goes out; null: none is due. */
   readonly hintAtMs: number | null
+  /** When a hint last went out, or, of nodes that space them, came in. */
   readonly hintedAtMs: number
+  readonly committedAtMs: number
 }
 
 export type FeedConfig = {
@@ -42,7 +44,7 @@ export type FeedConfig = {
   readonly pollGapMs: number
   /** A poll or beat without an answer for so long is given up. */
   readonly pollTimeoutMs: number
-  /** Hints of one node are at least this far apart; the first goes at once. */
+  /** Hints of one node are at least this far apart; the first goes at once. Above `hintTravelMs` those of all nodes are. */
   readonly hintGapMs: number
   /** A batch with more changes than this is not applied: the node flushes, which is cheaper. */
   readonly changesMax: number
@@ -54,6 +56,8 @@ export const feedDefaults: FeedConfig = { leaseMs: 1_000, pollGapMs: 2, pollTime
 /** After a failed poll the next one waits this long, doubled with each further failure up to `L`/3. */
 const retryFirstMs = 10
 const beatsKept = 6
+/** A hint that came in was sent less than this ago, mostly: what this node had committed before that needs no other. */
+export const hintTravelMs = 5
 /** Past this share of the lease without proof, a node writes the heartbeat itself. */
 const proofShare = 0.4
 
@@ -107,7 +111,7 @@ const never = Number.NEGATIVE_INFINITY
 export function startFeed(now: number): FeedState {
   return {
     mode: 'starting', epoch: null, cursor: null, poll: null, polls: 0, pollAgain: false, nextPollAtMs: now, polledAtMs: never,
-    beginEpoch: false, failures: 0, beat: null, beats: 0, beatsSeen: [], provenAtMs: never, hintAtMs: null, hintedAtMs: never,
+    beginEpoch: false, failures: 0, beat: null, beats: 0, beatsSeen: [], provenAtMs: never, hintAtMs: null, hintedAtMs: never, committedAtMs: never,
   }
 }
 
@@ -127,7 +131,7 @@ export function stepFeed(state: FeedState, event: FeedEvent, now: number, config
     case 'tick':
       return tick(state, now, config)
     case 'hint':
-      return poll(state, Math.max(now, state.polledAtMs + config.pollGapMs), now, config)
+      return poll(heard(state, now, config), Math.max(now, state.polledAtMs + config.pollGapMs), now, config)
     case 'want':
       return poll(state, now, now, config)
     case 'committed':
@@ -180,13 +184,38 @@ function startPoll(state: FeedState, now: number, config: FeedConfig): Step {
 
 /** `L`/3, less up to a tenth, so that nodes which started together do not stay in step. */
 function idleGapMs(id: number, config: FeedConfig): number {
-  return (config.leaseMs / 3) * (0.9 + ((id * 2_654_435_761) % 1_000) / 10_000)
+  return (config.leaseMs / 3) * (0.9 + spread(id) / 10)
 }
 
-function committed(state: FeedState, now: number, config: FeedConfig): Step {
+/** From 0 to 1, and far apart for numbers that follow each other. */
+function spread(id: number): number {
+  return ((id * 2_654_435_761) % 1_000) / 1_000
+}
+
+/**
+ * A hint tells all nodes to poll, whoever sent it. Without this each of N nodes would wake N listeners once per gap. Those
+ * that have a hint due wait for one gap more, each a little longer than another, and the first that sends speaks for the
+ * rest: Floyd et al., A Reliable Multicast Framework for Light-weight Sessions (1997), suppress repeated requests like this.
+ * Where a hint had set out before this node's commit and took longer than usual, the commit is found by the next poll.
+ */
+function heard(state: FeedState, now: number, config: FeedConfig): FeedState {
+  if (config.hintGapMs <= hintTravelMs) return state
+  if (state.hintAtMs === null) return { ...state, hintedAtMs: now }
+  const covered = state.committedAtMs + hintTravelMs <= now
+  return { ...state, hintedAtMs: now, hintAtMs: covered ? null : nextHintMs(state, now, now, config) }
+}
+
+/** When the hint after that of `lastMs` is due. */
+function nextHintMs(state: FeedState, lastMs: number, now: number, config: FeedConfig): number {
+  const longer = config.hintGapMs > hintTravelMs ? spread(state.polls + Math.floor(now)) / 2 : 0
+  return lastMs + config.hintGapMs * (1 + longer)
+}
+
+function committed(before: FeedState, now: number, config: FeedConfig): Step {
+  const state = { ...before, committedAtMs: now }
   const polling = poll(state, Math.max(now, state.polledAtMs + config.pollGapMs), now, config)
   if (state.hintAtMs !== null) return polling
-  const atMs = state.hintedAtMs + config.hintGapMs
+  const atMs = nextHintMs(state, state.hintedAtMs, now, config)
   if (atMs > now) return { state: { ...polling.state, hintAtMs: atMs }, effects: polling.effects }
   return { state: { ...polling.state, hintedAtMs: now }, effects: [{ kind: 'sendHint' }, ...polling.effects] }
 }

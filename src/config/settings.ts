@@ -125,6 +125,13 @@ export const settings = {
     parse: whole(100, 2_500),
     help: 'How long a node answers from memory without hearing from the database, in milliseconds; the same on every node. Shorter: fresher when the network fails, and more polls. Longer: fewer polls, and staler at worst; always shorter than the 3 s after which a silent node counts as gone.',
   } as Setting<number>,
+  pollGapMs: {
+    env: 'STOA_POLL_GAP_MS',
+    flag: '--poll-gap-ms',
+    fallback: 2,
+    parse: whole(1, 100),
+    help: 'Under writes a node asks the database for changes at most this often, in milliseconds; the same on every node. Longer: less work for the database with many nodes, and a change is seen elsewhere, and its write answered, up to so much later.',
+  } as Setting<number>,
   staleMs: {
     env: 'STOA_STALE_MS',
     flag: '--stale-ms',
