@@ -1,34 +1,16 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { startTestPostgres } from '#test/support/database.ts'
 import { article, createDatabase, fillStoa, plainServer, sender, startArticleNode } from './support/articles.ts'
 import { compare } from './support/benchmark.ts'
-import type { Benchmark, Figure } from './support/benchmark.ts'
-import { requestsPerSecond, wrkMissing } from './support/wrk.ts'
+import type { Figure } from './support/benchmark.ts'
+import { loadBenchmark } from './support/load-benchmark.ts'
+import type { Measure } from './support/load-benchmark.ts'
+import { requestsPerSecond } from './support/wrk.ts'
 
 const articles = 100
 const connections = 32
 const seconds = 3
 const rounds = 7
 
-export const benchmark: Benchmark = {
-  claim: `Delivery of an entry of about 5 KB from memory, with permissions, ETag and token handling in place, against plain node:http answering the same bytes: ${connections} connections.`,
-  async run(say) {
-    const missing = wrkMissing()
-    if (missing !== null) throw new Error(missing)
-    const folder = await mkdtemp(join(tmpdir(), 'stoa-bench-'))
-    const postgres = await startTestPostgres({ durable: true })
-    try {
-      return await measure(postgres.url, folder, say)
-    } finally {
-      await postgres.stop()
-      await rm(folder, { recursive: true, force: true })
-    }
-  },
-}
-
-async function measure(url: string, folder: string, say: (line: string) => void): Promise<{ figures: Figure[]; notes: string[] }> {
+const measure: Measure = async (url, folder, say) => {
   const all = Array.from({ length: articles }, (_, index) => article(index))
   await using node = await startArticleNode({ databaseUrl: await createDatabase(url, 'stoa'), folder })
   const { origin, token } = node
@@ -65,3 +47,5 @@ async function measure(url: string, folder: string, say: (line: string) => void)
   })
   return { figures: [...figures, { name: 'resident memory of the node', value: node.process.residentMb(), unit: 'MB' }], notes: [] }
 }
+
+export const benchmark = loadBenchmark(`Delivery of an entry of about 5 KB from memory, with permissions, ETag and token handling in place, against plain node:http answering the same bytes: ${connections} connections.`, measure)

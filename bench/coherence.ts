@@ -21,7 +21,7 @@ const pairsMin = Math.round((100_000 * seconds) / 60)
 const longerMax = 3
 /** A node takes what it is sent at once; clients without any pause would measure the queue for the machine's processors. */
 const writePauseMs = 60
-const readPauseMs = 4
+const readPauseMs = 6
 const warmUpMs = 3_000
 
 export const benchmark: Benchmark = {

@@ -1,11 +1,8 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { startTestPostgres } from '#test/support/database.ts'
 import { article, categoryIds, createDatabase, fillStoa, sender, startArticleNode } from './support/articles.ts'
 import { round } from './support/benchmark.ts'
-import type { Benchmark, Figure } from './support/benchmark.ts'
-import { requestsPerSecond, wrkMissing } from './support/wrk.ts'
+import { loadBenchmark } from './support/load-benchmark.ts'
+import type { Measure } from './support/load-benchmark.ts'
+import { requestsPerSecond } from './support/wrk.ts'
 
 const articles = 1_000
 const minutes = Number(process.env['BENCH_MINUTES'] ?? 10)
@@ -15,23 +12,7 @@ const sliceSeconds = 30
 /** Of the process beyond the idle one, for each byte that the cache may hold: what JavaScript's objects take around the bytes, and garbage on its way out. */
 const overheadMax = 5
 
-export const benchmark: Benchmark = {
-  claim: `A cache of ${cacheMb} MB stays within its bound for ${minutes} minutes in which every question is a new one.`,
-  async run(say) {
-    const missing = wrkMissing()
-    if (missing !== null) throw new Error(missing)
-    const folder = await mkdtemp(join(tmpdir(), 'stoa-bench-'))
-    const postgres = await startTestPostgres({ durable: true })
-    try {
-      return await measure(postgres.url, folder, say)
-    } finally {
-      await postgres.stop()
-      await rm(folder, { recursive: true, force: true })
-    }
-  },
-}
-
-async function measure(url: string, folder: string, say: (line: string) => void): Promise<{ figures: Figure[]; notes: string[] }> {
+const measure: Measure = async (url, folder, say) => {
   const all = Array.from({ length: articles }, (_, index) => article(index))
   await using node = await startArticleNode({ databaseUrl: await createDatabase(url, 'stoa'), folder, environment: { STOA_CACHE_BYTES: String(cacheMb * 1024 ** 2) } })
   const { origin, token } = node
@@ -59,3 +40,5 @@ async function measure(url: string, folder: string, say: (line: string) => void)
     notes: [],
   }
 }
+
+export const benchmark = loadBenchmark(`A cache of ${cacheMb} MB stays within its bound for ${minutes} minutes in which every question is a new one.`, measure)

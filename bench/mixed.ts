@@ -1,14 +1,11 @@
 import { Agent, request } from 'node:http'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { startTestPostgres } from '#test/support/database.ts'
 import { Random } from '../sim/random.ts'
 import { article, categoryIds, createDatabase, fillBaseline, fillStoa, plainServer, sender, startArticleNode } from './support/articles.ts'
 import type { Article, ArticleNode } from './support/articles.ts'
 import { compare, round } from './support/benchmark.ts'
-import type { Benchmark, Figure } from './support/benchmark.ts'
-import { requestsPerSecond, wrkMissing } from './support/wrk.ts'
+import { loadBenchmark } from './support/load-benchmark.ts'
+import type { Measure } from './support/load-benchmark.ts'
+import { requestsPerSecond } from './support/wrk.ts'
 
 const articles = 1_000
 const connections = 32
@@ -19,23 +16,7 @@ const writeShare = 0.05
 const entriesPerList = 4
 const hitRateRequests = 30_000
 
-export const benchmark: Benchmark = {
-  claim: `${100 - writeShare * 100} % reads from memory and ${writeShare * 100} % writes that publish, over ${articles} entries and ${categoryIds.length} lists, against plain node:http that answers the same bytes and does one bare UPDATE per write: ${connections} connections.`,
-  async run(say) {
-    const missing = wrkMissing()
-    if (missing !== null) throw new Error(missing)
-    const folder = await mkdtemp(join(tmpdir(), 'stoa-bench-'))
-    const postgres = await startTestPostgres({ durable: true })
-    try {
-      return await measure(postgres.url, folder, say)
-    } finally {
-      await postgres.stop()
-      await rm(folder, { recursive: true, force: true })
-    }
-  },
-}
-
-async function measure(url: string, folder: string, say: (line: string) => void): Promise<{ figures: Figure[]; notes: string[] }> {
+const measure: Measure = async (url, folder, say) => {
   const all = Array.from({ length: articles }, (_, index) => article(index))
   const [baselineUrl, stoaUrl] = [await createDatabase(url, 'baseline'), await createDatabase(url, 'stoa')]
   await using node = await startArticleNode({ databaseUrl: stoaUrl, folder })
@@ -74,6 +55,8 @@ async function measure(url: string, folder: string, say: (line: string) => void)
     notes: ['A hit was possible where the answer is the same as the last one to the same question.'],
   }
 }
+
+export const benchmark = loadBenchmark(`${100 - writeShare * 100} % reads from memory and ${writeShare * 100} % writes that publish, over ${articles} entries and ${categoryIds.length} lists, against plain node:http that answers the same bytes and does one bare UPDATE per write: ${connections} connections.`, measure)
 
 function shuffled(paths: string[]): string[] {
   const random = new Random(1)

@@ -1,14 +1,13 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
-import { startTestPostgres } from '#test/support/database.ts'
 import { article, categoryIds, createDatabase, fillBaseline, fillStoa, sender, startArticleNode } from './support/articles.ts'
 import type { Article } from './support/articles.ts'
 import { compare } from './support/benchmark.ts'
-import type { Benchmark, Figure } from './support/benchmark.ts'
+import type { Figure } from './support/benchmark.ts'
+import { loadBenchmark } from './support/load-benchmark.ts'
+import type { Measure } from './support/load-benchmark.ts'
 import { Child } from './support/processes.ts'
-import { requestsPerSecond, wrkMissing } from './support/wrk.ts'
+import { requestsPerSecond } from './support/wrk.ts'
 import type { Load } from './support/wrk.ts'
 
 const articles = 20_000
@@ -16,23 +15,7 @@ const connections = 16
 const seconds = 4
 const rounds = 5
 
-export const benchmark: Benchmark = {
-  claim: `Without any cache, Stoa against a hand-written Fastify + pg server on the same PostgreSQL: ${articles} articles of 4 KB in ${categoryIds.length} categories, ${connections} connections.`,
-  async run(say) {
-    const missing = wrkMissing()
-    if (missing !== null) throw new Error(missing)
-    const folder = await mkdtemp(join(tmpdir(), 'stoa-bench-'))
-    const postgres = await startTestPostgres({ durable: true })
-    try {
-      return await measure(postgres.url, folder, say)
-    } finally {
-      await postgres.stop()
-      await rm(folder, { recursive: true, force: true })
-    }
-  },
-}
-
-async function measure(url: string, folder: string, say: (line: string) => void): Promise<{ figures: Figure[]; notes: string[] }> {
+const measure: Measure = async (url, folder, say) => {
   const all = Array.from({ length: articles }, (_, index) => article(index))
   const [baselineUrl, stoaUrl] = [await createDatabase(url, 'baseline'), await createDatabase(url, 'stoa')]
   await using node = await startArticleNode({ databaseUrl: stoaUrl, folder, environment: { STOA_CACHE_BYTES: '0' } })
@@ -49,6 +32,8 @@ async function measure(url: string, folder: string, say: (line: string) => void)
   const bare = `http://127.0.0.1:${(await server.printed(/^(\d+)\n/))[1]!}`
   return { figures: [...(await compareAll(bare, origin, token, all, folder, say)), { name: 'resident memory of the idle node', value: idleMb, unit: 'MB', atMost: 200 }], notes: [] }
 }
+
+export const benchmark = loadBenchmark(`Without any cache, Stoa against a hand-written Fastify + pg server on the same PostgreSQL: ${articles} articles of 4 KB in ${categoryIds.length} categories, ${connections} connections.`, measure)
 
 async function compareAll(bare: string, origin: string, token: string, all: readonly Article[], folder: string, say: (line: string) => void): Promise<Figure[]> {
   const ids = all.filter((_, index) => index % 20 === 0).map((each) => each.id)

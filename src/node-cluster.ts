@@ -13,6 +13,7 @@ import { silentAfterMs } from '#nodes/cluster-status.ts'
 import { joinNodes } from '#nodes/join.ts'
 import { NodeCalls } from '#nodes/node-calls.ts'
 import { nodeLeaseMsDefault, Nodes } from '#nodes/nodes.ts'
+import type { NodeInfo } from '#nodes/nodes.ts'
 
 /** For calls of other nodes and to them. Beats have the pool's own reserve. */
 const connectionsMax = 3
@@ -28,6 +29,11 @@ export type NodeCluster = AsyncDisposable & {
   readonly drainAsked: AbortSignal
   /** Gives up the roles and tells the others; resolves when load balancers have had time to notice, at once if no other node is there to take over. */
   handOver(): Promise<void>
+}
+
+/** A supervisor has seen the end of whoever had the place before; whoever embedded the database has let go of the data folder, which this process holds. */
+function hasEnded(config: Config, supervisedAs: string | null): (info: NodeInfo) => boolean {
+  return ({ place, traits }) => (supervisedAs !== null && place === supervisedAs) || (config.databaseUrl === null && traits?.['database'] === 'embedded')
 }
 
 export type EnterOptions = {
@@ -56,8 +62,7 @@ export async function enterCluster(options: EnterOptions): Promise<NodeCluster> 
     id,
     database: options.database,
     leaseMs: nodeLeaseMsDefault,
-    // The supervisor has seen its end.
-    vacated: options.supervisedAs,
+    ended: hasEnded(config, options.supervisedAs),
     admit: async (others) => {
       const mine = await admit({ ...options, logger }, others)
       first = others.every((other) => other.silentMs > silentAfterMs || isSuccessor(mine.place, other.info))

@@ -28,8 +28,8 @@ export type JoinOptions = {
    * the first one leaves behind, the next one finds.
    */
   readonly admit: (others: readonly OtherNode[]) => Promise<NodeInfo>
-  /** A place of which somebody knows that whoever was there has ended: its row is removed. */
-  readonly vacated?: string | null
+  /** Whether it is certain that a node which tells this of itself has ended: its row is removed. */
+  readonly ended?: (info: NodeInfo) => boolean
 }
 
 type Row = { readonly id: string; readonly counter: string; readonly info: string; readonly silent_ms: number }
@@ -37,7 +37,6 @@ type Row = { readonly id: string; readonly counter: string; readonly info: strin
 const lock = sql(`select pg_advisory_xact_lock($1)::text`)
 const others = sql<Row>(`select id, counter, info, extract(epoch from now() - seen_at)::float8 * 1000 as silent_ms from stoa.node where id <> $1 order by started_at, id`)
 const bury = sql(`delete from stoa.node n using unnest($1::text[], $2::bigint[]) d (id, counter) where n.id = d.id and n.counter = d.counter`)
-const buryAt = sql(`delete from stoa.node where info->>'place' = $1`)
 const enter = sql(`insert into stoa.node (id, counter, info) values ($1, 1, $2)`)
 
 /**
@@ -60,13 +59,14 @@ export async function joinNodes(options: JoinOptions): Promise<NodeInfo> {
   }
 }
 
-async function attemptJoin({ id, database, admit, vacated = null }: JoinOptions, dead: ReadonlyMap<string, string>): Promise<NodeInfo> {
+async function attemptJoin({ id, database, admit, ended = () => false }: JoinOptions, dead: ReadonlyMap<string, string>): Promise<NodeInfo> {
   return database.transaction(async (tx) => {
     await tx.run(lock, [lockKey])
     if (dead.size > 0) await tx.run(bury, [[...dead.keys()], [...dead.values()]])
-    if (vacated !== null) await tx.run(buryAt, [vacated])
-    const rows = await tx.run(others, [id])
-    const info = await admit(rows.map((row) => ({ id: row.id, info: JSON.parse(row.info) as NodeInfo, silentMs: row.silent_ms })))
+    const rows = (await tx.run(others, [id])).map((row) => ({ id: row.id, counter: row.counter, info: JSON.parse(row.info) as NodeInfo, silentMs: row.silent_ms }))
+    const gone = rows.filter(({ info }) => ended(info))
+    if (gone.length > 0) await tx.run(bury, [gone.map((row) => row.id), gone.map((row) => row.counter)])
+    const info = await admit(rows.filter((row) => !gone.includes(row)))
     await tx.run(enter, [id, JSON.stringify(info)])
     return info
   })

@@ -159,12 +159,18 @@ function uploadRoute(server: Server, media: Media): void {
 async function receiveFiles(request: FastifyRequest, media: Media): Promise<{ received: Received; alt: Alt }[]> {
   const files: { received: Received; alt: Alt }[] = []
   let alt: Alt = {}
+  let forNothing = false
   for await (const part of wellFormed(request.parts())) {
-    if (part.type === 'file') files.push({ received: await receiveFile(part, media), alt })
-    else if (part.fieldname === 'alt') alt = parseAlt(part.value)
-    else throw new RequestInvalidError({ in: 'body', path: `/${part.fieldname.slice(0, 100)}`, message: 'is not known here' })
+    if (part.type === 'file') {
+      files.push({ received: await receiveFile(part, media), alt })
+      forNothing = false
+    } else if (part.fieldname === 'alt') {
+      alt = parseAlt(part.value)
+      forNothing = true
+    } else throw new RequestInvalidError({ in: 'body', path: `/${part.fieldname.slice(0, 100)}`, message: 'is not known here' })
   }
   if (files.length === 0) throw new RequestInvalidError({ in: 'body', path: '/file', message: 'is missing' })
+  if (forNothing) throw new RequestInvalidError({ in: 'body', path: '/alt', message: 'has to come before the file that it is for' })
   return files
 }
 

@@ -178,7 +178,7 @@ export class Workload implements AsyncDisposable {
     const headers: Record<string, string> = reader % 2 === 0 ? {} : { authorization: `Bearer ${cluster.tokens.reader}` }
     for (let turn = reader; this.#phase !== 'over'; turn += 1) {
       if (turn % 16 === 0) await this.#readList(lines, headers)
-      else await this.#readEntry(lines, headers, turn % 2 === 0)
+      else await this.#readEntry(lines, headers, turn % 4 !== 3)
       if (readPauseMs > 0) await sleep(readPauseMs * (0.5 + Math.random()))
     }
   }

@@ -9,6 +9,7 @@ import type { WxrComment, WxrItem } from '#cli/import/wordpress/wxr.ts'
 /** Rich text and text have limits; so has what is kept of comments. */
 const commentCharsMax = 20_000
 const textCharsMax = 20_000
+const addressCharsMax = 2_000
 
 /** What an item refers to and that is known only while importing. */
 export type Surroundings = { readonly survey: WordpressSurvey; readonly addresses: Addresses; readonly assetOf: (wordpressId: string) => string | null }
@@ -26,7 +27,7 @@ export function itemFields(item: WxrItem, around: Surroundings): Record<string, 
     featuredImage: around.assetOf(item.meta.get('_thumbnail_id') ?? ''),
     commentsOpen: item.commentsOpen,
     comments: comments.length === 0 ? null : comments,
-    originalUrl: item.link.length > 2_000 ? null : item.link,
+    originalUrl: webAddress(item.link),
   }
   if (item.kind === 'page') Object.assign(fields, pageFields(item, survey))
   else Object.assign(fields, postFields(item, survey))
@@ -51,7 +52,7 @@ function commentsOf(comments: readonly WxrComment[]): unknown[] {
   return comments
     .filter((comment) => comment.approved)
     .map(({ id, parent, author, url, dateGmt, content, kind }) =>
-      present({ id, parent: parent === '0' ? null : parent, author: cut(plainText(author)), url: /^https?:\/\//i.test(url) ? url.slice(0, 2_000) : null, at: wordpressTime(dateGmt), kind, text: plainText(content).slice(0, commentCharsMax).toWellFormed() }),
+      present({ id, parent: parent === '0' ? null : parent, author: cut(plainText(author)), url: webAddress(url), at: wordpressTime(dateGmt), kind, text: plainText(content).slice(0, commentCharsMax).toWellFormed() }),
     )
 }
 
@@ -68,8 +69,13 @@ export function attachmentFields(item: WxrItem, survey: WordpressSurvey, file: s
     alt: cut(plainText(item.meta.get('_wp_attachment_image_alt') ?? '')),
     caption: cut(plainText(item.excerpt)),
     description: cut(plainText(item.content)),
-    originalUrl: item.attachmentUrl.slice(0, 2_000),
+    originalUrl: webAddress(item.attachmentUrl),
   })
+}
+
+/** Somebody may make a link of it: nothing but addresses of the web. A shortened one would lead elsewhere. */
+function webAddress(text: string): string | null {
+  return text.length <= addressCharsMax && /^https?:\/\//i.test(text) ? text : null
 }
 
 function cut(text: string): string {

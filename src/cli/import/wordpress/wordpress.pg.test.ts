@@ -47,7 +47,7 @@ function site(items: string): string {
 
 const states = `${item(1, 'post', '<wp:status>publish</wp:status><content:encoded><![CDATA[See <a href="https://example.org/item-2/">it</a><script>x</script> [gallery] <img src="/wp-content/uploads/2012/01/a-300x200.png">]]></content:encoded><category domain="category" nicename="child">Child</category><category domain="post_tag" nicename="new">New</category><wp:is_sticky>1</wp:is_sticky><wp:postmeta><wp:meta_key>_thumbnail_id</wp:meta_key><wp:meta_value>9</wp:meta_value></wp:postmeta><wp:comment><wp:comment_id>5</wp:comment_id><wp:comment_author>Bob</wp:comment_author><wp:comment_author_email>bob@example.org</wp:comment_author_email><wp:comment_approved>1</wp:comment_approved><wp:comment_content><![CDATA[<b>Hi</b><script>y</script>]]></wp:comment_content></wp:comment><wp:comment><wp:comment_id>6</wp:comment_id><wp:comment_approved>0</wp:comment_approved></wp:comment>')}
   ${item(2, 'post', '<wp:status>draft</wp:status>')}
-  ${item(3, 'post', '<wp:status>publish</wp:status><wp:post_password>secret</wp:post_password><content:encoded>hidden</content:encoded>')}
+  ${item(3, 'post', '<wp:status>publish</wp:status><wp:post_password>secret</wp:post_password><content:encoded>hidden</content:encoded>').replace('https://example.org/item-3/', 'javascript:alert(1)')}
   ${item(4, 'post', '<wp:status>private</wp:status>')}
   ${item(5, 'post', '<wp:status>trash</wp:status>')}
   ${item(6, 'post', '<wp:status>future</wp:status>').replace('2012-01-06', '2040-01-06')}
@@ -82,7 +82,8 @@ test('every state, kind and relation of a small site; again: nothing', { skip: d
   const view = (await on.content.entries.get(on.call, 'post', 'same', published)).entry
   assert.deepEqual([view.createdAt, view.publishedAt, view.firstPublishedAt], Array(3).fill('2012-01-01T10:00:00.000Z'))
   for (const slug of ['same-2', 'same-3', 'same-4', 'same-6']) await assert.rejects(on.content.entries.get(on.call, 'post', slug, published), /no such entry/, slug)
-  assert.equal((await fieldsOf(on, 'post', 'same-3', draft))['title'], 'Title 3')
+  const hidden = await fieldsOf(on, 'post', 'same-3', draft)
+  assert.deepEqual([hidden['title'], hidden['originalUrl'], post['originalUrl']], ['Title 3', undefined, 'https://example.org/item-1/'])
   const page = (await on.content.entries.get(on.call, 'page', 'same', { ...published, include: ['parent'] }))
   assert.equal([...page.included.values()].length, 1)
   const [waiting] = await on.content.schedule.list(on.call, 'post', (await on.content.entries.get(on.call, 'post', 'same-6', draft)).entry.id)

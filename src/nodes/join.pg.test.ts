@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { sql } from '#database/database.ts'
+import { DatabaseNotSharedError } from '#nodes/errors.ts'
+import { joinNodes } from '#nodes/join.ts'
+import type { OtherNode } from '#nodes/join.ts'
+import type { NodeInfo } from '#nodes/nodes.ts'
+import { databaseMissing as skip, testDatabase } from '#test/support/database.ts'
+
+const insert = sql(`insert into stoa.node (id, counter, info) values ($1, 5, $2)`)
+const ids = sql<{ id: string }>(`select id from stoa.node order by id`)
+const told = (name: string, traits: Readonly<Record<string, string>> = {}): NodeInfo => ({ name, address: null, version: '1', fingerprint: '', traits })
+
+test('who has certainly ended is removed at once, and nobody is asked about it', { skip }, async () => {
+  await using db = await testDatabase()
+  await db.database.run(insert, ['a', JSON.stringify(told('former', { database: 'embedded' }))])
+  await db.database.run(insert, ['b', JSON.stringify(told('other', { database: 'external' }))])
+  const seen: (readonly OtherNode[])[] = []
+  const info = await joinNodes({
+    id: 'c', database: db.database, leaseMs: 60_000,
+    ended: ({ traits }) => traits?.['database'] === 'embedded',
+    admit: async (others) => {
+      seen.push(others)
+      return told('new')
+    },
+  })
+  assert.equal(info.name, 'new')
+  assert.deepEqual(seen.map((others) => others.map((other) => other.info.name)), [['other']])
+  assert.deepEqual((await db.database.run(ids)).map(({ id }) => id), ['b', 'c'])
+})
+
+test('whoever stands still in the way for longer than a lease is dead; one that beats is not', { skip }, async () => {
+  await using db = await testDatabase()
+  await db.database.run(insert, ['a', JSON.stringify(told('other'))])
+  const join = async (id: string): Promise<NodeInfo> =>
+    joinNodes({
+      id, database: db.database, leaseMs: 300,
+      admit: async (others) => {
+        if (others.some((other) => other.info.name === 'other')) throw new DatabaseNotSharedError('There is another one.', ['a'])
+        return told(id)
+      },
+    })
+  const beating = setInterval(() => void db.database.run(sql(`update stoa.node set counter = counter + 1 where id = 'a'`)), 20)
+  await assert.rejects(join('b'), DatabaseNotSharedError)
+  clearInterval(beating)
+  assert.equal((await join('b')).name, 'b')
+  assert.deepEqual((await db.database.run(ids)).map(({ id }) => id), ['b'])
+})
