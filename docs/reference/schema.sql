@@ -28,13 +28,23 @@ declare
     from unnest(key_columns) with ordinality k (c, n)
     left join pg_attribute a on a.attrelid = target and a.attname = c);
   same_key text := (select string_agg(format('old.%1$I is not distinct from new.%1$I', c), ' and ' order by n) from unnest(key_columns) with ordinality k (c, n));
-  row_of text := coalesce('jsonb_build_object(' || (
-    select string_agg(format(
-      case when a.atttypid = 'timestamptz'::regtype then '%1$L, case when isfinite(%%1$s.%2$I) then round(date_part(''epoch'', %%1$s.%2$I) * 1000) end' else '%1$L, %%1$s.%2$I' end, c, c), ', ' order by n)
+  -- `"name": value` for each, without the braces. Numbers, truth and UUIDs need no escaping, and are joined as they are.
+  fields text := (
+    select string_agg(format(case
+        when a.atttypid = 'timestamptz'::regtype then '%1$L || coalesce(case when isfinite(%%1$s.%2$I) then round(date_part(''epoch'', %%1$s.%2$I) * 1000) end::text, ''null'')'
+        when a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) then '%1$L || coalesce(%%1$s.%2$I::text, ''null'')'
+        when a.atttypid = 'bool'::regtype then '%1$L || case when %%1$s.%2$I then ''true'' when not %%1$s.%2$I then ''false'' else ''null'' end'
+        when a.atttypid = 'uuid'::regtype then '%1$L || coalesce(''"'' || %%1$s.%2$I || ''"'', ''null'')'
+        else '%1$L || coalesce(to_json(%%1$s.%2$I)::text, ''null'')' end,
+      case when n > 1 then ',' else '' end || to_json(c)::text || ':', c), ' || ' order by n)
     from unnest(filter_columns) with ordinality f (c, n)
-    left join pg_attribute a on a.attrelid = target and a.attname = c) || ')', '''{}''::jsonb');
+    left join pg_attribute a on a.attrelid = target and a.attname = c);
+  row_of text := concat_ws(' || ',
+    '''{''', fields,
+    case when filter_object is not null then format('case when %%1$s.%1$I is null or %%1$s.%1$I = ''{}'' then '''' else %2$L || substr(left(%%1$s.%1$I::text, -1), 2) end', filter_object, case when fields is null then '' else ', ' end) end,
+    '''}''');
   tell constant text := format('insert into stoa.change (collection, key, operation, before, after) values (%L, ', collection);
-  wanted constant text := concat_ws(' ', 'row', collection, key_columns, filter_columns, filter_object);
+  wanted constant text := concat_ws(' ', 'text', collection, key_columns, filter_columns, filter_object);
 begin
   perform pg_advisory_xact_lock(73746, 3);
   if exists (select 1 from stoa.attachment a where a.target = attach.target::oid and a.definition = wanted)
@@ -43,9 +53,6 @@ begin
   end if;
   if key_columns = '{}' then
     raise exception 'a table needs at least one key column to be attached' using errcode = 'invalid_parameter_value';
-  end if;
-  if filter_object is not null then
-    row_of := row_of || format(' || coalesce(%%1$s.%I, ''{}''::jsonb)', filter_object);
   end if;
   perform stoa.detach(target);
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_insert',
@@ -296,8 +303,8 @@ create table stoa.change (
   collection text not null,
   key text,
   operation text not null,
-  before jsonb,
-  after jsonb,
+  before text,
+  after text,
   at timestamp(3) with time zone default clock_timestamp() not null
 );
 

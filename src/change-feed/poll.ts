@@ -70,18 +70,36 @@ export async function runPoll(session: Runner, since: Snapshot | null, changesMa
     lsn: parseLsn(first.lsn),
     keptFrom: parseXid(first.kept_from),
     beat: Number(first.beat),
-    changes: first.xid === null ? [] : rows.map(toChange),
+    changes: first.xid === null ? [] : rows.map((row) => new TableChange(row)),
   }
 }
 
-function toChange(row: PollRow): Change {
-  return {
-    xid: parseXid(row.xid ?? ''),
-    collection: row.collection,
-    key: row.key,
-    operation: row.operation,
-    before: row.before === null ? null : (JSON.parse(row.before) as Row),
-    after: row.after === null ? null : (JSON.parse(row.after) as Row),
+/** A change whose rows are parsed when somebody looks at them: of most, only the key is asked for. */
+class TableChange implements Change {
+  readonly xid: number
+  readonly collection: string
+  readonly key: string | null
+  readonly operation: Change['operation']
+  #before: Row | string | null
+  #after: Row | string | null
+
+  constructor(row: PollRow) {
+    this.xid = parseXid(row.xid ?? '')
+    this.collection = row.collection
+    this.key = row.key
+    this.operation = row.operation
+    this.#before = row.before
+    this.#after = row.after
+  }
+
+  get before(): Row | null {
+    if (typeof this.#before === 'string') this.#before = JSON.parse(this.#before) as Row
+    return this.#before
+  }
+
+  get after(): Row | null {
+    if (typeof this.#after === 'string') this.#after = JSON.parse(this.#after) as Row
+    return this.#after
   }
 }
 
