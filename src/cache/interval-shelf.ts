@@ -18,7 +18,7 @@ export type Interval<Low, High> = {
 
 /**
  * Which intervals hold a value: those that start at or below it, in order of their start and cut into chunks, each with its
- * highest end, so that a chunk which ends too early is passed over. Of one type, whose lowest value stands for an open start;
+ * highest end, so that a chunk which ends too early is passed over, and all at the front that do are passed over at once. Of one type, whose lowest value stands for an open start;
  * `High` has a value above all for an open end. Many small flat arrays, because it is memory that costs: this is read on every change.
  */
 abstract class IntervalShelf<Low, High> {
@@ -27,6 +27,8 @@ abstract class IntervalShelf<Low, High> {
   protected readonly chunks: (Low | High | number)[][] = []
   protected readonly starts: Low[] = []
   protected readonly ends: High[] = []
+  /** The highest end of a chunk and all before it. */
+  protected readonly reaches: High[] = []
   #size = 0
 
   constructor({ tests }: { readonly tests: boolean }) {
@@ -57,6 +59,7 @@ abstract class IntervalShelf<Low, High> {
     this.starts[which] = chunk[0] as Low
     if (this.compareHighs(interval.high, this.ends[which]!) > 0) this.ends[which] = interval.high
     if (chunk.length > chunkMax * this.stride) this.#cut(which)
+    this.#spread(which)
   }
 
   /** It must be one that was added. */
@@ -66,13 +69,15 @@ abstract class IntervalShelf<Low, High> {
     const chunk = this.chunks[which]!
     chunk.splice(this.#search(chunk, interval), this.stride)
     if (chunk.length > 0) this.#measure(which)
-    else for (const column of [this.chunks, this.starts, this.ends]) column.splice(which, 1)
+    else for (const column of [this.chunks, this.starts, this.ends, this.reaches]) column.splice(which, 1)
+    this.#spread(which)
   }
 
   #insertChunk(which: number, chunk: (Low | High | number)[], first: { readonly low: Low; readonly high: High }): void {
     this.chunks.splice(which, 0, chunk)
     this.starts.splice(which, 0, first.low)
     this.ends.splice(which, 0, first.high)
+    this.reaches.splice(which, 0, first.high)
   }
 
   #cut(which: number): void {
@@ -81,6 +86,15 @@ abstract class IntervalShelf<Low, High> {
     this.#insertChunk(which + 1, upper, { low: upper[0] as Low, high: upper[1] as High })
     this.#measure(which)
     this.#measure(which + 1)
+  }
+
+  /** The ends changed from this chunk on. */
+  #spread(from: number): void {
+    for (let which = from; which < this.chunks.length; which += 1) {
+      const end = this.ends[which]!
+      const before = which === 0 ? end : this.reaches[which - 1]!
+      this.reaches[which] = this.compareHighs(before, end) > 0 ? before : end
+    }
   }
 
   #measure(which: number): void {
@@ -134,7 +148,7 @@ export class NumberShelf extends IntervalShelf<number, number> {
   override containing(value: number, second: number, out: number[], count: number): number {
     const { chunks, starts, ends, stride } = this
     let next = count
-    for (let which = 0; which < chunks.length; which += 1) {
+    for (let which = firstAtLeast(this.reaches, value); which < chunks.length; which += 1) {
       if (starts[which]! > value) break
       if (ends[which]! < value) continue
       const chunk = chunks[which]!
@@ -148,6 +162,18 @@ export class NumberShelf extends IntervalShelf<number, number> {
     }
     return next
   }
+}
+
+/** The first position in ascending numbers that is not below the value. */
+function firstAtLeast(numbers: readonly number[], value: number): number {
+  let low = 0
+  let high = numbers.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (numbers[middle]! < value) low = middle + 1
+    else high = middle
+  }
+  return low
 }
 
 /** Text by code point. An open start is the empty text, an open end null. */

@@ -41,9 +41,11 @@ export class PredicateIndex<Id> {
   /** By the holder's number. */
   readonly #ids: (Id | undefined)[] = []
   readonly #numbered: (Holder | undefined)[] = []
+  /** Which of the last changes the holder was told of: `#telling` is the one that is told now. */
   #told = new Uint8Array(0)
+  #telling = 0
   /** For holders of one list, whose rows at an end of its stretch this tells apart; null: nothing does. */
-  readonly #ties: ({ readonly tie: Tie; readonly first: number; readonly second: number } | null)[] = []
+  readonly #ties: ((Tie & { readonly firstSlot: number; readonly secondSlot: number }) | null)[] = []
   readonly #freeHolders: number[] = []
   /** By the entry's number. */
   readonly #entries: (Entry | undefined)[] = []
@@ -54,7 +56,7 @@ export class PredicateIndex<Id> {
   readonly #before: Taken = { values: [], codes: [] }
   readonly #after: Taken = { values: [], codes: [] }
   readonly #candidates: number[] = []
-  readonly #found: number[] = []
+  readonly #found: Id[] = []
 
   get size(): number {
     return this.#holders.size
@@ -67,7 +69,7 @@ export class PredicateIndex<Id> {
     const plan = planOf(predicate, page, (atom) => this.#crowd(atom))
     const region = this.#region(predicate, page, plan, holder)
     const tie = holder.entries.length > 0 ? null : tieOf(page, plan.bounds)
-    this.#ties[holder.number] = tie === null ? null : { tie, first: region.stretch!.slot, second: this.#slots.of(tie.field) }
+    this.#ties[holder.number] = tie === null ? null : { ...tie, firstSlot: region.stretch!.slot, secondSlot: this.#slots.of(tie.field) }
     const checks = plan.exact ? plan.rest.reduceRight<Check | null>((next, atom) => ({ slot: this.#slots.of(atom.field), atom, next }), null) : null
     const plain = plan.exact && checks === null
     for (const bucket of plan.equality === null ? [this.#rest] : this.#buckets(plan.equality, holder)) {
@@ -104,26 +106,28 @@ export class PredicateIndex<Id> {
     const before = operation === 'insert' || options.ignoreBefore ? undefined : change.before
     const after = operation === 'delete' ? undefined : change.after
     if (operation === 'flush' || before === null || after === null) return [...this.#holders.keys()]
+    this.#beginTelling()
     let count = 0
     if (before !== undefined) {
       this.#slots.take(before, this.#before)
       count = this.#find(before, this.#before, everyField, count)
     }
     if (after !== undefined) {
-      this.#slots.take(after, this.#after)
+      let fields = everyField
+      if (before === undefined) this.#slots.take(after, this.#after)
+      else fields = this.#slots.takeAfter(after, this.#after, this.#before)
       // Where only other fields changed, a list finds in the row after what it found in the row before.
-      const fields = before === undefined ? everyField : differences(this.#before.values, this.#after.values)
       if (fields !== 0) count = this.#find(after, this.#after, fields, count)
     }
-    const [ids, told, found] = [this.#ids, this.#told, this.#found]
-    // Of the right length at once; what is in it is replaced.
-    const result = ids.slice(0, count) as Id[]
-    for (let at = 0; at < count; at += 1) {
-      const holder = found[at]!
-      told[holder] = 0
-      result[at] = ids[holder]!
-    }
-    return result
+    return this.#found.slice(0, count)
+  }
+
+  /** Nobody has been told of the change that comes now. */
+  #beginTelling(): void {
+    this.#telling += 1
+    if (this.#telling <= tellingMax) return
+    this.#told.fill(0)
+    this.#telling = 1
   }
 
   #find(row: Row, taken: Taken, fields: number, from: number): number {
@@ -146,15 +150,20 @@ export class PredicateIndex<Id> {
   }
 
   #judge(bucket: Bucket, row: Row, taken: Taken, fields: number, from: number): number {
-    const [candidates, told, found] = [this.#candidates, this.#told, this.#found]
+    const candidates = this.#candidates
     const end = bucket.candidates(taken, fields, candidates)
+    if (end === 0) return from
+    const ids = this.#ids
+    const found = this.#found
+    const told = this.#told
+    const telling = this.#telling
     let count = from
     for (let at = 0; at < end; at += 1) {
       const candidate = candidates[at]!
       const holder = (candidate & anyDoubt) === 0 ? candidate >> 3 : this.#checked(candidate, row, taken)
-      if (holder === -1 || told[holder] === 1) continue
-      told[holder] = 1
-      found[count++] = holder
+      if (holder === -1 || told[holder] === telling) continue
+      told[holder] = telling
+      found[count++] = ids[holder]!
     }
     return count
   }
@@ -163,13 +172,13 @@ export class PredicateIndex<Id> {
   #checked(candidate: number, row: Row, taken: Taken): number {
     const number = candidate >> 3
     if ((candidate & toCheck) === 0) {
-      if (this.#told[number] === 1) return -1
+      if (this.#told[number] === this.#telling) return -1
       const tie = (candidate & notTold) === 0 ? this.#ties[number]! : null
-      const within = tie === null ? null : tieWithin(tie.tie, taken.values[tie.first], taken.values[tie.second])
+      const within = tie === null ? null : tieWithin(tie, taken.values[tie.firstSlot], taken.values[tie.secondSlot])
       return (within ?? this.#numbered[number]!.entries.some((entry) => concerns(entry, row))) ? number : -1
     }
     const entry = this.#entries[number]!
-    if (this.#told[entry.holder.number] === 1) return -1
+    if (this.#told[entry.holder.number] === this.#telling) return -1
     if ((candidate & (onEnd | notTold)) !== 0 || entry.checks === null) return concerns(entry, row) ? entry.holder.number : -1
     for (let check: Check | null = entry.checks; check !== null; check = check.next) if (holds(check.atom, taken.values[check.slot]) === (check.atom.negated === true)) return -1
     return entry.holder.number
@@ -221,16 +230,12 @@ export class PredicateIndex<Id> {
 }
 
 const everyField = -1
+/** What one byte tells apart, 0 left aside. */
+const tellingMax = 255
 /** In a candidate, beside `onEnd` and `notTold`: its list has something left to check. */
 const toCheck = 4
 const anyDoubt = onEnd | notTold | toCheck
 
 function concerns({ predicate, page }: Entry, row: Row): boolean {
   return matches(predicate, row) && (page === null || withinPage(row, page))
-}
-
-function differences(before: readonly unknown[], after: readonly unknown[]): number {
-  let fields = 0
-  for (let slot = 0; slot < before.length; slot += 1) if (before[slot] !== after[slot]) fields |= bitOf(slot)
-  return fields
 }

@@ -20,27 +20,33 @@ export type Plan = {
 
 /**
  * Whether a row at an end of the page's stretch is on the page goes by the second key, mostly the only other one. Told here in
- * one piece; `undefined`: that end is open, or not at this value.
+ * one piece, because it is met at random and each step to another waits for memory; `undefined`: that end is open.
  */
-export type Tie = { readonly field: string; readonly descending: boolean; readonly after: End; readonly upTo: End }
-type End = { readonly first: Scalar; readonly second: Scalar } | undefined
+export type Tie = {
+  readonly field: string
+  readonly descending: boolean
+  readonly afterFirst: Scalar | undefined
+  readonly afterSecond: Scalar | undefined
+  readonly upToFirst: Scalar | undefined
+  readonly upToSecond: Scalar | undefined
+}
 
 export function tieOf(page: PageBound | null, bounds: Bounds | null): Tie | null {
   const [, key, more] = page?.sort ?? []
   // Where a range has cut the stretch, its end says nothing about the page.
   if (page === null || key === undefined || more !== undefined || bounds?.page !== true || bounds.shown.length > 0) return null
-  const ends = [page.after, page.upTo].map((border) => (border === null ? undefined : { first: border[0] ?? null, second: border[1] ?? null }))
-  for (const end of ends) if (end !== undefined && (end.first === null || end.second === null)) return null
-  const [after, upTo] = ends as [End, End]
-  return { field: key.field, descending: key.descending, after, upTo }
+  for (const border of [page.after, page.upTo]) if (border !== null && ((border[0] ?? null) === null || (border[1] ?? null) === null)) return null
+  const [afterFirst, afterSecond] = (page.after ?? []) as readonly Scalar[]
+  const [upToFirst, upToSecond] = (page.upTo ?? []) as readonly Scalar[]
+  return { field: key.field, descending: key.descending, afterFirst, afterSecond, upToFirst, upToSecond }
 }
 
 /** Null: this cannot tell. */
-export function tieWithin({ descending, after, upTo }: Tie, first: unknown, second: unknown): boolean | null {
+export function tieWithin({ descending, afterFirst, afterSecond, upToFirst, upToSecond }: Tie, first: unknown, second: unknown): boolean | null {
   if (!isScalar(second)) return null
   const sign = descending ? -1 : 1
-  if (after !== undefined && after.first === first && sign * compareScalars(second, after.second) <= 0) return false
-  return !(upTo !== undefined && upTo.first === first && sign * compareScalars(second, upTo.second) > 0)
+  if (afterSecond !== undefined && afterFirst === first && sign * compareScalars(second, afterSecond) <= 0) return false
+  return !(upToSecond !== undefined && upToFirst === first && sign * compareScalars(second, upToSecond) > 0)
 }
 
 export type Test = { readonly field: string; readonly atom: Atom } & ({ readonly equals: Scalar } | { readonly low: number; readonly high: number })
@@ -140,9 +146,14 @@ function pageBounds({ sort, after, upTo }: PageBound): Bounds | null {
 
 function rangeBounds(atom: Atom): Bounds | null {
   if (atom.is !== 'range' || atom.negated === true) return null
-  const low = atom.min?.value ?? null
-  const high = atom.max?.value ?? null
+  const low = atom.min === undefined ? null : atom.min.inclusive ? beyond(atom.min.value, -1n) : atom.min.value
+  const high = atom.max === undefined ? null : atom.max.inclusive ? beyond(atom.max.value, 1n) : atom.max.value
   return orderable(low) && orderable(high) && agree(low, high) ? { field: atom.field, low, high, shown: [atom], page: false } : null
+}
+
+/** An end that is included moves out by one step, if it is a number: then it lies strictly between the ends and leaves nothing to check. */
+function beyond(end: Scalar, step: 1n | -1n): Scalar {
+  return comparable(end) ? next(Number(end), step) : end
 }
 
 /** Booleans are too few to tell lists apart, and what is not a number has no place. */

@@ -1,4 +1,5 @@
 import type { Row } from '#change-feed/change.ts'
+import { bitOf } from '#cache/predicate-bucket.ts'
 import type { Taken } from '#cache/predicate-bucket.ts'
 import type { Scalar } from '#cache/predicate.ts'
 
@@ -89,19 +90,29 @@ export class Slots<Bucket extends { readonly size: number }> {
   }
 
   /** Takes a row apart. */
-  take(row: Row, into: Taken): void {
+  take(row: Row, { values, codes }: Taken): void {
     const slots = this.#slots
     for (let at = 0; at < slots.length; at += 1) {
       const slot = slots[at]!
-      if (slot === null) {
-        into.values[at] = undefined
-        into.codes[at] = 0
-        continue
-      }
-      const value = row[slot.field]
-      into.values[at] = value
-      into.codes[at] = slot.codes.size === 0 ? 0 : typeof value === 'object' && Array.isArray(value) ? Number.NaN : (slot.codes.get(value) ?? 0)
+      const value = slot === null ? undefined : row[slot.field]
+      values[at] = value
+      codes[at] = slot === null ? 0 : codeOf(slot.codes, value)
     }
+  }
+
+  /** Takes apart the same row after a change, and returns the bits of the fields that differ. */
+  takeAfter(row: Row, { values, codes }: Taken, before: Taken): number {
+    const slots = this.#slots
+    let fields = 0
+    for (let at = 0; at < slots.length; at += 1) {
+      const slot = slots[at]!
+      const value = slot === null ? undefined : row[slot.field]
+      const same = value === before.values[at]
+      values[at] = value
+      codes[at] = same ? before.codes[at]! : codeOf(slot!.codes, value)
+      if (!same) fields |= bitOf(at)
+    }
+    return fields
   }
 
   #release(known: Slot<Bucket>, value: Scalar): void {
@@ -111,4 +122,9 @@ export class Slots<Bucket extends { readonly size: number }> {
     known.codes.delete(value)
     known.freeCodes.push(code)
   }
+}
+
+function codeOf(codes: ReadonlyMap<unknown, number>, value: unknown): number {
+  if (codes.size === 0) return 0
+  return typeof value === 'object' && Array.isArray(value) ? Number.NaN : (codes.get(value) ?? 0)
 }
