@@ -99,29 +99,20 @@ export class Bucket {
   candidates({ values, codes }: Taken, fields: number, out: number[]): number {
     const flat = this.#flat
     let count = 0
-    for (let start = 0; start < flat.length; start = flat[start + 4]!) {
+    // Whole numbers come out of the flat array as doubles: `| 0` takes them as they are, without a check of each.
+    for (let start = 0, end = 0; start < flat.length; start = end) {
+      end = flat[start + 4]! | 0
       if ((flat[start]! & fields) === 0) continue
-      const slot = flat[start + 1]!
-      const testSlot = flat[start + 2]!
-      const second = secondOf(testSlot, flat[start + 3] === 1, values, codes)
+      const slot = flat[start + 1]! | 0
+      const testSlot = flat[start + 2]! | 0
       const value = slot === -1 ? 0 : values[slot]
       const first = firstOf(value)
-      const unsure = Number.isNaN(second) || first !== value ? notTold : 0
-      const stride = testSlot === -1 ? 3 : 5
-      const end = flat[start + 4]!
-      for (let at = start + headLength; at < end; at += stride) {
-        const low = flat[at]!
-        const high = flat[at + 1]!
-        if (low > first) break
-        if (high < first) continue
-        if (stride === 5) {
-          if (flat[at + 3]! > second) {
-            if (slot === -1) break
-            continue
-          }
-          if (flat[at + 4]! < second) continue
-        }
-        out[count++] = (flat[at + 2]! << 2) | (low < first && first < high ? unsure : unsure | onEnd)
+      const unsure = first === value ? 0 : notTold
+      if (testSlot === -1) count = untested(flat, start + headLength, end, first, unsure, out, count)
+      else {
+        const second = secondOf(testSlot, flat[start + 3] === 1, values, codes)
+        if (slot === -1) count = testedOnly(flat, start + headLength, end, second, out, count)
+        else count = tested(flat, start + headLength, end, first, second, Number.isNaN(second) ? notTold : unsure, out, count)
       }
     }
     return this.#shelves === null ? count : shelvedCandidates(this.#shelves, values, codes, fields, out, count)
@@ -156,6 +147,42 @@ export class Bucket {
   #moveEnds(start: number, by: number): void {
     for (let at = start; at < this.#flat.length; at = this.#flat[at + 4]!) this.#flat[at + 4]! += by
   }
+}
+
+/** The lists of a flat shape, from `start` to `end`, that have no test; written as `candidates` says. */
+function untested(flat: readonly number[], start: number, end: number, first: number, unsure: number, out: number[], from: number): number {
+  let count = from
+  for (let at = start; at < end; at += 3) {
+    const low = flat[at]!
+    if (low > first) break
+    const high = flat[at + 1]!
+    if (high < first) continue
+    out[count++] = (flat[at + 2]! << 2) | (low < first && first < high ? unsure : unsure | onEnd)
+  }
+  return count
+}
+
+function tested(flat: readonly number[], start: number, end: number, first: number, second: number, unsure: number, out: number[], from: number): number {
+  let count = from
+  for (let at = start; at < end; at += 5) {
+    const low = flat[at]!
+    if (low > first) break
+    const high = flat[at + 1]!
+    if (high < first || flat[at + 3]! > second || flat[at + 4]! < second) continue
+    out[count++] = (flat[at + 2]! << 2) | (low < first && first < high ? unsure : unsure | onEnd)
+  }
+  return count
+}
+
+/** Those that lie anywhere but for their test, in the order of which they are. */
+function testedOnly(flat: readonly number[], start: number, end: number, second: number, out: number[], from: number): number {
+  const unsure = Number.isNaN(second) ? notTold : 0
+  let count = from
+  for (let at = start; at < end; at += 5) {
+    if (flat[at + 3]! > second) break
+    if (flat[at + 4]! >= second || unsure !== 0) out[count++] = (flat[at + 2]! << 2) | unsure
+  }
+  return count
 }
 
 function shelvedCandidates(shelves: readonly Shelved[], values: readonly unknown[], codes: readonly number[], fields: number, out: number[], from: number): number {

@@ -109,7 +109,7 @@ export class Slots<Bucket extends { readonly size: number }> {
       const value = slot === null ? undefined : row[slot.field]
       const same = value === before.values[at]
       values[at] = value
-      codes[at] = same ? before.codes[at]! : codeOf(slot!.codes, value)
+      codes[at] = same ? before.codes[at]! : codeOf(slot.codes, value)
       if (!same) fields |= bitOf(at)
     }
     return fields
