@@ -65,6 +65,16 @@ async function startSeveral(count: number, environment: Readonly<Record<string, 
   }
 }
 
+/** Each node listens first, and tells its address by a beat. */
+async function told(several: Several): Promise<readonly NodeStatus[]> {
+  const deadline = Date.now() + deadlineMs
+  for (;;) {
+    const nodes = await several.nodes()
+    if (nodes.every(({ address }) => address !== null)) return nodes
+    assert.ok(Date.now() < deadline, 'every node tells its address')
+  }
+}
+
 async function ask(url: string, agent: Agent): Promise<number> {
   return new Promise((resolve, reject) => {
     get(url, { agent, signal: AbortSignal.timeout(requestDeadlineMs) }, (answer) => answer.on('error', reject).on('end', () => resolve(answer.statusCode ?? 0)).resume()).on('error', reject)
@@ -97,7 +107,7 @@ async function load(origin: string, whileThis: Promise<unknown>): Promise<{ read
 test('stoa start --nodes 3: one port, a node each, and none is missed when it is killed, drained or replaced', { skip: databaseMissing }, async (t) => {
   await using db = await testDatabase({ migrated: false })
   await using several = await startSeveral(3, { STOA_DATABASE_URL: db.url })
-  const before = await several.nodes()
+  const before = await told(several)
   assert.deepEqual(before.map(({ name, state }) => [name, state]), [['box-1', 'live'], ['box-2', 'live'], ['box-3', 'live']])
   for (const { address } of before) assert.equal((await fetch(`http://${address}/healthz/ready`)).status, 200, 'the readiness of each is reachable')
 

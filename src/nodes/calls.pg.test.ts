@@ -83,18 +83,19 @@ test('who does not answer in time, falls silent or has left is told apart, and n
   const { database, url } = db
   await using one = await member({ database, url, name: 'one', linked: true })
   await using two = await member({ database, url, name: 'two', linked: true })
-  let aborted = false
-  const { promise: heard, resolve } = Promise.withResolvers<void>()
+  const heard = new AbortController()
   two.calls.handle('sleep', async (_payload, { signal }) => {
-    await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
-    aborted = true
-    resolve()
+    if (!signal.aborted) await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
+    heard.abort()
   })
-  const began = performance.now()
-  await assert.rejects(one.calls.onOne(two.nodes.id, 'sleep', null, { deadlineMs: 300 }), CallDeadlineError)
-  assert.ok(performance.now() - began < 2_000)
-  await heard
-  assert.ok(aborted, 'the handler learns that nobody waits any more')
+  // On a busy machine a call may arrive when its deadline is over: then nobody handles it.
+  for (let tries = 0; !heard.signal.aborted; tries += 1) {
+    assert.ok(tries < 20, 'the handler learns that nobody waits any more')
+    const began = performance.now()
+    await assert.rejects(one.calls.onOne(two.nodes.id, 'sleep', null, { deadlineMs: 300 }), CallDeadlineError)
+    assert.ok(performance.now() - began < 2_000)
+    await sleep(1_000, null, { signal: heard.signal }).catch(() => null)
+  }
   // A row that nobody raises: a node that was killed.
   await database.run(sql(`insert into stoa.node (id, counter, info) values ('dead', 7, '{"name":"dead"}')`))
   const answers = await one.calls.onAll('none', null, { deadlineMs: 15_000 })

@@ -107,6 +107,14 @@ test('losing the row, or being fenced, ends the leadership at once', () => {
   }
 })
 
+test('what a node tells of itself does not wait for the time of its next beat', () => {
+  const machine = new Machine(first)
+  machine.beat(0, [member(first)])
+  assert.deepEqual(machine.step({ kind: 'tick' }, 30).map((effect) => effect.kind), [])
+  machine.step({ kind: 'described' }, 31)
+  assert.deepEqual(machine.step({ kind: 'tick' }, 31).map((effect) => effect.kind), ['beat'])
+})
+
 test('drain gives up what it holds and takes nothing; leave is the end', () => {
   const machine = new Machine(first)
   machine.beat(0, [member(first)])

@@ -54,6 +54,8 @@ export type NodesEvent =
   | { readonly kind: 'taken'; readonly role: string; readonly id: number; readonly fence: number | null }
   /** The database refused a fence of this node: somebody else leads. */
   | { readonly kind: 'fenced'; readonly role: string; readonly fence: number }
+  /** What this node tells of itself has changed: the others learn it from a beat, which need not wait for its time. */
+  | { readonly kind: 'described' }
   | { readonly kind: 'drain' }
   | { readonly kind: 'leave' }
 
@@ -113,6 +115,8 @@ function handle(state: NodesState, event: NodesEvent, now: number, config: Nodes
       return taken(state, event)
     case 'fenced':
       return state.held.get(event.role)?.fence === event.fence ? { state: { ...state, held: without(state.held, event.role) }, effects: [] } : { state, effects: [] }
+    case 'described':
+      return { state: { ...state, nextBeatAtMs: now }, effects: [] }
     case 'drain':
       return {
         state: { ...state, mode: 'draining', held: new Map(), nextBeatAtMs: now },

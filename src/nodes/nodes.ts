@@ -96,9 +96,10 @@ export class Nodes {
     return this.#info
   }
 
-  /** Tells something else of itself from the next beat on. */
+  /** Tells something else of itself, at once. */
   describe(info: Partial<NodeInfo>): void {
     this.#info = { ...this.#info, ...info }
+    this.#step({ kind: 'described' })
   }
 
   get mode(): NodesState['mode'] {
