@@ -101,7 +101,7 @@ export type LoginInput = {
 export interface Access {
   /** Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`. */
   identify(credentials: Credentials): Promise<Identity>
-  /** What `identify` would find, if it is in memory and fresh; null: ask `identify`. At once, for answers that are ready. */
+  /** What `identify` would find, if it is in memory and fresh; null: ask `identify`. At once, for answers that are ready. `cacheNowMs`: `Cache.nowMs`. */
   peek(credentials: Pick<Credentials, 'bearer' | 'sessionCookie'>, cacheNowMs: number): Authority | null
   login(input: LoginInput): Promise<Login>
   logout(sessionCookie: string): Promise<void>

@@ -27,7 +27,7 @@ const watchAfterSaveMs = 2_000
 /** Distinct sets of roles kept compiled; a set costs a few kilobytes. */
 const setsMax = 1_000
 
-type Loaded = { readonly revision: string; readonly startedMs: number; readonly roles: ReadonlyMap<string, Role>; readonly sets: LRUCache<string, PermissionSet> }
+type Loaded = { readonly revision: string; readonly startedMs: number; readonly roles: ReadonlyMap<string, Role>; readonly sets: LRUCache<string, PermissionSet>; readonly anonymous: PermissionSet }
 
 const load = sql<{ revision: string; roles: string }>(`
   select (select revision from stoa.role_revision)::text as revision,
@@ -41,8 +41,6 @@ export class RoleCache {
   #loading: Promise<Loaded> | null = null
   #watchUntilMs = Number.NEGATIVE_INFINITY
   readonly #cache: Cache | null
-  /** What was last found for everybody: to look it up again takes longer than to see that it still holds. */
-  #anonymous: { readonly loaded: Loaded; readonly set: PermissionSet } | null = null
 
   constructor({ database, clock, logger, cache }: { readonly database: Database; readonly clock: Clock; readonly logger: Logger; readonly cache: Cache | null }) {
     this.#database = database
@@ -59,9 +57,7 @@ export class RoleCache {
   /** What the anonymous role allows, if that is in the cluster's cache and fresh. */
   peekAnonymous(cacheNowMs: number): PermissionSet | null {
     const loaded = this.#cache?.peek(rolesKey, cacheNowMs) as Loaded | undefined
-    if (loaded === undefined) return null
-    if (this.#anonymous?.loaded !== loaded) this.#anonymous = { loaded, set: setOf(loaded, anonymousNames) }
-    return this.#anonymous.set
+    return loaded?.anonymous ?? null
   }
 
   /** What `names` allow together, by roles at least as new as `revision`. A name without a role allows nothing. */
@@ -74,17 +70,17 @@ export class RoleCache {
   }
 
   async anonymous(): Promise<PermissionSet> {
-    if (this.#cache !== null) return setOf((await this.#cache.get(rolesKey, readRoles, { bytesOf: rolesBytes })).value, anonymousNames)
+    if (this.#cache !== null) return (await this.#cache.get(rolesKey, readRoles, { bytesOf: rolesBytes })).value.anonymous
     const nowMs = this.#clock.monotonicMs()
     const loaded = this.#loaded
-    if (loaded !== null && nowMs - loaded.startedMs < anonymousStaleMs && !this.isWatched(nowMs)) return setOf(loaded, [anonymousRole])
+    if (loaded !== null && nowMs - loaded.startedMs < anonymousStaleMs && !this.isWatched(nowMs)) return loaded.anonymous
     try {
-      return setOf(await (this.isWatched(nowMs) ? this.#load() : (this.#loading ?? this.#load())), [anonymousRole])
+      return (await (this.isWatched(nowMs) ? this.#load() : (this.#loading ?? this.#load()))).anonymous
     } catch (error) {
       const away = error instanceof DatabaseUnavailableError || error instanceof DatabaseTimeoutError
       if (!away || loaded === null || nowMs - loaded.startedMs > anonymousOutageMs) throw error
       this.#logger.warn({ err: error, ageMs: nowMs - loaded.startedMs }, 'roles could not be read; anonymous requests go by older ones')
-      return setOf(loaded, [anonymousRole])
+      return loaded.anonymous
     }
   }
 
@@ -122,7 +118,6 @@ export class RoleCache {
 }
 
 const rolesKey = 'access:roles'
-const anonymousNames = [anonymousRole]
 /** Roughly what a compiled role takes, in bytes. */
 const roleBytes = 4_000
 
@@ -138,8 +133,9 @@ function rolesBytes(loaded: Loaded): number {
 }
 
 function loadedOf(row: { readonly revision: string; readonly roles: string }, startedMs: number): Loaded {
-  const roles = (JSON.parse(row.roles) as RoleRow[]).map(roleOf)
-  return { revision: row.revision, startedMs, roles: new Map(roles.map((role) => [role.name, role])), sets: new LRUCache({ max: setsMax }) }
+  const roles = new Map((JSON.parse(row.roles) as RoleRow[]).map((each) => [each.name, roleOf(each)]))
+  const anonymous = roles.get(anonymousRole)
+  return { revision: row.revision, startedMs, roles, sets: new LRUCache({ max: setsMax }), anonymous: new PermissionSet(anonymous === undefined ? [] : [anonymous]) }
 }
 
 function setOf(loaded: Loaded, names: readonly string[]): PermissionSet {

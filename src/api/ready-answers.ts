@@ -73,16 +73,7 @@ const tokenIn = remembered(textsMax, parseToken)
 function headersOf(raw: readonly string[]): Asked | null {
   const asked: Asked = { authorization: null, cookie: null, token: null, ifNoneMatch: null, acceptEncoding: null, requestId: null, origin: false }
   for (let at = 0; at < raw.length; at += 2) {
-    const field = names.get(raw[at]!)
-    if (field === undefined) {
-      const lower = wanted.get(raw[at]!.toLowerCase())
-      if (lower === undefined) remember(raw[at]!, null)
-      else {
-        remember(raw[at]!, lower)
-        at -= 2
-      }
-      continue
-    }
+    const field = fieldOf(raw[at]!)
     if (field === null) continue
     if (field === 'origin') asked.origin = true
     else if (asked[field] !== null) return null
@@ -101,11 +92,6 @@ const wanted = new Map<string, keyof Asked>([
   ['origin', 'origin'],
 ])
 
-/** Spellings of header names as clients send them, and what they are here; null: nothing. */
-const names = new Map<string, keyof Asked | null>()
+/** What a header is here, by its name as a client spells it; null: nothing. */
 const namesMax = 500
-
-function remember(name: string, field: keyof Asked | null): void {
-  if (names.size >= namesMax) names.clear()
-  names.set(name, field)
-}
+const fieldOf = remembered(namesMax, (name) => wanted.get(name.toLowerCase()) ?? null)

@@ -15,6 +15,13 @@ test('makes each value once while there are few, and keeps no more than it may',
   assert.deepEqual(made, ['a', 'bb', '', 'a'], 'a third one made it begin anew')
 })
 
+test('long texts are not kept', () => {
+  let made = 0
+  const count = remembered(2, () => (made += 1))
+  const long = 'x'.repeat(100_000)
+  assert.deepEqual([count(long), count(long), count('short'), count('short')], [1, 2, 3, 3])
+})
+
 test('what fails is tried again', () => {
   let tries = 0
   const flaky = remembered(2, () => {
