@@ -8,6 +8,8 @@ export type Plan = {
   readonly asynchronousCommit: boolean
   readonly replica: boolean
   readonly secondLevel: boolean
+  /** Of polls and hints: one that nodes need not leave out others' hints for, or one where they do. */
+  readonly gapMs: number
   readonly slowShare: number
   readonly items: readonly PlanItem[]
 }
@@ -79,7 +81,7 @@ export function makePlan(seed: number): Plan {
   if (random.chance(0.6)) for (let atMs = 300; atMs < endMs; atMs += 400) items.push({ kind: 'trim', atMs, keepMs: 150 })
   items.sort((one, other) => one.atMs - other.atMs)
   return {
-    seed, nodes, synchronous, asynchronousCommit: !synchronous && random.chance(0.3), replica: random.chance(0.3), secondLevel: random.chance(0.4),
+    seed, nodes, synchronous, asynchronousCommit: !synchronous && random.chance(0.3), replica: random.chance(0.3), secondLevel: random.chance(0.4), gapMs: seed % 4 === 0 ? 25 : 2,
     slowShare: random.pick([0.02, 0.1, 0.3]), items,
   }
 }

@@ -63,7 +63,7 @@ export class Run {
     const rule = coreRule(this.#without)
     const removed = rule === undefined ? {} : { without: rule }
     return {
-      feed: { ...feedDefaults, leaseMs, pollTimeoutMs: leaseMs, ...removed },
+      feed: { ...feedDefaults, leaseMs, pollTimeoutMs: leaseMs, pollGapMs: this.#plan.gapMs, hintGapMs: this.#plan.gapMs, ...removed },
       cache: { ...cacheDefaults, leaseMs, staleMs: checks.staleMs - leaseMs, patienceMs: 60, secondLevel: this.#plan.secondLevel, replica: this.#plan.replica, bytesMax: 900, ...removed },
       oneStatement: this.#without !== 'R5 data and snapshot in one statement',
       fillTimeoutMs: 1_200,

@@ -37,7 +37,7 @@ function explain(seed: number, without: RuleSwitch | null): void {
 
 function describe(plan: ReturnType<typeof makePlan>): string {
   const commits = plan.synchronous ? 'synchronous replication' : plan.asynchronousCommit ? 'commits not flushed at once' : 'asynchronous replication'
-  return `${plan.nodes} nodes, ${commits}${plan.replica ? ', fills from the replica' : ''}${plan.secondLevel ? ', a second level' : ''}`
+  return `${plan.nodes} nodes, ${commits}${plan.replica ? ', fills from the replica' : ''}${plan.secondLevel ? ', a second level' : ''}, ${plan.gapMs} ms between polls`
 }
 
 function main(): void {

@@ -34,6 +34,7 @@ export type FeedState = {
   readonly hintAtMs: number | null
   /** When a hint last went out, or, of nodes that space them, came in. */
   readonly hintedAtMs: number
+  /** When this node last committed. */
   readonly committedAtMs: number
 }
 
