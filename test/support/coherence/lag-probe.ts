@@ -66,7 +66,7 @@ export class LagProbe {
     const answer = await this.#lines[0]!.send({ method: 'GET', path: `/api/receipts/${token}`, headers, timeoutMs })
     const { data } = JSON.parse(answer.text) as { data: { everywhere: boolean; nodes: { appliedAt: string | null }[] } }
     const times = data.nodes.map(({ appliedAt }) => Date.parse(appliedAt ?? ''))
-    if (!data.everywhere || times.length !== this.#lines.length) throw new Error(`a write was not applied everywhere after ${receiptPauseMs} ms: ${answer.text}`)
+    if (!data.everywhere || times.length !== this.#lines.length || times.some(Number.isNaN)) throw new Error(`a write was not applied everywhere after ${receiptPauseMs} ms: ${answer.text}`)
     return Math.max(...times) + receiptRoundingMs - performance.timeOrigin
   }
 
