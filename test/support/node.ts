@@ -17,6 +17,8 @@ export type RunningNode = AsyncDisposable & {
   printed(pattern: RegExp): Promise<RegExpExecArray>
   /** Everything that it has printed. */
   output(): string
+  /** The status with which it ends by itself, without a signal; after a deadline it is killed. Null: by a signal. */
+  ended(): Promise<number | null>
   stop(): Promise<number | null>
 }
 
@@ -33,12 +35,15 @@ export async function startNode(options: { readonly environment?: Readonly<Recor
   child.stderr.on('data', (chunk) => (output += String(chunk)))
   const ended = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)))
   const origin = `http://127.0.0.1:${environment.STOA_PORT}`
-  const stop = async (): Promise<number | null> => {
-    child.kill('SIGTERM')
+  const endsWithin = async (): Promise<number | null> => {
     const timer = setTimeout(() => child.kill('SIGKILL'), stopDeadlineMs)
     const code = await ended
     clearTimeout(timer)
     return code
+  }
+  const stop = (): Promise<number | null> => {
+    child.kill('SIGTERM')
+    return endsWithin()
   }
   const waitFor = async <T>(attempt: () => Promise<T | null>): Promise<T> => {
     const end = Date.now() + startDeadlineMs
@@ -61,6 +66,7 @@ export async function startNode(options: { readonly environment?: Readonly<Recor
     environment,
     process: child,
     output: () => output,
+    ended: endsWithin,
     printed: (pattern) => waitFor(async () => pattern.exec(output)),
     stop,
     [Symbol.asyncDispose]: async () => {
