@@ -45,11 +45,11 @@ export async function freePort(): Promise<number> {
   })
 }
 
-/** Starts a throw-away PostgreSQL on loopback, as an unprivileged user where this one is root. `durable`: as in production, for benchmarks. `settings`: more, as `name=value`. */
-export async function startTestPostgres(options: { readonly durable?: boolean; readonly settings?: readonly string[] } = {}): Promise<{ url: string; stop: () => Promise<void> }> {
+/** Starts a throw-away PostgreSQL on loopback, as an unprivileged user where this one is root. `durable`: as in production, for benchmarks. `settings`: more, as `name=value`. `folder`: where its files are. */
+export async function startTestPostgres(options: { readonly durable?: boolean; readonly settings?: readonly string[]; readonly folder?: string } = {}): Promise<{ url: string; stop: () => Promise<void> }> {
   const binaries = systemBinaries()
   if (binaries === null) throw new Error(String(databaseMissing))
-  const folder = await mkdtemp(join(tmpdir(), 'stoa-test-pg-'))
+  const folder = await mkdtemp(join(options.folder ?? tmpdir(), 'stoa-test-pg-'))
   const asRoot = process.getuid?.() === 0
   const identity = asRoot ? { uid: 65_534, gid: 65_534 } : {}
   if (asRoot) await chown(folder, 65_534, 65_534)

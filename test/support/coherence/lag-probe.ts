@@ -6,7 +6,7 @@ import { HttpLine } from '#test/support/coherence/http-line.ts'
 /** One write: its transaction, when it was acknowledged, and when the last of the nodes had it, by `performance.now()`. */
 export type LagSample = { readonly xid: string; readonly acknowledgedMs: number; readonly arrivedMs: number }
 
-const pauseMs = 40
+const pauseMs = 25
 const timeoutMs = 10_000
 /** Receipts tell whole milliseconds, of which some part had passed. */
 const receiptRoundingMs = 1
@@ -23,6 +23,7 @@ export class LagProbe {
   readonly #cluster: Cluster
   readonly #key: string
   readonly #lines: readonly HttpLine[]
+  readonly #receipts: HttpLine
   #stopping = false
   #running: Promise<void> = Promise.resolve()
 
@@ -30,6 +31,7 @@ export class LagProbe {
     this.#cluster = cluster
     this.#key = key
     this.#lines = cluster.nodes.map(({ origin }) => new HttpLine(origin))
+    this.#receipts = new HttpLine(cluster.nodes[0]!.origin)
   }
 
   /** `key`: the id of the entry that it makes, in no group that others look at. */
@@ -43,27 +45,27 @@ export class LagProbe {
   async stop(): Promise<void> {
     this.#stopping = true
     await this.#running
-    for (const line of this.#lines) line.close()
+    for (const line of [...this.#lines, this.#receipts]) line.close()
   }
 
   async #run(): Promise<void> {
+    // One receipt after another, beside the writes.
+    let receipts = Promise.resolve()
     for (let n = 1; !this.#stopping; n += 1) {
       const writer = n % this.#lines.length
       const others = this.#lines.filter((_, node) => node !== writer)
       const asking = n % 2 === 0 ? others.map(async (line) => this.#shown(line, n)) : []
       const { token, ...write } = await this.#write(writer, 'PATCH', entryPath(this.#key), { fields: { n }, publish: true })
       if (n % 2 === 0) this.shown.push({ ...write, arrivedMs: Math.max(...(await Promise.all(asking))) })
-      else {
-        await sleep(receiptPauseMs)
-        this.applied.push({ ...write, arrivedMs: await this.#applied(token) })
-      }
+      else receipts = Promise.all([receipts, sleep(receiptPauseMs)]).then(async () => void this.applied.push({ ...write, arrivedMs: await this.#applied(token) }))
       await sleep(pauseMs * (0.5 + Math.random()))
     }
+    await receipts
   }
 
   async #applied(token: string): Promise<number> {
     const headers = { authorization: `Bearer ${this.#cluster.tokens.administrator}` }
-    const answer = await this.#lines[0]!.send({ method: 'GET', path: `/api/receipts/${token}`, headers, timeoutMs })
+    const answer = await this.#receipts.send({ method: 'GET', path: `/api/receipts/${token}`, headers, timeoutMs })
     const { data } = JSON.parse(answer.text) as { data: { everywhere: boolean; nodes: { appliedAt: string | null }[] } }
     const times = data.nodes.map(({ appliedAt }) => Date.parse(appliedAt ?? ''))
     if (!data.everywhere || times.length !== this.#lines.length || times.some(Number.isNaN)) throw new Error(`a write was not applied everywhere after ${receiptPauseMs} ms: ${answer.text}`)
