@@ -19,7 +19,9 @@ export type FillSource = {
   readonly replica: { readonly database: Database; readonly lsn: number; readonly epoch: Epoch; readonly failed: (error: Error) => void } | null
 }
 
-const asOf = sql<{ as_of: string }>(`select stoa.as_of() as as_of`)
+/** What `stoa.as_of()` tells, without the call: the epoch and the snapshot of the statement that it stands in. */
+const asOfColumn = `coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text as as_of`
+const asOf = sql<{ as_of: string }>(`select ${asOfColumn}`)
 const repeatable = sql(`set transaction isolation level repeatable read, read only`)
 const reached = sql<{ reached: boolean }>(`select pg_is_in_recovery() and pg_last_wal_replay_lsn() >= $1::pg_lsn and (select epoch from stoa.epoch) = $2 as reached`)
 
@@ -29,7 +31,7 @@ const wrapped = new Map<string, Statement<{ as_of: string; stoa_row: boolean | n
 function withSnapshot(statement: Statement<object>): Statement<{ as_of: string; stoa_row: boolean | null }> {
   const known = wrapped.get(statement.text)
   if (known !== undefined) return known
-  const text = `with s as materialized (select stoa.as_of() as as_of) select s.as_of, q.* from s left join lateral (select true as stoa_row, inner_q.* from (${statement.text}) inner_q) q on true`
+  const text = `with s as materialized (select ${asOfColumn}) select s.as_of, q.* from s left join lateral (select true as stoa_row, inner_q.* from (${statement.text}) inner_q) q on true`
   // A statement without a name is one that nobody expects to see again.
   const made = statement.name === null ? { text, name: null } : sql<{ as_of: string; stoa_row: boolean | null }>(text)
   if (statement.name !== null) wrapped.set(statement.text, made)

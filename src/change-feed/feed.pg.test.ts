@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import type { Change } from '#change-feed/change.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
@@ -262,10 +263,13 @@ test('a feed flushes first, applies what others write on a hint, and stops witho
   reader.subscribe((one) => news.push(one))
   await until(() => feeds.every((feed) => feed.state.mode === 'following' && feed.state.provenAtMs > 0))
   assert.equal(news[0]?.kind, 'flush')
+  const before = writer.state.polls
   const { token } = await writer.write(db.database, async (tx) => tx.run(sql(`insert into item (id) values (1)`)))
   const changes = (): readonly Change[] => news.flatMap((one) => (one.kind === 'apply' ? one.changes : []))
   await until(() => changes().length > 0)
   assert.equal(changes()[0]!.xid, token!.xid)
   assert.equal(token!.epoch, reader.state.epoch)
+  await sleep(20)
+  assert.equal(writer.state.polls, before + 1, 'its own hint, which the link brings back, asks for nothing')
   for (const feed of feeds) await feed.stop()
 })

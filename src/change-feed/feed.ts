@@ -8,6 +8,7 @@ import type { Token } from '#change-feed/token.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
+import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
 
@@ -43,6 +44,8 @@ export class ChangeFeed {
   readonly config: FeedConfig
   readonly #options: FeedOptions
   readonly #clock: SteadyClock
+  /** What its hints say: the link brings them back to it too, and what this node committed itself it polls for anyway. */
+  readonly #hintText = newId()
   readonly #listeners = new Set<(news: FeedNews) => void>()
   readonly #hints: Disposable | null
   readonly #trimming: NodeJS.Timeout
@@ -60,7 +63,7 @@ export class ChangeFeed {
     this.config = { ...feedDefaults, ...options.config }
     this.#clock = new SteadyClock(options.clock)
     this.#state = startFeed(this.#clock.elapsedMs())
-    this.#hints = options.link?.listen(channel, () => this.#step({ kind: 'hint' })) ?? null
+    this.#hints = options.link?.listen(channel, (text) => text !== this.#hintText && this.#step({ kind: 'hint' })) ?? null
     this.#trimming = setInterval(() => this.#trim(), trimEveryMs).unref()
     setImmediate(() => this.#step({ kind: 'tick' }))
   }
@@ -241,7 +244,7 @@ export class ChangeFeed {
 
   async #hint(): Promise<void> {
     try {
-      await this.#options.link?.send(channel, 'changed')
+      await this.#options.link?.send(channel, this.#hintText)
     } catch (error) {
       this.#options.logger.debug({ err: error }, 'a hint was not sent; the others poll')
     }
