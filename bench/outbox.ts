@@ -26,7 +26,7 @@ const updates: Record<Kind, Statement<object>> = {
 }
 
 async function prepare(database: Database): Promise<void> {
-  await migrate(database, { only: ['0004-cluster', '0007-change-times', '0010-row-changes', '0021-change-text'] })
+  await migrate(database, { only: ['0004-cluster', '0007-change-times', '0010-row-changes', '0021-change-text', '0022-change-values'] })
   for (const kind of kinds) {
     await database.run({ text: `create table ${kind}_item (id int primary key, n int not null, grp int not null, body text not null)`, name: null })
     await database.run({ text: `insert into ${kind}_item select i, 0, i % 20, repeat('x', 1000) from generate_series(1, ${rows}) i`, name: null })

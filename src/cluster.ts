@@ -69,7 +69,7 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   const { url, leaseMs = leaseMsDefault, connectionsMax = 10, logger = silentLogger } = options
   const database = new PostgresDatabase({ url, connectionsMax, statementTimeoutMs, connectTimeoutMs, logger })
   try {
-    await migrate(database, { only: ['0004-cluster', '0006-nodes', '0007-change-times', '0010-row-changes', '0011-node-calls', '0021-change-text'] })
+    await migrate(database, { only: ['0004-cluster', '0006-nodes', '0007-change-times', '0010-row-changes', '0011-node-calls', '0021-change-text', '0022-change-values'] })
   } catch (error) {
     await database.close()
     throw error

@@ -28,23 +28,11 @@ declare
     from unnest(key_columns) with ordinality k (c, n)
     left join pg_attribute a on a.attrelid = target and a.attname = c);
   same_key text := (select string_agg(format('old.%1$I is not distinct from new.%1$I', c), ' and ' order by n) from unnest(key_columns) with ordinality k (c, n));
-  -- `"name": value` for each, without the braces. Numbers, truth and UUIDs need no escaping, and are joined as they are.
-  fields text := (
-    select string_agg(format(case
-        when a.atttypid = 'timestamptz'::regtype then '%1$L || coalesce(case when isfinite(%%1$s.%2$I) then round(date_part(''epoch'', %%1$s.%2$I) * 1000) end::text, ''null'')'
-        when a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) then '%1$L || coalesce(%%1$s.%2$I::text, ''null'')'
-        when a.atttypid = 'bool'::regtype then '%1$L || case when %%1$s.%2$I then ''true'' when not %%1$s.%2$I then ''false'' else ''null'' end'
-        when a.atttypid = 'uuid'::regtype then '%1$L || coalesce(''"'' || %%1$s.%2$I || ''"'', ''null'')'
-        else '%1$L || coalesce(to_json(%%1$s.%2$I)::text, ''null'')' end,
-      case when n > 1 then ',' else '' end || to_json(c)::text || ':', c), ' || ' order by n)
-    from unnest(filter_columns) with ordinality f (c, n)
-    left join pg_attribute a on a.attrelid = target and a.attname = c);
-  row_of text := concat_ws(' || ',
-    '''{''', fields,
-    case when filter_object is not null then format('case when %%1$s.%1$I is null or %%1$s.%1$I = ''{}'' then '''' else %2$L || substr(left(%%1$s.%1$I::text, -1), 2) end', filter_object, case when fields is null then '' else ', ' end) end,
-    '''}''');
-  tell constant text := format('insert into stoa.change (collection, key, operation, before, after) values (%L, ', collection);
-  wanted constant text := concat_ws(' ', 'text', collection, key_columns, filter_columns, filter_object);
+  -- The values of a row, and their names.
+  row_of text;
+  names text;
+  tell constant text := format('insert into stoa.change (collection, key, operation, fields, told) values (%L, ', collection);
+  wanted constant text := concat_ws(' ', 'values', collection, key_columns, filter_columns, filter_object);
 begin
   perform pg_advisory_xact_lock(73746, 3);
   if exists (select 1 from stoa.attachment a where a.target = attach.target::oid and a.definition = wanted)
@@ -54,17 +42,34 @@ begin
   if key_columns = '{}' then
     raise exception 'a table needs at least one key column to be attached' using errcode = 'invalid_parameter_value';
   end if;
+  select
+    string_agg(format(case kind
+      when 't' then 'extract(epoch from %%1$s.%I)::text'
+      when 'j' then 'to_json(%%1$s.%I)::text'
+      else '%%1$s.%I::text' end, c), ', ' order by n),
+    coalesce(json_agg(case kind when 'o' then 'o' when 'j' then 'v' || c else kind || c end order by n), '[]')::text
+  into row_of, names
+  from (
+    select c, n, case
+      when a.atttypid in ('text'::regtype, 'varchar'::regtype, 'uuid'::regtype) then 's'
+      when a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'bool'::regtype) then 'v'
+      when a.atttypid = 'timestamptz'::regtype then 't'
+      else 'j' end as kind
+    from unnest(filter_columns) with ordinality f (c, n)
+    left join pg_attribute a on a.attrelid = target and a.attname = c
+    union all
+    select filter_object, cardinality(filter_columns) + 1, 'o' where filter_object is not null) f;
   perform stoa.detach(target);
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_insert',
-    tell || format('%s, ''insert'', null, %s)', replace(key_of, '%1$s', 'new'), replace(row_of, '%1$s', 'new')));
+    tell || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_delete',
-    tell || format('%s, ''delete'', %s, null)', replace(key_of, '%1$s', 'old'), replace(row_of, '%1$s', 'old')));
+    tell || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')));
   -- A row whose key changed is one that left and one that came.
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin if %s then %s; else %s; %s; end if; return null; end $body$', name || '_update',
     same_key,
-    tell || format('%s, ''update'', %s, %s)', replace(key_of, '%1$s', 'new'), replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new')),
-    tell || format('%s, ''delete'', %s, null)', replace(key_of, '%1$s', 'old'), replace(row_of, '%1$s', 'old')),
-    tell || format('%s, ''insert'', null, %s)', replace(key_of, '%1$s', 'new'), replace(row_of, '%1$s', 'new')));
+    tell || format('%s, ''update'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, concat_ws(', ', replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new'))),
+    tell || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')),
+    tell || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_truncate',
     format('insert into stoa.change (collection, operation) values (%L, ''flush'')', collection));
   execute format('create trigger stoa_change_insert after insert on %s for each row execute function stoa.%I()', target, name || '_insert');
@@ -305,7 +310,9 @@ create table stoa.change (
   operation text not null,
   before text,
   after text,
-  at timestamp(3) with time zone default clock_timestamp() not null
+  at timestamp(3) with time zone default clock_timestamp() not null,
+  fields text,
+  told text[]
 );
 
 create table stoa.change_mark (

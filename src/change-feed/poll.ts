@@ -1,23 +1,12 @@
-import type { Change, Row } from '#change-feed/change.ts'
 import type { PollResult } from '#change-feed/feed-core.ts'
+import { TableChange } from '#change-feed/table-change.ts'
 import { parseSnapshot, parseXid } from '#change-feed/snapshot.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
-type PollRow = {
-  readonly snapshot: string
-  readonly epoch: string | null
-  readonly lsn: string
-  readonly kept_from: string
-  readonly beat: string
-  readonly xid: string | null
-  readonly collection: string
-  readonly key: string | null
-  readonly operation: Change['operation']
-  readonly before: string | null
-  readonly after: string | null
-}
+/** One of them, without a collection, is the poll's own; each other one is a change. Few columns: a node reads thousands of rows. */
+type PollRow = { readonly told: string; readonly collection: string | null; readonly key: string | null }
 
 /**
  * R4: the snapshot and the changes that it sees beyond the last one, in one statement. `$1` is the last `xmax`, `$2` the ids that
@@ -25,14 +14,15 @@ type PollRow = {
  * snapshot was taken: every commit that the snapshot sees lies before it. On a standby this statement fails.
  */
 const poll = sql<PollRow>(`
-  with s as materialized (select pg_current_snapshot()::text as snapshot, (select epoch from stoa.life) as epoch,
-    (select kept_from::text from stoa.epoch) as kept_from, (select counter::text from stoa.heartbeat) as beat, pg_current_wal_insert_lsn()::text as lsn)
-  select s.snapshot, s.epoch, s.lsn, s.kept_from, s.beat, c.xid::text as xid, c.collection, c.key, c.operation, c.before, c.after
-  from s left join (
+  select coalesce(pg_current_snapshot()::text || ' ' || pg_current_wal_insert_lsn()::text || ' ' || (select kept_from::text from stoa.epoch) || ' '
+    || coalesce((select counter::text from stoa.heartbeat), '0') || ' ' || coalesce((select epoch from stoa.life), ''), '') as told, null as collection, null as key
+  union all
+  select c.xid::text || ' ' || c.operation || coalesce(' ' || c.fields || E'\\x1f' || array_to_json(c.told)::text, ''), c.collection, c.key
+  from (
     (select * from stoa.change where xid >= $1::xid8 limit $3)
     union all
     (select * from stoa.change where xid = any($2::xid8[]) limit $3)
-  ) c on true`)
+  ) c`)
 
 /** R6: raises the counter if nobody has since, in this epoch, with a commit that waits for the disk and the synchronous standby. */
 const beat = sql<{ counter: string }>(`
@@ -63,44 +53,14 @@ export async function preparePolls(session: Runner): Promise<void> {
 
 export async function runPoll(session: Runner, since: Snapshot | null, changesMax: number): Promise<PollResult> {
   const rows = await session.run(poll, [since === null ? beyondAll : String(since.xmax), since === null ? [] : since.xip.map(String), changesMax + 1])
-  const first = rows[0]!
-  return {
-    epoch: first.epoch,
-    snapshot: parseSnapshot(first.snapshot),
-    lsn: parseLsn(first.lsn),
-    keptFrom: parseXid(first.kept_from),
-    beat: Number(first.beat),
-    changes: first.xid === null ? [] : rows.map((row) => new TableChange(row)),
+  const changes: TableChange[] = []
+  let head = ''
+  for (const { told, collection, key } of rows) {
+    if (collection === null) head = told
+    else changes.push(new TableChange(collection, key, told))
   }
-}
-
-/** A change whose rows are parsed when somebody looks at them: of most, only the key is asked for. */
-class TableChange implements Change {
-  readonly xid: number
-  readonly collection: string
-  readonly key: string | null
-  readonly operation: Change['operation']
-  #before: Row | string | null
-  #after: Row | string | null
-
-  constructor(row: PollRow) {
-    this.xid = parseXid(row.xid ?? '')
-    this.collection = row.collection
-    this.key = row.key
-    this.operation = row.operation
-    this.#before = row.before
-    this.#after = row.after
-  }
-
-  get before(): Row | null {
-    if (typeof this.#before === 'string') this.#before = JSON.parse(this.#before) as Row
-    return this.#before
-  }
-
-  get after(): Row | null {
-    if (typeof this.#after === 'string') this.#after = JSON.parse(this.#after) as Row
-    return this.#after
-  }
+  const [snapshot = '', lsn = '', keptFrom = '', counter, epoch = ''] = head.split(' ')
+  return { epoch: epoch === '' ? null : epoch, snapshot: parseSnapshot(snapshot), lsn: parseLsn(lsn), keptFrom: parseXid(keptFrom), beat: Number(counter), changes }
 }
 
 /** A WAL position as a number: exact up to 8 petabytes of log. */
