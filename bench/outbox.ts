@@ -42,7 +42,8 @@ async function rate(database: Database, kind: Kind, clients: number): Promise<nu
   let count = 0
   const client = async (seed: number): Promise<void> => {
     for (let at = seed; performance.now() - start < roundMs; at = (at * 48_271 + 11) % 2_147_483_647) {
-      await database.run(updates[kind], [1 + (at % rows), text.slice(at % 1_000, (at % 1_000) + 1_000)])
+      const from = (at + count) % 1_000
+      await database.run(updates[kind], [1 + (at % rows), text.slice(from, from + 1_000)])
       count += 1
     }
   }
