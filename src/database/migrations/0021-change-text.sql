@@ -43,15 +43,15 @@ begin
   end if;
   perform stoa.detach(target);
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_insert',
-    tell || format('%s, ''insert'', null, %s)', replace(key_of, '%1$s', 'new'), replace(row_of, '%1$s', 'new')));
+    tell || format('%s, ''insert'', null, %s)', format(key_of, 'new'), format(row_of, 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_delete',
-    tell || format('%s, ''delete'', %s, null)', replace(key_of, '%1$s', 'old'), replace(row_of, '%1$s', 'old')));
+    tell || format('%s, ''delete'', %s, null)', format(key_of, 'old'), format(row_of, 'old')));
   -- A row whose key changed is one that left and one that came.
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin if %s then %s; else %s; %s; end if; return null; end $body$', name || '_update',
     same_key,
-    tell || format('%s, ''update'', %s, %s)', replace(key_of, '%1$s', 'new'), replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new')),
-    tell || format('%s, ''delete'', %s, null)', replace(key_of, '%1$s', 'old'), replace(row_of, '%1$s', 'old')),
-    tell || format('%s, ''insert'', null, %s)', replace(key_of, '%1$s', 'new'), replace(row_of, '%1$s', 'new')));
+    tell || format('%s, ''update'', %s, %s)', format(key_of, 'new'), format(row_of, 'old'), format(row_of, 'new')),
+    tell || format('%s, ''delete'', %s, null)', format(key_of, 'old'), format(row_of, 'old')),
+    tell || format('%s, ''insert'', null, %s)', format(key_of, 'new'), format(row_of, 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_truncate',
     format('insert into stoa.change (collection, operation) values (%L, ''flush'')', collection));
   execute format('create trigger stoa_change_insert after insert on %s for each row execute function stoa.%I()', target, name || '_insert');
