@@ -42,6 +42,7 @@ const measure: Measure = async (url, folder, say) => {
   }
   say('counting hits …')
   const { hits, possible } = await hitRate(node, all, [entries, lists])
+  const rows = await listRows(node)
   const { baseline, subject, ratio } = compare(rates.baseline, rates.subject)
   return {
     figures: [
@@ -50,6 +51,7 @@ const measure: Measure = async (url, folder, say) => {
       { name: 'ratio', value: ratio, unit: '', atLeast: 0.6 },
       { name: 'hit rate', value: round(hits / hitRateRequests, 3), unit: '' },
       { name: 'hits, of those that were possible', value: round(hits / possible, 3), unit: '', atLeast: 0.95 },
+      { name: 'rows of lists made anew whose text was not sent again', value: round(rows.reused / (rows.reused + rows.sent)), unit: '' },
       { name: 'resident memory of the node', value: node.process.residentMb(), unit: 'MB' },
     ],
     notes: ['A hit was possible where the answer is the same as the last one to the same question.'],
@@ -57,6 +59,12 @@ const measure: Measure = async (url, folder, say) => {
 }
 
 export const benchmark = loadBenchmark(`${100 - writeShare * 100} % reads from memory and ${writeShare * 100} % writes that publish, over ${articles} entries and ${categoryIds.length} lists, against plain node:http that answers the same bytes and does one bare UPDATE per write: ${connections} connections.`, measure)
+
+async function listRows({ origin }: ArticleNode): Promise<{ reused: number; sent: number }> {
+  const metrics = await (await fetch(`${origin}/metrics`)).text()
+  const count = (text: string): number => Number(new RegExp(`^stoa_list_rows_total\\{text="${text}"\\} (\\d+)`, 'm').exec(metrics)?.[1])
+  return { reused: count('reused'), sent: count('sent') }
+}
 
 function shuffled(paths: string[]): string[] {
   const random = new Random(1)

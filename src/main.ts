@@ -33,6 +33,8 @@ const drainMs = 10_000
 const feedConnections = 3
 /** For a connection to a standby, and for one statement there. */
 const replicaTimeoutMs = 1_000
+/** Of the memory of the cache, for texts of rows that lists are made of. */
+const rowTextsShare = 0.125
 /** Answers larger than this are not kept. */
 const entryBytesMax = 4 * 1024 * 1024
 
@@ -114,11 +116,12 @@ async function joinFeed(config: Config, url: string, parts: { readonly database:
   const { database, opened } = parts
   const { leaseMs, pollGapMs, staleMs, cacheBytes } = config
   const logger = parts.logger.child({ part: 'cluster' })
-  const [{ Cache }, { ChangeFeed }, { AppliedLog }, { PostgresLink }] = await Promise.all([
+  const [{ Cache }, { ChangeFeed }, { AppliedLog }, { PostgresLink }, { RowTexts }] = await Promise.all([
     import('#cache/cache.ts'),
     import('#change-feed/feed.ts'),
     import('#change-feed/applied-log.ts'),
     import('#cluster-link/drivers/postgres.ts'),
+    import('#content/query/row-texts.ts'),
   ])
   const feedDatabase = new PostgresDatabase({
     url, connectionsMax: feedConnections, statementTimeoutMs: leaseMs, connectTimeoutMs: leaseMs, applicationName: `stoa ${nodeName(config)} feed`, logger,
@@ -131,10 +134,12 @@ async function joinFeed(config: Config, url: string, parts: { readonly database:
   const secondLevel = config.cacheUrl === null ? null : opened.adopt(await openSecondLevel(config.cacheUrl, logger), (level) => level.close())
   const replica = config.databaseReadUrl === null ? null : openReplica(config, config.databaseReadUrl, parts)
   const more = { ...(secondLevel === null ? {} : { secondLevel }), ...(replica === null ? {} : { replica }) }
-  const cache = new Cache({ feed, database, ...more, config: { staleMs, bytesMax: cacheBytes, entryBytesMax: Math.min(entryBytesMax, cacheBytes) } })
+  const texts = new RowTexts(cacheBytes * rowTextsShare)
+  const bytesMax = Math.floor(cacheBytes * (1 - rowTextsShare))
+  const cache = new Cache({ feed, database, ...more, config: { staleMs, bytesMax, entryBytesMax: Math.min(entryBytesMax, bytesMax) } })
   opened.defer(async () => cache.close())
   const applied = opened.use(new AppliedLog(feed, systemClock))
-  return { feed, cache, link, applied, calls: null }
+  return { feed, cache, link, applied, texts, calls: null }
 }
 
 async function openSecondLevel(url: string, logger: Logger): Promise<SecondLevel> {

@@ -18,6 +18,7 @@ import type { Call } from '#content/content.ts'
 import { EntryNotFoundError, TypeNotFoundError } from '#content/errors.ts'
 import type { Depends } from '#content/query/dependencies.ts'
 import type { Perspective } from '#content/query/query.ts'
+import type { RowTexts } from '#content/query/row-texts.ts'
 
 /**
  * Whole answers as ready bytes. Each is kept in the cluster's cache under everything that can change it: what the reader may
@@ -71,7 +72,7 @@ export async function deliver(delivery: Delivery): Promise<FastifyReply> {
   const { authority } = request.identity
   if (cluster === null || typeof perspective !== 'string') return deliverUnkept(delivery)
   const encoding = config.compress ? chooseEncoding(request.headers['accept-encoding']) : null
-  const fill = async (load: FillContext): Promise<Kept> => readyOf(config, isAnonymous(request.identity), await madeOrAbsent(delivery, load))
+  const fill = async (load: FillContext): Promise<Kept> => readyOf(config, isAnonymous(request.identity), await madeOrAbsent(delivery, load, cluster.texts))
   const keys = { plain: answerKey(authority, request.url, null), encoded: answerKey(authority, request.url, encoding) }
   try {
     return send(delivery, await encoded(cluster.cache, keys, encoding, fill, sinceOf(request)))
@@ -127,9 +128,10 @@ function bytesOf(kept: Kept): number {
   return answerBytes + ('absent' in kept ? 0 : kept.body.byteLength)
 }
 
-async function madeOrAbsent(delivery: Delivery, load: FillContext): Promise<Made | Absent> {
+async function madeOrAbsent(delivery: Delivery, load: FillContext, texts: RowTexts): Promise<Made | Absent> {
   try {
-    const made = await delivery.make({ db: new FillReader(load), authority: delivery.request.identity.authority, depends: telling(load, delivery.request.server.metrics) })
+    const { identity, server } = delivery.request
+    const made = await delivery.make({ db: new FillReader(load), authority: identity.authority, depends: telling(load, server.metrics), known: { texts, life: () => load.epoch } })
     if (typeof made.perspective !== 'string') throw new NotKept()
     return made
   } catch (error) {

@@ -9,6 +9,7 @@ import type { AppliedLog } from '#change-feed/applied-log.ts'
 import type { ChangeFeed } from '#change-feed/feed.ts'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import type { Content } from '#content/content.ts'
+import type { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
@@ -73,6 +74,7 @@ export type ClusterParts = {
   readonly cache: Cache
   readonly link: ClusterLink
   readonly applied: AppliedLog
+  readonly texts: RowTexts
   /** Null: this node cannot ask the others, and others cannot ask it. */
   readonly calls: Calls | null
 }

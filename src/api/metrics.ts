@@ -66,7 +66,7 @@ function gauge(name: string, help: string, value: () => number): Gauge {
 }
 
 /** How this node keeps up with the others, and what its memory is good for. */
-function clusterMetrics({ cache, feed, link }: ClusterParts): Gauge<'event'>[] {
+function clusterMetrics({ cache, feed, link, texts }: ClusterParts): Gauge<'event' | 'text'>[] {
   const events = new Gauge({
     name: 'stoa_cache_events_total',
     help: 'What happened in the cache: hits, misses, joined, stale, invalidated, evicted, fenced, flushes, refused, second.',
@@ -77,9 +77,19 @@ function clusterMetrics({ cache, feed, link }: ClusterParts): Gauge<'event'>[] {
       for (const [event, count] of Object.entries(counts)) this.set({ event }, count)
     },
   })
+  const rows = new Gauge({
+    name: 'stoa_list_rows_total',
+    help: 'Rows of lists that were made: reused, whose text was here already; sent by the database.',
+    labelNames: ['text'],
+    registers: [],
+    collect() {
+      for (const [text, count] of Object.entries(texts.counts)) this.set({ text }, count)
+    },
+  })
   return [
     events,
-    gauge('stoa_cache_bytes', 'Memory of what the cache holds.', () => cache.counts.bytes),
+    rows,
+    gauge('stoa_cache_bytes', 'Memory of what the cache holds, and of the texts of rows that lists are made of.', () => cache.counts.bytes + texts.bytes),
     gauge('stoa_cache_entries', 'What the cache holds.', () => cache.counts.entries),
     gauge('stoa_cache_waiting', 'Readers that wait for a fill or for the change feed.', () => cache.counts.waiting),
     gauge('stoa_feed_age_seconds', 'Since the last good poll of the change feed began. Past the lease, answers from memory are marked stale.', () => Math.max(0, feed.nowMs() - feed.state.polledAtMs) / 1_000),

@@ -83,6 +83,21 @@ test('a write is seen by the next read, and who may not see it does not', { skip
   }
 })
 
+test('a list whose entry changed is made of the texts that are here, and of the one that is new', { skip }, async () => {
+  await using site = await testSite()
+  const id = await withArticle(site)
+  for (const title of ['A', 'B']) await site.request('POST', '/api/content/article', { body: { fields: { title }, publish: true } })
+  const ask = await listening(site)
+  const titles = async (path: string): Promise<string[]> => (JSON.parse((await ask(path)).bytes.toString()) as { data: { fields: { title: string } }[] }).data.map(({ fields }) => fields.title).sort()
+  const rows = async (): Promise<string[]> => Array.from((await site.get('/metrics')).text.matchAll(/stoa_list_rows_total\{text="(\w+)"\} (\d+)/g), ([, text, count]) => `${text} ${count}`)
+  const path = '/api/content/article?where[title][ne]=nothing'
+  assert.deepEqual(await titles(path), ['A', 'B', 'Säulen'])
+  assert.deepEqual(await rows(), ['reused 0', 'sent 3'])
+  await ask(`/api/content/article/${id}`, { authorization: `Bearer ${site.tokens.get('editor')}` }, 'PATCH', { fields: { title: 'C' }, publish: true })
+  assert.deepEqual(await titles(path), ['A', 'B', 'C'])
+  assert.deepEqual(await rows(), ['reused 2', 'sent 4'])
+})
+
 test('what was not there is found once it is, and what is gone is not', { skip }, async () => {
   await using site = await testSite()
   const id = await withArticle(site)

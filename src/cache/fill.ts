@@ -98,6 +98,11 @@ export class FillContext {
     })
   }
 
+  /** The epoch that everything read so far was of; null: there is none, or more than one. */
+  get epoch(): Epoch | null {
+    return this.#epoch === undefined || this.#epoch === '' ? null : this.#epoch
+  }
+
   /** Another cached value that this one is made of: what it depends on, this one does too. */
   async get<V>(key: string, fill: (context: FillContext) => Promise<V>): Promise<V> {
     const part = await this.#get(key, fill)

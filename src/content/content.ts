@@ -2,6 +2,7 @@ import type { Authority } from '#content/authority.ts'
 import type { ContentType } from '#content/content-type.ts'
 import type { Depends } from '#content/query/dependencies.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
+import type { RowTexts } from '#content/query/row-texts.ts'
 import type { ReadableType } from '#content/query/validate-query.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
@@ -63,6 +64,8 @@ export type Call = {
   readonly db: Queryable
   readonly authority: Authority
   readonly depends?: Depends
+  /** Texts that this node has already. `life`: which life of the database answered last; null: that is not known. */
+  readonly known?: { readonly texts: RowTexts; readonly life: () => string | null }
   /** Hears of a write in a statement of its own, outside any transaction: the `xmin` of what it wrote. */
   readonly wrote?: (writer: string) => void
 }

@@ -13,6 +13,7 @@ import { AppliedLog } from '#change-feed/applied-log.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
 import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
 import { createContent } from '#content/create-content.ts'
+import { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
 import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
@@ -109,7 +110,7 @@ export async function testSite(options: { readonly config?: Partial<ApiConfig>; 
   const calls = new NodeCalls({ nodes, database: feedDatabase, link, clock, logger })
   const access = createAccess({ database, clock, logger, secret: 'a secret of a test, which is long enough', cache })
   const media = createMedia({ database, fileStore: new DiskFileStore({ folder: join(folder, 'files'), clock }), dataDir: folder, clock, logger })
-  const server = await createServer({ database, cluster: { feed, cache, link, applied, calls }, content, access, media, logger, clock, ...(options.config === undefined ? {} : { config: options.config }), plugins: options.plugins ?? [] })
+  const server = await createServer({ database, cluster: { feed, cache, link, applied, texts: new RowTexts(1_000_000), calls }, content, access, media, logger, clock, ...(options.config === undefined ? {} : { config: options.config }), plugins: options.plugins ?? [] })
   const tokens = new Map<Persona, string>()
   for (const role of ['author', 'editor', 'administrator'] as const) {
     const { token } = await access.tokens.create(database, access.systemIdentity, { name: role, roles: [role], expiresAt: null })

@@ -11,8 +11,8 @@ import { StaleModel } from '#content/model/model.ts'
 import type { Depends } from '#content/query/dependencies.ts'
 import { boundOf, dependOnEntry, dependOnList, dependOnModel, dependOnSlug } from '#content/query/dependencies.ts'
 import type { ListQuery } from '#content/query/query.ts'
-import type { EntryRow, Scope } from '#content/query/sql.ts'
-import { compileById, compileBySlug, compileCount, compileList, pageOf } from '#content/query/sql.ts'
+import type { EntryRow, ListRow, Scope } from '#content/query/sql.ts'
+import { compileBareList, compileById, compileBySlug, compileCount, compileList, pageOf } from '#content/query/sql.ts'
 import type { QueryReader } from '#content/query/validate-query.ts'
 import { validateQuery } from '#content/query/validate-query.ts'
 import { slugLengthMax } from '#content/validation/slug.ts'
@@ -159,8 +159,7 @@ export async function listEntries(context: Context, call: Call, asked: ListQuery
     const checked = validateQuery(query, readerOf(call, model, type, grant, query.perspective))
     await checkRelease(call.db, query.perspective)
     const scope = scopeOf(call, model, type, grant, query)
-    const compiled = compileList(scope, checked)
-    const fetched = await call.db.run(compiled.statement, compiled.values)
+    const fetched = await fetchList(call, scope, checked)
     if (fetched.length === 0) await context.models.confirm(call.db, model)
     else if (fetched[0]?.modelRevision !== model.revision) throw new StaleModel()
     if (call.depends !== undefined) dependOnList(call.depends, scope, checked.filter, query.count ? null : boundOf(scope, checked, fetched))
@@ -169,6 +168,25 @@ export async function listEntries(context: Context, call: Call, asked: ListQuery
     const included = checked.include.length === 0 ? none : await includedEntries({ call, model, reading: query, include: checked.include }, rows.map((row) => ({ type, grant, row })))
     return { data: rows.map((row) => viewOfRow(type, row, shown)), included, after, count: query.count ? await countEntries(call.db, scope, checked) : null }
   })
+}
+
+/** Without the texts that this node has, where it may have some. */
+async function fetchList(call: Call, scope: Scope, query: ListQuery): Promise<readonly ListRow[]> {
+  const { db, known } = call
+  const { perspective } = scope
+  if (known === undefined || typeof perspective !== 'string') {
+    const { statement, values } = compileList(scope, query)
+    return db.run(statement, values)
+  }
+  const { filter, sort, limit, after } = query
+  const list = JSON.stringify([scope.type, scope.locales, perspective, scope.draftsSeen, scope.grantFilter, filter, sort, limit, after])
+  const ask = async (writers: readonly string[]): Promise<readonly ListRow[] | null> => {
+    const { statement, values } = compileBareList({ ...scope, perspective }, query, writers)
+    const rows = await db.run(statement, values)
+    return known.texts.complete(list, known.life(), rows)
+  }
+  // One transaction may have written more rows than those that are known, and a text may have gone to make room.
+  return (await ask(known.texts.writersOf(list))) ?? (await ask([]))!
 }
 
 async function countEntries(db: Queryable, scope: Scope, query: ListQuery): Promise<number> {

@@ -49,17 +49,29 @@ export type EntryRow = {
 /** A row of a list; `s0`, `s1`, … are the values of its sort keys, without the `id` that ends them. */
 export type ListRow = EntryRow & { readonly [key: `s${number}`]: Scalar | null }
 
+/** The same with the transaction that wrote the row (its `xmin`), and without the text if that is one of those that were named. */
+export type BareRow = Omit<EntryRow, 'data'> & { readonly data: string | null; readonly writer: string; readonly [key: `s${number}`]: Scalar | null }
+
 export type Compiled<Row> = { readonly statement: Statement<Row>; readonly values: readonly unknown[] }
 
 type Listing = Pick<ListQuery, 'filter' | 'sort' | 'limit' | 'after'>
 
 /** One page, and one row more if there is a next one; hand the rows to `pageOf`. The query is validated. `QueryCursorError`. */
 export function compileList(scope: Scope, query: Listing): Compiled<ListRow> {
+  return compileListing(scope, query, ({ sight }) => columnsOf(sight))
+}
+
+/** As `compileList`, of held versions; texts of rows that one of `writers` wrote are left out. */
+export function compileBareList(scope: Scope & { readonly perspective: 'published' | 'draft' }, query: Listing, writers: readonly string[]): Compiled<BareRow> {
+  return compileListing(scope, query, ({ values, sight }) => columnsOf(sight, `case when v.xmin = any(${values.add(writers)}::xid[]) then null else v.data end as data, v.xmin::text as writer`))
+}
+
+function compileListing<Row extends object>(scope: Scope, query: Listing, columnsIn: (context: SqlContext) => string[]): Compiled<Row> {
   const { context, branches } = compileScope(scope, query.filter)
   const { values, sight, schema } = context
   const after = query.after === null ? ['true'] : afterConditions(query.sort, decodeCursor(query.after, scope.type, query.sort, schema), context)
   const keys = completeSort(query.sort).slice(0, -1).map((key) => ({ ...key, field: fieldOf(key.field, schema) }))
-  const columns = [...columnsOf(sight), ...keys.map((key, i) => `${expressionOf(key.field, 'v.', sight)} as s${i}`)].join(', ')
+  const columns = [...columnsIn(context), ...keys.map((key, i) => `${expressionOf(key.field, 'v.', sight)} as s${i}`)].join(', ')
   const order = orderOf(query.sort, context)
   const limit = `limit ${values.add(query.limit + 1)}::int`
   const select = (branch: Branch, place: string): string => `select ${columns} from ${branch.from} where ${branch.where.join(' and ')} and ${place} order by ${order} ${limit}`
@@ -113,7 +125,7 @@ function compileGet(scope: Scope, condition: (context: SqlContext) => string, li
   return { statement: sql(limit === null ? union : `${union} limit ${limit}`), values: context.values.list }
 }
 
-function columnsOf(sight: Sight): string[] {
+function columnsOf(sight: Sight, data = 'v.data'): string[] {
   return [
     'v.entry_id as id',
     'v.locale',
@@ -123,7 +135,7 @@ function columnsOf(sight: Sight): string[] {
     'v.saved_at as "updatedAt"',
     'v.published_at as "publishedAt"',
     'v.first_published_at as "firstPublishedAt"',
-    'v.data',
+    data,
     'v.type_revision as "typeRevision"',
     '(select revision from stoa.model) as "modelRevision"',
   ]
