@@ -81,7 +81,7 @@ function loggerFor(config: Config, output: 'stdout' | 'stderr'): Logger {
 type OpenedSite = Site & { readonly cluster: ClusterParts | null; readonly url: string; readonly secret: string; readonly fileStore: FileStore }
 
 /** `besideNode`: use the embedded database of a node that runs on the data folder. A node itself must not, since that one ends with its owner. */
-async function openSite(config: Config, logger: Logger, { besideNode }: { readonly besideNode: boolean }): Promise<OpenedSite> {
+async function openSite(config: Config, logger: Logger, { besideNode, signal }: { readonly besideNode: boolean; readonly signal?: AbortSignal }): Promise<OpenedSite> {
   const dataDir = resolve(config.data)
   await mkdir(dataDir, { recursive: true })
   await using opened = new AsyncDisposableStack()
@@ -96,7 +96,7 @@ async function openSite(config: Config, logger: Logger, { besideNode }: { readon
     logger: logger.child({ part: 'database' }),
   })
   opened.defer(() => database.close())
-  const applied = await migrate(database)
+  const applied = await migrate(database, signal === undefined ? {} : { signal })
   if (applied.length > 0) logger.info({ applied }, 'the database schema was brought up to date')
   const secret = config.secret ?? (await keptSecret(database))
   const clock = systemClock
@@ -178,16 +178,27 @@ async function keptSecret(database: Database): Promise<string> {
 /** `supervised`: its place among several processes behind one port, each of which has an address of its own beside it, and that port. Null: it is by itself. */
 export type NodeMode = { readonly supervised: { readonly place: string; readonly origin: string } | null; readonly onReady: () => void }
 
-/** Serves until `signal` aborts, then drains and resolves. */
+/** Serves until `signal` aborts, then drains and resolves; if it aborts earlier, at the next step of starting. */
 export async function runNode(config: Config, signal: AbortSignal, mode: NodeMode = { supervised: null, onReady: () => undefined }): Promise<void> {
-  const startedAtMs = Date.now()
   const logger = loggerFor(config, 'stdout')
+  try {
+    await startAndServe(config, signal, mode, logger)
+  } catch (error) {
+    if (!signal.aborted || error !== signal.reason) throw error
+    logger.info({}, 'stopped before it was ready')
+  }
+}
+
+async function startAndServe(config: Config, signal: AbortSignal, mode: NodeMode, logger: Logger): Promise<void> {
+  const startedAtMs = Date.now()
   const loading = loadApi()
-  await using site = await openSite(config, logger, { besideNode: false })
+  await using site = await openSite(config, logger, { besideNode: false, signal })
+  signal.throwIfAborted()
   const { collectIdempotencyKeys, createServer, pageRoutes, plantStarter } = await loading
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
   const { database, cluster, content, access, media, url: databaseUrl, secret, fileStore } = site
   await using node = await enterCluster({ config, supervisedAs: mode.supervised?.place ?? null, url: databaseUrl, database, link: cluster?.link ?? null, fileStore, secret, version, logger })
+  signal.throwIfAborted()
   node.calls.handle(statusMethod, async () => reportOf(cluster))
   if (config.starter) await plantStarter(site)
   const pages = pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl })
@@ -207,7 +218,7 @@ export async function runNode(config: Config, signal: AbortSignal, mode: NodeMod
     await aborted(AbortSignal.any([signal, node.drainAsked]))
     logger.info({}, 'stopping: finishing the requests in flight')
     server.beginDrain()
-    shared?.stopAccepting()
+    shared?.leave()
     await node.handOver()
   } finally {
     shared?.stopAccepting()

@@ -2,15 +2,20 @@ import type { Socket } from 'node:net'
 import type { Server } from '#api/api-context.ts'
 
 export type SharedPort = {
+  /** From now on only those connections come that no other process can have. */
+  leave(): void
   /** No connection comes this way any more; those that are there go on. */
   stopAccepting(): void
   /** When all of them have ended, after `stopAccepting`. */
   readonly ended: Promise<void>
 }
 
+/** A node says so often that it is alive: so its supervisor can tell one that takes long to start, as with a migration, from one that hangs. */
+export const aliveEveryMs = 1_000
+
 /** Between a supervisor and its nodes: connections go down, and the word on each comes back, so that none is lost with a node that dies before it took it. */
 export type DownMessage = { readonly kind: 'connection'; readonly id: number }
-export type UpMessage = { readonly kind: 'open' | 'closed' } | { readonly kind: 'took' | 'refused'; readonly id: number }
+export type UpMessage = { readonly kind: 'open' | 'leaving' | 'closed' } | { readonly kind: 'took' | 'refused'; readonly id: number }
 
 /** Serves the connections that the supervisor hands down to this process, from now on. */
 export function takeConnections(server: Server): SharedPort {
@@ -44,6 +49,7 @@ export function takeConnections(server: Server): SharedPort {
   tell({ kind: 'open' })
   return {
     ended,
+    leave: () => tell({ kind: 'leaving' }),
     stopAccepting: () => {
       if (!open) return
       open = false

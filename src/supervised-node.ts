@@ -1,9 +1,10 @@
 /** One of the processes that `stoa start --nodes N` runs. The supervisor sends its configuration, and its end is this one's end too. */
 import * as nodeModule from 'node:module'
 import type { Config } from '#config/config.ts'
+import { aliveEveryMs } from '#shared-port.ts'
 
 export type FromSupervisor = { readonly config: Config; readonly place: string; readonly origin: string }
-export type ToSupervisor = { readonly kind: 'ready' } | { readonly kind: 'failed'; readonly message: string; readonly code: string }
+export type ToSupervisor = { readonly kind: 'ready' | 'alive' } | { readonly kind: 'failed'; readonly message: string; readonly code: string }
 
 nodeModule.enableCompileCache?.(new URL('../node_modules/.cache/stoa', import.meta.url).pathname)
 
@@ -16,6 +17,7 @@ process.on('SIGTERM', stop)
 process.on('disconnect', stop)
 // The first is the configuration; what comes later is for the door.
 process.once('message', (message: FromSupervisor) => void run(message))
+setInterval(() => void tell({ kind: 'alive' }), aliveEveryMs).unref()
 
 async function tell(message: ToSupervisor): Promise<void> {
   await new Promise<void>((resolve) => {

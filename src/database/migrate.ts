@@ -29,6 +29,8 @@ type Applied = { name: string; checksum: string; compatible: boolean }
 export type MigrateOptions = {
   /** How long to wait for another node that migrates, in milliseconds. */
   readonly lockWaitMs?: number
+  /** Ends the wait with its reason. A migration that runs is not broken off. */
+  readonly signal?: AbortSignal
   /** Where the numbered files are. */
   readonly folder?: URL
   /** Only these files, by name: for a program that uses one part of Stoa. */
@@ -68,7 +70,7 @@ export async function migrate(database: Database, options: MigrateOptions = {}):
   const { only } = options
   const migrations = (await load(options.folder ?? migrationsFolder)).filter(({ name }) => only === undefined || only.includes(name))
   return database.session(async (session) => {
-    await takeLock(session, options.lockWaitMs ?? lockWaitDefaultMs)
+    await takeLock(session, options)
     try {
       for (const text of ['set statement_timeout = 0', ...prepare]) await session.run({ text, name: null })
       return await applyMissing(session, migrations)
@@ -78,12 +80,13 @@ export async function migrate(database: Database, options: MigrateOptions = {}):
   })
 }
 
-async function takeLock(session: Queryable, lockWaitMs: number): Promise<void> {
+async function takeLock(session: Queryable, { lockWaitMs = lockWaitDefaultMs, signal }: MigrateOptions): Promise<void> {
   const deadline = performance.now() + lockWaitMs
   for (;;) {
     const [row] = await session.run(lock, [lockKey])
     if (row?.locked === true) return
     if (performance.now() > deadline) break
+    signal?.throwIfAborted()
     await sleep(lockPollMs)
   }
   const [other] = await session.run(holder, [lockKey])
