@@ -10,7 +10,9 @@ const versionMin = 24
 if (Number(process.versions.node.split('.')[0]) >= versionMin) {
   // Stripped types and compiled code are kept between starts: that halves the time until a node is ready.
   nodeModule.enableCompileCache?.(fileURLToPath(new URL('../node_modules/.cache/stoa', import.meta.url)))
-  const { main } = await import('../src/command-line.ts')
+  // In a checkout the sources as they are; in the package what `npm pack` made of them, since Node strips no types below node_modules.
+  const sources = new URL('../src/command-line.ts', import.meta.url)
+  const { main } = await import(existsSync(sources) ? sources.href : '../dist/command-line.js')
   await main(process.argv.slice(2))
 } else {
   const node = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url))
