@@ -66,7 +66,7 @@ export class SimNode {
   get(what: string, token: Token | null, timeoutMs: number, done: (answer: Answer<string>) => void): void {
     const request = (this.#lastRequest += 1)
     this.#requests.set(request, { what, done })
-    this.#cache({ kind: 'get', request, key: what, token, dependencies: declared(what), deadlineMs: this.clock.elapsedMs() + timeoutMs })
+    this.#cache({ kind: 'get', request, key: what, token, dependencies: declared(what), deadlineMs: this.clock.elapsedMs() + timeoutMs, part: false })
   }
 
   committed(): void {

@@ -51,7 +51,7 @@ export class RoleCache {
 
   /** What `names` allow together, as part of a value that the cluster's cache will keep. */
   async permissionsIn(context: FillContext, names: readonly string[]): Promise<PermissionSet> {
-    return setOf(await context.get(rolesKey, readRoles), names)
+    return setOf(await context.get(rolesKey, readRoles, { bytesOf: rolesBytes }), names)
   }
 
   /** What the anonymous role allows, if that is in the cluster's cache and fresh. */

@@ -105,7 +105,7 @@ type Keys = { readonly plain: string; readonly encoded: string }
 async function encoded(cache: Cache, keys: Keys, encoding: Encoding | null, fill: (load: FillContext) => Promise<Kept>, since: Token | null): Promise<Cached<Kept>> {
   if (encoding === null) return cache.get(keys.plain, fill, { since, bytesOf, codec })
   try {
-    return await cache.get(keys.encoded, async (load) => compressed(await load.get(keys.plain, fill), encoding), { since, bytesOf, codec })
+    return await cache.get(keys.encoded, async (load) => compressed(await load.get(keys.plain, fill, { bytesOf }), encoding), { since, bytesOf, codec })
   } catch (error) {
     if (!(error instanceof DatabaseAwayError)) throw error
     // While the database is away, an answer in another encoding is better than none.

@@ -31,9 +31,9 @@ class Machine {
     return this.step({ kind: 'lease', polledAtMs: at, provenAtMs: at }, at)
   }
 
-  get(key: string, now: number, options: { token?: Token; deadlineMs?: number } = {}): CacheEffect<string>[] {
+  get(key: string, now: number, options: { token?: Token; deadlineMs?: number; part?: boolean } = {}): CacheEffect<string>[] {
     this.#requests += 1
-    return this.step({ kind: 'get', request: this.#requests, key, token: options.token ?? null, dependencies: [row(key)], deadlineMs: options.deadlineMs ?? now + 5_000 }, now)
+    return this.step({ kind: 'get', request: this.#requests, key, token: options.token ?? null, dependencies: [row(key)], deadlineMs: options.deadlineMs ?? now + 5_000, part: options.part ?? false }, now)
   }
 
   filled(now: number, at: string, more: Partial<Loaded<string>> = {}): CacheEffect<string>[] {
@@ -211,6 +211,17 @@ test('fills and readers beyond the limits are turned away', () => {
   machine.get('b', 1)
   assert.deepEqual(answers(machine.get('b', 1)), ['overload'])
   assert.equal(machine.state.waiters, 3)
+})
+
+test('parts of what is being filled have a limit of their own', () => {
+  const machine = new Machine({ fillsMax: 2, waitersMax: 2 })
+  machine.get('a', 1)
+  machine.get('b', 1)
+  for (let part = 1; part <= 8; part += 1) assert.deepEqual(machine.get(`part ${part}`, 1, { part: true }).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(answers(machine.get('part 9', 1, { part: true })), ['overload'])
+  assert.deepEqual(answers(machine.step({ kind: 'filled', fill: 3, value: 'v', bytes: 10, epoch, snapshot: parseSnapshot('10:10:'), dependencies: [], asOfMs: null, stale: false }, 2)), ['filled v'])
+  assert.deepEqual(machine.get('part 9', 3, { part: true }).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(answers(machine.get('c', 3)), ['overload'])
 })
 
 test('memory is bounded in bytes, and what was not used goes first', () => {

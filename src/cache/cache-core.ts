@@ -18,6 +18,8 @@ import { changedSince } from '#cache/dependency.ts'
 
 /** Fills that one reader goes through before it is told that nothing certain can be had. */
 const attemptsMax = 4
+/** Fills for parts of others that may run for each fill that may. */
+const partsPerFillMax = 4
 
 type Out<V> = CacheEffect<V>[]
 
@@ -107,10 +109,11 @@ function use<V>(state: CacheState<V>, entry: Entry<V>): void {
 }
 
 function get<V>(state: CacheState<V>, event: Extract<CacheEvent<V>, { kind: 'get' }>, now: number, config: CacheConfig, out: Out<V>): void {
-  const { request, key, token, dependencies, deadlineMs } = event
-  const waiter: Waiter = { request, key, token, dependencies, deadlineMs, arrivedAtMs: now, attempts: 0, batch: 0, pollFromMs: Number.NEGATIVE_INFINITY }
+  const { request, key, token, dependencies, deadlineMs, part } = event
+  const waiter: Waiter = { request, key, token, dependencies, deadlineMs, part, arrivedAtMs: now, attempts: 0, batch: 0, pollFromMs: Number.NEGATIVE_INFINITY }
   state.waiters += 1
-  if (state.waiters > config.waitersMax) answer(state, waiter, { kind: 'refused', reason: 'overload' }, out)
+  // To refuse a part would be to fail all who wait for the whole, and the work done for them.
+  if (state.waiters > config.waitersMax && !part) answer(state, waiter, { kind: 'refused', reason: 'overload' }, out)
   else admit(state, waiter, now, config, out)
 }
 
@@ -162,7 +165,7 @@ function miss<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cach
     running.waiters.push(waiter)
     return
   }
-  if (state.fills.size >= config.fillsMax || waiter.attempts >= attemptsMax) {
+  if (isFull(state, waiter, config) || waiter.attempts >= attemptsMax) {
     return answer(state, waiter, { kind: 'refused', reason: waiter.attempts >= attemptsMax ? 'deadline' : 'overload' }, out)
   }
   state.counts.misses += 1
@@ -171,14 +174,20 @@ function miss<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cach
   if (running !== undefined) detach(state, running)
   const fill: Fill = {
     id: state.lastFill + 1, key: waiter.key, startedAtMs: now, batch: state.batch, dependencies: waiter.dependencies,
-    waiters: [waiter], cursor: state.cursor, asOfMs: now, joinable: true,
+    waiters: [waiter], part: waiter.part, cursor: state.cursor, asOfMs: now, joinable: true,
   }
   state.lastFill = fill.id
+  if (fill.part) state.parts += 1
   state.fills.set(fill.id, fill)
   state.joinable.set(fill.key, fill)
   state.fillIndex.add(fill.id, fill.dependencies)
   if (config.secondLevel) out.push({ kind: 'secondGet', fill: fill.id, key: fill.key })
   else load(state, fill, now, config, out)
+}
+
+/** Parts have a bound of their own: fills that wait for parts must not be what keeps these from beginning. */
+function isFull<V>(state: CacheState<V>, waiter: Waiter, config: CacheConfig): boolean {
+  return waiter.part ? state.parts >= config.fillsMax * partsPerFillMax : state.fills.size - state.parts >= config.fillsMax
 }
 
 /** A fill that began too long ago, or before this node had seen the reader's own write, may hold an older value (R7). */
@@ -342,6 +351,7 @@ function end<V>(state: CacheState<V>, id: number): Fill | undefined {
   if (fill === undefined) return undefined
   detach(state, fill)
   state.fills.delete(id)
+  if (fill.part) state.parts -= 1
   return fill
 }
 

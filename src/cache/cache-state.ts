@@ -17,7 +17,7 @@ export type CacheConfig = {
   readonly bytesMax: number
   /** Values larger than this are answered and not kept. */
   readonly entryBytesMax: number
-  /** Fills that run at once. Beyond it readers are turned away: what the database cannot take must not queue. */
+  /** Fills that run at once for readers. Beyond it they are turned away: what the database cannot take must not queue. Those for parts of what is being filled do not count. */
   readonly fillsMax: number
   /** Readers that wait at once. */
   readonly waitersMax: number
@@ -54,6 +54,8 @@ export type Waiter = {
   readonly token: Token | null
   /** Known before the fill: a change to one of them detaches it. */
   readonly dependencies: readonly Dependency[]
+  /** A fill that runs asks for it. */
+  readonly part: boolean
   attempts: number
   /** The feed's batch when it joined its fill. */
   batch: number
@@ -68,6 +70,8 @@ export type Fill = {
   readonly batch: number
   readonly dependencies: readonly Dependency[]
   readonly waiters: Waiter[]
+  /** It was begun for another fill. */
+  readonly part: boolean
   /** What the node had applied when the loading began. */
   cursor: Snapshot
   /** The value was true at some time after this. */
@@ -93,6 +97,8 @@ export type CacheState<V> = {
   readonly index: DependencyIndex<string>
   readonly joinable: Map<string, Fill>
   readonly fills: Map<number, Fill>
+  /** Of `fills`, those that other fills wait for. */
+  parts: number
   readonly fillIndex: DependencyIndex<number>
   readonly parked: Set<Waiter>
   waiters: number
@@ -101,7 +107,7 @@ export type CacheState<V> = {
 }
 
 export type CacheEvent<V> =
-  | { readonly kind: 'get'; readonly request: number; readonly key: string; readonly token: Token | null; readonly dependencies: readonly Dependency[]; readonly deadlineMs: number }
+  | { readonly kind: 'get'; readonly request: number; readonly key: string; readonly token: Token | null; readonly dependencies: readonly Dependency[]; readonly deadlineMs: number; readonly part: boolean }
   | Loaded<V>
   | { readonly kind: 'fillFailed'; readonly fill: number; readonly error: unknown }
   | { readonly kind: 'second'; readonly fill: number; readonly found: Envelope<V> | null }
@@ -148,7 +154,7 @@ export function startCache<V>(config: CacheConfig): CacheState<V> {
   const options = { ignoreBefore: config.without === 'R12 the row before counts' }
   return {
     epoch: null, cursor: nothing, lsn: 0, ring: new Ring(nothing), batch: 0, polledAtMs: Number.NEGATIVE_INFINITY, provenAtMs: Number.NEGATIVE_INFINITY, lost: false,
-    entries: new Map(), bytes: 0, index: new DependencyIndex(options), joinable: new Map(), fills: new Map(), fillIndex: new DependencyIndex(options),
+    entries: new Map(), bytes: 0, index: new DependencyIndex(options), joinable: new Map(), fills: new Map(), parts: 0, fillIndex: new DependencyIndex(options),
     parked: new Set(), waiters: 0, lastFill: 0,
     counts: { hits: 0, misses: 0, joined: 0, stale: 0, invalidated: 0, evicted: 0, fenced: 0, flushes: 0, refused: 0, second: 0 },
   }

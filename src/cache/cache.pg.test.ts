@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Cache } from '#cache/cache.ts'
+import type { CacheOptions } from '#cache/cache.ts'
 import type { FillContext } from '#cache/fill.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
 import { MemoryHub, MemoryLink } from '#cluster-link/drivers/memory.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
-import { DatabaseAwayError } from '#cache/errors.ts'
+import { CacheOverloadError, DatabaseAwayError } from '#cache/errors.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
@@ -18,14 +19,14 @@ const update = sql(`update item set n = n + 1 where id = $1`)
 
 type Node = { readonly feed: ChangeFeed; readonly cache: Cache }
 
-async function cluster(database: Database, count: number, options: { readonly linked: boolean; readonly leaseMs: number }): Promise<AsyncDisposable & { readonly nodes: readonly Node[] }> {
+async function cluster(database: Database, count: number, options: { readonly linked: boolean; readonly leaseMs: number; readonly cache?: CacheOptions['config'] }): Promise<AsyncDisposable & { readonly nodes: readonly Node[] }> {
   await database.run({ text: `create table item (id int primary key, n int not null, grp int not null default 0)`, name: null })
   await database.run({ text: `select stoa.attach('item', 'item', '{id}', '{grp}')`, name: null })
   await database.run({ text: `insert into item select i, 0, i % 2 from generate_series(1, 10) i`, name: null })
   const hub = new MemoryHub()
   const nodes = Array.from({ length: count }, () => {
     const feed = new ChangeFeed({ database, link: options.linked ? new MemoryLink(hub) : null, clock: systemClock, logger: silentLogger, config: { leaseMs: options.leaseMs } })
-    return { feed, cache: new Cache({ feed, database }) }
+    return { feed, cache: new Cache({ feed, database, ...(options.cache === undefined ? {} : { config: options.cache }) }) }
   })
   return {
     nodes,
@@ -114,6 +115,32 @@ test('lists are dropped by predicate, values made of values with them', { skip }
   await db.database.run({ text: 'truncate item', name: null })
   const last = await feed.write(db.database, async () => undefined)
   assert.deepEqual((await cache.get('group:0', group(0), { since: last.token })).value, [])
+})
+
+test('the parts of what is loaded are not turned away by those that wait for them', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 20 })
+  await using made = await cluster(db.database, 1, { linked: false, leaseMs: 5_000, cache: { fillsMax: 4 } })
+  const [{ cache }] = made.nodes as [Node]
+  const whole = (id: number) => async (context: FillContext): Promise<string> => {
+    const [row] = await context.row('item', String(id)).read(select, [id])
+    return `${row?.n} with ${await context.get('shared', item(10))}`
+  }
+  const found = await Promise.allSettled(Array.from({ length: 8 }, async (_, index) => cache.get(`whole:${index + 1}`, whole(index + 1))))
+  assert.deepEqual(found.map((one) => (one.status === 'fulfilled' ? one.value.value : (one.reason as Error).constructor)), [...Array.from({ length: 4 }, () => '0 with 0'), ...Array.from({ length: 4 }, () => CacheOverloadError)])
+})
+
+test('what is kept counts with its key, and a part as its loader says', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 20 })
+  await using made = await cluster(db.database, 1, { linked: false, leaseMs: 5_000 })
+  const [{ cache }] = made.nodes as [Node]
+  await cache.get('short', item(1))
+  const { bytes } = cache.counts
+  await cache.get('long'.padEnd(8_000, '.'), item(1))
+  assert.ok(cache.counts.bytes > bytes * 2 + 7_000, String(cache.counts.bytes))
+  const before = cache.counts.bytes
+  const part = { bytesOf: (value: { readonly body: Buffer }) => value.body.byteLength }
+  await cache.get('whole', async (context) => context.get('part', async () => ({ body: Buffer.alloc(10_000) }), part), part)
+  assert.ok(cache.counts.bytes - before < 22_000, `${cache.counts.bytes - before} bytes for two of 10,000`)
 })
 
 test('while the database is away what is known is served and marked, and nothing needs a restart', { skip }, async () => {

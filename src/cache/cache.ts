@@ -4,12 +4,13 @@ import type { Token } from '#change-feed/token.ts'
 import { hit, isTooStale, leaseHolds, staleHit, stepCache } from '#cache/cache-core.ts'
 import { cacheDefaults, startCache } from '#cache/cache-state.ts'
 import type { Answer, CacheConfig, CacheEffect, CacheEvent, CacheState } from '#cache/cache-state.ts'
+import { bytesOf as dependencyBytes } from '#cache/dependency.ts'
 import type { Dependency } from '#cache/dependency.ts'
 import { opened, placeOf, sealed } from '#cache/envelope.ts'
 import type { Codec } from '#cache/envelope.ts'
 import { CacheDeadlineError, CacheOverloadError, DatabaseAwayError, TokenNotSeenError } from '#cache/errors.ts'
 import { FillContext } from '#cache/fill.ts'
-import type { Part } from '#cache/fill.ts'
+import type { Part, ValueOptions } from '#cache/fill.ts'
 import type { SecondLevel } from '#cache/second-level.ts'
 import type { Database } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
@@ -26,16 +27,10 @@ export type CacheOptions = {
   readonly config?: Partial<Omit<CacheConfig, 'leaseMs' | 'secondLevel' | 'replica' | 'without'>>
 }
 
-export type GetOptions<V = unknown> = {
+export type GetOptions<V = unknown> = ValueOptions<V> & {
   /** A write that the answer must show, from whichever node it came (R7). */
   readonly since?: Token | null
-  /** What the value is known to be made of beforehand: a change to it while it loads lets later readers load anew at once. */
-  readonly dependencies?: readonly Dependency[]
   readonly timeoutMs?: number
-  /** Memory that the value takes, in bytes. Without it the length of its JSON stands in, doubled. */
-  readonly bytesOf?: (value: V) => number
-  /** How the value travels to the second level and back, for keys that mean the same on every node; the value must be an object. */
-  readonly codec?: Codec<V>
 }
 
 export type Cached<V> = {
@@ -54,9 +49,8 @@ const timeoutMsDefault = 5_000
 const replicaPauseMs = 5_000
 /** How often those who wait are looked at, and only while somebody waits. */
 const tickMs = 20
-/** What an entry takes besides its value, and what each of its dependencies and its place in the index take, in bytes. */
+/** What an entry takes besides its key, its value and its dependencies, in bytes. */
 const entryBytes = 400
-const dependencyBytes = 500
 
 /**
  * A cache that is never wrong beyond the lease. Values are kept by key and dropped when a row that they are made of
@@ -93,7 +87,7 @@ export class Cache {
       const entry = hit(this.#state, key, now, this.config)
       if (entry !== undefined) return { value: entry.value as V, state: 'hit', ageMs: this.#ageMs(now, Number.POSITIVE_INFINITY) }
     }
-    const part = await this.#ask(key, fill, options, now)
+    const part = await this.#ask(key, fill, { ...options, part: false }, now)
     return { value: part.value, state: part.kind, ageMs: this.#ageMs(this.#options.feed.nowMs(), part.asOfMs) }
   }
 
@@ -143,13 +137,13 @@ export class Cache {
     return Math.max(0, now - Math.min(asOfMs === Number.POSITIVE_INFINITY ? this.#state.polledAtMs : asOfMs, this.#state.provenAtMs))
   }
 
-  async #ask<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions<V>, now: number): Promise<Part<V>> {
-    const { since = null, dependencies = [], timeoutMs = timeoutMsDefault, bytesOf = jsonBytes } = options
+  async #ask<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions<V> & { readonly part: boolean }, now: number): Promise<Part<V>> {
+    const { since = null, dependencies = [], timeoutMs = timeoutMsDefault, bytesOf = jsonBytes, part } = options
     return new Promise((resolve, reject) => {
       const request = (this.#lastRequest += 1)
       const loader: Loader = { load: fill, bytesOf: bytesOf as (value: unknown) => number, dependencies, codec: (options.codec as Codec<unknown> | undefined) ?? null }
       this.#requests.set(request, { resolve: resolve as (part: Part<unknown>) => void, reject, loader })
-      this.#step({ kind: 'get', request, key, token: since, dependencies, deadlineMs: now + timeoutMs })
+      this.#step({ kind: 'get', request, key, token: since, dependencies, deadlineMs: now + timeoutMs, part })
     })
   }
 
@@ -221,7 +215,8 @@ export class Cache {
       const { value, context, start } = await this.#run(effect, request.loader)
       if (request.loader.codec !== null && typeof value === 'object' && value !== null) this.#codecs.set(value, request.loader.codec)
       const result = context.result(start)
-      const bytes = entryBytes + result.dependencies.length * dependencyBytes + request.loader.bytesOf(value)
+      // A character of the key takes one byte or two.
+      const bytes = entryBytes + 2 * effect.key.length + result.dependencies.reduce((sum, one) => sum + dependencyBytes(one), 0) + request.loader.bytesOf(value)
       this.#step({ kind: 'filled', fill, value, bytes, ...result })
     } catch (error) {
       this.#step({ kind: 'fillFailed', fill, error })
@@ -240,7 +235,7 @@ export class Cache {
     const source = { database, feedEpoch: () => this.#state.epoch, replica: asked }
     for (let attempt = 1; ; attempt += 1) {
       const start = { epoch: this.#state.epoch, cursor: this.#state.cursor }
-      const context = new FillContext(source, loader.dependencies, async (key, fill) => this.#ask(key, fill, {}, this.#options.feed.nowMs()))
+      const context = new FillContext(source, loader.dependencies, async (key, fill, options) => this.#ask(key, fill, { ...options, part: true }, this.#options.feed.nowMs()))
       try {
         return { value: await loader.load(context), context, start }
       } catch (error) {

@@ -2,8 +2,9 @@ import type { Change } from '#change-feed/change.ts'
 import type { Ring } from '#change-feed/ring.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 import { PredicateIndex } from '#cache/predicate-index.ts'
+import { hashedValuesMax } from '#cache/predicate-plan.ts'
 import { touches } from '#cache/predicate.ts'
-import type { PageBound, Predicate } from '#cache/predicate.ts'
+import type { Atom, PageBound, Predicate } from '#cache/predicate.ts'
 
 /** What a cached value was made of. It ends when one of them changes. */
 export type Dependency =
@@ -25,6 +26,44 @@ export function changedSince(ring: Ring, dependencies: readonly Dependency[], sn
     if (found !== null && (first === null || found < first)) first = found
   }
   return first
+}
+
+/** What a dependency takes with its places in the index, in bytes, as dependency.test.ts measures it: rather more than less. */
+const rowBytes = 800
+const listBytes = 1_500
+const partBytes = 250
+/** A value that a list may be found through has a bucket of its own. */
+const hashedValueBytes = 750
+const valueBytes = 60
+
+/** Whoever asks decides how long a predicate is: what is kept for it counts, or a few thousand questions would take all memory. */
+export function bytesOf(dependency: Dependency): number {
+  if (dependency.kind !== 'list') return rowBytes
+  const { predicate, page } = dependency
+  let bytes = listBytes
+  for (const atom of predicate) bytes += partBytes + atomBytes(atom)
+  for (const border of [page?.after, page?.upTo]) for (const value of border ?? []) bytes += textBytes(value)
+  return bytes + partBytes * (page?.sort.length ?? 0)
+}
+
+function atomBytes(atom: Atom): number {
+  switch (atom.is) {
+    case 'in': {
+      const each = atom.values.length <= hashedValuesMax ? hashedValueBytes : valueBytes
+      return atom.values.reduce<number>((sum, value) => sum + each + textBytes(value), 0)
+    }
+    case 'range':
+      return textBytes(atom.min?.value) + textBytes(atom.max?.value)
+    case 'exists':
+      return 0
+    default:
+      return textBytes(atom.value)
+  }
+}
+
+/** A character takes one byte or two. */
+function textBytes(value: unknown): number {
+  return typeof value === 'string' ? 2 * value.length : 0
 }
 
 type Holders<Id> = { readonly rows: Map<string, Set<Id>>; readonly whole: Set<Id>; readonly all: Map<Id, number>; readonly lists: PredicateIndex<Id> }

@@ -7,10 +7,23 @@ import { sql } from '#database/database.ts'
 import type { Database, Queryable, Statement } from '#database/database.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError, SerializationError } from '#database/errors.ts'
 import type { Dependency } from '#cache/dependency.ts'
+import type { Codec } from '#cache/envelope.ts'
 import type { PageBound, Predicate } from '#cache/predicate.ts'
 
 /** What a cached read gives, and what a value that is made of it needs to know. */
 export type Part<V> = { readonly kind: 'hit' | 'filled' | 'stale'; readonly value: V; readonly epoch: Epoch; readonly snapshot: Snapshot; readonly dependencies: readonly Dependency[]; readonly asOfMs: number }
+
+/** What the cache is told of a value by whoever asks for it. */
+export type ValueOptions<V> = {
+  /** What the value is known to be made of beforehand: a change to it while it loads lets later readers load anew at once. */
+  readonly dependencies?: readonly Dependency[]
+  /** Memory that the value takes, in bytes. Without it the length of its JSON stands in, doubled. */
+  readonly bytesOf?: (value: V) => number
+  /** How the value travels to the second level and back, for keys that mean the same on every node; the value must be an object. */
+  readonly codec?: Codec<V>
+}
+
+type GetPart = <V>(key: string, fill: (context: FillContext) => Promise<V>, options: ValueOptions<V>) => Promise<Part<V>>
 
 export type FillSource = {
   readonly database: Database
@@ -44,7 +57,7 @@ function withSnapshot(statement: Statement<object>): Statement<{ as_of: string; 
  */
 export class FillContext {
   readonly #source: FillSource
-  readonly #get: <V>(key: string, fill: (context: FillContext) => Promise<V>) => Promise<Part<V>>
+  readonly #get: GetPart
   readonly #dependencies: Dependency[]
   #snapshot: Snapshot | null = null
   #epoch: Epoch | null | undefined
@@ -52,7 +65,7 @@ export class FillContext {
   #stale = false
   #fromReplica = false
 
-  constructor(source: FillSource, declared: readonly Dependency[], get: <V>(key: string, fill: (context: FillContext) => Promise<V>) => Promise<Part<V>>) {
+  constructor(source: FillSource, declared: readonly Dependency[], get: GetPart) {
     this.#source = source
     this.#dependencies = [...declared]
     this.#get = get
@@ -104,8 +117,8 @@ export class FillContext {
   }
 
   /** Another cached value that this one is made of: what it depends on, this one does too. */
-  async get<V>(key: string, fill: (context: FillContext) => Promise<V>): Promise<V> {
-    const part = await this.#get(key, fill)
+  async get<V>(key: string, fill: (context: FillContext) => Promise<V>, options: ValueOptions<V> = {}): Promise<V> {
+    const part = await this.#get(key, fill, options)
     this.#agree(part.epoch)
     this.#dependencies.push(...part.dependencies)
     this.#snapshot = this.#snapshot === null ? part.snapshot : earlierOf(this.#snapshot, part.snapshot)

@@ -2,7 +2,7 @@ import { compareScalars, isScalar } from '#cache/predicate.ts'
 import type { Atom, PageBound, Predicate, Scalar } from '#cache/predicate.ts'
 
 /** An `in` with more values than this is not hashed: its other atoms have to find it. */
-const hashedValuesMax = 64
+export const hashedValuesMax = 64
 
 export type Hashable = Atom & ({ readonly is: 'eq' } | { readonly is: 'in' })
 

@@ -62,9 +62,16 @@ test('fills go to a standby that has replayed all that the node knows of, and ne
     // It lags by more than the lease. What it has is old, as a look at it shows; nobody is answered from it.
     await standby.query(`alter system set recovery_min_apply_delay = '${delayMs}ms'`)
     await standby.query('select pg_reload_conf()')
-    await database.run(raise, [1])
-    const [lagging] = await replica.run(select, [1])
-    assert.ok(lagging!.n < (await database.run(select, [1]))[0]!.n, 'the standby lags')
+    const lags = async (): Promise<boolean> => {
+      await database.run(raise, [1])
+      const [[behind], [now]] = [await replica.run(select, [1]), await database.run(select, [1])]
+      return behind!.n < now!.n
+    }
+    // Its replay takes up the new setting in its own time.
+    for (let tries = 1; !(await lags()); tries += 1) {
+      assert.ok(tries < 500, 'the standby lags')
+      await sleep(10)
+    }
     const before = from.standby
     await rounds(200)
     assert.equal(from.standby, before, 'a standby that lags is not read from')
