@@ -98,7 +98,7 @@ export async function getEntry(context: Context, call: Call, typeName: string, i
     const scope = scopeOf(call, model, type, grant, options)
     const compiled = getStatement(scope, type, grant, idOrSlug)
     const [row] = compiled === null ? [] : await call.db.run(compiled.statement, compiled.values)
-    if (call.depends !== undefined && compiled !== null) dependOnGot(call.depends, scope, type, idOrSlug, row?.id ?? null)
+    if (call.depends !== undefined && compiled !== null) dependOnGot(call.depends, scope, type, idOrSlug, row ?? null)
     if (row === undefined) throw await absent(context, call.db, model)
     if (row.modelRevision !== model.revision) throw new StaleModel()
     const entry = viewOfRow(type, row, shownFields(grant, fields))
@@ -109,7 +109,7 @@ export async function getEntry(context: Context, call: Call, typeName: string, i
 
 const none: ReadonlyMap<string, EntryView> = new Map()
 
-function dependOnGot(depends: Depends, scope: Scope, type: TypeModel, idOrSlug: string, found: string | null): void {
+function dependOnGot(depends: Depends, scope: Scope, type: TypeModel, idOrSlug: string, found: EntryRow | null): void {
   if (isId(idOrSlug)) dependOnEntry(depends, scope, idOrSlug.toLowerCase())
   else dependOnSlug(depends, scope, { field: type.slug!.name, value: idOrSlug }, found)
 }

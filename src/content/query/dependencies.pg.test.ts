@@ -98,7 +98,7 @@ function askers(database: Database, one: QueryCase, all: World): { readonly what
       what: `an entry by its slug ${slug}`,
       ask: async (into) => {
         const rows = await database.run(bySlug.statement, bySlug.values)
-        dependOnSlug(into, scope, { field: 'slug', value: slug }, rows[0]?.id ?? null)
+        dependOnSlug(into, scope, { field: 'slug', value: slug }, rows[0] ?? null)
         return JSON.stringify(rows)
       },
     },

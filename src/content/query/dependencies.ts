@@ -41,11 +41,14 @@ export function dependOnEntry(depends: Depends, scope: Shown, id: string): void 
   depends.list(versions, [{ field: 'entry_id', is: 'eq', value: id }, shownIn(scope)])
 }
 
-/** Which entry has this slug; `found`: the one that does. */
-export function dependOnSlug(depends: Depends, scope: Scope, slug: { readonly field: string; readonly value: string }, found: string | null): void {
+/**
+ * Which entry has this slug; `found`: the one that does. Of entries with one slug in one locale there is only one, but in a locale
+ * before that of the one that was found another may have it, and be hidden by what it has in a still earlier one.
+ */
+export function dependOnSlug(depends: Depends, scope: Scope, slug: { readonly field: string; readonly value: string }, found: { readonly id: string; readonly locale: string } | null): void {
   const base = [ofType(scope), shownIn(scope)]
-  if (found === null) dependOnHidden(depends, scope)
-  else dependOnEntry(depends, scope, found)
+  if (found === null || scope.locales.indexOf(found.locale) > 1) dependOnHidden(depends, scope)
+  if (found !== null) dependOnEntry(depends, scope, found.id)
   depends.list(versions, [{ field: slug.field, is: 'eq', value: slug.value }, ...base, { field: 'locale', is: 'in', values: scope.locales }])
 }
 
