@@ -53,6 +53,20 @@ test('a leader that cannot renew steps down by its own clock, before anybody els
   assert.deepEqual(machine.step({ kind: 'tick' }, 910), [{ kind: 'stepDown', role: 'r' }])
 })
 
+test('a beat that left out a renewal, or began before the role was taken, prolongs nothing', () => {
+  const machine = new Machine(first)
+  machine.beat(0, [member(first)])
+  machine.step({ kind: 'tick' }, 300)
+  machine.step({ kind: 'taken', role: 'r', id: 1, fence: 1 }, 305)
+  machine.step({ kind: 'beaten', id: 2, members: [member(first, 2)], roles: [role(first, 1)] }, 310)
+  assert.equal(leads(machine.state, 'r', 909, config), 1)
+  assert.equal(leads(machine.state, 'r', 910, config), null, 'it was asked for at 10')
+  machine.beat(600, [member(first, 3)], [role(first, 1, 1)])
+  machine.beat(900, [member(first, 4)], [role(first, 1, 1)])
+  assert.equal(leads(machine.state, 'r', 1_499, config), 1)
+  assert.equal(leads(machine.state, 'r', 1_500, config), null)
+})
+
 test('a renewal counts from the start of its beat', () => {
   const machine = new Machine(first)
   machine.beat(0, [member(first)])

@@ -60,7 +60,7 @@ export type NodesEvent =
   | { readonly kind: 'leave' }
 
 export type NodesEffect =
-  /** In one statement: raise this node's counter, renew the roles if their fences still hold, read all members and roles. */
+  /** In one transaction: raise this node's counter, renew the roles whose fences still hold and that nothing has locked, read all members and roles. */
   | { readonly kind: 'beat'; readonly id: number; readonly draining: boolean; readonly renew: readonly { readonly role: string; readonly fence: number }[] }
   /** Take the role with the next fence, if its row is still `seen` (null: there is none). */
   | { readonly kind: 'take'; readonly id: number; readonly role: string; readonly seen: RoleRow | null }
@@ -161,7 +161,11 @@ function beaten(state: NodesState, startedAtMs: number, event: Extract<NodesEven
   const held = new Map<string, { fence: number; renewedAtMs: number }>()
   for (const [role, mine] of state.held) {
     const row = roles.get(role)?.row
-    if (row?.holder === state.id && row.fence === mine.fence) held.set(role, { fence: mine.fence, renewedAtMs: startedAtMs })
+    if (row?.holder !== state.id || row.fence !== mine.fence) continue
+    const known = state.roles.get(role)?.row
+    const before = known?.fence === mine.fence ? known.renewal : 0
+    // A renewal may have been left out: others count from the last one, and so does this node.
+    held.set(role, row.renewal > before ? { fence: mine.fence, renewedAtMs: startedAtMs } : mine)
   }
   const next: NodesState = { ...state, beat: null, beatenAtMs: startedAtMs, joinedAtMs: Math.min(state.joinedAtMs, now), members, roles, held, mode: state.mode === 'joining' ? 'live' : state.mode }
   const effects: NodesEffect[] = []

@@ -63,3 +63,23 @@ test('a fence that another node has passed commits nothing, and the next leader 
   assert.deepEqual(await db.database.run(sql(`select who from effect order by who`)), [{ who: 'one' }, { who: 'one again' }])
   await one.leave()
 })
+
+test('a leader at work for longer than its lease goes on beating: it lives, and leads in its other roles', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 20 })
+  const leaseMs = 900
+  await using one = start(db.database, 'one', leaseMs)
+  await until(() => roles.every((role) => one.leads(role)), 'one leads')
+  await using two = new Nodes({ database: db.database, info: { name: 'two', address: null, version: '1', fingerprint: 'f' }, clock: systemClock, logger: silentLogger, config: { leaseMs, roles: ['publisher'] } })
+  await until(() => two.live().length === 2 && one.live().length === 2, 'both see both')
+  let working = true
+  const work = one.fenced('publisher', async (tx) => tx.run(sql(`select pg_sleep(${(leaseMs * 3) / 1_000})`))).finally(() => (working = false))
+  while (working) {
+    assert.equal(two.live().length, 2, 'the one that works is not gone')
+    assert.ok(one.leads('mailer'), 'its other roles are its own')
+    assert.equal(two.leads('publisher'), false, 'nobody takes a role in the middle of its work')
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  await work
+  // A role that could not be renewed meanwhile is anybody's then.
+  await until(() => [one, two].filter((node) => node.leads('publisher')).length === 1, 'it is led again')
+})

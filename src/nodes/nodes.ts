@@ -46,9 +46,12 @@ type BeatRow = { readonly kind: 'node' | 'role' | 'drain' | 'call'; readonly id:
 const beat = sql(`
   insert into stoa.node (id, counter, draining, info) values ($1, 1, $2, $3)
   on conflict (id) do update set counter = stoa.node.counter + 1, draining = excluded.draining, info = excluded.info, seen_at = now()`)
+/** A role under which this node is at work is locked by that work, which a beat must not wait for: it is left out. */
 const renew = sql(`
-  update stoa.leadership r set renewal = r.renewal + 1 from unnest($2::text[], $3::bigint[]) m (role, fence)
-  where r.role = m.role and r.fence = m.fence and r.holder = $1`)
+  update stoa.leadership r set renewal = r.renewal + 1 from (
+    select l.role from stoa.leadership l join unnest($2::text[], $3::bigint[]) m (role, fence) on l.role = m.role and l.fence = m.fence
+    where l.holder = $1 for no key update of l skip locked) mine
+  where r.role = mine.role`)
 const readAll = sql<BeatRow>(`
   select 'node' as kind, id, counter, draining, '' as holder, 0 as fence, info, started_at from stoa.node
   union all select 'role', role, renewal, false, holder, fence, null, null from stoa.leadership
