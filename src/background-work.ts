@@ -1,5 +1,6 @@
 import type { Site } from '#cli/site.ts'
 import { Ticker } from '#lib/ticker.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
 import { FenceLostError } from '#nodes/errors.ts'
 import type { Nodes } from '#nodes/nodes.ts'
 
@@ -7,6 +8,8 @@ const scheduleIntervalMs = 1_000
 /** Filters and indexes that a crash, or a type saved in a transaction, left to do. */
 const settleIntervalMs = 60_000
 const scheduledPerRoundMax = 1_000
+/** With more than so many actions that cannot be carried out, something else is wrong. */
+const failuresPerRoundMax = 20
 const collectIntervalMs = 3_600_000
 /** Whether this node leads now is asked this often where the work itself comes more rarely: a role that changes hands must not wait for hours. */
 const askIntervalMs = 5_000
@@ -44,17 +47,20 @@ export function backgroundWork(site: Site, { nodes, forgetKeys, committed }: Bac
   ]
 }
 
-/** Each action in a transaction that commits only under the newest fence: a leader that slept through its lease publishes nothing. */
+/** Each action in a transaction that commits only under the newest fence: a leader that slept through its lease publishes nothing. One that fails is put off, and the next has its turn. */
 async function runSchedule({ content, database }: Site, nodes: Nodes, committed: () => void): Promise<void> {
-  for (let count = 0; count < scheduledPerRoundMax && nodes.leads('schedule'); count += 1) {
+  const failures: unknown[] = []
+  for (let count = 0; count < scheduledPerRoundMax && failures.length < failuresPerRoundMax && nodes.leads('schedule'); count += 1) {
     try {
-      if ((await nodes.fenced('schedule', (tx) => content.schedule.runDue(tx, 1), database)) === 0) return
+      if ((await nodes.fenced('schedule', (tx) => content.schedule.runDue(tx, 1), database)) === 0) break
       committed()
     } catch (error) {
-      if (error instanceof FenceLostError) return
-      throw error
+      if (error instanceof FenceLostError) break
+      if (error instanceof DatabaseUnavailableError) throw error
+      failures.push(error)
     }
   }
+  if (failures.length > 0) throw failures[0]
 }
 
 /** Runs `work` while this node leads, once per interval. Twice within one, after a change of hands, does no harm. */

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ContentType } from '#content/content-type.ts'
 import { createContent } from '#content/create-content.ts'
+import { sql } from '#database/database.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { brokenInvariants, listing, reading, testContent } from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
@@ -79,25 +80,60 @@ test('releases over the same entries, published at once, in any order of items: 
   assert.deepEqual(await brokenInvariants(t.database), [])
 })
 
-test('a schedule fires once whoever calls, when it is due, and keeps what failed', { skip }, async () => {
-  let nowMs = Date.parse('2026-01-01T00:00:00Z')
-  const clock = { nowMs: () => nowMs, monotonicMs: () => nowMs }
-  await using t = await testContent({ types, clock, connectionsMax: 20 })
+/** As if time had passed for the database. */
+const makeDue = sql(`update stoa.schedule set due_at = now() - interval '1 s' where state = 'waiting'`)
+const hourMs = 3_600_000
+
+test('a schedule fires once whoever calls, when it is due by the clock of the database, and keeps what failed', { skip }, async () => {
+  await using t = await testContent({ types, connectionsMax: 20 })
   const { entries, schedule } = t.content
   const made = await Promise.all(Array.from({ length: 10 }, (_, i) => entries.create(t.admin, 'page', input(i === 0 ? {} : { title: `${i}` }))))
-  const at = { locale: null, action: 'publish' as const, version: null, dueAt: '2026-01-01T01:00:00+00:00' }
+  const inHours = (hours: number): string => new Date(Date.now() + hours * hourMs).toISOString()
+  const at = { locale: null, action: 'publish' as const, version: null, dueAt: inHours(1).replace('Z', '+00:00') }
   for (const one of made) await schedule.add(t.admin, 'page', one.id, at)
-  const cancelled = await schedule.add(t.admin, 'page', made[1]!.id, { ...at, action: 'unpublish', dueAt: '2026-01-01T02:00:00Z' })
+  const cancelled = await schedule.add(t.admin, 'page', made[1]!.id, { ...at, action: 'unpublish', dueAt: inHours(2) })
   await schedule.cancel(t.admin, 'page', made[1]!.id, cancelled.id)
   await assert.rejects(schedule.cancel(t.admin, 'page', made[1]!.id, cancelled.id), { code: 'E_SCHEDULE_INVALID' })
-  await assert.rejects(schedule.add(t.admin, 'page', made[1]!.id, { ...at, dueAt: '2025-01-01T00:00:00Z' }), { code: 'E_SCHEDULE_INVALID' })
+  await assert.rejects(schedule.add(t.admin, 'page', made[1]!.id, { ...at, dueAt: inHours(-1) }), { code: 'E_SCHEDULE_INVALID' })
   await assert.rejects(schedule.add(t.admin, 'page', made[1]!.id, { ...at, dueAt: 'tomorrow' }), { code: 'E_SCHEDULE_INVALID' })
-  assert.equal(await schedule.runDue(t.database, 100), 0)
-  nowMs += 2 * 3_600_000
-  const nodes = Array.from({ length: 4 }, () => createContent({ clock, logger: silentLogger }))
+  const fast = { nowMs: () => Date.now() + 24 * hourMs, monotonicMs: () => performance.now() }
+  const nodes = Array.from({ length: 4 }, () => createContent({ clock: fast, logger: silentLogger }))
+  for (const node of [t.content, ...nodes]) assert.equal(await node.schedule.runDue(t.database, 100), 0, 'a clock that is a day ahead publishes nothing')
+  await t.database.run(makeDue)
   const counts = await Promise.all(nodes.map((node) => node.schedule.runDue(t.database, 100)))
   assert.equal(counts.reduce((sum, count) => sum + count, 0), 10)
   assert.deepEqual((await schedule.list(t.admin, 'page', made[0]!.id)).map((one) => one.state), ['failed'])
   assert.deepEqual((await schedule.list(t.admin, 'page', made[1]!.id)).map((one) => one.state), ['cancelled', 'done'])
   assert.equal((await entries.list(t.admin, listing('page'))).data.length, 9)
+})
+
+test('a scheduled action that cannot be carried out, for an entry that is locked or for a defect, is tried again and stands in no other one\'s way', { skip }, async () => {
+  let nowMs = 0
+  await using t = await testContent({ types, clock: { nowMs: () => Date.now(), monotonicMs: () => nowMs }, connectionsMax: 20 })
+  const { entries, schedule } = t.content
+  const [locked, broken, fine] = await Promise.all(['locked', 'broken', 'fine'].map((title) => entries.create(t.admin, 'page', input({ title }))))
+  const at = { locale: null, action: 'publish' as const, version: null, dueAt: new Date(Date.now() + hourMs).toISOString() }
+  for (const one of [locked!, broken!, fine!]) await schedule.add(t.admin, 'page', one.id, at)
+  await t.database.run(makeDue)
+  const statesOf = async (): Promise<string[]> => Promise.all([locked!, broken!, fine!].map(async ({ id }) => (await schedule.list(t.admin, 'page', id))[0]!.state))
+  const trouble = `create function break() returns trigger language plpgsql as $$ begin if new.entry_id = '${broken!.id}' then raise exception 'a defect'; end if; return new; end $$`
+  for (const text of [trouble, 'create trigger break before update on stoa.version for each row execute function break()']) await t.database.run({ text, name: null })
+  const run = async (): Promise<(number | string)[]> => {
+    const outcomes: (number | string)[] = []
+    while (outcomes.at(-1) !== 0) outcomes.push(await t.database.transaction((tx) => schedule.runDue(tx, 1)).catch((error: unknown) => (error instanceof Error ? error.message : '')))
+    return outcomes.toSorted()
+  }
+  await t.database.transaction(async (tx) => {
+    await tx.run(sql(`select id from stoa.entry where id = $1 for update`), [locked!.id])
+    assert.deepEqual(await run(), [0, 1, 'A lock was not free within its deadline.', 'a defect'])
+    assert.deepEqual(await statesOf(), ['waiting', 'waiting', 'done'])
+  })
+  assert.deepEqual(await run(), [0], 'put off')
+  nowMs += 1_001
+  assert.deepEqual(await run(), [0, 1, 'a defect'])
+  assert.deepEqual(await statesOf(), ['done', 'waiting', 'done'])
+  await t.database.run({ text: 'drop trigger break on stoa.version', name: null })
+  nowMs += 2_001
+  assert.deepEqual(await run(), [0, 1])
+  assert.deepEqual(await statesOf(), ['done', 'done', 'done'])
 })

@@ -9,6 +9,7 @@ import { publishEntry, unpublishEntry } from '#content/entries/publish.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+import { SerializationError } from '#database/errors.ts'
 import type { Actor } from '#lib/actor.ts'
 import { isId, newId } from '#lib/id.ts'
 import { StoaError } from '#lib/stoa-error.ts'
@@ -17,6 +18,13 @@ const waitingMax = 100
 const aheadMsMax = 20 * 366 * 86_400_000
 const listMax = 200
 const dueMax = 1_000
+/** An action waits at most so long for an entry that somebody else has locked: others are due too. */
+const lockWaitMs = 2_000
+/** After trouble that is not the content's an action is tried again after so long, doubled each time up to the maximum; the others go on. */
+const againFirstMs = 1_000
+const againMaxMs = 60_000
+/** Actions that this node has put off; the one put off first is forgotten, and so tried sooner. */
+const putOffMax = 1_000
 
 type Row = {
   readonly id: string
@@ -38,13 +46,18 @@ const cancelOne = sql<Row>(`
   update stoa.schedule s set state = 'cancelled', finished_at = $3 where s.id = $1 and s.entry_id = $2 and s.state = 'waiting' returning ${columns}`)
 const oneOfEntry = sql<Row>(`select ${columns} from stoa.schedule s where s.id = $1 and s.entry_id = $2`)
 
-/** One due action that no other node has in hand. */
+/** One due action that no other node has in hand. By the database's clock, which all nodes share: one whose own clock is wrong must not publish ahead of time. */
 const takeDue = sql<Row & { type: string; createdBy: string }>(`
   select ${columns}, e.type, s.created_by as "createdBy" from stoa.schedule s join stoa.entry e on e.id = s.entry_id
-  where s.state = 'waiting' and s.due_at <= $1 order by s.due_at, s.id limit 1 for update of s skip locked`)
+  where s.state = 'waiting' and s.due_at <= clock_timestamp() and not s.id = any($1::uuid[]) order by s.due_at, s.id limit 1 for update of s skip locked`)
+const limitWait = sql<object>(`select set_config('lock_timeout', $1, true)`)
 const finish = sql<object>(`update stoa.schedule set state = $2, finished_at = $3, failure = $4 where id = $1`)
 
+/** What this node has in mind for an action that it could not carry out. */
+type PutOff = { readonly times: number; readonly untilMs: number }
+
 export function createSchedule(context: Context): Schedule {
+  const putOff = new Map<string, PutOff>()
   return {
     add: (call, type, id, what) => add(context, call, type, id, what),
     list: (call, typeName, id) => onEntry(context, call, typeName, id, async (db) => db.run(ofEntry, [id])),
@@ -57,7 +70,7 @@ export function createSchedule(context: Context): Schedule {
         if (found === undefined) throw new ScheduleNotFoundError()
         throw new ScheduleInvalidError(`The action is ${found.state}: it cannot be cancelled any more.`, { state: found.state })
       }),
-    runDue: (db, limit) => runDue(context, db, limit),
+    runDue: (db, limit) => runDue({ context, putOff }, db, limit),
   }
 }
 
@@ -105,28 +118,47 @@ function authorityOf(actor: Actor): Authority {
   return { actor, grant: () => ({ filter: null, fields: null }), key: 'schedule' }
 }
 
-async function runDue(context: Context, db: Queryable, limit: number): Promise<number> {
+type Runner = { readonly context: Context; readonly putOff: Map<string, PutOff> }
+
+async function runDue(runner: Runner, db: Queryable, limit: number): Promise<number> {
   const most = Math.min(limit, dueMax)
   let count = 0
-  while (count < most && (await atomically(db, (tx) => runOne(context, tx)))) count += 1
+  while (count < most && (await atomically(db, (tx) => runOne(runner, tx)))) count += 1
   return count
 }
 
 /** Carries out one due action and marks it in the same transaction. False: none is due. */
-async function runOne(context: Context, tx: Queryable): Promise<boolean> {
-  const [row] = await tx.run(takeDue, [stampNow(context)])
+async function runOne({ context, putOff }: Runner, tx: Queryable): Promise<boolean> {
+  const nowMs = context.clock.monotonicMs()
+  const [row] = await tx.run(takeDue, [[...putOff].filter(([, { untilMs }]) => untilMs > nowMs).map(([id]) => id)])
   if (row === undefined) return false
+  await tx.run(limitWait, [String(lockWaitMs)])
   const call: Call = { db: tx, authority: authorityOf(JSON.parse(row.createdBy) as Actor) }
   try {
     if (row.action === 'publish') await publishEntry(context, call, row.type, row.entryId, { locales: [row.locale], version: row.version }, null)
     else await unpublishEntry(context, call, row.type, row.entryId, [row.locale], null)
     await tx.run(finish, [row.id, 'done', stampNow(context), null])
   } catch (error) {
-    // What the content refuses stays refused: recorded, not tried for ever. The database's troubles are tried again.
-    if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
+    // What the content refuses stays refused: recorded, not tried for ever. All else is tried again, and stands in nobody's way.
+    if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) {
+      // The next attempt after a deadlock follows at once.
+      if (!(error instanceof SerializationError)) putOffOne(putOff, row, context, error)
+      throw error
+    }
     const failure = { code: error.code, message: error.message, facts: error.facts }
     await tx.run(finish, [row.id, 'failed', stampNow(context), JSON.stringify(failure)])
     context.logger.warn({ schedule: row.id, entry: row.entryId, code: error.code }, 'a scheduled action failed')
   }
+  putOff.delete(row.id)
   return true
+}
+
+function putOffOne(putOff: Map<string, PutOff>, row: Row, { clock, logger }: Context, error: unknown): void {
+  const times = (putOff.get(row.id)?.times ?? 0) + 1
+  const againInMs = Math.min(againFirstMs * 2 ** (times - 1), againMaxMs)
+  putOff.delete(row.id)
+  putOff.set(row.id, { times, untilMs: clock.monotonicMs() + againInMs })
+  const [first] = putOff.keys()
+  if (putOff.size > putOffMax && first !== undefined) putOff.delete(first)
+  logger.error({ err: error, schedule: row.id, entry: row.entryId, againInMs }, 'a scheduled action could not be carried out and is tried again; those after it go on')
 }
