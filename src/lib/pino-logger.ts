@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import type { Logger } from '#lib/logger.ts'
+import { StoaError } from '#lib/stoa-error.ts'
 
 export type LoggerOptions = {
   readonly level: 'debug' | 'info' | 'warn' | 'error' | 'silent'
@@ -13,15 +14,24 @@ const secretFields = ['password', '*.password', 'secret', '*.secret', 'authoriza
 export function createLogger({ level, node, output }: LoggerOptions): Logger {
   const stream = process[output]
   const destination = stream.isTTY ? { write: (line: string) => void stream.write(forPeople(line)) } : pino.destination({ dest: output === 'stdout' ? 1 : 2, sync: true })
-  return pino({ level, base: { node }, redact: secretFields, timestamp: pino.stdTimeFunctions.isoTime }, destination)
+  return pino({ level, base: { node }, redact: secretFields, serializers: { err: errorFacts }, timestamp: pino.stdTimeFunctions.isoTime }, destination)
 }
 
+/** An expected failure says with its code and its message what is the matter; where in the code it was noticed helps nobody who runs a node. */
+export function errorFacts(error: unknown): unknown {
+  if (!(error instanceof Error)) return error
+  const { stack, ...facts } = pino.stdSerializers.err(error)
+  return error instanceof StoaError ? facts : { ...facts, stack }
+}
+
+const defectLevel = 50
 const levels: Readonly<Record<number, string>> = { 20: 'debug ', 30: '', 40: 'WARN ', 50: 'ERROR ' }
 
 /** `18:39:01 ready  url=http://127.0.0.1:4000`: the time, the message, and the facts that are not on every line. */
 export function forPeople(line: string): string {
   const { level, time, msg, node: _node, part: _part, err, ...facts } = JSON.parse(line) as Record<string, unknown>
   const shown = Object.entries(facts).map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
-  const stack = typeof err === 'object' && err !== null && 'stack' in err ? `\n${String(err.stack)}` : ''
-  return `${String(time).slice(11, 19)} ${levels[Number(level)] ?? ''}${String(msg)}${shown.length > 0 ? `  ${shown.join(' ')}` : ''}${stack}\n`
+  const failure = typeof err === 'object' && err !== null ? (err as { readonly message?: string; readonly stack?: string }) : {}
+  const told = Number(level) >= defectLevel ? (failure.stack ?? failure.message) : failure.message
+  return `${String(time).slice(11, 19)} ${levels[Number(level)] ?? ''}${String(msg)}${shown.length > 0 ? `  ${shown.join(' ')}` : ''}${told === undefined ? '' : `\n${told}`}\n`
 }
