@@ -5,6 +5,7 @@ import { hidePassword, settingNames } from '#config/config.ts'
 import type { SettingName } from '#config/settings.ts'
 import type { FileStore } from '#file-store/file-store.ts'
 import type { Logger } from '#lib/logger.ts'
+import { silentAfterMs } from '#nodes/cluster-status.ts'
 import { DatabaseNotSharedError, FilesNotSharedError, SecretDiffersError } from '#nodes/errors.ts'
 import type { OtherNode } from '#nodes/join.ts'
 import type { NodeInfo } from '#nodes/nodes.ts'
@@ -86,15 +87,17 @@ function refuseOtherFiles(mine: Readonly<Record<string, string>>, others: readon
 
 function tellOddities(mine: Readonly<Record<string, string>>, version: string, others: readonly OtherNode[], logger: Logger): void {
   for (const name of Object.keys(mine).filter((each) => each.startsWith('setting.'))) {
-    const unlike = differing(name, mine, others)
+    const unlike = differing(name, mine, others.filter(({ silentMs }) => silentMs <= silentAfterMs))
     if (unlike.length > 0) logger.warn({ setting: name.slice('setting.'.length), nodes: unlike.map(({ info }) => info.name) }, 'a setting differs from that of other nodes')
   }
   const versions = [...new Set(others.map(({ info }) => info.version))].filter((each) => each !== version)
   if (versions.length > 0) logger.info({ version, others: versions }, 'other nodes run another version')
 }
 
+/** Those that live, if any does: a row of one that was killed stands there for a while. */
 function told(others: readonly OtherNode[]): string {
-  const names = others.map(({ info }) => `${info.name}${info.address === null ? '' : ` (${info.address})`}`)
+  const living = others.filter(({ silentMs }) => silentMs <= silentAfterMs)
+  const names = (living.length > 0 ? living : others).map(({ info }) => `${info.name}${info.address === null ? '' : ` (${info.address})`}`)
   return names.length === 1 ? `The node ${names[0]!} runs` : `The nodes ${names.join(', ')} run`
 }
 
