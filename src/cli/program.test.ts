@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { Writable } from 'node:stream'
 import { test } from 'node:test'
 import { runCommandLine } from '#cli/program.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
 import type { Assembly } from '#cli/site.ts'
 
 const assembly: Assembly = {
@@ -10,7 +11,7 @@ const assembly: Assembly = {
   runNode: async () => undefined, runNodes: async () => undefined,
 }
 
-async function run(argv: readonly string[], environment: Record<string, string> = {}): Promise<{ status: number; stdout: string; stderr: string }> {
+async function run(argv: readonly string[], environment: Record<string, string> = {}, given = assembly): Promise<{ status: number; stdout: string; stderr: string }> {
   const texts = { stdout: '', stderr: '' }
   const sink = (name: 'stdout' | 'stderr'): Writable =>
     new Writable({
@@ -20,7 +21,7 @@ async function run(argv: readonly string[], environment: Record<string, string> 
       },
     })
   const on = { environment, folder: '/nonexistent', version: '1.2.3', stdout: sink('stdout'), stderr: sink('stderr') }
-  const status = await runCommandLine(argv, assembly, on, new AbortController().signal)
+  const status = await runCommandLine(argv, given, on, new AbortController().signal)
   return { status, ...texts }
 }
 
@@ -40,6 +41,21 @@ test('a wrong command line or configuration ends with status 2 and says what to 
   const setting = await run(['config', '--port', 'high'])
   assert.equal(setting.status, 2)
   assert.match(setting.stderr, /--port must be a whole number/)
+})
+
+test('config --help-texts names the flags', async () => {
+  assert.match((await run(['config', '--help-texts'])).stdout, /leaseMs .* STOA_LEASE_MS +--lease-ms +How long/)
+})
+
+test('a database that cannot be reached is named, without its password', async () => {
+  const { status, stderr } = await run(['export', '/nonexistent/x'], { STOA_DATABASE_URL: 'postgres://eva:geheim@db1,db2/stoa' }, {
+    ...assembly,
+    openSite: async () => {
+      throw new DatabaseUnavailableError('The database was not reached.')
+    },
+  })
+  assert.equal(status, 1)
+  assert.match(stderr, /^stoa: The database was not reached\. The database is postgres:\/\/eva:\(hidden\)@db1,db2\/stoa; "stoa config" says where that was set\. \(E_DATABASE_UNAVAILABLE\)\n$/)
 })
 
 test('--help is not an error', async () => {

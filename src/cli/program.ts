@@ -3,10 +3,12 @@ import type { Action, Context, Register } from '#cli/command.ts'
 import { UsageError } from '#cli/errors.ts'
 import { createOutput } from '#cli/output.ts'
 import type { Assembly } from '#cli/site.ts'
-import { loadConfig, settingNames } from '#config/config.ts'
+import { hidePassword, loadConfig, settingNames } from '#config/config.ts'
+import type { Config } from '#config/config.ts'
 import { ConfigError } from '#config/errors.ts'
 import type { SettingName } from '#config/settings.ts'
 import { settings } from '#config/settings.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /** Every verb, in the order of `stoa --help`, and how to load it: a node that starts has no use for the importers. */
@@ -37,6 +39,7 @@ export type Process = {
 /** Runs one command line to its end and returns its exit status; see command.ts for what each means. */
 export async function runCommandLine(argv: readonly string[], assembly: Assembly, on: Process, signal: AbortSignal): Promise<number> {
   let status = 0
+  let config: Config | null = null
   const program = new Command('stoa')
     .description('Stoa, a content platform that stands on many nodes.')
     .option('--json', 'print the result as one JSON document on standard output')
@@ -51,12 +54,13 @@ export async function runCommandLine(argv: readonly string[], assembly: Assembly
   for (const name of settingNames) {
     program.addOption(new Option(`${settings[name].flag} <value>`, settings[name].help).hideHelp())
   }
-  program.addHelpText('after', '\nEvery setting can be given as a flag before the command; "stoa config --help-texts" lists them.')
+  program.addHelpText('after', '\nEvery setting can be given as a flag, before or after the command; "stoa config --help-texts" lists them.')
 
   const action: Action = (handler) => async (...raw) => {
     const command = raw.at(-1) as Command
     const global = program.opts<Record<string, unknown>>()
     const context = await makeContext(global, assembly, on, signal)
+    config = context.config
     // With those of the commands above: commander gives an option that both have, as `import` and `import markdown` do, to the upper one.
     const result = await handler(context, command.processedArgs.flat() as string[], command.optsWithGlobals())
     status = result ?? 0
@@ -67,7 +71,7 @@ export async function runCommandLine(argv: readonly string[], assembly: Assembly
     await program.parseAsync(argv, { from: 'user' })
     return signal.aborted && status !== 0 ? 130 : status
   } catch (error) {
-    return complain(error, on)
+    return complain(error, on, config)
   }
 }
 
@@ -97,11 +101,12 @@ async function makeContext(global: Readonly<Record<string, unknown>>, assembly: 
   }
 }
 
-function complain(error: unknown, on: Process): number {
+function complain(error: unknown, on: Process, config: Config | null): number {
   // Commander has already told its own errors, and throws for --help with status 0.
   if (error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number') return error.exitCode === 0 ? 0 : 2
   if (error instanceof StoaError) {
-    on.stderr.write(`stoa: ${error.message} (${error.code})\n`)
+    const which = error instanceof DatabaseUnavailableError && config?.databaseUrl ? ` The database is ${hidePassword(config.databaseUrl)}; "stoa config" says where that was set.` : ''
+    on.stderr.write(`stoa: ${error.message}${which} (${error.code})\n`)
     return error instanceof ConfigError || error instanceof UsageError ? 2 : 1
   }
   on.stderr.write(`stoa: this is a defect, please report it:\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)

@@ -1,12 +1,13 @@
 import type { Register } from '#cli/command.ts'
 import { printableConfig } from '#config/config.ts'
+import { settings } from '#config/settings.ts'
 
 /** `stoa config`: every effective value, where it came from and what it does; secrets hidden. */
 export const registerConfig: Register = (program, action) => {
   program
     .command('config')
     .description('print every setting with its value and where that came from')
-    .option('--help-texts', 'also say what each setting does')
+    .option('--help-texts', 'also say what each setting does, and its flag')
     .action(
       action(async ({ config, output }, _args, options) => {
         const printed = printableConfig(config)
@@ -16,9 +17,9 @@ export const registerConfig: Register = (program, action) => {
           shown(value),
           source,
           env,
-          ...(options['helpTexts'] === true ? [help] : []),
+          ...(options['helpTexts'] === true ? [settings[name].flag, help] : []),
         ])
-        output.table([['SETTING', 'VALUE', 'FROM', 'VARIABLE', ...(options['helpTexts'] === true ? ['WHAT IT DOES'] : [])], ...rows])
+        output.table([['SETTING', 'VALUE', 'FROM', 'VARIABLE', ...(options['helpTexts'] === true ? ['FLAG', 'WHAT IT DOES'] : [])], ...rows])
       }),
     )
 }
