@@ -5,7 +5,7 @@ import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
 import type { Config } from '#config/config.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
-import { urlOfRunning } from '#database/drivers/embedded/embedded-postgres.ts'
+import { urlOfListening } from '#database/drivers/embedded/embedded-postgres.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
 import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
@@ -22,7 +22,7 @@ const hasNodes = sql<{ there: boolean }>(`select to_regclass('stoa.node_call') i
 
 /** For commands that look at the nodes, from any machine that has the configuration. */
 export async function openCluster(config: Config): Promise<ClusterAccess | null> {
-  const url = config.databaseUrl ?? (await urlOfRunning(resolve(config.data)))
+  const url = config.databaseUrl ?? (await urlOfListening(resolve(config.data)))
   if (url === null) return null
   const logger = silentLogger
   await using opened = new AsyncDisposableStack()

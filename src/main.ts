@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ClusterParts, Server } from '#api/api-context.ts'
 import { backgroundWork } from '#background-work.ts'
@@ -9,6 +9,7 @@ import { ListenError } from '#cli/errors.ts'
 import type { Site } from '#cli/site.ts'
 import type { SecondLevel } from '#cache/second-level.ts'
 import type { Config } from '#config/config.ts'
+import { openDataFolder } from '#data-folder.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { startEmbeddedPostgres, urlOfRunning } from '#database/drivers/embedded/embedded-postgres.ts'
@@ -82,8 +83,7 @@ type OpenedSite = Site & { readonly cluster: ClusterParts | null; readonly url: 
 
 /** `besideNode`: use the embedded database of a node that runs on the data folder. A node itself must not, since that one ends with its owner. */
 async function openSite(config: Config, logger: Logger, { besideNode, signal }: { readonly besideNode: boolean; readonly signal?: AbortSignal }): Promise<OpenedSite> {
-  const dataDir = resolve(config.data)
-  await mkdir(dataDir, { recursive: true })
+  const dataDir = await openDataFolder(config)
   await using opened = new AsyncDisposableStack()
   const loading = loadParts()
   const url = config.databaseUrl ?? (await embeddedUrl(dataDir, logger, opened, besideNode))

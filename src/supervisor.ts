@@ -1,8 +1,7 @@
-import { mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { resolve } from 'node:path'
 import { UsageError } from '#cli/errors.ts'
 import type { Config } from '#config/config.ts'
+import { openDataFolder } from '#data-folder.ts'
 import { startEmbeddedPostgres } from '#database/drivers/embedded/embedded-postgres.ts'
 import { Door } from '#door.ts'
 import type { Logger } from '#lib/logger.ts'
@@ -32,8 +31,7 @@ export async function superviseNodes(config: Config, count: number, signal: Abor
   const onHangUp = (): void => rolling.ask()
   process.on('SIGHUP', onHangUp)
   opened.defer(() => void process.off('SIGHUP', onHangUp))
-  const dataDir = resolve(config.data)
-  await mkdir(dataDir, { recursive: true })
+  const dataDir = await openDataFolder(config)
   const embedded = config.databaseUrl === null ? opened.use(await startEmbeddedPostgres({ dataDir, logger })) : null
   const door = new Door()
   opened.defer(() => door.close())

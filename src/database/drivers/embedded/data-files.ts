@@ -133,6 +133,7 @@ export async function makeDatabase(files: DataFiles, binaries: Binaries, user: S
 }
 
 function initdbFailed(output: string): EmbeddedDatabaseError {
+  if (output.includes('No space left on device')) return new EmbeddedDatabaseError('The embedded database could not be made: the disk is full. Make room, or set STOA_DATA to a folder elsewhere.', { reason: 'diskFull' })
   return new EmbeddedDatabaseError(`The embedded database could not be made: ${output.split('\n').slice(-4).join(' ')}`, { reason: 'initdb' })
 }
 

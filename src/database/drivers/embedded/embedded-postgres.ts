@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { chmod } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { join, resolve } from 'node:path'
 import { findBinaries } from '#database/drivers/embedded/binaries.ts'
 import {
@@ -16,11 +18,15 @@ import {
   writeAccess,
   writeManifest,
 } from '#database/drivers/embedded/data-files.ts'
+import type { Access } from '#database/drivers/embedded/data-files.ts'
 import { lockFolder } from '#database/drivers/embedded/folder-lock.ts'
 import { ServerProcess, stopLeftover } from '#database/drivers/embedded/server-process.ts'
 import { chooseSystemUser } from '#database/drivers/embedded/system-user.ts'
 import { EmbeddedDatabaseError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
+
+/** For a connection on this machine to be accepted. */
+const probeMs = 2_000
 
 export type EmbeddedPostgresOptions = {
   /** Stoa's data folder (`.stoa`); the database lives in its subfolder `postgres`. Made if it is missing. */
@@ -115,9 +121,39 @@ async function start(
 /**
  * The address of the embedded database that a node runs on the files in `dataDir`, for a command beside that node: after
  * `DataFolderInUseError`. Null when it was never started. It is not asked whether it answers.
+ * Errors: `EmbeddedDatabaseError` where the files are not ours to read.
  */
 export async function urlOfRunning(dataDir: string): Promise<string | null> {
-  const files = await openDataFiles(join(resolve(dataDir), 'postgres'))
-  const access = await readAccess(files)
+  const access = await accessTo(dataDir)
   return access === null || access.port === null ? null : urlOf(access, databaseName)
+}
+
+/** The same, and null also when nothing listens there: the server ends with its node. */
+export async function urlOfListening(dataDir: string): Promise<string | null> {
+  const access = await accessTo(dataDir)
+  return access === null || access.port === null || !(await listens(access.port)) ? null : urlOf(access, databaseName)
+}
+
+/** Makes no folder: who only looks leaves nothing behind. */
+async function accessTo(dataDir: string): Promise<Access | null> {
+  const folder = join(resolve(dataDir), 'postgres')
+  try {
+    return await readAccess({ folder, data: join(folder, 'data') })
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
+    throw new EmbeddedDatabaseError(`${folder} cannot be read (${code}): run this command as the user that the node runs as, and with its STOA_DATA.`, { reason: 'unreadable' }, { cause: error })
+  }
+}
+
+async function listens(port: number): Promise<boolean> {
+  const socket = connect({ host: '127.0.0.1', port })
+  try {
+    await once(socket, 'connect', { signal: AbortSignal.timeout(probeMs) })
+    return true
+  } catch {
+    // Refused, or nobody answers on loopback: there is no server.
+    return false
+  } finally {
+    socket.destroy()
+  }
 }
