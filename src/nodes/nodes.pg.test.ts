@@ -71,9 +71,9 @@ test('a leader at work for longer than its lease goes on beating: it lives, and 
   await until(() => roles.every((role) => one.leads(role)), 'one leads')
   await using two = new Nodes({ database: db.database, info: { name: 'two', address: null, version: '1', fingerprint: 'f' }, clock: systemClock, logger: silentLogger, config: { leaseMs, roles: ['publisher'] } })
   await until(() => two.live().length === 2 && one.live().length === 2, 'both see both')
-  let working = true
-  const work = one.fenced('publisher', async (tx) => tx.run(sql(`select pg_sleep(${(leaseMs * 3) / 1_000})`))).finally(() => (working = false))
-  while (working) {
+  const over = new AbortController()
+  const work = one.fenced('publisher', async (tx) => tx.run(sql(`select pg_sleep(${(leaseMs * 3) / 1_000})`))).finally(() => over.abort())
+  while (!over.signal.aborted) {
     assert.equal(two.live().length, 2, 'the one that works is not gone')
     assert.ok(one.leads('mailer'), 'its other roles are its own')
     assert.equal(two.leads('publisher'), false, 'nobody takes a role in the middle of its work')
