@@ -64,6 +64,17 @@ test('a newcomer reads the starter content, becomes administrator, and tries a r
   await operation.locator('textarea').fill('{ "name": "note", "label": "Note", "fields": [{ "name": "title", "kind": "text" }] }')
   await operation.getByRole('button', { name: 'Send' }).click()
   await operation.locator('.status-good').waitFor()
+  const making = page.locator('details.operation', { hasText: 'POST/api/content/{type}' }).first()
+  await making.locator('summary').click()
+  assert.deepEqual(JSON.parse(await making.locator('textarea').inputValue()), { fields: {} })
+  await making.getByText('Also possible: id, locale, publish').waitFor()
+  await making.locator('[data-in=path]').fill('note')
+  await making.getByRole('button', { name: 'Send' }).click()
+  await making.locator('.status-good').waitFor()
+
+  await page.goto(link)
+  await page.getByText('The first administrator is there already').waitFor()
+  await withoutFaults(page)
 
   await page.goto(node.origin)
   await page.getByRole('cell', { name: 'Note', exact: true }).waitFor()

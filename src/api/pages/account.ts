@@ -15,8 +15,12 @@ export function signInPage(): string {
 }
 
 /** `/first-administrator#SECRET`: the one-time link from the log. The secret stays in the fragment, out of every access log. */
-export function firstAdministratorPage(): string {
-  const body = html`
+export function firstAdministratorPage({ needed }: { readonly needed: boolean }): string {
+  const body = needed ? firstAdministratorForm : html`<h1>Welcome</h1><p class="lead">The first administrator is there already, and the link worked once.</p><p><a class="button" href="/sign-in">Sign in</a></p>`
+  return layout({ title: 'First administrator · Stoa', scripts: needed ? ['form.js'] : [], signedInAs: null, body })
+}
+
+const firstAdministratorForm = html`
 <h1>Welcome</h1>
 <p class="lead">This makes the first administrator. The link works once.</p>
 <form class="narrow" data-action="/api/first-administrator" data-next="/sign-in" data-secret-from-fragment>
@@ -28,8 +32,6 @@ export function firstAdministratorPage(): string {
 <p class="actions"><button>Create administrator</button></p>
 <p class="problem" role="alert"></p>
 </form>`
-  return layout({ title: 'First administrator · Stoa', scripts: ['form.js'], signedInAs: null, body })
-}
 
 /** `/reference`: drawn in the browser from /openapi.json. */
 export function referencePage(signedInAs: string | null): string {

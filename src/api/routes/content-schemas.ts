@@ -2,7 +2,7 @@ import { Type } from 'typebox'
 import { idParam, nullable, strict, timestamp } from '#api/schemas.ts'
 
 /** What routes about content have in common. Schemas of single types are made from their definitions, in openapi/. */
-export const localeCode = () => Type.String({ minLength: 2, maxLength: 35, examples: ['en'], description: 'A locale of this site. Absent: the default one.' })
+export const localeCode = (description = 'A locale of this site. Absent: the default one.') => Type.String({ minLength: 2, maxLength: 35, examples: ['en'], description })
 export const typeName = () => Type.String({ minLength: 1, maxLength: 63 })
 export const versionNumber = () => Type.Integer({ minimum: 1, maximum: 2_147_483_647 })
 
@@ -49,7 +49,7 @@ export const createBody = strict(
 )
 export const saveBody = strict({ locale: Type.Optional(localeCode()), fields: fields(), publish: Type.Optional(Type.Boolean()) }, { $id: 'EntrySave' })
 
-const localeList = () => Type.Array(localeCode(), { minItems: 1, maxItems: 200, uniqueItems: true, description: 'Absent: every locale that the entry has.' })
+const localeList = () => Type.Array(localeCode('A locale of this site.'), { minItems: 1, maxItems: 200, uniqueItems: true, description: 'Absent: every locale that the entry has.' })
 /** A body that may be left out. */
 const optional = <Schema extends Parameters<typeof nullable>[0]>(schema: Schema) => nullable(schema)
 

@@ -40,7 +40,7 @@ export function pageRoutes(facts: PageFacts): RoutePlugin {
     page('/', 'getHomePage', 'What runs here, which content it holds, how to sign in', async (request) => homePage(await homeFacts(request, context, facts)))
     page('/reference', 'getReferencePage', 'The API reference, to try requests from', (request) => referencePage(nameOf(request)))
     page('/sign-in', 'getSignInPage', 'The form to sign in', () => signInPage())
-    page('/first-administrator', 'getFirstAdministratorPage', 'The form behind the one-time link in the log', () => firstAdministratorPage())
+    page('/first-administrator', 'getFirstAdministratorPage', 'The form behind the one-time link in the log', async () => firstAdministratorPage({ needed: await needsAdministrator(context) }))
     server.route<{ Params: { type: string; id: string } }>({
       method: 'GET',
       url: '/read/:type/:id',
@@ -82,13 +82,12 @@ async function homeFacts(request: FastifyRequest, context: ApiContext, facts: Pa
       return { definition, count: page.count ?? 0, entries: page.data }
     }),
   )
-  const users = await context.access.users.list({ limit: 1, after: null })
   return {
     version: facts.version,
     node: facts.node,
     upSinceIso: new Date(facts.startedAtMs).toISOString(),
     signedInAs: nameOf(request),
-    needsAdministrator: users.data.length === 0,
+    needsAdministrator: await needsAdministrator(context),
     types: perType.map(({ definition, count }) => ({ name: definition.name, label: definition.label, published: count })),
     latest: perType
       .flatMap(({ definition, entries }) => entries.map((entry) => ({ entry, title: titleOf(definition, fieldsOf(entry)) ?? entry.id })))
@@ -97,6 +96,10 @@ async function homeFacts(request: FastifyRequest, context: ApiContext, facts: Pa
       .map(({ entry, title }) => ({ type: entry.type, id: entry.id, title, publishedAt: entry.publishedAt ?? '' })),
     origin: facts.publicUrl ?? `${request.protocol}://${request.host}`,
   }
+}
+
+async function needsAdministrator({ access }: ApiContext): Promise<boolean> {
+  return (await access.users.list({ limit: 1, after: null })).data.length === 0
 }
 
 function newest(type: string): ListQuery {

@@ -26,7 +26,7 @@ const releaseSchema = strict(
   },
   { $id: 'Release' },
 )
-const itemInput = strict({ entryId: Type.String({ format: 'uuid' }), locale: localeCode(), action: action(), version: Type.Optional(nullable(versionNumber())) }, { $id: 'ReleaseItemInput' })
+const itemInput = strict({ entryId: Type.String({ format: 'uuid' }), locale: localeCode('A locale of this site.'), action: action(), version: Type.Optional(nullable(versionNumber())) }, { $id: 'ReleaseItemInput' })
 const config = { access: { permission: 'releases.write' } } as const
 const tags = ['releases']
 const params = strict({ id: idParam() })
@@ -109,7 +109,7 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
       operationId: 'removeReleaseItem',
       summary: 'Take an item out',
       tags,
-      params: strict({ id: idParam(), entryId: idParam(), locale: localeCode() }),
+      params: strict({ id: idParam(), entryId: idParam(), locale: localeCode('A locale of this site.') }),
       querystring: noQuery,
       response: { 200: answer },
     },

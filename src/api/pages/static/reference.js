@@ -28,11 +28,23 @@ function exampleOf(document_, schema, depth = 0) {
   const kind = Array.isArray(known.type) ? known.type[0] : known.type
   if (kind === 'object' && depth < 5) {
     const required = new Set(known.required ?? [])
-    const entries = Object.entries(known.properties ?? {}).filter(([name]) => depth === 0 || required.has(name))
+    const entries = Object.entries(known.properties ?? {}).filter(([name]) => required.has(name))
     return Object.fromEntries(entries.map(([name, each]) => [name, exampleOf(document_, each, depth + 1)]))
   }
   if (kind === 'array') return []
   return { string: '', number: 0, integer: 0, boolean: false, null: null, object: {} }[kind] ?? null
+}
+
+/** What a body may hold beside what its example shows. */
+function optionalNames(document_, schema) {
+  const known = resolve(document_, schema)
+  const required = new Set(known.required ?? [])
+  return Object.keys(known.properties ?? {}).filter((name) => !required.has(name))
+}
+
+/** Descriptions write code as Markdown does. */
+function prose(text) {
+  return text.split('`').map((part, index) => (index % 2 === 0 ? part : element('code', {}, part)))
 }
 
 function parameterFields(document_, operation, shared) {
@@ -42,7 +54,7 @@ function parameterFields(document_, operation, shared) {
     .map((each) => {
       const input = element('input', { name: each.name, 'data-in': each.in, autocomplete: 'off', ...(each.required ? { required: '' } : {}) })
       const label = element('label', {}, `${each.name}${each.required ? ' *' : ''}`, input)
-      if (each.description) label.append(element('p', { class: 'hint' }, each.description))
+      if (each.description) label.append(element('p', { class: 'hint' }, ...prose(each.description)))
       return label
     })
   return element('div', { class: 'parameters' }, ...fields)
@@ -97,7 +109,8 @@ function operationBlock(document_, path, method, operation, shared) {
   if (json !== undefined) {
     const area = element('textarea', { 'data-body': json, spellcheck: 'false' })
     area.value = JSON.stringify(exampleOf(document_, content[json].schema ?? {}), null, 2)
-    form.append(element('label', {}, 'Body', area))
+    const optional = optionalNames(document_, content[json].schema ?? {})
+    form.append(element('label', {}, 'Body', area), ...(optional.length > 0 ? [element('p', { class: 'hint' }, `Also possible: ${optional.join(', ')}`)] : []))
   }
   const button = element('button', {}, 'Send')
   form.append(element('p', { class: 'actions' }, button), output)
@@ -113,13 +126,13 @@ function operationBlock(document_, path, method, operation, shared) {
     }
   })
   const answers = Object.entries(operation.responses ?? {}).map(([status, each]) =>
-    element('li', {}, element('code', {}, status), ` ${resolve(document_, each).description ?? ''}`),
+    element('li', {}, element('code', {}, status), ...prose(` ${resolve(document_, each).description ?? ''}`)),
   )
   return element(
     'details',
     { class: 'operation' },
-    element('summary', {}, element('span', { class: 'method' }, method.toUpperCase()), element('code', {}, path), element('span', { class: 'about' }, operation.summary ?? '')),
-    element('p', {}, operation.description ?? ''),
+    element('summary', {}, element('span', { class: 'method' }, method.toUpperCase()), element('code', {}, path), element('span', { class: 'about' }, ...prose(operation.summary ?? ''))),
+    element('p', {}, ...prose(operation.description ?? '')),
     form,
     element('h3', {}, 'Answers'),
     element('ul', {}, ...answers),
