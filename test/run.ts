@@ -15,6 +15,11 @@ const files = globSync(['{src,test,sim}/**/*.test.ts'])
   .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
   .sort()
 
+if (files.length === 0) {
+  process.stderr.write(`No test file has ${patterns.join(' or ')} in its path.\n`)
+  process.exit(1)
+}
+
 function step(name: string, command: string, args: readonly string[]): void {
   process.stdout.write(`\n• ${name}\n`)
   const result = spawnSync(command, args, { stdio: 'inherit' })
