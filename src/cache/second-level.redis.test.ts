@@ -135,3 +135,29 @@ test('Redis may go and come back, empty or with old values: nothing is wrong, an
   }
   await strange.close()
 })
+
+test('a Redis that hangs is waited for once in a while, and not fed', { skip: redisMissing }, async () => {
+  await using redis = await startTestRedis()
+  const level = new RedisSecondLevel({ url: redis.url, logger: silentLogger })
+  try {
+    await connected(level)
+    await level.put('known', Buffer.from('x'))
+    redis.hang()
+    const big = Buffer.alloc(1024 * 1024)
+    for (let at = 0; at < 100; at += 1) void level.put(`big ${at}`, big)
+    const startedMs = performance.now()
+    for (let at = 0; at < 100; at += 1) assert.equal(await level.get('known'), null)
+    assert.ok(performance.now() - startedMs < 2_500, 'a hundred deadlines are five seconds')
+    assert.equal(level.connected, false)
+    redis.goOn()
+    let came = 0
+    for (let at = 0; at < 100; at += 1) {
+      await connected(level)
+      came += Number((await level.get(`big ${at}`)) !== null)
+    }
+    assert.ok(came > 0 && came <= 16, `${came} of a hundred megabytes were on their way at once`)
+  } finally {
+    redis.goOn()
+    await level.close()
+  }
+})

@@ -18,11 +18,11 @@ function missing(): string | false {
 /** The reason why tests with Redis cannot run here, or false. */
 export const redisMissing: string | false = missing()
 
-export type TestRedis = AsyncDisposable & { readonly url: string; start(): Promise<void>; stop(): Promise<void> }
+export type TestRedis = AsyncDisposable & { readonly url: string; start(): Promise<void>; stop(): Promise<void>; hang(): void; goOn(): void }
 
 const readyWithinMs = 10_000
 
-/** A throw-away Redis on loopback, in memory; it can be stopped and started again on its port, empty. */
+/** A throw-away Redis on loopback, in memory; it can be stopped and started again on its port, empty, and be made to hang. */
 export async function startTestRedis(): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'stoa-redis-'))
   const port = await freePort()
@@ -48,6 +48,8 @@ export async function startTestRedis(): Promise<TestRedis> {
     url: `redis://127.0.0.1:${port}`,
     start,
     stop,
+    hang: () => void child?.kill('SIGSTOP'),
+    goOn: () => void child?.kill('SIGCONT'),
     [Symbol.asyncDispose]: async () => {
       await stop()
       await rm(folder, { recursive: true, force: true })

@@ -11,6 +11,10 @@ const retryFirstMs = 100
 const retryMaxMs = 5_000
 /** Commands on their way; past them a value is not there. */
 const commandsMax = 1_000
+/** Of values on their way there; past them none is sent. A server that hangs would otherwise make the node hold on to thousands. */
+const putBytesMax = 16 * 1024 * 1024
+/** One that did not answer in time is left alone for so long: each that asks it would wait for nothing. */
+const pauseMs = 1_000
 
 type Client = ReturnType<typeof clientOf>
 
@@ -30,6 +34,8 @@ export class RedisSecondLevel implements SecondLevel {
   readonly #logger: Logger
   readonly #connecting: Promise<void>
   #away = false
+  #putBytes = 0
+  #pausedUntilMs = Number.NEGATIVE_INFINITY
 
   constructor({ url, logger }: RedisOptions) {
     this.#logger = logger
@@ -43,17 +49,21 @@ export class RedisSecondLevel implements SecondLevel {
   }
 
   get connected(): boolean {
-    return this.#client.isReady
+    return this.#client.isReady && performance.now() >= this.#pausedUntilMs
   }
 
   async get(key: string): Promise<Buffer | null> {
-    if (!this.#client.isReady) return null
+    if (!this.connected) return null
     return this.#inTime(this.#client.get(key))
   }
 
   async put(key: string, bytes: Buffer): Promise<void> {
-    if (!this.#client.isReady) return
-    await this.#inTime(this.#client.set(key, bytes, { expiration: { type: 'EX', value: secondLevelKeepS } }))
+    if (!this.connected || this.#putBytes + bytes.byteLength > putBytesMax) return
+    this.#putBytes += bytes.byteLength
+    const sent = this.#client.set(key, bytes, { expiration: { type: 'EX', value: secondLevelKeepS } })
+    await this.#inTime(sent.finally(() => {
+      this.#putBytes -= bytes.byteLength
+    }))
   }
 
   async close(): Promise<void> {
@@ -64,7 +74,10 @@ export class RedisSecondLevel implements SecondLevel {
   async #inTime<T>(command: Promise<T>): Promise<T | null> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<null>((resolve) => {
-      timer = setTimeout(resolve, secondLevelTimeoutMs, null)
+      timer = setTimeout(() => {
+        this.#pausedUntilMs = performance.now() + pauseMs
+        resolve(null)
+      }, secondLevelTimeoutMs)
     })
     const tried = command.catch((error: unknown) => {
       this.#logger.debug({ err: error }, 'the second level did not answer')
