@@ -3,7 +3,7 @@ import type { ApiConfig, ApiContext } from '#api/api-context.ts'
 import { cookieToken } from '#api/change-token.ts'
 import { chooseEncoding, compressBytes, isWorthCompressing } from '#api/compression.ts'
 import type { Encoding } from '#api/compression.ts'
-import { matchesTag, tagOf } from '#api/entity-tag.ts'
+import { matchesTag, tagOf, weakTag } from '#api/entity-tag.ts'
 import { isAnonymous } from '#api/identity.ts'
 import type { Metrics } from '#api/metrics.ts'
 import type { Cache, Cached } from '#cache/cache.ts'
@@ -89,7 +89,8 @@ class NotKept extends Error {}
 async function deliverUnkept({ context, request, reply, make }: Delivery): Promise<FastifyReply> {
   const made = await make({ db: context.database, authority: request.identity.authority })
   const tag = tagOf(made.body, made.version)
-  reply.headers({ etag: tag, 'cache-control': cacheControlOf(context.config, isAnonymous(request.identity), made.perspective), vary: 'Authorization, Cookie' })
+  const compressed = context.config.compress && chooseEncoding(request.headers['accept-encoding']) !== null && isWorthCompressing(made.body.length)
+  reply.headers({ etag: compressed ? weakTag(tag) : tag, 'cache-control': cacheControlOf(context.config, isAnonymous(request.identity), made.perspective), vary: 'Authorization, Cookie' })
   if (matchesTag(request.headers['if-none-match'], tag)) return reply.code(304).send()
   return reply.header('content-type', json).send(made.body)
 }
@@ -154,7 +155,7 @@ function readyOf(config: ApiConfig, anonymous: boolean, made: Made | Absent): Ke
   if ('absent' in made) return made
   const body = Buffer.from(made.body)
   const tag = tagOf(body, made.version)
-  const vary = `Authorization, Cookie${isWorthCompressing(body.byteLength) && config.compress ? ', Accept-Encoding' : ''}${config.corsOrigins.length > 0 && !config.corsOrigins.includes('*') ? ', Origin' : ''}`
+  const vary = `Authorization, Cookie${isWorthCompressing(body.byteLength) && config.compress ? ', Accept-Encoding' : ''}${config.corsOrigins.length > 0 ? ', Origin' : ''}`
   const headers = [
     'content-type', json,
     'content-length', String(body.byteLength),
@@ -172,7 +173,8 @@ function readyOf(config: ApiConfig, anonymous: boolean, made: Made | Absent): Ke
 async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
   if ('absent' in kept || !isWorthCompressing(kept.body.byteLength)) return kept
   const body = await compressBytes(encoding, kept.body)
-  const headers = kept.headers.map((text, at) => (kept.headers[at - 1] === 'content-length' ? String(body.byteLength) : text))
+  const changed = new Map([['content-length', String(body.byteLength)], ['etag', weakTag(kept.tag)]])
+  const headers = kept.headers.map((text, at) => (at % 2 === 1 && changed.get(kept.headers[at - 1]!)) || text)
   return { headers: [...headers, 'content-encoding', encoding], body, tag: kept.tag, hitLines: null }
 }
 

@@ -78,7 +78,8 @@ export function answerHook({ config, state }: ApiContext): (request: FastifyRequ
 function addCors(config: ApiConfig, request: FastifyRequest, reply: FastifyReply): void {
   const { origin } = request.headers
   const any = config.corsOrigins.includes('*')
-  if (!any) addVary(reply, 'Origin')
+  // Also where any may read: what is answered without an origin does not say so, and must not be kept for those who need it said.
+  addVary(reply, 'Origin')
   if (origin === undefined || !(any || config.corsOrigins.includes(origin))) return
   reply.header('access-control-allow-origin', any ? '*' : origin)
   if (!any) reply.header('access-control-allow-credentials', 'true')

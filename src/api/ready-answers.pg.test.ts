@@ -54,6 +54,7 @@ test('a ready answer is the answer of the route, byte for byte, in every encodin
       assert.equal(hit.headers['cache-status'], 'stoa; hit')
       assert.deepEqual([hit.status, stable(hit.headers), hit.bytes], [filled.status, stable(filled.headers), filled.bytes])
       assert.match(decode(hit.bytes).toString(), /"title":"Säulen"/)
+      assert.match(hit.headers.etag!, encoding === 'identity' ? /^"/ : /^W\/"/, 'a strong tag is that of one sequence of bytes')
       const again = await ask(path, { ...headers, 'if-none-match': hit.headers.etag! })
       assert.deepEqual([again.status, again.bytes.length, again.headers.etag], [304, 0, hit.headers.etag])
       const head = await ask(path, headers, 'HEAD')

@@ -169,6 +169,14 @@ test('answers are compressed as the client likes', { skip: databaseMissing }, as
   assert.equal((await get(port, '/healthz/live', { headers: { 'accept-encoding': 'gzip' } })).headers['content-encoding'], undefined, 'small answers stay as they are')
 })
 
+test('CORS: what was answered without an origin is not kept by caches for those who have one, also where all may read', { skip: databaseMissing }, async () => {
+  await using site = await testSite({ config: { corsOrigins: ['*'] } })
+  await site.request('PUT', '/api/types/note', { body: { name: 'note', label: 'Note', fields: [] } })
+  const [without, withOrigin] = [await site.server.inject('/api/content/note'), await site.server.inject({ url: '/api/content/note', headers: { origin: 'https://www.example.org' } })]
+  assert.deepEqual([without.headers['access-control-allow-origin'], withOrigin.headers['access-control-allow-origin']], [undefined, '*'])
+  for (const answer of [without, withOrigin]) assert.match(String(answer.headers['vary']), /Origin/)
+})
+
 test('CORS: only named origins, with credentials; preflight without asking who it is', { skip: databaseMissing }, async () => {
   await using site = await testSite({ config: { corsOrigins: ['https://www.example.org'] } })
   const ask = (origin: string, method = 'GET') => site.server.inject({ method: method as 'GET', url: '/api/locales', headers: { origin, ...(method === 'OPTIONS' ? { 'access-control-request-method': 'PUT' } : {}) } })
