@@ -9,6 +9,8 @@ import { CallTooLargeError, CallUnknownError } from '#nodes/errors.ts'
 
 /** Calls that one node works on at once; the others wait in the table until their deadlines. */
 const inHandMax = 64
+/** Beyond its deadline a question stays in hand for so long: by then the database too calls it over, and it is not run twice. */
+const overMarginMs = 100
 
 type Question = { readonly id: string; readonly call: string; readonly caller: string; readonly method: string; readonly payload: string; readonly left_ms: number }
 
@@ -85,10 +87,13 @@ export class CallReceiver {
   async #answer(question: Question): Promise<void> {
     const { database, logger, link } = this.#options
     const outcome = await this.#outcome(question)
+    if (outcome === null) {
+      this.#letGo(question.id)
+      return
+    }
     try {
       await database.run(answer, [question.id, outcome.reply, outcome.failure])
-      this.#inHand.delete(question.id)
-      if (this.#again) this.look()
+      this.#letGo(question.id)
     } catch (error) {
       // Kept in hand until nobody waits for it, so that it is not run twice.
       setTimeout(() => this.#inHand.delete(question.id), question.left_ms).unref()
@@ -102,9 +107,17 @@ export class CallReceiver {
     }
   }
 
-  async #outcome({ method, payload, caller, left_ms }: Question): Promise<{ readonly reply: string | null; readonly failure: string | null }> {
+  #letGo(question: string): void {
+    this.#inHand.delete(question)
+    if (this.#again) this.look()
+  }
+
+  /** Null: nobody waits for it any more, and a handler that goes on all the same must not keep others from being called, nor this node from leaving. */
+  async #outcome({ method, payload, caller, left_ms }: Question): Promise<{ readonly reply: string | null; readonly failure: string | null } | null> {
     try {
-      const reply = JSON.stringify((await this.run(method, JSON.parse(payload), { caller, leftMs: left_ms })) ?? null)
+      const value = await withoutWaiting(left_ms + overMarginMs, this.#stopping.signal, this.run(method, JSON.parse(payload), { caller, leftMs: left_ms }))
+      if (value === gaveUp) return null
+      const reply = JSON.stringify(value ?? null)
       if (reply.length > callReplyMax) throw new CallTooLargeError(`An answer carries up to ${callReplyMax} characters.`, { method, length: reply.length })
       return { reply, failure: null }
     } catch (error) {
@@ -117,5 +130,22 @@ export class CallReceiver {
   #watch(work: Promise<void>): void {
     this.#running.add(work)
     void work.finally(() => this.#running.delete(work))
+  }
+}
+
+const gaveUp = Symbol('nobody waits any more')
+
+/** What `work` comes to, unless the deadline or the end of this node comes first. */
+async function withoutWaiting(deadlineMs: number, stopping: AbortSignal, work: Promise<unknown>): Promise<unknown> {
+  const { promise, resolve } = Promise.withResolvers<typeof gaveUp>()
+  const giveUp = (): void => resolve(gaveUp)
+  const timer = setTimeout(giveUp, deadlineMs)
+  stopping.addEventListener('abort', giveUp)
+  try {
+    if (stopping.aborted) giveUp()
+    return await Promise.race([work, promise])
+  } finally {
+    clearTimeout(timer)
+    stopping.removeEventListener('abort', giveUp)
   }
 }

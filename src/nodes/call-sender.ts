@@ -116,7 +116,9 @@ export class CallSender {
       if (!waiting.hinted) await hinted(waiting, Math.min(pauseMs, leftMs))
       waiting.hinted = false
       try {
-        this.#sort(await database.run(look, [call, answers.map(({ node }) => node)]), pending, settle)
+        const rows = await before(until - clock.monotonicMs(), database.run(look, [call, answers.map(({ node }) => node)]))
+        if (rows === null) break
+        this.#sort(rows, pending, settle)
       } catch (error) {
         logger.warn({ err: error }, 'answers of other nodes could not be read')
       }
@@ -152,6 +154,17 @@ export class CallSender {
   #watch(work: Promise<void>): void {
     this.#running.add(work)
     void work.finally(() => this.#running.delete(work))
+  }
+}
+
+/** Null after `ms`: a database that hangs must not hold up whoever has a deadline. */
+async function before<T>(ms: number, work: Promise<T>): Promise<T | null> {
+  const { promise, resolve } = Promise.withResolvers<null>()
+  const timer = setTimeout(resolve, ms, null)
+  try {
+    return await Promise.race([work, promise])
+  } finally {
+    clearTimeout(timer)
   }
 }
 

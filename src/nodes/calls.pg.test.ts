@@ -6,6 +6,7 @@ import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
 import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
+import { PostgresDatabase } from '#database/drivers/postgres.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { callPayloadMax, callReplyMax } from '#nodes/calls.ts'
@@ -13,6 +14,7 @@ import { CallDeadlineError, CallFailedError, CallNodeGoneError, CallTooLargeErro
 import { NodeCalls } from '#nodes/node-calls.ts'
 import { Nodes } from '#nodes/nodes.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
+import { startProxy } from '#test/support/proxy.ts'
 
 const skip = databaseMissing
 const leaseMs = 1_500
@@ -116,4 +118,40 @@ test('sizes are bounded, and a leader is waited for', { skip }, async () => {
   assert.equal(await one.calls.onLeader('mailer', 'mail', null, { deadlineMs }), 'sent')
   await assert.rejects(one.calls.onAll('mail', 'x'.repeat(callPayloadMax), { deadlineMs }), CallTooLargeError)
   await assert.rejects(one.calls.onOne(two.nodes.id, 'large', null, { deadlineMs }), CallTooLargeError)
+})
+
+test('a handler that never ends keeps nobody else from being called, and its node from nothing', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 20 })
+  const { database, url } = db
+  await using one = await member({ database, url, name: 'one', linked: true })
+  await using two = await member({ database, url, name: 'two', linked: true })
+  const never = new Promise<never>(() => undefined)
+  two.calls.handle('hang', async () => never)
+  two.calls.handle('echo', async (payload) => payload)
+  // More than a node works on at once.
+  const hung = await Promise.allSettled(Array.from({ length: 70 }, () => one.calls.onOne(two.nodes.id, 'hang', null, { deadlineMs: 1_000 })))
+  for (const each of hung) assert.ok(each.status === 'rejected' && each.reason instanceof CallDeadlineError)
+  assert.equal(await one.calls.onOne(two.nodes.id, 'echo', 'still there', { deadlineMs }), 'still there')
+  const last = assert.rejects(one.calls.onOne(two.nodes.id, 'hang', null, { deadlineMs: 4 * deadlineMs }), CallNodeGoneError)
+  await sleep(500)
+  // Leaving does not wait for it.
+  await two.calls.stop()
+  await two.nodes.leave()
+  await last
+})
+
+test('a call comes back at its deadline though the database hangs', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 20 })
+  await using network = await startProxy(db.url)
+  const far = new PostgresDatabase({ url: network.url, connectionsMax: 3, statementTimeoutMs: 3_000, connectTimeoutMs: 3_000, logger: silentLogger })
+  await using one = await member({ database: far, url: db.url, name: 'one', linked: false })
+  await using two = await member({ database: db.database, url: db.url, name: 'two', linked: false })
+  two.calls.handle('slow', async () => sleep(deadlineMs))
+  const asked = assert.rejects(one.calls.onOne(two.nodes.id, 'slow', null, { deadlineMs: 1_000 }), CallDeadlineError)
+  await sleep(500)
+  network.silence()
+  const late = Symbol('late')
+  assert.notEqual(await Promise.race([asked, sleep(2_000, late)]), late)
+  network.cut()
+  await far.close()
 })
