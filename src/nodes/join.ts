@@ -11,6 +11,8 @@ const attemptsMax = 3
 /** Beats come every third of a lease: a row that stood still for longer than a lease is nobody's. */
 const deadAfterLeases = 1.25
 const looksPerLease = 6
+/** Who hangs while it joins, stopped or before files that do not answer, keeps the others from it for so long. */
+const pauseMaxMs = 5_000
 
 export type OtherNode = {
   readonly id: string
@@ -34,6 +36,7 @@ export type JoinOptions = {
 
 type Row = { readonly id: string; readonly counter: string; readonly info: string; readonly silent_ms: number }
 
+const limitPause = sql(`select set_config('idle_in_transaction_session_timeout', $1, true)`)
 const lock = sql(`select pg_advisory_xact_lock($1)::text`)
 const others = sql<Row>(`select id, counter, info, extract(epoch from now() - seen_at)::float8 * 1000 as silent_ms from stoa.node where id <> $1 order by started_at, id`)
 const bury = sql(`delete from stoa.node n using unnest($1::text[], $2::bigint[]) d (id, counter) where n.id = d.id and n.counter = d.counter`)
@@ -61,6 +64,7 @@ export async function joinNodes(options: JoinOptions): Promise<NodeInfo> {
 
 async function attemptJoin({ id, database, admit, ended = () => false }: JoinOptions, dead: ReadonlyMap<string, string>): Promise<NodeInfo> {
   return database.transaction(async (tx) => {
+    await tx.run(limitPause, [String(pauseMaxMs)])
     await tx.run(lock, [lockKey])
     if (dead.size > 0) await tx.run(bury, [[...dead.keys()], [...dead.values()]])
     const rows = (await tx.run(others, [id])).map((row) => ({ id: row.id, counter: row.counter, info: JSON.parse(row.info) as NodeInfo, silentMs: row.silent_ms }))
