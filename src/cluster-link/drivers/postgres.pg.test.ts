@@ -70,3 +70,16 @@ test('PostgreSQL NOTIFY: finds the primary among several hosts, and leaves a con
   }
   await Promise.all([link.close(), other.close()])
 })
+
+test('PostgreSQL NOTIFY: closing does not wait for a server that answers no goodbye', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase({ migrated: false })
+  await using network = await startProxy(db.url)
+  const link = linkTo(network.url)
+  await link.send('feed', 'x')
+  network.silence()
+  const late = Symbol('late')
+  const timer = Promise.withResolvers<symbol>()
+  const alarm = setTimeout(() => timer.resolve(late), 4_000)
+  assert.notEqual(await Promise.race([link.close(), timer.promise]), late)
+  clearTimeout(alarm)
+})

@@ -12,6 +12,8 @@ export type PostgresLinkOptions = {
 
 const channelName = 'stoa_link'
 const statementTimeoutMs = 2_000
+/** For a server that does not answer a goodbye. */
+const goodbyeMaxMs = 1_000
 /** A lost connection is tried again after this long, doubled up to the maximum. */
 const retryFirstMs = 100
 const retryMaxMs = 2_000
@@ -147,7 +149,10 @@ export class PostgresLink implements ClusterLink {
   async #end(): Promise<void> {
     const client = this.#client
     this.#client = null
-    await client?.end()
+    if (client === null) return
+    const timer = setTimeout(() => client.connection.stream.destroy(), goodbyeMaxMs)
+    await client.end()
+    clearTimeout(timer)
   }
 }
 

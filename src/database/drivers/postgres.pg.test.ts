@@ -5,6 +5,7 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { PostgresDatabase } from '#database/drivers/postgres.ts'
 import type { PostgresOptions } from '#database/drivers/postgres.ts'
+import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { isoOf } from '#database/drivers/postgres/values.ts'
 import { ConstraintError, DatabaseTimeoutError, DatabaseUnavailableError, SerializationError, UnsupportedDatabaseError } from '#database/errors.ts'
 import { silentLogger } from '#lib/logger.ts'
@@ -272,4 +273,26 @@ test('closing cuts what is still in use after its deadline', { skip, timeout: 60
   await db.database.close()
   never.resolve()
   await outcome
+})
+
+test('closing does not wait for a server that answers no goodbye', { skip, timeout: 60_000 }, async () => {
+  await using db = await testDatabase({ migrated: false })
+  await using network = await startProxy(db.url)
+  const database = open(network.url)
+  await plain(database, 'select 1')
+  network.silence()
+  const late = Symbol('late')
+  assert.notEqual(await Promise.race([database.close(), sleep(8_000, late, { ref: false })]), late)
+})
+
+test('a server that sends idle connections away keeps those of Stoa', { skip }, async () => {
+  await using db = await testDatabase({ migrated: false })
+  await plain(db.database, `do $$ begin execute format('alter database %I set idle_session_timeout = 100', current_database()); end $$`)
+  await using database = open(db.url)
+  const listener = await primaryConnector({ url: db.url, applicationName: 'stoa test' })()
+  const pid = 'select pg_backend_pid() as pid'
+  const before = [await plain(database, pid), (await listener.query(pid)).rows]
+  await sleep(400)
+  assert.deepEqual([await plain(database, pid), (await listener.query(pid)).rows], before)
+  await listener.end()
 })

@@ -14,6 +14,8 @@ const retryPauseMinMs = 50
 const retryPauseMaxMs = 1_000
 /** Closing waits so long for those who still use a connection; then it takes the connections away. */
 const closingMaxMs = 20_000
+/** For a server that does not answer a goodbye. */
+const goodbyeMaxMs = 2_000
 
 type Waiter = { readonly resolve: (connection: Connection) => void; readonly reject: (error: unknown) => void; readonly deadlineMs: number }
 
@@ -127,12 +129,14 @@ export class ConnectionPool {
       this.#openWhatIsNeeded()
       this.#finishClosing()
     }
-    // A polite goodbye may wait for an answer that never comes.
+    const { client } = connection
     if (connection.broken) {
-      connection.client.connection.stream.destroy()
+      client.connection.stream.destroy()
       gone()
     } else {
-      connection.client.end().then(gone, gone)
+      // A polite goodbye may wait for an answer that never comes.
+      const timer = setTimeout(() => client.connection.stream.destroy(), goodbyeMaxMs)
+      void client.end().then(gone, gone).finally(() => clearTimeout(timer))
     }
   }
 
