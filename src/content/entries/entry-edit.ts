@@ -4,6 +4,7 @@ import { ValidationError } from '#content/errors.ts'
 import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
 import { latestOf, publishedOf } from '#content/entries/entry-state.ts'
 import { hold } from '#content/entries/hold.ts'
+import { renewedFilter } from '#content/entries/renewed-filter.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { filterOf } from '#content/query/normal-form.ts'
@@ -139,7 +140,7 @@ export class EntryEdit {
     const latest = this.latest(row.locale)
     const firstPublishedAt = before?.firstPublishedAt ?? latest?.firstPublishedAt ?? row.firstPublishedAt ?? publishedAt
     if (before !== null) this.#set({ ...before, isPublished: false })
-    const result: VersionRow = { ...(this.#rows.get(keyOf(row)) ?? row), isPublished: true, publishedAt, publishedBy: JSON.stringify(this.#stamp.by), firstPublishedAt }
+    const result: VersionRow = { ...(this.#rows.get(keyOf(row)) ?? this.#renewed(row)), isPublished: true, publishedAt, publishedBy: JSON.stringify(this.#stamp.by), firstPublishedAt }
     const draft = this.latest(row.locale)
     if (draft !== null && draft.number !== row.number) this.#set({ ...draft, publishedAt, firstPublishedAt })
     this.#set(result)
@@ -199,6 +200,12 @@ export class EntryEdit {
     if (grew) await tx.run(touchLatest, [[this.id]])
     if (this.#archivedAt !== this.#state.archivedAt) await tx.run(setArchived, [this.id, this.#archivedAt])
     if (changed) await hold(tx, this.#type, this.id, this.held)
+  }
+
+  /** A version out of the history, where filters stay as they were made: what is held again is found by the fields of today. */
+  #renewed(row: VersionRow): VersionRow {
+    if (row.filterRevision >= this.#type.filterRevision) return row
+    return { ...row, filter: JSON.stringify(renewedFilter(this.#type, row)), filterRevision: this.#type.revision }
   }
 
   #isNew(row: VersionRow): boolean {

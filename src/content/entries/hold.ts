@@ -3,9 +3,9 @@ import { UniqueConflictError, ValidationError } from '#content/errors.ts'
 import type { VersionRow } from '#content/entries/entry-state.ts'
 import { versionColumns } from '#content/entries/entry-state.ts'
 import { grantOf, mayRead } from '#content/entries/permission.ts'
+import { currentFilter } from '#content/entries/renewed-filter.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
-import type { FilterData } from '#content/query/normal-form.ts'
 import type { Fault } from '#content/validation/fault.ts'
 import type { Target } from '#content/validation/target.ts'
 import { sql } from '#database/database.ts'
@@ -65,10 +65,10 @@ const claimsOfOthers = sql<{ field: string; locale: string }>(`
     where u.type = $2 and u.field = w.field and u.locale = w.locale and u.value = w.value and u.entry_id = $1)
   order by w.field, w.locale limit 1`)
 
-/** The claims of one version. */
-export function claimsOf(type: TypeModel, row: Pick<VersionRow, 'locale' | 'filter'>): Claim[] {
+/** The claims of one version. Its own filter may be from before the field became unique. */
+export function claimsOf(type: TypeModel, row: VersionRow): Claim[] {
   if (type.unique.length === 0) return []
-  const filter = JSON.parse(row.filter) as FilterData
+  const filter = currentFilter(type, row)
   return type.unique.flatMap((field) => {
     const value = filter[field.name]
     return value === undefined ? [] : [{ field: field.name, locale: field.localized === true ? row.locale : everyLocale, value: String(value) }]

@@ -8,8 +8,10 @@ import type { Settling } from '#content/model/settle.ts'
 import { checkContentType } from '#content/model/type-check.ts'
 import type { TypeChange } from '#content/model/type-plan.ts'
 import { planType } from '#content/model/type-plan.ts'
+import { filterTextBytesMax } from '#content/query/normal-form.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+import { ConstraintError } from '#database/errors.ts'
 
 const typesMax = 500
 
@@ -37,6 +39,11 @@ const duplicate = sql<{ value: string; count: number }>(`
     select case when $3 then locale else '*' end as place, data ->> $2 as value, entry_id
     from stoa.version where type = $1 and (is_latest or is_published) and data ->> $2 is not null
   ) held group by place, value having count(distinct entry_id) > 1 limit 1`)
+
+/** What no index could hold. */
+const tooLong = sql<{ count: number }>(`
+  select count(distinct entry_id)::int as count from stoa.version
+  where type = $1 and (is_latest or is_published) and octet_length(data ->> $2) > ${filterTextBytesMax}`)
 
 type Saved = { readonly definition: ContentType; readonly revision: number }
 
@@ -100,27 +107,41 @@ async function claim(tx: Queryable, definition: ContentType, change: TypeChange)
   if (change.unclaimed.length > 0) await tx.run(dropClaims, [definition.name, change.unclaimed])
   for (const field of change.claims) {
     const values = [definition.name, field.name, field.localized === true]
+    const [long] = await tx.run(tooLong, [definition.name, field.name])
+    if (long !== undefined && long.count > 0) {
+      throw notUnique(definition, field, 'tooLong', `${long.count} entries have a value of more than ${filterTextBytesMax} bytes, which cannot be unique; shorten them first.`)
+    }
     const [repeated] = await tx.run(duplicate, values)
-    if (repeated !== undefined) throw notUnique(definition, field, repeated.count)
+    if (repeated !== undefined) throw notUnique(definition, field, 'duplicate', `${repeated.count} entries have the same value; change them first.`)
     await tx.run(makeClaims, values)
   }
 }
 
-function notUnique(definition: ContentType, field: Field, count: number): TypeInvalidError {
+function notUnique(definition: ContentType, field: Field, code: 'tooLong' | 'duplicate', message: string): TypeInvalidError {
   const path = `/fields/${definition.fields.indexOf(field)}/${field.kind === 'slug' ? 'kind' : 'unique'}`
-  return new TypeInvalidError([{ path, code: 'duplicate', message: `${count} entries have the same value; change them first.` }])
+  return new TypeInvalidError([{ path, code, message }])
 }
 
 async function remove(context: Context, tx: Queryable, name: string): Promise<void> {
   await tx.run(lockModel)
   const model = await context.models.load(tx)
   if (!model.types.has(name)) throw new TypeNotFoundError(name)
-  if ((await tx.run(entryOfType, [name])).length > 0) throw new TypeInUseError(`The type "${name}" has entries. Delete them first.`, { name })
+  if ((await tx.run(entryOfType, [name])).length > 0) throw hasEntries(name)
   const referring = [...model.types.values()].find((type) => type.definition.name !== name && refersTo(type.definition.fields, name))
   if (referring !== undefined) {
     throw new TypeInUseError(`Fields of the type "${referring.definition.name}" refer to it. Change them first.`, { name, referring: referring.definition.name })
   }
-  await tx.run(deleteType, [name])
+  try {
+    await tx.run(deleteType, [name])
+  } catch (error) {
+    // An entry that was being made when this looked for entries was waited for.
+    if (error instanceof ConstraintError && error.kind === 'foreignKey') throw hasEntries(name)
+    throw error
+  }
+}
+
+function hasEntries(name: string): TypeInUseError {
+  return new TypeInUseError(`The type "${name}" has entries. Delete them first.`, { name })
 }
 
 function refersTo(fields: readonly Field[], name: string): boolean {

@@ -182,7 +182,7 @@ export class ModelStore {
     const types = new Map<string, TypeModel>()
     for (const row of rows) {
       const before = this.#current?.types.get(row.name)
-      const same = before?.json === row.definition && before.revision === row.revision && before.filterRevision === row.filter_revision
+      const same = before?.json === row.definition && before.revision === row.revision && before.shapeRevision === row.shape_revision && before.filterRevision === row.filter_revision
       types.set(row.name, same ? before : modelOfType(JSON.parse(row.definition) as ContentType, row, row.definition))
     }
     return new Model(revision, types, locales)

@@ -5,10 +5,8 @@ import { EntryNotFoundError, UniqueConflictError, ValidationError } from '#conte
 import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
 import { entryState } from '#content/entries/entry-state.ts'
 import { hold } from '#content/entries/hold.ts'
-import { storedFields } from '#content/entries/view.ts'
-import { FilterValueTooLongError } from '#content/query/errors.ts'
+import { renewedFilter } from '#content/entries/renewed-filter.ts'
 import { applyIndexes } from '#content/query/index-plan.ts'
-import { filterOf } from '#content/query/normal-form.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import type { Logger } from '#lib/logger.ts'
@@ -166,18 +164,7 @@ export class Settling {
   }
 
   #filter(type: TypeModel, row: Pick<VersionRow, 'data' | 'typeRevision'> & { readonly id: string }): object {
-    const fields = storedFields(type, row)
-    for (;;) {
-      try {
-        return filterOf(type.definition, fields)
-      } catch (error) {
-        const field = error instanceof FilterValueTooLongError ? error.facts['field'] : undefined
-        if (typeof field !== 'string') throw error
-        // The text was there before the field became filterable: it stays, but filters do not see it.
-        this.#logger.warn({ type: type.definition.name, entry: row.id, field }, 'a text is too long for a filter, which will not find it')
-        delete fields[field]
-      }
-    }
+    return renewedFilter(type, row, (field) => this.#logger.warn({ type: type.definition.name, entry: row.id, field }, 'a text is too long for a filter, which will not find it'))
   }
 
   async #hold(session: Queryable, type: TypeModel, id: string): Promise<void> {

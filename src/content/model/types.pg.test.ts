@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import type { ContentType, Field } from '#content/content-type.ts'
 import { createContent } from '#content/create-content.ts'
+import type { TypeInvalidError } from '#content/errors.ts'
 import { sql } from '#database/database.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
-import { brokenInvariants, listing, reading, testContent } from '#test/support/content.ts'
+import { brokenInvariants, heldOpen, listing, reading, testContent, untilWaiting } from '#test/support/content.ts'
+import type { TestContent } from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 
 const type = (...fields: Field[]): ContentType => ({ name: 'thing', label: 'Thing', fields })
@@ -145,4 +148,66 @@ test('locales: one default, no rings, not deleted while in use', { skip }, async
   await locales.save(t.database, { ...de, isDefault: true })
   assert.deepEqual((await locales.list(t.database)).map((one) => [one.code, one.isDefault]), [['de', true], ['de-AT', false], ['en', false]])
   assert.equal((await entries.create(t.admin, 'thing', { locale: null, fields: { title: 'Hallo' } })).locale, 'de')
+})
+
+const code: Field = { name: 'code', kind: 'text' }
+const uniqueCode: Field = { ...code, unique: true }
+/** Saved by a caller's transaction, a type settles when somebody asks for it. */
+const unsettled = (t: TestContent, one: ContentType): Promise<unknown> => t.database.transaction((tx) => t.content.types.save(tx, one, { expected: null, allowLoss: true }))
+
+test('an old version that is published again is found, and claims its values, by the fields of today', { skip }, async () => {
+  await using t = await testContent({ types: [type(title, code)] })
+  const { entries } = t.content
+  const made = await entries.create(t.admin, 'thing', { locale: null, fields: { code: 'old' } })
+  await entries.save(t.admin, 'thing', made.id, { locale: null, fields: { code: 'new' }, merge: true }, null)
+  await t.content.types.save(t.database, type(title, uniqueCode), free)
+  await settled(t)
+  await entries.publish(t.admin, 'thing', made.id, { locales: null, version: 1 }, null)
+  const page = await entries.list(t.admin, listing('thing', { filter: { op: 'compare', field: 'code', test: { is: 'eq', value: 'old' } } }))
+  assert.deepEqual(page.data.map((entry) => entry.version), [1])
+  for (const value of ['old', 'new']) await assert.rejects(entries.create(t.admin, 'thing', { locale: null, fields: { code: value } }), { code: 'E_UNIQUE_CONFLICT' })
+  assert.deepEqual(await brokenInvariants(t.database), [])
+})
+
+test('a field that became unique stays claimed while the type settles, whatever is done to the entry', { skip }, async () => {
+  await using t = await testContent({ types: [type(title, code)] })
+  const { entries } = t.content
+  const made = await entries.create(t.admin, 'thing', { locale: null, fields: { code: 'mine' } })
+  await settled(t)
+  await unsettled(t, type(title, uniqueCode))
+  await entries.publish(t.admin, 'thing', made.id, { locales: null, version: null }, null)
+  await assert.rejects(entries.create(t.admin, 'thing', { locale: null, fields: { code: 'mine' } }), { code: 'E_UNIQUE_CONFLICT' })
+})
+
+test('a text that no index can hold keeps its field from becoming unique', { skip }, async () => {
+  await using t = await testContent({ types: [type(title, code)] })
+  await t.content.entries.create(t.admin, 'thing', { locale: null, fields: { code: randomBytes(9_000).toString('base64') } })
+  await assert.rejects(t.content.types.save(t.database, type(title, uniqueCode), free), (error: TypeInvalidError) => {
+    assert.deepEqual(error.faults.map((fault) => [fault.path, fault.code]), [['/fields/1/unique', 'tooLong']])
+    return true
+  })
+})
+
+test('a type is not deleted from under an entry that is being made', { skip }, async () => {
+  await using t = await testContent({ types: [type(title)] })
+  await settled(t)
+  const creating = await heldOpen(t, (call) => t.content.entries.create(call, 'thing', { locale: null, fields: {} }))
+  const refused = assert.rejects(t.content.types.delete(t.database, 'thing'), { code: 'E_TYPE_IN_USE' })
+  await untilWaiting(t, 1)
+  await creating.end()
+  await refused
+})
+
+test('a type that was deleted and made anew, to the same definition by another way, is not taken for the one before', { skip }, async () => {
+  const x: Field = { name: 'x', kind: 'text', filterable: true }
+  await using t = await testContent({ types: [type(title)] })
+  const other = createContent({ clock: systemClock, logger: silentLogger })
+  await unsettled(t, type(title, x))
+  await other.types.get(t.database, 'thing')
+  await t.content.types.delete(t.database, 'thing')
+  await unsettled(t, type(title, code, x))
+  const made = await t.content.entries.create(t.admin, 'thing', { locale: null, fields: { title: 'A', code: 'gone' } })
+  await unsettled(t, type(title, x))
+  assert.equal((await other.entries.get(t.admin, 'thing', made.id, reading({ perspective: 'draft' }))).entry.fieldsJson, '{"title":"A"}')
+  await other.stop()
 })

@@ -1,0 +1,29 @@
+import type { VersionRow } from '#content/entries/entry-state.ts'
+import { storedFields } from '#content/entries/view.ts'
+import type { TypeModel } from '#content/model/model.ts'
+import { FilterValueTooLongError } from '#content/query/errors.ts'
+import { filterOf } from '#content/query/normal-form.ts'
+import type { FilterData } from '#content/query/normal-form.ts'
+
+/**
+ * The filter of a version by the type as it is now, made from its data. A text that was there before its field became
+ * filterable may be too long for an index: it stays, but filters do not see it, and `unseen` hears of it.
+ */
+export function renewedFilter(type: TypeModel, row: Pick<VersionRow, 'data' | 'typeRevision'>, unseen?: (field: string) => void): FilterData {
+  const fields = storedFields(type, row)
+  for (;;) {
+    try {
+      return filterOf(type.definition, fields)
+    } catch (error) {
+      const field = error instanceof FilterValueTooLongError ? error.facts['field'] : undefined
+      if (typeof field !== 'string') throw error
+      unseen?.(field)
+      delete fields[field]
+    }
+  }
+}
+
+/** The filter of a version, made anew where the type's fields changed since the one it has was made. */
+export function currentFilter(type: TypeModel, row: Pick<VersionRow, 'data' | 'typeRevision' | 'filter' | 'filterRevision'>): FilterData {
+  return row.filterRevision < type.filterRevision ? renewedFilter(type, row) : (JSON.parse(row.filter) as FilterData)
+}
