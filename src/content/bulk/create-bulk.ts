@@ -1,6 +1,6 @@
 import type { Bulk, BulkItem, BulkOutcome, BulkState } from '#content/bulk/bulk.ts'
 import { beginBatch, flushTogether } from '#content/bulk/flush-together.ts'
-import { saveItems } from '#content/bulk/save-items.ts'
+import { reasonOf, saveItems } from '#content/bulk/save-items.ts'
 import type { Call } from '#content/content.ts'
 import { ForbiddenError } from '#content/errors.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
@@ -73,8 +73,8 @@ function demandEverything(call: Call, type: string): void {
 }
 
 /**
- * What can be seen beforehand is refused item by item. What only the database can tell (a unique value that another entry
- * took) fails the batch; its halves are tried again, until the one item that is to blame is alone.
+ * What can be seen beforehand is refused item by item. What shows only later (a unique value that another entry took, another
+ * locale that would become too large) fails the batch; its halves are tried again, until the one item that is to blame is alone.
  */
 async function saveOrSplit(context: Context, call: Call, type: string, items: readonly BulkItem[]): Promise<BulkOutcome[]> {
   if (items.length === 0) return []
@@ -82,15 +82,16 @@ async function saveOrSplit(context: Context, call: Call, type: string, items: re
     return await context.models.use(call.db, (model) =>
       atomically(call.db, async (tx) => {
         await beginBatch(tx)
-        const { outcomes, edits } = await saveItems(context, { db: tx, authority: call.authority }, model, type, items)
+        const { outcomes, edits, empty } = await saveItems(context, { db: tx, authority: call.authority }, model, type, items)
         await flushTogether(tx, model, model.type(type), edits)
+        if (empty.length > 0) await tx.run(releaseEntries, [empty, type])
         return outcomes
       }),
     )
   } catch (error) {
     const isContent = error instanceof StoaError && (error instanceof ConstraintError || !error.code.startsWith('E_DATABASE_'))
     if (!isContent) throw error
-    if (items.length === 1) return [{ outcome: 'refused', reason: error.message }]
+    if (items.length === 1) return [{ outcome: 'refused', reason: reasonOf(error) }]
     const middle = Math.ceil(items.length / 2)
     const first = await saveOrSplit(context, call, type, items.slice(0, middle))
     return [...first, ...(await saveOrSplit(context, call, type, items.slice(middle)))]

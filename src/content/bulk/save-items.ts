@@ -38,38 +38,38 @@ const lockHeld = sql<VersionRow & { model: string; id: string | null; top: numbe
 
 const everything: Grant = { filter: null, fields: null }
 
+/** `empty`: entries that were made here and got no version. */
+type Saved = { readonly outcomes: BulkOutcome[]; readonly edits: readonly EntryEdit[]; readonly empty: readonly string[] }
+
 /**
- * Thinks out the saves of a batch over entries that are locked and read together. What an item may not do is its outcome;
- * what came of the others is in the edits, to be flushed in the same transaction.
+ * Thinks out the saves of a batch over entries that are locked and read together. What an item may not do by itself is its
+ * outcome; what came of the others is in the edits, to be flushed in the same transaction. What shows only while an edit is being
+ * made, such as another locale that becomes too large, is thrown: the edit is half made then.
  */
-export async function saveItems(context: Context, call: Call, model: Model, typeName: string, items: readonly BulkItem[]): Promise<{ outcomes: BulkOutcome[]; edits: readonly EntryEdit[] }> {
+export async function saveItems(context: Context, call: Call, model: Model, typeName: string, items: readonly BulkItem[]): Promise<Saved> {
   const type = model.type(typeName)
-  const edits = await lockAll(context, call, model, type, items)
+  const { edits, made } = await lockAll(context, call, model, type, items)
   const known = await lockKnown(call.db, items.flatMap((item) => targetsOf(type, item)))
   const outcomes: BulkOutcome[] = []
   for (const item of items) {
-    const edit = edits.get(item.id)
-    try {
-      if (edit === undefined) throw new EntryExistsError('There is an entry of another type with this id, or it is no id.', { id: item.id })
-      outcomes.push(await saveItem(call, model, type, edit, item, known))
-    } catch (error) {
-      if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
-      outcomes.push({ outcome: 'refused', reason: reasonOf(error) })
-    }
+    const checked = checkedItem(model, type, edits.get(item.id), item, known)
+    outcomes.push(typeof checked === 'string' ? { outcome: 'refused', reason: checked } : await saveItem(call, type, checked, item))
   }
-  return { outcomes, edits: [...edits.values()] }
+  return { outcomes, edits: [...edits.values()], empty: made.filter((id) => edits.get(id)?.held.length === 0) }
 }
 
 /** Makes the entries that are not there, locks all in the order of their ids, and reads what they hold. */
-async function lockAll(context: Context, call: Call, model: Model, type: TypeModel, items: readonly BulkItem[]): Promise<Map<string, EntryEdit>> {
+async function lockAll(context: Context, call: Call, model: Model, type: TypeModel, items: readonly BulkItem[]): Promise<{ edits: Map<string, EntryEdit>; made: readonly string[] }> {
   const { db: tx, authority } = call
   const stamp = { by: authority.actor, at: stampNow(context) }
   const ids = [...new Set(items.filter((item) => isId(item.id)).map((item) => item.id))]
   let entries = await tx.run(lockEntries, [ids])
   const there = new Set(entries.map((entry) => entry.id))
   const fresh = new Map(items.filter((item) => isId(item.id) && !there.has(item.id) && isPlausible(type, item)).map((item) => [item.id, importedTimes(item).createdAt ?? stamp.at]))
+  const made: string[] = []
   if (fresh.size > 0) {
-    await tx.run(insertEntries, [[...fresh.keys()], [...fresh.values()], type.definition.name, JSON.stringify(authority.actor)])
+    const inserted = await tx.run(insertEntries, [[...fresh.keys()], [...fresh.values()], type.definition.name, JSON.stringify(authority.actor)])
+    made.push(...inserted.map((row) => row.id))
     entries = await tx.run(lockEntries, [ids])
   }
   const rows = await whole(() => tx.run(lockHeld, [ids]), (all) => Map.groupBy(all, (row) => row.id).values())
@@ -81,7 +81,7 @@ async function lockAll(context: Context, call: Call, model: Model, type: TypeMod
     const own = held.get(entry.id) ?? []
     edits.set(entry.id, new EntryEdit(type, { ...entry, model: rows[0].model, held: own, numbers: topNumbers(own) }, stamp))
   }
-  return edits
+  return { edits, made }
 }
 
 /** Leaves no empty entry behind for an item that validation is bound to refuse. */
@@ -95,8 +95,23 @@ function targetsOf(type: TypeModel, item: BulkItem): ReturnType<TypeModel['valid
   return type.validator.targets(pointing)
 }
 
-async function saveItem(call: Call, model: Model, type: TypeModel, edit: EntryEdit, item: BulkItem, known: Known): Promise<BulkOutcome> {
+type Checked = { readonly edit: EntryEdit; readonly locale: string; readonly latest: VersionRow | null; readonly fields: Record<string, unknown>; readonly changed: ReadonlySet<string> }
+
+/** What the item comes to, or why it is refused. */
+function checkedItem(model: Model, type: TypeModel, edit: EntryEdit | undefined, item: BulkItem, known: Known): Checked | string {
+  try {
+    if (edit === undefined) throw new EntryExistsError('There is an entry of another type with this id, or it is no id.', { id: item.id })
+    return check(model, type, edit, item, known)
+  } catch (error) {
+    if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
+    return reasonOf(error)
+  }
+}
+
+function check(model: Model, type: TypeModel, edit: EntryEdit, item: BulkItem, known: Known): Checked {
   const locale = model.locale(item.locale)
+  // A date that is none is refused like any other value.
+  importedTimes(item)
   if (edit.isArchived) throw new EntryArchivedError()
   const latest = edit.latest(locale)
   const before = latest === null ? sharedFields(type, edit, model) : storedFields(type, latest)
@@ -105,8 +120,11 @@ async function saveItem(call: Call, model: Model, type: TypeModel, edit: EntryEd
   const faults = targetFaults(newTargets, known)
   if (faults.length > 0) throw new ValidationError(faults)
   if (item.publish) checkComplete(type, fields)
-  // Throws before the edit is touched, so that a refused item leaves nothing in it.
   encodeFields(type, fields)
+  return { edit, locale, latest, fields, changed }
+}
+
+async function saveItem(call: Call, type: TypeModel, { edit, locale, latest, fields, changed }: Checked, item: BulkItem): Promise<BulkOutcome> {
   const times = importedTimes(item)
   const row = await versionFor(call.db, type, edit, locale, latest, { fields, changed }, times.createdAt)
   const wasPublished = edit.published(locale)?.number === row.number
@@ -129,8 +147,9 @@ async function versionFor(tx: Queryable, type: TypeModel, edit: EntryEdit, local
   return row
 }
 
-function reasonOf(error: StoaError): string {
+/** Why an item is refused, in a line of a report. */
+export function reasonOf(error: StoaError): string {
   if (!(error instanceof ValidationError)) return error.message
-  const shown = error.faults.slice(0, 3).map((fault) => `${fault.path}: ${fault.message}`)
+  const shown = error.faults.slice(0, 3).map((fault) => (fault.path === '' ? fault.message : `${fault.path}: ${fault.message}`))
   return `${shown.join(' ')}${error.faults.length > 3 ? ` And ${error.faults.length - 3} more.` : ''}`
 }
