@@ -2,6 +2,7 @@ import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { IdempotencyKeyBusyError, IdempotencyKeyReusedError, RequestInvalidError } from '#api/errors.ts'
 import { WriteRecorder } from '#api/write-recorder.ts'
+import { atomically } from '#content/entries/context.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { DatabaseTimeoutError } from '#database/errors.ts'
@@ -46,7 +47,8 @@ const running = new Map<string, Promise<unknown>>()
 /**
  * Runs the write of a route and answers. Without `Idempotency-Key`: `work` gets the pool. With one: the key is claimed in
  * the transaction that `work` gets and its answer is stored there too, so that the effect and the first answer exist
- * together or not at all. A repeat gets the first answer and changes nothing. A failure stores nothing: it may be repeated.
+ * together or not at all; after a deadlock all of it is done again. A repeat gets the first answer and changes nothing. A failure
+ * stores nothing: it may be repeated.
  *
  * `fingerprint` replaces the body in the comparison of requests, where the body is a stream.
  */
@@ -82,7 +84,7 @@ export async function collectIdempotencyKeys(database: Database): Promise<number
 async function once(database: Database, claimed: Claim, work: (db: Queryable) => Promise<WriteAnswer>): Promise<WriteAnswer> {
   const deadline = performance.now() + waitMs
   for (let first = running.get(claimed.id); first !== undefined; first = running.get(claimed.id)) await settled(first, deadline)
-  const run = database.transaction(async (tx) => {
+  const run = atomically(database, async (tx) => {
     if (!(await claimIn(tx, claimed, Math.max(1, deadline - performance.now())))) return replay(tx, claimed)
     const answer = await work(tx)
     const text = answer.json ?? (answer.body === undefined ? null : JSON.stringify(answer.body))

@@ -92,6 +92,35 @@ test('one Idempotency-Key, one effect', { skip: databaseMissing }, async () => {
   await server.close()
 })
 
+test('two writes under keys that lock each other out both take effect', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase()
+  const bothLocked = Promise.withResolvers<void>()
+  let locked = 0
+  const crossing: RoutePlugin = (server) => {
+    server.route({
+      method: 'POST',
+      url: '/crossing/:first/:second',
+      config: { access: 'public' },
+      schema: { operationId: 'postCrossing', params: strict({ first: Type.Integer(), second: Type.Integer() }), querystring: strict({}), response: { 200: strict({}) } },
+      handler: (request, reply) =>
+        write(request, reply, async (tx) => {
+          const lock = sql<object>(`select pg_advisory_xact_lock($1)`)
+          await tx.run(lock, [request.params.first])
+          locked += 1
+          if (locked === 2) bothLocked.resolve()
+          await bothLocked.promise
+          await tx.run(lock, [request.params.second])
+          return { status: 200, body: {} }
+        }),
+    })
+  }
+  const server = await sampleServer({ database: db.database, plugins: [crossing] })
+  const post = (url: string, key: string) => server.inject({ method: 'POST', url, headers: { 'idempotency-key': key } })
+  const answers = await Promise.all([post('/crossing/1/2', 'a'), post('/crossing/2/1', 'b')])
+  assert.deepEqual(answers.map((answer) => answer.statusCode), [200, 200], answers.map((answer) => answer.body).join())
+  await server.close()
+})
+
 test('a route that does not say who may use it stops the server', { skip: databaseMissing }, async () => {
   await using db = await testDatabase()
   const careless: RoutePlugin = (server) => {
