@@ -166,3 +166,13 @@ test('each bad input gets its problem document', { skip: databaseMissing }, asyn
     })
   }
 })
+
+test('the largest page that a list allows is no bad input', { skip: databaseMissing }, async () => {
+  await using site = await testSite()
+  assert.equal((await site.request('PUT', '/api/types/thing', { body: thing })).status, 201)
+  const made = await site.request('POST', '/api/content/thing', { body: { fields: { title: 'x' } } })
+  for (const list of ['content/thing', `content/thing/${made.json.data.id}/versions`, 'releases', 'assets', 'users', 'audit']) {
+    const answer = await site.request('GET', `/api/${list}?limit=200`)
+    assert.equal(answer.status, 200, `${list}: ${answer.text}`)
+  }
+})

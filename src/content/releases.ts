@@ -15,7 +15,7 @@ import type { Queryable } from '#database/database.ts'
 import { isId, newId } from '#lib/id.ts'
 
 const itemsMax = 1_000
-const pageMax = 100
+const pageMax = 200
 const nameLengthMax = 200
 const namedMax = 20
 

@@ -13,8 +13,8 @@ import type { TypeModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
-/** Versions on one page at most. */
-export const versionsPageMax = 100
+/** Versions on one page at most: 200, and one that tells whether there is a next page. */
+export const versionsPageMax = 201
 
 /** Makes a new latest version with the content of an old one; what locales share is carried as in any save. */
 export async function restoreVersion(context: Context, call: Call, typeName: string, id: string, from: { readonly locale: string | null; readonly version: number }, expected: Expected): Promise<EntryView> {
