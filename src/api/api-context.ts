@@ -35,6 +35,8 @@ export type ApiConfig = {
   /** For the headers of a request to arrive. */
   readonly headersTimeoutMs: number
   readonly keepAliveTimeoutMs: number
+  /** A connection on which nothing moves for so long in the middle of a request or an answer is ended: whoever stalls must not hold a place among `requestsMax`. */
+  readonly idleTimeoutMs: number
   /** `Cache-Control` of published content for the anonymous role, in seconds. */
   readonly sharedCacheS: number
   readonly staleWhileRevalidateS: number
@@ -60,6 +62,7 @@ export const defaultApiConfig: ApiConfig = {
   handlerTimeoutMs: 30_000,
   headersTimeoutMs: 15_000,
   keepAliveTimeoutMs: 72_000,
+  idleTimeoutMs: 60_000,
   sharedCacheS: 1,
   staleWhileRevalidateS: 30,
   compress: true,

@@ -67,6 +67,8 @@ function headersOf(status: number, error: StoaError): Record<string, string> {
   const wait = error.facts['retryAfterS']
   if (typeof wait === 'number') headers['retry-after'] = String(Math.max(1, Math.ceil(wait)))
   else if (status === 503) headers['retry-after'] = String(retryAfterS)
+  // The rest of the request may still come, and nobody would read it.
+  if (status === 408) headers['connection'] = 'close'
   if (status === 401) headers['www-authenticate'] = 'Bearer realm="stoa"'
   const allow = error.facts['allow']
   if (status === 405 && Array.isArray(allow)) headers['allow'] = allow.join(', ')

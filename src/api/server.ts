@@ -8,7 +8,7 @@ import { defaultApiConfig } from '#api/api-context.ts'
 import type { ApiConfig, ApiContext, ClusterParts, RoutePlugin, Server } from '#api/api-context.ts'
 import { answerHook, requestHook } from '#api/answer-headers.ts'
 import { answerBrokenConnection } from '#api/broken-connection.ts'
-import { MediaTypeUnsupportedError, MethodNotAllowedError, RouteNotFoundError, SignInNeededError } from '#api/errors.ts'
+import { MediaTypeUnsupportedError, MethodNotAllowedError, RequestTimeoutError, RouteNotFoundError, SignInNeededError } from '#api/errors.ts'
 import { identityHook, isAnonymous } from '#api/identity.ts'
 import { parseJson } from '#api/json-body.ts'
 import { contentSecurityPolicy } from '#api/pages/layout.ts'
@@ -91,6 +91,7 @@ function listener(config: ApiConfig, ready: ReturnType<typeof readyAnswers>, rou
   server.keepAliveTimeout = config.keepAliveTimeoutMs
   // Headers have their deadline; bodies have the route's, since an upload may take long.
   server.requestTimeout = 0
+  server.timeout = config.idleTimeoutMs
   return server
 }
 
@@ -152,6 +153,8 @@ function isForPeople({ method, url, headers }: FastifyRequest): boolean {
 /** A method that no path has fails in its own ways before it is looked up. Nobody in particular lacks a permission: who has not signed in is asked to. */
 function meant(error: unknown, request: FastifyRequest): unknown {
   if (!(methods as readonly string[]).includes(request.method)) return new MethodNotAllowedError(request.method, methods)
+  const late = error instanceof Error && (error as { code?: unknown }).code === 'FST_ERR_HANDLER_TIMEOUT'
+  if (late && !request.raw.complete) return new RequestTimeoutError('The body of the request did not arrive in time.')
   const refused = error instanceof ForbiddenError || error instanceof PermissionError
   return refused && isAnonymous(request.identity) ? new SignInNeededError('Sign in, or send a token, to do this.') : error
 }
@@ -170,8 +173,9 @@ function routeRules(server: Server, config: ApiConfig): { paths: Map<string, Set
     if (route.config?.access === undefined) throw new Error(`${name} does not say in config.access who may use it`)
     if (route.schema?.operationId === undefined || route.schema.response === undefined) throw new Error(`${name} has no operationId or no answers in its schema`)
     documented.push(route)
-    // Content waits for nothing but the database, whose every wait has a deadline: a second one would cost more than the routing.
-    if (route.config.access !== 'content') route.handlerTimeout ??= config.handlerTimeoutMs
+    // Reads of content wait for nothing but the database, whose every wait has a deadline: a second one would cost more than the routing. Writes wait for their bodies too.
+    const isRead = named.every((method) => method === 'GET' || method === 'HEAD')
+    if (route.config.access !== 'content' || !isRead) route.handlerTimeout ??= config.handlerTimeoutMs
   })
   return { paths, documented }
 }

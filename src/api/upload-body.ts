@@ -7,8 +7,8 @@ import { RequestMalformedError } from '#api/errors.ts'
 const idleMs = 60_000
 /** After a refusal the rest of a body is read and thrown away for so long, or else the client never reads the answer. */
 const lingerMs = 5_000
-/** An upload may take as long as it likes while bytes come; past this it is continued with another request. */
-export const uploadTimeoutMs = 6 * 3_600_000
+/** A file may take as long as it likes while bytes move, in either direction; past this it is continued with another request. */
+export const transferTimeoutMs = 6 * 3_600_000
 
 /**
  * Runs `work` on a request whose body is a long stream: ends the connection of a client that falls silent, and after a
@@ -36,6 +36,11 @@ export async function withUploadBody<T>(request: FastifyRequest, work: () => Pro
     raw.off('end', busy)
     busy()
   }
+}
+
+/** For an answer that takes long to make while the connection is silent. */
+export function withoutIdleLimit(request: FastifyRequest): void {
+  request.raw.socket?.setTimeout?.(0)
 }
 
 /** The body as a stream that may be destroyed without ending the connection. Breaks with `RequestMalformedError` when the client leaves. */

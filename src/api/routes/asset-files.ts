@@ -5,6 +5,7 @@ import { rangeOf } from '#api/byte-range.ts'
 import { notModified } from '#api/entity-tag.ts'
 import { RangeNotSatisfiableError } from '#api/errors.ts'
 import { idParam, strict } from '#api/schemas.ts'
+import { transferTimeoutMs } from '#api/upload-body.ts'
 import { addVary } from '#api/vary.ts'
 import type { Delivery, RenditionOptions } from '#media/media.ts'
 
@@ -34,6 +35,8 @@ export const assetFileRoutes: RoutePlugin = (server, { media }) => {
   for (const method of ['GET', 'HEAD'] as const) server.route({
     method,
     exposeHeadRoute: false,
+    // Ends with the last byte of the file, not with the handler: whoever has a slow line gets all of it.
+    handlerTimeout: transferTimeoutMs,
     url: '/assets/:id/:name',
     config: { access: 'public', ifNoneMatch: true, errors: ['E_RANGE', 'E_RENDITION', 'E_MEDIA_BUSY', 'E_FILE_STORE_UNAVAILABLE'] },
     schema: {

@@ -8,7 +8,7 @@ import { expectedVersion, versionTag } from '#api/entity-tag.ts'
 import { MediaTypeUnsupportedError, RequestInvalidError, RequestMalformedError } from '#api/errors.ts'
 import { write } from '#api/idempotency.ts'
 import { dataOf, idParam, nullable, pageOf, pageQuery, strict, text, timestamp } from '#api/schemas.ts'
-import { uploadTimeoutMs, withUploadBody } from '#api/upload-body.ts'
+import { transferTimeoutMs, withUploadBody } from '#api/upload-body.ts'
 import type { Queryable } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import type { Alt, Asset, Media, Received } from '#media/media.ts'
@@ -128,7 +128,7 @@ function uploadRoute(server: Server, media: Media): void {
   server.route({
     method: 'POST',
     url: '/api/assets',
-    handlerTimeout: uploadTimeoutMs,
+    handlerTimeout: transferTimeoutMs,
     config: { access: writing, errors: uploadErrors },
     schema: {
       operationId: 'uploadAssets',

@@ -3,7 +3,7 @@ import { Type } from 'typebox'
 import type { RoutePlugin, Server } from '#api/api-context.ts'
 import { MediaTypeUnsupportedError, RequestInvalidError, TusVersionError } from '#api/errors.ts'
 import { idParam, strict } from '#api/schemas.ts'
-import { bodyStream, uploadTimeoutMs, withUploadBody } from '#api/upload-body.ts'
+import { bodyStream, transferTimeoutMs, withoutIdleLimit, withUploadBody } from '#api/upload-body.ts'
 import { checksumAlgorithms } from '#media/media.ts'
 import type { Alt, Checksum, Media, UploadState } from '#media/media.ts'
 
@@ -62,7 +62,7 @@ function createRoute(server: Server, media: Media): void {
   server.route({
     method: 'POST',
     url: '/api/uploads',
-    handlerTimeout: uploadTimeoutMs,
+    handlerTimeout: transferTimeoutMs,
     config: { access: writing, idempotent: false, errors },
     schema: {
       operationId: 'createUpload',
@@ -90,10 +90,11 @@ function oneUploadRoutes(server: Server, media: Media): void {
     method: 'HEAD',
     url: '/api/uploads/:id',
     // Of an upload whose node died before the asset was made, this makes it.
-    handlerTimeout: uploadTimeoutMs,
+    handlerTimeout: transferTimeoutMs,
     config: { access: writing },
     schema: { operationId: 'getUpload', summary: 'How much of an upload is here', tags: ['uploads'], params, querystring, response: { 200: Type.Null() } },
     handler: async (request, reply) => {
+      withoutIdleLimit(request)
       const upload = await media.uploads.status(request.identity.authority.actor, request.params.id)
       return answer(reply.header('upload-length', String(upload.bytes)), 200, upload)
     },
@@ -101,7 +102,7 @@ function oneUploadRoutes(server: Server, media: Media): void {
   server.route({
     method: 'PATCH',
     url: '/api/uploads/:id',
-    handlerTimeout: uploadTimeoutMs,
+    handlerTimeout: transferTimeoutMs,
     config: { access: writing, idempotent: false, errors },
     schema: {
       operationId: 'continueUpload',
