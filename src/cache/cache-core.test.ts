@@ -213,6 +213,19 @@ test('fills and readers beyond the limits are turned away', () => {
   assert.equal(machine.state.waiters, 3)
 })
 
+test('a loader that never ends takes its place for a while only', () => {
+  const machine = new Machine({ fillsMax: 2 })
+  machine.get('a', 1)
+  machine.get('b', 1)
+  machine.lease(5_001)
+  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 5_001)), ['deadline', 'deadline'])
+  assert.deepEqual(answers(machine.get('c', 5_002)), ['overload'])
+  machine.lease(30_001)
+  assert.deepEqual(machine.get('c', 30_001).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(machine.step({ kind: 'filled', fill: 1, value: 'late', bytes: 10, epoch, snapshot: parseSnapshot('10:10:'), dependencies: [row('a')], asOfMs: null, stale: false }, 30_002), [])
+  assert.equal(machine.state.entries.size, 0)
+})
+
 test('parts of what is being filled have a limit of their own', () => {
   const machine = new Machine({ fillsMax: 2, waitersMax: 2 })
   machine.get('a', 1)

@@ -20,6 +20,8 @@ import { changedSince } from '#cache/dependency.ts'
 const attemptsMax = 4
 /** Fills for parts of others that may run for each fill that may. */
 const partsPerFillMax = 4
+/** A fill that nobody waits for any more does not count after this: its loader may wait for something that has no deadline. */
+const abandonedMs = 30_000
 
 type Out<V> = CacheEffect<V>[]
 
@@ -165,7 +167,7 @@ function miss<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cach
     running.waiters.push(waiter)
     return
   }
-  if (isFull(state, waiter, config) || waiter.attempts >= attemptsMax) {
+  if (isFull(state, waiter, now, config) || waiter.attempts >= attemptsMax) {
     return answer(state, waiter, { kind: 'refused', reason: waiter.attempts >= attemptsMax ? 'deadline' : 'overload' }, out)
   }
   state.counts.misses += 1
@@ -186,8 +188,15 @@ function miss<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cach
 }
 
 /** Parts have a bound of their own: fills that wait for parts must not be what keeps these from beginning. */
-function isFull<V>(state: CacheState<V>, waiter: Waiter, config: CacheConfig): boolean {
-  return waiter.part ? state.parts >= config.fillsMax * partsPerFillMax : state.fills.size - state.parts >= config.fillsMax
+function isFull<V>(state: CacheState<V>, waiter: Waiter, now: number, config: CacheConfig): boolean {
+  const full = (): boolean => (waiter.part ? state.parts >= config.fillsMax * partsPerFillMax : state.fills.size - state.parts >= config.fillsMax)
+  if (!full()) return false
+  // In the order in which they began.
+  for (const fill of state.fills.values()) {
+    if (fill.startedAtMs > now - abandonedMs) break
+    if (fill.waiters.length === 0) end(state, fill.id)
+  }
+  return full()
 }
 
 /** A fill that began too long ago, or before this node had seen the reader's own write, may hold an older value (R7). */
