@@ -31,7 +31,17 @@ const tryLock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as loc
 const unlock = sql<object>(`select pg_advisory_unlock($1)`)
 type Unsettled = { readonly name: string; readonly revision: number }
 const unsettled = sql<Unsettled>(`select name, revision from stoa.content_type where settled_revision < revision order by name`)
-const markSettled = sql<object>(`update stoa.content_type set settled_revision = $2 where name = $1 and revision = $2`)
+/**
+ * A value of a field's former kind is one thing to SQL, which reads it as text, and another to the predicates of caches, which go by its kind.
+ * So what was kept between the change and now may hang on the wrong rows: where values were narrowed, all of it goes.
+ */
+const markSettled = sql<object>(`
+  with before as (
+    select from stoa.content_type where name = $1 and revision = $2 and shape_revision > greatest(settled_revision, 1)
+  ), told as (
+    insert into stoa.change (collection, operation) select 'version', 'flush' from before
+  )
+  update stoa.content_type set settled_revision = $2 where name = $1 and revision = $2`)
 const horizon = sql<{ next: string; oldest: string }>(`
   select pg_snapshot_xmax(pg_current_snapshot())::text as next, pg_snapshot_xmin(pg_current_snapshot())::text as oldest`)
 
