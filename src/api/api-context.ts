@@ -87,6 +87,8 @@ export type ApiContext = {
   readonly database: Database
   /** Null: nothing is kept in memory, and writes give no tokens. */
   readonly cluster: ClusterParts | null
+  /** Null: there are no other nodes to ask. A node that keeps nothing can ask them all the same. */
+  readonly calls: Calls | null
   readonly content: Content
   readonly access: Access
   readonly media: Media

@@ -19,12 +19,14 @@ import { answerReceipts } from '#api/receipts.ts'
 import { requestId } from '#api/request-id.ts'
 import { writeHook } from '#api/write-hook.ts'
 import { routePlugins } from '#api/routes.ts'
+import { endUnused } from '#api/unused-connections.ts'
 import { validatorCompiler } from '#api/validation.ts'
 import { ForbiddenError } from '#content/errors.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
+import type { Calls } from '#nodes/calls.ts'
 import type { Media } from '#media/media.ts'
 
 /** Longest value of one path parameter: a slug or an id. */
@@ -34,6 +36,8 @@ const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as 
 export type ServerOptions = {
   readonly database: Database
   readonly cluster?: ClusterParts
+  /** To the other nodes; those of `cluster` where they are not named. */
+  readonly calls?: Calls
   readonly content: Content
   readonly access: Access
   readonly media: Media
@@ -48,8 +52,8 @@ export type ServerOptions = {
 
 /** The HTTP server, ready to listen or to be injected into. `close()` drains: answers what is in flight and asks clients to leave. */
 export async function createServer(options: ServerOptions): Promise<Server> {
-  const { plugins = [], config, version = '0.0.0', cluster = null, ...parts } = options
-  const context: ApiContext = { ...parts, cluster, logger: parts.logger.child({ part: 'api' }), config: { ...defaultApiConfig, ...config }, state: { draining: false }, version }
+  const { plugins = [], config, version = '0.0.0', cluster = null, calls = cluster?.calls ?? null, ...parts } = options
+  const context: ApiContext = { ...parts, cluster, calls, logger: parts.logger.child({ part: 'api' }), config: { ...defaultApiConfig, ...config }, state: { draining: false }, version }
   const { metrics, hook } = requestHook(context)
   const server = instance(context.config, readyAnswers(context, () => metrics.ready()))
   server.decorate('api', context)
@@ -63,7 +67,11 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   server.setSerializerCompiler(() => JSON.stringify)
   bodies(server, context.config)
   failures(server, context)
-  server.addHook('preClose', async () => server.beginDrain())
+  const endUnusedConnections = endUnused(server.server)
+  server.addHook('preClose', async () => {
+    server.beginDrain()
+    endUnusedConnections()
+  })
   server.decorate('metrics', metrics)
   server.addHook('onClose', async () => metrics.registry.clear())
   const answering = cluster === null ? null : answerReceipts(cluster)

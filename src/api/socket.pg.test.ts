@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { Agent, request as httpRequest } from 'node:http'
 import type { IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { strict } from '#api/schemas.ts'
@@ -151,6 +153,15 @@ test('a node that drains finishes what is in flight and sends keep-alive clients
   assert.equal(last.headers.connection, 'close')
   await closed
   agent.destroy()
+})
+
+test('a node that closes does not wait for connections on which nothing was ever sent', { skip: databaseMissing }, async () => {
+  const site = await testSite()
+  const socket = connect(await listening(site), '127.0.0.1')
+  await once(socket, 'connect')
+  const late = Symbol('late')
+  assert.notEqual(await Promise.race([site[Symbol.asyncDispose](), sleep(5_000, late, { ref: false })]), late)
+  socket.destroy()
 })
 
 test('answers are compressed as the client likes', { skip: databaseMissing }, async () => {

@@ -41,7 +41,7 @@ const nodeSchema = strict(
   { $id: 'Node' },
 )
 
-export const clusterRoutes: RoutePlugin = (server, { database, cluster }) => {
+export const clusterRoutes: RoutePlugin = (server, { database, calls }) => {
   server.route({
     method: 'GET',
     url: '/api/cluster',
@@ -54,7 +54,7 @@ export const clusterRoutes: RoutePlugin = (server, { database, cluster }) => {
       response: { 200: dataOf(strict({ nodes: Type.Array(nodeSchema), degraded: Type.Array(Type.String(), { description: 'What does not work as it should, in words.' }) }, { $id: 'Cluster' })) },
     },
     handler: async (_request, reply) => {
-      const data = await clusterStatus(database.control ?? database, async () => (await cluster?.calls?.onAll(statusMethod, null, { deadlineMs: askDeadlineMs })) ?? [])
+      const data = await clusterStatus(database.control ?? database, async () => (await calls?.onAll(statusMethod, null, { deadlineMs: askDeadlineMs })) ?? [])
       return reply.header('cache-control', 'no-store').send({ data })
     },
   })
