@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { ClusterStatus } from '#nodes/cluster-status.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
+import { startProxy } from '#test/support/proxy.ts'
 import { startNode, stoaProgram } from '#test/support/node.ts'
 
 /** The load gives up by itself after so many requests. */
@@ -96,4 +97,37 @@ test('stoa status tells of every node, and stoa drain makes one leave without lo
   assert.match(after.degraded.join('\n'), /three: not heard of/)
   assert.equal(await one.stop(), 0)
   assert.match((await stoa(db.url, 'status')).stdout, /^NODE .*\nthree .* silent/)
+})
+
+test('stoa status --watch goes on while the database is away, and a node that keeps nothing in memory is not degraded', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase({ migrated: false })
+  await using network = await startProxy(db.url)
+  await using one = await startNode({ environment: { STOA_DATABASE_URL: db.url, STOA_NODE: 'one', STOA_STARTER: 'false', STOA_CACHE_BYTES: '0' } })
+  const made = await stoa(db.url, '--json', 'token', 'create', 'administrator', '--role', 'administrator')
+  const { token } = JSON.parse(made.stdout) as { token: string }
+  const { data } = (await (await fetch(`${one.origin}/api/cluster`, { headers: { authorization: `Bearer ${token}` } })).json()) as { data: ClusterStatus }
+  assert.deepEqual([data.degraded, data.nodes.map(({ problem }) => problem)], [[], [null]])
+
+  const env = { ...withoutSettings, STOA_DATABASE_URL: network.url, STOA_DATABASE_TIMEOUT_MS: '1000' }
+  const watching = spawn(process.execPath, [stoaProgram, 'status', '--watch'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const ended = new Promise<number | null>((resolve) => watching.once('exit', (code) => resolve(code)))
+  let printed = ''
+  for (const stream of [watching.stdout, watching.stderr]) stream.on('data', (chunk) => (printed += String(chunk)))
+  const prints = async (pattern: RegExp): Promise<void> => {
+    printed = ''
+    for (let round = 0; !pattern.test(printed); round += 1) {
+      assert.ok(round < roundsOfWaitingMax && watching.exitCode === null, `${pattern}: ${printed}`)
+      await sleep(waitMs)
+    }
+  }
+  try {
+    await prints(/^one .* live/m)
+    network.refuse()
+    await prints(/^! .*database/im)
+    network.heal()
+    await prints(/^one .* live/m)
+  } finally {
+    watching.kill('SIGTERM')
+    assert.equal(await ended, 0)
+  }
 })

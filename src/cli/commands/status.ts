@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Context, Register } from '#cli/command.ts'
+import type { Output } from '#cli/output.ts'
 import type { ClusterAccess } from '#cli/site.ts'
+import { StoaError } from '#lib/stoa-error.ts'
 import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
 import type { ClusterStatus, NodeStatus } from '#nodes/cluster-status.ts'
 
@@ -15,9 +17,9 @@ export const registerStatus: Register = (program, action) => {
     .description('show the nodes: where they are, what they lead, how they are')
     .option('--watch', 'go on showing it until interrupted')
     .action(action(async (context, _args, options) => {
+      if (options['watch'] === true) return watch(context)
       await using cluster = await context.assembly.openCluster(context.config)
-      if (options['watch'] === true) await watch(context, cluster)
-      else show(context, await look(cluster))
+      show(context, await look(cluster))
     }))
 }
 
@@ -25,16 +27,39 @@ async function look(cluster: ClusterAccess | null): Promise<ClusterStatus> {
   return cluster === null ? { nodes: [], degraded: [] } : clusterStatus(cluster.database, async () => cluster.ask(statusMethod, { deadlineMs: askDeadlineMs }))
 }
 
-async function watch(context: Context, cluster: ClusterAccess | null): Promise<void> {
-  const { output, signal } = context
-  while (!signal.aborted) {
-    const status = await look(cluster)
-    if (process.stdout.isTTY && !output.json) process.stdout.write(clearScreen)
-    show(context, status)
-    await sleep(watchIntervalMs, undefined, { signal }).catch(() => {
-      // Interrupted: that is the way to end it.
-    })
+/** Once it has seen the nodes it goes on through whatever happens: that is what one watches for. */
+async function watch(context: Context): Promise<void> {
+  const { output, signal, assembly, config } = context
+  let cluster: ClusterAccess | null = null
+  let seen = false
+  try {
+    while (!signal.aborted) {
+      try {
+        cluster ??= await assembly.openCluster(config)
+        const status = await look(cluster)
+        clear(output)
+        show(context, status)
+        seen = true
+      } catch (error) {
+        if (!seen || !(error instanceof StoaError)) throw error
+        clear(output)
+        output.result({ problem: { code: error.code, message: error.message } })
+        output.line(`! ${error.message}`)
+        // An embedded database comes back elsewhere.
+        await cluster?.[Symbol.asyncDispose]()
+        cluster = null
+      }
+      await sleep(watchIntervalMs, undefined, { signal }).catch(() => {
+        // Interrupted: that is the way to end it.
+      })
+    }
+  } finally {
+    await cluster?.[Symbol.asyncDispose]()
   }
+}
+
+function clear({ json }: Output): void {
+  if (process.stdout.isTTY && !json) process.stdout.write(clearScreen)
 }
 
 function show({ output }: Context, status: ClusterStatus): void {
