@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { RequestInvalidError, ServerBusyError } from '#api/errors.ts'
 import { problemAnswer } from '#api/problem.ts'
 import { statuses } from '#api/statuses.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
 
 /** Codes that end a command or a start, that belong to background work, or that a part always turns into its own words. None of them reaches a client. */
 const neverOfARequest: ReadonlySet<string> = new Set([
@@ -66,4 +67,10 @@ test('an unexpected error shows nothing of itself', () => {
     assert.equal(body.code, 'E_INTERNAL')
     assert.doesNotMatch(JSON.stringify(body), /hunter2|undefined/)
   }
+})
+
+test('which hosts the database has is not told to clients', () => {
+  const { status, body } = problemAnswer(new DatabaseUnavailableError('No host takes writes now. 10.0.0.1:5432: refused', { hosts: '10.0.0.1:5432' }), 'r1')
+  assert.equal(status, 503)
+  assert.doesNotMatch(JSON.stringify(body), /10\.0/)
 })

@@ -12,6 +12,7 @@ import {
 import type { Fault } from '#api/errors.ts'
 import { statuses } from '#api/statuses.ts'
 import { VersionConflictError } from '#content/errors.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /** Where the reference page of the errors is served; `type` is this and the code as anchor. */
@@ -37,7 +38,7 @@ export type ProblemAnswer = { readonly status: number; readonly headers: Readonl
 export function problemAnswer(error: unknown, requestId: string): ProblemAnswer {
   const known = translate(error)
   const row = known === null ? undefined : statuses[known.code]
-  const shown = known === null || row === undefined ? internal() : known
+  const shown = known === null || row === undefined ? internal() : forClients(known)
   const [status, title] = row ?? statuses['E_INTERNAL']!
   const body: Problem = {
     ...shown.facts,
@@ -56,6 +57,11 @@ export function problemAnswer(error: unknown, requestId: string): ProblemAnswer 
 function bothSides(error: StoaError): object {
   if (!(error instanceof VersionConflictError)) return {}
   return { current: JSON.parse(entryJson(error.current)) as object, yours: error.yours }
+}
+
+/** Which hosts the database has, and what they answered, is for the log alone. */
+function forClients(error: StoaError): StoaError {
+  return error instanceof DatabaseUnavailableError ? new DatabaseUnavailableError('The database cannot be reached now; try again.') : error
 }
 
 function internal(): StoaError {
