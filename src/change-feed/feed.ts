@@ -11,6 +11,7 @@ import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
+import { Trouble } from '#lib/trouble.ts'
 
 /** Changes are kept so long: a node that was away for less catches up, one that was away for more flushes. */
 const keepMs = 300_000
@@ -43,6 +44,8 @@ const channel = 'feed'
 export class ChangeFeed {
   readonly config: FeedConfig
   readonly #options: FeedOptions
+  readonly #pollTrouble: Trouble
+  readonly #beatTrouble: Trouble
   readonly #clock: SteadyClock
   /** What its hints say: the link brings them back to it too, and what this node committed itself it polls for anyway. */
   readonly #hintText = newId()
@@ -60,6 +63,8 @@ export class ChangeFeed {
 
   constructor(options: FeedOptions) {
     this.#options = options
+    this.#pollTrouble = new Trouble(options.logger, { failing: 'a poll of the change feed failed', over: 'the change feed is polled again' })
+    this.#beatTrouble = new Trouble(options.logger, { failing: 'the heartbeat could not be written', over: 'the heartbeat is written again' })
     this.config = { ...feedDefaults, ...options.config }
     this.#clock = new SteadyClock(options.clock)
     this.#state = startFeed(this.#clock.elapsedMs())
@@ -219,11 +224,12 @@ export class ChangeFeed {
     try {
       if (effect.beginEpoch) await runBeginEpoch(session)
       const result = await runPoll(session, effect.since, this.config.changesMax)
+      this.#pollTrouble.worked()
       this.#step({ kind: 'polled', id: effect.id, result })
     } catch (error) {
       if (this.#polling === session) this.#polling = null
       session.giveUp()
-      if (this.#state.mode !== 'stopped') this.#options.logger.warn({ err: error }, 'a poll of the change feed failed')
+      if (this.#state.mode !== 'stopped') this.#pollTrouble.failed(error)
       this.#step({ kind: 'pollFailed', id: effect.id })
     }
   }
@@ -233,11 +239,12 @@ export class ChangeFeed {
     const session = this.#beating
     try {
       const won = await runBeat(session, effect.seen, effect.epoch)
+      this.#beatTrouble.worked()
       this.#step({ kind: 'beaten', id: effect.id, won })
     } catch (error) {
       if (this.#beating === session) this.#beating = null
       session.giveUp()
-      if (this.#state.mode !== 'stopped') this.#options.logger.warn({ err: error }, 'the heartbeat could not be written')
+      if (this.#state.mode !== 'stopped') this.#beatTrouble.failed(error)
       this.#step({ kind: 'beaten', id: effect.id, won: false })
     }
   }

@@ -4,6 +4,7 @@ import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
+import { Trouble } from '#lib/trouble.ts'
 import { FenceLostError } from '#nodes/errors.ts'
 import { leads, liveMembers, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
 import type { Member, NodesConfig, NodesEffect, NodesEvent, NodesState, RoleRow } from '#nodes/nodes-core.ts'
@@ -73,6 +74,7 @@ export class Nodes {
   readonly id: string
   readonly config: NodesConfig
   readonly #options: NodesOptions
+  readonly #trouble: Trouble
   readonly #clock: SteadyClock
   readonly #running = new Set<Promise<void>>()
   readonly #listeners = new Set<(news: NodesNews) => void>()
@@ -87,6 +89,7 @@ export class Nodes {
   constructor(options: NodesOptions) {
     this.id = options.id ?? newId(options.clock.nowMs())
     this.#options = options
+    this.#trouble = new Trouble(options.logger, { failing: 'the nodes table could not be written', over: 'the nodes table is written again' })
     this.#info = options.info
     this.#beats = options.database.control ?? options.database
     this.config = { leaseMs: nodeLeaseMsDefault, roles: [], ...options.config }
@@ -182,7 +185,7 @@ export class Nodes {
     const { state, effects } = stepNodes(this.#state, event, this.#clock.elapsedMs(), this.config)
     this.#state = state
     for (const effect of effects) {
-      const work = this.#perform(effect).catch((error: unknown) => this.#options.logger.warn({ err: error, effect: effect.kind }, 'the nodes table could not be written'))
+      const work = this.#perform(effect).catch((error: unknown) => this.#trouble.failed(error, { effect: effect.kind }))
       this.#running.add(work)
       void work.finally(() => this.#running.delete(work))
     }
@@ -224,6 +227,7 @@ export class Nodes {
         if (effect.renew.length > 0) await tx.run(renew, [this.id, effect.renew.map(({ role }) => role), effect.renew.map(({ fence }) => String(fence))])
         return tx.run(readAll, [this.id])
       })
+      this.#trouble.worked()
       if (this.#state.mode === 'left') return
       const nodes = rows.filter((row) => row.kind === 'node')
       this.#details = new Map(nodes.map((row) => [row.id, { info: JSON.parse(row.info) as NodeInfo, startedAt: row.started_at }]))

@@ -3,6 +3,7 @@ import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { LinkUnavailableError } from '#cluster-link/errors.ts'
 import { checkMessage } from '#cluster-link/message.ts'
 import type { Logger } from '#lib/logger.ts'
+import { Trouble } from '#lib/trouble.ts'
 
 export type PostgresLinkOptions = {
   /** Opens a connection to the primary, where alone LISTEN works, or rejects within its deadline. The link closes it. */
@@ -30,6 +31,7 @@ type Listener = { readonly channel: string; readonly listener: (text: string) =>
  */
 export class PostgresLink implements ClusterLink {
   readonly #options: PostgresLinkOptions
+  readonly #trouble: Trouble
   readonly #listeners = new Set<Listener>()
   readonly #probing: NodeJS.Timeout
   #client: pg.Client | null = null
@@ -42,6 +44,7 @@ export class PostgresLink implements ClusterLink {
 
   constructor(options: PostgresLinkOptions) {
     this.#options = options
+    this.#trouble = new Trouble(options.logger, { failing: 'Cluster Link lost its connection; changes are found by polling meanwhile', over: 'Cluster Link is connected again' })
     this.#opening = this.#open()
     this.#probing = setInterval(() => void this.#probe(), probeEveryMs).unref()
   }
@@ -61,6 +64,7 @@ export class PostgresLink implements ClusterLink {
       await run(opened, { text: `listen ${channelName}` })
       this.#client = opened
       this.#failures = 0
+      this.#trouble.worked()
       if (this.#closed) await this.#end()
     } catch (error) {
       client?.connection.stream.destroy()
@@ -78,7 +82,7 @@ export class PostgresLink implements ClusterLink {
 
   #again(error: unknown): void {
     if (this.#closed || this.#retry !== null) return
-    this.#options.logger.warn({ err: error }, 'Cluster Link lost its connection; changes are found by polling meanwhile')
+    this.#trouble.failed(error)
     const waitMs = Math.min(retryFirstMs * 2 ** this.#failures, retryMaxMs)
     this.#failures += 1
     this.#retry = setTimeout(() => {
