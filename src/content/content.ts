@@ -120,6 +120,8 @@ export interface Entries {
    * by it. Where a field restricts, nothing changes, and deleting the asset in the same transaction finds it in use.
    */
   takeOutAsset(call: Call, assetId: string): Promise<readonly string[]>
+  /** Of what refers to something: what the one who asks may know of. One look each, so for a few. */
+  readableAmong<Referrer extends { readonly type: string; readonly entry: string }>(call: Call, referrers: readonly Referrer[]): Promise<Referrer[]>
   /** All locales of an entry in one perspective, default locale first. For editors, exports, importers. */
   locales(call: Call, type: string, id: string, perspective: 'published' | 'draft'): Promise<EntryView[]>
 }

@@ -1,7 +1,7 @@
 import type { Content } from '#content/content.ts'
 import type { Context } from '#content/entries/context.ts'
 import { createEntry } from '#content/entries/create.ts'
-import { deleteEntry, takeOutAsset } from '#content/entries/delete.ts'
+import { deleteEntry, readableAmong, takeOutAsset } from '#content/entries/delete.ts'
 import { localesOfEntry, oneVersion, restoreVersion, versionsOf } from '#content/entries/history.ts'
 import { archiveEntry, publishEntry, unpublishEntry } from '#content/entries/publish.ts'
 import { getEntry, listEntries } from '#content/entries/read.ts'
@@ -38,6 +38,7 @@ export function createContent(options: { readonly clock: Clock; readonly logger:
       version: (call, type, id, which) => oneVersion(context, call, type, id, which),
       delete: (call, type, id, expected) => deleteEntry(context, call, type, id, expected),
       takeOutAsset: (call, assetId) => takeOutAsset(context, call, assetId),
+      readableAmong: (call, referrers) => readableAmong(context, call, referrers),
       locales: (call, type, id, perspective) => localesOfEntry(context, call, type, id, perspective),
     },
     releases: createReleases(context),

@@ -8,12 +8,20 @@ export class AssetNotFoundError extends StoaError {
   }
 }
 
-/** Facts: `referrers`, some of the versions that refer to it, and `count`, how many entries do. */
+export type AssetReferrer = { readonly type: string; readonly entry: string; readonly locale: string }
+
+/** Facts: `referrers`, some of the versions that refer to it, and `count`, how many entries do. Media knows no grants: who shows it leaves out what the reader may not know of. */
 export class AssetInUseError extends StoaError {
   readonly code = 'E_ASSET_IN_USE'
+  readonly asset: string
+  readonly count: number
+  readonly referrers: readonly AssetReferrer[]
 
-  constructor(id: string, count: number, referrers: readonly { readonly type: string; readonly entry: string; readonly locale: string }[]) {
-    super('Entries refer to this asset; take it out of them first.', { asset: id, count, referrers })
+  constructor(asset: string, count: number, referrers: readonly AssetReferrer[]) {
+    super('Entries refer to this asset; take it out of them first.', { asset, count, referrers })
+    this.asset = asset
+    this.count = count
+    this.referrers = referrers
   }
 }
 

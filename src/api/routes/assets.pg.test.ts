@@ -132,7 +132,7 @@ test('an upload by form is all or nothing, and an Idempotency-Key makes it once'
   assert.deepEqual(await code(file('a.txt', 'fine'), file('big.bin', Buffer.alloc(20_000_000))), [413, 'E_UPLOAD_TOO_LARGE'])
   assert.deepEqual(await code(), [400, 'E_REQUEST_INVALID'])
   assert.deepEqual(await code({ name: 'alt', value: 'no json' }, file('a.txt', 'x')), [400, 'E_REQUEST_INVALID'])
-  assert.deepEqual(await code({ name: 'alt', value: '{"en":5}' }, file('a.txt', 'x')), [422, 'E_ASSET_INPUT'])
+  for (const value of ['5', '['.repeat(100_000) + ']'.repeat(100_000)]) assert.deepEqual(await code({ name: 'alt', value: `{"en":${value}}` }, file('a.txt', 'x')), [422, 'E_ASSET_INPUT'])
   assert.deepEqual(await code({ name: 'other', value: 'x' }, file('a.txt', 'x')), [400, 'E_REQUEST_INVALID'])
   assert.deepEqual(await code(file('a.txt', 'x'), { name: 'alt', value: '{"en":"Too late"}' }), [400, 'E_REQUEST_INVALID'])
   assert.deepEqual(await code({ name: '__proto__', value: 'x' }, file('a.txt', 'x')), [400, 'E_REQUEST_MALFORMED'])

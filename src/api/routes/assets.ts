@@ -2,7 +2,7 @@ import multipart from '@fastify/multipart'
 import type { Multipart, MultipartFile } from '@fastify/multipart'
 import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import type { RoutePlugin, Server } from '#api/api-context.ts'
+import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { audited } from '#api/audited.ts'
 import { expectedVersion, versionTag } from '#api/entity-tag.ts'
 import { MediaTypeUnsupportedError, RequestInvalidError, RequestMalformedError } from '#api/errors.ts'
@@ -11,6 +11,8 @@ import { dataOf, idParam, nullable, pageOf, pageQuery, strict, text, timestamp }
 import { transferTimeoutMs, withUploadBody } from '#api/upload-body.ts'
 import type { Queryable } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
+import { checkAlt } from '#media/alt.ts'
+import { AssetInUseError } from '#media/errors.ts'
 import type { Alt, Asset, Media, Received } from '#media/media.ts'
 
 /** Files of one request. More are more requests. */
@@ -102,12 +104,7 @@ export const assetRoutes: RoutePlugin = async (server, { content, media, config 
     schema: { operationId: 'deleteAsset', summary: 'Delete an asset; fields that say `unset` let go of it, any other reference stops it', tags: ['assets'], ...id, response: { 204: Type.Null() } },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
-        const assetId = request.params.id
-        const remove = async (tx: Queryable): Promise<void> => {
-          await content.entries.takeOutAsset({ db: tx, authority: request.identity.authority }, assetId)
-          await media.delete(tx, assetId, expectedVersion(request))
-        }
-        await audited(request, db, remove, () => ({ action: 'asset.delete', subject: `asset:${assetId}`, facts: {} }))
+        await removeAsset({ content, media }, request, db, request.params.id)
         return { status: 204 }
       }),
   })
@@ -115,6 +112,20 @@ export const assetRoutes: RoutePlugin = async (server, { content, media, config 
     await scope.register(multipart, { throwFileSizeLimit: false, limits: { files: filesMax, fields: filesMax, fieldSize: altBytesMax, fileSize: Number.MAX_SAFE_INTEGER } })
     uploadRoute(scope, media)
   })
+}
+
+async function removeAsset({ content, media }: Pick<ApiContext, 'content' | 'media'>, request: FastifyRequest, db: Queryable, id: string): Promise<void> {
+  const { authority } = request.identity
+  const remove = async (tx: Queryable): Promise<void> => {
+    await content.entries.takeOutAsset({ db: tx, authority }, id)
+    await media.delete(tx, id, expectedVersion(request))
+  }
+  try {
+    await audited(request, db, remove, () => ({ action: 'asset.delete', subject: `asset:${id}`, facts: {} }))
+  } catch (error) {
+    if (!(error instanceof AssetInUseError)) throw error
+    throw new AssetInUseError(error.asset, error.count, await content.entries.readableAmong({ db, authority }, error.referrers))
+  }
 }
 
 function uploadRoute(server: Server, media: Media): void {
@@ -206,5 +217,5 @@ function parseAlt(value: unknown): Alt {
     throw wrong
   }
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw wrong
-  return parsed as Alt
+  return checkAlt(parsed as Alt)
 }

@@ -133,6 +133,19 @@ export async function takeOutAsset(context: Context, call: Call, assetId: string
   )
 }
 
+/** Those of them whose entries the one who asks may read. */
+export async function readableAmong<Referrer extends { readonly type: string; readonly entry: string }>(context: Context, call: Call, referrers: readonly Referrer[]): Promise<Referrer[]> {
+  return context.models.use(call.db, async (model) => {
+    const readable: Referrer[] = []
+    for (const referrer of referrers) {
+      const type = model.types.get(referrer.type)
+      const [state] = type === undefined ? [] : await ifThere(call.db, model, referrer.entry, 'reading')
+      if (type !== undefined && state !== undefined && mayRead(call, type, state)) readable.push(referrer)
+    }
+    return readable
+  })
+}
+
 /** New versions of a referrer without the references, published where the old ones were. False: it has let go by itself. */
 async function takeOut(context: Context, call: Call, tx: Queryable, model: Model, id: string, doomed: ReadonlySet<string>): Promise<boolean> {
   const [state] = await ifThere(tx, model, id, 'writing')
