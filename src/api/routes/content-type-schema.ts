@@ -68,7 +68,8 @@ export function contentTypeSchema(use: 'answer' | 'input'): Schema {
       label,
       description: { type: 'string', maxLength: 2_000 },
       titleField: { type: 'string', description: 'The field that people recognise an entry by. Absent: the first text field.' },
-      fields,
+      // A reader who may see none of them gets none.
+      fields: use === 'answer' ? { ...fields, minItems: 0 } : fields,
       indexes: {
         type: 'array',
         maxItems: 20,

@@ -9,7 +9,7 @@ import { write } from '#api/idempotency.ts'
 import { typeName } from '#api/routes/content-schemas.ts'
 import { dataOf, strict } from '#api/schemas.ts'
 import { contentActions } from '#content/authority.ts'
-import type { ContentType } from '#content/content-type.ts'
+import type { ContentType, Field } from '#content/content-type.ts'
 import { TypeNotFoundError } from '#content/errors.ts'
 
 const tags = ['types']
@@ -36,8 +36,32 @@ export function maySeeType(identity: Identity, name: string): boolean {
   return identity.can('types.write') || contentActions.some((action) => identity.authority.grant(action, name) !== null)
 }
 
-function shown({ definition, revision }: { definition: ContentType; revision: number }): object {
+type Stored = { readonly definition: ContentType; readonly revision: number }
+
+function shown({ definition, revision }: Stored): object {
   return { ...definition, revision }
+}
+
+/** Whole for who shapes types; for the others with the fields that they may see or write in some way, and nothing that names another. */
+function shownTo(identity: Identity, { definition, revision }: Stored): object {
+  const grants = contentActions.map((action) => identity.authority.grant(action, definition.name)).filter((grant) => grant !== null)
+  if (identity.can('types.write') || grants.some(({ fields }) => fields === null)) return shown({ definition, revision })
+  const own = new Set(definition.fields.map((field) => field.name))
+  const visible = new Set(grants.flatMap(({ fields }) => fields ?? []))
+  const mayName = (name: string): boolean => visible.has(name) || !own.has(name)
+  const { fields, titleField, indexes, ...rest } = definition
+  const seen = fields.filter((field) => visible.has(field.name)).map((field) => (field.kind === 'slug' && field.from !== undefined && !mayName(field.from) ? withoutFrom(field) : field))
+  return {
+    ...rest,
+    fields: seen,
+    ...(titleField === undefined || !mayName(titleField) ? {} : { titleField }),
+    ...(indexes === undefined ? {} : { indexes: indexes.filter((names) => names.every((name) => mayName(name.replace(/^-/, '')))) }),
+    revision,
+  }
+}
+
+function withoutFrom({ from: _from, ...field }: Field & { readonly kind: 'slug' }): Field {
+  return field
 }
 
 export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
@@ -48,7 +72,7 @@ export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
     schema: { operationId: 'listTypes', summary: 'The content types that you may use', tags, querystring: strict({}), response: { 200: dataOf(Type.Array(typeSchema)) } },
     handler: async (request, reply) => {
       const types = await content.types.list(database)
-      const data = types.filter((type) => maySeeType(request.identity, type.definition.name)).map(shown)
+      const data = types.filter((type) => maySeeType(request.identity, type.definition.name)).map((type) => shownTo(request.identity, type))
       return reply.header('cache-control', 'private, no-cache').send({ data })
     },
   })
@@ -61,7 +85,7 @@ export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
       const { name } = request.params
       if (!maySeeType(request.identity, name)) throw new TypeNotFoundError(name)
       const type = await content.types.get(database, name)
-      return reply.headers({ 'cache-control': 'private, no-cache', etag: versionTag(type.revision) }).send({ data: shown(type) })
+      return reply.headers({ 'cache-control': 'private, no-cache', etag: versionTag(type.revision) }).send({ data: shownTo(request.identity, type) })
     },
   })
 }

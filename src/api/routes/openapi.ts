@@ -7,6 +7,7 @@ import type { OpenApi } from '#api/openapi/document.ts'
 import { describeTypes } from '#api/openapi/type-paths.ts'
 import { errorsPage } from '#api/problem.ts'
 import { strict } from '#api/schemas.ts'
+import type { Identity } from '#access/access.ts'
 
 /** Documents kept, one per kind of reader; roles are few. */
 const keptMax = 20
@@ -33,13 +34,14 @@ export const openApiRoutes: RoutePlugin = (server, { content, database, version 
       const { identity } = request
       const types = await content.types.list(database)
       const revisions = types.map(({ definition, revision }) => `${definition.name}:${revision}`).join()
-      let found = kept.get(identity.authority.key)
+      const reader = readerOf(identity)
+      let found = kept.get(reader)
       if (found?.revisions !== revisions) {
         base ??= describeRoutes(server.documented, version)
         const body = JSON.stringify(describeTypes(base, types.map(({ definition }) => definition), identity))
         found = { revisions, body, tag: tagOf(body) }
         if (kept.size >= keptMax) kept.clear()
-        kept.set(identity.authority.key, found)
+        kept.set(reader, found)
       }
       reply.headers({ etag: found.tag, 'cache-control': 'no-cache', vary: 'Authorization, Cookie' })
       if (notModified(request, found.tag)) return reply.code(304).send()
@@ -59,4 +61,9 @@ export const openApiRoutes: RoutePlugin = (server, { content, database, version 
     },
     handler: async (_request, reply) => reply.header('cache-control', 'public, max-age=600').type('text/markdown; charset=utf-8').send(await readFile(errorsFile, 'utf8')),
   })
+}
+
+/** All that the document is made from: which actions on which types, and on which fields. What may be read is not enough, since it shows what may be written too. */
+function readerOf(identity: Identity): string {
+  return JSON.stringify(identity.describe().content.map(({ type, action, fields }) => [type, action, fields]))
 }

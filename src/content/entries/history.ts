@@ -45,10 +45,12 @@ function noVersion(locale: string, version: number): VersionNotFoundError {
   return new VersionNotFoundError(`The entry has no version ${version} in the locale "${locale}".`, { locale, version })
 }
 
-/** Who asks for history must be one who sees drafts of this entry. */
-function demandHistory(call: Call, type: TypeModel, state: EntryState): ReturnType<typeof demand> {
+/** Who asks for history must be one who sees the draft in that locale; where the entry has none, of the entry. */
+function demandHistory(call: Call, type: TypeModel, state: EntryState, locale: string): ReturnType<typeof demand> {
   const grant = grantOf(call, 'readDraft', type)
-  const reached = grant !== null && state.held.some((row) => row.isLatest && reaches(grant, type, state.id, row, statusOf(row)))
+  const latest = latestOf(state, locale)
+  const rows = latest === null ? state.held.filter((row) => row.isLatest) : [latest]
+  const reached = grant !== null && rows.some((row) => reaches(grant, type, state.id, row, statusOf(row)))
   if (reached) return grant
   if (!mayRead(call, type, state)) throw new EntryNotFoundError()
   throw forbidden('readDraft', type)
@@ -79,11 +81,12 @@ export async function versionsOf(
   return context.models.use(call.db, async (model) => {
     const type = model.type(typeName)
     const state = await entryState(call.db, model, type, id, 'reading')
-    demandHistory(call, type, state)
+    const locale = model.locale(page.locale)
+    demandHistory(call, type, state, locale)
     if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > versionsPageMax) {
       throw new ValidationError([{ path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${versionsPageMax} versions.` }])
     }
-    const rows = await call.db.run(listVersions, [id, model.locale(page.locale), page.before ?? 2_147_483_647, page.limit])
+    const rows = await call.db.run(listVersions, [id, locale, page.before ?? 2_147_483_647, page.limit])
     return rows.map((row) => ({
       locale: row.locale,
       version: row.number,
@@ -101,8 +104,8 @@ export async function oneVersion(context: Context, call: Call, typeName: string,
   return context.models.use(call.db, async (model) => {
     const type = model.type(typeName)
     const state = await entryState(call.db, model, type, id, 'reading')
-    const grant = demandHistory(call, type, state)
     const locale = model.locale(which.locale)
+    const grant = demandHistory(call, type, state, locale)
     const row = Number.isInteger(which.version) && which.version > 0 && which.version < 2_147_483_648 ? await versionOf(call.db, id, locale, which.version) : null
     if (row === null) throw noVersion(locale, which.version)
     return viewOf(type, state, settledRow(row), grant)
