@@ -12,6 +12,8 @@ export type Change = {
   /** The filterable fields before and after; null where there is no such row, or where the writer did not tell. */
   readonly before: Row | null
   readonly after: Row | null
+  /** Memory that its rows take, roughly; absent: next to none. */
+  readonly bytes?: number
 }
 
 /**

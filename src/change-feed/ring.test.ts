@@ -26,6 +26,17 @@ test('a flush of the collection is a change to every key of it', () => {
   assert.equal(ring.changedWhere('c', parseSnapshot('10:10:'), () => false), 1)
 })
 
+test('changes with large rows are fewer', () => {
+  const ring = new Ring(parseSnapshot('10:10:'))
+  for (let xid = 10; xid < 110; xid += 1) ring.append(xid, { xmin: xid + 1, xmax: xid + 1, xip: [] }, [{ ...change(xid, `key ${xid % 7}`), bytes: 1024 * 1024 }])
+  assert.equal(ring.size, 16)
+  assert.equal(ring.covers(parseSnapshot('93:93:')), false)
+  assert.equal(ring.covers(parseSnapshot('94:94:')), true)
+  assert.equal(ring.changedKey('c', `key ${109 % 7}`, parseSnapshot('94:94:')), 95)
+  ring.append(110, parseSnapshot('111:111:'), [{ ...change(110, 'key'), bytes: 64 * 1024 * 1024 }])
+  assert.deepEqual([ring.size, ring.covers(parseSnapshot('110:110:')), ring.covers(parseSnapshot('111:111:'))], [0, false, true])
+})
+
 test('what was forgotten is not covered, and what is covered is judged as if nothing had been', () => {
   fc.assert(
     fc.property(fc.array(fc.array(fc.constantFrom('a', 'b', null), { maxLength: 4 }), { maxLength: 40 }), fc.integer({ min: 1, max: 12 }), (batches, changesMax) => {

@@ -6,8 +6,10 @@ import type { Snapshot } from '#change-feed/snapshot.ts'
 const ringChangesMax = 10_000
 /** Batches that a node remembers, so that many small ones stay bounded too. */
 const ringBatchesMax = 5_000
+/** Memory for their rows: an entry may have a megabyte of what can be filtered, and a node remembers thousands of changes. */
+const ringBytesMax = 16 * 1024 * 1024
 
-type Batch = { readonly number: number; readonly to: Snapshot; readonly changes: readonly Change[] }
+type Batch = { readonly number: number; readonly to: Snapshot; readonly changes: readonly Change[]; readonly bytes: number }
 type Remembered = { readonly batch: number; readonly change: Change }
 
 /**
@@ -19,6 +21,7 @@ export class Ring {
   #batches: Batch[] = []
   #first = 0
   #size = 0
+  #bytes = 0
   #collections = new Map<string, { readonly changes: Remembered[]; forgotten: number; readonly keys: Map<string, Remembered[]>; readonly flushes: Remembered[] }>()
   readonly #changesMax: number
 
@@ -38,11 +41,13 @@ export class Ring {
 
   /** Adds what a poll brought; `number` grows with each batch. */
   append(number: number, to: Snapshot, changes: readonly Change[]): void {
-    this.#batches.push({ number, to, changes })
+    const bytes = changes.reduce((sum, change) => sum + (change.bytes ?? 0), 0)
+    this.#batches.push({ number, to, changes, bytes })
     this.#size += changes.length
+    this.#bytes += bytes
     for (const change of changes) this.#remember({ batch: number, change })
-    while (this.#first < this.#batches.length && (this.#size > this.#changesMax || this.#batches.length - this.#first > ringBatchesMax)) this.#forget()
-    if (this.#first > 1_000 && this.#first * 2 > this.#batches.length) {
+    while (this.#first < this.#batches.length && (this.#size > this.#changesMax || this.#bytes > ringBytesMax || this.#batches.length - this.#first > ringBatchesMax)) this.#forget()
+    if (this.#first * 2 > this.#batches.length) {
       this.#batches = this.#batches.slice(this.#first)
       this.#first = 0
     }
@@ -92,6 +97,7 @@ export class Ring {
     const batch = this.#batches[this.#first]!
     this.#first += 1
     this.#size -= batch.changes.length
+    this.#bytes -= batch.bytes
     this.#base = batch.to
     for (const change of batch.changes) {
       const known = this.#collections.get(change.collection)!
@@ -100,7 +106,7 @@ export class Ring {
       else if (known.keys.get(change.key)!.length === 1) known.keys.delete(change.key)
       else known.keys.get(change.key)!.shift()
       if (known.forgotten === known.changes.length) this.#collections.delete(change.collection)
-      else if (known.forgotten > 1_000 && known.forgotten * 2 > known.changes.length) {
+      else if (known.forgotten * 2 > known.changes.length) {
         known.changes.splice(0, known.forgotten)
         known.forgotten = 0
       }

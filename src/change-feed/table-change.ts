@@ -11,6 +11,7 @@ export class TableChange implements Change {
   readonly collection: string
   readonly key: string | null
   readonly operation: Change['operation']
+  readonly bytes: number
   #told: string | null
   #before: Row | null = null
   #after: Row | null = null
@@ -23,6 +24,8 @@ export class TableChange implements Change {
     const first = told.indexOf(' ')
     const second = told.indexOf(' ', first + 1)
     this.xid = parseXid(told.slice(0, first))
+    // A character takes one byte or two, and so do the values that they are parsed into.
+    this.bytes = 2 * told.length
     this.collection = collection
     this.key = key
     this.operation = told.slice(first + 1, second === -1 ? undefined : second) as Change['operation']
