@@ -30,6 +30,8 @@ import type { SharedPort } from '#shared-port.ts'
 
 /** How long requests in flight may take to end when the node is told to stop. */
 const drainMs = 10_000
+/** How long background work may take to end then. What is longer, as building an index, is left, and any node takes it up again. */
+const backgroundMs = 5_000
 /** For polls, heartbeats and trimming, which must never wait for other work. */
 const feedConnections = 3
 /** For a connection to a standby, and for one statement there. */
@@ -102,7 +104,7 @@ async function openSite(config: Config, logger: Logger, { besideNode, signal }: 
   const clock = systemClock
   const { createAccess, createContent, createMedia, DiskFileStore } = await loading
   const content = createContent({ clock, logger })
-  opened.defer(() => content.stop())
+  opened.defer(() => inTime(content.stop(), logger))
   const cluster = config.cacheBytes === 0 ? null : await joinFeed(config, url, { database, logger, opened })
   const access = createAccess({ database, clock, logger, secret, ...(cluster === null ? {} : { cache: cluster.cache }) })
   const fileStore = new DiskFileStore({ folder: config.filesUrl === null ? join(dataDir, 'files') : fileURLToPath(config.filesUrl), clock })
@@ -223,7 +225,21 @@ async function startAndServe(config: Config, signal: AbortSignal, mode: NodeMode
   } finally {
     shared?.stopAccepting()
     await closeWithin(server, shared, logger)
-    await Promise.all(tickers.map((ticker) => ticker.stop()))
+    await inTime(Promise.all(tickers.map((ticker) => ticker.stop())), logger)
+  }
+}
+
+/** Waits for background work, but not for longer than a node has that was told to stop. */
+async function inTime(work: Promise<unknown>, logger: Logger): Promise<void> {
+  const { promise: late, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(() => {
+    logger.warn({ afterMs: backgroundMs }, 'background work did not end in time; it is left, and taken up again by a node that runs')
+    resolve()
+  }, backgroundMs)
+  try {
+    await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -116,7 +116,7 @@ export class CallSender {
       if (!waiting.hinted) await hinted(waiting, Math.min(pauseMs, leftMs))
       waiting.hinted = false
       try {
-        const rows = await before(until - clock.monotonicMs(), database.run(look, [call, answers.map(({ node }) => node)]))
+        const rows = await before(Math.max(1, until - clock.monotonicMs()), database.run(look, [call, answers.map(({ node }) => node)]))
         if (rows === null) break
         this.#sort(rows, pending, settle)
       } catch (error) {

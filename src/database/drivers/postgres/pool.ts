@@ -13,7 +13,7 @@ const sweepIntervalMs = 15_000
 const retryPauseMinMs = 50
 const retryPauseMaxMs = 1_000
 /** Closing waits so long for those who still use a connection; then it takes the connections away. */
-const closingMaxMs = 20_000
+const closingMaxMs = 8_000
 /** For a server that does not answer a goodbye. */
 const goodbyeMaxMs = 2_000
 
