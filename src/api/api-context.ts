@@ -17,8 +17,8 @@ import type { Calls } from '#nodes/calls.ts'
 import type { Media } from '#media/media.ts'
 
 export type ApiConfig = {
-  /** Behind a reverse proxy: `true`, or its addresses, so that `X-Forwarded-For` and `-Proto` are believed from it alone. */
-  readonly trustProxy: boolean | string
+  /** Behind a reverse proxy: `true`, how many of them there are one behind the other, or their addresses. `X-Forwarded-For` and `-Proto` are believed as far as these wrote them. */
+  readonly trustProxy: boolean | number | string
   /** Origins that browsers may call from with credentials; `*`: any, without credentials. */
   readonly corsOrigins: readonly string[]
   readonly bodyBytesMax: number

@@ -103,11 +103,17 @@ function listener(config: ApiConfig, ready: ReturnType<typeof readyAnswers>, rou
   return server
 }
 
+/** Whom Fastify believes. Its own `true` takes the first address of the header, which is what the client wrote: a new one with each try at a password. */
+function trusted(proxies: ApiConfig['trustProxy']): string | false | ((address: string, hop: number) => boolean) {
+  if (typeof proxies === 'string' || proxies === false) return proxies
+  return (_address, hop) => hop < Number(proxies)
+}
+
 function instance(config: ApiConfig, ready: ReturnType<typeof readyAnswers>): Server {
   const server = fastify({
     logger: false,
     genReqId: requestId,
-    trustProxy: config.trustProxy,
+    trustProxy: trusted(config.trustProxy),
     bodyLimit: config.bodyBytesMax,
     forceCloseConnections: 'idle',
     return503OnClosing: false,

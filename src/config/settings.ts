@@ -40,6 +40,14 @@ function yesOrNo(text: string): boolean {
   return oneOf('true', 'false')(text) === 'true'
 }
 
+/** How many proxies in a row each add the address that they were asked from. */
+function proxies(text: string): number {
+  if (text === 'true') return 1
+  if (text === 'false') return 0
+  if (!/^\d$/.test(text)) throw new Error('must be true, false, or a whole number from 0 to 9')
+  return Number(text)
+}
+
 function url(...schemes: readonly string[]): (text: string) => string {
   return (text) => {
     const scheme = /^([a-z0-9]+):/.exec(text)?.[1]
@@ -200,10 +208,10 @@ export const settings = {
   trustProxy: {
     env: 'STOA_TRUST_PROXY',
     flag: '--trust-proxy',
-    fallback: false,
-    parse: yesOrNo,
-    help: 'Believe X-Forwarded-For and X-Forwarded-Proto. Only behind a load balancer that sets them.',
-  } as Setting<boolean>,
+    fallback: 0,
+    parse: proxies,
+    help: 'Believe X-Forwarded-For and X-Forwarded-Proto, only behind a load balancer that sets them: true, or how many proxies stand one behind the other. Each vouches for one address, from the end of the header; what a client wrote before that counts for nothing.',
+  } as Setting<number>,
   corsOrigins: {
     env: 'STOA_CORS_ORIGINS',
     flag: '--cors-origins',

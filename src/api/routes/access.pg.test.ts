@@ -215,3 +215,19 @@ test('too many failed logins: 429 with Retry-After', { skip }, async () => {
   assert.deepEqual([closed.status, closed.body.code, closed.headers['retry-after']], [429, 'E_THROTTLED', '1'])
   await server.close()
 })
+
+test('behind a proxy the address is the one that the proxy saw, whatever the client says before it', { skip }, async () => {
+  await using db = await testDatabase()
+  const tries = 40
+  for (const [trustProxy, forwarded, address] of [[true, '1.1.1.1, 9.9.9.1', '9.9.9.1'], [2, '1.1.1.1, 9.9.9.2, 10.0.0.1', '9.9.9.2'], [false, '9.9.9.3', '127.0.0.1']] as const) {
+    const { server, access } = await serverOf(db.database, { trustProxy })
+    const statuses = []
+    for (let at = 0; at < tries; at += 1) {
+      const headers = { 'x-forwarded-for': forwarded.replace('1.1.1.1', `1.1.1.${at}`) }
+      statuses.push((await sender(server)('POST', '/api/session', { headers, body: { email: `${trustProxy}-${at}@example.com`, password: 'not the password' } })).status)
+    }
+    assert.equal(statuses.at(-1), 429, `${trustProxy}: a client does not get rid of its failures by another header`)
+    assert.equal((await access.auditLog({ limit: 1, after: null })).data[0]?.address, address)
+    await server.close()
+  }
+})
