@@ -98,7 +98,7 @@ test('an SVG is measured by its root tag alone', () => {
   assert.deepEqual(measureSvg('<svg width="120" height="80.4px">'), { width: 120, height: 80 })
   assert.deepEqual(measureSvg(`<?xml version='1.0'?><svg viewBox='0 0 24 12' fill=">">`), { width: 24, height: 12 })
   assert.deepEqual(measureSvg('<svg width="100%" height="5" viewBox="0,0,3,4">'), { width: 3, height: 4 })
-  for (const text of ['<svg>', '<svg width="1e9" height="1">', '<svg width="999999999" height="1">', 'no tag', `<svg ${'a="'.repeat(20_000)}`]) {
+  for (const text of ['<svg>', '<svg width="1e9" height="1">', '<svg width="999999999" height="1">', 'no tag', `<svg ${'a="'.repeat(20_000)}`, '<svg a=" <svg width="4" height="4">']) {
     assert.deepEqual(measureSvg(text), { width: null, height: null })
   }
 })

@@ -1,4 +1,4 @@
-import { marked } from 'marked'
+import { Marked } from 'marked'
 import sanitizeHtml from 'sanitize-html'
 import type { ContentType, Field } from '#content/content-type.ts'
 import { html } from '#api/pages/html.ts'
@@ -6,7 +6,9 @@ import type { Html } from '#api/pages/html.ts'
 import { layout } from '#api/pages/layout.ts'
 
 /** Longer Markdown is cut before it is parsed: this page is for people, and rendering is synchronous. */
-const markdownCharactersMax = 200_000
+const markdownCharactersMax = 50_000
+/** Characters looked through for the ends of emphasis, over all places where one may begin: a text of nothing but stars and dashes would hold the node for minutes. */
+const emphasisCharactersMax = 1_000_000
 
 /** One published entry for people: its title, its short fields, and its Markdown as sanitised HTML. */
 export function readPage(options: {
@@ -42,12 +44,28 @@ function fieldHtml(field: Field, value: unknown, title: string): Html {
 
 /** Markdown to HTML that is safe to show on our own origin: no scripts, styles, frames, event handlers or foreign protocols. */
 export function renderMarkdown(markdown: string): string {
-  const unsafe = marked.parse(markdown.slice(0, markdownCharactersMax), { async: false, gfm: true })
-  return sanitizeHtml(unsafe, {
+  return sanitizeHtml(parsed(markdown.slice(0, markdownCharactersMax)), {
     allowedTags: [...sanitizeHtml.defaults.allowedTags, 'img', 'details', 'summary', 'del'],
     allowedAttributes: { a: ['href', 'title'], img: ['src', 'alt', 'title', 'width', 'height'], code: ['class'], th: ['align'], td: ['align'] },
     allowedSchemes: ['http', 'https', 'mailto'],
     allowedSchemesByTag: { img: ['http', 'https', 'data'] },
     allowProtocolRelative: false,
   })
+}
+
+/** HTML that is not safe yet. What nobody writes, nested too deep for the parser or all of emphasis, is shown as it was typed. */
+function parsed(markdown: string): string {
+  let looked = 0
+  const emStrong = (rest: string): false => {
+    looked += rest.length
+    if (looked > emphasisCharactersMax) throw new RangeError('more emphasis than a page has')
+    // As the parser does it.
+    return false
+  }
+  try {
+    return new Marked({ gfm: true }).use({ tokenizer: { emStrong } }).parse(markdown, { async: false })
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
+    return html`<pre>${markdown}</pre>`.html
+  }
 }
