@@ -12,6 +12,7 @@ const target = join(folder, 'file')
 const server = createServer((request, response) => {
   if (request.url === '/redirect') response.writeHead(302, { location: '/file' }).end()
   else if (request.url === '/loop') response.writeHead(302, { location: '/loop' }).end()
+  else if (request.url === '/nowhere') response.writeHead(302, { location: 'http://[' }).end()
   else if (request.url === '/slow') response.write('a')
   else if (request.url === '/cut') {
     response.writeHead(200, { 'content-length': '100' })
@@ -43,6 +44,7 @@ test('what cannot be downloaded comes back as a reason', async () => {
   }
   assert.match(await reason(`${base}/gone`), /status 404$/)
   assert.match(await reason(`${base}/loop`), /redirected more than 5 times$/)
+  assert.match(await reason(`${base}/nowhere`), /redirected to what is no address$/, 'no reason to ask the host for nothing more')
   assert.match(await reason(`${base}/file`, { bytesMax: 999 }), /larger than 999 bytes$/)
   assert.match(await reason(`${base}/slow`, { deadlineMs: 100 }), /longer than 100 ms \(host\)$/)
   assert.match(await reason(`${base}/cut`), /connection|cannot be reached|ended/)

@@ -84,6 +84,7 @@ async function follow(url: string, allowPrivate: boolean, signal: AbortSignal): 
     const { location } = response.headers
     if (status >= 300 && status < 400 && location !== undefined) {
       response.destroy()
+      if (!URL.canParse(location, at)) throw new DownloadProblem('it is redirected to what is no address')
       at = new URL(location, at).toString()
     } else if (status === 200) return response
     else {
