@@ -85,6 +85,18 @@ test('import markdown: the report on the screen, as a file and as JSON; exit sta
   assert.deepEqual([report.counts['pages'], report.finished, report.refused.length], [{ made: 0, changed: 0, unchanged: 1, refused: 0 }, true, 25])
   assert.ok(report.measured['peakMemoryMb']! > 0)
   assert.deepEqual([(await stoa(on, ['import', 'markdown', join(folder, 'gone')])).status, (await stoa(on, ['import', 'markdown', pages, '--type', 'Bad Name'])).status, (await stoa(on, ['import'])).status], [1, 2, 2])
+  const none = join(folder, 'no-pages')
+  mkdirSync(none)
+  writeFileSync(join(none, 'readme.txt'), 'x')
+  const nothing = await stoa(on, ['import', 'markdown', none, '--type', 'fresh'])
+  assert.deepEqual([nothing.status, (await on.content.types.list(on.database)).map(({ definition }) => definition.name)], [1, ['page']])
+  assert.match(nothing.stderr, /no file ends in \.md/)
+  for (const command of [['import', 'markdown', pages], ['export', join(folder, 'unreported')]]) {
+    const unreported = await stoa(on, [...command, '--report', join(folder, 'gone', 'report.json')])
+    assert.equal(unreported.status, 2)
+    assert.match(unreported.stderr, /^stoa: The report cannot be written to /)
+  }
+  assert.equal((await stoa(on, ['types', 'pull', file])).status, 2)
 })
 
 test('an interrupted import finishes its batch, says so, and ends with status 130; the next one completes it', { skip: databaseMissing }, async () => {

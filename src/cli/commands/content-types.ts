@@ -35,7 +35,9 @@ export const registerTypes: Register = (program, action) => {
 async function pull({ withSite, output }: Context, folder: string): Promise<void> {
   await withSite(async ({ content, database }) => {
     const definitions = (await content.types.list(database)).map(({ definition }) => definition).sort((left, right) => (left.name < right.name ? -1 : 1))
-    await mkdir(folder, { recursive: true })
+    await mkdir(folder, { recursive: true }).catch((error: unknown) => {
+      throw new UsageError(`${folder} cannot be used as a folder (${error instanceof Error ? error.message : String(error)}).`, {}, { cause: error })
+    })
     const outcome: Record<'made' | 'changed' | 'unchanged', string[]> = { made: [], changed: [], unchanged: [] }
     for (const definition of definitions) {
       const file = join(folder, `${definition.name}.json`)

@@ -1,7 +1,7 @@
 import type { Register } from '#cli/command.ts'
 import { openArchiveSink } from '#cli/export/archive-sink.ts'
 import { exportSite } from '#cli/export/export-site.ts'
-import { Report } from '#cli/import/report.ts'
+import { Report, reportFile } from '#cli/import/report.ts'
 import { systemClock } from '#lib/clock.ts'
 
 /** `stoa export`: everything a site holds, as files that are equal whenever the content is. */
@@ -17,11 +17,11 @@ export const registerExport: Register = (program, action) => {
       action(async (context, [target = ''], options) => {
         const { output, signal } = context
         const report = new Report({ command: 'export', source: target, clock: systemClock })
-        const file = options['report']
+        const file = await reportFile(options['report'])
         return context.withSite(async (site) => {
           await using sink = await openArchiveSink(target)
           await exportSite(site, sink, { history: options['history'] === true }, { report, output, signal })
-          return report.tell(output, { file: typeof file === 'string' ? file : null, rates: ['entries'] })
+          return report.tell(output, { file, rates: ['entries'] })
         })
       }),
     )

@@ -5,7 +5,7 @@ import { openArchiveSource } from '#cli/export/archive-source.ts'
 import { importArchive } from '#cli/export/import-archive.ts'
 import { importMarkdown } from '#cli/import/markdown.ts'
 import { openPageSource } from '#cli/import/page-source.ts'
-import { Report } from '#cli/import/report.ts'
+import { Report, reportFile } from '#cli/import/report.ts'
 import { importWordpress } from '#cli/import/wordpress/wordpress.ts'
 import type { Site } from '#cli/site.ts'
 import { createBulk } from '#content/bulk/create-bulk.ts'
@@ -110,7 +110,7 @@ async function run(context: Context, job: Job, work: (site: Site, parts: Parts) 
   // What it is now is enough; without growth an import stays 70 MB smaller.
   setFlagsFromString('--semi-space-growth-factor=1')
   const { output, signal } = context
-  const tell = { file: text(job.options, 'report'), rates: job.rates }
+  const tell = { file: await reportFile(job.options['report']), rates: job.rates }
   return context.withSite(async (site) => {
     const report = new Report({ command: job.command, source: job.source, clock: systemClock })
     const bulk = createBulk({ clock: systemClock, logger: site.logger })

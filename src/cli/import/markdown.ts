@@ -1,3 +1,4 @@
+import { ImportSourceError } from '#cli/import/errors.ts'
 import { PageReader } from '#cli/import/front-matter.ts'
 import { FrontMatterSeen, fieldValue, inferType } from '#cli/import/infer-type.ts'
 import type { InferredType } from '#cli/import/infer-type.ts'
@@ -50,6 +51,7 @@ type Survey = {
  * and equal content makes no version: the import can be stopped anywhere and run again.
  */
 export async function importMarkdown(source: PageSource, target: MarkdownTarget, options: MarkdownOptions, tell: { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }): Promise<void> {
+  if (source.files.length === 0) throw new ImportSourceError('Nothing there is a Markdown page: no file ends in .md, .mdx or .markdown.')
   const { content, call } = target
   const defaultLocale = (await content.locales.list(call.db)).find((locale) => locale.isDefault)!.code
   const survey = await surveyOf(source, target, options, defaultLocale, tell)

@@ -1,4 +1,5 @@
-import { writeFile } from 'node:fs/promises'
+import { open, writeFile } from 'node:fs/promises'
+import { UsageError } from '#cli/errors.ts'
 import type { Output } from '#cli/output.ts'
 import type { Clock } from '#lib/clock.ts'
 
@@ -139,4 +140,15 @@ function tellFindings(output: Output, title: string, findings: readonly Finding[
   output.line(`${title} (${findings.length}):`)
   for (const { what, where, reason } of findings.slice(0, shownMax)) output.line(`  ${what} ${where}: ${reason}`)
   if (findings.length > shownMax) output.line(`  … and ${findings.length - shownMax} more; --report FILE writes them all.`)
+}
+
+/** The file that `--report` names, made now if it is missing: that it cannot be written is better known before hours of work. Errors: `UsageError`. */
+export async function reportFile(path: unknown): Promise<string | null> {
+  if (typeof path !== 'string') return null
+  try {
+    await (await open(path, 'a')).close()
+  } catch (error) {
+    throw new UsageError(`The report cannot be written to ${path} (${error instanceof Error ? error.message : String(error)}).`, {}, { cause: error })
+  }
+  return path
 }
