@@ -12,6 +12,8 @@ export function reportOf(cluster: ClusterParts | null): NodeReport {
     cache: { hits, misses, hitRate: hits + misses === 0 ? null : hits / (hits + misses), entries, bytes: Math.round(bytes), bytesMax: cache.config.bytesMax },
     degraded: [
       ...(link.connected ? [] : ['Cluster Link is down; changes are found by polling']),
+      ...(cache.missing.secondLevel ? ['the second level of the cache is not to be had; the database is asked instead'] : []),
+      ...(cache.missing.replica ? ['the standby for reads does not answer; the primary is asked instead'] : []),
       ...(cache.leased ? [] : ['the database has not answered within the lease; what is cached is served as stale']),
     ],
   }

@@ -116,6 +116,11 @@ export class Cache {
     return leaseHolds(this.#state, this.#options.feed.nowMs(), this.config)
   }
 
+  /** Whether helpers that it was given are not to be had: then it does without them. */
+  get missing(): { readonly replica: boolean; readonly secondLevel: boolean } {
+    return { replica: this.#options.feed.nowMs() < this.#replicaFromMs, secondLevel: this.#options.secondLevel?.connected === false }
+  }
+
   /** Whether entries may be answered at this moment, be it as stale. */
   get hasAnswers(): boolean {
     return this.#state.entries.size > 0 && !isTooStale(this.#state, this.#options.feed.nowMs(), this.config)

@@ -79,8 +79,10 @@ test('fills go to a standby that has replayed all that the node knows of, and ne
     for (let id = 1; id <= rows; id += 1) assert.equal((await cache.get(`item:${id}`, item(id))).value.n, (await database.run(select, [id]))[0]!.n)
 
     // It is gone: one fill pays for finding out.
+    assert.deepEqual(cache.missing, { replica: false, secondLevel: false })
     await standby.kill()
     await rounds(1)
+    assert.deepEqual(cache.missing, { replica: true, secondLevel: false })
     const startMs = performance.now()
     await rounds(20)
     assert.ok(performance.now() - startMs < 3_000, 'fills do not wait for a standby that is gone')

@@ -117,8 +117,10 @@ test('Redis may go and come back, empty or with old values: nothing is wrong, an
   const startedMs = performance.now()
   assert.equal((await one.get()).title, 'while Redis is away')
   assert.ok(performance.now() - startedMs < 2_000)
+  assert.deepEqual(one.cache.missing, { replica: false, secondLevel: true })
   await redis.start()
   await connected(one.level)
+  assert.equal(one.cache.missing.secondLevel, false)
   await one.write('back')
   assert.equal((await one.get()).title, 'back')
   // A restored copy of long ago: whatever it holds for this key.
