@@ -1,5 +1,5 @@
 import { createWriteStream } from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { finished, pipeline } from 'node:stream/promises'
@@ -10,6 +10,8 @@ import { tarEnd, tarHeader, tarPadding } from '#cli/export/tar.ts'
 
 /** The file that every export begins with, and by which a folder is known as one. */
 export const manifestName = 'stoa-export.json'
+/** What that file is called in a folder while an export is being written, so that one that did not end is never taken for whole. */
+export const unfinishedName = `${manifestName}.partial`
 /** What an export writes; anything else in its folder is somebody else's and stays. */
 const folders = ['assets', 'blobs', 'entries', 'releases', 'roles', 'types']
 
@@ -18,7 +20,7 @@ export interface ArchiveSink extends AsyncDisposable {
   text(path: string, text: string): Promise<void>
   /** `open` is called only if the bytes are not there yet. */
   bytes(path: string, length: number, open: () => Promise<Readable>): Promise<void>
-  /** Makes what was written valid. Without it nothing of the export remains at its place. */
+  /** Makes what was written valid. Without it there is no export at its place. */
   finish(): Promise<void>
 }
 
@@ -113,7 +115,7 @@ class FolderSink implements ArchiveSink {
       if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
       throw new ExportTargetError(`${folder} cannot be used as a folder for an export.`, { folder }, { cause: error })
     })
-    if (names.some((name) => folders.includes(name) || name.endsWith('.json')) && !names.includes(manifestName)) {
+    if (names.some((name) => folders.includes(name) || name.endsWith('.json')) && !names.includes(manifestName) && !names.includes(unfinishedName)) {
       throw new ExportTargetError(`${folder} has files that are no export; choose an empty folder.`, { folder })
     }
     await mkdir(folder, { recursive: true })
@@ -121,9 +123,17 @@ class FolderSink implements ArchiveSink {
   }
 
   async text(path: string, text: string): Promise<void> {
+    if (path === manifestName) return this.#begin(text)
     const place = await this.#place(path)
     if ((await readFile(place, 'utf8').catch(() => null)) === text) return
     await this.#replace(place, Readable.from([Buffer.from(text, 'utf8')]))
+  }
+
+  async #begin(manifest: string): Promise<void> {
+    await rename(join(this.#folder, manifestName), join(this.#folder, unfinishedName)).catch((error: unknown) => {
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
+    })
+    await writeFile(join(this.#folder, unfinishedName), manifest)
   }
 
   async bytes(path: string, length: number, open: () => Promise<Readable>): Promise<void> {
@@ -148,6 +158,7 @@ class FolderSink implements ArchiveSink {
 
   async finish(): Promise<void> {
     for (const name of folders) await this.#sweep(name)
+    await rename(join(this.#folder, unfinishedName), join(this.#folder, manifestName))
   }
 
   async #sweep(path: string): Promise<void> {
@@ -160,7 +171,7 @@ class FolderSink implements ArchiveSink {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Files are replaced one by one, each whole: what an interrupted export leaves, the next one completes.
+    // Files are replaced one by one, each whole: what an interrupted export leaves says that it is none, and the next one completes it.
   }
 }
 

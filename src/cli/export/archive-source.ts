@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs'
 import { opendir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { manifestName } from '#cli/export/archive-sink.ts'
+import { manifestName, unfinishedName } from '#cli/export/archive-sink.ts'
 import { ImportSourceError } from '#cli/import/errors.ts'
 import { openTarStream } from '#cli/import/page-source.ts'
 import { readTar } from '#cli/import/untar.ts'
@@ -33,7 +33,9 @@ export async function openArchiveSource(path: string): Promise<ArchiveSource> {
     throw new ImportSourceError(`${path} cannot be read; give the folder or the .tar file that "stoa export" wrote.`, { path }, { cause })
   })
   if (!info.isDirectory()) return { name: path, files: () => archived(path) }
-  if ((await stat(join(path, manifestName)).catch(() => null)) === null) throw new ImportSourceError(`${path} is no export: it has no ${manifestName}.`, { path })
+  const has = async (name: string): Promise<boolean> => (await stat(join(path, name)).catch(() => null)) !== null
+  if (await has(unfinishedName)) throw new ImportSourceError(`${path} is an export that did not end; run "stoa export" to it again.`, { path })
+  if (!(await has(manifestName))) throw new ImportSourceError(`${path} is no export: it has no ${manifestName}.`, { path })
   return { name: path, files: () => inFolder(path) }
 }
 

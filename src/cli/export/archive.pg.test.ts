@@ -155,3 +155,33 @@ test('what is no export is refused; an interrupted archive leaves no file; stran
   writeFileSync(join(stranger, 'package.json'), '{}')
   await assert.rejects(exported(on, stranger.slice(folder.length + 1)), /no export; choose an empty folder/)
 })
+
+test('an export into a folder that did not end is none, until the next one completes it', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase()
+  await using on = importing(db)
+  await fill(on)
+  const path = await exported(on, 'halfway')
+  const whole = filesOf(path)
+  for (const before of ['empty', 'complete']) {
+    if (before === 'empty') rmSync(path, { recursive: true })
+    let asked = 0
+    const signal = { get aborted() { return (asked += 1) > 4 } } as AbortSignal
+    await exported(on, 'halfway', { signal })
+    assert.ok(globSync('types/*.json', { cwd: path }).length > 0, 'it had begun')
+    await assert.rejects(imported(on, path), /did not end/)
+    await exported(on, 'halfway')
+    assert.deepEqual(filesOf(path), whole)
+  }
+})
+
+test('an archive that was cut off between two files is none', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase()
+  await using on = importing(db)
+  await fill(on)
+  const path = await exported(on, 'cut.tar')
+  const bytes = readFileSync(path)
+  const last = bytes.lastIndexOf('releases/')
+  assert.equal(last % 512, 0)
+  writeFileSync(path, bytes.subarray(0, last))
+  await assert.rejects(imported(on, path), /cut off/)
+})

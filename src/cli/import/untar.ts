@@ -56,7 +56,8 @@ type Header = { readonly path: string; readonly bytes: number; readonly kind: st
 
 /**
  * The regular files of a tar stream (POSIX ustar and pax, and GNU long names), in its order, without ever holding more
- * than a chunk. Links, devices and directories are passed over. Throws `ImportSourceError` for what is no tar.
+ * than a chunk. Links, devices and directories are passed over. Throws `ImportSourceError` for what is no tar, or not all of one: what
+ * imports a part may take the rest for removed.
  */
 export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<TarEntry> {
   const reader = new ChunkReader(source)
@@ -65,7 +66,8 @@ export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<Ta
   try {
     for (;;) {
       const block = await reader.exactly(blockBytes)
-      if (block === null || block.every((byte) => byte === 0)) return
+      if (block === null) throw new ImportSourceError('The archive has no end: it was cut off between two files.', {})
+      if (block.every((byte) => byte === 0)) return
       const header = parseHeader(block)
       const padding = (blockBytes - (header.bytes % blockBytes)) % blockBytes
       if (header.kind === 'x' || header.kind === 'L') {
