@@ -145,7 +145,7 @@ async function insertFresh(call: Call, model: Model, type: TypeModel, entries: r
   const counts = entries.map((entry) => Math.max(1, Object.keys(entry.locales).length))
   await tx.run(setEntries, [entries.map((entry) => entry.id), entries.map((entry) => entry.createdAt), entries.map((entry) => JSON.stringify(entry.createdBy)), entries.map((entry) => entry.archivedAt), counts])
   const byId = Map.groupBy(held, ({ id }) => id)
-  await holdTogether(tx, type, entries.map((entry) => ({ id: entry.id, held: (byId.get(entry.id) ?? []).map(({ row }) => row) })))
+  await holdTogether(tx, model, type, entries.map((entry) => ({ id: entry.id, held: (byId.get(entry.id) ?? []).map(({ row }) => row) })))
   const actions = entries.flatMap((entry) => entry.schedule.map((action) => ({ id: action.id, entry_id: entry.id, locale: action.locale, action: action.action, version: action.version, due_at: action.dueAt, created_at: action.createdAt, created_by: action.createdBy })))
   if (actions.length > 0) await tx.run(insertActions, [JSON.stringify(actions)])
 }

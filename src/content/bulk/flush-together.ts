@@ -66,16 +66,18 @@ const syncReferences = sql<object>(`
   on conflict (entry_id, locale, perspective, path, target_id) do update set on_delete = excluded.on_delete, target_kind = excluded.target_kind
   where stoa.reference.on_delete <> excluded.on_delete or stoa.reference.target_kind <> excluded.target_kind`)
 
-const syncClaims = sql<object>(`
+const syncClaims = sql<{ model: string }>(`
   with wanted as (
     select * from json_to_recordset($3::json) as c (entry_id uuid, field text, locale text, value text)
   ), gone as (
     delete from stoa.unique_value u where u.entry_id = any($1::uuid[]) and not exists (
       select from wanted w where w.entry_id = u.entry_id and w.field = u.field and w.locale = u.locale and w.value = u.value)
+  ), made as (
+    insert into stoa.unique_value (type, field, locale, value, entry_id)
+    select $2::text, field, locale, value, entry_id from wanted order by field, locale, value
+    on conflict do nothing
   )
-  insert into stoa.unique_value (type, field, locale, value, entry_id)
-  select $2::text, field, locale, value, entry_id from wanted order by field, locale, value
-  on conflict do nothing`)
+  select revision as model from stoa.model`)
 
 const claimsOfOthers = sql<{ field: string; locale: string }>(`
   select w.field, w.locale from json_to_recordset($2::json) as w (entry_id uuid, field text, locale text, value text)
@@ -99,7 +101,7 @@ export async function flushTogether(tx: Queryable, model: Model, type: TypeModel
   if (counted.length > 0) await tx.run(countLocales, [counted.map((each) => each.id), counted.map((each) => each.localeCount)])
   const grown = counted.filter((each) => each.grew).map((each) => each.id)
   if (grown.length > 0) await tx.run(touchLatest, [grown])
-  await holdTogether(tx, type, changes)
+  await holdTogether(tx, model, type, changes)
 }
 
 async function changeRows(tx: Queryable, rows: readonly OwnedRow[]): Promise<void> {
@@ -125,7 +127,7 @@ export async function insertRows(tx: Queryable, model: Model, type: TypeModel, o
 }
 
 /** Brings reference rows and claims of these entries in line with the versions they hold. */
-export async function holdTogether(tx: Queryable, type: TypeModel, entries: readonly { readonly id: string; readonly held: readonly VersionRow[] }[]): Promise<void> {
+export async function holdTogether(tx: Queryable, model: Model, type: TypeModel, entries: readonly { readonly id: string; readonly held: readonly VersionRow[] }[]): Promise<void> {
   const ids = entries.map((entry) => entry.id)
   if (type.pointing.size > 0) {
     const wanted = entries.flatMap(({ id, held }) => once(held.flatMap((row) => referencesOf(type, row))).map((reference) => ({ entry_id: id, ...reference })))
@@ -133,7 +135,8 @@ export async function holdTogether(tx: Queryable, type: TypeModel, entries: read
   }
   if (type.unique.length === 0) return
   const claims = JSON.stringify(entries.flatMap(({ id, held }) => once(held.flatMap((row) => claimsOf(type, row))).map((claim) => ({ entry_id: id, ...claim }))))
-  await tx.run(syncClaims, [ids, type.definition.name, claims])
+  const [synced] = await tx.run(syncClaims, [ids, type.definition.name, claims])
+  if (synced?.model !== model.revision) throw new StaleModel()
   const [taken] = await tx.run(claimsOfOthers, [type.definition.name, claims])
   if (taken !== undefined) throw new UniqueConflictError(taken.field, taken.locale)
 }

@@ -141,7 +141,7 @@ async function createStepByStep(call: Call, tx: Queryable, model: Model, plan: P
   if (composed.newTargets.length > 0) await checkTargets(call, tx, model, composed.newTargets)
   const row = complete(plan, fields)
   if ((await insertRow(tx, type, id, row)) !== model.revision) throw new StaleModel()
-  await hold(tx, type, id, [row])
+  await hold(tx, { revision: model.revision, type }, id, [row])
   return viewOf(type, { id }, row, grantOf(call, 'readDraft', type) ?? plan.grant)
 }
 

@@ -199,7 +199,7 @@ export class EntryEdit {
     if (localeCount !== null) await tx.run(countLocales, [this.id, localeCount])
     if (grew) await tx.run(touchLatest, [[this.id]])
     if (this.#archivedAt !== this.#state.archivedAt) await tx.run(setArchived, [this.id, this.#archivedAt])
-    if (changed) await hold(tx, this.#type, this.id, this.held)
+    if (changed) await hold(tx, { revision: this.#state.model, type: this.#type }, this.id, this.held)
   }
 
   /** A version out of the history, where filters stay as they were made: what is held again is found by the fields of today. */

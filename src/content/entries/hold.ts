@@ -6,6 +6,7 @@ import { grantOf, mayRead } from '#content/entries/permission.ts'
 import { currentFilter } from '#content/entries/renewed-filter.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
+import { StaleModel } from '#content/model/model.ts'
 import type { Fault } from '#content/validation/fault.ts'
 import type { Target } from '#content/validation/target.ts'
 import { sql } from '#database/database.ts'
@@ -48,16 +49,19 @@ const syncReferences = sql<{ locale: string; path: string }>(`
   select distinct locale, path from fresh
   where target_id not in (select id from entries union all select id from assets) order by locale, path limit 100`)
 
-const syncClaims = sql<object>(`
+/** Returns the model by which it is right: another may have made claims that this one knows nothing of, and took away. */
+const syncClaims = sql<{ model: string }>(`
   with wanted as (
     select * from json_to_recordset($3::json) as c (field text, locale text, value text)
   ), gone as (
     delete from stoa.unique_value u where u.entry_id = $1 and not exists (
       select from wanted w where w.field = u.field and w.locale = u.locale and w.value = u.value)
+  ), made as (
+    insert into stoa.unique_value (type, field, locale, value, entry_id)
+    select $2, field, locale, value, $1 from wanted order by field, locale, value
+    on conflict do nothing
   )
-  insert into stoa.unique_value (type, field, locale, value, entry_id)
-  select $2, field, locale, value, $1 from wanted order by field, locale, value
-  on conflict do nothing`)
+  select revision as model from stoa.model`)
 
 const claimsOfOthers = sql<{ field: string; locale: string }>(`
   select w.field, w.locale from json_to_recordset($3::json) as w (field text, locale text, value text)
@@ -93,9 +97,9 @@ export function once<Row extends object>(rows: readonly Row[]): Row[] {
 
 /**
  * Brings reference rows and claims in line with the held versions. Throws `UniqueConflictError` where another entry has a
- * value, and `ValidationError` where a version points to what is gone.
+ * value, `ValidationError` where a version points to what is gone, and `StaleModel` where the model is not that of `type` any more.
  */
-export async function hold(tx: Queryable, type: TypeModel, id: string, held: readonly VersionRow[]): Promise<void> {
+export async function hold(tx: Queryable, { revision, type }: { readonly revision: string; readonly type: TypeModel }, id: string, held: readonly VersionRow[]): Promise<void> {
   if (type.pointing.size > 0) {
     const gone = await tx.run(syncReferences, [id, JSON.stringify(once(held.flatMap((row) => referencesOf(type, row))))])
     if (gone.length > 0) throw new ValidationError(gone.map(goneFault))
@@ -103,7 +107,8 @@ export async function hold(tx: Queryable, type: TypeModel, id: string, held: rea
   if (type.unique.length === 0) return
   const claims = once(held.flatMap((row) => claimsOf(type, row)))
   const values = [id, type.definition.name, JSON.stringify(claims)]
-  await tx.run(syncClaims, values)
+  const [synced] = await tx.run(syncClaims, values)
+  if (synced?.model !== revision) throw new StaleModel()
   if (claims.length === 0) return
   const [taken] = await tx.run(claimsOfOthers, values)
   if (taken !== undefined) throw new UniqueConflictError(taken.field, taken.locale)

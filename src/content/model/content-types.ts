@@ -2,7 +2,7 @@ import type { ContentTypes, TypePlan } from '#content/content.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
 import { TypeConflictError, TypeInUseError, TypeInvalidError, TypeLossError, TypeNotFoundError } from '#content/errors.ts'
 import type { Context } from '#content/entries/context.ts'
-import { isDatabase } from '#content/entries/context.ts'
+import { atomically, isDatabase } from '#content/entries/context.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import type { Settling } from '#content/model/settle.ts'
 import { checkContentType } from '#content/model/type-check.ts'
@@ -40,6 +40,12 @@ const duplicate = sql<{ value: string; count: number }>(`
     from stoa.version where type = $1 and (is_latest or is_published) and data ->> $2 is not null
   ) held group by place, value having count(distinct entry_id) > 1 limit 1`)
 
+/** Everybody who saves waits behind this lock as long as it waits itself: for an index that is being built, or a long import. */
+const lockWaitMs = 2_000
+const boundWait = sql<object>(`select set_config('lock_timeout', '${lockWaitMs}', true)`)
+const unboundWait = sql<object>(`select set_config('lock_timeout', '0', true)`)
+const lockVersions = sql<object>(`lock table stoa.version in share row exclusive mode`)
+
 /** What no index could hold. */
 const tooLong = sql<{ count: number }>(`
   select count(distinct entry_id)::int as count from stoa.version
@@ -60,12 +66,12 @@ export function createContentTypes(context: Context, settling: Settling): Conten
       return { change, steps }
     },
     save: async (db, input, options) => {
-      const result = await db.transaction((tx) => save(context, tx, input, options))
+      const result = await atomically(db, (tx) => save(context, tx, input, options))
       if (isDatabase(db)) settling.start(db)
       return result
     },
     delete: async (db, name) => {
-      await db.transaction((tx) => remove(context, tx, name))
+      await atomically(db, (tx) => remove(context, tx, name))
       if (isDatabase(db)) settling.start(db)
     },
     settle: (db) => settling.run(db),
@@ -102,8 +108,16 @@ function refuseLoss(plan: TypePlan, allowLoss: boolean): void {
   throw new TypeLossError(`The change would lose values of: ${names}. Look at the plan; to go on, allow the loss.`, { steps: losing })
 }
 
-/** Claims of fields that became unique, in the same transaction: from its end on, no second entry can take a value. */
+/**
+ * Claims of fields that became unique, in the same transaction: from its end on, no second entry can take a value. No version is written
+ * meanwhile: one that was being saved before is seen, and one that comes after finds that the model has changed.
+ */
 async function claim(tx: Queryable, definition: ContentType, change: TypeChange): Promise<void> {
+  if (change.claims.length > 0) {
+    await tx.run(boundWait)
+    await tx.run(lockVersions)
+    await tx.run(unboundWait)
+  }
   if (change.unclaimed.length > 0) await tx.run(dropClaims, [definition.name, change.unclaimed])
   for (const field of change.claims) {
     const values = [definition.name, field.name, field.localized === true]

@@ -1,4 +1,5 @@
 import type { Locale, Locales } from '#content/content.ts'
+import { atomically } from '#content/entries/context.ts'
 import { LocaleInUseError, LocaleInvalidError, LocaleNotFoundError } from '#content/errors.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -50,14 +51,14 @@ export function createLocales(): Locales {
   return {
     list: read,
     save: (db, locale) =>
-      db.transaction(async (tx) => {
+      atomically(db, async (tx) => {
         await tx.run(lockModel)
         check(locale, await read(tx))
         if (locale.isDefault) await tx.run(clearDefault, [locale.code])
         await tx.run(upsert, [locale.code, locale.fallback, locale.isDefault])
       }),
     delete: (db, code) =>
-      db.transaction(async (tx) => {
+      atomically(db, async (tx) => {
         await tx.run(lockModel)
         const all = await read(tx)
         const locale = all.find((one) => one.code === code)

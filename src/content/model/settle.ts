@@ -184,7 +184,7 @@ export class Settling {
         session.transaction(async (tx) => {
           const state = await unlessGone(entryState(tx, model, null, id, 'writing'))
           const now = model.types.get(type.definition.name)
-          if (state !== null && now !== undefined) await hold(tx, now, id, state.held)
+          if (state !== null && now !== undefined) await hold(tx, { revision: model.revision, type: now }, id, state.held)
         }),
       )
     } catch (error) {
