@@ -113,3 +113,45 @@ test('slugs of any text are slugs, or nothing', () => {
   assert.equal(makeSlug('한국어 안내'), '한국어-안내')
   assert.equal(makeSlug('!!!'), '')
 })
+
+test('what is left of old data is kept part by part', () => {
+  const part = (name: string): Field => ({ name, kind: 'text' })
+  const type = compileType({
+    name: 't',
+    label: 'T',
+    fields: [
+      { name: 'group', kind: 'group', fields: [part('a'), { name: 'inner', kind: 'group', fields: [part('b')] }] },
+      { name: 'blocks', kind: 'blocks', blocks: [{ name: 'quote', fields: [part('text')] }] },
+      { name: 'list', kind: 'list', of: { name: 'one', kind: 'number' } },
+      { name: 'options', kind: 'select', options: ['x', 'y'], many: true },
+      { name: 'option', kind: 'select', options: ['x'] },
+      { name: 'refs', kind: 'reference', many: true },
+    ],
+  })
+  const old = {
+    group: { a: 'A', gone: 1, inner: { b: 'B', gone: 2 } },
+    blocks: [{ block: 'quote', text: 'Q', gone: 3 }, { block: 'gone', text: 'G' }],
+    list: [1, 'two', 3, null],
+    options: ['gone', 'y'],
+    option: 'gone',
+    refs: [id, 'no id'],
+  }
+  const kept = { group: { a: 'A', inner: { b: 'B' } }, blocks: [{ block: 'quote', text: 'Q' }], list: [1, 3], options: ['y'], refs: [id] }
+  assert.deepEqual(type.project(old), kept)
+  assert.deepEqual(type.project({ group: ['x'], blocks: {}, list: 'x', options: 'x', refs: id }), {})
+})
+
+test('a list that is longer than its type allows now says so, and still points to what it points to', () => {
+  const refs = [1, 2, 3].map((n) => `0197a000-0000-7000-8000-00000000000${n}`)
+  const type = compileType({ name: 't', label: 'T', fields: [{ name: 'list', kind: 'list', of: { name: 'one', kind: 'reference' }, itemsMax: 2 }] })
+  const { fields, faults } = type.validate({ list: refs }, { publishing: false })
+  assert.deepEqual([fields, faults.map((fault) => fault.code)], [{ list: refs }, ['tooMany']])
+  assert.deepEqual(type.targets({ list: refs }).map((target) => target.id), refs)
+})
+
+test('what data points to is found behind any number of faults', () => {
+  const blocks: Field = { name: 'blocks', kind: 'blocks', blocks: [{ name: 'b', fields: [{ name: 'text', kind: 'text', lengthMax: 1 }, { name: 'rich', kind: 'richText' }] }] }
+  const rich = doc(paragraph({ type: 'text', text: 'x', marks: [{ type: 'link', attrs: { href: '/', entry: id } }] }))
+  const items = Array.from({ length: 120 }, (_, at) => ({ block: 'b', text: 'long', ...(at === 119 ? { rich } : {}) }))
+  assert.deepEqual(compileType({ name: 't', label: 'T', fields: [blocks] }).targets({ blocks: items }).map((target) => target.id), [id])
+})

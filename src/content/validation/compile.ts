@@ -5,6 +5,8 @@ import type { Fault } from '#content/validation/fault.ts'
 import { Faults, step } from '#content/validation/fault.ts'
 import { checkJson } from '#content/validation/json-value.ts'
 import { compilePattern, patternTextMax } from '#content/validation/pattern.ts'
+import { narrowing } from '#content/validation/narrow.ts'
+import type { Narrow } from '#content/validation/narrow.ts'
 import { checkRichText } from '#content/validation/rich-text.ts'
 import { slugProblem } from '#content/validation/slug.ts'
 import type { Target } from '#content/validation/target.ts'
@@ -48,9 +50,9 @@ export function compileType(definition: ContentType): Validator {
   const checks = new Map(definition.fields.map((field) => [field.name, compileField(field, field.name)]))
   const required = definition.fields.filter((field) => field.required === true)
   const order = definition.fields.map((field) => field.name)
+  const narrowings = new Map(definition.fields.map((field) => [field.name, narrowing(field, leaf)]))
 
-  const validate: Validator['validate'] = (input, { publishing }) => {
-    const mode: Mode = { faults: new Faults(), targets: [], publishing }
+  const walk = (input: Readonly<Record<string, unknown>>, mode: Mode): Validated => {
     for (const name of Object.keys(input)) if (!checks.has(name)) mode.faults.add(step('', name), 'unknown', 'The type has no such field.')
     const fields: Record<string, unknown> = {}
     for (const name of order) {
@@ -58,22 +60,32 @@ export function compileType(definition: ContentType): Validator {
       const value = run(checks.get(name)!, input[name], step('', name), mode)
       if (value !== undefined) fields[name] = value
     }
-    if (publishing) for (const field of required) demand(fields[field.name], step('', field.name), mode)
+    if (mode.publishing) for (const field of required) demand(fields[field.name], step('', field.name), mode)
     return { fields, faults: mode.faults.list, targets: mode.targets }
   }
 
   return {
-    validate,
+    validate: (input, { publishing }) => walk(input, { faults: new Faults(), targets: [], publishing }),
     project: (data) => {
       const kept: Record<string, unknown> = {}
       for (const name of order) {
-        if (!Object.hasOwn(data, name)) continue
-        const { fields, faults } = validate({ [name]: data[name] }, { publishing: false })
-        if (!faults.some((fault) => lostCodes.has(fault.code))) kept[name] = faults.length === 0 ? fields[name] : data[name]
+        const value = Object.hasOwn(data, name) && data[name] !== null ? narrowings.get(name)!(data[name]) : undefined
+        if (value !== undefined) kept[name] = value
       }
       return kept
     },
-    targets: (data) => validate(data, { publishing: false }).targets,
+    targets: (data) => walk(data, { faults: new Faults({ kept: false }), targets: [], publishing: false }).targets,
+  }
+}
+
+/** A value without parts is kept unless it is of another kind. */
+function leaf(field: Field): Narrow {
+  const check = compileField(field, field.name)
+  return (value) => {
+    const faults = new Faults()
+    const result = check(value, '', { faults, targets: [], publishing: false })
+    if (faults.list.some((fault) => lostCodes.has(fault.code))) return undefined
+    return faults.list.length === 0 ? result : value
   }
 }
 
@@ -185,10 +197,7 @@ function oneOrMany(one: Check, many: boolean): Check {
   if (!many) return one
   return (value, pointer, mode) => {
     if (!Array.isArray(value)) return refuse(mode, pointer, 'Give an array.')
-    if (value.length > itemsMax) {
-      mode.faults.add(pointer, 'tooMany', `At most ${itemsMax} values.`)
-      return undefined
-    }
+    if (value.length > itemsMax) mode.faults.add(pointer, 'tooMany', `At most ${itemsMax} values.`)
     const result = value.map((item: unknown, index) => one(item, step(pointer, index), mode))
     const seen = new Set<unknown>()
     result.forEach((item, index) => {
@@ -244,10 +253,8 @@ function group(fields: readonly Field[], path: string, tag: string | null = null
 function list(item: Check, max: number): Check {
   return (value, pointer, mode) => {
     if (!Array.isArray(value)) return refuse(mode, pointer, 'Give an array.')
-    if (value.length > max) {
-      mode.faults.add(pointer, 'tooMany', `At most ${max} items.`)
-      return undefined
-    }
+    // Beyond the limit too it points to what it points to, and one from before the limit stays as it is.
+    if (value.length > max) mode.faults.add(pointer, 'tooMany', `At most ${max} items.`)
     return value.map((one: unknown, index) => (one === null ? refuse(mode, step(pointer, index), 'An item cannot be null.') : item(one, step(pointer, index), mode)))
   }
 }

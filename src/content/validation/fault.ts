@@ -23,12 +23,17 @@ export type FaultCode =
 /** More faults than this help nobody: the rest is left out. */
 const faultsMax = 100
 
-/** Collects the faults of one validation. */
+/** Collects the faults of one validation. Without `kept` nobody reads them: a walk that looks for something else ends for none. */
 export class Faults {
   readonly list: Fault[] = []
+  readonly #kept: boolean
+
+  constructor(options: { readonly kept: boolean } = { kept: true }) {
+    this.#kept = options.kept
+  }
 
   add(path: string, code: FaultCode, message: string): void {
-    if (this.list.length < faultsMax) this.list.push({ path, code, message })
+    if (this.#kept && this.list.length < faultsMax) this.list.push({ path, code, message })
   }
 
   get full(): boolean {
