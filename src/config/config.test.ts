@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { loadConfig, printableConfig, resolveConfig } from '#config/config.ts'
+import { hidePassword, loadConfig, printableConfig, resolveConfig } from '#config/config.ts'
 import { ConfigError } from '#config/errors.ts'
 
 const nothing = { file: {}, environment: {}, flags: {} }
@@ -45,6 +45,8 @@ test('secrets and passwords are hidden wherever they stand', () => {
   const printed = JSON.stringify(printableConfig(resolveConfig({ ...nothing, environment })))
   assert.doesNotMatch(printed, /ssss|ss:w|zebra|giraffe/)
   assert.match(printed, /postgres:\/\/me:\(hidden\)@h1:1,h2:2\/db/)
+  assert.equal(hidePassword('postgres://me:zebra'), 'postgres://me:(hidden)')
+  for (const url of ['postgres://h1:5432,h2:5432/db', 'redis://h:6379', 'redis://[::1]:6379', 'postgres:///db', 'file:///var/files']) assert.equal(hidePassword(url), url)
 })
 
 test('a config file is TypeScript and may be wrong in ways that are told', async () => {

@@ -123,7 +123,10 @@ function printable(setting: Setting<unknown>, value: unknown): unknown {
   return setting.url && typeof value === 'string' ? hidePassword(value) : value
 }
 
-/** By text, not by `URL`: URLs with several hosts do not parse. */
+/** By text, not by `URL`: URLs with several hosts do not parse. One that was cut off before its host still has its password in it; only a port may stand there. */
 export function hidePassword(url: string): string {
-  return url.replace(/^([a-z0-9]+:\/\/[^:@/]*):.*@/, '$1:(hidden)@').replace(/([?&]password=)[^&]*/gi, '$1(hidden)')
+  return url
+    .replace(/^([a-z0-9]+:\/\/[^:@/]*):.*@/, '$1:(hidden)@')
+    .replace(/^([a-z0-9]+:\/\/(?!\[)[^:@/]*):(?!\d{1,5}(?:[/?,]|$))[^@]*$/, '$1:(hidden)')
+    .replace(/([?&](?:ssl)?password=)[^&]*/gi, '$1(hidden)')
 }
