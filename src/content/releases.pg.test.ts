@@ -53,6 +53,8 @@ test('one item that cannot be published keeps all back; undo is refused where so
   await releases.put(t.admin, release.id, [good, bad].map((one) => ({ entryId: one.id, locale: 'en', action: 'publish' as const, version: null })))
   await assert.rejects(releases.publish(t.admin, release.id), (error) => JSON.stringify((error as { facts: unknown }).facts).includes(bad.id))
   assert.equal((await entries.list(t.admin, listing('page'))).data.length, 0)
+  const other = t.call({ page: { readDraft: true, publish: { filter: { op: 'compare', field: 'id', test: { is: 'ne', value: bad.id } }, fields: null } } })
+  await assert.rejects(releases.remove(other, release.id, { entryId: bad.id, locale: 'en' }), { code: 'E_FORBIDDEN' }, 'who may not put it in may not take it out')
   await releases.remove(t.admin, release.id, { entryId: bad.id, locale: 'en' })
   await releases.publish(t.admin, release.id)
   await entries.save(t.admin, 'page', good.id, { ...patch({ title: 'Better' }), publish: true }, null)

@@ -154,8 +154,12 @@ async function put(call: Call, tx: Queryable, model: Model, id: string, items: r
 }
 
 async function remove(call: Call, tx: Queryable, model: Model, id: string, item: { readonly entryId: string; readonly locale: string }): Promise<Release> {
-  await locked(tx, id, 'open', 'changed')
-  if (isId(item.entryId)) await tx.run(deleteItem, [id, item.entryId, item.locale])
+  const row = await locked(tx, id, 'open', 'changed')
+  if (itemsOf(row).some(({ entryId, locale }) => entryId === item.entryId && locale === item.locale)) {
+    const state = await entryState(tx, model, null, item.entryId, 'keeping')
+    demand(call, 'publish', model.type(state.type), state)
+    await tx.run(deleteItem, [id, item.entryId, item.locale])
+  }
   return releaseOf(call, model, await read(tx, id))
 }
 
