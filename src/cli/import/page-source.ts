@@ -13,6 +13,8 @@ const pageBytesMax = 16 * 1_024 * 1_024
 const filesMax = 1_000_000
 /** So much of an unpacked archive stays in memory: asking the disk for each small page would take longer than parsing it. */
 const memoryBytesMax = 32 * 1_024 * 1_024
+/** What the pages of one archive may take on the disk: a small archive can unpack to more than the disk holds. */
+const spoolBytesMax = 16 * 1_024 * 1_024 * 1_024
 /** Folders are walked no deeper: a loop of mounts ends here. */
 const depthMax = 64
 
@@ -85,6 +87,7 @@ class Spool {
       return async () => content
     }
     const at = this.#length
+    if (at + content.length > spoolBytesMax) throw new ImportSourceError(`The pages of the archive unpack to more than ${spoolBytesMax} bytes; import it in parts.`, { bytesMax: spoolBytesMax })
     await this.#file.write(content, 0, content.length, at)
     this.#length += content.length
     return async () => {
