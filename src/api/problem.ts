@@ -114,7 +114,11 @@ const fastifyErrors: Readonly<Record<string, (error: Error) => StoaError>> = {
   FST_ERR_CTP_EMPTY_JSON_BODY: () => new JsonMalformedError('it is empty', 0),
   FST_ERR_BAD_URL: () => new RequestMalformedError('The path of the URL is not valid percent-encoding.'),
   FST_ERR_MAX_PARAM_LENGTH: () => new UrlTooLongError('A part of the path is longer than any id or slug.'),
-  FST_ERR_HANDLER_TIMEOUT: () => new DeadlineError('The answer was not ready in time; a write may still have taken effect. Repeat it with the same Idempotency-Key.'),
+  FST_ERR_HANDLER_TIMEOUT: lateAnswer,
+}
+
+export function lateAnswer(): DeadlineError {
+  return new DeadlineError('The answer was not ready in time; a write may still have taken effect. Repeat it with the same Idempotency-Key.')
 }
 
 const places: Readonly<Record<string, Fault['in']>> = { body: 'body', querystring: 'query', params: 'params', headers: 'headers' }

@@ -1,7 +1,7 @@
 import { createServer as createHttpServer } from 'node:http'
 import type { IncomingMessage, Server as HttpServer, ServerResponse } from 'node:http'
 import { fastify } from 'fastify'
-import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyReply, FastifyRequest, preValidationHookHandler, RouteOptions } from 'fastify'
 import type { Access } from '#access/access.ts'
 import { PermissionError } from '#access/errors.ts'
 import { defaultApiConfig } from '#api/api-context.ts'
@@ -13,7 +13,7 @@ import { identityHook, isAnonymous } from '#api/identity.ts'
 import { parseJson } from '#api/json-body.ts'
 import { contentSecurityPolicy } from '#api/pages/layout.ts'
 import { problemPage } from '#api/pages/problem.ts'
-import { problemAnswer } from '#api/problem.ts'
+import { lateAnswer, problemAnswer } from '#api/problem.ts'
 import { readyAnswers } from '#api/ready-answers.ts'
 import { answerReceipts } from '#api/receipts.ts'
 import { requestId } from '#api/request-id.ts'
@@ -190,8 +190,20 @@ function routeRules(server: Server, config: ApiConfig): { paths: Map<string, Set
     // Reads of content wait for nothing but the database, whose every wait has a deadline: a second one would cost more than the routing. Writes wait for their bodies too.
     const isRead = named.every((method) => method === 'GET' || method === 'HEAD')
     if (route.config.access !== 'content' || !isRead) route.handlerTimeout ??= config.handlerTimeoutMs
+    if (!isRead && route.handlerTimeout !== undefined) route.preValidation = [answerWithin(route.handlerTimeout), ...[route.preValidation ?? []].flat()]
   })
   return { paths, documented }
+}
+
+/** Fastify forgets the deadline of a request with the last byte of its body; this one holds from there on. */
+function answerWithin(timeoutMs: number): preValidationHookHandler {
+  return (_request, reply, done) => {
+    const timer = setTimeout(() => {
+      if (!reply.sent) void reply.send(lateAnswer())
+    }, timeoutMs)
+    reply.raw.once('close', () => clearTimeout(timer))
+    done()
+  }
 }
 
 /** The methods that a path does not have: OPTIONS says which it has, the others get 405 and the same. */

@@ -35,6 +35,17 @@ class Gate {
         return reply.send({ text: 'through' })
       },
     })
+    server.route({
+      method: 'POST',
+      url: '/gate',
+      config: { access: 'public' },
+      handlerTimeout: 300,
+      schema: { operationId: 'gatePost', body: strict({}), response },
+      handler: async (_request, reply) => {
+        await this.#opened
+        return reply.send({ text: 'through' })
+      },
+    })
     server.route({ method: 'GET', url: '/much', config: { access: 'public' }, schema: { operationId: 'much', response }, handler: (_request, reply) => reply.send({ text: 'stoa '.repeat(1_000) }) })
   }
 }
@@ -131,6 +142,9 @@ test('an answer that takes too long is a 503 with a problem document', { skip: d
   const answer = await get(port, '/gate')
   assert.equal(answer.status, 503)
   assert.match(answer.body.toString(), /E_DEADLINE/)
+  const posted = await fetch(`http://127.0.0.1:${port}/gate`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{}' })
+  assert.equal(posted.status, 503, 'also when the body is there')
+  assert.match(await posted.text(), /E_DEADLINE/)
   gate.open()
 })
 
