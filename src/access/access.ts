@@ -60,6 +60,8 @@ export type Identity = {
   readonly csrfToken: string | null
   /** When the session or API token ends at the latest; null: never. */
   readonly expiresAt: string | null
+  /** For how many milliseconds nobody could tell whether all this still holds, the database being away or slow; null: it holds. */
+  readonly staleMs: number | null
   /** Where the request came from, for the audit log. */
   readonly origin: Origin
   can(permission: SystemPermission): boolean
@@ -78,6 +80,9 @@ export type Permissions = {
 
 /** A bearer goes before a cookie. */
 export type Credentials = { readonly bearer: string | null; readonly sessionCookie: string | null; readonly origin?: Origin }
+
+/** `fresh`: from the database, whatever is in memory. */
+export type IdentifyOptions = { readonly fresh?: boolean }
 
 /** `cookie` is the value of the session cookie; `expiresAt` its absolute end (it also ends when idle for long). */
 export type Login = { readonly cookie: string; readonly csrfToken: string; readonly expiresAt: string; readonly user: User }
@@ -100,7 +105,7 @@ export type LoginInput = {
  */
 export interface Access {
   /** Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`. */
-  identify(credentials: Credentials): Promise<Identity>
+  identify(credentials: Credentials, options?: IdentifyOptions): Promise<Identity>
   /** What `identify` would find, if it is in memory and fresh; null: ask `identify`. At once, for answers that are ready. `cacheNowMs`: `Cache.nowMs`. */
   peek(credentials: Pick<Credentials, 'bearer' | 'sessionCookie'>, cacheNowMs: number): Authority | null
   login(input: LoginInput): Promise<Login>

@@ -29,9 +29,9 @@ export function createAccess(options: AccessOptions): Access {
   const tokens = tokenStore(ground, log)
   let anonymousAuthority: BoundAuthority | null = null
   return {
-    identify: ({ bearer, sessionCookie, origin }) => {
-      if (bearer !== null) return tokens.identify(bearer, origin)
-      return sessionCookie === null ? anonymous(ground, origin) : sessions.identify(sessionCookie, origin)
+    identify: ({ bearer, sessionCookie, origin }, { fresh = false } = {}) => {
+      if (bearer !== null) return tokens.identify(bearer, origin, fresh)
+      return sessionCookie === null ? anonymous(ground, origin, fresh) : sessions.identify(sessionCookie, origin, fresh)
     },
     peek: ({ bearer, sessionCookie }, cacheNowMs) => {
       if (bearer !== null) return tokens.peek(bearer, cacheNowMs)
@@ -55,7 +55,7 @@ export function createAccess(options: AccessOptions): Access {
   }
 }
 
-async function anonymous(ground: Ground, origin: Origin | undefined): Promise<Identity> {
-  const permissions = await ground.roleCache.anonymous()
-  return new KnownIdentity({ authority: new BoundAuthority(anonymousActor, permissions), roles: [anonymousRole], origin })
+async function anonymous(ground: Ground, origin: Origin | undefined, fresh: boolean): Promise<Identity> {
+  const { permissions, staleMs } = await ground.roleCache.anonymous({ fresh })
+  return new KnownIdentity({ authority: new BoundAuthority(anonymousActor, permissions), roles: [anonymousRole], staleMs, origin })
 }

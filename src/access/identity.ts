@@ -18,6 +18,7 @@ type Facts = {
   readonly user?: User
   readonly csrfToken?: string
   readonly expiresAt?: string | null
+  readonly staleMs?: number | null
   readonly origin?: Origin | undefined
 }
 
@@ -27,6 +28,7 @@ export class KnownIdentity implements Identity {
   readonly user: User | null
   readonly csrfToken: string | null
   readonly expiresAt: string | null
+  readonly staleMs: number | null
   readonly origin: Origin
 
   constructor(facts: Facts) {
@@ -35,6 +37,7 @@ export class KnownIdentity implements Identity {
     this.user = facts.user ?? null
     this.csrfToken = facts.csrfToken ?? null
     this.expiresAt = facts.expiresAt ?? null
+    this.staleMs = facts.staleMs ?? null
     this.origin = facts.origin ?? noOrigin
   }
 

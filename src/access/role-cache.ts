@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { staleMsOf } from '#cache/cache.ts'
 import type { Cache } from '#cache/cache.ts'
 import type { FillContext } from '#cache/fill.ts'
 import type { Role } from '#access/access.ts'
@@ -69,8 +70,14 @@ export class RoleCache {
     return setOf(loaded, names)
   }
 
-  async anonymous(): Promise<PermissionSet> {
-    if (this.#cache !== null) return (await this.#cache.get(rolesKey, readRoles, { bytesOf: rolesBytes })).value.anonymous
+  /** `staleMs`: as of an identity. */
+  async anonymous({ fresh }: { readonly fresh: boolean }): Promise<{ readonly permissions: PermissionSet; readonly staleMs: number | null }> {
+    if (this.#cache === null || fresh) return { permissions: fresh ? (await this.#load()).anonymous : await this.#anonymousAlone(), staleMs: null }
+    const cached = await this.#cache.get(rolesKey, readRoles, { bytesOf: rolesBytes })
+    return { permissions: cached.value.anonymous, staleMs: staleMsOf(cached) }
+  }
+
+  async #anonymousAlone(): Promise<PermissionSet> {
     const nowMs = this.#clock.monotonicMs()
     const loaded = this.#loaded
     if (loaded !== null && nowMs - loaded.startedMs < anonymousStaleMs && !this.isWatched(nowMs)) return loaded.anonymous

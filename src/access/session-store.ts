@@ -11,6 +11,7 @@ import { foundBytes, isUseDue, NotKept, noteUse, useOf } from '#access/last-use.
 import type { Use } from '#access/last-use.ts'
 import { userColumns, userOf } from '#access/user-row.ts'
 import type { UserRow } from '#access/user-row.ts'
+import { staleMsOf } from '#cache/cache.ts'
 import type { Cache } from '#cache/cache.ts'
 import type { Authority } from '#content/authority.ts'
 import { sql } from '#database/database.ts'
@@ -56,7 +57,8 @@ export async function endSessionsOf(db: Queryable, userId: string): Promise<numb
 type Start = { readonly user: User; readonly passwordHash: string; readonly origin: Origin; readonly agent: string; readonly replaces: string | null }
 
 export type Sessions = Pick<Access, 'logout' | 'logoutEverywhere'> & {
-  identify(cookie: string, origin: Origin | undefined): Promise<Identity>
+  /** `fresh`: as of `Access.identify`. */
+  identify(cookie: string, origin: Origin | undefined, fresh: boolean): Promise<Identity>
   /** Null: it has to be asked for. */
   peek(cookie: string, cacheNowMs: number): Authority | null
   /** For a user whose password was proven; null if it, or the user's state, changed since. */
@@ -88,7 +90,7 @@ export function sessionStore(ground: Ground, log: AuditLog): Sessions {
 
   return {
     start,
-    identify: (cookie, origin) => identify(ground, cookie, origin),
+    identify: (cookie, origin, fresh) => identify(ground, { cookie, origin, fresh }),
     peek: (cookie, cacheNowMs) => (looksLikeSecret(cookie) ? peek(ground, keyOf(cookie), cacheNowMs) : null),
     logout: async (cookie) => {
       if (looksLikeSecret(cookie)) await database.run(end, [hashSecret(cookie)])
@@ -113,6 +115,11 @@ export function sessionStore(ground: Ground, log: AuditLog): Sessions {
 type SessionRow = UserRow & { readonly session_expires_at: string; readonly session_last_used_at: string; readonly revision: string }
 type Found = { readonly row: SessionRow; readonly user: User; readonly authority: BoundAuthority; readonly use: Use }
 
+/** `staleMs`: as of an identity. */
+type Looked = { readonly found: Found | null; readonly staleMs: number | null }
+
+const nobody: Looked = { found: null, staleMs: null }
+
 function cacheKey(idHash: Buffer): string {
   return `access:session:${idHash.toString('latin1')}`
 }
@@ -122,13 +129,13 @@ function isOver({ row, use }: Found, nowMs: number): boolean {
 }
 
 /** From memory; else one named statement. Another one at most once a minute, to note the use. */
-async function identify(ground: Ground, cookie: string, origin: Origin | undefined): Promise<Identity> {
+async function identify(ground: Ground, { cookie, origin, fresh }: { readonly cookie: string; readonly origin: Origin | undefined; readonly fresh: boolean }): Promise<Identity> {
   const idHash = hashSecret(cookie)
-  const found = looksLikeSecret(cookie) ? await (ground.cache === null ? look(ground, idHash) : kept(ground, ground.cache, idHash)) : null
+  const { found, staleMs } = looksLikeSecret(cookie) ? await (ground.cache === null || fresh ? looked(ground, idHash) : kept(ground, ground.cache, idHash)) : nobody
   if (found === null || isOver(found, ground.clock.nowMs())) throw new UnauthenticatedError('The session has ended; sign in again.')
   const { row, user, authority, use } = found
   await noteUse(ground, use, touch, idHash)
-  return new KnownIdentity({ authority, roles: user.roles, user, csrfToken: csrfTokenOf(cookie, ground.secret), expiresAt: row.session_expires_at, origin })
+  return new KnownIdentity({ authority, roles: user.roles, user, csrfToken: csrfTokenOf(cookie, ground.secret), expiresAt: row.session_expires_at, staleMs, origin })
 }
 
 function peek(ground: Ground, key: string, cacheNowMs: number): Authority | null {
@@ -137,22 +144,22 @@ function peek(ground: Ground, key: string, cacheNowMs: number): Authority | null
   return found === undefined || isOver(found, nowMs) || isUseDue(found.use, nowMs) ? null : found.authority
 }
 
-async function look(ground: Ground, idHash: Buffer): Promise<Found | null> {
+async function looked(ground: Ground, idHash: Buffer): Promise<Looked> {
   const [row] = await ground.database.run(find, [idHash])
-  return row === undefined ? null : foundOf(row, await ground.roleCache.permissions(row.roles, row.revision))
+  return row === undefined ? nobody : { found: foundOf(row, await ground.roleCache.permissions(row.roles, row.revision)), staleMs: null }
 }
 
-async function kept(ground: Ground, cache: Cache, idHash: Buffer): Promise<Found | null> {
+async function kept(ground: Ground, cache: Cache, idHash: Buffer): Promise<Looked> {
   try {
-    const { value } = await cache.get(cacheKey(idHash), async (context) => {
+    const cached = await cache.get(cacheKey(idHash), async (context) => {
       const [row] = await context.read(find, [idHash])
       if (row === undefined) throw new NotKept()
       context.row('session', idHash.toString('hex')).row('user', row.id).list('user_role', [{ field: 'user_id', is: 'eq', value: row.id }])
       return foundOf(row, await ground.roleCache.permissionsIn(context, row.roles))
     }, { bytesOf: () => foundBytes })
-    return value
+    return { found: cached.value, staleMs: staleMsOf(cached) }
   } catch (error) {
-    if (error instanceof NotKept) return null
+    if (error instanceof NotKept) return nobody
     throw error
   }
 }

@@ -13,6 +13,7 @@ import { requireCoversRoles } from '#access/role-store.ts'
 import { hashSecret, looksLikeApiToken, newApiToken } from '#access/secrets.ts'
 import { TokenMemo } from '#access/token-memo.ts'
 import { checkedName, checkedRoles } from '#access/user-input.ts'
+import { staleMsOf } from '#cache/cache.ts'
 import type { Cache } from '#cache/cache.ts'
 import type { Authority } from '#content/authority.ts'
 import { normalInstant } from '#content/query/normal-form.ts'
@@ -48,7 +49,8 @@ const remove = sql(`delete from stoa.api_token where id = $1`)
 
 type Tokens = {
   readonly tokens: Access['tokens']
-  identify(token: string, origin: Origin | undefined): Promise<Identity>
+  /** `fresh`: as of `Access.identify`. */
+  identify(token: string, origin: Origin | undefined, fresh: boolean): Promise<Identity>
   /** Null: it has to be asked for. */
   peek(token: string, cacheNowMs: number): Authority | null
 }
@@ -86,7 +88,7 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
   const keyOf = remembered(tokensMax, (token) => cacheKey(hashSecret(token)))
   return {
     tokens,
-    identify: (token, origin) => identify(ground, memo, token, origin),
+    identify: (token, origin, fresh) => identify({ ground, memo }, { token, origin, fresh }),
     peek: (token, cacheNowMs) => {
       const found = ground.cache?.peek(keyOf(token), cacheNowMs) as Found | undefined
       const nowMs = clock.nowMs()
@@ -97,6 +99,11 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
 
 type Found = { readonly row: TokenRow; readonly authority: BoundAuthority; readonly use: Use }
 
+/** `staleMs`: as of an identity. */
+type Looked = { readonly found: Found | null; readonly staleMs: number | null }
+
+const nobody: Looked = { found: null, staleMs: null }
+
 function cacheKey(secret: Buffer): string {
   return `access:token:${secret.toString('latin1')}`
 }
@@ -106,14 +113,15 @@ function isOver({ expires_at }: TokenRow, nowMs: number): boolean {
 }
 
 /** From memory; else one named statement. Another one at most once a minute, to note the use. */
-async function identify(ground: Ground, memo: TokenMemo<Found>, token: string, origin: Origin | undefined): Promise<Identity> {
+async function identify({ ground, memo }: { readonly ground: Ground; readonly memo: TokenMemo<Found> }, { token, origin, fresh }: { readonly token: string; readonly origin: Origin | undefined; readonly fresh: boolean }): Promise<Identity> {
   const secret = hashSecret(token)
-  const found = ground.cache === null ? await memo.get(secret.toString('latin1'), () => look(ground, token, secret)) : await kept(ground, ground.cache, token, secret)
+  const alone = async (): Promise<Looked> => ({ found: fresh ? await look(ground, token, secret) : await memo.get(secret.toString('latin1'), () => look(ground, token, secret)), staleMs: null })
+  const { found, staleMs } = ground.cache === null || fresh ? await alone() : await kept(ground, ground.cache, token, secret)
   if (found === null) throw new UnauthenticatedError('There is no such API token; it was mistyped or deleted.')
   const { row, authority, use } = found
   if (isOver(row, ground.clock.nowMs())) throw new UnauthenticatedError('The API token has expired; make a new one.')
   await noteUse(ground, use, touch, row.id)
-  return new KnownIdentity({ authority, roles: row.roles, expiresAt: row.expires_at, origin })
+  return new KnownIdentity({ authority, roles: row.roles, expiresAt: row.expires_at, staleMs, origin })
 }
 
 async function look(ground: Ground, token: string, secret: Buffer): Promise<Found | null> {
@@ -122,18 +130,18 @@ async function look(ground: Ground, token: string, secret: Buffer): Promise<Foun
 }
 
 /** Who is not there is not kept: anybody could fill the memory with nobodies. */
-async function kept(ground: Ground, cache: Cache, token: string, secret: Buffer): Promise<Found | null> {
-  if (!looksLikeApiToken(token)) return null
+async function kept(ground: Ground, cache: Cache, token: string, secret: Buffer): Promise<Looked> {
+  if (!looksLikeApiToken(token)) return nobody
   try {
-    const { value } = await cache.get(cacheKey(secret), async (context) => {
+    const cached = await cache.get(cacheKey(secret), async (context) => {
       const [row] = await context.read(find, [secret])
       if (row === undefined) throw new NotKept()
       context.row('api_token', row.id).list('api_token_role', [{ field: 'token_id', is: 'eq', value: row.id }])
       return foundOf(row, await ground.roleCache.permissionsIn(context, row.roles))
     }, { bytesOf: () => foundBytes })
-    return value
+    return { found: cached.value, staleMs: staleMsOf(cached) }
   } catch (error) {
-    if (error instanceof NotKept) return null
+    if (error instanceof NotKept) return nobody
     throw error
   }
 }

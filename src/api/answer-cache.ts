@@ -87,7 +87,9 @@ class NotKept extends Error {}
 
 /** A release is looked at by the few who make it, and hangs on rows that the change feed does not tell. */
 async function deliverUnkept({ context, request, reply, make }: Delivery): Promise<FastifyReply> {
-  const made = await make({ db: context.database, authority: request.identity.authority })
+  const { authority, staleMs } = request.identity
+  const made = await make({ db: context.database, authority })
+  if (staleMs !== null) setPairs(reply, staleHeaders(staleMs))
   const tag = tagOf(made.body, made.version)
   const compressed = context.config.compress && chooseEncoding(request.headers['accept-encoding']) !== null && isWorthCompressing(made.body.length)
   reply.headers({ etag: compressed ? weakTag(tag) : tag, 'cache-control': cacheControlOf(context.config, isAnonymous(request.identity), made.perspective), vary: 'Authorization, Cookie' })
@@ -179,14 +181,20 @@ async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
 }
 
 function send({ request, reply }: Delivery, { value, state, ageMs }: Cached<Kept>): FastifyReply {
-  const status = state === 'stale' ? staleHeaders(ageMs) : ['cache-status', state === 'hit' ? 'stoa; hit' : 'stoa; fwd=miss; stored']
-  for (let at = 0; at < status.length; at += 2) reply.header(status[at]!, status[at + 1]!)
+  // What somebody may see is part of the answer: it is not fresher than that.
+  const { staleMs } = request.identity
+  const status = state === 'stale' || staleMs !== null ? staleHeaders(Math.max(ageMs, staleMs ?? 0)) : ['cache-status', state === 'hit' ? 'stoa; hit' : 'stoa; fwd=miss; stored']
+  setPairs(reply, status)
   if ('absent' in value) throw value.absent === 'entry' ? new EntryNotFoundError() : new TypeNotFoundError(value.name)
-  for (let at = 0; at < value.headers.length; at += 2) reply.header(value.headers[at]!, value.headers[at + 1]!)
+  setPairs(reply, value.headers)
   if (!matchesTag(request.headers['if-none-match'], value.tag)) return reply.send(value.body)
   reply.removeHeader('content-length')
   reply.removeHeader('content-encoding')
   return reply.code(304).send()
+}
+
+function setPairs(reply: FastifyReply, pairs: readonly string[]): void {
+  for (let at = 0; at < pairs.length; at += 2) reply.header(pairs[at]!, pairs[at + 1]!)
 }
 
 /** RFC 9211. A stale answer says since how many seconds nobody could tell whether it is still so; in pairs, as `ReadyAnswer.headers`. */

@@ -145,6 +145,8 @@ declare module 'fastify' {
     ifNoneMatch?: boolean
     /** False where `Idempotency-Key` means nothing: reads by POST, uploads that have a protocol of their own. */
     idempotent?: boolean
+    /** May be answered by what is known of who asks while the database is away: the answer then says that it is stale. */
+    mayBeStale?: true
     /** Made by the server for methods that a path does not have: no operation of the API. */
     generated?: boolean
   }

@@ -11,10 +11,13 @@ const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 /** The `onRequest` hook that finds out who asks, refuses cross-site writes, and holds the route's `config.access`. */
 export function identityHook(access: Access): (request: FastifyRequest, reply: FastifyReply) => Promise<void> {
   return async (request, reply) => {
-    const { access: rule, generated, whenBusy, csrf } = request.routeOptions.config
+    const { access: rule, generated, whenBusy, csrf, mayBeStale } = request.routeOptions.config
     // A path without a route, a method that it does not have, health: nobody needs to be known.
     if (rule === undefined || generated === true || (whenBusy === true && rule === 'public')) return
-    const identity = await identityOf(access, request, reply, rule)
+    let identity = await identityOf(access, request, reply, { rule, fresh: false })
+    // Who nobody knows to be still allowed may read what is marked as stale, and pages for all; everything else needs to be known.
+    const lenient = safeMethods.has(request.method) && (mayBeStale === true || rule === 'public')
+    if (identity.staleMs !== null && !lenient) identity = await identityOf(access, request, reply, { rule, fresh: true })
     request.identity = identity
     if (csrf !== false && identity.csrfToken !== null && !safeMethods.has(request.method)) {
       const sent = request.headers['x-csrf-token']
@@ -25,15 +28,15 @@ export function identityHook(access: Access): (request: FastifyRequest, reply: F
 }
 
 /** A session that has ended is taken from the browser; public routes, signing in above all, then go on as anonymous. */
-async function identityOf(access: Access, request: FastifyRequest, reply: FastifyReply, rule: RouteAccess): Promise<Identity> {
+async function identityOf(access: Access, request: FastifyRequest, reply: FastifyReply, { rule, fresh }: { readonly rule: RouteAccess; readonly fresh: boolean }): Promise<Identity> {
   const credentials = credentialsOf(request)
   try {
-    return await access.identify(credentials)
+    return await access.identify(credentials, { fresh })
   } catch (error) {
     if (!(error instanceof UnauthenticatedError) || credentials.sessionCookie === null) throw error
     setSessionCookie(request, reply, null)
     if (rule !== 'public') throw error
-    return access.identify({ ...credentials, sessionCookie: null })
+    return access.identify({ ...credentials, sessionCookie: null }, { fresh })
   }
 }
 

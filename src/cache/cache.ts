@@ -41,6 +41,11 @@ export type Cached<V> = {
   readonly ageMs: number
 }
 
+/** How old what is stale is, at most, in milliseconds; null: it is fresh. */
+export function staleMsOf({ state, ageMs }: Cached<unknown>): number | null {
+  return state === 'stale' ? ageMs : null
+}
+
 type Loader = { readonly load: (context: FillContext) => Promise<unknown>; readonly bytesOf: (value: unknown) => number; readonly dependencies: readonly Dependency[]; readonly codec: Codec<unknown> | null }
 type Request = { readonly resolve: (part: Part<unknown>) => void; readonly reject: (error: unknown) => void; readonly loader: Loader }
 

@@ -43,16 +43,18 @@ export class Site implements AsyncDisposable {
   readonly access: Access
   readonly media: Media
   readonly tokens: ReadonlyMap<Persona, string>
+  readonly feed: ChangeFeed
   readonly #dispose: () => Promise<void>
   #checker: AnswerChecker | null = null
 
-  constructor(parts: Pick<Site, 'server' | 'database' | 'content' | 'access' | 'media' | 'tokens'>, dispose: () => Promise<void>) {
+  constructor(parts: Pick<Site, 'server' | 'database' | 'content' | 'access' | 'media' | 'tokens' | 'feed'>, dispose: () => Promise<void>) {
     this.server = parts.server
     this.database = parts.database
     this.content = parts.content
     this.access = parts.access
     this.media = parts.media
     this.tokens = parts.tokens
+    this.feed = parts.feed
     this.#dispose = dispose
   }
 
@@ -116,7 +118,7 @@ export async function testSite(options: { readonly config?: Partial<ApiConfig>; 
     const { token } = await access.tokens.create(database, access.systemIdentity, { name: role, roles: [role], expiresAt: null })
     tokens.set(role, token)
   }
-  return new Site({ server, database, content, access, media, tokens }, async () => {
+  return new Site({ server, database, content, access, media, tokens, feed }, async () => {
     await server.close()
     cache.close()
     await calls.stop()

@@ -8,7 +8,7 @@ import { strict } from '#api/schemas.ts'
 import type { Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 
-const config = { access: 'content', ifNoneMatch: true } as const
+const config = { access: 'content', ifNoneMatch: true, mayBeStale: true } as const
 const publishedWhole: ReadOptions = { locale: null, perspective: 'published', fields: null, include: [] }
 
 const answerHeaders = {
