@@ -204,7 +204,7 @@ async function startAndServe(config: Config, signal: AbortSignal, mode: NodeMode
   node.calls.handle(statusMethod, async () => reportOf(cluster))
   if (config.starter) await plantStarter(site)
   const pages = pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl })
-  const limits = { trustProxy: config.trustProxy === 0 ? false : config.trustProxy, corsOrigins: config.corsOrigins, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
+  const limits = { trustProxy: config.trustProxy === 0 ? false : config.trustProxy, corsOrigins: config.corsOrigins, metricsPublic: config.metricsPublic, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
   const server = await createServer({ database, calls: node.calls, ...(cluster === null ? {} : { cluster: { ...cluster, calls: node.calls } }), content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
   const tickers = backgroundWork(site, { nodes: node.nodes, forgetKeys: () => collectIdempotencyKeys(database), committed: () => cluster?.feed.committed() })
   let shared: SharedPort | null = null

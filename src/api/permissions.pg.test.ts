@@ -184,3 +184,9 @@ test('while nobody can tell whether somebody is still allowed, they read what is
   }
   assert.match((await site.get(`${path}?perspective=draft`)).text, /"title":"C"/)
 })
+
+test('metrics can be for those alone who look after the cluster', { skip }, async () => {
+  await using site = await testSite({ config: { metricsPublic: false } })
+  const statuses = await Promise.all((['anonymous', 'editor', 'administrator'] as const).map(async (as) => (await site.get('/metrics', { as })).status))
+  assert.deepEqual(statuses, [401, 403, 200])
+})

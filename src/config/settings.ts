@@ -219,6 +219,13 @@ export const settings = {
     parse: originList,
     help: 'Origins whose scripts may call the API, separated by commas; * for all (without cookies).',
   } as Setting<readonly string[]>,
+  metricsPublic: {
+    env: 'STOA_METRICS_PUBLIC',
+    flag: '--metrics-public',
+    fallback: true,
+    parse: yesOrNo,
+    help: 'Whether everybody may read /metrics: how much was asked for, and how the node is. false: only who has the permission cluster.manage, such as an API token for Prometheus.',
+  } as Setting<boolean>,
   uploadBytesMax: {
     env: 'STOA_UPLOAD_BYTES_MAX',
     flag: '--upload-bytes-max',
