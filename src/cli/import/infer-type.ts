@@ -1,8 +1,9 @@
 import type { ContentType, Field } from '#content/content-type.ts'
-import { systemFields } from '#content/query/query.ts'
+import { isReservedName } from '#content/model/type-check.ts'
+import { normalInstant } from '#content/query/normal-form.ts'
 
-/** More distinct keys than this is data, not front matter. */
-const keysMax = 200
+/** More distinct keys than this is data, not front matter. A type has 200 fields; a key takes two for a list, and five are the importer's own. */
+const keysMax = 97
 /** Longer texts are read, not filtered by; and indexes have a limit to what they hold. */
 const filterableCharsMax = 250
 
@@ -25,14 +26,15 @@ export class FrontMatterSeen {
   readonly #pages = new Map<string, number>()
   readonly #having = new Map<string, Map<string, number>>()
 
-  /** False when there are too many keys; nothing of this page's new keys is kept then. */
+  /** False when there are too many keys; nothing of this page is kept then. */
   add(path: string, frontMatter: Readonly<Record<string, unknown>>): boolean {
+    const fresh = Object.entries(frontMatter).filter(([key, value]) => value !== null && !this.#keys.has(key))
+    if (this.#keys.size + fresh.length > keysMax) return false
     this.#pages.set(path, (this.#pages.get(path) ?? 0) + 1)
     for (const [key, value] of Object.entries(frontMatter)) {
       if (value === null) continue
       let seen = this.#keys.get(key)
       if (seen === undefined) {
-        if (this.#keys.size >= keysMax) return false
         seen = { kinds: new Set(), charsMax: 0, localized: false }
         this.#keys.set(key, seen)
         this.#first.set(key, new Map())
@@ -84,7 +86,7 @@ function kindOf(value: unknown): Kind {
 }
 
 function isDate(text: string): boolean {
-  return dateTime.test(text) && !Number.isNaN(Date.parse(text))
+  return dateTime.test(text) && normalInstant(zoned(text)) !== null
 }
 
 /** Field names that the importer itself fills. */
@@ -95,9 +97,9 @@ function fieldName(key: string, type: string, taken: ReadonlySet<string>): strin
   const words = key.normalize('NFKD').split(/[^A-Za-z0-9]+/).filter((word) => word !== '')
   const camel = words.map((word, index) => (index === 0 ? word[0]!.toLowerCase() + word.slice(1) : word[0]!.toUpperCase() + word.slice(1))).join('')
   const prefix = type.replaceAll(/-+(.)?/g, (_, letter: string | undefined) => (letter ?? '').toUpperCase())
-  const reserved = new Set<string>([...systemFields, ...ownFields])
+  const isReserved = (one: string): boolean => isReservedName(one) || ownFields.some((own) => own === one)
   let name = /^[a-z]/.test(camel) ? camel.slice(0, 63) : `${prefix}${camel}`.slice(0, 63)
-  if (reserved.has(name)) name = `${prefix}${name[0]!.toUpperCase()}${name.slice(1)}`.slice(0, 63)
+  if (isReserved(name)) name = `${prefix}${name[0]!.toUpperCase()}${name.slice(1)}`.slice(0, 63)
   let unique = name
   for (let number = 2; taken.has(unique); number += 1) unique = `${name.slice(0, 60)}${number}`
   return unique
@@ -165,7 +167,7 @@ function fieldFor(name: string, seen: { readonly kinds: ReadonlySet<Kind>; reado
  * existing type takes what it can; the rest is left to the type's own validation, which says what is wrong.
  */
 export function fieldValue(field: Field, value: unknown): unknown {
-  if (field.kind === 'dateTime' && typeof value === 'string' && isDate(value)) return new Date(zoned(value)).toISOString()
+  if (field.kind === 'dateTime' && typeof value === 'string') return normalInstant(zoned(value)) ?? value
   if (field.kind === 'text' && (typeof value === 'number' || typeof value === 'boolean')) return String(value)
   if (field.kind === 'list' && field.of.kind === 'text' && typeof value === 'string') return [value]
   return value

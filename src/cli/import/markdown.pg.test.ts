@@ -180,3 +180,31 @@ test('killed in the middle and run again ends as if nothing had happened', { ski
   assert.deepEqual((JSON.parse(again.stdout) as ReportDocument).counts['pages'], { made: 3_000 - written, changed: 0, unchanged: written, refused: 0 })
   assert.deepEqual(await contentOf(broken.database), await contentOf(whole.database))
 })
+
+test('front matter with words of ours, days that do not exist and a great many keys', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase()
+  await using on = importing(db)
+  const keys = Array.from({ length: 150 }, (_, at) => `key${at}: [a]\n`)
+  const path = pages('words', {
+    'a.md': '---\nconstructor: C\nnot: N\ntoString: T\ndate: 2026-02-28\nother: 2026-02-28\n---\n',
+    'b.md': '---\ndate: "2026-02-30"\n---\n',
+    'c.md': `---\n${keys.join('')}---\n`,
+  })
+  const report = await run(on, path)
+  assert.deepEqual(report.refused.map(({ where, reason }) => `${where}: ${reason.slice(0, 42)}`), ['c.md: The pages have too many different front-ma'])
+  assert.deepEqual(report.counts['pages'], { made: 2, changed: 0, unchanged: 0, refused: 0 })
+  const read = { locale: 'en', perspective: 'published' as const, fields: ['pageConstructor', 'pageNot', 'pageToString', 'date', 'other'], include: [] }
+  const fields = async (slug: string): Promise<unknown> => JSON.parse((await on.content.entries.get(on.call, 'page', slug, read)).entry.fieldsJson)
+  assert.deepEqual(await fields('a'), { pageConstructor: 'C', pageNot: 'N', pageToString: 'T', date: '2026-02-28', other: '2026-02-28T00:00:00.000Z' })
+  assert.deepEqual(await fields('b'), { date: '2026-02-30' })
+})
+
+test('a file name is the same page in either form of Unicode', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase()
+  await using on = importing(db)
+  const composed = 'caf\u00e9'
+  const path = pages('forms', { [`${composed.normalize('NFD')}.md`]: '# Here', 'a.md': `[to](./${composed}.md) and [to](caf%C3%A9)` })
+  assert.deepEqual((await run(on, path)).remarks, [])
+  const again = pages('composed', { [`${composed}.md`]: '# Here', 'a.md': `[to](./${composed}.md) and [to](caf%C3%A9)` })
+  assert.deepEqual((await run(on, again)).counts['pages'], { made: 0, changed: 0, unchanged: 2, refused: 0 })
+})

@@ -64,9 +64,12 @@ function candidates(target: string, from: { readonly path: string; readonly isIn
   return inOrder.flatMap((segments) => (segments === null ? [] : [pagePath(segments)]))
 }
 
-/** The path of a page from its segments: without extension, and a folder's `index` is the folder. The root is `index`. */
+/**
+ * The path of a page from its segments: without extension, and a folder's `index` is the folder. The root is `index`. In Unicode form
+ * NFC: file systems and editors write the same name in other forms.
+ */
 export function pagePath(segments: readonly string[]): string {
-  const clean = segments.filter((segment) => segment !== '')
+  const clean = segments.filter((segment) => segment !== '').map((segment) => segment.normalize('NFC'))
   const last = clean.at(-1)
   if (last === undefined) return 'index'
   const bare = last.replace(pageExtension, '')

@@ -19,6 +19,11 @@ const fieldNamePattern = /^[a-z][A-Za-z0-9]{0,62}$/
 /** Names that every JavaScript object answers to; a client that reads `entry.fields.constructor` shall not be surprised. */
 const objectNames = new Set(Object.getOwnPropertyNames(Object.prototype))
 const reservedNames = new Set<string>([...systemFields, ...reservedWords, ...objectNames])
+/** Names that no field of a type may take. */
+export function isReservedName(name: string): boolean {
+  return reservedNames.has(name)
+}
+
 const indexableSystem = new Set<string>(['createdAt', 'updatedAt', 'publishedAt', 'firstPublishedAt'])
 
 type Shape = Readonly<Record<string, 'text' | 'boolean' | 'number' | 'count' | 'texts' | 'other'>>
