@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { execFileSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -133,6 +133,51 @@ test('a damaged archive is told file by file, and nothing of it is written', { s
     assert.ok(reasons.some((reason) => expected.test(reason)), `${String(expected)} in ${reasons.join('\n')}`)
   }
   assert.deepEqual([await other.content.types.list(other.database), (await other.content.locales.list(other.database)).length], [[], 1])
+})
+
+type Json = { [key: string]: Json } & Json[]
+type Damage = readonly [what: string, files: string, change: (value: Json) => void]
+const set = (target: Json, key: string, value: unknown): void => void ((target as Record<string, unknown>)[key] = value)
+const damages: readonly Damage[] = [
+  ['a number beyond the database', 'entries/author/*', (entry) => set(entry['locales']!['de']![0]!, 'number', 3e9)],
+  ['a year that the database has not', 'entries/author/*', (entry) => set(entry, 'createdAt', '0000-01-01T00:00:00.000Z')],
+  ['U+0000 in an id', 'entries/author/*', (entry) => set(entry['createdBy']!, 'id', 'a\0')],
+  ['archived and published', 'entries/author/*', (entry) => set(entry, 'archivedAt', '2020-01-01T00:00:00.000Z')],
+  ['a release in no state', 'releases/*', (release) => set(release, 'state', 'weird')],
+  ['a release of yesterday', 'releases/*', (release) => set(release, 'createdAt', 'yesterday')],
+  ['a release by nobody', 'releases/*', (release) => set(release, 'createdBy', undefined)],
+  ['U+0000 in a name', 'releases/*', (release) => set(release, 'name', 'a\0')],
+  ['half a version', 'releases/*', (release) => set(release['items']![0]!, 'version', 1.5)],
+  ['an action that is none', 'releases/*', (release) => set(release['items']![0]!, 'action', 'x')],
+  ['a locale that is none', 'releases/*', (release) => set(release['items']![0]!, 'locale', 'xx')],
+  ['an item twice', 'releases/*', (release) => void release['items']!.push(release['items']![0]!)],
+  ['no texts', 'assets/*', (asset) => set(asset, 'alt', null)],
+  ['an asset of yesterday', 'assets/*', (asset) => set(asset, 'createdAt', 'yesterday')],
+  ['a revision in words', 'assets/*', (asset) => set(asset, 'revision', 'x')],
+  ['an asset by nobody', 'assets/*', (asset) => set(asset, 'createdBy', undefined)],
+  ['a fallback that is a number', 'locales.json', (locales) => set(locales[0]!, 'fallback', 5)],
+]
+
+test('values that the database would refuse are found before anything is written', { skip: databaseMissing }, async (t) => {
+  await using db = await testDatabase()
+  await using on = importing(db)
+  await fill(on)
+  const whole = await exported(on, 'whole')
+  await using otherDb = await testDatabase()
+  await using other = importing(otherDb)
+  for (const [what, files, change] of damages) {
+    await t.test(what, async () => {
+      const path = join(folder, 'values')
+      rmSync(path, { recursive: true, force: true })
+      cpSync(whole, path, { recursive: true })
+      const file = join(path, globSync(files, { cwd: path })[0]!)
+      const value = JSON.parse(readFileSync(file, 'utf8')) as Json
+      change(value)
+      writeFileSync(file, JSON.stringify(value))
+      assert.notEqual((await imported(other, path)).refused.length, 0)
+      assert.deepEqual([await other.content.types.list(other.database), (await other.content.locales.list(other.database)).length], [[], 1])
+    })
+  }
 })
 
 test('what is no export is refused; an interrupted archive leaves no file; strangers in a folder stay', { skip: databaseMissing }, async () => {

@@ -8,6 +8,7 @@ import type { Role } from '#access/access.ts'
 import type { Archive, ArchivedEntry, ArchivedRelease } from '#content/bulk/archive.ts'
 import type { ContentType } from '#content/content-type.ts'
 import type { Locale } from '#content/content.ts'
+import { isStorableText } from '#content/query/normal-form.ts'
 import type { Asset } from '#media/media.ts'
 import { isId } from '#lib/id.ts'
 
@@ -87,7 +88,7 @@ class Survey {
   }
 
   #takeLocales(path: string, value: unknown): void {
-    const isLocale = (one: unknown): one is Locale => typeof one === 'object' && one !== null && typeof (one as Locale).code === 'string' && typeof (one as Locale).isDefault === 'boolean'
+    const isLocale = (one: unknown): one is Locale => typeof one === 'object' && one !== null && typeof (one as Locale).code === 'string' && isNullOr(isText, (one as Locale).fallback) && typeof (one as Locale).isDefault === 'boolean'
     if (!Array.isArray(value) || !value.every(isLocale) || value.filter((locale) => locale.isDefault).length !== 1) return this.#fault('files', path, 'It is no list of locales with one default.')
     this.#locales = value
   }
@@ -111,7 +112,8 @@ class Survey {
   }
 
   #asset(path: string, asset: Asset): void {
-    if (!isId(asset.id) || typeof asset.name !== 'string' || typeof asset.createdAt !== 'string' || typeof asset.alt !== 'object') return this.#fault('assets', path, 'It is no asset.')
+    const isAsset = isId(asset.id) && isText(asset.name) && isTime(asset.createdAt) && isActor(asset.createdBy) && isCount(asset.revision) && typeof asset.alt === 'object' && asset.alt !== null
+    if (!isAsset) return this.#fault('assets', path, 'It is no asset.')
     if (!this.#blobs.has(asset.blob)) return this.#fault('assets', path, 'Its bytes are not in the archive.')
     this.#assetIds.add(asset.id)
     const same = this.#assets.get(asset.blob)
@@ -145,8 +147,8 @@ class Survey {
   }
 
   #release(path: string, release: ArchivedRelease): void {
-    const isItem = (item: ArchivedRelease['items'][number]): boolean => typeof item === 'object' && item !== null && isId(item.entryId) && typeof item.locale === 'string'
-    if (!isId(release.id) || typeof release.name !== 'string' || !Array.isArray(release.items) || !release.items.every(isItem)) return this.#fault('releases', path, 'It is no release.')
+    const fault = releaseFault(release, new Set(this.#locales.map((locale) => locale.code)))
+    if (fault !== null) return this.#fault('releases', path, fault)
     for (const item of release.items) this.#wanted.entries.add(item.entryId)
   }
 
@@ -170,16 +172,32 @@ class Survey {
   }
 }
 
+/** The largest number that the database has room for. */
+const countMax = 2_147_483_647
+
 const time = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
 function isTime(value: unknown): boolean {
-  return typeof value === 'string' && time.test(value) && !Number.isNaN(Date.parse(value))
+  // For the database there is no year 0.
+  return typeof value === 'string' && time.test(value) && !Number.isNaN(Date.parse(value)) && !value.startsWith('0000')
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === 'string' && isStorableText(value)
+}
+
+function isCount(value: unknown): boolean {
+  return Number.isSafeInteger(value) && Number(value) >= 1 && Number(value) <= countMax
+}
+
+function isNullOr(is: (value: unknown) => boolean, value: unknown): boolean {
+  return value === null || is(value)
 }
 
 function isActor(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false
   const { kind, id, name } = value as { kind?: unknown; id?: unknown; name?: unknown }
-  return ['anonymous', 'user', 'token', 'system'].includes(String(kind)) && (id === null || typeof id === 'string') && typeof name === 'string'
+  return ['anonymous', 'user', 'token', 'system'].includes(String(kind)) && isNullOr(isText, id) && isText(name)
 }
 
 /** Why this is no entry of an archive; null: it is one. */
@@ -194,12 +212,28 @@ function shapeFault(entry: ArchivedEntry, locales: ReadonlySet<string>): string 
       const dates = isTime(version?.createdAt) && isTime(version.savedAt) && [version.publishedAt, version.firstPublishedAt].every((at) => at === null || isTime(at))
       const makers = dates && isActor(version.savedBy) && (version.publishedBy === null || isActor(version.publishedBy))
       const flags = makers && typeof version.latest === 'boolean' && typeof version.published === 'boolean'
-      if (!flags || !Number.isSafeInteger(version.number) || version.number < 1) return `A version in ${locale} is not complete.`
+      if (!flags || !isCount(version.number)) return `A version in ${locale} is not complete.`
+      if (entry.archivedAt !== null && version.published) return `It is archived and has a published version in ${locale}.`
       if (typeof version.fields !== 'object' || version.fields === null || Array.isArray(version.fields)) return `Version ${version.number} in ${locale} has no fields.`
     }
   }
-  const isAction = (action: ArchivedEntry['schedule'][number]): boolean => isId(action?.id) && isTime(action.dueAt) && isTime(action.createdAt) && isActor(action.createdBy) && locales.has(action.locale) && ['publish', 'unpublish'].includes(action.action)
+  const isAction = (action: ArchivedEntry['schedule'][number]): boolean => isId(action?.id) && isTime(action.dueAt) && isTime(action.createdAt) && isActor(action.createdBy) && locales.has(action.locale) && ['publish', 'unpublish'].includes(action.action) && isNullOr(isCount, action.version)
   return entry.schedule.every(isAction) ? null : 'An action of its schedule is not complete.'
+}
+
+/** Why this is no release of an archive; null: it is one. */
+function releaseFault(release: ArchivedRelease, locales: ReadonlySet<string>): string | null {
+  if (!isId(release.id) || !isText(release.name) || !Array.isArray(release.items)) return 'It is no release.'
+  const made = isTime(release.createdAt) && isActor(release.createdBy) && isNullOr(isTime, release.publishedAt) && isNullOr(isActor, release.publishedBy)
+  if (!made || !['open', 'published', 'undone'].includes(release.state)) return 'It does not say when and by whom it was made, or which state it is in.'
+  const isItem = (item: ArchivedRelease['items'][number]): boolean => {
+    const place = typeof item === 'object' && item !== null && isId(item.entryId) && locales.has(item.locale)
+    const before = place && isNullOr(isCount, item.versionBefore) && isNullOr(isTime, item.publishedBefore)
+    return before && (item.action === 'publish' ? isCount(item.version) : item.action === 'unpublish' && item.version === null)
+  }
+  if (!release.items.every(isItem)) return 'An item is not complete.'
+  const places = new Set(release.items.map((item) => `${item.entryId} ${item.locale}`))
+  return places.size === release.items.length ? null : 'It has an item twice.'
 }
 
 function parse(text: string): unknown {
