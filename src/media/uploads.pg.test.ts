@@ -218,3 +218,12 @@ test('what cannot become an asset is refused as early as it is known, and then g
   await assert.rejects(uploads.create(editor, { name: 'a', bytes: 1 }), MediaBusyError)
   await uploads.create(stranger, { name: 'a', bytes: 1 })
 })
+
+test('nobody begins more uploads than they may, also not all at once', { skip }, async () => {
+  await using db = await testDatabase()
+  await using parts = await testMedia(db.database, { ...limits, uploadsPerOwnerMax: 3 })
+  const begun = await Promise.allSettled(Array.from({ length: 12 }, async () => parts.media.uploads.create(editor, { name: 'a', bytes: 5 })))
+  assert.equal(begun.filter((one) => one.status === 'fulfilled').length, 3)
+  assert.ok(begun.every((one) => one.status === 'fulfilled' || one.reason instanceof MediaBusyError))
+  await parts.media.uploads.create(stranger, { name: 'a', bytes: 5 })
+})

@@ -27,8 +27,13 @@ type Row = {
 }
 type Part = { readonly start: string; readonly bytes: string; readonly blob: string; readonly written_at: string }
 
+/** Sets the locks of owners apart from other advisory locks of the database. */
+const lockSeed = 20_261_127
+
 const columns = 'id, actor, name, alt, bytes, received, expires_at, asset_id'
 const openOf = sql<{ open: number }>(`select count(*)::integer as open from stoa.upload where owner = $1 and asset_id is null and expires_at > $2`)
+/** One owner's uploads begin one after the other, on all nodes, so that those of one moment are counted too. */
+const lockOwner = sql(`select pg_advisory_xact_lock(hashtextextended($1, ${lockSeed}))::text as locked`)
 const insert = sql<Row>(
   `insert into stoa.upload (id, owner, actor, name, alt, bytes, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${columns}`,
 )
@@ -72,13 +77,16 @@ export class BlobUploads implements Uploads {
     if (input.bytes > limits.uploadBytesMax) throw new UploadTooLargeError(limits.uploadBytesMax)
     const alt = checkAlt(input.alt ?? {})
     const now = clock.nowMs()
-    const [count] = await database.run(openOf, [ownerOf(actor), iso(now)])
-    if (count!.open >= limits.uploadsPerOwnerMax) {
-      throw new MediaBusyError(`You have ${count!.open} unfinished uploads; finish or end some before you begin another.`, 60)
-    }
     const values = [newId(now), ownerOf(actor), JSON.stringify(actor), cleanName(input.name), JSON.stringify(alt), input.bytes, iso(now), iso(now + limits.uploadIdleMs)]
-    const [row] = await database.run(insert, values)
-    return stateOf(row!)
+    return database.transaction(async (tx) => {
+      await tx.run(lockOwner, [ownerOf(actor)])
+      const [count] = await tx.run(openOf, [ownerOf(actor), iso(now)])
+      if (count!.open >= limits.uploadsPerOwnerMax) {
+        throw new MediaBusyError(`You have ${count!.open} unfinished uploads; finish or end some before you begin another.`, 60)
+      }
+      const [row] = await tx.run(insert, values)
+      return stateOf(row!)
+    })
   }
 
   async status(actor: Actor, id: string): Promise<UploadState> {
