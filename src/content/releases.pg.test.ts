@@ -4,6 +4,7 @@ import type { ContentType } from '#content/content-type.ts'
 import { createContent } from '#content/create-content.ts'
 import { sql } from '#database/database.ts'
 import { silentLogger } from '#lib/logger.ts'
+import type { StoaError } from '#lib/stoa-error.ts'
 import { brokenInvariants, listing, reading, testContent } from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 
@@ -139,4 +140,24 @@ test('a scheduled action that cannot be carried out, for an entry that is locked
   nowMs += 2_001
   assert.deepEqual(await run(), ['0', '1'])
   assert.deepEqual(await statesOf(), ['done', 'done', 'done'])
+})
+
+test('a scheduled action that met types changing all the time is not given up', { skip }, async () => {
+  let nowMs = 0
+  await using t = await testContent({ types, clock: { nowMs: () => Date.now(), monotonicMs: () => nowMs }, connectionsMax: 20 })
+  const { entries, schedule } = t.content
+  const made = await entries.create(t.admin, 'page', input({ title: 'A' }))
+  await schedule.add(t.admin, 'page', made.id, { locale: null, action: 'publish', version: null, dueAt: new Date(Date.now() + hourMs).toISOString() })
+  await t.database.run(makeDue)
+  const ending = new AbortController()
+  const change = async (): Promise<void> => {
+    while (!ending.signal.aborted) await t.database.run(sql(`update stoa.model set revision = nextval('stoa.model_revision')`))
+  }
+  const changes = [change(), change(), change()]
+  await schedule.runDue(t.database, 1).catch((error: unknown) => assert.equal((error as StoaError).code, 'E_CONTENT_BUSY'))
+  ending.abort()
+  await Promise.all(changes)
+  nowMs += 60_000
+  await schedule.runDue(t.database, 1)
+  assert.deepEqual((await schedule.list(t.admin, 'page', made.id)).map((one) => one.state), ['done'])
 })

@@ -1,6 +1,6 @@
 import type { Authority } from '#content/authority.ts'
 import type { Call, Schedule, ScheduledAction } from '#content/content.ts'
-import { ScheduleInvalidError, ScheduleNotFoundError, VersionNotFoundError } from '#content/errors.ts'
+import { ContentBusyError, ScheduleInvalidError, ScheduleNotFoundError, VersionNotFoundError } from '#content/errors.ts'
 import type { Context } from '#content/entries/context.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
 import { entryState, latestOf, versionOf } from '#content/entries/entry-state.ts'
@@ -140,7 +140,7 @@ async function runOne({ context, putOff }: Runner, tx: Queryable): Promise<boole
     await tx.run(finish, [row.id, 'done', stampNow(context), null])
   } catch (error) {
     // What the content refuses stays refused: recorded, not tried for ever. All else is tried again, and stands in nobody's way.
-    if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) {
+    if (!(error instanceof StoaError) || error instanceof ContentBusyError || error.code.startsWith('E_DATABASE_')) {
       // The next attempt after a deadlock follows at once.
       if (!(error instanceof SerializationError)) putOffOne(putOff, row, context, error)
       throw error
