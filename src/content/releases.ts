@@ -6,6 +6,7 @@ import { atomically, stampNow } from '#content/entries/context.ts'
 import { EntryEdit } from '#content/entries/entry-edit.ts'
 import { entryState, latestOf, versionOf } from '#content/entries/entry-state.ts'
 import { demand, demandAfter, grantOf } from '#content/entries/permission.ts'
+import { renewKept } from '#content/entries/renewed-filter.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model } from '#content/model/model.ts'
 import { isStorableText } from '#content/query/normal-form.ts'
@@ -143,11 +144,15 @@ async function put(call: Call, tx: Queryable, model: Model, id: string, items: r
   for (const item of [...items].sort((a, b) => (a.entryId < b.entryId ? -1 : 1))) {
     const state = await entryState(tx, model, null, item.entryId, 'keeping')
     const locale = model.locale(item.locale)
-    demand(call, 'publish', model.type(state.type), state)
+    const type = model.type(state.type)
+    demand(call, 'publish', type, state)
     const latest = latestOf(state, locale)
     const version = item.action === 'unpublish' ? null : (item.version ?? latest?.number ?? null)
-    const there = item.action === 'unpublish' ? latest !== null : version !== null && (await versionOf(tx, item.entryId, locale, version)) !== null
-    if (!there) throw new VersionNotFoundError(`The entry has no version ${version ?? ''} in the locale "${locale}".`, { entryId: item.entryId, locale, version })
+    const pinned = version === null ? null : await versionOf(tx, item.entryId, locale, version)
+    if (pinned !== null && pinned.filterRevision < type.filterRevision) await renewKept(tx, type, item.entryId, pinned)
+    if (item.action === 'unpublish' ? latest === null : pinned === null) {
+      throw new VersionNotFoundError(`The entry has no version ${version ?? ''} in the locale "${locale}".`, { entryId: item.entryId, locale, version })
+    }
     await tx.run(upsertItem, [id, item.entryId, locale, item.action, version])
   }
   return releaseOf(call, model, await read(tx, id))

@@ -5,7 +5,7 @@ import { EntryNotFoundError, UniqueConflictError, ValidationError } from '#conte
 import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
 import { entryState } from '#content/entries/entry-state.ts'
 import { hold } from '#content/entries/hold.ts'
-import { renewedFilter } from '#content/entries/renewed-filter.ts'
+import { renewedFilter, renewKept } from '#content/entries/renewed-filter.ts'
 import { applyIndexes } from '#content/query/index-plan.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
@@ -54,6 +54,13 @@ const renew = sql<object>(`
   update stoa.version v set filter = c.filter, filter_revision = $2
   from json_to_recordset($1::json) as c (id uuid, locale text, number integer, filter jsonb)
   where v.entry_id = c.id and v.locale = c.locale and v.number = c.number and v.filter_revision < $2`)
+
+/** Versions in the history that a release shows. */
+const pinnedRows = sql<Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }>(`
+  select distinct on (h.entry_id, h.locale, h.number) h.entry_id as id, h.locale, h.number, h.data, h.type_revision as "typeRevision"
+  from stoa.release_item i join stoa.version_history h on h.entry_id = i.entry_id and h.locale = i.locale and h.number = i.number
+  where h.type = $1 and h.filter_revision < $2 and (h.entry_id, h.locale, h.number) > ($3, $4, $5)
+  order by h.entry_id, h.locale, h.number limit ${batchSize}`)
 
 const states = sql<{ name: string; revision: number; settled: number; waiting: number }>(`
   select t.name, t.revision, t.settled_revision as settled, case when t.settled_revision >= t.revision then 0 else (
@@ -156,7 +163,19 @@ export class Settling {
       await session.run(takeId)
       await wait(pollMs)
     }
-    return this.#renewAll(session, type)
+    return (await this.#renewAll(session, type)) && this.#renewPinned(session, type)
+  }
+
+  async #renewPinned(session: Queryable, type: TypeModel): Promise<boolean> {
+    let place: [string, string, number] = [firstId, '', 0]
+    while (!this.#stopped) {
+      const rows = await session.run(pinnedRows, [type.definition.name, type.filterRevision, ...place])
+      const last = rows.at(-1)
+      if (last === undefined) return true
+      for (const { id, ...row } of rows) await renewKept(session, type, id, row)
+      place = [last.id, last.locale, last.number]
+    }
+    return false
   }
 
   async #renewAll(session: Queryable, type: TypeModel): Promise<boolean> {
