@@ -39,7 +39,7 @@ const change = (xid: number): Change => ({ xid, collection: 'c', key: 'k', opera
 
 test('the first poll flushes, begins at its snapshot and proves the lease by a beat', () => {
   const machine = new Machine()
-  assert.deepEqual(machine.step({ kind: 'tick' }, 0), [{ kind: 'poll', id: 1, since: null, beginEpoch: false }])
+  assert.deepEqual(machine.step({ kind: 'tick' }, 0), [{ kind: 'poll', id: 1, since: null, beginEpoch: false, changesMax: config.changesMax }])
   const effects = machine.polled(1, { at: '10:10:', changes: [change(9)] })
   assert.deepEqual(effects.map((effect) => effect.kind), ['flush', 'lease', 'beat'])
   assert.deepEqual(machine.step({ kind: 'beaten', id: 1, won: true }, 5), [{ kind: 'lease', polledAtMs: 0, provenAtMs: 1 }])
@@ -48,7 +48,7 @@ test('the first poll flushes, begins at its snapshot and proves the lease by a b
 test('a database without an epoch gets one before anything is believed', () => {
   const machine = new Machine()
   machine.step({ kind: 'tick' }, 0)
-  assert.deepEqual(machine.polled(1, { at: '10:10:', epoch: null }), [{ kind: 'poll', id: 2, since: null, beginEpoch: true }])
+  assert.deepEqual(machine.polled(1, { at: '10:10:', epoch: null }), [{ kind: 'poll', id: 2, since: null, beginEpoch: true, changesMax: config.changesMax }])
   assert.equal(machine.state.mode, 'starting')
 })
 
@@ -162,6 +162,24 @@ test('a poll without an answer is given up; retries are spaced and bounded', () 
   }
   assert.equal(gaps[0], 10)
   assert.ok(gaps.every((gap) => gap <= 300))
+})
+
+test('after failed polls fewer changes are asked for, until a poll comes back', () => {
+  const machine = Machine.following()
+  const asked: number[] = []
+  const attempts = 10
+  for (let attempt = 0; attempt < attempts; attempt += 1) {
+    const [effect] = machine.step({ kind: 'tick' }, nextTickMs(machine.state, config))
+    asked.push(effect?.kind === 'poll' ? effect.changesMax : 0)
+    if (attempt < attempts - 1) machine.step({ kind: 'pollFailed', id: machine.state.poll!.id }, machine.state.poll!.startedAtMs)
+  }
+  const most = config.changesMax
+  assert.deepEqual(asked, [1, 1, 2, 4, 8, 16, 32, 64, 100, 100].map((share) => Math.ceil(most / share)))
+  const changes = Array.from({ length: most / 100 + 1 }, (_, at): Change => ({ xid: 11, collection: 'item', key: String(at), operation: 'update', before: null, after: null }))
+  const { poll } = machine.state
+  assert.deepEqual(machine.kinds({ kind: 'polled', id: poll!.id, result: { epoch: '7.1.1', snapshot: parseSnapshot('12:12:'), lsn: 1, keptFrom: 0, beat: 1, changes } }, poll!.startedAtMs + 1).slice(0, 1), ['flush'])
+  const [next] = machine.step({ kind: 'want' }, poll!.startedAtMs + 500)
+  assert.equal(next?.kind === 'poll' ? next.changesMax : 0, most)
 })
 
 test('answers to polls and beats that were given up change nothing', () => {

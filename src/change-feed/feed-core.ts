@@ -14,7 +14,7 @@ export type FeedState = {
   readonly mode: 'starting' | 'following' | 'stopped'
   readonly epoch: Epoch | null
   readonly cursor: Snapshot | null
-  readonly poll: { readonly id: number; readonly startedAtMs: number } | null
+  readonly poll: { readonly id: number; readonly startedAtMs: number; readonly changesMax: number } | null
   readonly polls: number
   /** Somebody needs a poll that starts after the one in flight. */
   readonly pollAgain: boolean
@@ -57,6 +57,8 @@ export const feedDefaults: FeedConfig = { leaseMs: 1_000, pollGapMs: 2, pollTime
 /** After a failed poll the next one waits this long, doubled with each further failure up to `L`/3. */
 const retryFirstMs = 10
 const beatsKept = 6
+/** After failed polls, by how much fewer changes are asked for at most. */
+const changesShareMin = 0.01
 /** A hint that came in was sent less than this ago, mostly: what this node had committed before that needs no other. */
 export const hintTravelMs = 5
 /** Past this share of the lease without proof, a node writes the heartbeat itself. */
@@ -92,7 +94,8 @@ export type FeedEvent =
 export type FlushReason = 'start' | 'epoch' | 'behind' | 'too many' | 'regressed'
 
 export type FeedEffect =
-  | { readonly kind: 'poll'; readonly id: number; readonly since: Snapshot | null; readonly beginEpoch: boolean }
+  /** `changesMax`: if there are more changes, one more than that is enough of them. */
+  | { readonly kind: 'poll'; readonly id: number; readonly since: Snapshot | null; readonly beginEpoch: boolean; readonly changesMax: number }
   /** Nobody waits for the poll any more: its connection may be a black hole, so use another. */
   | { readonly kind: 'abandonPoll'; readonly id: number }
   /** Raise the heartbeat counter from `seen` by one, committed synchronously; not if it has moved or in another epoch. */
@@ -177,10 +180,19 @@ function poll(state: FeedState, atMs: number, now: number, config: FeedConfig): 
 
 function startPoll(state: FeedState, now: number, config: FeedConfig): Step {
   const id = state.polls + 1
+  const changesMax = changesMaxAfter(state.failures, config)
   return {
-    state: { ...state, poll: { id, startedAtMs: now }, polls: id, pollAgain: false, nextPollAtMs: now + idleGapMs(id, config) },
-    effects: [{ kind: 'poll', id, since: state.cursor, beginEpoch: state.beginEpoch }],
+    state: { ...state, poll: { id, startedAtMs: now, changesMax }, polls: id, pollAgain: false, nextPollAtMs: now + idleGapMs(id, config) },
+    effects: [{ kind: 'poll', id, since: state.cursor, beginEpoch: state.beginEpoch, changesMax }],
   }
+}
+
+/**
+ * Changes can be so large that so many do not come within the deadline; the same question would fail for as long as they are kept.
+ * From the second failure in a row on, half as many are asked for each time: soon they come, or are too many, and the node flushes.
+ */
+function changesMaxAfter(failures: number, config: FeedConfig): number {
+  return Math.ceil(config.changesMax * Math.max(changesShareMin, 2 ** -Math.max(0, failures - 1)))
 }
 
 /** `L`/3, less up to a tenth, so that nodes which started together do not stay in step. */
@@ -262,7 +274,7 @@ function polled(state: FeedState, startedAtMs: number, result: PollResult, now: 
 function flushReason(state: FeedState, result: PollResult, config: FeedConfig): FlushReason | null {
   if (state.cursor === null) return 'start'
   if (result.keptFrom > state.cursor.xmin && config.without !== 'R11 trimmed changes flush') return 'behind'
-  if (result.changes.length > config.changesMax) return 'too many'
+  if (result.changes.length > (state.poll?.changesMax ?? config.changesMax)) return 'too many'
   // Within one epoch snapshots only grow. Where one does not, the epoch lies, and nothing may be built on it.
   if (!includes(result.snapshot, state.cursor) && config.without !== 'R11 epoch') return 'regressed'
   return null

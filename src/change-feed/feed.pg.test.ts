@@ -51,6 +51,28 @@ test('values of every kind arrive as JSON has them', { skip }, async () => {
   assert.deepEqual(new Set(Object.values(empty?.after ?? {})), new Set([null]))
 })
 
+test('more than can be read within the deadline is flushed, not asked for again and again', { skip }, async () => {
+  await using db = await testDatabase()
+  const { database } = db
+  await plain(database, `create table item (id int primary key, text text)`)
+  await plain(database, `select stoa.attach('item', 'item', '{id}', '{text}')`)
+  const news: FeedNews[] = []
+  const polling = new PostgresDatabase({ url: db.url, connectionsMax: 3, statementTimeoutMs: 150, connectTimeoutMs: 5_000, logger: silentLogger })
+  const feed = new ChangeFeed({ database: polling, link: null, clock: systemClock, logger: silentLogger, config: { pollTimeoutMs: 150, changesMax: 1_000 } })
+  feed.subscribe((one) => news.push(one))
+  try {
+    await until(() => feed.state.cursor !== null)
+    await plain(database, `insert into item select i, repeat('x', 100000) from generate_series(1, 900) i`)
+    await until(() => news.some(({ kind }) => kind === 'lost'))
+    await until(() => news.some((one) => one.kind === 'flush' && one.reason === 'too many'))
+    await plain(database, `update item set text = 'y' where id = 1`)
+    await until(() => news.some((one) => one.kind === 'apply' && one.changes.some(({ key }) => key === '1')))
+  } finally {
+    await feed.stop()
+    await polling.close()
+  }
+})
+
 test('the triggers tell every way to change a row', { skip }, async () => {
   await using db = await testDatabase()
   const { database } = db

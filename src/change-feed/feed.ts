@@ -223,7 +223,7 @@ export class ChangeFeed {
     const session = this.#polling
     try {
       if (effect.beginEpoch) await runBeginEpoch(session)
-      const result = await runPoll(session, effect.since, this.config.changesMax)
+      const result = await runPoll(session, effect.since, effect.changesMax)
       this.#pollTrouble.worked()
       this.#step({ kind: 'polled', id: effect.id, result })
     } catch (error) {
