@@ -21,6 +21,7 @@ import type { FileStore } from '#file-store/file-store.ts'
 import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
+import { late, within } from '#lib/within.ts'
 import { addressOf } from '#node-admission.ts'
 import { enterCluster } from '#node-cluster.ts'
 import { reportOf } from '#node-report.ts'
@@ -204,7 +205,7 @@ async function startAndServe(config: Config, signal: AbortSignal, mode: NodeMode
   node.calls.handle(statusMethod, async () => reportOf(cluster))
   if (config.starter) await plantStarter(site)
   const pages = pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl })
-  const limits = { trustProxy: config.trustProxy === 0 ? false : config.trustProxy, corsOrigins: config.corsOrigins, metricsPublic: config.metricsPublic, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
+  const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, metricsPublic: config.metricsPublic, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
   const server = await createServer({ database, calls: node.calls, ...(cluster === null ? {} : { cluster: { ...cluster, calls: node.calls } }), content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
   const tickers = backgroundWork(site, { nodes: node.nodes, forgetKeys: () => collectIdempotencyKeys(database), committed: () => cluster?.feed.committed() })
   let shared: SharedPort | null = null
@@ -231,16 +232,7 @@ async function startAndServe(config: Config, signal: AbortSignal, mode: NodeMode
 
 /** Waits for background work, but not for longer than a node has that was told to stop. */
 async function inTime(work: Promise<unknown>, logger: Logger): Promise<void> {
-  const { promise: late, resolve } = Promise.withResolvers<void>()
-  const timer = setTimeout(() => {
-    logger.warn({ afterMs: backgroundMs }, 'background work did not end in time; it is left, and taken up again by a node that runs')
-    resolve()
-  }, backgroundMs)
-  try {
-    await Promise.race([work, late])
-  } finally {
-    clearTimeout(timer)
-  }
+  if ((await within(work, { ms: backgroundMs })) === late) logger.warn({ afterMs: backgroundMs }, 'background work did not end in time; it is left, and taken up again by a node that runs')
 }
 
 async function listen(server: Server, { host, port }: { readonly host: string; readonly port: number }): Promise<string> {

@@ -1,7 +1,11 @@
 import { timestamp } from '#access/ground.ts'
 import type { Ground } from '#access/ground.ts'
+import { staleMsOf } from '#cache/cache.ts'
+import type { Cache } from '#cache/cache.ts'
+import type { FillContext } from '#cache/fill.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
+import { within } from '#lib/within.ts'
 
 /** How exactly the last use of sessions and API tokens is known: one write a minute, whatever the traffic. */
 export const lastUseResolutionMs = 60_000
@@ -30,15 +34,7 @@ export async function noteUse(
   const nowMs = ground.clock.nowMs()
   if (!isUseDue(use, nowMs)) return
   use.notedMs = nowMs
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, noteWaitMs)
-  })
-  try {
-    await Promise.race([late, note(ground, statement, [key, timestamp(nowMs), timestamp(nowMs - lastUseResolutionMs)])])
-  } finally {
-    clearTimeout(timer)
-  }
+  await within(note(ground, statement, [key, timestamp(nowMs), timestamp(nowMs - lastUseResolutionMs)]), { ms: noteWaitMs })
 }
 
 async function note({ database, logger }: Pick<Ground, 'logger'> & { readonly database: Queryable }, statement: Statement<object>, values: readonly unknown[]): Promise<void> {
@@ -51,7 +47,21 @@ async function note({ database, logger }: Pick<Ground, 'logger'> & { readonly da
 }
 
 /** Roughly what the cache keeps of one session or API token, in bytes. */
-export const foundBytes = 2_000
+const foundBytes = 2_000
 
 /** Ends a fill whose result must not be kept. */
 export class NotKept extends Error {}
+
+/** `staleMs`: as of an identity. */
+export type Looked<Found> = { readonly found: Found | null; readonly staleMs: number | null }
+
+/** From memory, or by `load`, which throws `NotKept` for what is not there: anybody could fill the memory with nobodies. */
+export async function kept<Found>(cache: Cache, key: string, load: (context: FillContext) => Promise<Found>): Promise<Looked<Found>> {
+  try {
+    const cached = await cache.get(key, load, { bytesOf: () => foundBytes })
+    return { found: cached.value, staleMs: staleMsOf(cached) }
+  } catch (error) {
+    if (error instanceof NotKept) return { found: null, staleMs: null }
+    throw error
+  }
+}

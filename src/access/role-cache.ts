@@ -72,7 +72,8 @@ export class RoleCache {
 
   /** `staleMs`: as of an identity. */
   async anonymous({ fresh }: { readonly fresh: boolean }): Promise<{ readonly permissions: PermissionSet; readonly staleMs: number | null }> {
-    if (this.#cache === null || fresh) return { permissions: fresh ? (await this.#load()).anonymous : await this.#anonymousAlone(), staleMs: null }
+    if (fresh) return { permissions: (await this.#load()).anonymous, staleMs: null }
+    if (this.#cache === null) return { permissions: await this.#anonymousAlone(), staleMs: null }
     const cached = await this.#cache.get(rolesKey, readRoles, { bytesOf: rolesBytes })
     return { permissions: cached.value.anonymous, staleMs: staleMsOf(cached) }
   }

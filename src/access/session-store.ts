@@ -7,12 +7,11 @@ import { addressOf, KnownIdentity } from '#access/identity.ts'
 import { BoundAuthority } from '#access/permissions.ts'
 import type { PermissionSet } from '#access/permissions.ts'
 import { csrfTokenOf, hashSecret, looksLikeSecret, newSecret } from '#access/secrets.ts'
-import { foundBytes, isUseDue, NotKept, noteUse, useOf } from '#access/last-use.ts'
+import { isUseDue, kept, NotKept, noteUse, useOf } from '#access/last-use.ts'
 import type { Use } from '#access/last-use.ts'
 import { userColumns, userOf } from '#access/user-row.ts'
 import type { UserRow } from '#access/user-row.ts'
-import { staleMsOf } from '#cache/cache.ts'
-import type { Cache } from '#cache/cache.ts'
+import type { FillContext } from '#cache/fill.ts'
 import type { Authority } from '#content/authority.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -115,11 +114,6 @@ export function sessionStore(ground: Ground, log: AuditLog): Sessions {
 type SessionRow = UserRow & { readonly session_expires_at: string; readonly session_last_used_at: string; readonly revision: string }
 type Found = { readonly row: SessionRow; readonly user: User; readonly authority: BoundAuthority; readonly use: Use }
 
-/** `staleMs`: as of an identity. */
-type Looked = { readonly found: Found | null; readonly staleMs: number | null }
-
-const nobody: Looked = { found: null, staleMs: null }
-
 function cacheKey(idHash: Buffer): string {
   return `access:session:${idHash.toString('latin1')}`
 }
@@ -131,11 +125,16 @@ function isOver({ row, use }: Found, nowMs: number): boolean {
 /** From memory; else one named statement. Another one at most once a minute, to note the use. */
 async function identify(ground: Ground, { cookie, origin, fresh }: { readonly cookie: string; readonly origin: Origin | undefined; readonly fresh: boolean }): Promise<Identity> {
   const idHash = hashSecret(cookie)
-  const { found, staleMs } = looksLikeSecret(cookie) ? await (ground.cache === null || fresh ? looked(ground, idHash) : kept(ground, ground.cache, idHash)) : nobody
-  if (found === null || isOver(found, ground.clock.nowMs())) throw new UnauthenticatedError('The session has ended; sign in again.')
+  if (!looksLikeSecret(cookie)) throw over()
+  const { found, staleMs } = ground.cache === null || fresh ? { found: await look(ground, idHash), staleMs: null } : await kept(ground.cache, cacheKey(idHash), fill(ground, idHash))
+  if (found === null || isOver(found, ground.clock.nowMs())) throw over()
   const { row, user, authority, use } = found
   await noteUse(ground, use, touch, idHash)
   return new KnownIdentity({ authority, roles: user.roles, user, csrfToken: csrfTokenOf(cookie, ground.secret), expiresAt: row.session_expires_at, staleMs, origin })
+}
+
+function over(): UnauthenticatedError {
+  return new UnauthenticatedError('The session has ended; sign in again.')
 }
 
 function peek(ground: Ground, key: string, cacheNowMs: number): Authority | null {
@@ -144,23 +143,17 @@ function peek(ground: Ground, key: string, cacheNowMs: number): Authority | null
   return found === undefined || isOver(found, nowMs) || isUseDue(found.use, nowMs) ? null : found.authority
 }
 
-async function looked(ground: Ground, idHash: Buffer): Promise<Looked> {
+async function look(ground: Ground, idHash: Buffer): Promise<Found | null> {
   const [row] = await ground.database.run(find, [idHash])
-  return row === undefined ? nobody : { found: foundOf(row, await ground.roleCache.permissions(row.roles, row.revision)), staleMs: null }
+  return row === undefined ? null : foundOf(row, await ground.roleCache.permissions(row.roles, row.revision))
 }
 
-async function kept(ground: Ground, cache: Cache, idHash: Buffer): Promise<Looked> {
-  try {
-    const cached = await cache.get(cacheKey(idHash), async (context) => {
-      const [row] = await context.read(find, [idHash])
-      if (row === undefined) throw new NotKept()
-      context.row('session', idHash.toString('hex')).row('user', row.id).list('user_role', [{ field: 'user_id', is: 'eq', value: row.id }])
-      return foundOf(row, await ground.roleCache.permissionsIn(context, row.roles))
-    }, { bytesOf: () => foundBytes })
-    return { found: cached.value, staleMs: staleMsOf(cached) }
-  } catch (error) {
-    if (error instanceof NotKept) return nobody
-    throw error
+function fill(ground: Ground, idHash: Buffer): (context: FillContext) => Promise<Found> {
+  return async (context) => {
+    const [row] = await context.read(find, [idHash])
+    if (row === undefined) throw new NotKept()
+    context.row('session', idHash.toString('hex')).row('user', row.id).list('user_role', [{ field: 'user_id', is: 'eq', value: row.id }])
+    return foundOf(row, await ground.roleCache.permissionsIn(context, row.roles))
   }
 }
 

@@ -5,16 +5,15 @@ import type { InputProblem } from '#access/errors.ts'
 import { timestamp } from '#access/ground.ts'
 import type { Ground } from '#access/ground.ts'
 import { KnownIdentity } from '#access/identity.ts'
-import { foundBytes, isUseDue, NotKept, noteUse, useOf } from '#access/last-use.ts'
-import type { Use } from '#access/last-use.ts'
+import { isUseDue, kept, NotKept, noteUse, useOf } from '#access/last-use.ts'
+import type { Looked, Use } from '#access/last-use.ts'
 import { BoundAuthority } from '#access/permissions.ts'
 import type { PermissionSet } from '#access/permissions.ts'
 import { requireCoversRoles } from '#access/role-store.ts'
 import { hashSecret, looksLikeApiToken, newApiToken } from '#access/secrets.ts'
 import { TokenMemo } from '#access/token-memo.ts'
 import { checkedName, checkedRoles } from '#access/user-input.ts'
-import { staleMsOf } from '#cache/cache.ts'
-import type { Cache } from '#cache/cache.ts'
+import type { FillContext } from '#cache/fill.ts'
 import type { Authority } from '#content/authority.ts'
 import { normalInstant } from '#content/query/normal-form.ts'
 import { sql } from '#database/database.ts'
@@ -99,11 +98,6 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
 
 type Found = { readonly row: TokenRow; readonly authority: BoundAuthority; readonly use: Use }
 
-/** `staleMs`: as of an identity. */
-type Looked = { readonly found: Found | null; readonly staleMs: number | null }
-
-const nobody: Looked = { found: null, staleMs: null }
-
 function cacheKey(secret: Buffer): string {
   return `access:token:${secret.toString('latin1')}`
 }
@@ -114,35 +108,37 @@ function isOver({ expires_at }: TokenRow, nowMs: number): boolean {
 
 /** From memory; else one named statement. Another one at most once a minute, to note the use. */
 async function identify({ ground, memo }: { readonly ground: Ground; readonly memo: TokenMemo<Found> }, { token, origin, fresh }: { readonly token: string; readonly origin: Origin | undefined; readonly fresh: boolean }): Promise<Identity> {
+  if (!looksLikeApiToken(token)) throw unknown()
   const secret = hashSecret(token)
-  const alone = async (): Promise<Looked> => ({ found: fresh ? await look(ground, token, secret) : await memo.get(secret.toString('latin1'), () => look(ground, token, secret)), staleMs: null })
-  const { found, staleMs } = ground.cache === null || fresh ? await alone() : await kept(ground, ground.cache, token, secret)
-  if (found === null) throw new UnauthenticatedError('There is no such API token; it was mistyped or deleted.')
+  const { found, staleMs } = await lookedUp(ground, memo, secret, fresh)
+  if (found === null) throw unknown()
   const { row, authority, use } = found
   if (isOver(row, ground.clock.nowMs())) throw new UnauthenticatedError('The API token has expired; make a new one.')
   await noteUse(ground, use, touch, row.id)
   return new KnownIdentity({ authority, roles: row.roles, expiresAt: row.expires_at, staleMs, origin })
 }
 
-async function look(ground: Ground, token: string, secret: Buffer): Promise<Found | null> {
-  const [row] = looksLikeApiToken(token) ? await ground.database.run(find, [secret]) : []
+async function lookedUp(ground: Ground, memo: TokenMemo<Found>, secret: Buffer, fresh: boolean): Promise<Looked<Found>> {
+  if (fresh) return { found: await look(ground, secret), staleMs: null }
+  if (ground.cache !== null) return kept(ground.cache, cacheKey(secret), fill(ground, secret))
+  return { found: await memo.get(secret.toString('latin1'), () => look(ground, secret)), staleMs: null }
+}
+
+function unknown(): UnauthenticatedError {
+  return new UnauthenticatedError('There is no such API token; it was mistyped or deleted.')
+}
+
+async function look(ground: Ground, secret: Buffer): Promise<Found | null> {
+  const [row] = await ground.database.run(find, [secret])
   return row === undefined ? null : foundOf(row, await ground.roleCache.permissions(row.roles, row.revision))
 }
 
-/** Who is not there is not kept: anybody could fill the memory with nobodies. */
-async function kept(ground: Ground, cache: Cache, token: string, secret: Buffer): Promise<Looked> {
-  if (!looksLikeApiToken(token)) return nobody
-  try {
-    const cached = await cache.get(cacheKey(secret), async (context) => {
-      const [row] = await context.read(find, [secret])
-      if (row === undefined) throw new NotKept()
-      context.row('api_token', row.id).list('api_token_role', [{ field: 'token_id', is: 'eq', value: row.id }])
-      return foundOf(row, await ground.roleCache.permissionsIn(context, row.roles))
-    }, { bytesOf: () => foundBytes })
-    return { found: cached.value, staleMs: staleMsOf(cached) }
-  } catch (error) {
-    if (error instanceof NotKept) return nobody
-    throw error
+function fill(ground: Ground, secret: Buffer): (context: FillContext) => Promise<Found> {
+  return async (context) => {
+    const [row] = await context.read(find, [secret])
+    if (row === undefined) throw new NotKept()
+    context.row('api_token', row.id).list('api_token_role', [{ field: 'token_id', is: 'eq', value: row.id }])
+    return foundOf(row, await ground.roleCache.permissionsIn(context, row.roles))
   }
 }
 

@@ -91,8 +91,7 @@ async function deliverUnkept({ context, request, reply, make }: Delivery): Promi
   const made = await make({ db: context.database, authority })
   if (staleMs !== null) setPairs(reply, staleHeaders(staleMs))
   const tag = tagOf(made.body, made.version)
-  const compressed = context.config.compress && chooseEncoding(request.headers['accept-encoding']) !== null && isWorthCompressing(made.body.length)
-  reply.headers({ etag: compressed ? weakTag(tag) : tag, 'cache-control': cacheControlOf(context.config, isAnonymous(request.identity), made.perspective), vary: 'Authorization, Cookie' })
+  reply.headers({ etag: tag, 'cache-control': cacheControlOf(context.config, isAnonymous(request.identity), made.perspective), vary: 'Authorization, Cookie' })
   if (matchesTag(request.headers['if-none-match'], tag)) return reply.code(304).send()
   return reply.header('content-type', json).send(made.body)
 }

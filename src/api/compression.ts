@@ -1,5 +1,6 @@
 import { brotliCompress, constants, gzip, zstdCompress } from 'node:zlib'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { weakTag } from '#api/entity-tag.ts'
 import { addVary } from '#api/vary.ts'
 import { remembered } from '#lib/remembered.ts'
 
@@ -64,6 +65,8 @@ export function compressAnswer(request: FastifyRequest, reply: FastifyReply, pay
   }
   reply.header('content-encoding', encoding)
   reply.removeHeader('content-length')
+  const tag = reply.getHeader('etag')
+  if (typeof tag === 'string') reply.header('etag', weakTag(tag))
   compressors[encoding](payload, done)
 }
 

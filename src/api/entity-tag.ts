@@ -17,7 +17,7 @@ export function tagOf(body: string | Buffer, version?: number): string {
 
 /** Of the same answer compressed. A strong tag is that of one sequence of bytes (RFC 9110 §8.8.1); this one matches it all the same, here and in `If-Match`. */
 export function weakTag(tag: string): string {
-  return `W/${tag}`
+  return tag.startsWith('W/') ? tag : `W/${tag}`
 }
 
 export function versionTag(version: number): string {

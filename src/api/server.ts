@@ -105,7 +105,8 @@ function listener(config: ApiConfig, ready: ReturnType<typeof readyAnswers>, rou
 
 /** Whom Fastify believes. Its own `true` takes the first address of the header, which is what the client wrote: a new one with each try at a password. */
 function trusted(proxies: ApiConfig['trustProxy']): string | false | ((address: string, hop: number) => boolean) {
-  if (typeof proxies === 'string' || proxies === false) return proxies
+  if (typeof proxies === 'string') return proxies
+  if (proxies === false || proxies === 0) return false
   return (_address, hop) => hop < Number(proxies)
 }
 

@@ -167,7 +167,8 @@ function miss<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cach
     running.waiters.push(waiter)
     return
   }
-  if (isFull(state, waiter, now, config) || waiter.attempts >= attemptsMax) {
+  if (isFull(state, waiter, config)) endAbandoned(state, now)
+  if (isFull(state, waiter, config) || waiter.attempts >= attemptsMax) {
     return answer(state, waiter, { kind: 'refused', reason: waiter.attempts >= attemptsMax ? 'deadline' : 'overload' }, out)
   }
   state.counts.misses += 1
@@ -188,15 +189,16 @@ function miss<V>(state: CacheState<V>, waiter: Waiter, now: number, config: Cach
 }
 
 /** Parts have a bound of their own: fills that wait for parts must not be what keeps these from beginning. */
-function isFull<V>(state: CacheState<V>, waiter: Waiter, now: number, config: CacheConfig): boolean {
-  const full = (): boolean => (waiter.part ? state.parts >= config.fillsMax * partsPerFillMax : state.fills.size - state.parts >= config.fillsMax)
-  if (!full()) return false
+function isFull<V>(state: CacheState<V>, { part }: Waiter, config: CacheConfig): boolean {
+  return part ? state.parts >= config.fillsMax * partsPerFillMax : state.fills.size - state.parts >= config.fillsMax
+}
+
+function endAbandoned<V>(state: CacheState<V>, now: number): void {
   // In the order in which they began.
   for (const fill of state.fills.values()) {
-    if (fill.startedAtMs > now - abandonedMs) break
+    if (fill.startedAtMs > now - abandonedMs) return
     if (fill.waiters.length === 0) end(state, fill.id)
   }
-  return full()
 }
 
 /** A fill that began too long ago, or before this node had seen the reader's own write, may hold an older value (R7). */

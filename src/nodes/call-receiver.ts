@@ -3,6 +3,7 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import type { Logger } from '#lib/logger.ts'
 import { StoaError } from '#lib/stoa-error.ts'
+import { late, within } from '#lib/within.ts'
 import { callChannel, callReplyMax } from '#nodes/calls.ts'
 import type { CallHandler } from '#nodes/calls.ts'
 import { CallTooLargeError, CallUnknownError } from '#nodes/errors.ts'
@@ -115,8 +116,8 @@ export class CallReceiver {
   /** Null: nobody waits for it any more, and a handler that goes on all the same must not keep others from being called, nor this node from leaving. */
   async #outcome({ method, payload, caller, left_ms }: Question): Promise<{ readonly reply: string | null; readonly failure: string | null } | null> {
     try {
-      const value = await withoutWaiting(left_ms + overMarginMs, this.#stopping.signal, this.run(method, JSON.parse(payload), { caller, leftMs: left_ms }))
-      if (value === gaveUp) return null
+      const value = await within(this.run(method, JSON.parse(payload), { caller, leftMs: left_ms }), { ms: left_ms + overMarginMs, signal: this.#stopping.signal })
+      if (value === late) return null
       const reply = JSON.stringify(value ?? null)
       if (reply.length > callReplyMax) throw new CallTooLargeError(`An answer carries up to ${callReplyMax} characters.`, { method, length: reply.length })
       return { reply, failure: null }
@@ -130,22 +131,5 @@ export class CallReceiver {
   #watch(work: Promise<void>): void {
     this.#running.add(work)
     void work.finally(() => this.#running.delete(work))
-  }
-}
-
-const gaveUp = Symbol('nobody waits any more')
-
-/** What `work` comes to, unless the deadline or the end of this node comes first. */
-async function withoutWaiting(deadlineMs: number, stopping: AbortSignal, work: Promise<unknown>): Promise<unknown> {
-  const { promise, resolve } = Promise.withResolvers<typeof gaveUp>()
-  const giveUp = (): void => resolve(gaveUp)
-  const timer = setTimeout(giveUp, deadlineMs)
-  stopping.addEventListener('abort', giveUp)
-  try {
-    if (stopping.aborted) giveUp()
-    return await Promise.race([work, promise])
-  } finally {
-    clearTimeout(timer)
-    stopping.removeEventListener('abort', giveUp)
   }
 }

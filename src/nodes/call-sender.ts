@@ -5,6 +5,7 @@ import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { StoaError } from '#lib/stoa-error.ts'
+import { late, within } from '#lib/within.ts'
 import { callChannel, callPayloadMax } from '#nodes/calls.ts'
 import type { CallAnswer } from '#nodes/calls.ts'
 import { CallDeadlineError, CallFailedError, CallNodeGoneError, CallTooLargeError, CallUnknownError } from '#nodes/errors.ts'
@@ -116,8 +117,9 @@ export class CallSender {
       if (!waiting.hinted) await hinted(waiting, Math.min(pauseMs, leftMs))
       waiting.hinted = false
       try {
-        const rows = await before(Math.max(1, until - clock.monotonicMs()), database.run(look, [call, answers.map(({ node }) => node)]))
-        if (rows === null) break
+        // A database that hangs must not hold up whoever has a deadline.
+        const rows = await within(database.run(look, [call, answers.map(({ node }) => node)]), { ms: Math.max(1, until - clock.monotonicMs()) })
+        if (rows === late) break
         this.#sort(rows, pending, settle)
       } catch (error) {
         logger.warn({ err: error }, 'answers of other nodes could not be read')
@@ -154,17 +156,6 @@ export class CallSender {
   #watch(work: Promise<void>): void {
     this.#running.add(work)
     void work.finally(() => this.#running.delete(work))
-  }
-}
-
-/** Null after `ms`: a database that hangs must not hold up whoever has a deadline. */
-async function before<T>(ms: number, work: Promise<T>): Promise<T | null> {
-  const { promise, resolve } = Promise.withResolvers<null>()
-  const timer = setTimeout(resolve, ms, null)
-  try {
-    return await Promise.race([work, promise])
-  } finally {
-    clearTimeout(timer)
   }
 }
 

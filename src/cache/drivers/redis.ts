@@ -2,6 +2,7 @@ import { createClient, RESP_TYPES } from '@redis/client'
 import { secondLevelKeepS, secondLevelTimeoutMs } from '#cache/second-level.ts'
 import type { SecondLevel } from '#cache/second-level.ts'
 import type { Logger } from '#lib/logger.ts'
+import { late, within } from '#lib/within.ts'
 
 export type RedisOptions = { readonly url: string; readonly logger: Logger }
 
@@ -72,22 +73,14 @@ export class RedisSecondLevel implements SecondLevel {
   }
 
   async #inTime<T>(command: Promise<T>): Promise<T | null> {
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<null>((resolve) => {
-      timer = setTimeout(() => {
-        this.#pausedUntilMs = performance.now() + pauseMs
-        resolve(null)
-      }, secondLevelTimeoutMs)
-    })
     const tried = command.catch((error: unknown) => {
       this.#logger.debug({ err: error }, 'the second level did not answer')
       return null
     })
-    try {
-      return await Promise.race([tried, late])
-    } finally {
-      clearTimeout(timer)
-    }
+    const result = await within(tried, { ms: secondLevelTimeoutMs })
+    if (result !== late) return result
+    this.#pausedUntilMs = performance.now() + pauseMs
+    return null
   }
 
   /** The client tells each attempt; one line for each outage is enough. */

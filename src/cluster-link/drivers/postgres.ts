@@ -155,8 +155,7 @@ export class PostgresLink implements ClusterLink {
     this.#client = null
     if (client === null) return
     const timer = setTimeout(() => client.connection.stream.destroy(), goodbyeMaxMs)
-    await client.end()
-    clearTimeout(timer)
+    await client.end().finally(() => clearTimeout(timer))
   }
 }
 
