@@ -50,16 +50,18 @@ test('whoever stands still in the way for longer than a lease is dead; one that 
 
 test('who hangs while it joins keeps the others waiting for a bounded time, and does not get in later', { skip }, async () => {
   await using db = await testDatabase()
-  const hanging = Promise.withResolvers<void>()
+  const [joining, hanging] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const hangs = joinNodes({
     id: 'a', database: db.database, leaseMs: 300,
     admit: async () => {
+      joining.resolve()
       await hanging.promise
       return told('a')
     },
   })
   const refused = assert.rejects(hangs, DatabaseUnavailableError)
   const join = async (): Promise<NodeInfo> => joinNodes({ id: 'b', database: db.database, leaseMs: 300, admit: async () => told('b') })
+  await joining.promise
   try {
     assert.equal((await join()).name, 'b')
   } finally {
