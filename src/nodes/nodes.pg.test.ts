@@ -66,13 +66,13 @@ test('a fence that another node has passed commits nothing, and the next leader 
 
 test('a leader at work for longer than its lease goes on beating: it lives, and leads in its other roles', { skip }, async () => {
   await using db = await testDatabase({ connectionsMax: 20 })
-  const leaseMs = 900
+  const leaseMs = 3_000
   await using one = start(db.database, 'one', leaseMs)
   await until(() => roles.every((role) => one.leads(role)), 'one leads')
   await using two = new Nodes({ database: db.database, info: { name: 'two', address: null, version: '1', fingerprint: 'f' }, clock: systemClock, logger: silentLogger, config: { leaseMs, roles: ['publisher'] } })
   await until(() => two.live().length === 2 && one.live().length === 2, 'both see both')
   const over = new AbortController()
-  const work = one.fenced('publisher', async (tx) => tx.run(sql(`select pg_sleep(${(leaseMs * 3) / 1_000})`))).finally(() => over.abort())
+  const work = one.fenced('publisher', async (tx) => tx.run(sql(`select pg_sleep(${(leaseMs * 1.5) / 1_000})`))).finally(() => over.abort())
   while (!over.signal.aborted) {
     assert.equal(two.live().length, 2, 'the one that works is not gone')
     assert.ok(one.leads('mailer'), 'its other roles are its own')
