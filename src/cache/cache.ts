@@ -161,11 +161,14 @@ export class Cache {
     this.#queue.push(event)
     if (this.#busy) return
     this.#busy = true
-    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-      const { effects } = stepCache(this.#state, next, this.#options.feed.nowMs(), this.config)
-      for (const effect of effects) this.#perform(effect)
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        const { effects } = stepCache(this.#state, next, this.#options.feed.nowMs(), this.config)
+        for (const effect of effects) this.#perform(effect)
+      }
+    } finally {
+      this.#busy = false
     }
-    this.#busy = false
     this.#tick()
   }
 

@@ -273,6 +273,28 @@ test('a crash gives transaction ids out again, and ends the epoch', { skip }, as
   }
 })
 
+test('a listener that throws is told to begin anew, and harms nobody else', { skip }, async () => {
+  await using db = await testDatabase()
+  await withTable(db.database)
+  await using feed = new ChangeFeed({ database: db.database, link: null, clock: systemClock, logger: silentLogger })
+  const news: FeedNews[] = []
+  const others: FeedNews[] = []
+  const heard = (list: readonly FeedNews[], key: string): boolean => list.some((one) => one.kind === 'apply' && one.changes.some((change) => change.key === key))
+  feed.subscribe((one) => {
+    news.push(one)
+    if (one.kind === 'apply' && one.changes.some(({ key }) => key === '1')) throw new Error('cannot take that')
+  })
+  feed.subscribe((one) => others.push(one))
+  await until(() => news.some(({ kind }) => kind === 'lease'))
+  await db.database.run(sql(`insert into item (id) values (1)`))
+  await until(() => heard(others, '1') && news.at(-1)?.kind === 'lease')
+  const after = news.slice(news.findIndex((one) => one.kind === 'apply' && one.changes.length > 0) + 1)
+  assert.deepEqual(after.slice(0, 2).map(({ kind }) => kind), ['flush', 'lease'], 'nothing before the flush, the lease of what it refused least of all')
+  await db.database.run(sql(`insert into item (id) values (2)`))
+  await until(() => heard(news, '2') && heard(others, '2'))
+  assert.equal(others.filter(({ kind }) => kind === 'flush').length, 1)
+})
+
 test('a feed flushes first, applies what others write on a hint, and stops without a trace', { skip }, async () => {
   await using db = await testDatabase()
   await withTable(db.database)

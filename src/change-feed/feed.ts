@@ -34,6 +34,9 @@ export type FeedOptions = {
 /** What a listener is told, in this order within a step: `flush` or `apply`, then `lease`. */
 export type FeedNews = Extract<FeedEffect, { kind: 'flush' | 'apply' | 'lease' | 'lost' }>
 
+/** `behind`: it threw at what it was told, so it hears of nothing more before a `flush`. */
+type Listener = { readonly tell: (news: FeedNews) => void; behind: boolean }
+
 /** Bounded by the requests that a node takes at a time: each waits once, with a deadline. */
 type Waiter = { readonly holds: (state: FeedState) => boolean; readonly resolve: (reached: boolean) => void }
 
@@ -49,7 +52,8 @@ export class ChangeFeed {
   readonly #clock: SteadyClock
   /** What its hints say: the link brings them back to it too, and what this node committed itself it polls for anyway. */
   readonly #hintText = newId()
-  readonly #listeners = new Set<(news: FeedNews) => void>()
+  readonly #listenerTrouble: Trouble
+  readonly #listeners = new Set<Listener>()
   readonly #hints: Disposable | null
   readonly #trimming: NodeJS.Timeout
   #state: FeedState
@@ -65,6 +69,7 @@ export class ChangeFeed {
     this.#options = options
     this.#pollTrouble = new Trouble(options.logger, { failing: 'a poll of the change feed failed', over: 'the change feed is polled again' })
     this.#beatTrouble = new Trouble(options.logger, { failing: 'the heartbeat could not be written', over: 'the heartbeat is written again' })
+    this.#listenerTrouble = new Trouble(options.logger, { failing: 'a listener of the change feed failed: it is told to begin anew', over: 'the listener of the change feed has begun anew' })
     this.config = { ...feedDefaults, ...options.config }
     this.#clock = new SteadyClock(options.clock)
     this.#state = startFeed(this.#clock.elapsedMs())
@@ -82,13 +87,14 @@ export class ChangeFeed {
     return this.#clock.elapsedMs()
   }
 
-  /** Tells every change from now on, after a first `flush`. Listeners must not throw. */
-  subscribe(listener: (news: FeedNews) => void): Disposable {
+  /** Tells every change from now on, after a first `flush`. A listener that throws is told a `flush` in place of what comes next; until then it gets no lease. */
+  subscribe(tell: (news: FeedNews) => void): Disposable {
+    const listener = { tell, behind: false }
     this.#listeners.add(listener)
     const { epoch, cursor, polledAtMs, provenAtMs } = this.#state
     if (epoch !== null && cursor !== null) {
-      listener({ kind: 'flush', reason: 'start', epoch, cursor, lsn: this.#lsn })
-      listener({ kind: 'lease', polledAtMs, provenAtMs })
+      this.#tell(listener, { kind: 'flush', reason: 'start', epoch, cursor, lsn: this.#lsn })
+      this.#tell(listener, { kind: 'lease', polledAtMs, provenAtMs })
     }
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
   }
@@ -209,8 +215,24 @@ export class ChangeFeed {
       case 'lease':
       case 'lost':
     }
-    for (const listener of this.#listeners) listener(effect)
+    for (const listener of this.#listeners) this.#tell(listener, effect)
     if (effect.kind === 'lease') for (const waiter of this.#waiters) if (waiter.holds(this.#state)) waiter.resolve(true)
+  }
+
+  /** One that throws harms neither the feed nor the others. */
+  #tell(listener: Listener, effect: FeedNews): void {
+    const { epoch } = this.#state
+    const anew = listener.behind && effect.kind === 'apply' && epoch !== null
+    const news: FeedNews = anew ? { kind: 'flush', reason: 'start', epoch, cursor: effect.cursor, lsn: effect.lsn } : effect
+    if (listener.behind && news.kind !== 'flush') return
+    try {
+      listener.tell(news)
+      if (listener.behind) this.#listenerTrouble.worked()
+      listener.behind = false
+    } catch (error) {
+      listener.behind = true
+      this.#listenerTrouble.failed(error, { told: news.kind })
+    }
   }
 
   #watch(work: Promise<void>): void {

@@ -223,6 +223,25 @@ export function fileStoreContract(name: string, open: (clock: Clock) => Promise<
     assert.deepEqual(await all(store), [])
   })
 
+  scenario('an abort and a source that fails reject at whatever moment they come', async ({ store, traces }) => {
+    const turns = async (count: number): Promise<void> => {
+      for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve))
+    }
+    for (let count = 0; count < 40; count += 1) {
+      const abort = new AbortController()
+      const slow = new Readable({ read: () => undefined })
+      const aborted = assert.rejects(store.put(slow, { bytesMax, signal: abort.signal }), { name: 'AbortError' })
+      const cut = new Readable({ read: () => undefined })
+      const failed = assert.rejects(store.put(cut, { bytesMax }), /the connection was cut/)
+      await turns(count)
+      abort.abort()
+      cut.destroy(new Error('the connection was cut'))
+      await Promise.all([aborted, failed])
+      assert.ok(slow.destroyed)
+    }
+    assert.deepEqual(await traces(), [])
+  })
+
   scenario('check says yes, and stops when told', async ({ store, traces }) => {
     await store.check(AbortSignal.timeout(5_000))
     assert.deepEqual(await traces(), [])

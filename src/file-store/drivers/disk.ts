@@ -65,6 +65,8 @@ export class DiskFileStore implements FileStore {
   }
 
   async put(source: Readable, options: { readonly bytesMax: number; readonly signal?: AbortSignal }): Promise<BlobInfo> {
+    // It may fail before it is read: reading tells that, whereas an error that nobody hears of would end the process.
+    source.on('error', () => undefined)
     try {
       options.signal?.throwIfAborted()
       await this.#ready()
