@@ -8,7 +8,7 @@ import { defaultApiConfig } from '#api/api-context.ts'
 import type { ApiConfig, ApiContext, ClusterParts, RoutePlugin, Server } from '#api/api-context.ts'
 import { answerHook, requestHook } from '#api/answer-headers.ts'
 import { answerBrokenConnection } from '#api/broken-connection.ts'
-import { MediaTypeUnsupportedError, MethodNotAllowedError, RequestTimeoutError, RouteNotFoundError, SignInNeededError } from '#api/errors.ts'
+import { MediaTypeUnsupportedError, MethodNotAllowedError, RequestMalformedError, RequestTimeoutError, RouteNotFoundError, SignInNeededError } from '#api/errors.ts'
 import { identityHook, isAnonymous } from '#api/identity.ts'
 import { parseJson } from '#api/json-body.ts'
 import { contentSecurityPolicy } from '#api/pages/layout.ts'
@@ -168,6 +168,8 @@ function isForPeople({ method, url, headers }: FastifyRequest): boolean {
 /** A method that no path has fails in its own ways before it is looked up. Nobody in particular lacks a permission: who has not signed in is asked to. */
 function meant(error: unknown, request: FastifyRequest): unknown {
   if (!(methods as readonly string[]).includes(request.method)) return new MethodNotAllowedError(request.method, methods)
+  // The body broke off because the client left: nothing failed on this side.
+  if (error instanceof Error && error === request.raw.errored) return new RequestMalformedError('The connection ended before the body did.', {}, { cause: error })
   const late = error instanceof Error && (error as { code?: unknown }).code === 'FST_ERR_HANDLER_TIMEOUT'
   if (late && !request.raw.complete) return new RequestTimeoutError('The body of the request did not arrive in time.')
   const refused = error instanceof ForbiddenError || error instanceof PermissionError

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Agent, request as httpRequest } from 'node:http'
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,6 +9,8 @@ import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { strict } from '#api/schemas.ts'
 import { Type } from 'typebox'
+import { silentLogger } from '#lib/logger.ts'
+import type { Logger } from '#lib/logger.ts'
 import { databaseMissing } from '#test/support/database.ts'
 import { testSite } from '#test/support/site.ts'
 import type { Site } from '#test/support/site.ts'
@@ -133,6 +135,25 @@ test('clients that leave free their place', { skip: databaseMissing }, async () 
   assert.equal(answer.status, 200)
   assert.match((await get(port, '/metrics')).body.toString(), /status="499"\} 2/)
   gate.open()
+})
+
+test('a client that leaves in the middle of its body is no failure of this side', { skip: databaseMissing }, async () => {
+  const failures: unknown[] = []
+  const logger: Logger = { ...silentLogger, child: () => logger, error: (facts) => void failures.push(facts) }
+  await using site = await testSite({ logger })
+  const port = await listening(site)
+  for (const path of ['/api/content/article', '/api/session', '/nowhere']) {
+    const arrived = once(site.server.server, 'request')
+    const socket = connect(port, '127.0.0.1', () => socket.write(`POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{`))
+    const [, response] = (await arrived) as [IncomingMessage, ServerResponse]
+    const closed = once(response, 'close')
+    // Once the body is being read.
+    await sleep(50)
+    socket.resetAndDestroy()
+    await closed
+    await sleep(50)
+  }
+  assert.deepEqual(failures, [])
 })
 
 test('an answer that takes too long is a 503 with a problem document', { skip: databaseMissing }, async () => {
