@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { setImmediate } from 'node:timers/promises'
 import { runCommandLine } from '#cli/program.ts'
 import type { Assembly } from '#cli/site.ts'
 
@@ -22,16 +23,25 @@ export async function main(argv: readonly string[]): Promise<void> {
   }
   process.on('SIGINT', onSignal)
   process.on('SIGTERM', onSignal)
-  process.stdout.on('error', endQuietlyOnClosedPipe)
+  let lost: Error | null = null
+  // `stoa … | head`, or a window that was closed: whoever read the output has seen enough, and the work goes on to its end without them.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE' && error.code !== 'EIO') lost = error
+  })
+  // There is nobody left to tell.
+  process.stderr.on('error', () => undefined)
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
   const on = { environment: process.env, folder: process.cwd(), stdout: process.stdout, stderr: process.stderr, version }
   process.exitCode = await runCommandLine(argv, assembly, on, stopping.signal)
+  // What could not be written is told a moment after.
+  await setImmediate()
+  if (lost !== null) complain(lost)
   process.off('SIGINT', onSignal)
   process.off('SIGTERM', onSignal)
 }
 
-/** `stoa … | head`: whoever read the output has seen enough. */
-function endQuietlyOnClosedPipe(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error
-  process.exit(0)
+/** The result is lost, for example to a full disk. */
+function complain({ message }: Error): void {
+  process.stderr.write(`stoa: The output could not be written: ${message}.\n`)
+  if (process.exitCode === 0) process.exitCode = 1
 }

@@ -10,11 +10,27 @@ export type LoggerOptions = {
 
 const secretFields = ['password', '*.password', 'secret', '*.secret', 'authorization', '*.authorization', 'cookie', '*.cookie']
 
-/** JSON lines for machines; on a terminal, short lines for people. */
+/** JSON lines for machines; on a terminal, short lines for people. What cannot be written is lost: no node ends for its log. */
 export function createLogger({ level, node, output }: LoggerOptions): Logger {
   const stream = process[output]
-  const destination = stream.isTTY ? { write: (line: string) => void stream.write(forPeople(line)) } : pino.destination({ dest: output === 'stdout' ? 1 : 2, sync: true })
+  const destination = stream.isTTY ? terminal(stream) : lines(output === 'stdout' ? 1 : 2)
   return pino({ level, base: { node }, redact: secretFields, serializers: { err: errorFacts }, timestamp: pino.stdTimeFunctions.isoTime }, destination)
+}
+
+function terminal(stream: NodeJS.WriteStream): pino.DestinationStream {
+  // Its window may be closed.
+  stream.on('error', () => undefined)
+  return { write: (line) => void stream.write(forPeople(line)) }
+}
+
+/** A pino destination keeps what it could not write, without a bound; after a failure, such as a full disk, it is another one. */
+function lines(dest: 1 | 2): pino.DestinationStream {
+  const open = (): pino.DestinationStream =>
+    pino.destination({ dest, sync: true }).on('error', () => {
+      current = open()
+    })
+  let current = open()
+  return { write: (line) => current.write(line) }
 }
 
 /** An expected failure says with its code and its message what is the matter; where in the code it was noticed helps nobody who runs a node. */
