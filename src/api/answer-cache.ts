@@ -182,7 +182,7 @@ async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
 function send({ request, reply }: Delivery, { value, state, ageMs }: Cached<Kept>): FastifyReply {
   // What somebody may see is part of the answer: it is not fresher than that.
   const { staleMs } = request.identity
-  const status = state === 'stale' || staleMs !== null ? staleHeaders(Math.max(ageMs, staleMs ?? 0)) : ['cache-status', state === 'hit' ? 'stoa; hit' : 'stoa; fwd=miss; stored']
+  const status = state === 'stale' || staleMs !== null ? staleHeaders(Math.max(ageMs, staleMs ?? 0)) : ['cache-status', state === 'hit' ? 'stoa; hit' : 'stoa; fwd=miss']
   setPairs(reply, status)
   if ('absent' in value) throw value.absent === 'entry' ? new EntryNotFoundError() : new TypeNotFoundError(value.name)
   setPairs(reply, value.headers)

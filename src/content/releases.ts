@@ -1,14 +1,16 @@
+import type { Grant } from '#content/authority.ts'
 import type { Call, Release, ReleaseItem, Releases } from '#content/content.ts'
 import { EntryArchivedError, ForbiddenError, ReleaseNotFoundError, ReleaseStateError, ReleaseSupersededError, ValidationError, VersionNotFoundError } from '#content/errors.ts'
 import { checkComplete } from '#content/entries/compose.ts'
 import type { Context } from '#content/entries/context.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
 import { EntryEdit } from '#content/entries/entry-edit.ts'
-import { entryState, latestOf, versionOf } from '#content/entries/entry-state.ts'
-import { demand, demandAfter, grantOf } from '#content/entries/permission.ts'
+import { entryState, judgedColumns, latestOf, versionOf } from '#content/entries/entry-state.ts'
+import type { JudgedRow } from '#content/entries/entry-state.ts'
+import { demand, demandAfter, grantOf, reaches, statusOf } from '#content/entries/permission.ts'
 import { renewKept } from '#content/entries/renewed-filter.ts'
 import { storedFields } from '#content/entries/view.ts'
-import type { Model } from '#content/model/model.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
 import { isStorableText } from '#content/query/normal-form.ts'
 import type { Fault } from '#content/validation/fault.ts'
 import { sql } from '#database/database.ts'
@@ -38,21 +40,21 @@ const upsertItem = sql<object>(`
 const deleteItem = sql<object>(`delete from stoa.release_item where release_id = $1 and entry_id = $2 and locale = $3`)
 const keepBefore = sql<object>(`update stoa.release_item set number_before = $4, published_before = $5 where release_id = $1 and entry_id = $2 and locale = $3`)
 const setState = sql<object>(`update stoa.release set state = $2, published_at = coalesce($3, published_at), published_by = coalesce($4::json, published_by) where id = $1`)
+const readJudged = sql<JudgedRow & { id: string }>(`select v.entry_id as id, ${judgedColumns} from stoa.version v where v.entry_id = any($1::uuid[]) and v.is_latest`)
 const deleteRelease = sql<object>(`delete from stoa.release where id = $1`)
 
 function itemsOf(row: Row): Item[] {
   return row.items === null ? [] : (JSON.parse(row.items) as Item[])
 }
 
-/** Releases are for those who publish or see drafts of something; of the items they see those of such types. */
-function seesType(call: Call, model: Model, name: string): boolean {
-  const type = model.types.get(name)
-  return type !== undefined && (grantOf(call, 'publish', type) !== null || grantOf(call, 'readDraft', type) !== null)
+/** Releases are for those who publish or see drafts of something; of the items they see those that they may publish or see as drafts. */
+function seeingGrants(call: Call, type: TypeModel): Grant[] {
+  return [grantOf(call, 'publish', type), grantOf(call, 'readDraft', type)].filter((grant) => grant !== null)
 }
 
 function demandReleases(call: Call, model: Model): void {
   if (model.types.size === 0 && call.authority.actor.kind !== 'anonymous') return
-  if ([...model.types.keys()].some((name) => seesType(call, model, name))) return
+  if ([...model.types.values()].some((type) => seeingGrants(call, type).length > 0)) return
   throw new ForbiddenError('You may not see releases. Ask somebody whose role may publish.', {})
 }
 
@@ -62,16 +64,37 @@ function demandPublisher(call: Call, model: Model): void {
   throw new ForbiddenError('You may not make or change releases. Ask somebody whose role may publish.', {})
 }
 
-function releaseOf(call: Call, model: Model, row: Row): Release {
-  const items = itemsOf(row).filter((item) => seesType(call, model, item.type))
-  return {
+/** `db`: where the rows were read. */
+async function releasesOf(call: Call, db: Queryable, model: Model, rows: readonly Row[]): Promise<Release[]> {
+  const parsed = rows.map((row) => ({ row, items: itemsOf(row) }))
+  const seen = await seenItems(call, db, model, parsed.flatMap(({ items }) => items))
+  return parsed.map(({ row, items }) => ({
     id: row.id,
     name: row.name,
     state: row.state,
     createdAt: row.createdAt,
     publishedAt: row.publishedAt,
-    items: items.map(({ entryId, type, locale, action, version }) => ({ entryId, type, locale, action, version })),
+    items: items.filter((item) => seen.has(item)).map(({ entryId, type, locale, action, version }) => ({ entryId, type, locale, action, version })),
+  }))
+}
+
+async function releaseOf(call: Call, db: Queryable, model: Model, row: Row): Promise<Release> {
+  return (await releasesOf(call, db, model, [row]))[0]!
+}
+
+/** Of some types all, of others what a grant's filter reaches by the latest version: only for these the database is asked. */
+async function seenItems(call: Call, db: Queryable, model: Model, items: readonly Item[]): Promise<ReadonlySet<Item>> {
+  const grantsOf = new Map([...model.types].map(([name, type]) => [name, seeingGrants(call, type)]))
+  const grants = ({ type }: Item): readonly Grant[] => grantsOf.get(type) ?? []
+  const whole = (item: Item): boolean => grants(item).some((grant) => grant.filter === null)
+  const asked = items.filter((item) => grants(item).length > 0 && !whole(item))
+  const rows = asked.length === 0 ? [] : await db.run(readJudged, [[...new Set(asked.map(({ entryId }) => entryId))]])
+  const latest = new Map(rows.map((row) => [`${row.id} ${row.locale}`, row]))
+  const reached = (item: Item): boolean => {
+    const row = latest.get(`${item.entryId} ${item.locale}`)
+    return row !== undefined && grants(item).some((grant) => reaches(grant, model.type(item.type), item.entryId, row, statusOf(row)))
   }
+  return new Set(items.filter((item) => whole(item) || reached(item)))
 }
 
 async function read(db: Queryable, id: string): Promise<Row> {
@@ -105,7 +128,7 @@ export function createReleases(context: Context): Releases {
     })
   return {
     list: (call, page) => reading(call, (model) => list(call, model, page)),
-    get: (call, id) => reading(call, async (model) => releaseOf(call, model, await read(call.db, id))),
+    get: (call, id) => reading(call, async (model) => releaseOf(call, call.db, model, await read(call.db, id))),
     create: (call, name) => inside(call, (tx, model) => create(context, call, tx, model, name)),
     put: (call, id, items) => inside(call, (tx, model) => put(call, tx, model, id, items)),
     remove: (call, id, item) => inside(call, (tx, model) => remove(call, tx, model, id, item)),
@@ -125,7 +148,7 @@ async function list(call: Call, model: Model, page: { readonly limit: number; re
   if (page.after !== null && !isId(page.after)) throw new ValidationError([{ path: '/after', code: 'format', message: 'Repeat `meta.after` of the page before, or leave it out.' }])
   const rows = await call.db.run(readPage, [page.after, page.limit + 1])
   const shown = rows.slice(0, page.limit)
-  return { data: shown.map((row) => releaseOf(call, model, row)), after: rows.length > page.limit ? (shown.at(-1)?.id ?? null) : null }
+  return { data: await releasesOf(call, call.db, model, shown), after: rows.length > page.limit ? (shown.at(-1)?.id ?? null) : null }
 }
 
 async function create(context: Context, call: Call, tx: Queryable, model: Model, name: string): Promise<Release> {
@@ -134,7 +157,7 @@ async function create(context: Context, call: Call, tx: Queryable, model: Model,
   }
   const id = newId(context.clock.nowMs())
   await tx.run(insertRelease, [id, name.trim(), stampNow(context), JSON.stringify(call.authority.actor)])
-  return releaseOf(call, model, await read(tx, id))
+  return releaseOf(call, tx, model, await read(tx, id))
 }
 
 async function put(call: Call, tx: Queryable, model: Model, id: string, items: readonly Omit<ReleaseItem, 'type'>[]): Promise<Release> {
@@ -155,7 +178,7 @@ async function put(call: Call, tx: Queryable, model: Model, id: string, items: r
     }
     await tx.run(upsertItem, [id, item.entryId, locale, item.action, version])
   }
-  return releaseOf(call, model, await read(tx, id))
+  return releaseOf(call, tx, model, await read(tx, id))
 }
 
 async function remove(call: Call, tx: Queryable, model: Model, id: string, item: { readonly entryId: string; readonly locale: string }): Promise<Release> {
@@ -165,7 +188,7 @@ async function remove(call: Call, tx: Queryable, model: Model, id: string, item:
     demand(call, 'publish', model.type(state.type), state)
     await tx.run(deleteItem, [id, item.entryId, item.locale])
   }
-  return releaseOf(call, model, await read(tx, id))
+  return releaseOf(call, tx, model, await read(tx, id))
 }
 
 /** The items by entry, in the order of ids: every transaction over many entries locks them in this order. */
@@ -200,7 +223,7 @@ async function publish(context: Context, call: Call, tx: Queryable, model: Model
   }
   if (faults.length > 0) throw new ValidationError(faults.slice(0, 100))
   await tx.run(setState, [id, 'published', now, JSON.stringify(call.authority.actor)])
-  return releaseOf(call, model, await read(tx, id))
+  return releaseOf(call, tx, model, await read(tx, id))
 }
 
 /** All faults of all items at once, each with the entry it is in. */
@@ -240,5 +263,5 @@ async function undo(context: Context, call: Call, tx: Queryable, model: Model, i
   }
   if (faults.length > 0) throw new ValidationError(faults)
   await tx.run(setState, [id, 'undone', null, null])
-  return releaseOf(call, model, await read(tx, id))
+  return releaseOf(call, tx, model, await read(tx, id))
 }

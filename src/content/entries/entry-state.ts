@@ -43,10 +43,14 @@ export type EntryState = {
   readonly numbers: ReadonlyMap<string, number>
 }
 
-export const versionColumns = `v.locale, v.number, v.data, v.filter, v.type_revision as "typeRevision", v.filter_revision as "filterRevision",
+/** What permissions look at: a version without its fields. */
+export type JudgedRow = Omit<VersionRow, 'data'>
+
+export const judgedColumns = `v.locale, v.number, v.filter, v.type_revision as "typeRevision", v.filter_revision as "filterRevision",
   v.is_latest as "isLatest", v.is_published as "isPublished", v.is_archived as "isArchived", v.created_at as "createdAt",
   v.created_by_id as "createdById", v.saved_at as "savedAt", v.saved_by as "savedBy", v.published_at as "publishedAt",
   v.published_by as "publishedBy", v.first_published_at as "firstPublishedAt"`
+export const versionColumns = `v.data, ${judgedColumns}`
 
 /** The highest number of an entry in a locale. The latest version need not have it: one that was published beside it may. */
 export function topOf(entry: string, locale: string): string {

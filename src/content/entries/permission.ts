@@ -6,7 +6,7 @@ import type { FilterData } from '#content/query/normal-form.ts'
 import type { QueryRow } from '#content/query/predicate.ts'
 import { compilePredicate } from '#content/query/predicate.ts'
 import { grantFilter } from '#content/query/validate-query.ts'
-import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
+import type { EntryState, JudgedRow, VersionRow } from '#content/entries/entry-state.ts'
 
 /**
  * What the one who asks may do, over entries as they are in memory. A grant is checked against the entry before a write
@@ -20,7 +20,7 @@ export function grantOf(call: Call, action: ContentAction, type: TypeModel): Gra
   return { filter: grantFilter({ type: type.definition, grant }), fields: grant.fields }
 }
 
-function queryRow(row: VersionRow, id: string, status: QueryRow['status']): QueryRow {
+function queryRow(row: JudgedRow, id: string, status: QueryRow['status']): QueryRow {
   return {
     id,
     locale: row.locale,
@@ -36,7 +36,7 @@ function queryRow(row: VersionRow, id: string, status: QueryRow['status']): Quer
 }
 
 /** Whether the grant reaches this version; the filter is evaluated as the database would. */
-export function reaches(grant: Grant | null, type: TypeModel, id: string, row: VersionRow, status: QueryRow['status']): boolean {
+export function reaches(grant: Grant | null, type: TypeModel, id: string, row: JudgedRow, status: QueryRow['status']): boolean {
   if (grant === null) return false
   return grant.filter === null || compilePredicate(grant.filter, type.schema)(queryRow(row, id, status))
 }
@@ -51,7 +51,7 @@ export function mayRead(call: Call, type: TypeModel, state: Pick<EntryState, 'id
 }
 
 /** As `EntryView.status` for one who sees drafts. Only for rows that are the latest or published. */
-export function statusOf(row: VersionRow): 'draft' | 'published' | 'changed' | 'archived' {
+export function statusOf(row: JudgedRow): 'draft' | 'published' | 'changed' | 'archived' {
   if (row.isArchived) return 'archived'
   if (row.isPublished) return row.isLatest ? 'published' : 'changed'
   return row.publishedAt === null ? 'draft' : 'changed'

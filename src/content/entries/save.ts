@@ -16,7 +16,7 @@ import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable, Statement } from '#database/database.ts'
-import { ConstraintError } from '#database/errors.ts'
+import { ConstraintError, SerializationError } from '#database/errors.ts'
 import { isId } from '#lib/id.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
@@ -170,12 +170,13 @@ async function writeNext(context: Context, call: Call, { model, type, id, input 
   return viewOf(type, { id }, next, grantOf(call, 'readDraft', type) ?? grant)
 }
 
-/** A number that was taken after this statement's snapshot means the same as no row: outrun. Inside a caller's transaction it ends that. */
+/** A number that was taken after this statement's snapshot, and a deadlock with those that change several entries, mean the same as no row: outrun. Inside a caller's transaction they end that. */
 async function run(db: Queryable, statement: Statement<{ writer: string }>, values: readonly unknown[]): Promise<readonly { writer: string }[]> {
   try {
     return await db.run(statement, values)
   } catch (error) {
-    if (error instanceof ConstraintError && error.constraint === 'version_pkey' && isDatabase(db)) return []
+    const outrun = error instanceof SerializationError || (error instanceof ConstraintError && error.constraint === 'version_pkey')
+    if (outrun && isDatabase(db)) return []
     throw error
   }
 }
