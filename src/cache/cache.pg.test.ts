@@ -117,6 +117,25 @@ test('lists are dropped by predicate, values made of values with them', { skip }
   assert.deepEqual((await cache.get('group:0', group(0), { since: last.token })).value, [])
 })
 
+test('a change that cannot be read counts as one of any row', { skip }, async () => {
+  await using db = await testDatabase({ connectionsMax: 20 })
+  await using made = await cluster(db.database, 1, { linked: false, leaseMs: 5_000 })
+  const [{ cache, feed }] = made.nodes as [Node]
+  const group = async (context: FillContext): Promise<number> => (await context.list('item', [{ field: 'grp', is: 'eq', value: 1 }]).read(select, [1])).length
+  const broken = async (told: string): Promise<void> => {
+    const { token } = await feed.write(db.database, async (tx) => tx.run(sql(`insert into stoa.change (collection, key, operation, fields, told) values ('item', '3', 'update', '["vgrp"]', $1::text[])`), [`{${told}}`]))
+    assert.equal((await cache.get('group', group, { since: token })).state, 'filled')
+    assert.equal((await cache.get('group', group)).state, 'hit')
+  }
+  await cache.get('group', group)
+  const { flushes } = cache.counts
+  await broken('oops,2')
+  await broken('2,oops')
+  // What is filled later is compared with it too.
+  assert.equal((await cache.get('other', group)).state, 'filled')
+  assert.equal(cache.counts.flushes, flushes)
+})
+
 test('the parts of what is loaded are not turned away by those that wait for them', { skip }, async () => {
   await using db = await testDatabase({ connectionsMax: 20 })
   await using made = await cluster(db.database, 1, { linked: false, leaseMs: 5_000, cache: { fillsMax: 4 } })

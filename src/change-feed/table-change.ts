@@ -42,13 +42,19 @@ export class TableChange implements Change {
     return this.#after
   }
 
+  /** What cannot be read, since somebody else wrote it, counts as not told. */
   #parse(told: string): void {
-    const border = told.indexOf('\u001f')
-    const fields = shapeOf(told.slice(0, border))
-    const values = JSON.parse(told.slice(border + 1)) as (string | null)[]
     this.#told = null
-    if (this.operation !== 'insert') this.#before = rowOf(fields, values, 0)
-    if (this.operation !== 'delete') this.#after = rowOf(fields, values, this.operation === 'update' ? fields.length : 0)
+    try {
+      const border = told.indexOf('\u001f')
+      const fields = shapeOf(told.slice(0, border))
+      const values = JSON.parse(told.slice(border + 1)) as (string | null)[]
+      const [before, after] = [rowOf(fields, values, 0), rowOf(fields, values, this.operation === 'update' ? fields.length : 0)]
+      if (this.operation !== 'insert') this.#before = before
+      if (this.operation !== 'delete') this.#after = after
+    } catch {
+      // Not told: any row.
+    }
   }
 }
 
