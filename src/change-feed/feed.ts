@@ -49,6 +49,7 @@ export class ChangeFeed {
   readonly #options: FeedOptions
   readonly #pollTrouble: Trouble
   readonly #beatTrouble: Trouble
+  readonly #trimTrouble: Trouble
   readonly #clock: SteadyClock
   /** What its hints say: the link brings them back to it too, and what this node committed itself it polls for anyway. */
   readonly #hintText = newId()
@@ -69,6 +70,7 @@ export class ChangeFeed {
     this.#options = options
     this.#pollTrouble = new Trouble(options.logger, { failing: 'a poll of the change feed failed', over: 'the change feed is polled again' })
     this.#beatTrouble = new Trouble(options.logger, { failing: 'the heartbeat could not be written', over: 'the heartbeat is written again' })
+    this.#trimTrouble = new Trouble(options.logger, { failing: 'old changes could not be trimmed', over: 'old changes are trimmed again' })
     this.#listenerTrouble = new Trouble(options.logger, { failing: 'a listener of the change feed failed: it is told to begin anew', over: 'the listener of the change feed has begun anew' })
     this.config = { ...feedDefaults, ...options.config }
     this.#clock = new SteadyClock(options.clock)
@@ -282,8 +284,8 @@ export class ChangeFeed {
   #trim(): void {
     this.#watch(
       runTrim(this.#options.database, keepMs).then(
-        () => undefined,
-        (error: unknown) => this.#options.logger.warn({ err: error }, 'old changes could not be trimmed'),
+        () => this.#trimTrouble.worked(),
+        (error: unknown) => this.#trimTrouble.failed(error),
       ),
     )
   }

@@ -1,14 +1,15 @@
 import type { Logger } from '#lib/logger.ts'
+import { Trouble } from '#lib/trouble.ts'
 
 /**
- * Work that comes round: `work` runs, then rests for `intervalMs`, and so on; never twice at once. A failure is logged
- * and the next round comes all the same. `stop()` lets a round that runs finish.
+ * Work that comes round: `work` runs, then rests for `intervalMs`, and so on; never twice at once. After a failure the next
+ * round comes all the same; the log hears of the first and of the end. `stop()` lets a round that runs finish.
  */
 export class Ticker {
   readonly #name: string
   readonly #intervalMs: number
   readonly #work: () => Promise<void>
-  readonly #logger: Logger
+  readonly #trouble: Trouble
   readonly #stopping = new AbortController()
   #running: Promise<void> | null = null
 
@@ -16,7 +17,7 @@ export class Ticker {
     this.#name = options.name
     this.#intervalMs = options.intervalMs
     this.#work = options.work
-    this.#logger = options.logger
+    this.#trouble = new Trouble(options.logger, { failing: 'a round of background work failed; it will be tried again', over: 'a round of background work has ended well again' })
   }
 
   run(): void {
@@ -33,8 +34,9 @@ export class Ticker {
     while (!signal.aborted) {
       try {
         await this.#work()
+        this.#trouble.worked()
       } catch (error) {
-        this.#logger.warn({ err: error, work: this.#name }, 'a round of background work failed; it will be tried again')
+        this.#trouble.failed(error, { work: this.#name })
       }
       await rest(this.#intervalMs, signal)
     }

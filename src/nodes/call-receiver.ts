@@ -3,6 +3,7 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import type { Logger } from '#lib/logger.ts'
 import { StoaError } from '#lib/stoa-error.ts'
+import { Trouble } from '#lib/trouble.ts'
 import { late, within } from '#lib/within.ts'
 import { callChannel, callReplyMax } from '#nodes/calls.ts'
 import type { CallHandler } from '#nodes/calls.ts'
@@ -23,6 +24,7 @@ const answer = sql(`update stoa.node_call set reply = $2, failure = $3 where id 
 /** The answering half of calls: it looks when a hint or a beat says so, runs the handlers, and writes what came of it. */
 export class CallReceiver {
   readonly #options: { readonly id: string; readonly database: Queryable; readonly link: ClusterLink | null; readonly logger: Logger }
+  readonly #trouble: Trouble
   readonly #handlers = new Map<string, CallHandler>()
   readonly #inHand = new Set<string>()
   readonly #running = new Set<Promise<void>>()
@@ -33,6 +35,7 @@ export class CallReceiver {
 
   constructor(options: { readonly id: string; readonly database: Queryable; readonly link: ClusterLink | null; readonly logger: Logger }) {
     this.#options = options
+    this.#trouble = new Trouble(options.logger, { failing: 'calls of other nodes could not be read; they are looked for at the next beat', over: 'calls of other nodes are read again' })
     this.#listening =
       options.link?.listen(callChannel, (text) => {
         if (text === 'ask *' || text === `ask ${options.id}`) this.look()
@@ -68,18 +71,19 @@ export class CallReceiver {
   }
 
   async #lookAll(): Promise<void> {
-    const { id, database, logger } = this.#options
+    const { id, database } = this.#options
     try {
       while (this.#again && this.#inHand.size < inHandMax) {
         this.#again = false
         const questions = await database.run(waiting, [id, [...this.#inHand], inHandMax - this.#inHand.size])
+        this.#trouble.worked()
         for (const question of questions) {
           this.#inHand.add(question.id)
           this.#watch(this.#answer(question))
         }
       }
     } catch (error) {
-      logger.warn({ err: error }, 'calls of other nodes could not be read; they are looked for at the next beat')
+      this.#trouble.failed(error)
     } finally {
       this.#looking = false
     }

@@ -49,6 +49,27 @@ test('PostgreSQL NOTIFY: a broken connection is made again by itself', { skip: d
   await link.close()
 })
 
+test('PostgreSQL NOTIFY: where something ends each connection at once, there is not a new one all the time, and the log has it once', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase({ migrated: false })
+  const connect = primaryConnector({ url: db.url, applicationName: 'stoa test link' })
+  let connections = 0
+  const said: string[] = []
+  const note = (_facts: object, message: string): void => void said.push(message)
+  const link = new PostgresLink({
+    connect: async () => {
+      const client = await connect()
+      connections += 1
+      setTimeout(() => client.connection.stream.destroy(), 50)
+      return client
+    },
+    logger: { ...silentLogger, warn: note, info: note },
+  })
+  await new Promise((resolve) => setTimeout(resolve, 4_000))
+  await link.close()
+  assert.ok(connections >= 3 && connections <= 7, `${connections} connections`)
+  assert.ok(said.length <= 3, said.join('; '))
+})
+
 test('PostgreSQL NOTIFY: finds the primary among several hosts, and leaves a connection that swallows everything', { skip: databaseMissing }, async () => {
   await using db = await testDatabase({ migrated: false })
   await using network = await startProxy(db.url)

@@ -18,6 +18,8 @@ const goodbyeMaxMs = 1_000
 /** A lost connection is tried again after this long, doubled up to the maximum. */
 const retryFirstMs = 100
 const retryMaxMs = 2_000
+/** One that was lost sooner than this counts as a further failure: whatever ends each connection at once is not asked for ten of them a second. */
+const steadyAfterMs = 5_000
 /** A connection that has carried nothing for so long is asked whether it still leads somewhere: who only listens never learns that it does not. */
 const probeEveryMs = 5_000
 /** Messages on their way at a time; the next are refused at once instead of queueing behind a connection that hangs. */
@@ -37,6 +39,7 @@ export class PostgresLink implements ClusterLink {
   #client: pg.Client | null = null
   #retry: NodeJS.Timeout | null = null
   #failures = 0
+  #connectedAtMs = 0
   #sending = 0
   #closed = false
   #last: Promise<void> = Promise.resolve()
@@ -63,7 +66,7 @@ export class PostgresLink implements ClusterLink {
       opened.on('notification', ({ payload = '' }) => this.#hear(payload))
       await run(opened, { text: `listen ${channelName}` })
       this.#client = opened
-      this.#failures = 0
+      this.#connectedAtMs = performance.now()
       this.#trouble.worked()
       if (this.#closed) await this.#end()
     } catch (error) {
@@ -75,6 +78,7 @@ export class PostgresLink implements ClusterLink {
   #lost(client: pg.Client, error: unknown): void {
     if (this.#client !== client) return
     this.#client = null
+    if (performance.now() - this.#connectedAtMs >= steadyAfterMs) this.#failures = 0
     // A polite goodbye may wait for an answer that never comes.
     client.connection.stream.destroy()
     this.#again(error)

@@ -136,6 +136,26 @@ test('a wait that the end of an outage falls into is only a delay', { skip }, as
   assert.deepEqual(await database.run(count), [{ n: 1 }])
 })
 
+test('a database that comes and goes is not told of each time', { skip }, async () => {
+  await using server = await PostgresServer.primary()
+  await using network = await startProxy(server.url)
+  const said: string[] = []
+  const note = (_facts: object, message: string): void => void said.push(message)
+  const database = new PostgresDatabase({ url: network.url, connectionsMax: 1, statementTimeoutMs: 5_000, connectTimeoutMs: 200, logger: { ...silentLogger, warn: note, info: note } })
+  try {
+    for (let time = 0; time < 5; time += 1) {
+      network.heal()
+      await until(async () => database.run(where).then(() => true, () => false))
+      network.refuse()
+      await until(async () => database.run(where).then(() => false, () => true))
+      await assert.rejects(database.run(where), DatabaseUnavailableError)
+    }
+  } finally {
+    await database.close()
+  }
+  assert.deepEqual(said, ['the database cannot be reached', 'the database is back', 'the database cannot be reached'])
+})
+
 test('sslmode means what libpq says: require encrypts, verify-full checks who answers', { skip: skip === false && !hasOpenssl ? 'no openssl here' : skip }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'stoa-tls-'))
   try {

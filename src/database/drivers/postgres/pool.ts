@@ -3,6 +3,7 @@ import { Connection } from '#database/drivers/postgres/connection.ts'
 import type { Hosts } from '#database/drivers/postgres/hosts.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
+import { Trouble } from '#lib/trouble.ts'
 
 /** Callers that wait for a connection; the next is refused at once, since the deadline of most would pass anyway. */
 const waitersMax = 5_000
@@ -29,6 +30,7 @@ export class ConnectionPool {
   readonly #connectionsMax: number
   readonly #waitTimeoutMs: number
   readonly #logger: Logger
+  readonly #trouble: Trouble
   readonly #idle: Connection[] = []
   readonly #all = new Set<Connection>()
   #waiters: Waiter[] = []
@@ -46,6 +48,7 @@ export class ConnectionPool {
     this.#connectionsMax = options.connectionsMax
     this.#waitTimeoutMs = options.waitTimeoutMs
     this.#logger = options.logger
+    this.#trouble = new Trouble(options.logger, { failing: 'the database cannot be reached', over: 'the database is back' })
     this.#sweeper = setInterval(() => this.#sweep(), sweepIntervalMs)
     this.#sweeper.unref()
   }
@@ -155,8 +158,10 @@ export class ConnectionPool {
     let connection: Connection | null = null
     try {
       if (this.#waiters.length > 0) connection = new Connection(await this.#hosts.connect())
-      if (this.#failures > 0 && connection !== null) this.#logger.info({ hosts: this.#hosts.names }, 'the database is back')
-      if (connection !== null) this.#failures = 0
+      if (connection !== null) {
+        this.#failures = 0
+        this.#trouble.worked()
+      }
     } catch (error) {
       this.#connectFailed(error)
     }
@@ -174,7 +179,7 @@ export class ConnectionPool {
   #connectFailed(error: unknown): void {
     this.#failures += 1
     this.#lastFailure = error
-    if (this.#failures === 1) this.#logger.warn({ err: error, hosts: this.#hosts.names }, 'the database cannot be reached')
+    this.#trouble.failed(error, { hosts: this.#hosts.names })
     if (error instanceof DatabaseUnavailableError && error.facts['permanent'] !== true) return
     // Trying again cannot help: a wrong password, a server that is too old, or a defect.
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error)
