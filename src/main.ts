@@ -4,6 +4,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ClusterParts, Server } from '#api/api-context.ts'
+import { Refusals } from '#api/refusals.ts'
 import { backgroundWork } from '#background-work.ts'
 import { ListenError } from '#cli/errors.ts'
 import type { Site } from '#cli/site.ts'
@@ -202,11 +203,12 @@ async function startAndServe(config: Config, signal: AbortSignal, mode: NodeMode
   const { database, cluster, content, access, media, url: databaseUrl, secret, fileStore } = site
   await using node = await enterCluster({ config, supervisedAs: mode.supervised?.place ?? null, url: databaseUrl, database, link: cluster?.link ?? null, fileStore, secret, version, logger })
   signal.throwIfAborted()
-  node.calls.handle(statusMethod, async () => reportOf(cluster))
+  const refusals = new Refusals(logger.child({ part: 'api' }))
+  node.calls.handle(statusMethod, async () => reportOf(cluster, refusals.now()))
   if (config.starter) await plantStarter(site)
   const pages = pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl })
   const limits = { trustProxy: config.trustProxy, corsOrigins: config.corsOrigins, metricsPublic: config.metricsPublic, uploadBytesMax: config.uploadBytesMax, secureCookies: config.publicUrl?.startsWith('https:') === true }
-  const server = await createServer({ database, calls: node.calls, ...(cluster === null ? {} : { cluster: { ...cluster, calls: node.calls } }), content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages] })
+  const server = await createServer({ database, calls: node.calls, ...(cluster === null ? {} : { cluster: { ...cluster, calls: node.calls } }), content, access, media, logger, clock: systemClock, config: limits, version, plugins: [pages], refusals })
   const tickers = backgroundWork(site, { nodes: node.nodes, forgetKeys: () => collectIdempotencyKeys(database), committed: () => cluster?.feed.committed() })
   let shared: SharedPort | null = null
   try {

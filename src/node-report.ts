@@ -1,9 +1,9 @@
 import type { ClusterParts } from '#api/api-context.ts'
 import type { NodeReport } from '#nodes/cluster-status.ts'
 
-/** How this node is, as it tells the others. */
-export function reportOf(cluster: ClusterParts | null): NodeReport {
-  if (cluster === null) return { feedLagMs: null, cache: null, degraded: [] }
+/** How this node is, as it tells the others. `refusals`: what it refuses requests for, in words. */
+export function reportOf(cluster: ClusterParts | null, refusals: readonly string[]): NodeReport {
+  if (cluster === null) return { feedLagMs: null, cache: null, degraded: refusals }
   const { feed, cache, link } = cluster
   const { hits, misses, entries, bytes } = cache.counts
   const lagMs = feed.nowMs() - feed.state.polledAtMs
@@ -15,6 +15,7 @@ export function reportOf(cluster: ClusterParts | null): NodeReport {
       ...(cache.missing.secondLevel ? ['the second level of the cache is not to be had; the database is asked instead'] : []),
       ...(cache.missing.replica ? ['the standby for reads does not answer; the primary is asked instead'] : []),
       ...(cache.leased ? [] : ['the database has not answered within the lease; what is cached is served as stale']),
+      ...refusals,
     ],
   }
 }

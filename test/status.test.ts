@@ -3,6 +3,7 @@ import { execFile, spawn } from 'node:child_process'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { sql } from '#database/database.ts'
 import type { ClusterStatus } from '#nodes/cluster-status.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 import { startProxy } from '#test/support/proxy.ts'
@@ -97,6 +98,34 @@ test('stoa status tells of every node, and stoa drain makes one leave without lo
   assert.match(after.degraded.join('\n'), /three: not heard of/)
   assert.equal(await one.stop(), 0)
   assert.match((await stoa(db.url, 'status')).stdout, /^NODE .*\nthree .* silent/)
+})
+
+test('requests that the database makes a node refuse are told in status and, once, in the log; so is a node that answers and cannot beat', { skip: databaseMissing }, async () => {
+  await using db = await testDatabase({ migrated: false })
+  await using one = await startNode({ environment: { STOA_DATABASE_URL: db.url, STOA_NODE: 'one', STOA_STARTER: 'false', STOA_DATABASE_TIMEOUT_MS: '300', STOA_LOG_LEVEL: 'info' } })
+  const { token } = JSON.parse((await stoa(db.url, '--json', 'token', 'create', 'administrator', '--role', 'administrator')).stdout) as { token: string }
+  const refused = 5
+  await db.database.transaction(async (tx) => {
+    await tx.run(sql('lock table stoa.locale in access exclusive mode'))
+    await tx.run(sql('lock table stoa.node in share mode'))
+    for (let count = 0; count < refused; count += 1) {
+      const { status, headers } = await fetch(`${one.origin}/api/locales`)
+      assert.deepEqual([status, headers.get('retry-after')], [503, '1'])
+    }
+    let degraded: readonly string[] = []
+    for (let round = 0; !degraded.includes('one: it answers, but the database takes no beats from it'); round += 1) {
+      assert.ok(round < roundsOfWaitingMax, degraded.join('\n'))
+      await sleep(waitMs)
+      const answer = await fetch(`${one.origin}/api/cluster`, { headers: { authorization: `Bearer ${token}` } })
+      if (answer.status === 200) degraded = ((await answer.json()) as { data: ClusterStatus }).data.degraded
+    }
+    assert.match(degraded.join('\n'), /one: requests are refused: A statement took longer than its deadline/)
+  })
+  assert.equal((await fetch(`${one.origin}/api/locales`)).status, 200)
+  await one.printed(/requests are no longer refused/)
+  await statusWhere(db.url, ({ degraded }) => degraded.length === 0)
+  const told = one.output().split('\n').filter((line) => line.includes('requests are')).map((line) => JSON.parse(line) as { msg: string; refused?: number })
+  assert.deepEqual(told.map(({ msg, refused: count }) => [msg, count]), [['requests are refused', undefined], ['requests are no longer refused', refused]])
 })
 
 test('stoa status --watch goes on while the database is away, and a node that keeps nothing in memory is not degraded', { skip: databaseMissing }, async () => {

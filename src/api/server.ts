@@ -16,6 +16,7 @@ import { problemPage } from '#api/pages/problem.ts'
 import { lateAnswer, problemAnswer } from '#api/problem.ts'
 import { readyAnswers } from '#api/ready-answers.ts'
 import { answerReceipts } from '#api/receipts.ts'
+import { Refusals } from '#api/refusals.ts'
 import { requestId } from '#api/request-id.ts'
 import { writeHook } from '#api/write-hook.ts'
 import { routePlugins } from '#api/routes.ts'
@@ -48,11 +49,13 @@ export type ServerOptions = {
   readonly version?: string
   /** Routes beside the API's own, by whoever wires the server. */
   readonly plugins?: readonly RoutePlugin[]
+  /** Where refused requests are told of; left out: in the log only. */
+  readonly refusals?: Refusals
 }
 
 /** The HTTP server, ready to listen or to be injected into. `close()` drains: answers what is in flight and asks clients to leave. */
 export async function createServer(options: ServerOptions): Promise<Server> {
-  const { plugins = [], config, version = '0.0.0', cluster = null, calls = cluster?.calls ?? null, ...parts } = options
+  const { plugins = [], config, version = '0.0.0', cluster = null, calls = cluster?.calls ?? null, refusals = new Refusals(options.logger.child({ part: 'api' })), ...parts } = options
   const context: ApiContext = { ...parts, cluster, calls, logger: parts.logger.child({ part: 'api' }), config: { ...defaultApiConfig, ...config }, state: { draining: false }, version }
   const { metrics, hook } = requestHook(context)
   const server = instance(context.config, readyAnswers(context, () => metrics.ready()))
@@ -66,7 +69,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   // What a handler answers is what is sent: schemas of answers are documentation that tests hold, they remove nothing.
   server.setSerializerCompiler(() => JSON.stringify)
   bodies(server, context.config)
-  failures(server, context)
+  failures(server, { logger: context.logger, refusals })
   const endUnusedConnections = endUnused(server.server)
   server.addHook('preClose', async () => {
     server.beginDrain()
@@ -145,16 +148,19 @@ function bodies(server: Server, config: ApiConfig): void {
   })
 }
 
-function failures(server: Server, context: ApiContext): void {
-  server.setErrorHandler((error, request, reply) => answerProblem(error, request, reply, context.logger))
+type Told = { readonly logger: Logger; readonly refusals: Refusals }
+
+function failures(server: Server, told: Told): void {
+  server.setErrorHandler((error, request, reply) => answerProblem(error, request, reply, told))
   server.setNotFoundHandler((request, reply) => {
-    return answerProblem(new RouteNotFoundError('There is nothing at this path.'), request, reply, context.logger)
+    return answerProblem(new RouteNotFoundError('There is nothing at this path.'), request, reply, told)
   })
 }
 
-function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyReply, logger?: Logger): FastifyReply {
+function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyReply, told?: Told): FastifyReply {
   const { status, headers, body, defect } = problemAnswer(meant(error, request), request.id)
-  if (defect) logger?.error({ err: error, requestId: request.id, method: request.method, route: request.routeOptions.url }, 'a request failed')
+  told?.refusals.note(error)
+  if (defect) told?.logger.error({ err: error, requestId: request.id, method: request.method, route: request.routeOptions.url }, 'a request failed')
   reply.code(status).headers(headers)
   if (!isForPeople(request)) return reply.type('application/problem+json').send(JSON.stringify(body))
   return reply.header('content-security-policy', contentSecurityPolicy).header('vary', 'Accept').type('text/html; charset=utf-8').send(problemPage(body))

@@ -78,7 +78,7 @@ function degradedOf(nodes: readonly NodeStatus[]): string[] {
   const lines = nodes.flatMap(({ name, state, report, problem }) => [
     ...(report?.degraded ?? []).map((text) => `${name}: ${text}`),
     ...(state !== 'silent' && problem !== null ? [`${name}: ${problem}`] : []),
-    ...(state === 'silent' ? [`${name}: not heard of; killed, or cut off from the database`] : []),
+    ...(state === 'silent' ? [`${name}: ${report === null ? 'not heard of; killed, or cut off from the database' : 'it answers, but the database takes no beats from it'}`] : []),
   ])
   const live = nodes.filter(({ state }) => state !== 'silent')
   if (new Set(live.map(({ fingerprint }) => fingerprint)).size > 1) lines.push('the settings of the nodes differ; the log of the node that came last names them')

@@ -1,0 +1,52 @@
+import type { Logger } from '#lib/logger.ts'
+import { StoaError } from '#lib/stoa-error.ts'
+
+/** Refusals of which the last is so long ago are over. */
+const calmMs = 10_000
+/** What something else than this node and its clients is to blame for. Each is told by itself. */
+const codes = new Set(['E_CACHE_AWAY', 'E_CACHE_DEADLINE', 'E_DATABASE_TIMEOUT', 'E_DATABASE_UNAVAILABLE', 'E_FILE_STORE_UNAVAILABLE'])
+
+type Kind = { count: number; lastAtMs: number; message: string }
+
+/**
+ * Requests that are refused because a part is in trouble. The client is told to try again, and not why: a full disk of the database is the
+ * operator's business. The log hears of the first of each kind and of the end, and the node's report has those of the last moments.
+ */
+export class Refusals {
+  readonly #logger: Logger
+  readonly #kinds = new Map<string, Kind>()
+
+  constructor(logger: Logger) {
+    this.#logger = logger
+  }
+
+  /** An error that a request got for its answer. */
+  note(error: unknown): void {
+    if (!(error instanceof StoaError) || !codes.has(error.code)) return
+    const { code, message } = error
+    const known = this.#kinds.get(code)
+    const kind: Kind = known ?? { count: 0, lastAtMs: 0, message }
+    Object.assign(kind, { count: kind.count + 1, lastAtMs: performance.now(), message })
+    if (known !== undefined) return
+    this.#kinds.set(code, kind)
+    this.#logger.warn({ err: error, code }, 'requests are refused')
+    this.#watch(code, kind, calmMs)
+  }
+
+  /** What requests are refused for, in words. */
+  now(): string[] {
+    return [...this.#kinds.values()].map(({ message }) => `requests are refused: ${message}`)
+  }
+
+  #watch(code: string, kind: Kind, afterMs: number): void {
+    setTimeout(() => {
+      const leftMs = kind.lastAtMs + calmMs - performance.now()
+      if (leftMs > 0) {
+        this.#watch(code, kind, leftMs)
+        return
+      }
+      this.#kinds.delete(code)
+      this.#logger.info({ code, refused: kind.count }, 'requests are no longer refused')
+    }, afterMs).unref()
+  }
+}
