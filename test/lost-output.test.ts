@@ -45,6 +45,7 @@ test('commands go on to their end, with their status, when nobody reads what the
       assert.ok(existsSync(join(target, 'stoa-export.json')), closed.join())
       assert.equal((await stoa(['no-such-command'], environment, closed)).status, 2, closed.join())
     }
+    assert.equal((await stoa(['status', '--watch'], environment, ['stdout'])).status, 0, 'what has no end of its own ends with its reader')
   } finally {
     await rm(folder, { recursive: true, force: true })
   }

@@ -29,7 +29,11 @@ async function look(cluster: ClusterAccess | null): Promise<ClusterStatus> {
 
 /** Once it has seen the nodes it goes on through whatever happens: that is what one watches for. */
 async function watch(context: Context): Promise<void> {
-  const { output, signal, assembly, config } = context
+  const { output, assembly, config } = context
+  // It ends with its reader too: `stoa status --watch | head`.
+  const unread = new AbortController()
+  process.stdout.once('error', () => unread.abort())
+  const signal = AbortSignal.any([context.signal, unread.signal])
   let cluster: ClusterAccess | null = null
   let seen = false
   try {
