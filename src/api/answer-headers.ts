@@ -35,6 +35,8 @@ export function requestHook({ config, clock, database, cluster, logger }: ApiCon
     const request = this.stoaRequest!
     const seconds = (clock.monotonicMs() - this.stoaStartedMs!) / 1_000
     const status = this.writableFinished ? this.statusCode : clientLeft
+    // Node does so itself, but for a connection that a CONNECT has ended: deadlines and what else hangs on the request would stay.
+    if (!this.writableFinished) request.raw.destroy()
     const route = request.routeOptions.url ?? 'none'
     metrics.observe(request.method, route, status, seconds)
     logger.debug({ requestId: request.id, method: request.method, route, status, seconds }, 'answered')

@@ -22,6 +22,7 @@ import { writeHook } from '#api/write-hook.ts'
 import { routePlugins } from '#api/routes.ts'
 import { endUnused } from '#api/unused-connections.ts'
 import { validatorCompiler } from '#api/validation.ts'
+import { tellWhenClosed } from '#api/waiting-answers.ts'
 import { ForbiddenError } from '#content/errors.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
@@ -97,6 +98,7 @@ type Handler = (request: IncomingMessage, response: ServerResponse) => void
 function listener(config: ApiConfig, ready: ReturnType<typeof readyAnswers>, routes: Handler): HttpServer {
   const options = { maxHeaderSize: config.headerBytesMax, headersTimeout: config.headersTimeoutMs, connectionsCheckingInterval: 5_000 }
   const server = createHttpServer(options, (request, response) => {
+    tellWhenClosed(request, response)
     if (!ready(request, response)) routes(request, response)
   })
   server.keepAliveTimeout = config.keepAliveTimeoutMs
@@ -174,7 +176,7 @@ function isForPeople({ method, url, headers }: FastifyRequest): boolean {
 /** A method that no path has fails in its own ways before it is looked up. Nobody in particular lacks a permission: who has not signed in is asked to. */
 function meant(error: unknown, request: FastifyRequest): unknown {
   if (!(methods as readonly string[]).includes(request.method)) return new MethodNotAllowedError(request.method, methods)
-  // The body broke off because the client left: nothing failed on this side.
+  // The client left: nothing failed on this side.
   if (error instanceof Error && error === request.raw.errored) return new RequestMalformedError('The connection ended before the body did.', {}, { cause: error })
   const late = error instanceof Error && (error as { code?: unknown }).code === 'FST_ERR_HANDLER_TIMEOUT'
   if (late && !request.raw.complete) return new RequestTimeoutError('The body of the request did not arrive in time.')

@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { readdir, readlink } from 'node:fs/promises'
 import { Agent, request as httpRequest } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { connect } from 'node:net'
+import type { Socket } from 'node:net'
+import { Readable } from 'node:stream'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
@@ -137,6 +141,41 @@ test('clients that leave free their place', { skip: databaseMissing }, async () 
   gate.open()
 })
 
+test('clients that leave free the places and files of requests that wait behind another one on their connection', { skip: databaseMissing }, async () => {
+  const gate = new Gate()
+  await using site = await testSite({ plugins: [gate.plugin] })
+  const asset = await site.media.upload(site.database, site.access.systemIdentity.authority.actor, { name: 'film.bin', source: Readable.from([Buffer.alloc(1_000_000)]) })
+  const port = await listening(site)
+  const text = ['/gate', '/gate', `/assets/${asset.id}/film.bin`].map((path) => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`).join('')
+  const hasProc = existsSync('/proc/self/fd')
+  const open = async (): Promise<number> => {
+    const places = await Promise.all((hasProc ? await readdir('/proc/self/fd') : []).map(async (fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')))
+    return places.filter((place) => place.includes(asset.blob)).length
+  }
+  const inFlight = async (): Promise<number> => Number(/^stoa_http_requests_in_flight (\d+)$/m.exec((await get(port, '/metrics')).body.toString())?.[1]) - 1
+  const seen: IncomingMessage[] = []
+  site.server.server.on('request', (request: IncomingMessage) => {
+    if (request.url !== '/metrics') seen.push(request)
+  })
+  const leave: ((socket: Socket) => unknown)[] = [(socket) => socket.resetAndDestroy(), (socket) => socket.write('CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n')]
+  for (const [way, left] of leave.entries()) {
+    const socket = connect(port, '127.0.0.1', () => socket.write(text))
+    using _ended = { [Symbol.dispose]: () => void socket.destroy() }
+    socket.on('error', () => undefined)
+    await until(() => gate.waiting === 2 * (way + 1))
+    const deadline = Date.now() + 5_000
+    while (hasProc && (await open()) === 0) assert.ok(Date.now() < deadline, 'the file is not read')
+    left(socket)
+    const requests = seen.splice(0)
+    for (let [places, files] = [3, 1]; places + files > 0; [places, files] = [await inFlight(), await open()]) {
+      assert.ok(Date.now() < deadline, `way ${way}: ${places} in flight, ${files} files open`)
+      await sleep(25)
+    }
+    assert.ok(requests.length >= 3 && requests.every(({ destroyed }) => destroyed), `way ${way}: nothing hangs on the requests`)
+  }
+  gate.open()
+})
+
 test('a client that leaves in the middle of its body is no failure of this side', { skip: databaseMissing }, async () => {
   const failures: unknown[] = []
   const logger: Logger = { ...silentLogger, child: () => logger, error: (facts) => void failures.push(facts) }
@@ -153,6 +192,31 @@ test('a client that leaves in the middle of its body is no failure of this side'
     await closed
     await sleep(50)
   }
+  assert.deepEqual(failures, [])
+})
+
+test('a client that leaves at whatever moment of a file is no failure of this side', { skip: databaseMissing }, async () => {
+  const failures: unknown[] = []
+  const logger: Logger = { ...silentLogger, child: () => logger, error: (facts) => void failures.push(facts) }
+  await using site = await testSite({ logger })
+  const asset = await site.media.upload(site.database, site.access.systemIdentity.authority.actor, { name: 'film.bin', source: Readable.from([Buffer.alloc(1_000_000)]) })
+  const port = await listening(site)
+  const leave: ((socket: Socket) => unknown)[] = [(socket) => socket.resetAndDestroy(), (socket) => socket.write('CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n')]
+  for (const left of leave) {
+    for (let turns = 0; turns < 20; turns += 1) {
+      const arrived = once(site.server.server, 'request')
+      const socket = connect(port, '127.0.0.1', () => socket.write(`GET /assets/${asset.id}/film.bin HTTP/1.1\r\nHost: x\r\n\r\n`))
+      socket.on('error', () => undefined)
+      const [, response] = (await arrived) as [IncomingMessage, ServerResponse]
+      const closed = once(response, 'close')
+      for (let turn = 0; turn < turns; turn += 1) await new Promise((resolve) => setImmediate(resolve))
+      left(socket)
+      socket.resume()
+      await closed
+      socket.destroy()
+    }
+  }
+  await sleep(50)
   assert.deepEqual(failures, [])
 })
 
