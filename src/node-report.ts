@@ -1,7 +1,7 @@
 import type { ClusterParts } from '#api/api-context.ts'
 import type { NodeReport } from '#nodes/cluster-status.ts'
 
-/** How this node is, as it tells the others. `refusals`: what it refuses requests for, in words. */
+/** How this node is, as it tells the others. `refusals`: what it refused requests for lately, in words. */
 export function reportOf(cluster: ClusterParts | null, refusals: readonly string[]): NodeReport {
   if (cluster === null) return { feedLagMs: null, cache: null, degraded: refusals }
   const { feed, cache, link } = cluster

@@ -33,9 +33,9 @@ export class Refusals {
     this.#watch(code, kind, calmMs)
   }
 
-  /** What requests are refused for, in words. */
+  /** What requests were refused for in the last moments, in words. */
   now(): string[] {
-    return [...this.#kinds.values()].map(({ message }) => `requests are refused: ${message}`)
+    return [...this.#kinds.values()].map(({ message }) => `requests were refused in the last ${calmMs / 1_000} s: ${message}`)
   }
 
   #watch(code: string, kind: Kind, afterMs: number): void {

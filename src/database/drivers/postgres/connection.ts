@@ -2,7 +2,7 @@ import type pg from 'pg'
 import type { OpenClient } from '#database/drivers/postgres/hosts.ts'
 import { NamedQuery } from '#database/drivers/postgres/named-query.ts'
 import type { Done, RowShape } from '#database/drivers/postgres/named-query.ts'
-import { isConnectionBroken, readOnlyCode, translate } from '#database/drivers/postgres/translate.ts'
+import { isConnectionBroken, isUnanswered, readOnlyCode, translate } from '#database/drivers/postgres/translate.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 
@@ -16,6 +16,8 @@ export class Connection implements Queryable {
   broken = false
   /** The server has said that it takes no writes. */
   demoted = false
+  /** The server has not answered a statement in time, and may still be at it. */
+  unanswered = false
   idleSinceMs = 0
   #busy = false
   readonly #queue: (() => void)[] = []
@@ -72,6 +74,7 @@ export class Connection implements Queryable {
   #failed(error: Error): unknown {
     if (isConnectionBroken(error)) this.broken = true
     if ((error as { code?: unknown }).code === readOnlyCode) this.demoted = true
+    if (isUnanswered(error)) this.unanswered = true
     return translate(error)
   }
 }

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Connection } from '#database/drivers/postgres/connection.ts'
+import { GivenUp } from '#database/drivers/postgres/given-up.ts'
 import type { Hosts } from '#database/drivers/postgres/hosts.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
@@ -13,6 +14,9 @@ const sweepIntervalMs = 15_000
 /** Between attempts to connect while callers wait. */
 const retryPauseMinMs = 50
 const retryPauseMaxMs = 1_000
+/** Between looks whether the server is still at work for connections that were given up, and for one look. */
+const givenUpPauseMs = 500
+const givenUpLookMs = 2_000
 /** Closing waits so long for those who still use a connection; then it takes the connections away. */
 const closingMaxMs = 8_000
 /** For a server that does not answer a goodbye. */
@@ -39,6 +43,8 @@ export class ConnectionPool {
   #failures = 0
   #lastFailure: unknown = null
   #searching = false
+  readonly #givenUp = new GivenUp()
+  #looking = false
   #closing: { readonly promise: Promise<void>; readonly resolve: () => void } | null = null
   readonly #sweeper: NodeJS.Timeout
   #alarm: NodeJS.Timeout | null = null
@@ -54,7 +60,7 @@ export class ConnectionPool {
   }
 
   get usage(): { busy: number; idle: number; waiting: number } {
-    return { busy: this.#open - this.#idle.length, idle: this.#idle.length, waiting: this.#waiters.length }
+    return { busy: this.#open - this.#idle.length + this.#givenUp.count, idle: this.#idle.length, waiting: this.#waiters.length }
   }
 
   /** A connection that is free now, without waiting; null if `acquire` is needed. */
@@ -85,6 +91,7 @@ export class ConnectionPool {
     if (connection.demoted) this.#hosts.demoted(connection.generation)
     if (connection.broken || connection.generation !== this.#hosts.generation || this.#closing !== null) {
       if (connection.broken) this.#lookAround()
+      if (connection.unanswered) this.#giveUp(connection)
       this.#discard(connection)
       return
     }
@@ -145,7 +152,7 @@ export class ConnectionPool {
 
   #openWhatIsNeeded(): void {
     if (this.#closing !== null) return
-    while (this.#opening < this.#waiters.length && this.#open < this.#connectionsMax) {
+    while (this.#opening < this.#waiters.length && this.#open + this.#givenUp.count < this.#connectionsMax) {
       this.#open += 1
       this.#opening += 1
       void this.#openOne()
@@ -158,10 +165,7 @@ export class ConnectionPool {
     let connection: Connection | null = null
     try {
       if (this.#waiters.length > 0) connection = new Connection(await this.#hosts.connect())
-      if (connection !== null) {
-        this.#failures = 0
-        this.#trouble.worked()
-      }
+      if (connection !== null) this.#connected()
     } catch (error) {
       this.#connectFailed(error)
     }
@@ -174,6 +178,11 @@ export class ConnectionPool {
       this.#all.add(connection)
       this.release(connection)
     }
+  }
+
+  #connected(): void {
+    this.#failures = 0
+    this.#trouble.worked()
   }
 
   #connectFailed(error: unknown): void {
@@ -199,11 +208,12 @@ export class ConnectionPool {
   }
 
   #lateness(): Error {
-    if (this.#failures > 0 || this.#open === this.#opening) {
+    const givenUp = this.#givenUp.count
+    if (this.#failures > 0 || (this.#open === this.#opening && givenUp === 0)) {
       const reason = this.#lastFailure instanceof Error ? this.#lastFailure.message : ''
       return new DatabaseUnavailableError(`The database was not reached within ${this.#waitTimeoutMs} ms. ${reason}`, {}, { cause: this.#lastFailure })
     }
-    return new DatabaseTimeoutError(`No connection to the database became free within ${this.#waitTimeoutMs} ms; all ${this.#connectionsMax} are busy.`, {
+    return new DatabaseTimeoutError(`No connection to the database became free within ${this.#waitTimeoutMs} ms; all ${this.#connectionsMax} are busy${givenUp === 0 ? '' : `, ${givenUp} of them with statements that the database did not answer in time`}.`, {
       connectionsMax: this.#connectionsMax,
     })
   }
@@ -218,6 +228,28 @@ export class ConnectionPool {
       .then(async ({ client }) => client.end())
       .catch((error: unknown) => this.#logger.debug({ err: error }, 'no primary was found'))
       .finally(() => (this.#searching = false))
+  }
+
+  #giveUp(connection: Connection): void {
+    this.#givenUp.add(connection.client)
+    if (this.#looking) return
+    this.#looking = true
+    void this.#lookAfterGivenUp().finally(() => (this.#looking = false))
+  }
+
+  /** On a connection of its own, since all others may be given up. */
+  async #lookAfterGivenUp(): Promise<void> {
+    while (this.#givenUp.count > 0 && this.#closing === null) {
+      try {
+        const { client } = await this.#hosts.connect()
+        this.#connected()
+        await this.#givenUp.check(client, givenUpLookMs).finally(() => client.connection.stream.destroy())
+        this.#openWhatIsNeeded()
+      } catch (error) {
+        this.#connectFailed(error)
+      }
+      if (this.#givenUp.count > 0) await sleep(givenUpPauseMs, undefined, { ref: false })
+    }
   }
 
   #sweep(): void {

@@ -21,6 +21,11 @@ export function isConnectionBroken(error: unknown): boolean {
   return error.severity !== 'ERROR' || error.code === readOnlyCode || isPlanChanged(error)
 }
 
+/** The deadline of this side has passed: the server has not even cancelled the statement. */
+export function isUnanswered(error: unknown): boolean {
+  return error instanceof Error && error.message === 'Query read timeout'
+}
+
 export function isPlanChanged(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === planChangedCode && error.message.includes('cached plan')
 }
@@ -30,7 +35,7 @@ export function translate(error: unknown): unknown {
   if (error instanceof StoaError || !(error instanceof Error)) return error
   if (error instanceof pg.DatabaseError) return translateServer(error)
   const cause = { cause: error }
-  if (error.message === 'Query read timeout') return new DatabaseTimeoutError('The database did not answer within the deadline.', {}, cause)
+  if (isUnanswered(error)) return new DatabaseTimeoutError('The database did not answer within the deadline.', {}, cause)
   const { code } = error as { code?: unknown }
   if (typeof code === 'string' && /^(E[A-Z]+|ERR_SSL.*|ERR_TLS.*|[A-Z_]*CERT[A-Z_]*|UNABLE_TO.*)$/.test(code) && !code.startsWith('ERR_INVALID_ARG')) {
     return new DatabaseUnavailableError(`The database cannot be reached (${code}); try again.`, { code }, cause)
