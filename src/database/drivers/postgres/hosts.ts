@@ -1,4 +1,5 @@
 import pg from 'pg'
+import { GuardedSocket } from '#database/drivers/postgres/guarded-socket.ts'
 import { isConnectionBroken, translate } from '#database/drivers/postgres/translate.ts'
 import { DatabaseUnavailableError, UnsupportedDatabaseError } from '#database/errors.ts'
 
@@ -126,7 +127,7 @@ export class Hosts {
 
   async #open(host: Host): Promise<pg.Client> {
     const { client: common, connectTimeoutMs } = this.#options
-    const client = new pg.Client({ ...common, ...host.config, connectionTimeoutMillis: connectTimeoutMs })
+    const client = new pg.Client({ ...common, ...host.config, connectionTimeoutMillis: connectTimeoutMs, stream: () => new GuardedSocket() })
     // Each failure is also reported by the call that it makes fail; without a listener it would end the process.
     client.on('error', () => undefined)
     try {

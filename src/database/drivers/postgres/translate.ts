@@ -49,6 +49,8 @@ export function translate(error: unknown): unknown {
 function translateServer(error: pg.DatabaseError): unknown {
   const code = error.code ?? ''
   const cause = { cause: error }
+  // Not the server's, which has one: pg could not read what came.
+  if (code === '') return new DatabaseUnavailableError('The connection to the database broke; try again.', {}, cause)
   const kind = constraintKinds[code]
   if (kind !== undefined) return new ConstraintError(kind, error.constraint ?? error.column ?? '', error)
   if (code === '40001' || code === '40P01') return new SerializationError('The database could not order two transactions; run it again.', {}, cause)
