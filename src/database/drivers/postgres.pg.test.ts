@@ -8,6 +8,7 @@ import type { PostgresOptions } from '#database/drivers/postgres.ts'
 import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
 import { isoOf } from '#database/drivers/postgres/values.ts'
 import { ConstraintError, DatabaseTimeoutError, DatabaseUnavailableError, SerializationError, UnsupportedDatabaseError } from '#database/errors.ts'
+import { migrate } from '#database/migrate.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { databaseMissing as skip, testDatabase } from '#test/support/database.ts'
 import { startProxy } from '#test/support/proxy.ts'
@@ -241,6 +242,15 @@ test('a URL that cannot work is told at once, and never with its password', { sk
   await using missing = open(elsewhere.toString(), { connectTimeoutMs: 20_000 })
   await assert.rejects(plain(missing, 'select 1'), /does not exist: create it, or correct STOA_DATABASE_URL/)
   assert.ok(performance.now() - began < 15_000, 'without waiting for the deadline')
+  await plain(db.database, `create role stoa_test_weak login`)
+  try {
+    const weak = new URL(db.url)
+    weak.username = 'stoa_test_weak'
+    await using unprivileged = open(weak.toString())
+    await assert.rejects(migrate(unprivileged), /permission denied for database .*: make the user in STOA_DATABASE_URL the owner/)
+  } finally {
+    await plain(db.database, `drop role stoa_test_weak`)
+  }
   await using encrypted = open(`${db.url}?sslmode=require`, { connectTimeoutMs: 500 })
   await assert.rejects(plain(encrypted, 'select 1'), DatabaseUnavailableError)
 })

@@ -61,6 +61,9 @@ function translateServer(error: pg.DatabaseError): unknown {
   if (code.startsWith('28')) {
     return new DatabaseUnavailableError(`The database refuses the login (${error.message}): check STOA_DATABASE_URL.`, { code, permanent: true }, cause)
   }
+  if (code === '42501') {
+    return new DatabaseUnavailableError(`The database refuses that to its user (${error.message}): make the user in STOA_DATABASE_URL the owner of the database and of what is in it.`, { code, permanent: true }, cause)
+  }
   if (code === '3D000') {
     return new DatabaseUnavailableError(`${error.message}: create it, or correct STOA_DATABASE_URL.`, { code, permanent: true }, cause)
   }
