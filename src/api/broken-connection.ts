@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { HeadersTooLargeError, RequestMalformedError, RequestTimeoutError } from '#api/errors.ts'
 import { problemAnswer } from '#api/problem.ts'
@@ -6,7 +7,7 @@ import { newId } from '#lib/id.ts'
 
 /** What came is not a request yet, so there is no reply object: the answer is written by hand and the connection ends. */
 export function answerBrokenConnection(error: Error & { readonly code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+  if (error.code === 'ECONNRESET' || !socket.writable || isForAnother(socket)) {
     socket.destroy()
     return
   }
@@ -21,6 +22,12 @@ export function answerBrokenConnection(error: Error & { readonly code?: string }
     'Connection: close',
   ]
   socket.end(`${head.join('\r\n')}\r\n\r\n${text}`)
+}
+
+/** An answer to an earlier request is under way: whatever is written now would be taken for it, or for a part of it. */
+function isForAnother(socket: Socket): boolean {
+  const { _httpMessage: answer } = socket as { readonly _httpMessage?: ServerResponse | null }
+  return answer != null && (answer.headersSent || answer.req.complete)
 }
 
 function meaning(code: string | undefined): StoaError {

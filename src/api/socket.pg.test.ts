@@ -108,6 +108,16 @@ test('what is not HTTP gets a problem document too', { skip: databaseMissing }, 
   assert.match(short, /^HTTP\/1\.1 400 /)
 })
 
+test('what is not HTTP gets no answer where one to an earlier request is under way: it would be taken for that one', { skip: databaseMissing }, async () => {
+  const gate = new Gate()
+  await using site = await testSite({ plugins: [gate.plugin] })
+  const port = await listening(site)
+  assert.equal(await raw(port, 'GET /gate HTTP/1.1\r\nHost: x\r\n\r\n\u0001nonsense\r\n\r\n'), '')
+  // The answer is that of the request whose body this is.
+  assert.match(await raw(port, 'POST /gate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n'), /^HTTP\/1\.1 400 /)
+  gate.open()
+})
+
 test('past the bound of requests in flight a node says so, but stays alive', { skip: databaseMissing }, async () => {
   const gate = new Gate()
   await using site = await testSite({ config: { requestsMax: 3 }, plugins: [gate.plugin] })
