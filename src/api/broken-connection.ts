@@ -26,8 +26,8 @@ export function answerBrokenConnection(error: Error & { readonly code?: string }
 
 /** An answer to an earlier request is under way: whatever is written now would be taken for it, or for a part of it. */
 function isForAnother(socket: Socket): boolean {
-  const { _httpMessage: answer } = socket as { readonly _httpMessage?: ServerResponse | null }
-  return answer != null && (answer.headersSent || answer.req.complete)
+  const answer = (socket as { readonly _httpMessage?: ServerResponse | null })._httpMessage ?? null
+  return answer !== null && (answer.headersSent || answer.req.complete)
 }
 
 function meaning(code: string | undefined): StoaError {

@@ -37,6 +37,8 @@ class TarSink implements ArchiveSink {
   readonly #written: Promise<void>
   #failure: Error | null = null
   #done = false
+  /** Lets the write that waits go on: there is one at a time. */
+  #goOn: () => void = () => undefined
 
   private constructor(target: string) {
     this.#target = target
@@ -52,7 +54,9 @@ class TarSink implements ArchiveSink {
     }
     this.#written.catch((error: unknown) => {
       this.#failure = error instanceof Error ? error : new Error(String(error))
+      this.#goOn()
     })
+    this.#head.on('drain', () => this.#goOn())
   }
 
   static async open(target: string): Promise<TarSink> {
@@ -80,7 +84,7 @@ class TarSink implements ArchiveSink {
   async #write(bytes: Buffer): Promise<void> {
     if (this.#failure !== null) throw this.#failure
     if (bytes.length === 0 || this.#head.write(bytes)) return
-    await Promise.race([new Promise<void>((resolve) => void this.#head.once('drain', resolve)), this.#written])
+    await new Promise<void>((resolve) => (this.#goOn = resolve))
     if (this.#failure !== null) throw this.#failure
   }
 
