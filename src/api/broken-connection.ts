@@ -26,7 +26,7 @@ export function answerBrokenConnection(error: Error & { readonly code?: string }
 
 /** An answer to an earlier request is under way: whatever is written now would be taken for it, or for a part of it. */
 function isForAnother(socket: Socket): boolean {
-  const answer = (socket as { readonly _httpMessage?: ServerResponse | null })._httpMessage ?? null
+  const { _httpMessage: answer = null } = socket as { readonly _httpMessage?: ServerResponse | null }
   return answer !== null && (answer.headersSent || answer.req.complete)
 }
 
