@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- NAME [--json]`: measures one claim against a baseline in the same run, prints every figure, and ends
- * with status 1 below a stated ratio. `npm run bench` lists the names.
+ * `npm run bench -- NAME [--json]`: measures one claim against a baseline in the same run, prints
+ * every figure, and ends with status 1 below a stated ratio. `npm run bench` lists the names.
  */
 import { globSync } from 'node:fs'
 import { basename } from 'node:path'
@@ -22,15 +22,29 @@ if (name === undefined || !names.includes(name)) {
 const { benchmark } = (await import(`./${name}.ts`)) as { benchmark: Benchmark }
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
 const { figures, notes } = await benchmark.run(say)
-const failed = figures.filter((figure) => (figure.atLeast !== undefined && figure.value < figure.atLeast) || (figure.atMost !== undefined && figure.value > figure.atMost))
+const failed = figures.filter(
+  (figure) =>
+    (figure.atLeast !== undefined && figure.value < figure.atLeast) ||
+    (figure.atMost !== undefined && figure.value > figure.atMost),
+)
 
-if (json) process.stdout.write(`${JSON.stringify({ name, claim: benchmark.claim, figures, notes, ok: failed.length === 0 }, null, 2)}\n`)
+if (json)
+  process.stdout.write(
+    `${JSON.stringify({ name, claim: benchmark.claim, figures, notes, ok: failed.length === 0 }, null, 2)}\n`,
+  )
 else {
   process.stdout.write(`\n${benchmark.claim}\n`)
   for (const figure of figures) {
-    const bound = figure.atLeast !== undefined ? `≥ ${figure.atLeast}` : figure.atMost !== undefined ? `≤ ${figure.atMost}` : ''
+    const bound =
+      figure.atLeast !== undefined
+        ? `≥ ${figure.atLeast}`
+        : figure.atMost !== undefined
+          ? `≤ ${figure.atMost}`
+          : ''
     const verdict = bound === '' ? '' : failed.includes(figure) ? 'MISSED' : 'held'
-    process.stdout.write(`  ${figure.name.padEnd(44)} ${String(figure.value).padStart(10)} ${figure.unit.padEnd(8)} ${bound.padEnd(10)} ${verdict}\n`)
+    process.stdout.write(
+      `  ${figure.name.padEnd(44)} ${String(figure.value).padStart(10)} ${figure.unit.padEnd(8)} ${bound.padEnd(10)} ${verdict}\n`,
+    )
   }
   for (const note of notes) process.stdout.write(`  ${note}\n`)
 }

@@ -1,4 +1,11 @@
-import { article, createDatabase, fillStoa, plainServer, sender, startArticleNode } from './support/articles.ts'
+import {
+  article,
+  createDatabase,
+  fillStoa,
+  plainServer,
+  sender,
+  startArticleNode,
+} from './support/articles.ts'
 import { compare } from './support/benchmark.ts'
 import type { Figure } from './support/benchmark.ts'
 import { loadBenchmark } from './support/load-benchmark.ts'
@@ -12,11 +19,18 @@ const rounds = 7
 
 const measure: Measure = async (url, folder, say) => {
   const all = Array.from({ length: articles }, (_, index) => article(index))
-  await using node = await startArticleNode({ databaseUrl: await createDatabase(url, 'stoa'), folder })
+  await using node = await startArticleNode({
+    databaseUrl: await createDatabase(url, 'stoa'),
+    folder,
+  })
   const { origin, token } = node
   await fillStoa(sender(origin, token), all)
   const paths = all.map(({ id }) => `/api/content/article/${id}`)
-  const written = await fetch(`${origin}${paths[0]!}`, { method: 'PATCH', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: '{"fields":{"title":"Once more"}}' })
+  const written = await fetch(`${origin}${paths[0]!}`, {
+    method: 'PATCH',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: '{"fields":{"title":"Once more"}}',
+  })
   const changeToken = written.headers.get('stoa-token') ?? ''
   await using plain = await plainServer({ origin, paths, folder })
   const subjects = [
@@ -24,7 +38,9 @@ const measure: Measure = async (url, folder, say) => {
     { name: 'anonymous with Stoa-Token', atLeast: 0.9, headers: { 'Stoa-Token': changeToken } },
     { name: 'API token', headers: { Authorization: `Bearer ${token}` } },
   ]
-  const rates = new Map<string, { baseline: number[]; subject: number[] }>(subjects.map(({ name }) => [name, { baseline: [], subject: [] }]))
+  const rates = new Map<string, { baseline: number[]; subject: number[] }>(
+    subjects.map(({ name }) => [name, { baseline: [], subject: [] }]),
+  )
   for (let round = -1; round < rounds; round += 1) {
     for (const { name, headers } of subjects) {
       const load = { paths, headers, connections, seconds }
@@ -38,14 +54,31 @@ const measure: Measure = async (url, folder, say) => {
     }
   }
   const figures = subjects.flatMap(({ name, atLeast }): Figure[] => {
-    const { baseline, subject, ratio } = compare(rates.get(name)!.baseline, rates.get(name)!.subject)
+    const { baseline, subject, ratio } = compare(
+      rates.get(name)!.baseline,
+      rates.get(name)!.subject,
+    )
     return [
       { name: `${name}, node:http`, value: baseline, unit: 'req/s' },
       { name: `${name}, Stoa`, value: subject, unit: 'req/s' },
-      { name: `${name}, ratio`, value: ratio, unit: '', ...(atLeast === undefined ? {} : { atLeast }) },
+      {
+        name: `${name}, ratio`,
+        value: ratio,
+        unit: '',
+        ...(atLeast === undefined ? {} : { atLeast }),
+      },
     ]
   })
-  return { figures: [...figures, { name: 'resident memory of the node', value: node.process.residentMb(), unit: 'MB' }], notes: [] }
+  return {
+    figures: [
+      ...figures,
+      { name: 'resident memory of the node', value: node.process.residentMb(), unit: 'MB' },
+    ],
+    notes: [],
+  }
 }
 
-export const benchmark = loadBenchmark(`Delivery of an entry of about 5 KB from memory, with permissions, ETag and token handling in place, against plain node:http answering the same bytes: ${connections} connections.`, measure)
+export const benchmark = loadBenchmark(
+  `Delivery of an entry of about 5 KB from memory, with permissions, ETag and token handling in place, against plain node:http answering the same bytes: ${connections} connections.`,
+  measure,
+)

@@ -18,7 +18,10 @@ const laterStarts = 5
 const runRatioMin = 0.9
 const firstStartMsMax = 5_000
 const laterStartMsMax = 1_000
-/** Shared pages are counted once. What PostgreSQL caches grows with use, up to its 128 MB of buffers. */
+/**
+ * Shared pages are counted once. What PostgreSQL caches grows with use, up to its 128 MB of
+ * buffers.
+ */
 const idleMemoryMbMax = 60
 
 const read = sql<{ id: number; data: string }>(`select id, data from item where id = $1`)
@@ -33,18 +36,41 @@ export const benchmark: Benchmark = {
       let figures: Figure[] = []
       for (let start = 0; start <= laterStarts; start += 1) {
         const began = performance.now()
-        await using embedded = await startEmbeddedPostgres({ dataDir: folder, logger: silentLogger })
+        await using embedded = await startEmbeddedPostgres({
+          dataDir: folder,
+          logger: silentLogger,
+        })
         startsMs.push(performance.now() - began)
         if (start === 0) {
-          const idleMb = memoryMb(Number(readFileSync(join(folder, 'postgres/data/postmaster.pid'), 'utf8').split('\n')[0]))
+          const idleMb = memoryMb(
+            Number(
+              readFileSync(join(folder, 'postgres/data/postmaster.pid'), 'utf8').split('\n')[0],
+            ),
+          )
           figures = await compareReads(embedded.url, say)
-          if (idleMb !== null) figures.push({ name: 'embedded: memory at rest', value: idleMb, unit: 'MB', atMost: idleMemoryMbMax })
+          if (idleMb !== null)
+            figures.push({
+              name: 'embedded: memory at rest',
+              value: idleMb,
+              unit: 'MB',
+              atMost: idleMemoryMbMax,
+            })
         }
       }
       const [first = 0, ...later] = startsMs
       figures.push(
-        { name: 'embedded: first start', value: round(first, 0), unit: 'ms', atMost: firstStartMsMax },
-        { name: `embedded: slowest of ${laterStarts} later starts`, value: round(Math.max(...later), 0), unit: 'ms', atMost: laterStartMsMax },
+        {
+          name: 'embedded: first start',
+          value: round(first, 0),
+          unit: 'ms',
+          atMost: firstStartMsMax,
+        },
+        {
+          name: `embedded: slowest of ${laterStarts} later starts`,
+          value: round(Math.max(...later), 0),
+          unit: 'ms',
+          atMost: laterStartMsMax,
+        },
       )
       return { figures, notes: [] }
     } finally {
@@ -54,14 +80,27 @@ export const benchmark: Benchmark = {
 }
 
 async function compareReads(url: string, say: (line: string) => void): Promise<Figure[]> {
-  const database = new PostgresDatabase({ url, connectionsMax: connections, statementTimeoutMs: 10_000, connectTimeoutMs: 10_000, logger: silentLogger })
-  const pool = new pg.Pool({ connectionString: url, max: connections, types: { getTypeParser: () => (text: string) => text } as unknown as pg.CustomTypesConfig })
+  const database = new PostgresDatabase({
+    url,
+    connectionsMax: connections,
+    statementTimeoutMs: 10_000,
+    connectTimeoutMs: 10_000,
+    logger: silentLogger,
+  })
+  const pool = new pg.Pool({
+    connectionString: url,
+    max: connections,
+    types: { getTypeParser: () => (text: string) => text } as unknown as pg.CustomTypesConfig,
+  })
   try {
     await pool.query('create table item (id int primary key, data json not null)')
-    await pool.query(`insert into item select i, json_build_object('body', repeat('x', 4000)) from generate_series(1, ${rows}) i`)
+    await pool.query(
+      `insert into item select i, json_build_object('body', repeat('x', 4000)) from generate_series(1, ${rows}) i`,
+    )
     await pool.query('vacuum analyze item')
     const ours = async (n: number): Promise<unknown> => database.run(read, [(n % rows) + 1])
-    const bare = async (n: number): Promise<unknown> => pool.query({ text: read.text, name: 'read', values: [(n % rows) + 1] })
+    const bare = async (n: number): Promise<unknown> =>
+      pool.query({ text: read.text, name: 'read', values: [(n % rows) + 1] })
     const figures: Figure[] = []
     for (const width of [1, 2 * connections]) {
       const measured: { ours: number[]; bare: number[] } = { ours: [], bare: [] }
@@ -69,11 +108,17 @@ async function compareReads(url: string, say: (line: string) => void): Promise<F
       for (let count = 0; count < rounds; count += 1) {
         // Who goes first changes, so that neither profits from warm caches.
         const order = count % 2 === 0 ? (['bare', 'ours'] as const) : (['ours', 'bare'] as const)
-        for (const name of order) measured[name].push(await rate(width, name === 'ours' ? ours : bare))
+        for (const name of order)
+          measured[name].push(await rate(width, name === 'ours' ? ours : bare))
       }
       const { baseline, subject, ratio } = compare(measured.bare, measured.ours)
       say(`${width} at a time: bare pg ${baseline}/s, Database.run ${subject}/s`)
-      figures.push({ name: `read by key, ${width} at a time, against bare pg`, value: ratio, unit: 'ratio', atLeast: runRatioMin })
+      figures.push({
+        name: `read by key, ${width} at a time, against bare pg`,
+        value: ratio,
+        unit: 'ratio',
+        atLeast: runRatioMin,
+      })
     }
     return figures
   } finally {
@@ -98,8 +143,12 @@ async function rate(width: number, one: (n: number) => Promise<unknown>): Promis
 /** The proportional set size of a process and its children, where the system tells it (Linux). */
 function memoryMb(parent: number): number | null {
   if (process.platform !== 'linux') return null
-  const family = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && (Number(name) === parent || parentOf(name) === parent))
-  const kb = family.map((pid) => Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1] ?? 0))
+  const family = readdirSync('/proc').filter(
+    (name) => /^\d+$/.test(name) && (Number(name) === parent || parentOf(name) === parent),
+  )
+  const kb = family.map((pid) =>
+    Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1] ?? 0),
+  )
   return round(kb.reduce((sum, each) => sum + each, 0) / 1024, 0)
 }
 

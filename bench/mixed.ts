@@ -1,6 +1,15 @@
 import { Agent, request } from 'node:http'
 import { Random } from '../sim/random.ts'
-import { article, categoryIds, createDatabase, fillBaseline, fillStoa, plainServer, sender, startArticleNode } from './support/articles.ts'
+import {
+  article,
+  categoryIds,
+  createDatabase,
+  fillBaseline,
+  fillStoa,
+  plainServer,
+  sender,
+  startArticleNode,
+} from './support/articles.ts'
 import type { Article, ArticleNode } from './support/articles.ts'
 import { compare, round } from './support/benchmark.ts'
 import { loadBenchmark } from './support/load-benchmark.ts'
@@ -18,17 +27,38 @@ const hitRateRequests = 30_000
 
 const measure: Measure = async (url, folder, say) => {
   const all = Array.from({ length: articles }, (_, index) => article(index))
-  const [baselineUrl, stoaUrl] = [await createDatabase(url, 'baseline'), await createDatabase(url, 'stoa')]
+  const [baselineUrl, stoaUrl] = [
+    await createDatabase(url, 'baseline'),
+    await createDatabase(url, 'stoa'),
+  ]
   await using node = await startArticleNode({ databaseUrl: stoaUrl, folder })
   const { origin, token } = node
   await fillBaseline(baselineUrl, all)
   await fillStoa(sender(origin, token), all)
   const entries = all.map(({ id }) => `/api/content/article/${id}`)
-  const lists = categoryIds.map((id) => `/api/content/article?where[category][eq]=${id}&sort=-publishedAt&limit=20`)
-  await using plain = await plainServer({ origin, paths: [...entries, ...lists], folder, databaseUrl: baselineUrl })
-  const paths = shuffled([...entries, ...Array.from({ length: Math.floor(articles / entriesPerList) }, (_, at) => lists[at % lists.length]!)])
+  const lists = categoryIds.map(
+    (id) => `/api/content/article?where[category][eq]=${id}&sort=-publishedAt&limit=20`,
+  )
+  await using plain = await plainServer({
+    origin,
+    paths: [...entries, ...lists],
+    folder,
+    databaseUrl: baselineUrl,
+  })
+  const paths = shuffled([
+    ...entries,
+    ...Array.from(
+      { length: Math.floor(articles / entriesPerList) },
+      (_, at) => lists[at % lists.length]!,
+    ),
+  ])
   const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` }
-  const writes = { share: writeShare, paths: entries, headers, bodyLua: `'{"fields":{"title":"Title ' .. counter .. '"},"publish":true}'` }
+  const writes = {
+    share: writeShare,
+    paths: entries,
+    headers,
+    bodyLua: `'{"fields":{"title":"Title ' .. counter .. '"},"publish":true}'`,
+  }
   const rates = { baseline: [] as number[], subject: [] as number[] }
   for (let at = -1; at < rounds; at += 1) {
     const load = { paths, writes, connections, seconds: at < 0 ? 2 : seconds }
@@ -50,19 +80,34 @@ const measure: Measure = async (url, folder, say) => {
       { name: 'Stoa', value: subject, unit: 'req/s' },
       { name: 'ratio', value: ratio, unit: '', atLeast: 0.6 },
       { name: 'hit rate', value: round(hits / hitRateRequests, 3), unit: '' },
-      { name: 'hits, of those that were possible', value: round(hits / possible, 3), unit: '', atLeast: 0.95 },
-      { name: 'rows of lists made anew whose text was not sent again', value: round(rows.reused / (rows.reused + rows.sent)), unit: '' },
+      {
+        name: 'hits, of those that were possible',
+        value: round(hits / possible, 3),
+        unit: '',
+        atLeast: 0.95,
+      },
+      {
+        name: 'rows of lists made anew whose text was not sent again',
+        value: round(rows.reused / (rows.reused + rows.sent)),
+        unit: '',
+      },
       { name: 'resident memory of the node', value: node.process.residentMb(), unit: 'MB' },
     ],
-    notes: ['A hit was possible where the answer is the same as the last one to the same question.'],
+    notes: [
+      'A hit was possible where the answer is the same as the last one to the same question.',
+    ],
   }
 }
 
-export const benchmark = loadBenchmark(`${100 - writeShare * 100} % reads from memory and ${writeShare * 100} % writes that publish, over ${articles} entries and ${categoryIds.length} lists, against plain node:http that answers the same bytes and does one bare UPDATE per write: ${connections} connections.`, measure)
+export const benchmark = loadBenchmark(
+  `${100 - writeShare * 100} % reads from memory and ${writeShare * 100} % writes that publish, over ${articles} entries and ${categoryIds.length} lists, against plain node:http that answers the same bytes and does one bare UPDATE per write: ${connections} connections.`,
+  measure,
+)
 
 async function listRows({ origin }: ArticleNode): Promise<{ reused: number; sent: number }> {
   const metrics = await (await fetch(`${origin}/metrics`)).text()
-  const count = (text: string): number => Number(new RegExp(`^stoa_list_rows_total\\{text="${text}"\\} (\\d+)`, 'm').exec(metrics)?.[1])
+  const count = (text: string): number =>
+    Number(new RegExp(`^stoa_list_rows_total\\{text="${text}"\\} (\\d+)`, 'm').exec(metrics)?.[1])
   return { reused: count('reused'), sent: count('sent') }
 }
 
@@ -77,16 +122,35 @@ function shuffled(paths: string[]): string[] {
   return paths
 }
 
-/** One request after another, so that what was possible can be told: the tag says whether the answer is still the same. */
-async function hitRate({ origin, token }: ArticleNode, all: readonly Article[], [entries, lists]: readonly [readonly string[], readonly string[]]): Promise<{ hits: number; possible: number }> {
+/**
+ * One request after another, so that what was possible can be told: the tag says whether the answer
+ * is still the same.
+ */
+async function hitRate(
+  { origin, token }: ArticleNode,
+  all: readonly Article[],
+  [entries, lists]: readonly [readonly string[], readonly string[]],
+): Promise<{ hits: number; possible: number }> {
   const random = new Random(2)
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   const tags = new Map<string, string>()
-  const ask = async (method: string, path: string, body?: string): Promise<{ tag: string; hit: boolean }> =>
+  const ask = async (
+    method: string,
+    path: string,
+    body?: string,
+  ): Promise<{ tag: string; hit: boolean }> =>
     new Promise((resolve, reject) => {
-      const headers = body === undefined ? {} : { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+      const headers =
+        body === undefined
+          ? {}
+          : { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
       const sent = request(`${origin}${path}`, { method, agent, headers }, (response) => {
-        response.resume().once('end', () => resolve({ tag: String(response.headers.etag), hit: response.headers['cache-status'] === 'stoa; hit' }))
+        response.resume().once('end', () =>
+          resolve({
+            tag: String(response.headers.etag),
+            hit: response.headers['cache-status'] === 'stoa; hit',
+          }),
+        )
       })
       sent.once('error', reject)
       sent.end(body)
@@ -102,7 +166,12 @@ async function hitRate({ origin, token }: ArticleNode, all: readonly Article[], 
   for (let count = 0; count < articles * 5; count += 1) await read()
   let [hits, possible] = [0, 0]
   for (let count = 0; count < hitRateRequests; count += 1) {
-    if (random.chance(writeShare / (1 - writeShare))) await ask('PATCH', `/api/content/article/${random.pick(all).id}`, JSON.stringify({ fields: { title: `Title ${count}` }, publish: true }))
+    if (random.chance(writeShare / (1 - writeShare)))
+      await ask(
+        'PATCH',
+        `/api/content/article/${random.pick(all).id}`,
+        JSON.stringify({ fields: { title: `Title ${count}` }, publish: true }),
+      )
     const found = await read()
     if (found.hit) hits += 1
     if (found.possible) possible += 1

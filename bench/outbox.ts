@@ -19,8 +19,13 @@ const roundMs = 600
 const rows = 10_000
 const entries = 2_000
 const connectionsMax = 64
-/** Bodies are cut from it at another place each time: of one that stays the same the server would log nothing. */
-const text = Array.from({ length: 6_000 }, (_, at) => String.fromCharCode(97 + (((at * 7_919) % 2_003) % 23))).join('')
+/**
+ * Bodies are cut from it at another place each time: of one that stays the same the server would
+ * log nothing.
+ */
+const text = Array.from({ length: 6_000 }, (_, at) =>
+  String.fromCharCode(97 + (((at * 7_919) % 2_003) % 23)),
+).join('')
 const offsets = 2_000
 
 /** How others are told of a write: not at all, by the outbox, or by NOTIFY in the transaction. */
@@ -32,19 +37,37 @@ type Write = (turn: number, body: (length: number) => string) => Promise<unknown
 type Writer = AsyncDisposable & { readonly write: Write }
 
 function open(url: string): PostgresDatabase {
-  return new PostgresDatabase({ url, connectionsMax, statementTimeoutMs: 30_000, connectTimeoutMs: 30_000, logger: silentLogger })
+  return new PostgresDatabase({
+    url,
+    connectionsMax,
+    statementTimeoutMs: 30_000,
+    connectTimeoutMs: 30_000,
+    logger: silentLogger,
+  })
 }
 
 const statement = (text: string): Statement<object> => ({ text, name: null })
 
 async function notifyOf(database: PostgresDatabase, table: string, key: string): Promise<void> {
-  await database.run(statement(`create function tell() returns trigger language plpgsql as $$ begin perform pg_notify('bench', new.${key}::text); return null; end $$`))
-  await database.run(statement(`create trigger tell after update on ${table} for each row execute function tell()`))
+  await database.run(
+    statement(
+      `create function tell() returns trigger language plpgsql as $$ begin perform pg_notify('bench', new.${key}::text); return null; end $$`,
+    ),
+  )
+  await database.run(
+    statement(`create trigger tell after update on ${table} for each row execute function tell()`),
+  )
 }
 
 /** As in a cluster: somebody reads the outbox while it is written. */
 function follow(url: string): AsyncDisposable {
-  const database = new PostgresDatabase({ url, connectionsMax: 3, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger: silentLogger })
+  const database = new PostgresDatabase({
+    url,
+    connectionsMax: 3,
+    statementTimeoutMs: 5_000,
+    connectTimeoutMs: 5_000,
+    logger: silentLogger,
+  })
   const feed = new ChangeFeed({ database, link: null, clock: systemClock, logger: silentLogger })
   return {
     [Symbol.asyncDispose]: async () => {
@@ -60,14 +83,46 @@ async function entryWriter(url: string, kind: Kind): Promise<Writer> {
   await migrate(database)
   const content: Content = createContent({ clock: systemClock, logger: silentLogger })
   const call: Call = { db: database, authority: everything }
-  await content.types.save(database, { name: 'article', label: 'Article', fields: [{ name: 'title', kind: 'text', required: true }, { name: 'body', kind: 'markdown' }] }, { expected: null, allowLoss: false })
+  await content.types.save(
+    database,
+    {
+      name: 'article',
+      label: 'Article',
+      fields: [
+        { name: 'title', kind: 'text', required: true },
+        { name: 'body', kind: 'markdown' },
+      ],
+    },
+    { expected: null, allowLoss: false },
+  )
   const ids: string[] = []
-  for (let at = 0; at < entries; at += 1) ids.push((await content.entries.create(call, 'article', { locale: null, fields: { title: `Article ${at}`, body: text.slice(0, 4_000) }, publish: true })).id)
+  for (let at = 0; at < entries; at += 1)
+    ids.push(
+      (
+        await content.entries.create(call, 'article', {
+          locale: null,
+          fields: { title: `Article ${at}`, body: text.slice(0, 4_000) },
+          publish: true,
+        })
+      ).id,
+    )
   if (kind !== 'outbox') await database.run(statement(`select stoa.detach('stoa.version')`))
   if (kind === 'notify') await notifyOf(database, 'stoa.version', 'entry_id')
   const feed = kind === 'outbox' ? follow(url) : null
   return {
-    write: async (turn, body) => content.entries.save(call, 'article', ids[turn % entries]!, { locale: null, fields: { title: `Title ${turn}`, body: body(4_000) }, merge: true, publish: true }, null),
+    write: async (turn, body) =>
+      content.entries.save(
+        call,
+        'article',
+        ids[turn % entries]!,
+        {
+          locale: null,
+          fields: { title: `Title ${turn}`, body: body(4_000) },
+          merge: true,
+          publish: true,
+        },
+        null,
+      ),
     [Symbol.asyncDispose]: async () => {
       await feed?.[Symbol.asyncDispose]()
       await content.stop()
@@ -79,10 +134,27 @@ async function entryWriter(url: string, kind: Kind): Promise<Writer> {
 /** The most that an outbox can weigh: one UPDATE of one row, which nothing else hangs on. */
 async function rowWriter(url: string, kind: Kind): Promise<Writer> {
   const database = open(url)
-  await migrate(database, { only: ['0004-cluster', '0007-change-times', '0010-row-changes', '0021-change-text', '0022-change-values'] })
-  await database.run(statement(`create table item (id int primary key, n int not null, grp int not null, body text not null)`))
-  await database.run(statement(`insert into item select i, 0, i % 20, repeat('x', 1000) from generate_series(1, ${rows}) i`))
-  if (kind === 'outbox') await database.run(statement(`select stoa.attach('item', 'item', '{id}', '{grp,n}')`))
+  await migrate(database, {
+    only: [
+      '0004-cluster',
+      '0007-change-times',
+      '0010-row-changes',
+      '0021-change-text',
+      '0022-change-values',
+    ],
+  })
+  await database.run(
+    statement(
+      `create table item (id int primary key, n int not null, grp int not null, body text not null)`,
+    ),
+  )
+  await database.run(
+    statement(
+      `insert into item select i, 0, i % 20, repeat('x', 1000) from generate_series(1, ${rows}) i`,
+    ),
+  )
+  if (kind === 'outbox')
+    await database.run(statement(`select stoa.attach('item', 'item', '{id}', '{grp,n}')`))
   if (kind === 'notify') await notifyOf(database, 'item', 'id')
   const feed = kind === 'outbox' ? follow(url) : null
   const update = sql(`update item set n = n + 1, body = $2 where id = $1`)
@@ -113,7 +185,12 @@ async function rate({ write }: Writer, clients: number): Promise<number> {
   return (count / (performance.now() - start)) * 1_000
 }
 
-type Subject = { readonly name: string; readonly writer: (url: string, kind: Kind) => Promise<Writer>; readonly rounds: number; readonly atLeast?: number }
+type Subject = {
+  readonly name: string
+  readonly writer: (url: string, kind: Kind) => Promise<Writer>
+  readonly rounds: number
+  readonly atLeast?: number
+}
 
 const subjects: readonly Subject[] = [
   { name: 'entry published', writer: entryWriter, rounds: 21, atLeast: 0.85 },
@@ -121,7 +198,8 @@ const subjects: readonly Subject[] = [
 ]
 
 export const benchmark: Benchmark = {
-  claim: 'Telling of a write by the outbox, in its own transaction, keeps ≥ 0.85 of the rate of writing entries without; NOTIFY in the transaction is beside it in the same run, and a bare UPDATE of one row, on which telling weighs most.',
+  claim:
+    'Telling of a write by the outbox, in its own transaction, keeps ≥ 0.85 of the rate of writing entries without; NOTIFY in the transaction is beside it in the same run, and a bare UPDATE of one row, on which telling weighs most.',
   run: async (say) => {
     const server = await startTestPostgres({ durable: true })
     const figures: Figure[] = []
@@ -129,11 +207,16 @@ export const benchmark: Benchmark = {
       const urls = { plain: '', outbox: '', notify: '' }
       for (const kind of kinds) urls[kind] = await createDatabase(server.url, `${kind}_${index}`)
       await using writers = new AsyncDisposableStack()
-      const writerOf = { plain: writers.use(await writer(urls.plain, 'plain')), outbox: writers.use(await writer(urls.outbox, 'outbox')), notify: writers.use(await writer(urls.notify, 'notify')) }
+      const writerOf = {
+        plain: writers.use(await writer(urls.plain, 'plain')),
+        outbox: writers.use(await writer(urls.outbox, 'outbox')),
+        notify: writers.use(await writer(urls.notify, 'notify')),
+      }
       for (const clients of clientCounts) {
         say(`${name}, ${clients} clients`)
         const measured: Record<Kind, number[]> = { plain: [], outbox: [], notify: [] }
-        // Rounds are short and take turns at being first, so that what else the machine does meets all kinds alike.
+        // Rounds are short and take turns at being first, so that what else the machine does meets
+        // all kinds alike.
         for (const kind of kinds) await rate(writerOf[kind], clients)
         for (let round = 0; round < rounds; round += 1) {
           for (let at = 0; at < kinds.length; at += 1) {
@@ -143,12 +226,30 @@ export const benchmark: Benchmark = {
         }
         const outbox = compare(measured.plain, measured.outbox)
         const notify = compare(measured.plain, measured.notify)
-        figures.push({ name: `${name}, ${clients} clients, without`, value: outbox.baseline, unit: '/s' })
-        figures.push({ name: `${name}, ${clients} clients, outbox`, value: outbox.ratio, unit: '×', ...(atLeast === undefined ? {} : { atLeast }) })
-        figures.push({ name: `${name}, ${clients} clients, NOTIFY`, value: notify.ratio, unit: '×' })
+        figures.push({
+          name: `${name}, ${clients} clients, without`,
+          value: outbox.baseline,
+          unit: '/s',
+        })
+        figures.push({
+          name: `${name}, ${clients} clients, outbox`,
+          value: outbox.ratio,
+          unit: '×',
+          ...(atLeast === undefined ? {} : { atLeast }),
+        })
+        figures.push({
+          name: `${name}, ${clients} clients, NOTIFY`,
+          value: notify.ratio,
+          unit: '×',
+        })
       }
     }
     await server.stop()
-    return { figures, notes: [`A server with its durable defaults; ${availableParallelism()} cores shared by server and clients.`] }
+    return {
+      figures,
+      notes: [
+        `A server with its durable defaults; ${availableParallelism()} cores shared by server and clients.`,
+      ],
+    }
   },
 }

@@ -16,18 +16,31 @@ const settleMs = 200
 /** Every library has connected again by then. */
 const reconnectMs = 5_000
 
-type Database = { read(key: string): Promise<string | null>; write(key: string, value: string): Promise<void> }
+type Database = {
+  read(key: string): Promise<string | null>
+  write(key: string, value: string): Promise<void>
+}
 type Nodes = { readonly nodes: readonly [RaceNode, RaceNode, RaceNode]; cut(): void; heal(): void }
 
-const keysOf = (name: string, from: number, count: number): string[] => Array.from({ length: count }, (_, at) => `${name}:${from + at}`)
+const keysOf = (name: string, from: number, count: number): string[] =>
+  Array.from({ length: count }, (_, at) => `${name}:${from + at}`)
 
-async function isStale(nodes: readonly RaceNode[], key: string, expected: string): Promise<boolean> {
+async function isStale(
+  nodes: readonly RaceNode[],
+  key: string,
+  expected: string,
+): Promise<boolean> {
   const values = await Promise.all(nodes.map(async (node) => node.get(key)))
   return values.some((value) => value !== expected)
 }
 
-async function countStale(nodes: readonly RaceNode[], keys: readonly string[], expected: string): Promise<number> {
-  return (await Promise.all(keys.map(async (key) => isStale(nodes, key, expected)))).filter(Boolean).length
+async function countStale(
+  nodes: readonly RaceNode[],
+  keys: readonly string[],
+  expected: string,
+): Promise<number> {
+  return (await Promise.all(keys.map(async (key) => isStale(nodes, key, expected)))).filter(Boolean)
+    .length
 }
 
 /** Nothing overlaps: whoever is set up rightly is right here. */
@@ -45,8 +58,14 @@ async function orderly(database: Database, { nodes }: Nodes): Promise<number> {
   return countStale(nodes, keys, 'new')
 }
 
-/** A fill reads the old value; a write commits and invalidates; the fill then stores. Is the loader, or a third node, stale afterwards? */
-async function fillRace(database: Database, { nodes: [loader, writer, third] }: Nodes): Promise<number> {
+/**
+ * A fill reads the old value; a write commits and invalidates; the fill then stores. Is the loader,
+ * or a third node, stale afterwards?
+ */
+async function fillRace(
+  database: Database,
+  { nodes: [loader, writer, third] }: Nodes,
+): Promise<number> {
   let stale = 0
   for (let from = 0; from < rounds; from += batch) {
     const keys = keysOf('fill', from, batch)
@@ -67,7 +86,9 @@ async function fillRace(database: Database, { nodes: [loader, writer, third] }: 
   return stale
 }
 
-/** Two nodes write the same row one after the other, and tell their caches in the opposite order. */
+/**
+ * Two nodes write the same row one after the other, and tell their caches in the opposite order.
+ */
 async function overwriteRace(database: Database, { nodes }: Nodes): Promise<number> {
   let stale = 0
   for (let from = 0; from < rounds; from += batch) {
@@ -106,22 +127,39 @@ async function linkReset(database: Database, cluster: Nodes): Promise<number> {
   return countStale([cutOff], keys, 'new')
 }
 
-async function race(contender: Contender, urls: { readonly database: string; readonly redis: string }, database: Database): Promise<readonly [number, number, number, number]> {
+async function race(
+  contender: Contender,
+  urls: { readonly database: string; readonly redis: string },
+  database: Database,
+): Promise<readonly [number, number, number, number]> {
   const target = contender.name === 'stoa' ? urls.database : urls.redis
   await using way = await startProxy(target)
-  const join = async (busUrl: string): Promise<RaceNode> => contender.join({ databaseUrl: urls.database, redisUrl: urls.redis, busUrl, prefix: `${contender.name}:`, read: async (key) => database.read(key) })
+  const join = async (busUrl: string): Promise<RaceNode> =>
+    contender.join({
+      databaseUrl: urls.database,
+      redisUrl: urls.redis,
+      busUrl,
+      prefix: `${contender.name}:`,
+      read: async (key) => database.read(key),
+    })
   const nodes = [await join(target), await join(target), await join(way.url)] as const
   const cluster: Nodes = { nodes, cut: () => way.refuse(), heal: () => way.heal() }
   await sleep(settleMs)
   try {
-    return [await orderly(database, cluster), await fillRace(database, cluster), await overwriteRace(database, cluster), await linkReset(database, cluster)]
+    return [
+      await orderly(database, cluster),
+      await fillRace(database, cluster),
+      await overwriteRace(database, cluster),
+      await linkReset(database, cluster),
+    ]
   } finally {
     for (const node of nodes) await node.close()
   }
 }
 
 export const benchmark: Benchmark = {
-  claim: 'No ordinary race leaves a node with an old value: a fill that a write overtakes, two writes told in the wrong order, a cut between nodes. Beside the caches that others use, in the same run.',
+  claim:
+    'No ordinary race leaves a node with an old value: a fill that a write overtakes, two writes told in the wrong order, a cut between nodes. Beside the caches that others use, in the same run.',
   run: async (say) => {
     const server = await startTestPostgres()
     await using redis = await startTestRedis()
@@ -129,22 +167,58 @@ export const benchmark: Benchmark = {
     pool.on('error', (error) => say(`a connection ended: ${error.message}`))
     await pool.query('create table race_item (key text primary key, value text not null)')
     const database: Database = {
-      read: async (key) => ((await pool.query<{ value: string }>('select value from race_item where key = $1', [key])).rows[0]?.value ?? null),
-      write: async (key, value) => void (await pool.query('insert into race_item values ($1, $2) on conflict (key) do update set value = excluded.value', [key, value])),
+      read: async (key) =>
+        (await pool.query<{ value: string }>('select value from race_item where key = $1', [key]))
+          .rows[0]?.value ?? null,
+      write: async (key, value) =>
+        void (await pool.query(
+          'insert into race_item values ($1, $2) on conflict (key) do update set value = excluded.value',
+          [key, value],
+        )),
     }
     const figures: Figure[] = []
     for (const contender of contenders) {
       say(contender.name)
       await pool.query('truncate race_item')
-      const [plain, fill, overwrite, reset] = await race(contender, { database: server.url, redis: redis.url }, database)
+      const [plain, fill, overwrite, reset] = await race(
+        contender,
+        { database: server.url, redis: redis.url },
+        database,
+      )
       const bound = contender.name === 'stoa' ? { atMost: 0 } : {}
-      figures.push({ name: `${contender.name}: no race`, value: plain, unit: `of ${resetKeys}`, atMost: 0 })
-      figures.push({ name: `${contender.name}: fill race`, value: fill, unit: `of ${rounds}`, ...bound })
-      figures.push({ name: `${contender.name}: overwrite race`, value: overwrite, unit: `of ${rounds}`, ...bound })
-      figures.push({ name: `${contender.name}: after a cut`, value: reset, unit: `of ${resetKeys}`, ...bound })
+      figures.push({
+        name: `${contender.name}: no race`,
+        value: plain,
+        unit: `of ${resetKeys}`,
+        atMost: 0,
+      })
+      figures.push({
+        name: `${contender.name}: fill race`,
+        value: fill,
+        unit: `of ${rounds}`,
+        ...bound,
+      })
+      figures.push({
+        name: `${contender.name}: overwrite race`,
+        value: overwrite,
+        unit: `of ${rounds}`,
+        ...bound,
+      })
+      figures.push({
+        name: `${contender.name}: after a cut`,
+        value: reset,
+        unit: `of ${resetKeys}`,
+        ...bound,
+      })
     }
     await pool.end()
     await server.stop()
-    return { figures, notes: ['Stale rounds, some 200 ms to 5 s after the race, with entries that live an hour. Three nodes each, a Redis as second level and bus for the peers.', 'The cut takes the bus of a peer, and for Stoa the whole way to the database.'] }
+    return {
+      figures,
+      notes: [
+        'Stale rounds, some 200 ms to 5 s after the race, with entries that live an hour. Three nodes each, a Redis as second level and bus for the peers.',
+        'The cut takes the bus of a peer, and for Stoa the whole way to the database.',
+      ],
+    }
   },
 }

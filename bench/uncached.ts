@@ -1,6 +1,14 @@
 import { join } from 'node:path'
 import pg from 'pg'
-import { article, categoryIds, createDatabase, fillBaseline, fillStoa, sender, startArticleNode } from './support/articles.ts'
+import {
+  article,
+  categoryIds,
+  createDatabase,
+  fillBaseline,
+  fillStoa,
+  sender,
+  startArticleNode,
+} from './support/articles.ts'
 import type { Article } from './support/articles.ts'
 import { compare } from './support/benchmark.ts'
 import type { Figure } from './support/benchmark.ts'
@@ -17,8 +25,15 @@ const rounds = 5
 
 const measure: Measure = async (url, folder, say) => {
   const all = Array.from({ length: articles }, (_, index) => article(index))
-  const [baselineUrl, stoaUrl] = [await createDatabase(url, 'baseline'), await createDatabase(url, 'stoa')]
-  await using node = await startArticleNode({ databaseUrl: stoaUrl, folder, environment: { STOA_CACHE_BYTES: '0' } })
+  const [baselineUrl, stoaUrl] = [
+    await createDatabase(url, 'baseline'),
+    await createDatabase(url, 'stoa'),
+  ]
+  await using node = await startArticleNode({
+    databaseUrl: stoaUrl,
+    folder,
+    environment: { STOA_CACHE_BYTES: '0' },
+  })
   const { origin, token } = node
   const idleMb = node.process.residentMb()
   say('filling both databases …')
@@ -28,17 +43,42 @@ const measure: Measure = async (url, folder, say) => {
   await maintenance.connect()
   await maintenance.query('vacuum analyze stoa.version')
   await maintenance.end()
-  await using server = new Child(process.execPath, [join(import.meta.dirname, 'support', 'baseline-server.ts'), baselineUrl], {})
+  await using server = new Child(
+    process.execPath,
+    [join(import.meta.dirname, 'support', 'baseline-server.ts'), baselineUrl],
+    {},
+  )
   const bare = `http://127.0.0.1:${(await server.printed(/^(\d+)\n/))[1]!}`
-  return { figures: [...(await compareAll(bare, origin, token, all, folder, say)), { name: 'resident memory of the idle node', value: idleMb, unit: 'MB', atMost: 200 }], notes: [] }
+  return {
+    figures: [
+      ...(await compareAll(bare, origin, token, all, folder, say)),
+      { name: 'resident memory of the idle node', value: idleMb, unit: 'MB', atMost: 200 },
+    ],
+    notes: [],
+  }
 }
 
-export const benchmark = loadBenchmark(`Without any cache, Stoa against a hand-written Fastify + pg server on the same PostgreSQL: ${articles} articles of 4 KB in ${categoryIds.length} categories, ${connections} connections.`, measure)
+export const benchmark = loadBenchmark(
+  `Without any cache, Stoa against a hand-written Fastify + pg server on the same PostgreSQL: ${articles} articles of 4 KB in ${categoryIds.length} categories, ${connections} connections.`,
+  measure,
+)
 
-async function compareAll(bare: string, origin: string, token: string, all: readonly Article[], folder: string, say: (line: string) => void): Promise<Figure[]> {
+async function compareAll(
+  bare: string,
+  origin: string,
+  token: string,
+  all: readonly Article[],
+  folder: string,
+  say: (line: string) => void,
+): Promise<Figure[]> {
   const ids = all.filter((_, index) => index % 20 === 0).map((each) => each.id)
   const json = { 'Content-Type': 'application/json' }
-  const measurements: readonly { readonly name: string; readonly atLeast: number; readonly baseline: Omit<Load, 'connections' | 'seconds'>; readonly subject: Omit<Load, 'connections' | 'seconds'> }[] = [
+  const measurements: readonly {
+    readonly name: string
+    readonly atLeast: number
+    readonly baseline: Omit<Load, 'connections' | 'seconds'>
+    readonly subject: Omit<Load, 'connections' | 'seconds'>
+  }[] = [
     {
       name: 'get by id',
       atLeast: 0.7,
@@ -49,12 +89,23 @@ async function compareAll(bare: string, origin: string, token: string, all: read
       name: 'list of 20 in a category',
       atLeast: 0.7,
       baseline: { origin: bare, paths: categoryIds.map((id) => `/articles?category=${id}`) },
-      subject: { origin, paths: categoryIds.map((id) => `/api/content/article?where[category][eq]=${id}&sort=-publishedAt&limit=20`) },
+      subject: {
+        origin,
+        paths: categoryIds.map(
+          (id) => `/api/content/article?where[category][eq]=${id}&sort=-publishedAt&limit=20`,
+        ),
+      },
     },
     {
       name: 'update of a title',
       atLeast: 0.4,
-      baseline: { origin: bare, method: 'PATCH', headers: json, paths: ids.map((id) => `/articles/${id}`), bodyLua: `'{"title":"Title ' .. counter .. '"}'` },
+      baseline: {
+        origin: bare,
+        method: 'PATCH',
+        headers: json,
+        paths: ids.map((id) => `/articles/${id}`),
+        bodyLua: `'{"title":"Title ' .. counter .. '"}'`,
+      },
       subject: {
         origin,
         method: 'PATCH',
@@ -68,8 +119,14 @@ async function compareAll(bare: string, origin: string, token: string, all: read
   for (const { name, atLeast, baseline, subject } of measurements) {
     const rates = { baseline: [] as number[], subject: [] as number[] }
     for (let round = -1; round < rounds; round++) {
-      const first = await requestsPerSecond({ ...baseline, connections, seconds: round < 0 ? 2 : seconds }, folder)
-      const second = await requestsPerSecond({ ...subject, connections, seconds: round < 0 ? 2 : seconds }, folder)
+      const first = await requestsPerSecond(
+        { ...baseline, connections, seconds: round < 0 ? 2 : seconds },
+        folder,
+      )
+      const second = await requestsPerSecond(
+        { ...subject, connections, seconds: round < 0 ? 2 : seconds },
+        folder,
+      )
       // The first round only warms up: plans, pools, compiled code.
       if (round < 0) continue
       rates.baseline.push(first)
@@ -77,7 +134,11 @@ async function compareAll(bare: string, origin: string, token: string, all: read
       say(`${name}: ${Math.round(first)} and ${Math.round(second)} requests/s`)
     }
     const result = compare(rates.baseline, rates.subject)
-    figures.push({ name: `${name}, bare server`, value: result.baseline, unit: 'req/s' }, { name: `${name}, Stoa`, value: result.subject, unit: 'req/s' }, { name: `${name}, ratio`, value: result.ratio, unit: '', atLeast })
+    figures.push(
+      { name: `${name}, bare server`, value: result.baseline, unit: 'req/s' },
+      { name: `${name}, Stoa`, value: result.subject, unit: 'req/s' },
+      { name: `${name}, ratio`, value: result.ratio, unit: '', atLeast },
+    )
   }
   return figures
 }

@@ -1,6 +1,7 @@
 /**
- * `npm pack` runs this: it makes `dist/`, from which the package runs, since Node strips no types below `node_modules`. A checkout needs none of it.
- * The code is what Node itself makes of the sources; the compiler adds the declarations of what `stoa/cluster` exports.
+ * `npm pack` runs this: it makes `dist/`, from which the package runs, since Node strips no types
+ * below `node_modules`. A checkout needs none of it. The code is what Node itself makes of the
+ * sources; the compiler adds the declarations of what `stoa/cluster` exports.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -12,20 +13,43 @@ for (const file of globSync('src/**/*.{ts,js,svg,css,sql}')) {
   if (/\.test\.ts$|\/contract\.ts$/.test(file)) continue
   const target = file.replace(/^src/, 'dist')
   mkdirSync(dirname(target), { recursive: true })
-  if (file.endsWith('.ts')) writeFileSync(target.replace(/\.ts$/, '.js'), withPaths(stripTypeScriptTypes(readFileSync(file, 'utf8')), target))
+  if (file.endsWith('.ts'))
+    writeFileSync(
+      target.replace(/\.ts$/, '.js'),
+      withPaths(stripTypeScriptTypes(readFileSync(file, 'utf8')), target),
+    )
   else cpSync(file, target)
 }
 
-const compiled = spawnSync('tsc', ['--noEmit', 'false', '--declaration', '--emitDeclarationOnly', '--outDir', 'dist', '--rootDir', 'src', '--project', 'bin/tsconfig.json'], { stdio: 'inherit' })
+const compiled = spawnSync(
+  'tsc',
+  [
+    '--noEmit',
+    'false',
+    '--declaration',
+    '--emitDeclarationOnly',
+    '--outDir',
+    'dist',
+    '--rootDir',
+    'src',
+    '--project',
+    'bin/tsconfig.json',
+  ],
+  { stdio: 'inherit' },
+)
 if (compiled.status !== 0) process.exit(compiled.status ?? 1)
-for (const file of globSync('dist/**/*.d.ts')) writeFileSync(file, withPaths(readFileSync(file, 'utf8'), file))
+for (const file of globSync('dist/**/*.d.ts'))
+  writeFileSync(file, withPaths(readFileSync(file, 'utf8'), file))
 
 /** `#part/file.ts`, and files named beside this one, as the paths that they have in `dist/`. */
 function withPaths(code: string, file: string): string {
   return code
-    .replaceAll(/(\bfrom\s*|\bimport\s*\(?\s*)(['"])#([^'"]+)\.ts\2/g, (_all, before: string, quote: string, name: string) => {
-      const path = posix.join(relative(dirname(file), 'dist'), `${name}.js`)
-      return `${before}${quote}${path.startsWith('.') ? path : `./${path}`}${quote}`
-    })
+    .replaceAll(
+      /(\bfrom\s*|\bimport\s*\(?\s*)(['"])#([^'"]+)\.ts\2/g,
+      (_all, before: string, quote: string, name: string) => {
+        const path = posix.join(relative(dirname(file), 'dist'), `${name}.js`)
+        return `${before}${quote}${path.startsWith('.') ? path : `./${path}`}${quote}`
+      },
+    )
     .replaceAll(/(\bnew URL\(['"][^'"]+)\.ts(['"], import\.meta\.url\))/g, '$1.js$2')
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// Runs Stoa on Node 24: with the Node at hand where it is new enough, otherwise with the one that `npm ci` brought.
+// Runs Stoa on Node 24: with the Node at hand where it is new enough, otherwise with the one that
+// `npm ci` brought.
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import * as nodeModule from 'node:module'
@@ -8,19 +9,27 @@ import { fileURLToPath } from 'node:url'
 const versionMin = 24
 
 if (Number(process.versions.node.split('.')[0]) >= versionMin) {
-  // Stripped types and compiled code are kept between starts: that halves the time until a node is ready.
-  nodeModule.enableCompileCache?.(fileURLToPath(new URL('../node_modules/.cache/stoa', import.meta.url)))
-  // In a checkout the sources as they are; in the package what `npm pack` made of them, since Node strips no types below node_modules.
+  // Stripped types and compiled code are kept between starts: that halves the time until a node is
+  // ready.
+  nodeModule.enableCompileCache?.(
+    fileURLToPath(new URL('../node_modules/.cache/stoa', import.meta.url)),
+  )
+  // In a checkout the sources as they are; in the package what `npm pack` made of them, since Node
+  // strips no types below node_modules.
   const sources = new URL('../src/command-line.ts', import.meta.url)
   const { main } = await import(existsSync(sources) ? sources.href : '../dist/command-line.js')
   await main(process.argv.slice(2))
 } else {
   const node = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url))
   if (!existsSync(node)) {
-    console.error(`stoa needs Node ${versionMin} or newer, and this is ${process.version}. Run "npm ci" here first: it brings one.`)
+    console.error(
+      `stoa needs Node ${versionMin} or newer, and this is ${process.version}. Run "npm ci" here first: it brings one.`,
+    )
     process.exit(1)
   }
-  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' })
+  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
+    stdio: 'inherit',
+  })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
   child.on('exit', (code, signal) => process.exit(code ?? (signal === 'SIGINT' ? 130 : 143)))
 }

@@ -1,15 +1,19 @@
 /**
- * A coherent cache for any Node.js application on PostgreSQL. Start it as often as you like, on as many machines as you like:
+ * A coherent cache for any Node.js application on PostgreSQL. Start it as often as you like, on as
+ * many machines as you like:
  *
  *   DATABASE_URL=postgres://… PORT=3001 node examples/coherent-cache.ts
  *   curl -X PUT localhost:3001/articles/1 -d 'Hello' -i       the answer carries a token
- *   curl localhost:3002/articles/1 -H 'token: …'              another node, answered from its memory, with the new title
+ * curl localhost:3002/articles/1 -H 'token: …' another node, answered from its memory, with the new
+ * title
  */
 import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { formatToken, joinCluster, parseToken, sql } from 'stoa/cluster'
 
-const cluster = await joinCluster({ url: process.env['DATABASE_URL'] ?? 'postgres://localhost/postgres' })
+const cluster = await joinCluster({
+  url: process.env['DATABASE_URL'] ?? 'postgres://localhost/postgres',
+})
 await cluster.database.transaction(async (tx) => {
   // Two processes that create the same table at the same moment would fail one another.
   await tx.run(sql(`select pg_advisory_xact_lock(1)`))
@@ -18,7 +22,9 @@ await cluster.database.transaction(async (tx) => {
 await cluster.attach('article', { collection: 'article', key: ['id'] })
 
 const select = sql<{ title: string }>(`select title from article where id = $1`)
-const upsert = sql(`insert into article values ($1, $2) on conflict (id) do update set title = excluded.title`)
+const upsert = sql(
+  `insert into article values ($1, $2) on conflict (id) do update set title = excluded.title`,
+)
 
 async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const id = request.url?.split('/')[2] ?? ''
@@ -29,14 +35,24 @@ async function handle(request: IncomingMessage, response: ServerResponse): Promi
       response.writeHead(204, token === null ? {} : { token: formatToken(token) }).end()
     } else {
       const since = parseToken(String(request.headers['token'] ?? ''))
-      const article = await cluster.cache.get(`article:${id}`, async (load) => (await load.row('article', id).read(select, [id]))[0] ?? null, { since })
-      response.writeHead(article.value === null ? 404 : 200, { 'cache-status': `stoa; ${article.state}` }).end(article.value?.title)
+      const article = await cluster.cache.get(
+        `article:${id}`,
+        async (load) => (await load.row('article', id).read(select, [id]))[0] ?? null,
+        { since },
+      )
+      response
+        .writeHead(article.value === null ? 404 : 200, { 'cache-status': `stoa; ${article.state}` })
+        .end(article.value?.title)
     }
   } catch (error) {
     response.writeHead(503, { 'retry-after': '1' }).end(String(error))
   }
 }
 
-createServer((request, response) => void handle(request, response)).listen(Number(process.env['PORT'] ?? 3001), () => process.stdout.write('listening\n'))
+createServer((request, response) => void handle(request, response)).listen(
+  Number(process.env['PORT'] ?? 3001),
+  () => process.stdout.write('listening\n'),
+)
 
-for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => void cluster[Symbol.asyncDispose]().then(() => process.exit()))
+for (const signal of ['SIGINT', 'SIGTERM'])
+  process.once(signal, () => void cluster[Symbol.asyncDispose]().then(() => process.exit()))

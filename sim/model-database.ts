@@ -19,9 +19,15 @@ export type ModelOptions = {
   readonly without: RuleSwitch | null
 }
 
-export type Commit = { readonly token: { readonly epoch: Epoch | null; readonly xid: number }; readonly revealedAtMs: number }
+export type Commit = {
+  readonly token: { readonly epoch: Epoch | null; readonly xid: number }
+  readonly revealedAtMs: number
+}
 
-/** Between the flush of a commit record and the moment when other sessions see the transaction: up to this long. */
+/**
+ * Between the flush of a commit record and the moment when other sessions see the transaction: up
+ * to this long.
+ */
 const revealMsMax = 4
 /** A lazy WAL writer's round. */
 const walWriterMs = 40
@@ -38,7 +44,12 @@ export class ModelDatabase {
   #received = 0
   /** The standby's replay stands still until then. */
   replayPausedUntilMs = 0
-  #waiting: { readonly server: ModelServer; readonly lsn: number; readonly life: number; readonly done: () => void }[] = []
+  #waiting: {
+    readonly server: ModelServer
+    readonly lsn: number
+    readonly life: number
+    readonly done: () => void
+  }[] = []
   /** Counts crashes and rebuilds of each server: what was under way before is void. */
   readonly #lives = new Map<ModelServer, number>()
   #attachment = 0
@@ -67,7 +78,10 @@ export class ModelDatabase {
     })
   }
 
-  /** Commits, waits for whom it has to, reveals, then calls back as the acknowledgement leaves the server. */
+  /**
+   * Commits, waits for whom it has to, reveals, then calls back as the acknowledgement leaves the
+   * server.
+   */
   commit(server: ModelServer, transaction: Transaction, done: (commit: Commit) => void): void {
     this.truth.written(transaction.ops, this.world.now)
     const asynchronous = this.options.asynchronousCommit
@@ -78,15 +92,26 @@ export class ModelDatabase {
       if (server === this.primary) this.truth.revealed(server.tables.items, this.world.now)
       const life = transaction.ops.find((op) => op.op === 'life')
       if (life !== undefined && life.op === 'life') server.life = life.epoch
-      this.world.log(server.name, () => `transaction ${transaction.xid} is visible: ${describe(transaction.ops)}`)
+      this.world.log(
+        server.name,
+        () => `transaction ${transaction.xid} is visible: ${describe(transaction.ops)}`,
+      )
       const xid = this.options.without === 'R3 no logical decoding' ? lsn : transaction.xid
-      done({ token: { epoch: server.visibleEpoch(this.options), xid }, revealedAtMs: this.world.now })
+      done({
+        token: { epoch: server.visibleEpoch(this.options), xid },
+        revealedAtMs: this.world.now,
+      })
     }
     if (asynchronous) return reveal()
     this.#ship(server)
     const gapMs = this.random.chance(0.3) ? this.random.between(0, revealMsMax) : 0.1
     if (!server.waits) return this.later(server, gapMs, reveal)
-    this.#waiting.push({ server, lsn, life: this.lifeOf(server), done: () => this.later(server, gapMs, reveal) })
+    this.#waiting.push({
+      server,
+      lsn,
+      life: this.lifeOf(server),
+      done: () => this.later(server, gapMs, reveal),
+    })
   }
 
   #walWriter(): void {
@@ -108,7 +133,10 @@ export class ModelDatabase {
       if (!attached() || lsn <= this.#received) return
       this.#received = lsn
       this.world.after(this.random.between(0.2, 2), () => this.#acknowledge(server, lsn))
-      const lagMs = Math.max(this.random.chance(0.9) ? this.random.between(0, 5) : this.random.between(5, 120), this.replayPausedUntilMs - this.world.now)
+      const lagMs = Math.max(
+        this.random.chance(0.9) ? this.random.between(0, 5) : this.random.between(5, 120),
+        this.replayPausedUntilMs - this.world.now,
+      )
       this.world.after(lagMs, () => {
         if (!attached()) return
         standby.wal = server.wal.slice(0, Math.max(lsn, standby.replayed))
@@ -118,16 +146,22 @@ export class ModelDatabase {
   }
 
   #acknowledge(server: ModelServer, lsn: number): void {
-    const released = this.#waiting.filter((waiting) => waiting.server === server && waiting.lsn <= lsn)
+    const released = this.#waiting.filter(
+      (waiting) => waiting.server === server && waiting.lsn <= lsn,
+    )
     this.#waiting = this.#waiting.filter((waiting) => !released.includes(waiting))
-    for (const waiting of released) if (server.up && this.lifeOf(server) === waiting.life) waiting.done()
+    for (const waiting of released)
+      if (server.up && this.lifeOf(server) === waiting.life) waiting.done()
   }
 
   /** kill -9 and crash recovery on the same server. */
   crash(downMs: number): void {
     const server = this.primary
     if (!server.up) return
-    this.world.log(server.name, () => `crashes; ${server.wal.length - server.flushed} log records are lost`)
+    this.world.log(
+      server.name,
+      () => `crashes; ${server.wal.length - server.flushed} log records are lost`,
+    )
     this.#void(server)
     const { wal, flushed } = server
     this.truth.revealed(this.#itemsAt(wal, flushed), this.world.now)
@@ -153,8 +187,15 @@ export class ModelDatabase {
     this.#waiting = this.#waiting.filter((waiting) => waiting.server !== server)
   }
 
-  /** Promotes the standby. `zombie`: the old primary goes on, cut off from it; only where commits are synchronous. */
-  failover(options: { readonly zombie: boolean; readonly promoteMs: number; readonly rebuildMs: number }): void {
+  /**
+   * Promotes the standby. `zombie`: the old primary goes on, cut off from it; only where commits
+   * are synchronous.
+   */
+  failover(options: {
+    readonly zombie: boolean
+    readonly promoteMs: number
+    readonly rebuildMs: number
+  }): void {
     const old = this.primary
     const next = this.standby
     if (next === null || !old.up) return
@@ -200,33 +241,61 @@ export class ModelDatabase {
     const transaction = server.life === null ? server.begin(['life']) : null
     if (transaction === null) return this.later(server, 1, done)
     const number = server.tables.lifeNumber + 1
-    transaction.ops.push({ op: 'life', number, epoch: `${server.system}.${server.timeline}.${number}` })
+    transaction.ops.push({
+      op: 'life',
+      number,
+      epoch: `${server.system}.${server.timeline}.${number}`,
+    })
     this.commit(server, transaction, done)
   }
 
-  poll(server: ModelServer, since: Snapshot | null, sinceSeq: number): { result: PollResult; lastSeq: number } {
+  poll(
+    server: ModelServer,
+    since: Snapshot | null,
+    sinceSeq: number,
+  ): { result: PollResult; lastSeq: number } {
     const epoch = server.visibleEpoch(this.options)
     const { tables } = server
     const lastSeq = tables.outbox.reduce((last, row) => Math.max(last, row.seq), sinceSeq)
     const common = { epoch, lsn: server.wal.length, keptFrom: tables.keptFrom, beat: tables.beat }
     if (this.options.without === 'R3 no logical decoding') {
-      return { result: { ...common, keptFrom: 0, snapshot: byPosition(server), changes: since === null ? [] : decoded(server, since.xmax) }, lastSeq }
+      return {
+        result: {
+          ...common,
+          keptFrom: 0,
+          snapshot: byPosition(server),
+          changes: since === null ? [] : decoded(server, since.xmax),
+        },
+        lastSeq,
+      }
     }
     const bySeq = this.options.without === 'R4 the cursor is a snapshot'
-    const fresh = since === null ? [] : tables.outbox.filter((row) => (bySeq ? row.seq > sinceSeq : !visible(since, row.change.xid)))
-    return { result: { ...common, snapshot: server.snapshot(), changes: fresh.map((row) => row.change) }, lastSeq }
+    const fresh =
+      since === null
+        ? []
+        : tables.outbox.filter((row) =>
+            bySeq ? row.seq > sinceSeq : !visible(since, row.change.xid),
+          )
+    return {
+      result: { ...common, snapshot: server.snapshot(), changes: fresh.map((row) => row.change) },
+      lastSeq,
+    }
   }
 
   /** What a fill takes along as the snapshot of its data. */
   snapshotOf(server: ModelServer): Snapshot {
-    return this.options.without === 'R3 no logical decoding' ? byPosition(server) : server.snapshot()
+    return this.options.without === 'R3 no logical decoding'
+      ? byPosition(server)
+      : server.snapshot()
   }
 
   trim(keepMs: number): void {
     const server = this.primary
     if (!server.up) return
     const { outbox } = server.tables
-    const young = outbox.filter((row) => row.atMs > this.world.now - keepMs).map((row) => row.change.xid)
+    const young = outbox
+      .filter((row) => row.atMs > this.world.now - keepMs)
+      .map((row) => row.change.xid)
     const keptFrom = Math.min(server.snapshot().xmin, ...young)
     if (keptFrom <= server.tables.keptFrom) return
     const transaction = server.begin(['trim'])
@@ -245,7 +314,8 @@ function decoded(server: ModelServer, fromLsn: number): Change[] {
   const changes: Change[] = []
   for (let lsn = Math.max(1, fromLsn); lsn <= server.flushed; lsn += 1) {
     const record = server.wal[lsn - 1]!
-    if (record.kind === 'commit') for (const op of record.ops) if (op.op === 'change') changes.push({ ...op.change, xid: lsn })
+    if (record.kind === 'commit')
+      for (const op of record.ops) if (op.op === 'change') changes.push({ ...op.change, xid: lsn })
   }
   return changes
 }

@@ -15,12 +15,18 @@ export type Transaction = {
 
 type WalRecord =
   | { readonly kind: 'write' | 'abort'; readonly xid: number }
-  | { readonly kind: 'prepare' | 'commit'; readonly xid: number; readonly ops: readonly Op[]; readonly locks: readonly string[] }
+  | {
+      readonly kind: 'prepare' | 'commit'
+      readonly xid: number
+      readonly ops: readonly Op[]
+      readonly locks: readonly string[]
+    }
 
 /**
- * One PostgreSQL server as far as its clients can tell: transactions get ids when they first write, leave the list of
- * running ones only after their commit record is flushed (and the synchronous standby has it), and everything that
- * survives a crash is in the flushed part of the log. Ids above the highest one in that part are given out again.
+ * One PostgreSQL server as far as its clients can tell: transactions get ids when they first write,
+ * leave the list of running ones only after their commit record is flushed (and the synchronous
+ * standby has it), and everything that survives a crash is in the flushed part of the log. Ids
+ * above the highest one in that part are given out again.
  */
 export class ModelServer {
   readonly name: string
@@ -54,7 +60,13 @@ export class ModelServer {
   /** Null: another transaction holds one of the rows. */
   begin(locks: readonly string[]): Transaction | null {
     if (locks.some((lock) => this.locks.has(lock))) return null
-    const transaction: Transaction = { xid: this.nextXid, ops: [], locks: [...locks], prepared: false, lsn: -1 }
+    const transaction: Transaction = {
+      xid: this.nextXid,
+      ops: [],
+      locks: [...locks],
+      prepared: false,
+      lsn: -1,
+    }
     this.nextXid += 1
     this.running.set(transaction.xid, transaction)
     for (const lock of locks) this.locks.set(lock, transaction.xid)
@@ -64,7 +76,12 @@ export class ModelServer {
 
   prepare(transaction: Transaction): void {
     transaction.prepared = true
-    this.wal.push({ kind: 'prepare', xid: transaction.xid, ops: [...transaction.ops], locks: transaction.locks })
+    this.wal.push({
+      kind: 'prepare',
+      xid: transaction.xid,
+      ops: [...transaction.ops],
+      locks: transaction.locks,
+    })
     this.flushed = this.wal.length
   }
 
@@ -93,9 +110,13 @@ export class ModelServer {
   }
 
   snapshot(): Snapshot {
-    // A standby does not know what its primary is running: its snapshot shows open transactions as ended.
+    // A standby does not know what its primary is running: its snapshot shows open transactions as
+    // ended.
     const xmax = this.latestCompleted + 1
-    const xip = this.role === 'standby' ? [] : [...this.running.keys()].filter((xid) => xid < xmax).sort((one, other) => one - other)
+    const xip =
+      this.role === 'standby'
+        ? []
+        : [...this.running.keys()].filter((xid) => xid < xmax).sort((one, other) => one - other)
     return { xmin: xip[0] ?? xmax, xmax, xip }
   }
 
@@ -103,7 +124,10 @@ export class ModelServer {
     return `${this.name} epoch ${this.life ?? 'none'} snapshot ${formatSnapshot(this.snapshot())}`
   }
 
-  /** Plays the log from its beginning up to `until` into empty tables, as crash recovery and a base backup do. */
+  /**
+   * Plays the log from its beginning up to `until` into empty tables, as crash recovery and a base
+   * backup do.
+   */
   recover(wal: readonly WalRecord[], until: number, nowMs: number): void {
     this.wal = wal.slice(0, until)
     this.tables = emptyTables()
@@ -123,7 +147,13 @@ export class ModelServer {
     for (; this.replayed < until; this.replayed += 1) {
       const record = this.wal[this.replayed]!
       if (record.kind === 'prepare') {
-        const transaction: Transaction = { xid: record.xid, ops: [...record.ops], locks: [...record.locks], prepared: true, lsn: -1 }
+        const transaction: Transaction = {
+          xid: record.xid,
+          ops: [...record.ops],
+          locks: [...record.locks],
+          prepared: true,
+          lsn: -1,
+        }
         this.running.set(record.xid, transaction)
         for (const lock of record.locks) this.locks.set(lock, record.xid)
       }
@@ -132,13 +162,15 @@ export class ModelServer {
         if (prepared !== undefined) this.#end(prepared)
         this.latestCompleted = Math.max(this.latestCompleted, record.xid)
       }
-      if (record.kind === 'commit') for (const op of record.ops) applyOp(this.tables, op, this.replayed + 1, nowMs)
+      if (record.kind === 'commit')
+        for (const op of record.ops) applyOp(this.tables, op, this.replayed + 1, nowMs)
     }
   }
 
   /** The life's name as the poll sees it. */
   visibleEpoch(options: ModelOptions): string | null {
-    if (options.without === 'R11 a crash ends the epoch' && this.tables.epoch !== null) return `${this.system}.${this.timeline}.1`
+    if (options.without === 'R11 a crash ends the epoch' && this.tables.epoch !== null)
+      return `${this.system}.${this.timeline}.1`
     return this.life
   }
 }

@@ -1,4 +1,7 @@
-/** A seeded stream of numbers (mulberry32, public domain by Tommy Ettinger): the only chance in a simulation. */
+/**
+ * A seeded stream of numbers (mulberry32, public domain by Tommy Ettinger): the only chance in a
+ * simulation.
+ */
 export class Random {
   #state: number
 

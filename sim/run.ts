@@ -22,14 +22,24 @@ import type { NodeConfig } from './sim-node.ts'
 import { Truth } from './truth.ts'
 import { World } from './world.ts'
 
-export type Outcome = { readonly violation: Violation | null; readonly steps: number; readonly answers: number; readonly lines: readonly string[] }
+export type Outcome = {
+  readonly violation: Violation | null
+  readonly steps: number
+  readonly answers: number
+  readonly lines: readonly string[]
+}
 
 const checks: CheckerConfig = { leaseMs, staleMs: 2_000 }
 /** After the last fault is over: long enough for every lease, retry and rebuild. */
 const quietMs = 2_600
 const readTimeoutMs = 1_500
 
-type VirtualClock = { readonly steady: SteadyClock; wallMs: number; suspendedMs: number; suspendedAtMs: number | null }
+type VirtualClock = {
+  readonly steady: SteadyClock
+  wallMs: number
+  suspendedMs: number
+  suspendedAtMs: number | null
+}
 
 /** One simulated cluster from its plan to the verdict. */
 export class Run {
@@ -52,9 +62,19 @@ export class Run {
     this.#world = new World(options)
     this.#random = new Random(plan.seed ^ 0x5f35_6495)
     const { synchronous, asynchronousCommit } = plan
-    this.#database = new ModelDatabase(this.#world, this.#random, { synchronous, asynchronousCommit, without }, this.#truth)
-    this.#network = new Network(this.#world, this.#random, this.#database, { slowShare: plan.slowShare })
-    for (let index = 0; index < plan.nodes; index += 1) this.#nodes.push(new SimNode(`node${index}`, this.#world, this.#network, this.#config(), this.#clock()))
+    this.#database = new ModelDatabase(
+      this.#world,
+      this.#random,
+      { synchronous, asynchronousCommit, without },
+      this.#truth,
+    )
+    this.#network = new Network(this.#world, this.#random, this.#database, {
+      slowShare: plan.slowShare,
+    })
+    for (let index = 0; index < plan.nodes; index += 1)
+      this.#nodes.push(
+        new SimNode(`node${index}`, this.#world, this.#network, this.#config(), this.#clock()),
+      )
     this.#network.nodes = this.#nodes
     for (const [index, node] of this.#nodes.entries()) this.#members.push(this.#join(node, index))
   }
@@ -63,17 +83,42 @@ export class Run {
     const rule = coreRule(this.#without)
     const removed = rule === undefined ? {} : { without: rule }
     return {
-      feed: { ...feedDefaults, leaseMs, pollTimeoutMs: leaseMs, pollGapMs: this.#plan.gapMs, hintGapMs: this.#plan.gapMs, ...removed },
-      cache: { ...cacheDefaults, leaseMs, staleMs: checks.staleMs - leaseMs, patienceMs: 60, secondLevel: this.#plan.secondLevel, replica: this.#plan.replica, bytesMax: 900, ...removed },
+      feed: {
+        ...feedDefaults,
+        leaseMs,
+        pollTimeoutMs: leaseMs,
+        pollGapMs: this.#plan.gapMs,
+        hintGapMs: this.#plan.gapMs,
+        ...removed,
+      },
+      cache: {
+        ...cacheDefaults,
+        leaseMs,
+        staleMs: checks.staleMs - leaseMs,
+        patienceMs: 60,
+        secondLevel: this.#plan.secondLevel,
+        replica: this.#plan.replica,
+        bytesMax: 900,
+        ...removed,
+      },
       oneStatement: this.#without !== 'R5 data and snapshot in one statement',
       fillTimeoutMs: 1_200,
-      checkReplica: this.#without === 'R8 replicas by position' ? 'nothing' : this.#without === 'R8 no snapshot of a standby' ? 'standby snapshot' : 'position',
+      checkReplica:
+        this.#without === 'R8 replicas by position'
+          ? 'nothing'
+          : this.#without === 'R8 no snapshot of a standby'
+            ? 'standby snapshot'
+            : 'position',
     }
   }
 
   #clock(): SteadyClock {
     const world = this.#world
-    const clock: Omit<VirtualClock, 'steady'> = { wallMs: this.#random.between(0, 10_000), suspendedMs: 0, suspendedAtMs: null }
+    const clock: Omit<VirtualClock, 'steady'> = {
+      wallMs: this.#random.between(0, 10_000),
+      suspendedMs: 0,
+      suspendedAtMs: null,
+    }
     const monotonicMs = (): number => (clock.suspendedAtMs ?? world.now) - clock.suspendedMs
     const steady = new SteadyClock({ nowMs: () => world.now + clock.wallMs, monotonicMs })
     this.#clocks.push(Object.assign(clock, { steady }))
@@ -82,7 +127,12 @@ export class Run {
 
   #join(node: SimNode, index: number): SimMember {
     const life = this.#members.length < this.#plan.nodes ? 0 : this.#members.length
-    return new SimMember(`${index}.${life}`, node, { leaseMs: nodeLeaseMs, roles }, { fenced: this.#without !== 'G5 effects are fenced' })
+    return new SimMember(
+      `${index}.${life}`,
+      node,
+      { leaseMs: nodeLeaseMs, roles },
+      { fenced: this.#without !== 'G5 effects are fenced' },
+    )
   }
 
   go(): Outcome {
@@ -94,7 +144,12 @@ export class Run {
     this.#violation ??= judgeEffects(this.#database.primary.tables.effects, this.#world.now)
     this.#lastTicks()
     for (const answered of this.#answers) this.#violation ??= judge(answered, this.#truth, checks)
-    return { violation: this.#violation, steps: this.#world.steps, answers: this.#answers.length, lines: this.#world.lines }
+    return {
+      violation: this.#violation,
+      steps: this.#world.steps,
+      answers: this.#answers.length,
+      lines: this.#world.lines,
+    }
   }
 
   /** At rest every role has a leader that acts. */
@@ -102,7 +157,11 @@ export class Run {
     for (const role of roles) {
       const last = this.#database.primary.tables.effects.findLast((effect) => effect.role === role)
       if (last !== undefined && last.tick * tickMs > endMs + quietMs) continue
-      this.#violation ??= { invariant: 'liveness', atMs: this.#world.now, text: `liveness: nobody has acted as ${role} since tick ${last?.tick ?? 'none'}` }
+      this.#violation ??= {
+        invariant: 'liveness',
+        atMs: this.#world.now,
+        text: `liveness: nobody has acted as ${role} since tick ${last?.tick ?? 'none'}`,
+      }
     }
   }
 
@@ -110,10 +169,20 @@ export class Run {
   #lastReads(): void {
     const floors = new Map(keys.map((key) => [key, { atMs: this.#world.now, why: 'G1' as const }]))
     this.#nodes.forEach((node, index) => {
-      for (const what of [...keys.map((key) => `row:${key}`), 'group:0', 'group:1', 'top:0', 'top:1']) {
+      for (const what of [
+        ...keys.map((key) => `row:${key}`),
+        'group:0',
+        'group:1',
+        'top:0',
+        'top:1',
+      ]) {
         this.#read(index, what, null, floors, (answer) => {
           if (answer.kind === 'hit' || answer.kind === 'filled') return
-          this.#violation ??= { invariant: 'liveness', atMs: this.#world.now, text: `liveness: at rest ${node.name} answered ${what} with ${JSON.stringify(answer)}` }
+          this.#violation ??= {
+            invariant: 'liveness',
+            atMs: this.#world.now,
+            text: `liveness: at rest ${node.name} answered ${what} with ${JSON.stringify(answer)}`,
+          }
         })
       }
     })
@@ -121,7 +190,8 @@ export class Run {
 
   #happen(item: PlanItem): void {
     const node = 'node' in item && item.node !== null ? this.#nodes[item.node] : undefined
-    if (item.kind !== 'read' && item.kind !== 'write' && item.kind !== 'trim') this.#world.log('fault', () => JSON.stringify(item))
+    if (item.kind !== 'read' && item.kind !== 'write' && item.kind !== 'trim')
+      this.#world.log('fault', () => JSON.stringify(item))
     switch (item.kind) {
       case 'read':
         return this.#read(item.node, item.what, null, new Map())
@@ -144,8 +214,10 @@ export class Run {
         })
       }
       case 'wallJump':
-        // Set back while the machine is suspended, no clock of it could tell: that is beyond what a lease can stand.
-        if (this.#clocks[item.node]!.suspendedAtMs === null) this.#clocks[item.node]!.wallMs += item.byMs
+        // Set back while the machine is suspended, no clock of it could tell: that is beyond what a
+        // lease can stand.
+        if (this.#clocks[item.node]!.suspendedAtMs === null)
+          this.#clocks[item.node]!.wallMs += item.byMs
         return
       case 'cutDatabase':
         this.#network.databaseCutUntilMs.set(node!.name, this.#world.now + item.forMs)
@@ -184,15 +256,33 @@ export class Run {
     })
   }
 
-  #read(index: number, what: string, token: Token | null, floors: Answered['floors'], done?: (answer: Answer<string>) => void): void {
+  #read(
+    index: number,
+    what: string,
+    token: Token | null,
+    floors: Answered['floors'],
+    done?: (answer: Answer<string>) => void,
+  ): void {
     const node = this.#nodes[index]!
     const askedAtMs = this.#world.now
     node.deliver(0, () =>
       node.get(what, token, readTimeoutMs, (answer) => {
         done?.(answer)
-        this.#world.log(node.name, () => `answers ${what} ${token === null ? '' : `with token ${token.xid} `}${answer.kind === 'refused' ? `refused: ${answer.reason}` : answer.kind === 'failed' ? 'failed' : `${answer.value} (${answer.kind})`}`)
+        this.#world.log(
+          node.name,
+          () =>
+            `answers ${what} ${token === null ? '' : `with token ${token.xid} `}${answer.kind === 'refused' ? `refused: ${answer.reason}` : answer.kind === 'failed' ? 'failed' : `${answer.value} (${answer.kind})`}`,
+        )
         if (answer.kind === 'refused' || answer.kind === 'failed') return
-        this.#answers.push({ node: node.name, what, value: answer.value, kind: answer.kind, askedAtMs, answeredAtMs: this.#world.now, floors })
+        this.#answers.push({
+          node: node.name,
+          what,
+          value: answer.value,
+          kind: answer.kind,
+          askedAtMs,
+          answeredAtMs: this.#world.now,
+          floors,
+        })
       }),
     )
   }
@@ -204,8 +294,17 @@ export class Run {
       node?.committed()
       this.#follow(item, commit)
     }
-    if (node === null) return this.#transact(this.#database.primary, item, (commit) => this.#follow(item, commit))
-    node.deliver(0, () => this.#network.ask(node, server, { slow: false }, () => undefined, (at, respond) => this.#transact(at, item, (commit) => respond(() => acked(commit)))))
+    if (node === null)
+      return this.#transact(this.#database.primary, item, (commit) => this.#follow(item, commit))
+    node.deliver(0, () =>
+      this.#network.ask(
+        node,
+        server,
+        { slow: false },
+        () => undefined,
+        (at, respond) => this.#transact(at, item, (commit) => respond(() => acked(commit))),
+      ),
+    )
   }
 
   #transact(server: ModelServer, item: Write, done: (commit: Commit) => void): void {
@@ -219,11 +318,23 @@ export class Run {
       if (before === null && row === null) continue
       transaction.ops.push({ op: 'item', key, row })
       const operation = before === null ? 'insert' : row === null ? 'delete' : 'update'
-      changes.push({ xid: transaction.xid, collection: 'item', key, operation, before: before === null ? null : { key, group: before.group }, after: row === null ? null : { key, group: row.group } })
+      changes.push({
+        xid: transaction.xid,
+        collection: 'item',
+        key,
+        operation,
+        before: before === null ? null : { key, group: before.group },
+        after: row === null ? null : { key, group: row.group },
+      })
     }
-    if (this.#without !== 'R1 the change is in the write') this.#outbox(server, transaction, changes)
+    if (this.#without !== 'R1 the change is in the write')
+      this.#outbox(server, transaction, changes)
     if (item.prepared) server.prepare(transaction)
-    this.#world.log(server.name, () => `transaction ${transaction.xid} writes ${item.value} to ${item.keys.join(', ')}${item.prepared ? ', prepared' : ''}`)
+    this.#world.log(
+      server.name,
+      () =>
+        `transaction ${transaction.xid} writes ${item.value} to ${item.keys.join(', ')}${item.prepared ? ', prepared' : ''}`,
+    )
     this.#database.later(server, item.holdMs, () => {
       const open = server.running.get(transaction.xid)
       if (open === undefined) return
@@ -236,10 +347,18 @@ export class Run {
   }
 
   #outbox(server: ModelServer, transaction: Transaction, changes: readonly Change[]): void {
-    for (const change of changes) transaction.ops.push({ op: 'change', change: { ...change, xid: transaction.xid }, seq: (server.sequence += 1) })
+    for (const change of changes)
+      transaction.ops.push({
+        op: 'change',
+        change: { ...change, xid: transaction.xid },
+        seq: (server.sequence += 1),
+      })
   }
 
-  /** The rule removed: the application tells of its write in a transaction of its own, if it lives so long. */
+  /**
+   * The rule removed: the application tells of its write in a transaction of its own, if it lives
+   * so long.
+   */
   #changeLater(server: ModelServer, changes: readonly Change[]): void {
     if (this.#random.chance(0.1)) return
     this.#database.later(server, this.#random.between(0, 10), () => {
@@ -252,17 +371,30 @@ export class Run {
   #follow(item: Write, commit: Commit): void {
     const { epoch, xid } = commit.token
     for (const { node, what, delayMs, by } of item.after) {
-      const floors = new Map(item.keys.map((key) => [key, { atMs: commit.revealedAtMs, why: by === 'token' ? ('G3' as const) : ('G1' as const) }]))
+      const floors = new Map(
+        item.keys.map((key) => [
+          key,
+          { atMs: commit.revealedAtMs, why: by === 'token' ? ('G3' as const) : ('G1' as const) },
+        ]),
+      )
       if (by === 'token') {
-        if (epoch !== null) this.#world.after(delayMs, () => this.#read(node, what, { epoch, xid }, floors))
-      } else this.#everywhere(commit, this.#world.now, () => this.#world.after(delayMs, () => this.#read(node, what, null, floors)))
+        if (epoch !== null)
+          this.#world.after(delayMs, () => this.#read(node, what, { epoch, xid }, floors))
+      } else
+        this.#everywhere(commit, this.#world.now, () =>
+          this.#world.after(delayMs, () => this.#read(node, what, null, floors)),
+        )
     }
   }
 
   /** Every live node has applied the write, or the lease of whoever has not is over. */
   #everywhere(commit: Commit, sinceMs: number, done: () => void): void {
     const { epoch, xid } = commit.token
-    const behind = this.#nodes.some((node) => node.up && !(node.feed.epoch === epoch && node.feed.cursor !== null && visible(node.feed.cursor, xid)))
+    const behind = this.#nodes.some(
+      (node) =>
+        node.up &&
+        !(node.feed.epoch === epoch && node.feed.cursor !== null && visible(node.feed.cursor, xid)),
+    )
     if (!behind || this.#world.now > sinceMs + leaseMs) done()
     else this.#world.after(1, () => this.#everywhere(commit, sinceMs, done))
   }

@@ -5,21 +5,37 @@ import type { Snapshot } from '#change-feed/snapshot.ts'
 import type { Token } from '#change-feed/token.ts'
 import { stepCache } from '#cache/cache-core.ts'
 import { startCache } from '#cache/cache-state.ts'
-import type { Answer, CacheConfig, CacheEffect, CacheEvent, CacheState, Envelope } from '#cache/cache-state.ts'
+import type {
+  Answer,
+  CacheConfig,
+  CacheEffect,
+  CacheEvent,
+  CacheState,
+  Envelope,
+} from '#cache/cache-state.ts'
 import type { Dependency } from '#cache/dependency.ts'
 import type { SteadyClock } from '#lib/steady-clock.ts'
 import type { Connection, Network } from './network.ts'
 import { read } from './reading.ts'
 import type { World } from './world.ts'
 
-export type NodeConfig = { readonly feed: FeedConfig; readonly cache: CacheConfig; readonly oneStatement: boolean; readonly fillTimeoutMs: number; readonly checkReplica: 'position' | 'nothing' | 'standby snapshot' }
+export type NodeConfig = {
+  readonly feed: FeedConfig
+  readonly cache: CacheConfig
+  readonly oneStatement: boolean
+  readonly fillTimeoutMs: number
+  readonly checkReplica: 'position' | 'nothing' | 'standby snapshot'
+}
 
 type Part = Extract<Answer<string>, { kind: 'hit' | 'filled' | 'stale' }>
 type Request = { readonly what: string; readonly done: (answer: Answer<string>) => void }
 
 const tickMs = 10
 
-/** One node: the real cores of change feed and cache, with the simulated network in place of the drivers. */
+/**
+ * One node: the real cores of change feed and cache, with the simulated network in place of the
+ * drivers.
+ */
 export class SimNode {
   readonly name: string
   readonly world: World
@@ -40,7 +56,13 @@ export class SimNode {
   #poolServer: Connection | null = null
   #wakeAt = Number.POSITIVE_INFINITY
 
-  constructor(name: string, world: World, network: Network, config: NodeConfig, clock: SteadyClock) {
+  constructor(
+    name: string,
+    world: World,
+    network: Network,
+    config: NodeConfig,
+    clock: SteadyClock,
+  ) {
     this.name = name
     this.world = world
     this.network = network
@@ -63,10 +85,23 @@ export class SimNode {
     this.world.after(delayMs, attempt)
   }
 
-  get(what: string, token: Token | null, timeoutMs: number, done: (answer: Answer<string>) => void): void {
+  get(
+    what: string,
+    token: Token | null,
+    timeoutMs: number,
+    done: (answer: Answer<string>) => void,
+  ): void {
     const request = (this.#lastRequest += 1)
     this.#requests.set(request, { what, done })
-    this.#cache({ kind: 'get', request, key: what, token, dependencies: declared(what), deadlineMs: this.clock.elapsedMs() + timeoutMs, part: false })
+    this.#cache({
+      kind: 'get',
+      request,
+      key: what,
+      token,
+      dependencies: declared(what),
+      deadlineMs: this.clock.elapsedMs() + timeoutMs,
+      part: false,
+    })
   }
 
   committed(): void {
@@ -85,7 +120,11 @@ export class SimNode {
   restart(): void {
     this.up = true
     this.life += 1
-    this.feed = { ...startFeed(this.clock.elapsedMs()), polls: this.feed.polls, beats: this.feed.beats }
+    this.feed = {
+      ...startFeed(this.clock.elapsedMs()),
+      polls: this.feed.polls,
+      beats: this.feed.beats,
+    }
     this.cache = startCache(this.config.cache)
     this.#requests = new Map()
     this.#fills = new Map()
@@ -104,7 +143,8 @@ export class SimNode {
   }
 
   #schedule(): void {
-    // Not nothing at all: the sum of two clocks is rounded, and the time asked for might never come.
+    // Not nothing at all: the sum of two clocks is rounded, and the time asked for might never
+    // come.
     const waitMs = Math.max(0.01, nextTickMs(this.feed, this.config.feed) - this.clock.elapsedMs())
     const at = this.world.now + waitMs
     if (at >= this.#wakeAt && this.#wakeAt > this.world.now) return
@@ -139,7 +179,12 @@ export class SimNode {
           this.#cache(effect)
           break
         case 'apply':
-          if (effect.changes.length > 0) this.world.log(this.name, () => `applies ${effect.changes.map((change) => `${change.key}@${change.xid}`).join(', ')}`)
+          if (effect.changes.length > 0)
+            this.world.log(
+              this.name,
+              () =>
+                `applies ${effect.changes.map((change) => `${change.key}@${change.xid}`).join(', ')}`,
+            )
           this.#cache(effect)
           break
         case 'lease':
@@ -174,12 +219,15 @@ export class SimNode {
     const lost = (): void => this.#feed({ kind: 'beaten', id, won: false })
     this.network.ask(this, this.#feedServer, { slow: false }, lost, (server, respond) => {
       const { database } = this.network
-      if (server.visibleEpoch(database.options) !== epoch || server.tables.beat !== seen) return respond(lost)
+      if (server.visibleEpoch(database.options) !== epoch || server.tables.beat !== seen)
+        return respond(lost)
       const transaction = server.begin(['beat'])
       // Somebody else holds the row: this one would wait, find it raised and change nothing.
       if (transaction === null) return respond(lost)
       transaction.ops.push({ op: 'beat', counter: seen + 1 })
-      database.commit(server, transaction, () => respond(() => this.#feed({ kind: 'beaten', id, won: true })))
+      database.commit(server, transaction, () =>
+        respond(() => this.#feed({ kind: 'beaten', id, won: true })),
+      )
     })
   }
 
@@ -200,7 +248,9 @@ export class SimNode {
         this.#feed({ kind: 'want' })
         return
       case 'secondGet':
-        this.network.secondGet(this, effect.key, (found) => this.#cache({ kind: 'second', fill: effect.fill, found }))
+        this.network.secondGet(this, effect.key, (found) =>
+          this.#cache({ kind: 'second', fill: effect.fill, found }),
+        )
         return
       case 'secondPut':
         this.network.secondPut(effect.key, effect.envelope)
@@ -220,11 +270,15 @@ export class SimNode {
     }
     this.deliver(this.config.fillTimeoutMs, failed)
     if (key.includes('+')) this.#compose(fill, key, failed)
-    else if (effect.replica !== null && !key.startsWith('top')) this.#loadReplica(fill, key, effect.replica, failed)
+    else if (effect.replica !== null && !key.startsWith('top'))
+      this.#loadReplica(fill, key, effect.replica, failed)
     else this.#loadPrimary(fill, key, failed)
   }
 
-  #filled(fill: number, loaded: Omit<Extract<CacheEvent<string>, { kind: 'filled' }>, 'kind' | 'fill' | 'bytes'>): void {
+  #filled(
+    fill: number,
+    loaded: Omit<Extract<CacheEvent<string>, { kind: 'filled' }>, 'kind' | 'fill' | 'bytes'>,
+  ): void {
     if (this.#fills.delete(fill)) this.#cache({ kind: 'filled', fill, bytes: 100, ...loaded })
   }
 
@@ -255,18 +309,42 @@ export class SimNode {
     })
   }
 
-  #loadReplica(fill: number, key: string, wanted: { readonly lsn: number; readonly epoch: string }, failed: () => void): void {
+  #loadReplica(
+    fill: number,
+    key: string,
+    wanted: { readonly lsn: number; readonly epoch: string },
+    failed: () => void,
+  ): void {
     const { database } = this.network
     const standby = database.standby
     if (standby === null) return this.#loadPrimary(fill, key, failed)
-    this.network.ask(this, this.network.connectTo(standby), { slow: true }, () => this.#loadPrimary(fill, key, failed), (server, respond) => {
-      const behind = server.role !== 'standby' || server.replayed < wanted.lsn || server.tables.epoch !== wanted.epoch
-      if (behind && this.config.checkReplica !== 'nothing') return respond(() => this.#loadPrimary(fill, key, failed))
-      const { value, dependencies } = read(server, key)
-      const snapshot = this.config.checkReplica === 'standby snapshot' ? server.snapshot() : null
-      this.world.log(this.name, () => `reads ${value} at the replica ${server.name}`)
-      respond(() => this.#filled(fill, { value, dependencies, epoch: wanted.epoch, snapshot, asOfMs: null, stale: false }))
-    })
+    this.network.ask(
+      this,
+      this.network.connectTo(standby),
+      { slow: true },
+      () => this.#loadPrimary(fill, key, failed),
+      (server, respond) => {
+        const behind =
+          server.role !== 'standby' ||
+          server.replayed < wanted.lsn ||
+          server.tables.epoch !== wanted.epoch
+        if (behind && this.config.checkReplica !== 'nothing')
+          return respond(() => this.#loadPrimary(fill, key, failed))
+        const { value, dependencies } = read(server, key)
+        const snapshot = this.config.checkReplica === 'standby snapshot' ? server.snapshot() : null
+        this.world.log(this.name, () => `reads ${value} at the replica ${server.name}`)
+        respond(() =>
+          this.#filled(fill, {
+            value,
+            dependencies,
+            epoch: wanted.epoch,
+            snapshot,
+            asOfMs: null,
+            stale: false,
+          }),
+        )
+      },
+    )
   }
 
   /** A value made of two cached ones. */
@@ -277,16 +355,29 @@ export class SimNode {
       const name = names[parts.length]
       if (name === undefined) {
         const snapshot = parts.map((part) => part.snapshot).reduce(earlierOf)
-        const [asOfMs, stale] = [Math.min(...parts.map((part) => part.asOfMs)), parts.some((part) => part.kind === 'stale')]
+        const [asOfMs, stale] = [
+          Math.min(...parts.map((part) => part.asOfMs)),
+          parts.some((part) => part.kind === 'stale'),
+        ]
         const value = parts.map((part) => part.value).join('|')
         // Parts from two lives of the database make no value.
         const epoch = parts.every((part) => part.epoch === parts[0]!.epoch) ? parts[0]!.epoch : null
-        return this.#filled(fill, { value, dependencies: parts.flatMap((part) => part.dependencies), epoch, snapshot, asOfMs, stale })
+        return this.#filled(fill, {
+          value,
+          dependencies: parts.flatMap((part) => part.dependencies),
+          epoch,
+          snapshot,
+          asOfMs,
+          stale,
+        })
       }
       this.get(name, null, this.config.fillTimeoutMs, (answer) => {
         if (answer.kind === 'failed' || answer.kind === 'refused') return failed()
         parts.push(answer)
-        this.deliver(this.network.random.chance(0.2) ? this.network.random.between(0, 200) : 0.1, next)
+        this.deliver(
+          this.network.random.chance(0.2) ? this.network.random.between(0, 200) : 0.1,
+          next,
+        )
       })
     }
     next()
@@ -296,7 +387,9 @@ export class SimNode {
 /** What is known about a value before it is loaded. */
 function declared(what: string): readonly Dependency[] {
   const [kind = '', name = ''] = what.split(':')
-  return kind === 'row' && !what.includes('+') ? [{ kind: 'row', collection: 'item', key: name }] : []
+  return kind === 'row' && !what.includes('+')
+    ? [{ kind: 'row', collection: 'item', key: name }]
+    : []
 }
 
 export type { Envelope }

@@ -22,7 +22,8 @@ test(`${seedsInCi} simulated clusters keep G1, G2, G3, G5 and come to rest`, () 
 
 for (const rule of allRules) {
   test(`without "${rule}" the simulation finds a violation`, () => {
-    for (let seed = 1; seed <= seedsToNotice; seed += 1) if (new Run(makePlan(seed), rule, { trace: false }).go().violation !== null) return
+    for (let seed = 1; seed <= seedsToNotice; seed += 1)
+      if (new Run(makePlan(seed), rule, { trace: false }).go().violation !== null) return
     assert.fail(`no violation in ${seedsToNotice} seeds`)
   })
 }
@@ -35,6 +36,12 @@ test('a seed replays exactly, and its trace shrinks to one that still fails in t
   assert.notEqual(first.violation, null)
   assert.deepEqual(second.lines, first.lines)
   const short = shrink(plan, rule)
-  assert.ok(short.items.length < plan.items.length / 4, `${short.items.length} of ${plan.items.length}`)
-  assert.equal(new Run(short, rule, { trace: false }).go().violation?.invariant, first.violation?.invariant)
+  assert.ok(
+    short.items.length < plan.items.length / 4,
+    `${short.items.length} of ${plan.items.length}`,
+  )
+  assert.equal(
+    new Run(short, rule, { trace: false }).go().violation?.invariant,
+    first.violation?.invariant,
+  )
 })

@@ -1,7 +1,8 @@
 /**
  * `npm run sim -- SEED` replays one simulated cluster and prints what happened.
- * `npm run sim -- --seeds N [--from SEED]` runs N of them. `--without RULE` removes a rule of DESIGN §5, to see that it is missed.
- * Ends non-zero on a violation, after printing its seed and the shortest trace that still has it.
+ * `npm run sim -- --seeds N [--from SEED]` runs N of them. `--without RULE` removes a rule of
+ * DESIGN §5, to see that it is missed. Ends non-zero on a violation, after printing its seed and
+ * the shortest trace that still has it.
  */
 import { parseArgs } from 'node:util'
 import { makePlan } from './plan.ts'
@@ -13,42 +14,59 @@ import { shrink } from './shrink.ts'
 const seedMax = 2 ** 32 - 1
 
 function usage(problem: string): never {
-  process.stderr.write(`${problem}\nusage: npm run sim -- SEED | --seeds N [--from SEED] [--without RULE]\nrules:\n${allRules.map((rule) => `  ${rule}\n`).join('')}`)
+  process.stderr.write(
+    `${problem}\nusage: npm run sim -- SEED | --seeds N [--from SEED] [--without RULE]\nrules:\n${allRules.map((rule) => `  ${rule}\n`).join('')}`,
+  )
   process.exit(2)
 }
 
 function number(text: string | undefined, name: string): number {
   const value = Number(text)
-  if (text === undefined || !Number.isInteger(value) || value < 0 || value > seedMax) usage(`${name} must be a whole number from 0 to ${seedMax}, not ${text ?? 'nothing'}.`)
+  if (text === undefined || !Number.isInteger(value) || value < 0 || value > seedMax)
+    usage(`${name} must be a whole number from 0 to ${seedMax}, not ${text ?? 'nothing'}.`)
   return value
 }
 
 function rule(text: string | undefined): RuleSwitch | null {
   if (text === undefined) return null
-  return allRules.find((known) => known === text || known.startsWith(`${text} `)) ?? usage(`There is no rule ${text}.`)
+  return (
+    allRules.find((known) => known === text || known.startsWith(`${text} `)) ??
+    usage(`There is no rule ${text}.`)
+  )
 }
 
 function explain(seed: number, without: RuleSwitch | null): void {
   const plan = makePlan(seed)
   const short = shrink(plan, without)
   const { violation, lines } = new Run(short, without, { trace: true }).go()
-  process.stdout.write(`\nseed ${seed}: violation, in ${short.items.length} of ${plan.items.length} steps; ${describe(short)}\n\n${lines.filter((line) => !line.includes('heartbeat')).join('\n')}\n\n${violation?.text ?? ''}\n`)
+  process.stdout.write(
+    `\nseed ${seed}: violation, in ${short.items.length} of ${plan.items.length} steps; ${describe(short)}\n\n${lines.filter((line) => !line.includes('heartbeat')).join('\n')}\n\n${violation?.text ?? ''}\n`,
+  )
 }
 
 function describe(plan: ReturnType<typeof makePlan>): string {
-  const commits = plan.synchronous ? 'synchronous replication' : plan.asynchronousCommit ? 'commits not flushed at once' : 'asynchronous replication'
+  const commits = plan.synchronous
+    ? 'synchronous replication'
+    : plan.asynchronousCommit
+      ? 'commits not flushed at once'
+      : 'asynchronous replication'
   return `${plan.nodes} nodes, ${commits}${plan.replica ? ', fills from the replica' : ''}${plan.secondLevel ? ', a second level' : ''}, ${plan.gapMs} ms between polls`
 }
 
 function main(): void {
-  const { values, positionals } = parseArgs({ options: { seeds: { type: 'string' }, from: { type: 'string' }, without: { type: 'string' } }, allowPositionals: true })
+  const { values, positionals } = parseArgs({
+    options: { seeds: { type: 'string' }, from: { type: 'string' }, without: { type: 'string' } },
+    allowPositionals: true,
+  })
   const without = rule(values.without)
   if (values.seeds === undefined) {
     const seed = number(positionals[0], 'SEED')
     const plan = makePlan(seed)
     const { violation, lines, answers } = new Run(plan, without, { trace: true }).go()
     if (violation === null) {
-      process.stdout.write(`${lines.join('\n')}\n\nseed ${seed}: ${describe(plan)}; ${answers} answers, no violation\n`)
+      process.stdout.write(
+        `${lines.join('\n')}\n\nseed ${seed}: ${describe(plan)}; ${answers} answers, no violation\n`,
+      )
       return
     }
     explain(seed, without)
@@ -67,9 +85,12 @@ function main(): void {
       process.exitCode = 1
       return
     }
-    if (process.stderr.isTTY && seed % 100 === 0) process.stderr.write(`\r${seed - from} of ${seeds} seeds`)
+    if (process.stderr.isTTY && seed % 100 === 0)
+      process.stderr.write(`\r${seed - from} of ${seeds} seeds`)
   }
-  process.stdout.write(`${seeds} seeds from ${from}: ${answers} answers judged, 0 violations, ${((performance.now() - startedAt) / 1_000).toFixed(1)} s\n`)
+  process.stdout.write(
+    `${seeds} seeds from ${from}: ${answers} answers judged, 0 violations, ${((performance.now() - startedAt) / 1_000).toFixed(1)} s\n`,
+  )
 }
 
 main()

@@ -4,7 +4,6 @@ import type { Member, RoleRow } from '#nodes/nodes-core.ts'
 /** A row of the application: which write made it, and the group that lists filter by. */
 export type ItemRow = { readonly value: string; readonly group: number }
 
-
 /** One durable change to the tables: what the write-ahead log carries. */
 export type Op =
   | { readonly op: 'item'; readonly key: string; readonly row: ItemRow | null }
@@ -14,10 +13,26 @@ export type Op =
   | { readonly op: 'trim'; readonly keptFrom: number }
   | { readonly op: 'role'; readonly role: string; readonly value: RoleRow }
   | { readonly op: 'member'; readonly node: string; readonly value: Member | null }
-  | { readonly op: 'effect'; readonly role: string; readonly fence: number; readonly tick: number; readonly node: string }
+  | {
+      readonly op: 'effect'
+      readonly role: string
+      readonly fence: number
+      readonly tick: number
+      readonly node: string
+    }
 
-export type OutboxRow = { readonly change: Change; readonly seq: number; readonly lsn: number; readonly atMs: number }
-export type Effect = { readonly role: string; readonly fence: number; readonly tick: number; readonly node: string }
+export type OutboxRow = {
+  readonly change: Change
+  readonly seq: number
+  readonly lsn: number
+  readonly atMs: number
+}
+export type Effect = {
+  readonly role: string
+  readonly fence: number
+  readonly tick: number
+  readonly node: string
+}
 
 export type Tables = {
   readonly items: Map<string, ItemRow>
@@ -33,7 +48,17 @@ export type Tables = {
 }
 
 export function emptyTables(): Tables {
-  return { items: new Map(), outbox: [], beat: 0, lifeNumber: 0, epoch: null, keptFrom: 0, roles: new Map(), members: new Map(), effects: [] }
+  return {
+    items: new Map(),
+    outbox: [],
+    beat: 0,
+    lifeNumber: 0,
+    epoch: null,
+    keptFrom: 0,
+    roles: new Map(),
+    members: new Map(),
+    effects: [],
+  }
 }
 
 export function applyOp(tables: Tables, op: Op, lsn: number, atMs: number): void {

@@ -3,11 +3,11 @@ import type { ItemRow, Op } from './tables.ts'
 type Segment = { readonly row: ItemRow | null; readonly fromMs: number; untilMs: number }
 
 /**
- * What every row truly held and when: the authoritative primary's committed values over real time. It reads the
- * database model only, and knows nothing of caches.
+ * What every row truly held and when: the authoritative primary's committed values over real time.
+ * It reads the database model only, and knows nothing of caches.
  *
- * A value counts as true from the moment its commit record was written, because a standby may show it then, to the
- * moment when the next one could be seen by others.
+ * A value counts as true from the moment its commit record was written, because a standby may show
+ * it then, to the moment when the next one could be seen by others.
  */
 export class Truth {
   readonly #keys = new Map<string, Segment[]>()
@@ -16,7 +16,8 @@ export class Truth {
 
   constructor(keys: readonly string[]) {
     this.#known = keys
-    for (const key of keys) this.#keys.set(key, [{ row: null, fromMs: 0, untilMs: Number.POSITIVE_INFINITY }])
+    for (const key of keys)
+      this.#keys.set(key, [{ row: null, fromMs: 0, untilMs: Number.POSITIVE_INFINITY }])
   }
 
   get keys(): readonly string[] {
@@ -25,10 +26,14 @@ export class Truth {
 
   /** A commit record with these was written; nobody but a standby can see it yet. */
   written(ops: readonly Op[], nowMs: number): void {
-    for (const op of ops) if (op.op === 'item') this.#written.set(op.row?.value ?? `no ${op.key}`, nowMs)
+    for (const op of ops)
+      if (op.op === 'item') this.#written.set(op.row?.value ?? `no ${op.key}`, nowMs)
   }
 
-  /** The primary shows these rows now: after a commit, or because it recovered, or because another took over. */
+  /**
+   * The primary shows these rows now: after a commit, or because it recovered, or because another
+   * took over.
+   */
   revealed(items: ReadonlyMap<string, ItemRow>, nowMs: number): void {
     for (const key of this.#known) {
       const segments = this.#keys.get(key)!
@@ -37,14 +42,25 @@ export class Truth {
       if (same(last.row, row)) continue
       last.untilMs = nowMs
       // A value that comes back after a lost commit is true again from now only.
-      const again = segments.some((segment) => segment.row !== null && segment.row.value === row?.value)
+      const again = segments.some(
+        (segment) => segment.row !== null && segment.row.value === row?.value,
+      )
       const writtenAtMs = this.#written.get(row?.value ?? `no ${key}`) ?? nowMs
-      segments.push({ row, fromMs: again ? nowMs : Math.min(writtenAtMs, nowMs), untilMs: Number.POSITIVE_INFINITY })
+      segments.push({
+        row,
+        fromMs: again ? nowMs : Math.min(writtenAtMs, nowMs),
+        untilMs: Number.POSITIVE_INFINITY,
+      })
     }
   }
 
   /** Whether the row was such at some time between the two. */
-  was(key: string, such: (row: ItemRow | null) => boolean, fromMs: number, untilMs: number): boolean {
+  was(
+    key: string,
+    such: (row: ItemRow | null) => boolean,
+    fromMs: number,
+    untilMs: number,
+  ): boolean {
     const segments = this.#keys.get(key)!
     for (let at = segments.length - 1; at >= 0; at -= 1) {
       const segment = segments[at]!
@@ -58,8 +74,10 @@ export class Truth {
   instants(fromMs: number, untilMs: number): number[] {
     const found = new Set([Math.max(0, fromMs)])
     for (const segments of this.#keys.values()) {
-      for (const segment of segments) if (segment.fromMs > fromMs && segment.fromMs <= untilMs) found.add(segment.fromMs)
-      for (const segment of segments) if (segment.untilMs > fromMs && segment.untilMs <= untilMs) found.add(segment.untilMs)
+      for (const segment of segments)
+        if (segment.fromMs > fromMs && segment.fromMs <= untilMs) found.add(segment.fromMs)
+      for (const segment of segments)
+        if (segment.untilMs > fromMs && segment.untilMs <= untilMs) found.add(segment.untilMs)
     }
     return [...found].sort((one, other) => one - other)
   }
@@ -74,11 +92,17 @@ export class Truth {
   history(key: string): string {
     return this.#keys
       .get(key)!
-      .map((segment) => `${segment.row === null ? 'nothing' : `${segment.row.value}/g${segment.row.group}`} ${segment.fromMs.toFixed(1)}–${segment.untilMs === Number.POSITIVE_INFINITY ? '' : segment.untilMs.toFixed(1)}`)
+      .map(
+        (segment) =>
+          `${segment.row === null ? 'nothing' : `${segment.row.value}/g${segment.row.group}`} ${segment.fromMs.toFixed(1)}–${segment.untilMs === Number.POSITIVE_INFINITY ? '' : segment.untilMs.toFixed(1)}`,
+      )
       .join(', ')
   }
 }
 
 function same(one: ItemRow | null, other: ItemRow | null): boolean {
-  return one === other || (one !== null && other !== null && one.value === other.value && one.group === other.group)
+  return (
+    one === other ||
+    (one !== null && other !== null && one.value === other.value && one.group === other.group)
+  )
 }

@@ -1,4 +1,7 @@
-/** Virtual time: a queue of what happens when. Ties happen in the order in which they were asked for. */
+/**
+ * Virtual time: a queue of what happens when. Ties happen in the order in which they were asked
+ * for.
+ */
 export class World {
   #now = 0
   #count = 0
@@ -70,6 +73,9 @@ export class World {
   }
 }
 
-function sooner(one: { readonly at: number; readonly order: number }, other: { readonly at: number; readonly order: number }): boolean {
+function sooner(
+  one: { readonly at: number; readonly order: number },
+  other: { readonly at: number; readonly order: number },
+): boolean {
   return one.at < other.at || (one.at === other.at && one.order < other.order)
 }

@@ -18,7 +18,9 @@ import { silentAfterMs } from '#nodes/cluster-status.ts'
 /** One for what is asked, one for the answers. */
 const connectionsMax = 2
 
-const hasNodes = sql<{ there: boolean }>(`select to_regclass('stoa.node_call') is not null as there`)
+const hasNodes = sql<{ there: boolean }>(
+  `select to_regclass('stoa.node_call') is not null as there`,
+)
 
 /** For commands that look at the nodes, from any machine that has the configuration. */
 export async function openCluster(config: Config): Promise<ClusterAccess | null> {
@@ -36,14 +38,25 @@ export async function openCluster(config: Config): Promise<ClusterAccess | null>
   })
   opened.defer(() => database.close())
   if (!(await anyNodes(database, config.databaseUrl === null))) return null
-  const link = new PostgresLink({ connect: primaryConnector({ url, applicationName: `stoa command on ${hostname()} link` }), logger })
+  const link = new PostgresLink({
+    connect: primaryConnector({ url, applicationName: `stoa command on ${hostname()} link` }),
+    logger,
+  })
   opened.defer(() => link.close())
-  const sender = new CallSender({ id: newId(), database, link, clock: systemClock, logger, isGone: (_node, _counter, silentMs) => silentMs > silentAfterMs })
+  const sender = new CallSender({
+    id: newId(),
+    database,
+    link,
+    clock: systemClock,
+    logger,
+    isGone: (_node, _counter, silentMs) => silentMs > silentAfterMs,
+  })
   opened.defer(() => sender.stop())
   const closing = opened.move()
   return {
     database,
-    ask: async (method, { deadlineMs }) => (await sender.send(method, null, { deadlineMs, only: null })).answers,
+    ask: async (method, { deadlineMs }) =>
+      (await sender.send(method, null, { deadlineMs, only: null })).answers,
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
   }
 }

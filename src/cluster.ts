@@ -13,13 +13,21 @@ import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import type { Logger } from '#lib/logger.ts'
 
-/** `stoa/cluster`: the cluster half of Stoa for any Node.js application on PostgreSQL. It knows nothing of content. */
+/**
+ * `stoa/cluster`: the cluster half of Stoa for any Node.js application on PostgreSQL. It knows
+ * nothing of content.
+ */
 
 export { Cache } from '#cache/cache.ts'
 export type { Cached, CacheOptions, GetOptions } from '#cache/cache.ts'
 export type { Codec } from '#cache/envelope.ts'
 export type { Dependency } from '#cache/dependency.ts'
-export { CacheDeadlineError, CacheOverloadError, DatabaseAwayError, TokenNotSeenError } from '#cache/errors.ts'
+export {
+  CacheDeadlineError,
+  CacheOverloadError,
+  DatabaseAwayError,
+  TokenNotSeenError,
+} from '#cache/errors.ts'
 export type { FillContext } from '#cache/fill.ts'
 export type { Atom, PageBound, Predicate } from '#cache/predicate.ts'
 export { ChangeFeed } from '#change-feed/feed.ts'
@@ -39,7 +47,10 @@ export type ClusterOptions = {
   readonly url: string
   /** How long a node may trust its cache without hearing from the primary, in milliseconds. */
   readonly leaseMs?: number
-  /** At least so long between two polls that writes ask for, and between two hints: longer costs the primary less, and shows changes later by as much. */
+  /**
+   * At least so long between two polls that writes ask for, and between two hints: longer costs the
+   * primary less, and shows changes later by as much.
+   */
   readonly pollGapMs?: number
   readonly connectionsMax?: number
   readonly cache?: CacheOptions['config']
@@ -53,10 +64,22 @@ export type Cluster = AsyncDisposable & {
   readonly database: Database
   readonly feed: ChangeFeed
   readonly cache: Cache
-  /** Makes a table tell its changes, from every writer and for good. The application may only call it where it owns the table. */
-  attach(table: string, options: { readonly collection: string; readonly key: readonly string[]; readonly filterColumns?: readonly string[] }): Promise<void>
+  /**
+   * Makes a table tell its changes, from every writer and for good. The application may only call
+   * it where it owns the table.
+   */
+  attach(
+    table: string,
+    options: {
+      readonly collection: string
+      readonly key: readonly string[]
+      readonly filterColumns?: readonly string[]
+    },
+  ): Promise<void>
   /** Runs a writing transaction; its token makes a reader on any node see it. */
-  write<T>(work: (tx: Queryable) => Promise<T>): Promise<{ readonly value: T; readonly token: Token | null }>
+  write<T>(
+    work: (tx: Queryable) => Promise<T>,
+  ): Promise<{ readonly value: T; readonly token: Token | null }>
 }
 
 const attachTable = sql(`select stoa.attach($1::regclass, $2, $3::text[], $4::text[])`)
@@ -64,24 +87,75 @@ const connectTimeoutMs = 5_000
 const statementTimeoutMs = 10_000
 const leaseMsDefault = 1_000
 
-/** Joins the cluster on this database, making its tables in the schema `stoa` at the first start. Errors: those of the database and of migrations. */
+/**
+ * Joins the cluster on this database, making its tables in the schema `stoa` at the first start.
+ * Errors: those of the database and of migrations.
+ */
 export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   const { url, leaseMs = leaseMsDefault, connectionsMax = 10, logger = silentLogger } = options
-  const database = new PostgresDatabase({ url, connectionsMax, statementTimeoutMs, connectTimeoutMs, logger })
+  const database = new PostgresDatabase({
+    url,
+    connectionsMax,
+    statementTimeoutMs,
+    connectTimeoutMs,
+    logger,
+  })
   try {
-    await migrate(database, { only: ['0004-cluster', '0006-nodes', '0007-change-times', '0010-row-changes', '0011-node-calls', '0021-change-text', '0022-change-values'] })
+    await migrate(database, {
+      only: [
+        '0004-cluster',
+        '0006-nodes',
+        '0007-change-times',
+        '0010-row-changes',
+        '0011-node-calls',
+        '0021-change-text',
+        '0022-change-values',
+      ],
+    })
   } catch (error) {
     await database.close()
     throw error
   }
-  const feedDatabase = new PostgresDatabase({ url, connectionsMax: 3, statementTimeoutMs: leaseMs, connectTimeoutMs: leaseMs, logger })
-  const link = new PostgresLink({ connect: primaryConnector({ url, applicationName: 'stoa link' }), logger })
-  const feed = new ChangeFeed({ database: feedDatabase, link, clock: systemClock, logger, config: { leaseMs, pollTimeoutMs: leaseMs, ...(options.pollGapMs === undefined ? {} : { pollGapMs: options.pollGapMs, hintGapMs: options.pollGapMs }) } })
-  const secondLevel = options.secondLevelUrl === undefined ? null : new RedisSecondLevel({ url: options.secondLevelUrl, logger })
-  const cache = new Cache({ feed, database, ...(secondLevel === null ? {} : { secondLevel }), ...(options.cache === undefined ? {} : { config: options.cache }) })
+  const feedDatabase = new PostgresDatabase({
+    url,
+    connectionsMax: 3,
+    statementTimeoutMs: leaseMs,
+    connectTimeoutMs: leaseMs,
+    logger,
+  })
+  const link = new PostgresLink({
+    connect: primaryConnector({ url, applicationName: 'stoa link' }),
+    logger,
+  })
+  const feed = new ChangeFeed({
+    database: feedDatabase,
+    link,
+    clock: systemClock,
+    logger,
+    config: {
+      leaseMs,
+      pollTimeoutMs: leaseMs,
+      ...(options.pollGapMs === undefined
+        ? {}
+        : { pollGapMs: options.pollGapMs, hintGapMs: options.pollGapMs }),
+    },
+  })
+  const secondLevel =
+    options.secondLevelUrl === undefined
+      ? null
+      : new RedisSecondLevel({ url: options.secondLevelUrl, logger })
+  const cache = new Cache({
+    feed,
+    database,
+    ...(secondLevel === null ? {} : { secondLevel }),
+    ...(options.cache === undefined ? {} : { config: options.cache }),
+  })
   return {
-    database, feed, cache,
-    attach: async (table, { collection, key, filterColumns = [] }) => void (await database.run(attachTable, [table, collection, key, filterColumns])),
+    database,
+    feed,
+    cache,
+    attach: async (table, { collection, key, filterColumns = [] }) =>
+      void (await database.run(attachTable, [table, collection, key, filterColumns])),
     write: async (work) => feed.write(database, work),
     [Symbol.asyncDispose]: async () => {
       cache.close()

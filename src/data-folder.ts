@@ -3,7 +3,10 @@ import { resolve } from 'node:path'
 import { DataFolderError } from '#cli/errors.ts'
 import type { Config } from '#config/config.ts'
 
-/** The path of the folder for everything that is local to this node, made if it is missing. Errors: `DataFolderError`. */
+/**
+ * The path of the folder for everything that is local to this node, made if it is missing. Errors:
+ * `DataFolderError`.
+ */
 export async function openDataFolder({ data }: Config): Promise<string> {
   const folder = resolve(data)
   try {

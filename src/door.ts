@@ -8,16 +8,22 @@ import type { UpMessage } from '#shared-port.ts'
 const waitingMax = 1_000
 /** Then whoever waits is told that nobody is here. */
 const waitingMaxMs = 20_000
-/** A node that has not taken a connection for so long hangs: it gets no more while another one can have them. */
+/**
+ * A node that has not taken a connection for so long hangs: it gets no more while another one can
+ * have them.
+ */
 const lateMs = 1_000
-const unavailable = 'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+const unavailable =
+  'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
 
 type Handed = { readonly socket: Socket; readonly sinceMs: number }
 
 /**
- * The port that several processes of one machine have in common. Each connection goes to the next node that is open, unread, and stays here too until that
- * node says that it has it: so neither a node that is killed nor one that leaves takes with it what it had not begun to read. One that is leaving
- * gets those that no other can have: when all leave, load balancers are to hear it from them.
+ * The port that several processes of one machine have in common. Each connection goes to the next
+ * node that is open, unread, and stays here too until that node says that it has it: so neither a
+ * node that is killed nor one that leaves takes with it what it had not begun to read. One that is
+ * leaving gets those that no other can have: when all leave, load balancers are to hear it from
+ * them.
  */
 export class Door {
   readonly #server: Server
@@ -62,7 +68,8 @@ export class Door {
       } else if (message.kind === 'closed') this.#close(child)
       else if (message.kind === 'took' || message.kind === 'refused') this.#settle(handed, message)
     })
-    // When nothing more can be heard from it. Node does not always tell of a channel that broke in the middle of a handle; the end of the process it does.
+    // When nothing more can be heard from it. Node does not always tell of a channel that broke in
+    // the middle of a handle; the end of the process it does.
     const end = (): void => {
       if (child.connected || !this.#handed.delete(child)) return
       this.#close(child)
@@ -73,7 +80,9 @@ export class Door {
     child.once('close', end)
   }
 
-  /** From now on no node comes: what none of them takes any more is closed instead of kept waiting. */
+  /**
+   * From now on no node comes: what none of them takes any more is closed instead of kept waiting.
+   */
   end(): void {
     this.#ending = true
     for (const socket of this.#takeWaiting()) socket.destroy()
@@ -119,7 +128,11 @@ export class Door {
     const child = this.#next()
     if (child === undefined) {
       if (this.#ending || this.#waiting.size >= waitingMax) socket.destroy()
-      else this.#waiting.set(socket, setTimeout(() => this.#letDown(socket), waitingMaxMs))
+      else
+        this.#waiting.set(
+          socket,
+          setTimeout(() => this.#letDown(socket), waitingMaxMs),
+        )
       return
     }
     this.#last += 1
@@ -143,7 +156,8 @@ export class Door {
 
   #letDown(socket: Socket): void {
     this.#waiting.delete(socket)
-    // What it asked is read and dropped: with it unread, closing would be a reset, and the answer lost.
+    // What it asked is read and dropped: with it unread, closing would be a reset, and the answer
+    // lost.
     socket.resume()
     socket.setTimeout(lateMs, () => socket.destroy())
     socket.end(unavailable)

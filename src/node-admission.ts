@@ -12,7 +12,19 @@ import type { NodeInfo } from '#nodes/nodes.ts'
 
 /** What may differ from node to node, or is compared by itself. */
 const ownSettings: ReadonlySet<SettingName> = new Set<SettingName>([
-  'databaseUrl', 'databaseConnections', 'databaseTimeoutMs', 'filesUrl', 'host', 'port', 'node', 'data', 'secret', 'logLevel', 'starter', 'cacheBytes', 'drainGraceMs',
+  'databaseUrl',
+  'databaseConnections',
+  'databaseTimeoutMs',
+  'filesUrl',
+  'host',
+  'port',
+  'node',
+  'data',
+  'secret',
+  'logLevel',
+  'starter',
+  'cacheBytes',
+  'drainGraceMs',
 ])
 
 /** A node that was not heard of for so long has no claim to its name. */
@@ -31,10 +43,14 @@ export type Newcomer = {
 }
 
 /**
- * What a node tells of itself, if it fits beside the others; else the reason why not, with the setting to change. Whoever comes first writes a new probe
- * into its files; whoever comes later must find that very text in its own.
+ * What a node tells of itself, if it fits beside the others; else the reason why not, with the
+ * setting to change. Whoever comes first writes a new probe into its files; whoever comes later
+ * must find that very text in its own.
  */
-export async function admit({ config, supervisedAs, secret, fileStore, version, logger }: Newcomer, others: readonly OtherNode[]): Promise<NodeInfo> {
+export async function admit(
+  { config, supervisedAs, secret, fileStore, version, logger }: Newcomer,
+  others: readonly OtherNode[],
+): Promise<NodeInfo> {
   const mine: Readonly<Record<string, string>> = {
     database: config.databaseUrl === null ? 'embedded' : 'external',
     secret: digest(`secret ${secret}`),
@@ -49,16 +65,38 @@ export async function admit({ config, supervisedAs, secret, fileStore, version, 
   const place = supervisedAs ?? address
   const wanted = config.node ?? hostname()
   const name = freeName(wanted, place, others)
-  if (name !== wanted) logger.warn({ wanted, name }, 'another node has this name: this one is called otherwise; STOA_NODE names it')
-  return { name, address, version, fingerprint: digest(JSON.stringify(mine)), traits: mine, ...(place === null ? {} : { place }) }
+  if (name !== wanted)
+    logger.warn(
+      { wanted, name },
+      'another node has this name: this one is called otherwise; STOA_NODE names it',
+    )
+  return {
+    name,
+    address,
+    version,
+    fingerprint: digest(JSON.stringify(mine)),
+    traits: mine,
+    ...(place === null ? {} : { place }),
+  }
 }
 
-function differing(trait: string, mine: Readonly<Record<string, string>>, others: readonly OtherNode[]): OtherNode[] {
-  return others.filter(({ info }) => info.traits?.[trait] !== undefined && info.traits[trait] !== mine[trait])
+function differing(
+  trait: string,
+  mine: Readonly<Record<string, string>>,
+  others: readonly OtherNode[],
+): OtherNode[] {
+  return others.filter(
+    ({ info }) => info.traits?.[trait] !== undefined && info.traits[trait] !== mine[trait],
+  )
 }
 
-function refuseOtherDatabase(mine: Readonly<Record<string, string>>, others: readonly OtherNode[]): void {
-  const local = others.filter(({ info }) => info.traits?.['database'] === 'embedded' || mine['database'] === 'embedded')
+function refuseOtherDatabase(
+  mine: Readonly<Record<string, string>>,
+  others: readonly OtherNode[],
+): void {
+  const local = others.filter(
+    ({ info }) => info.traits?.['database'] === 'embedded' || mine['database'] === 'embedded',
+  )
   if (local.length === 0) return
   throw new DatabaseNotSharedError(
     `${told(local)} on this database, which is embedded in one of them and ends with it. Set STOA_DATABASE_URL to a PostgreSQL of its own on every node.`,
@@ -66,7 +104,10 @@ function refuseOtherDatabase(mine: Readonly<Record<string, string>>, others: rea
   )
 }
 
-function refuseOtherSecret(mine: Readonly<Record<string, string>>, others: readonly OtherNode[]): void {
+function refuseOtherSecret(
+  mine: Readonly<Record<string, string>>,
+  others: readonly OtherNode[],
+): void {
   const unlike = differing('secret', mine, others)
   if (unlike.length === 0) return
   throw new SecretDiffersError(
@@ -75,7 +116,11 @@ function refuseOtherSecret(mine: Readonly<Record<string, string>>, others: reado
   )
 }
 
-function refuseOtherFiles(mine: Readonly<Record<string, string>>, others: readonly OtherNode[], config: Config): void {
+function refuseOtherFiles(
+  mine: Readonly<Record<string, string>>,
+  others: readonly OtherNode[],
+  config: Config,
+): void {
   const unlike = differing('files', mine, others)
   if (unlike.length === 0) return
   throw new FilesNotSharedError(
@@ -85,19 +130,37 @@ function refuseOtherFiles(mine: Readonly<Record<string, string>>, others: readon
   )
 }
 
-function tellOddities(mine: Readonly<Record<string, string>>, version: string, others: readonly OtherNode[], logger: Logger): void {
+function tellOddities(
+  mine: Readonly<Record<string, string>>,
+  version: string,
+  others: readonly OtherNode[],
+  logger: Logger,
+): void {
   for (const name of Object.keys(mine).filter((each) => each.startsWith('setting.'))) {
-    const unlike = differing(name, mine, others.filter(({ silentMs }) => silentMs <= silentAfterMs))
-    if (unlike.length > 0) logger.warn({ setting: name.slice('setting.'.length), nodes: unlike.map(({ info }) => info.name) }, 'a setting differs from that of other nodes')
+    const unlike = differing(
+      name,
+      mine,
+      others.filter(({ silentMs }) => silentMs <= silentAfterMs),
+    )
+    if (unlike.length > 0)
+      logger.warn(
+        { setting: name.slice('setting.'.length), nodes: unlike.map(({ info }) => info.name) },
+        'a setting differs from that of other nodes',
+      )
   }
-  const versions = [...new Set(others.map(({ info }) => info.version))].filter((each) => each !== version)
-  if (versions.length > 0) logger.info({ version, others: versions }, 'other nodes run another version')
+  const versions = [...new Set(others.map(({ info }) => info.version))].filter(
+    (each) => each !== version,
+  )
+  if (versions.length > 0)
+    logger.info({ version, others: versions }, 'other nodes run another version')
 }
 
 /** Those that live, if any does: a row of one that was killed stands there for a while. */
 function told(others: readonly OtherNode[]): string {
   const living = others.filter(({ silentMs }) => silentMs <= silentAfterMs)
-  const names = (living.length > 0 ? living : others).map(({ info }) => `${info.name}${info.address === null ? '' : ` (${info.address})`}`)
+  const names = (living.length > 0 ? living : others).map(
+    ({ info }) => `${info.name}${info.address === null ? '' : ` (${info.address})`}`,
+  )
   return names.length === 1 ? `The node ${names[0]!} runs` : `The nodes ${names.join(', ')} run`
 }
 
@@ -112,13 +175,25 @@ async function filesSeen(fileStore: FileStore, config: Config, first: boolean): 
 /** Keyed with the cluster's secret, so that what is told gives away no password. */
 function comparedSettings(config: Config, secret: string): Record<string, string> {
   return Object.fromEntries(
-    settingNames.filter((name) => !ownSettings.has(name)).map((name) => [`setting.${name}`, digest(`${secret} ${JSON.stringify(config[name])}`)]),
+    settingNames
+      .filter((name) => !ownSettings.has(name))
+      .map((name) => [`setting.${name}`, digest(`${secret} ${JSON.stringify(config[name])}`)]),
   )
 }
 
-/** A node that was restarted at the same place takes its old name, though the row of its former life may still be there. */
+/**
+ * A node that was restarted at the same place takes its old name, though the row of its former life
+ * may still be there.
+ */
 function freeName(wanted: string, place: string | null, others: readonly OtherNode[]): string {
-  const taken = new Set(others.filter(({ info, silentMs }) => silentMs < nameHeldMs && !(info.name === wanted && isSuccessor(place, info))).map(({ info }) => info.name))
+  const taken = new Set(
+    others
+      .filter(
+        ({ info, silentMs }) =>
+          silentMs < nameHeldMs && !(info.name === wanted && isSuccessor(place, info)),
+      )
+      .map(({ info }) => info.name),
+  )
   let name = wanted
   for (let number = 2; taken.has(name); number += 1) name = `${wanted}-${number}`
   return name
@@ -129,14 +204,22 @@ export function isSuccessor(place: string | null | undefined, former: NodeInfo):
 }
 
 /** Where people, and load balancers, find this node. Null: known when it listens. */
-export function addressOf({ host, port }: { readonly host: string; readonly port: number }): string | null {
+export function addressOf({
+  host,
+  port,
+}: {
+  readonly host: string
+  readonly port: number
+}): string | null {
   if (port === 0) return null
   const everywhere = host === '0.0.0.0' || host === '::'
   return `${everywhere ? outerAddress() : host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
 function outerAddress(): string {
-  const outer = Object.values(networkInterfaces()).flatMap((each) => each ?? []).find(({ internal, family }) => !internal && family === 'IPv4')
+  const outer = Object.values(networkInterfaces())
+    .flatMap((each) => each ?? [])
+    .find(({ internal, family }) => !internal && family === 'IPv4')
   return outer?.address ?? hostname()
 }
 

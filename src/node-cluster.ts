@@ -27,13 +27,21 @@ export type NodeCluster = AsyncDisposable & {
   readonly first: boolean
   /** Aborts when somebody has asked this node to drain (`stoa drain`). */
   readonly drainAsked: AbortSignal
-  /** Gives up the roles and tells the others; resolves when load balancers have had time to notice, at once if no other node is there to take over. */
+  /**
+   * Gives up the roles and tells the others; resolves when load balancers have had time to notice,
+   * at once if no other node is there to take over.
+   */
   handOver(): Promise<void>
 }
 
-/** A supervisor has seen the end of whoever had the place before; whoever embedded the database has let go of the data folder, which this process holds. */
+/**
+ * A supervisor has seen the end of whoever had the place before; whoever embedded the database has
+ * let go of the data folder, which this process holds.
+ */
 function hasEnded(config: Config, supervisedAs: string | null): (info: NodeInfo) => boolean {
-  return ({ place, traits }) => (supervisedAs !== null && place === supervisedAs) || (config.databaseUrl === null && traits?.['database'] === 'embedded')
+  return ({ place, traits }) =>
+    (supervisedAs !== null && place === supervisedAs) ||
+    (config.databaseUrl === null && traits?.['database'] === 'embedded')
 }
 
 export type EnterOptions = {
@@ -50,8 +58,8 @@ export type EnterOptions = {
 }
 
 /**
- * This process becomes a node among those on its database, or is refused with a `JoinRefusedError`. Disposing is leaving: roles are given up
- * and the row is removed.
+ * This process becomes a node among those on its database, or is refused with a `JoinRefusedError`.
+ * Disposing is leaving: roles are given up and the row is removed.
  */
 export async function enterCluster(options: EnterOptions): Promise<NodeCluster> {
   const { config, url, link } = options
@@ -65,7 +73,9 @@ export async function enterCluster(options: EnterOptions): Promise<NodeCluster> 
     ended: hasEnded(config, options.supervisedAs),
     admit: async (others) => {
       const mine = await admit({ ...options, logger }, others)
-      first = others.every((other) => other.silentMs > silentAfterMs || isSuccessor(mine.place, other.info))
+      first = others.every(
+        (other) => other.silentMs > silentAfterMs || isSuccessor(mine.place, other.info),
+      )
       return mine
     },
   })
@@ -78,7 +88,14 @@ export async function enterCluster(options: EnterOptions): Promise<NodeCluster> 
     applicationName: `stoa ${info.name} nodes`,
     logger,
   })
-  const nodes = new Nodes({ id, database, info, clock: systemClock, logger, config: { roles: backgroundRoles } })
+  const nodes = new Nodes({
+    id,
+    database,
+    info,
+    clock: systemClock,
+    logger,
+    config: { roles: backgroundRoles },
+  })
   const calls = new NodeCalls({ nodes, database, link, clock: systemClock, logger })
   const draining = new AbortController()
   const news = nodes.subscribe(({ kind }) => {
@@ -92,7 +109,8 @@ export async function enterCluster(options: EnterOptions): Promise<NodeCluster> 
     drainAsked: draining.signal,
     handOver: async () => {
       nodes.drain()
-      if (nodes.live().some((node) => node.id !== id && !node.draining)) await sleep(config.drainGraceMs)
+      if (nodes.live().some((node) => node.id !== id && !node.draining))
+        await sleep(config.drainGraceMs)
     },
     [Symbol.asyncDispose]: async () => {
       news[Symbol.dispose]()

@@ -11,19 +11,31 @@ import { aliveEveryMs } from '#shared-port.ts'
 import type { UpMessage } from '#shared-port.ts'
 import type { FromSupervisor, ToSupervisor } from '#supervised-node.ts'
 
-/** A node that ended by itself is started again after this long, doubled with each time up to the maximum. */
+/**
+ * A node that ended by itself is started again after this long, doubled with each time up to the
+ * maximum.
+ */
 const restartFirstMs = 500
 const restartMaxMs = 30_000
 /** One that ran for so long begins anew with the first pause. */
 const stableMs = 60_000
-/** Beyond the grace for load balancers and the requests in flight; then a node that will not end is killed. */
+/**
+ * Beyond the grace for load balancers and the requests in flight; then a node that will not end is
+ * killed.
+ */
 const stopExtraMs = 30_000
-/** A node that was silent in so many looks in a row hangs and is killed. Looks are counted, not time: after a pause of the whole machine it is asked again first. */
+/**
+ * A node that was silent in so many looks in a row hangs and is killed. Looks are counted, not
+ * time: after a pause of the whole machine it is asked again first.
+ */
 const silentLooksMax = 60
 
 const program = fileURLToPath(new URL('supervised-node.ts', import.meta.url))
 
-/** Modes: down, `starting` until it says that it is ready, `running`, `stopping` when told to, `left` for ever once it ended in order by itself. */
+/**
+ * Modes: down, `starting` until it says that it is ready, `running`, `stopping` when told to,
+ * `left` for ever once it ended in order by itself.
+ */
 export class NodeProcess {
   readonly #door: Door
   readonly #origin: string
@@ -76,20 +88,31 @@ export class NodeProcess {
       const end = (code: number | null): void => {
         clearInterval(watch)
         this.#child = null
-        ready.reject(new NodeStartError(`The node ${this.#config.node ?? ''} could not start: ${complaint}`, { node: this.#config.node }))
+        ready.reject(
+          new NodeStartError(`The node ${this.#config.node ?? ''} could not start: ${complaint}`, {
+            node: this.#config.node,
+          }),
+        )
         resolve()
         if (isReady) this.#endedAfter(performance.now() - startedMs, code)
       }
       child.once('exit', end)
       child.on('error', (error) => {
-        this.#logger.debug({ err: error }, 'a node could not be told something; its end says the rest')
+        this.#logger.debug(
+          { err: error },
+          'a node could not be told something; its end says the rest',
+        )
         // One that never was a process does not end.
         if (child.pid !== undefined || this.#child !== child) return
         complaint = `there is no process for it: ${error.message}`
         end(null)
       })
     })
-    child.send({ config: this.#config, place: this.#place, origin: this.#origin } satisfies FromSupervisor)
+    child.send({
+      config: this.#config,
+      place: this.#place,
+      origin: this.#origin,
+    } satisfies FromSupervisor)
     await ready.promise
   }
 
@@ -100,7 +123,10 @@ export class NodeProcess {
     return setInterval(() => {
       silent += 1
       if (silent !== silentLooksMax) return
-      this.#logger.error({ node: this.#config.node, afterMs: silentLooksMax * aliveEveryMs }, 'a node hangs and is killed')
+      this.#logger.error(
+        { node: this.#config.node, afterMs: silentLooksMax * aliveEveryMs },
+        'a node hangs and is killed',
+      )
       child.kill('SIGKILL')
     }, aliveEveryMs)
   }
@@ -148,10 +174,13 @@ export class NodeProcess {
 
   async #restart(reason: unknown): Promise<void> {
     const { signal } = this.#stopped
-    for (let why = reason; !signal.aborted; ) {
+    for (let why = reason; !signal.aborted;) {
       const pauseMs = Math.min(restartFirstMs * 2 ** this.#restarts, restartMaxMs)
       this.#restarts += 1
-      this.#logger.error({ node: this.#config.node, why, pauseMs }, 'a node has ended by itself and is started again')
+      this.#logger.error(
+        { node: this.#config.node, why, pauseMs },
+        'a node has ended by itself and is started again',
+      )
       await sleep(pauseMs, undefined, { signal }).catch(() => {
         // Stopped meanwhile: the loop ends.
       })

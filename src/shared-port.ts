@@ -10,12 +10,20 @@ export type SharedPort = {
   readonly ended: Promise<void>
 }
 
-/** A node says so often that it is alive: so its supervisor can tell one that takes long to start, as with a migration, from one that hangs. */
+/**
+ * A node says so often that it is alive: so its supervisor can tell one that takes long to start,
+ * as with a migration, from one that hangs.
+ */
 export const aliveEveryMs = 1_000
 
-/** Between a supervisor and its nodes: connections go down, and the word on each comes back, so that none is lost with a node that dies before it took it. */
+/**
+ * Between a supervisor and its nodes: connections go down, and the word on each comes back, so that
+ * none is lost with a node that dies before it took it.
+ */
 export type DownMessage = { readonly kind: 'connection'; readonly id: number }
-export type UpMessage = { readonly kind: 'open' | 'leaving' | 'closed' } | { readonly kind: 'took' | 'refused'; readonly id: number }
+export type UpMessage =
+  | { readonly kind: 'open' | 'leaving' | 'closed' }
+  | { readonly kind: 'took' | 'refused'; readonly id: number }
 
 /** Serves the connections that the supervisor hands down to this process, from now on. */
 export function takeConnections(server: Server): SharedPort {

@@ -1,10 +1,19 @@
-/** One of the processes that `stoa start --nodes N` runs. The supervisor sends its configuration, and its end is this one's end too. */
+/**
+ * One of the processes that `stoa start --nodes N` runs. The supervisor sends its configuration,
+ * and its end is this one's end too.
+ */
 import * as nodeModule from 'node:module'
 import type { Config } from '#config/config.ts'
 import { aliveEveryMs } from '#shared-port.ts'
 
-export type FromSupervisor = { readonly config: Config; readonly place: string; readonly origin: string }
-export type ToSupervisor = { readonly kind: 'ready' | 'alive' } | { readonly kind: 'failed'; readonly message: string; readonly code: string }
+export type FromSupervisor = {
+  readonly config: Config
+  readonly place: string
+  readonly origin: string
+}
+export type ToSupervisor =
+  | { readonly kind: 'ready' | 'alive' }
+  | { readonly kind: 'failed'; readonly message: string; readonly code: string }
 
 nodeModule.enableCompileCache?.(new URL('../node_modules/.cache/stoa', import.meta.url).pathname)
 
@@ -27,13 +36,26 @@ async function tell(message: ToSupervisor): Promise<void> {
 }
 
 async function run({ config, place, origin }: FromSupervisor): Promise<void> {
-  const [{ runNode }, { StoaError }] = await Promise.all([import('#main.ts'), import('#lib/stoa-error.ts')])
+  const [{ runNode }, { StoaError }] = await Promise.all([
+    import('#main.ts'),
+    import('#lib/stoa-error.ts'),
+  ])
   try {
-    await runNode(config, stopping.signal, { supervised: { place, origin }, onReady: () => void tell({ kind: 'ready' }) })
+    await runNode(config, stopping.signal, {
+      supervised: { place, origin },
+      onReady: () => void tell({ kind: 'ready' }),
+    })
   } catch (error) {
     process.exitCode = 1
-    if (!(error instanceof StoaError)) process.stderr.write(`stoa: this is a defect, please report it:\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
-    await tell({ kind: 'failed', message: error instanceof Error ? error.message : String(error), code: error instanceof StoaError ? error.code : 'E_INTERNAL' })
+    if (!(error instanceof StoaError))
+      process.stderr.write(
+        `stoa: this is a defect, please report it:\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
+      )
+    await tell({
+      kind: 'failed',
+      message: error instanceof Error ? error.message : String(error),
+      code: error instanceof StoaError ? error.code : 'E_INTERNAL',
+    })
   }
   // The channel to the supervisor would hold the process.
   if (process.connected) process.disconnect()

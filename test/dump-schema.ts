@@ -1,4 +1,7 @@
-/** `node test/dump-schema.ts`: writes docs/reference/schema.sql anew, from a database that all migrations have just made. */
+/**
+ * `node test/dump-schema.ts`: writes docs/reference/schema.sql anew, from a database that all
+ * migrations have just made.
+ */
 import { writeFileSync } from 'node:fs'
 import { dumpSchema } from '#database/schema.ts'
 import { testDatabase } from '#test/support/database.ts'

@@ -22,12 +22,23 @@ const leaseMs = 1_000
 const environment = { STOA_LEASE_MS: String(leaseMs), STOA_DATABASE_TIMEOUT_MS: '5000' }
 
 function workloadOn(cluster: Cluster): Workload {
-  return new Workload({ cluster, leaseMs, writers: 8, readers: 24, writePauseMs: 60, readPauseMs: 15, calm: false, repeats: true }).start()
+  return new Workload({
+    cluster,
+    leaseMs,
+    writers: 8,
+    readers: 24,
+    writePauseMs: 60,
+    readPauseMs: 15,
+    calm: false,
+    repeats: true,
+  }).start()
 }
 
 function say(t: TestContext, what: string, { counts, ledger, took }: Workload): void {
   const refused = [...(took.get('refused read') ?? []), ...(took.get('refused write') ?? [])]
-  t.diagnostic(`${what}: ${ledger.judged} answers judged, ${ledger.marked} of them marked, ${counts.pairs} with tokens, ${counts.writes} writes, ${counts.repeated} repeated; refused ${counts.refused}, the slowest after ${Math.round(Math.max(0, ...refused))} ms; broken ${counts.broken}; reads p99 ${Math.round(percentile(took.get('plain'), 0.99))} ms`)
+  t.diagnostic(
+    `${what}: ${ledger.judged} answers judged, ${ledger.marked} of them marked, ${counts.pairs} with tokens, ${counts.writes} writes, ${counts.repeated} repeated; refused ${counts.refused}, the slowest after ${Math.round(Math.max(0, ...refused))} ms; broken ${counts.broken}; reads p99 ${Math.round(percentile(took.get('plain'), 0.99))} ms`,
+  )
 }
 
 /** Ends the sessions that carry Cluster Link as soon as there are any. */
@@ -37,7 +48,9 @@ async function cutLinks(url: string, forMs: number): Promise<number> {
   let cut = 0
   const end = performance.now() + forMs
   while (performance.now() < end) {
-    const { rowCount } = await client.query(`select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'stoa%link' and datname = current_database()`)
+    const { rowCount } = await client.query(
+      `select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'stoa%link' and datname = current_database()`,
+    )
     cut += rowCount ?? 0
     await sleep(10)
   }
@@ -45,91 +58,131 @@ async function cutLinks(url: string, forMs: number): Promise<number> {
   return cut
 }
 
-test('three nodes: the link cut, a node stopped, and the database delayed, silent and reset for one of them', { skip: databaseMissing }, async (t) => {
-  await using db = await testDatabase({ migrated: false, connectionsMax: 2 })
-  await using network = await startProxy(db.url)
-  await using cluster = await startCluster({ urls: [db.url, db.url, network.url], entries: 64, environment })
-  await using workload = workloadOn(cluster)
-  const { ledger } = workload
-  const during = async (what: string, fault: () => Promise<void>): Promise<void> => {
-    const [judged, marked] = [ledger.judged, ledger.marked]
-    await fault()
-    await sleep(healMs)
-    assert.deepEqual(ledger.violations, [], what)
-    say(t, what, workload)
-    assert.ok(ledger.judged > judged + 100, `${what}: hardly anything was answered`)
-    t.diagnostic(`${what}: ${ledger.marked - marked} marked`)
-  }
-  const forAWhile = (change: (proxy: Proxy) => void) => async (): Promise<void> => {
-    change(network)
-    await sleep(faultMs)
-    network.heal()
-  }
-  await sleep(healMs)
-  assert.equal(ledger.marked, 0, 'nothing is marked while nothing is broken')
-  await during('the link is cut', async () => {
-    const cut = await cutLinks(db.url, faultMs)
-    assert.ok(cut >= 6, `the link was cut ${cut} times`)
-    assert.equal(ledger.marked, 0, 'nothing is marked without the link')
-  })
-  await during('a node is stopped', async () => {
-    cluster.nodes[1]!.process.kill('SIGSTOP')
-    await sleep(stoppedMs)
-    cluster.nodes[1]!.process.kill('SIGCONT')
-  })
-  await during('answers of the database are late', forAWhile((proxy) => proxy.delay(500)))
-  const before = ledger.marked
-  await during('the database is silent', forAWhile((proxy) => proxy.silence()))
-  await during('connections to the database are reset', forAWhile((proxy) => proxy.refuse()))
-  assert.ok(ledger.marked > before, 'the node that lost the database goes on with what it knows, and says so')
-  await workload.stop()
-  await workload.atRest(await numbersInDatabase(db.url), restWithinMs)
-  assert.deepEqual(ledger.violations, [])
-})
-
-for (const replication of ['synchronous', 'asynchronous'] as const) {
-  test(`three nodes: the primary is killed and a standby promoted, ${replication} replication`, { skip: replicationMissing }, async (t) => {
-    await using first = await PostgresServer.primary()
-    await using second = await PostgresServer.standbyOf(first)
-    if (replication === 'synchronous') await first.commitOnlyWithStandby()
-    const url = `postgres://postgres@127.0.0.1:${first.port},127.0.0.1:${second.port}/postgres`
-    // Loads may go to the standby too, as long as it is one.
-    await using cluster = await startCluster({ urls: [url, url, url], entries: 64, environment: { ...environment, STOA_DATABASE_READ_URL: second.url } })
+test(
+  'three nodes: the link cut, a node stopped, and the database delayed, silent and reset for one of them',
+  { skip: databaseMissing },
+  async (t) => {
+    await using db = await testDatabase({ migrated: false, connectionsMax: 2 })
+    await using network = await startProxy(db.url)
+    await using cluster = await startCluster({
+      urls: [db.url, db.url, network.url],
+      entries: 64,
+      environment,
+    })
     await using workload = workloadOn(cluster)
     const { ledger } = workload
-    await sleep(faultMs)
-    assert.deepEqual(ledger.violations, [])
-    if (replication === 'asynchronous') {
-      // The last writes before the death of the primary do not arrive, and their transaction ids are given out again.
-      await second.query(`alter system set primary_conninfo = ''`)
-      await second.query('select pg_reload_conf()')
-      await until(async () => (await second.query('select 1 from pg_stat_wal_receiver')).length === 0)
-      const { writes } = workload.counts
-      await until(async () => workload.counts.writes > writes + 8)
+    const during = async (what: string, fault: () => Promise<void>): Promise<void> => {
+      const [judged, marked] = [ledger.judged, ledger.marked]
+      await fault()
+      await sleep(healMs)
+      assert.deepEqual(ledger.violations, [], what)
+      say(t, what, workload)
+      assert.ok(ledger.judged > judged + 100, `${what}: hardly anything was answered`)
+      t.diagnostic(`${what}: ${ledger.marked - marked} marked`)
     }
-    await first.kill()
-    const deadAtMs = performance.now()
-    // Until then nodes acknowledge what had been committed before: a write waits a moment for its own node to have applied it.
-    await sleep(1_500)
-    if (replication === 'asynchronous') {
-      // What had not arrived is lost; the nodes meet the promoted server only after this.
-      await until(async () => (await second.query(`select pg_last_wal_receive_lsn() is not distinct from pg_last_wal_replay_lsn() as done`)).every(({ done }) => done === true))
-      const lost = ledger.survived(await numbersInDatabase(second.url), deadAtMs)
-      t.diagnostic(`${lost} acknowledged writes were lost`)
-      assert.ok(lost > 0)
+    const forAWhile = (change: (proxy: Proxy) => void) => async (): Promise<void> => {
+      change(network)
+      await sleep(faultMs)
+      network.heal()
     }
-    await second.promote()
-    const promotedMs = performance.now() - deadAtMs
-    const writes = workload.counts.writes
-    await until(async () => workload.counts.writes > writes + 8)
-    t.diagnostic(`promoted after ${Math.round(promotedMs)} ms, writing again after ${Math.round(performance.now() - deadAtMs)} ms`)
-    await sleep(faultMs)
-    say(t, replication, workload)
+    await sleep(healMs)
+    assert.equal(ledger.marked, 0, 'nothing is marked while nothing is broken')
+    await during('the link is cut', async () => {
+      const cut = await cutLinks(db.url, faultMs)
+      assert.ok(cut >= 6, `the link was cut ${cut} times`)
+      assert.equal(ledger.marked, 0, 'nothing is marked without the link')
+    })
+    await during('a node is stopped', async () => {
+      cluster.nodes[1]!.process.kill('SIGSTOP')
+      await sleep(stoppedMs)
+      cluster.nodes[1]!.process.kill('SIGCONT')
+    })
+    await during(
+      'answers of the database are late',
+      forAWhile((proxy) => proxy.delay(500)),
+    )
+    const before = ledger.marked
+    await during(
+      'the database is silent',
+      forAWhile((proxy) => proxy.silence()),
+    )
+    await during(
+      'connections to the database are reset',
+      forAWhile((proxy) => proxy.refuse()),
+    )
+    assert.ok(
+      ledger.marked > before,
+      'the node that lost the database goes on with what it knows, and says so',
+    )
     await workload.stop()
-    await workload.atRest(await numbersInDatabase(second.url), restWithinMs)
+    await workload.atRest(await numbersInDatabase(db.url), restWithinMs)
     assert.deepEqual(ledger.violations, [])
-    assert.ok(ledger.judged > 500, `only ${ledger.judged} answers`)
-  })
+  },
+)
+
+for (const replication of ['synchronous', 'asynchronous'] as const) {
+  test(
+    `three nodes: the primary is killed and a standby promoted, ${replication} replication`,
+    { skip: replicationMissing },
+    async (t) => {
+      await using first = await PostgresServer.primary()
+      await using second = await PostgresServer.standbyOf(first)
+      if (replication === 'synchronous') await first.commitOnlyWithStandby()
+      const url = `postgres://postgres@127.0.0.1:${first.port},127.0.0.1:${second.port}/postgres`
+      // Loads may go to the standby too, as long as it is one.
+      await using cluster = await startCluster({
+        urls: [url, url, url],
+        entries: 64,
+        environment: { ...environment, STOA_DATABASE_READ_URL: second.url },
+      })
+      await using workload = workloadOn(cluster)
+      const { ledger } = workload
+      await sleep(faultMs)
+      assert.deepEqual(ledger.violations, [])
+      if (replication === 'asynchronous') {
+        // The last writes before the death of the primary do not arrive, and their transaction ids
+        // are given out again.
+        await second.query(`alter system set primary_conninfo = ''`)
+        await second.query('select pg_reload_conf()')
+        await until(
+          async () => (await second.query('select 1 from pg_stat_wal_receiver')).length === 0,
+        )
+        const { writes } = workload.counts
+        await until(async () => workload.counts.writes > writes + 8)
+      }
+      await first.kill()
+      const deadAtMs = performance.now()
+      // Until then nodes acknowledge what had been committed before: a write waits a moment for its
+      // own node to have applied it.
+      await sleep(1_500)
+      if (replication === 'asynchronous') {
+        // What had not arrived is lost; the nodes meet the promoted server only after this.
+        await until(async () =>
+          (
+            await second.query(
+              `select pg_last_wal_receive_lsn() is not distinct from pg_last_wal_replay_lsn() as done`,
+            )
+          ).every(({ done }) => done === true),
+        )
+        const lost = ledger.survived(await numbersInDatabase(second.url), deadAtMs)
+        t.diagnostic(`${lost} acknowledged writes were lost`)
+        assert.ok(lost > 0)
+      }
+      await second.promote()
+      const promotedMs = performance.now() - deadAtMs
+      const writes = workload.counts.writes
+      await until(async () => workload.counts.writes > writes + 8)
+      t.diagnostic(
+        `promoted after ${Math.round(promotedMs)} ms, writing again after ${Math.round(performance.now() - deadAtMs)} ms`,
+      )
+      await sleep(faultMs)
+      say(t, replication, workload)
+      await workload.stop()
+      await workload.atRest(await numbersInDatabase(second.url), restWithinMs)
+      assert.deepEqual(ledger.violations, [])
+      assert.ok(ledger.judged > 500, `only ${ledger.judged} answers`)
+    },
+  )
 }
 
 async function until(check: () => Promise<boolean>): Promise<void> {

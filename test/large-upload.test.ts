@@ -19,10 +19,16 @@ const chunkBytes = 65_536
 const warmBytes = 2 ** 27
 const cutAfterBytes = 300_000_000
 const growthMax = 100_000_000
-const skip = databaseMissing === false && !existsSync('/proc/self/status') ? 'memory is read from /proc, which is not here' : databaseMissing
+const skip =
+  databaseMissing === false && !existsSync('/proc/self/status')
+    ? 'memory is read from /proc, which is not here'
+    : databaseMissing
 
 function residentBytes(node: RunningNode): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${node.process.pid}/status`, 'utf8'))?.[1]) * 1_024
+  return (
+    Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${node.process.pid}/status`, 'utf8'))?.[1]) *
+    1_024
+  )
 }
 
 /** The same bytes each time, from `offset` on. */
@@ -39,59 +45,124 @@ function bytesFrom(offset: number): Readable {
   )
 }
 
-test('1 GB by tus: little memory, goes on after a cut connection, leaves nothing when given up, stored once', { skip }, async (t) => {
-  await using db = await testDatabase()
-  await using node = await startNode({ environment: { STOA_DATABASE_URL: db.url, STOA_STARTER: 'false', STOA_LOG_LEVEL: 'warn' } })
-  const made = execFileSync(process.execPath, [stoaProgram, '--json', 'token', 'create', 'test', '--role', 'administrator'], { env: { ...process.env, ...node.environment }, encoding: 'utf8' })
-  const common = { authorization: `Bearer ${(JSON.parse(made) as { token: string }).token}`, 'tus-resumable': '1.0.0' }
-  const call = async (method: string, path: string, headers: Record<string, string> = {}): Promise<Response> => fetch(`${node.origin}${path}`, { method, headers: { ...common, ...headers } })
-  const create = async (): Promise<string> => (await call('POST', '/api/uploads', { 'upload-length': String(bytes) })).headers.get('location')!
-  /** `source` may end early: then the connection is cut. */
-  const append = async (path: string, offset: number, source: Readable, length = bytes - offset): Promise<IncomingMessage | null> => {
-    const sent = request(`${node.origin}${path}`, { method: 'PATCH', agent: false, headers: { ...common, 'content-type': 'application/offset+octet-stream', 'upload-offset': String(offset), 'content-length': String(length) } })
-    const answered = new Promise<IncomingMessage | null>((resolve) => sent.once('response', resolve).once('error', () => resolve(null)))
-    await pipeline(source, sent).catch(() => sent.destroy())
-    return answered
-  }
-  const files = async (): Promise<string[]> => (await readdir(join(node.dataDir, 'files'), { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile() && !entry.name.startsWith('.')).map((entry) => entry.name)
-
-  // What the compiler, the collector and the pools take once is there before the counting begins.
-  const given = await create()
-  assert.equal((await append(given, 0, generated(2, warmBytes / chunkBytes), warmBytes))?.statusCode, 204)
-  const before = await files()
-  assert.equal((await call('DELETE', given)).status, 204)
-  assert.equal((await call('HEAD', given)).status, 404)
-  assert.ok((await files()).length < before.length, 'what was given up is gone')
-  const [without, start] = [await files(), residentBytes(node)]
-  let peak = start
-  const sampling = setInterval(() => (peak = Math.max(peak, residentBytes(node))), 20)
-  const ids: string[] = []
-  try {
-    for (const cut of [true, false]) {
-      const upload = await create()
-      let offset = 0
-      if (cut) {
-        let sent = 0
-        const some = bytesFrom(0).map((chunk: Buffer) => {
-          sent += chunk.length
-          if (sent > cutAfterBytes) throw new Error('cut')
-          return chunk
-        })
-        assert.equal(await append(upload, 0, some), null)
-        offset = Number((await call('HEAD', upload)).headers.get('upload-offset'))
-        assert.ok(offset > cutAfterBytes / 2 && offset < cutAfterBytes, `${offset} bytes were safe`)
-      }
-      const done = await append(upload, offset, bytesFrom(offset))
-      assert.equal(done?.statusCode, 204, done === null ? 'no answer' : await text(done))
-      ids.push(String(done?.headers['stoa-asset']))
+test(
+  '1 GB by tus: little memory, goes on after a cut connection, leaves nothing when given up, stored once',
+  { skip },
+  async (t) => {
+    await using db = await testDatabase()
+    await using node = await startNode({
+      environment: { STOA_DATABASE_URL: db.url, STOA_STARTER: 'false', STOA_LOG_LEVEL: 'warn' },
+    })
+    const made = execFileSync(
+      process.execPath,
+      [stoaProgram, '--json', 'token', 'create', 'test', '--role', 'administrator'],
+      { env: { ...process.env, ...node.environment }, encoding: 'utf8' },
+    )
+    const common = {
+      authorization: `Bearer ${(JSON.parse(made) as { token: string }).token}`,
+      'tus-resumable': '1.0.0',
     }
-  } finally {
-    clearInterval(sampling)
-  }
-  const blobs = await Promise.all(ids.map(async (id) => ((await (await call('GET', `/api/assets/${id}`)).json()) as { data: { blob: string; bytes: number } }).data))
-  assert.deepEqual(blobs.map((blob) => [blob.blob, blob.bytes]), [[blobs[0]!.blob, bytes], [blobs[0]!.blob, bytes]])
-  assert.notEqual(ids[0], ids[1])
-  assert.deepEqual((await files()).filter((name) => !without.includes(name)).length, 1, 'equal bytes are there once')
-  t.diagnostic(`memory grew by ${Math.round((peak - start) / 1e6)} MB`)
-  assert.ok(peak - start < growthMax, `grew by ${Math.round((peak - start) / 1e6)} MB`)
-})
+    const call = async (
+      method: string,
+      path: string,
+      headers: Record<string, string> = {},
+    ): Promise<Response> =>
+      fetch(`${node.origin}${path}`, { method, headers: { ...common, ...headers } })
+    const create = async (): Promise<string> =>
+      (await call('POST', '/api/uploads', { 'upload-length': String(bytes) })).headers.get(
+        'location',
+      )!
+    /** `source` may end early: then the connection is cut. */
+    const append = async (
+      path: string,
+      offset: number,
+      source: Readable,
+      length = bytes - offset,
+    ): Promise<IncomingMessage | null> => {
+      const sent = request(`${node.origin}${path}`, {
+        method: 'PATCH',
+        agent: false,
+        headers: {
+          ...common,
+          'content-type': 'application/offset+octet-stream',
+          'upload-offset': String(offset),
+          'content-length': String(length),
+        },
+      })
+      const answered = new Promise<IncomingMessage | null>((resolve) =>
+        sent.once('response', resolve).once('error', () => resolve(null)),
+      )
+      await pipeline(source, sent).catch(() => sent.destroy())
+      return answered
+    }
+    const files = async (): Promise<string[]> =>
+      (await readdir(join(node.dataDir, 'files'), { recursive: true, withFileTypes: true }))
+        .filter((entry) => entry.isFile() && !entry.name.startsWith('.'))
+        .map((entry) => entry.name)
+
+    // What the compiler, the collector and the pools take once is there before the counting begins.
+    const given = await create()
+    assert.equal(
+      (await append(given, 0, generated(2, warmBytes / chunkBytes), warmBytes))?.statusCode,
+      204,
+    )
+    const before = await files()
+    assert.equal((await call('DELETE', given)).status, 204)
+    assert.equal((await call('HEAD', given)).status, 404)
+    assert.ok((await files()).length < before.length, 'what was given up is gone')
+    const [without, start] = [await files(), residentBytes(node)]
+    let peak = start
+    const sampling = setInterval(() => (peak = Math.max(peak, residentBytes(node))), 20)
+    const ids: string[] = []
+    try {
+      for (const cut of [true, false]) {
+        const upload = await create()
+        let offset = 0
+        if (cut) {
+          let sent = 0
+          const some = bytesFrom(0).map((chunk: Buffer) => {
+            sent += chunk.length
+            if (sent > cutAfterBytes) throw new Error('cut')
+            return chunk
+          })
+          assert.equal(await append(upload, 0, some), null)
+          offset = Number((await call('HEAD', upload)).headers.get('upload-offset'))
+          assert.ok(
+            offset > cutAfterBytes / 2 && offset < cutAfterBytes,
+            `${offset} bytes were safe`,
+          )
+        }
+        const done = await append(upload, offset, bytesFrom(offset))
+        assert.equal(done?.statusCode, 204, done === null ? 'no answer' : await text(done))
+        ids.push(String(done?.headers['stoa-asset']))
+      }
+    } finally {
+      clearInterval(sampling)
+    }
+    const blobs = await Promise.all(
+      ids.map(
+        async (id) =>
+          (
+            (await (await call('GET', `/api/assets/${id}`)).json()) as {
+              data: { blob: string; bytes: number }
+            }
+          ).data,
+      ),
+    )
+    assert.deepEqual(
+      blobs.map((blob) => [blob.blob, blob.bytes]),
+      [
+        [blobs[0]!.blob, bytes],
+        [blobs[0]!.blob, bytes],
+      ],
+    )
+    assert.notEqual(ids[0], ids[1])
+    assert.deepEqual(
+      (await files()).filter((name) => !without.includes(name)).length,
+      1,
+      'equal bytes are there once',
+    )
+    t.diagnostic(`memory grew by ${Math.round((peak - start) / 1e6)} MB`)
+    assert.ok(peak - start < growthMax, `grew by ${Math.round((peak - start) / 1e6)} MB`)
+  },
+)

@@ -19,12 +19,22 @@ const requestsMin = Number(process.env['STOA_TEST_ROLLING_REQUESTS'] ?? 3_000)
 const readers = 16
 const writers = 2
 const nodeLeaseMs = 3_000
-const withoutSettings = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('STOA_')))
+const withoutSettings = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith('STOA_')),
+)
 
 type Failure = { readonly what: string; readonly startedMs: number; readonly endedMs: number }
-type Load = { readonly failures: readonly Failure[]; requests(): number; readonly written: readonly string[]; stop(): Promise<void> }
+type Load = {
+  readonly failures: readonly Failure[]
+  requests(): number
+  readonly written: readonly string[]
+  stop(): Promise<void>
+}
 
-/** Readers and writers through the load balancer, each with one request at a time over connections that are kept. */
+/**
+ * Readers and writers through the load balancer, each with one request at a time over connections
+ * that are kept.
+ */
 function startLoad(origin: string, token: string): Load {
   const agent = new Agent({ keepAlive: true, maxSockets: readers + writers })
   const failures: Failure[] = []
@@ -33,9 +43,19 @@ function startLoad(origin: string, token: string): Load {
   const stopping = new AbortController()
   const send = async (method: string, path: string, body: string | null): Promise<number> =>
     new Promise((resolve, reject) => {
-      const headers = body === null ? {} : { authorization: `Bearer ${token}`, 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }
+      const headers =
+        body === null
+          ? {}
+          : {
+              authorization: `Bearer ${token}`,
+              'content-type': 'application/json',
+              'content-length': Buffer.byteLength(body),
+            }
       const sent = request(`${origin}${path}`, { method, agent, headers }, (answer) => {
-        answer.on('error', reject).on('end', () => resolve(answer.statusCode ?? 0)).resume()
+        answer
+          .on('error', reject)
+          .on('end', () => resolve(answer.statusCode ?? 0))
+          .resume()
       })
       sent.on('error', reject).end(body ?? undefined)
     })
@@ -43,10 +63,19 @@ function startLoad(origin: string, token: string): Load {
     for (let number = 0; !stopping.signal.aborted; number += 1) {
       const title = `${name} ${number}`
       const startedMs = performance.now()
-      const fail = (what: string): void => void failures.push({ what: `${write ? 'write' : 'read'}: ${what}`, startedMs, endedMs: performance.now() })
+      const fail = (what: string): void =>
+        void failures.push({
+          what: `${write ? 'write' : 'read'}: ${what}`,
+          startedMs,
+          endedMs: performance.now(),
+        })
       try {
         const status = write
-          ? await send('POST', '/api/content/note', JSON.stringify({ fields: { title }, publish: true }))
+          ? await send(
+              'POST',
+              '/api/content/note',
+              JSON.stringify({ fields: { title }, publish: true }),
+            )
           : await send('GET', '/api/content/note?limit=5', null)
         requests += 1
         if (write && status === 201) written.push(title)
@@ -59,7 +88,9 @@ function startLoad(origin: string, token: string): Load {
       if (write) await sleep(20)
     }
   }
-  const clients = Array.from({ length: readers + writers }, (_, index) => client(index < writers, `c${index}-${Date.now()}`))
+  const clients = Array.from({ length: readers + writers }, (_, index) =>
+    client(index < writers, `c${index}-${Date.now()}`),
+  )
   return {
     failures,
     written,
@@ -79,70 +110,119 @@ async function allUp(haproxy: Haproxy): Promise<void> {
   }
 }
 
-test('three nodes behind HAProxy: a rolling restart fails no request, a kill only those in flight, and roles change hands', { skip: databaseMissing || haproxyMissing }, async (t) => {
-  await using db = await testDatabase()
-  const dataDir = await mkdtemp(join(tmpdir(), 'stoa-balanced-'))
-  const ports = [await freePort(), await freePort(), await freePort()]
-  const start = async (index: number): Promise<RunningNode> =>
-    startNode({ dataDir, environment: { STOA_DATABASE_URL: db.url, STOA_STARTER: 'false', STOA_LOG_LEVEL: 'warn', STOA_NODE: `node-${index + 1}`, STOA_PORT: String(ports[index]) } })
-  const nodes = await Promise.all(ports.map((_, index) => start(index)))
-  try {
-    const made = await promisify(execFile)(process.execPath, [stoaProgram, 'token', 'create', 'load', '--role', 'administrator', '--json'], {
-      env: { ...withoutSettings, STOA_DATABASE_URL: db.url, STOA_DATA: dataDir },
-    })
-    const { token } = JSON.parse(made.stdout) as { token: string }
-    const typed = await fetch(`${nodes[0]!.origin}/api/types/note`, {
-      method: 'PUT',
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      body: JSON.stringify({ name: 'note', label: 'Note', fields: [{ kind: 'text', name: 'title', required: true }] }),
-    })
-    assert.equal(typed.status, 201, await typed.text())
-    // Every node has to have heard of the type, or it would rightly say that there is none.
-    await sleep(1_500)
-    await using haproxy = await startHaproxy(ports)
+test(
+  'three nodes behind HAProxy: a rolling restart fails no request, a kill only those in flight, and roles change hands',
+  { skip: databaseMissing || haproxyMissing },
+  async (t) => {
+    await using db = await testDatabase()
+    const dataDir = await mkdtemp(join(tmpdir(), 'stoa-balanced-'))
+    const ports = [await freePort(), await freePort(), await freePort()]
+    const start = async (index: number): Promise<RunningNode> =>
+      startNode({
+        dataDir,
+        environment: {
+          STOA_DATABASE_URL: db.url,
+          STOA_STARTER: 'false',
+          STOA_LOG_LEVEL: 'warn',
+          STOA_NODE: `node-${index + 1}`,
+          STOA_PORT: String(ports[index]),
+        },
+      })
+    const nodes = await Promise.all(ports.map((_, index) => start(index)))
+    try {
+      const made = await promisify(execFile)(
+        process.execPath,
+        [stoaProgram, 'token', 'create', 'load', '--role', 'administrator', '--json'],
+        {
+          env: { ...withoutSettings, STOA_DATABASE_URL: db.url, STOA_DATA: dataDir },
+        },
+      )
+      const { token } = JSON.parse(made.stdout) as { token: string }
+      const typed = await fetch(`${nodes[0]!.origin}/api/types/note`, {
+        method: 'PUT',
+        headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+        body: JSON.stringify({
+          name: 'note',
+          label: 'Note',
+          fields: [{ kind: 'text', name: 'title', required: true }],
+        }),
+      })
+      assert.equal(typed.status, 201, await typed.text())
+      // Every node has to have heard of the type, or it would rightly say that there is none.
+      await sleep(1_500)
+      await using haproxy = await startHaproxy(ports)
 
-    const load = startLoad(haproxy.origin, token)
-    let restarts = 0
-    do {
-      for (const [index, node] of nodes.entries()) {
-        assert.equal(await node.stop(), 0, node.output())
-        nodes[index] = await start(index)
-        restarts += 1
-        await allUp(haproxy)
+      const load = startLoad(haproxy.origin, token)
+      let restarts = 0
+      do {
+        for (const [index, node] of nodes.entries()) {
+          assert.equal(await node.stop(), 0, node.output())
+          nodes[index] = await start(index)
+          restarts += 1
+          await allUp(haproxy)
+        }
+      } while (load.requests() < requestsMin)
+      await load.stop()
+      t.diagnostic(
+        `${load.requests()} requests, ${load.written.length} of them writes, through ${restarts} restarts: ${load.failures.length} failed`,
+      )
+      assert.deepEqual(load.failures, [])
+
+      const again = startLoad(haproxy.origin, token)
+      await sleep(1_000)
+      const [leader] = await db.database.run(
+        sql<{ name: string; holder: string }>(`
+      select n.info->>'name' as name, l.holder from stoa.leadership l join stoa.node n on n.id = l.holder order by count(*) over (partition by l.holder) desc limit 1`),
+      )
+      const victim = Number(leader!.name.split('-')[1]) - 1
+      const killedMs = performance.now()
+      // The system needs a moment to take a process down; until then its sockets take requests.
+      const goneMs = new Promise<number>((resolve) =>
+        nodes[victim]!.process.once('exit', () => resolve(performance.now())),
+      )
+      nodes[victim]!.process.kill('SIGKILL')
+      const held = sql<{ count: number }>(
+        `select count(*)::int as count from stoa.leadership where holder = $1`,
+      )
+      while ((await db.database.run(held, [leader!.holder]))[0]!.count > 0) {
+        assert.ok(
+          performance.now() - killedMs < 2 * nodeLeaseMs,
+          'the roles of the killed node are not taken over within twice the lease',
+        )
+        await sleep(20)
       }
-    } while (load.requests() < requestsMin)
-    await load.stop()
-    t.diagnostic(`${load.requests()} requests, ${load.written.length} of them writes, through ${restarts} restarts: ${load.failures.length} failed`)
-    assert.deepEqual(load.failures, [])
+      t.diagnostic(`roles taken over ${Math.round(performance.now() - killedMs)} ms after the kill`)
+      await sleep(1_000)
+      await again.stop()
+      const deadMs = await goneMs
+      const late = again.failures.filter(({ startedMs }) => startedMs > deadMs)
+      t.diagnostic(
+        `${again.failures.length} requests failed, all of them in flight when the process was gone, ${Math.round(deadMs - killedMs)} ms after the kill; ${again.requests()} were sent in all`,
+      )
+      // One for each client at the moment of the kill; what came while the system took the process
+      // down was in flight on it, too.
+      assert.ok(
+        again.failures.filter(({ startedMs }) => startedMs <= killedMs).length <= readers + writers,
+      )
+      assert.deepEqual(late, [], 'none but those that were in flight')
 
-    const again = startLoad(haproxy.origin, token)
-    await sleep(1_000)
-    const [leader] = await db.database.run(sql<{ name: string; holder: string }>(`
-      select n.info->>'name' as name, l.holder from stoa.leadership l join stoa.node n on n.id = l.holder order by count(*) over (partition by l.holder) desc limit 1`))
-    const victim = Number(leader!.name.split('-')[1]) - 1
-    const killedMs = performance.now()
-    // The system needs a moment to take a process down; until then its sockets take requests.
-    const goneMs = new Promise<number>((resolve) => nodes[victim]!.process.once('exit', () => resolve(performance.now())))
-    nodes[victim]!.process.kill('SIGKILL')
-    const held = sql<{ count: number }>(`select count(*)::int as count from stoa.leadership where holder = $1`)
-    while ((await db.database.run(held, [leader!.holder]))[0]!.count > 0) {
-      assert.ok(performance.now() - killedMs < 2 * nodeLeaseMs, 'the roles of the killed node are not taken over within twice the lease')
-      await sleep(20)
+      const there = new Set(
+        (
+          await db.database.run(
+            sql<{ title: string }>(
+              `select data->>'title' as title from stoa.version where type = 'note' and is_published`,
+            ),
+          )
+        ).map(({ title }) => title),
+      )
+      assert.deepEqual(
+        [...load.written, ...again.written].filter((title) => !there.has(title)),
+        [],
+        'nothing acknowledged is lost',
+      )
+    } finally {
+      await Promise.all(nodes.map(async (node) => node.stop()))
+      await rm(dataDir, { recursive: true, force: true })
     }
-    t.diagnostic(`roles taken over ${Math.round(performance.now() - killedMs)} ms after the kill`)
-    await sleep(1_000)
-    await again.stop()
-    const deadMs = await goneMs
-    const late = again.failures.filter(({ startedMs }) => startedMs > deadMs)
-    t.diagnostic(`${again.failures.length} requests failed, all of them in flight when the process was gone, ${Math.round(deadMs - killedMs)} ms after the kill; ${again.requests()} were sent in all`)
-    // One for each client at the moment of the kill; what came while the system took the process down was in flight on it, too.
-    assert.ok(again.failures.filter(({ startedMs }) => startedMs <= killedMs).length <= readers + writers)
-    assert.deepEqual(late, [], 'none but those that were in flight')
-
-    const there = new Set((await db.database.run(sql<{ title: string }>(`select data->>'title' as title from stoa.version where type = 'note' and is_published`))).map(({ title }) => title))
-    assert.deepEqual([...load.written, ...again.written].filter((title) => !there.has(title)), [], 'nothing acknowledged is lost')
-  } finally {
-    await Promise.all(nodes.map(async (node) => node.stop()))
-    await rm(dataDir, { recursive: true, force: true })
-  }
-})
+  },
+)

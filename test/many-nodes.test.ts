@@ -23,12 +23,23 @@ async function told(several: Several): Promise<readonly NodeStatus[]> {
 
 async function ask(url: string, agent: Agent): Promise<number> {
   return new Promise((resolve, reject) => {
-    get(url, { agent, signal: AbortSignal.timeout(requestDeadlineMs) }, (answer) => answer.on('error', reject).on('end', () => resolve(answer.statusCode ?? 0)).resume()).on('error', reject)
+    get(url, { agent, signal: AbortSignal.timeout(requestDeadlineMs) }, (answer) =>
+      answer
+        .on('error', reject)
+        .on('end', () => resolve(answer.statusCode ?? 0))
+        .resume(),
+    ).on('error', reject)
   })
 }
 
-/** A connection for each request, as clients come that did not come before: only those meet a process that is about to go. */
-async function load(origin: string, whileThis: Promise<unknown>): Promise<{ readonly requests: number; readonly failures: readonly string[] }> {
+/**
+ * A connection for each request, as clients come that did not come before: only those meet a
+ * process that is about to go.
+ */
+async function load(
+  origin: string,
+  whileThis: Promise<unknown>,
+): Promise<{ readonly requests: number; readonly failures: readonly string[] }> {
   const agent = new Agent({ keepAlive: false })
   const over = new AbortController()
   const failures: string[] = []
@@ -36,7 +47,9 @@ async function load(origin: string, whileThis: Promise<unknown>): Promise<{ read
   const client = async (): Promise<void> => {
     while (!over.signal.aborted) {
       requests += 1
-      const status = await ask(`${origin}/api/locales`, agent).catch((error: unknown) => String(error))
+      const status = await ask(`${origin}/api/locales`, agent).catch((error: unknown) =>
+        String(error),
+      )
       if (status !== 200) failures.push(String(status))
     }
   }
@@ -50,49 +63,103 @@ async function load(origin: string, whileThis: Promise<unknown>): Promise<{ read
   return { requests, failures }
 }
 
-test('stoa start --nodes 3: one port, a node each, and none is missed when it is killed, drained or replaced', { skip: databaseMissing }, async (t) => {
-  await using db = await testDatabase({ migrated: false })
-  await using several = await startSeveral(3, { STOA_DATABASE_URL: db.url })
-  await several.ready()
-  const before = await told(several)
-  assert.deepEqual(before.map(({ name, state }) => [name, state]), [['box-1', 'live'], ['box-2', 'live'], ['box-3', 'live']])
-  for (const { address } of before) assert.equal((await fetch(`http://${address}/healthz/ready`)).status, 200, 'the readiness of each is reachable')
+test(
+  'stoa start --nodes 3: one port, a node each, and none is missed when it is killed, drained or replaced',
+  { skip: databaseMissing },
+  async (t) => {
+    await using db = await testDatabase({ migrated: false })
+    await using several = await startSeveral(3, { STOA_DATABASE_URL: db.url })
+    await several.ready()
+    const before = await told(several)
+    assert.deepEqual(
+      before.map(({ name, state }) => [name, state]),
+      [
+        ['box-1', 'live'],
+        ['box-2', 'live'],
+        ['box-3', 'live'],
+      ],
+    )
+    for (const { address } of before)
+      assert.equal(
+        (await fetch(`http://${address}/healthz/ready`)).status,
+        200,
+        'the readiness of each is reachable',
+      )
 
-  const rolled = await load(several.origin, (several.signal('SIGHUP'), several.until('all nodes were restarted')))
-  t.diagnostic(`rolling restart: ${rolled.requests} requests, ${rolled.failures.length} failed`)
-  assert.deepEqual(rolled.failures, [])
-  const after = await several.nodes()
-  assert.deepEqual(after.map(({ name, state }) => [name, state]), [['box-1', 'live'], ['box-2', 'live'], ['box-3', 'live']])
-  assert.deepEqual(after.filter(({ id }) => before.some((one) => one.id === id)), [], 'every one is another process')
+    const rolled = await load(
+      several.origin,
+      (several.signal('SIGHUP'), several.until('all nodes were restarted')),
+    )
+    t.diagnostic(`rolling restart: ${rolled.requests} requests, ${rolled.failures.length} failed`)
+    assert.deepEqual(rolled.failures, [])
+    const after = await several.nodes()
+    assert.deepEqual(
+      after.map(({ name, state }) => [name, state]),
+      [
+        ['box-1', 'live'],
+        ['box-2', 'live'],
+        ['box-3', 'live'],
+      ],
+    )
+    assert.deepEqual(
+      after.filter(({ id }) => before.some((one) => one.id === id)),
+      [],
+      'every one is another process',
+    )
 
-  const killed = await load(
-    several.origin,
-    (async () => {
-      // Only those that it was answering can fail, and it comes again.
-      process.kill((await several.children()).at(-1)!, 'SIGKILL')
-      await several.until('has ended by itself and is started again')
-      await several.until('"msg":"ready"', 7)
-    })(),
-  )
-  t.diagnostic(`kill: ${killed.requests} requests, ${killed.failures.length} failed`)
-  assert.ok(killed.failures.length < clients, killed.failures.join('\n'))
-  assert.deepEqual(killed.failures.filter((text) => text.includes('aborted')), [], 'nobody waits for a node that is no more')
-  assert.deepEqual((await several.nodes()).filter(({ state }) => state === 'live').map(({ name }) => name), ['box-1', 'box-2', 'box-3'])
+    const killed = await load(
+      several.origin,
+      (async () => {
+        // Only those that it was answering can fail, and it comes again.
+        process.kill((await several.children()).at(-1)!, 'SIGKILL')
+        await several.until('has ended by itself and is started again')
+        await several.until('"msg":"ready"', 7)
+      })(),
+    )
+    t.diagnostic(`kill: ${killed.requests} requests, ${killed.failures.length} failed`)
+    assert.ok(killed.failures.length < clients, killed.failures.join('\n'))
+    assert.deepEqual(
+      killed.failures.filter((text) => text.includes('aborted')),
+      [],
+      'nobody waits for a node that is no more',
+    )
+    assert.deepEqual(
+      (await several.nodes()).filter(({ state }) => state === 'live').map(({ name }) => name),
+      ['box-1', 'box-2', 'box-3'],
+    )
 
-  const drained = await load(several.origin, several.stoa('drain', 'box-3'))
-  assert.deepEqual(drained.failures, [])
-  assert.deepEqual((await several.nodes()).map(({ name }) => name), ['box-1', 'box-2'], 'who was drained stays away')
+    const drained = await load(several.origin, several.stoa('drain', 'box-3'))
+    assert.deepEqual(drained.failures, [])
+    assert.deepEqual(
+      (await several.nodes()).map(({ name }) => name),
+      ['box-1', 'box-2'],
+      'who was drained stays away',
+    )
 
-  several.signal('SIGTERM')
-  assert.equal(await several.ended, 0)
-})
+    several.signal('SIGTERM')
+    assert.equal(await several.ended, 0)
+  },
+)
 
-test('stoa start --nodes 2 with nothing else: the nodes share the embedded database of their supervisor', { skip: embeddedMissing() }, async () => {
-  await using several = await startSeveral(2, {})
-  await several.ready()
-  assert.deepEqual((await several.nodes()).map(({ name, state }) => [name, state]), [['box-1', 'live'], ['box-2', 'live']])
-  assert.equal((await fetch(`${several.origin}/healthz/ready`)).status, 200)
-  several.signal('SIGINT')
-  assert.equal(await several.ended, 0)
-  await assert.rejects(several.stoa('start', '--nodes', '6'), /connections for 5 nodes.*STOA_DATABASE_URL.*E_USAGE/)
-})
+test(
+  'stoa start --nodes 2 with nothing else: the nodes share the embedded database of their supervisor',
+  { skip: embeddedMissing() },
+  async () => {
+    await using several = await startSeveral(2, {})
+    await several.ready()
+    assert.deepEqual(
+      (await several.nodes()).map(({ name, state }) => [name, state]),
+      [
+        ['box-1', 'live'],
+        ['box-2', 'live'],
+      ],
+    )
+    assert.equal((await fetch(`${several.origin}/healthz/ready`)).status, 200)
+    several.signal('SIGINT')
+    assert.equal(await several.ended, 0)
+    await assert.rejects(
+      several.stoa('start', '--nodes', '6'),
+      /connections for 5 nodes.*STOA_DATABASE_URL.*E_USAGE/,
+    )
+  },
+)

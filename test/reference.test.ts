@@ -5,6 +5,10 @@ import { referencePages } from '#test/support/reference-pages.ts'
 
 test('the reference pages of settings and commands say what the code says; else: node test/write-reference.ts', async () => {
   for (const [name, text] of await referencePages()) {
-    assert.equal(readFileSync(new URL(`../docs/reference/${name}`, import.meta.url), 'utf8'), text, name)
+    assert.equal(
+      readFileSync(new URL(`../docs/reference/${name}`, import.meta.url), 'utf8'),
+      text,
+      name,
+    )
   }
 })

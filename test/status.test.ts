@@ -14,11 +14,21 @@ const roundsMax = 10_000
 const notReadyMax = 5
 const roundsOfWaitingMax = 40
 const waitMs = 250
-const withoutSettings = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('STOA_')))
+const withoutSettings = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith('STOA_')),
+)
 
-async function stoa(url: string, ...argv: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+async function stoa(
+  url: string,
+  ...argv: string[]
+): Promise<{ status: number; stdout: string; stderr: string }> {
   try {
-    return { status: 0, ...(await promisify(execFile)(process.execPath, [stoaProgram, ...argv], { env: { ...withoutSettings, STOA_DATABASE_URL: url } })) }
+    return {
+      status: 0,
+      ...(await promisify(execFile)(process.execPath, [stoaProgram, ...argv], {
+        env: { ...withoutSettings, STOA_DATABASE_URL: url },
+      })),
+    }
   } catch (error) {
     const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string }
     return { status: code, stdout, stderr }
@@ -32,7 +42,10 @@ async function statusOf(url: string): Promise<ClusterStatus> {
 }
 
 /** The first status of which that is true. */
-async function statusWhere(url: string, isTrue: (status: ClusterStatus) => boolean): Promise<ClusterStatus> {
+async function statusWhere(
+  url: string,
+  isTrue: (status: ClusterStatus) => boolean,
+): Promise<ClusterStatus> {
   for (let round = 0; ; round += 1) {
     const status = await statusOf(url)
     if (isTrue(status)) return status
@@ -41,122 +54,226 @@ async function statusWhere(url: string, isTrue: (status: ClusterStatus) => boole
   }
 }
 
-test('stoa status tells of every node, and stoa drain makes one leave without losing a request', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase({ migrated: false })
-  assert.match((await stoa(db.url, 'status')).stdout, /No node runs/)
-  const environment = { STOA_DATABASE_URL: db.url, STOA_STARTER: 'false', STOA_DRAIN_GRACE_MS: '3000' }
-  await using one = await startNode({ environment: { ...environment, STOA_NODE: 'one' } })
-  const shared = { ...environment, STOA_FILES_URL: `file://${one.dataDir}/files` }
-  await using two = await startNode({ environment: { ...shared, STOA_NODE: 'two' } })
-  await using three = await startNode({ environment: { ...shared, STOA_NODE: 'three' } })
+test(
+  'stoa status tells of every node, and stoa drain makes one leave without losing a request',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    assert.match((await stoa(db.url, 'status')).stdout, /No node runs/)
+    const environment = {
+      STOA_DATABASE_URL: db.url,
+      STOA_STARTER: 'false',
+      STOA_DRAIN_GRACE_MS: '3000',
+    }
+    await using one = await startNode({ environment: { ...environment, STOA_NODE: 'one' } })
+    const shared = { ...environment, STOA_FILES_URL: `file://${one.dataDir}/files` }
+    await using two = await startNode({ environment: { ...shared, STOA_NODE: 'two' } })
+    await using three = await startNode({ environment: { ...shared, STOA_NODE: 'three' } })
 
-  // What a node tells of itself reaches the others within moments, and a role that is just changing hands is nobody's.
-  const all = await statusWhere(db.url, ({ nodes, degraded }) => {
-    const complete = nodes.every(({ report, address }) => report !== null && report.cache !== null && report.feedLagMs !== null && address !== null)
-    return complete && degraded.length === 0 && nodes.flatMap(({ roles }) => roles).length === 5
-  })
-  assert.deepEqual(all.nodes.map(({ name, state, address, problem }) => [name, state, address, problem]), [
-    ['one', 'live', new URL(one.origin).host, null], ['three', 'live', new URL(three.origin).host, null], ['two', 'live', new URL(two.origin).host, null],
-  ])
-  for (const { report } of all.nodes) assert.ok(report!.feedLagMs! < 1_000, JSON.stringify(report))
-  assert.deepEqual(all.nodes.flatMap((node) => node.roles).sort(), ['collect', 'forget-keys', 'prune', 'schedule', 'settle'])
+    // What a node tells of itself reaches the others within moments, and a role that is just
+    // changing hands is nobody's.
+    const all = await statusWhere(db.url, ({ nodes, degraded }) => {
+      const complete = nodes.every(
+        ({ report, address }) =>
+          report !== null && report.cache !== null && report.feedLagMs !== null && address !== null,
+      )
+      return complete && degraded.length === 0 && nodes.flatMap(({ roles }) => roles).length === 5
+    })
+    assert.deepEqual(
+      all.nodes.map(({ name, state, address, problem }) => [name, state, address, problem]),
+      [
+        ['one', 'live', new URL(one.origin).host, null],
+        ['three', 'live', new URL(three.origin).host, null],
+        ['two', 'live', new URL(two.origin).host, null],
+      ],
+    )
+    for (const { report } of all.nodes)
+      assert.ok(report!.feedLagMs! < 1_000, JSON.stringify(report))
+    assert.deepEqual(all.nodes.flatMap((node) => node.roles).sort(), [
+      'collect',
+      'forget-keys',
+      'prune',
+      'schedule',
+      'settle',
+    ])
 
-  const failures: unknown[] = []
-  const answers = { served: 0, closing: 0, notReady: 0 }
-  const load = (async () => {
-    // As a load balancer does it: after some answers that it is not ready, the node gets no more requests.
-    for (let round = 0; round < roundsMax && answers.notReady < notReadyMax; round += 1) {
-      try {
-        const answer = await fetch(`${two.origin}/api/locales`)
-        await answer.text()
-        if (answer.status !== 200) failures.push(answer.status)
-        answers.served += 1
-        if (answer.headers.get('connection') === 'close') answers.closing += 1
-        const ready = await fetch(`${two.origin}/healthz/ready`)
-        await ready.text()
-        if (ready.status === 503) answers.notReady += 1
-      } catch (error) {
-        failures.push(error)
+    const failures: unknown[] = []
+    const answers = { served: 0, closing: 0, notReady: 0 }
+    const load = (async () => {
+      // As a load balancer does it: after some answers that it is not ready, the node gets no more
+      // requests.
+      for (let round = 0; round < roundsMax && answers.notReady < notReadyMax; round += 1) {
+        try {
+          const answer = await fetch(`${two.origin}/api/locales`)
+          await answer.text()
+          if (answer.status !== 200) failures.push(answer.status)
+          answers.served += 1
+          if (answer.headers.get('connection') === 'close') answers.closing += 1
+          const ready = await fetch(`${two.origin}/healthz/ready`)
+          await ready.text()
+          if (ready.status === 503) answers.notReady += 1
+        } catch (error) {
+          failures.push(error)
+        }
+        await sleep(2)
       }
-      await sleep(2)
-    }
-  })()
-  const drained = await stoa(db.url, 'drain', 'two', '--json')
-  assert.equal(drained.status, 0, drained.stderr)
-  assert.equal((JSON.parse(drained.stdout) as { outcome: string }).outcome, 'left')
-  await load
-  assert.deepEqual(failures, [])
-  assert.ok(answers.served > notReadyMax && answers.closing >= notReadyMax - 1 && answers.notReady === notReadyMax, JSON.stringify(answers))
-  assert.equal(await two.ended(), 0, 'a drained node ends with status 0 by itself')
+    })()
+    const drained = await stoa(db.url, 'drain', 'two', '--json')
+    assert.equal(drained.status, 0, drained.stderr)
+    assert.equal((JSON.parse(drained.stdout) as { outcome: string }).outcome, 'left')
+    await load
+    assert.deepEqual(failures, [])
+    assert.ok(
+      answers.served > notReadyMax &&
+        answers.closing >= notReadyMax - 1 &&
+        answers.notReady === notReadyMax,
+      JSON.stringify(answers),
+    )
+    assert.equal(await two.ended(), 0, 'a drained node ends with status 0 by itself')
 
-  three.process.kill('SIGKILL')
-  await three.stop()
-  const missing = await stoa(db.url, 'drain', 'four')
-  assert.equal(missing.status, 1)
-  assert.match(missing.stderr, /No node is called "four".*\(E_NODE_NOT_FOUND\)/)
-  const after = await statusWhere(db.url, ({ nodes }) => nodes.some(({ name, state }) => name === 'three' && state === 'silent') && nodes.find(({ name }) => name === 'one')?.roles.length === 5)
-  assert.match(after.degraded.join('\n'), /three: not heard of/)
-  assert.equal(await one.stop(), 0)
-  assert.match((await stoa(db.url, 'status')).stdout, /^NODE .*\nthree .* silent/)
-})
+    three.process.kill('SIGKILL')
+    await three.stop()
+    const missing = await stoa(db.url, 'drain', 'four')
+    assert.equal(missing.status, 1)
+    assert.match(missing.stderr, /No node is called "four".*\(E_NODE_NOT_FOUND\)/)
+    const after = await statusWhere(
+      db.url,
+      ({ nodes }) =>
+        nodes.some(({ name, state }) => name === 'three' && state === 'silent') &&
+        nodes.find(({ name }) => name === 'one')?.roles.length === 5,
+    )
+    assert.match(after.degraded.join('\n'), /three: not heard of/)
+    assert.equal(await one.stop(), 0)
+    assert.match((await stoa(db.url, 'status')).stdout, /^NODE .*\nthree .* silent/)
+  },
+)
 
-test('requests that the database makes a node refuse are told in status and, once, in the log; so is a node that answers and cannot beat', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase({ migrated: false })
-  await using one = await startNode({ environment: { STOA_DATABASE_URL: db.url, STOA_NODE: 'one', STOA_STARTER: 'false', STOA_DATABASE_TIMEOUT_MS: '300', STOA_LOG_LEVEL: 'info' } })
-  const { token } = JSON.parse((await stoa(db.url, '--json', 'token', 'create', 'administrator', '--role', 'administrator')).stdout) as { token: string }
-  const refused = 5
-  await db.database.transaction(async (tx) => {
-    await tx.run(sql('lock table stoa.locale in access exclusive mode'))
-    await tx.run(sql('lock table stoa.node in share mode'))
-    for (let count = 0; count < refused; count += 1) {
-      const { status, headers } = await fetch(`${one.origin}/api/locales`)
-      assert.deepEqual([status, headers.get('retry-after')], [503, '1'])
-    }
-    let degraded: readonly string[] = []
-    for (let round = 0; !degraded.includes('one: it answers, but the database takes no beats from it'); round += 1) {
-      assert.ok(round < roundsOfWaitingMax, degraded.join('\n'))
-      await sleep(waitMs)
-      const answer = await fetch(`${one.origin}/api/cluster`, { headers: { authorization: `Bearer ${token}` } })
-      if (answer.status === 200) degraded = ((await answer.json()) as { data: ClusterStatus }).data.degraded
-    }
-    assert.match(degraded.join('\n'), /one: requests were refused in the last 10 s: A statement took longer than its deadline/)
-  })
-  assert.equal((await fetch(`${one.origin}/api/locales`)).status, 200)
-  await one.printed(/requests are no longer refused/)
-  await statusWhere(db.url, ({ degraded }) => degraded.length === 0)
-  const told = one.output().split('\n').filter((line) => line.includes('requests are')).map((line) => JSON.parse(line) as { msg: string; refused?: number })
-  assert.deepEqual(told.map(({ msg, refused: count }) => [msg, count]), [['requests are refused', undefined], ['requests are no longer refused', refused]])
-})
+test(
+  'requests that the database makes a node refuse are told in status and, once, in the log; so is a node that answers and cannot beat',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    await using one = await startNode({
+      environment: {
+        STOA_DATABASE_URL: db.url,
+        STOA_NODE: 'one',
+        STOA_STARTER: 'false',
+        STOA_DATABASE_TIMEOUT_MS: '300',
+        STOA_LOG_LEVEL: 'info',
+      },
+    })
+    const { token } = JSON.parse(
+      (await stoa(db.url, '--json', 'token', 'create', 'administrator', '--role', 'administrator'))
+        .stdout,
+    ) as { token: string }
+    const refused = 5
+    await db.database.transaction(async (tx) => {
+      await tx.run(sql('lock table stoa.locale in access exclusive mode'))
+      await tx.run(sql('lock table stoa.node in share mode'))
+      for (let count = 0; count < refused; count += 1) {
+        const { status, headers } = await fetch(`${one.origin}/api/locales`)
+        assert.deepEqual([status, headers.get('retry-after')], [503, '1'])
+      }
+      let degraded: readonly string[] = []
+      for (
+        let round = 0;
+        !degraded.includes('one: it answers, but the database takes no beats from it');
+        round += 1
+      ) {
+        assert.ok(round < roundsOfWaitingMax, degraded.join('\n'))
+        await sleep(waitMs)
+        const answer = await fetch(`${one.origin}/api/cluster`, {
+          headers: { authorization: `Bearer ${token}` },
+        })
+        if (answer.status === 200)
+          degraded = ((await answer.json()) as { data: ClusterStatus }).data.degraded
+      }
+      assert.match(
+        degraded.join('\n'),
+        /one: requests were refused in the last 10 s: A statement took longer than its deadline/,
+      )
+    })
+    assert.equal((await fetch(`${one.origin}/api/locales`)).status, 200)
+    await one.printed(/requests are no longer refused/)
+    await statusWhere(db.url, ({ degraded }) => degraded.length === 0)
+    const told = one
+      .output()
+      .split('\n')
+      .filter((line) => line.includes('requests are'))
+      .map((line) => JSON.parse(line) as { msg: string; refused?: number })
+    assert.deepEqual(
+      told.map(({ msg, refused: count }) => [msg, count]),
+      [
+        ['requests are refused', undefined],
+        ['requests are no longer refused', refused],
+      ],
+    )
+  },
+)
 
-test('stoa status --watch goes on while the database is away, and a node that keeps nothing in memory is not degraded', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase({ migrated: false })
-  await using network = await startProxy(db.url)
-  await using one = await startNode({ environment: { STOA_DATABASE_URL: db.url, STOA_NODE: 'one', STOA_STARTER: 'false', STOA_CACHE_BYTES: '0' } })
-  const made = await stoa(db.url, '--json', 'token', 'create', 'administrator', '--role', 'administrator')
-  const { token } = JSON.parse(made.stdout) as { token: string }
-  const { data } = (await (await fetch(`${one.origin}/api/cluster`, { headers: { authorization: `Bearer ${token}` } })).json()) as { data: ClusterStatus }
-  assert.deepEqual([data.degraded, data.nodes.map(({ problem }) => problem)], [[], [null]])
+test(
+  'stoa status --watch goes on while the database is away, and a node that keeps nothing in memory is not degraded',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    await using network = await startProxy(db.url)
+    await using one = await startNode({
+      environment: {
+        STOA_DATABASE_URL: db.url,
+        STOA_NODE: 'one',
+        STOA_STARTER: 'false',
+        STOA_CACHE_BYTES: '0',
+      },
+    })
+    const made = await stoa(
+      db.url,
+      '--json',
+      'token',
+      'create',
+      'administrator',
+      '--role',
+      'administrator',
+    )
+    const { token } = JSON.parse(made.stdout) as { token: string }
+    const { data } = (await (
+      await fetch(`${one.origin}/api/cluster`, { headers: { authorization: `Bearer ${token}` } })
+    ).json()) as { data: ClusterStatus }
+    assert.deepEqual([data.degraded, data.nodes.map(({ problem }) => problem)], [[], [null]])
 
-  const env = { ...withoutSettings, STOA_DATABASE_URL: network.url, STOA_DATABASE_TIMEOUT_MS: '1000' }
-  const watching = spawn(process.execPath, [stoaProgram, 'status', '--watch'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
-  const ended = new Promise<number | null>((resolve) => watching.once('exit', (code) => resolve(code)))
-  let printed = ''
-  for (const stream of [watching.stdout, watching.stderr]) stream.on('data', (chunk) => (printed += String(chunk)))
-  const prints = async (pattern: RegExp): Promise<void> => {
-    printed = ''
-    for (let round = 0; !pattern.test(printed); round += 1) {
-      assert.ok(round < roundsOfWaitingMax && watching.exitCode === null, `${pattern}: ${printed}`)
-      await sleep(waitMs)
+    const env = {
+      ...withoutSettings,
+      STOA_DATABASE_URL: network.url,
+      STOA_DATABASE_TIMEOUT_MS: '1000',
     }
-  }
-  try {
-    await prints(/^one .* live/m)
-    network.refuse()
-    await prints(/^! .*database/im)
-    network.heal()
-    await prints(/^one .* live/m)
-  } finally {
-    watching.kill('SIGTERM')
-    assert.equal(await ended, 0)
-  }
-})
+    const watching = spawn(process.execPath, [stoaProgram, 'status', '--watch'], {
+      env,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const ended = new Promise<number | null>((resolve) =>
+      watching.once('exit', (code) => resolve(code)),
+    )
+    let printed = ''
+    for (const stream of [watching.stdout, watching.stderr])
+      stream.on('data', (chunk) => (printed += String(chunk)))
+    const prints = async (pattern: RegExp): Promise<void> => {
+      printed = ''
+      for (let round = 0; !pattern.test(printed); round += 1) {
+        assert.ok(
+          round < roundsOfWaitingMax && watching.exitCode === null,
+          `${pattern}: ${printed}`,
+        )
+        await sleep(waitMs)
+      }
+    }
+    try {
+      await prints(/^one .* live/m)
+      network.refuse()
+      await prints(/^! .*database/im)
+      network.heal()
+      await prints(/^one .* live/m)
+    } finally {
+      watching.kill('SIGTERM')
+      assert.equal(await ended, 0)
+    }
+  },
+)

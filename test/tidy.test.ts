@@ -3,10 +3,22 @@ import { globSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 
 /**
- * The layers. A folder of `src/` may import itself, `lib`, and what its row names; `drivers` means: only its own port.
- * `main.ts` alone picks drivers and wires. The cluster half knows nothing of content.
+ * The layers. A folder of `src/` may import itself, `lib`, and what its row names; `drivers` means:
+ * only its own port. `main.ts` alone picks drivers and wires. The cluster half knows nothing of
+ * content.
  */
-const ports = ['database', 'file-store', 'change-feed', 'cache', 'nodes', 'cluster-link', 'search', 'sessions', 'http-cache', 'jobs']
+const ports = [
+  'database',
+  'file-store',
+  'change-feed',
+  'cache',
+  'nodes',
+  'cluster-link',
+  'search',
+  'sessions',
+  'http-cache',
+  'jobs',
+]
 const layers: Record<string, readonly string[]> = {
   lib: [],
   config: [],
@@ -25,10 +37,13 @@ const layers: Record<string, readonly string[]> = {
 
 const linesMax = 500
 const sources = globSync('src/**/*.ts').sort()
-const imports = /(?:^|\n)\s*(?:import|export)\b[^'"\n]*?(?:from\s*)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/g
+const imports =
+  /(?:^|\n)\s*(?:import|export)\b[^'"\n]*?(?:from\s*)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/g
 
 function importsOf(file: string): string[] {
-  return [...readFileSync(file, 'utf8').matchAll(imports)].map((match) => match[1] ?? match[2] ?? '')
+  return [...readFileSync(file, 'utf8').matchAll(imports)].map(
+    (match) => match[1] ?? match[2] ?? '',
+  )
 }
 
 function complaint(file: string, specifier: string): string | null {
@@ -37,8 +52,10 @@ function complaint(file: string, specifier: string): string | null {
   if (specifier.startsWith('.')) return `${file}: import ${specifier} as #part/file.ts`
   if (!specifier.startsWith('#')) return null
   const [target = ''] = specifier.slice(1).split('/')
-  if (specifier.includes('/drivers/') && !(target === part && file.includes('/drivers/'))) return `${file}: only main.ts picks the driver ${specifier}`
-  if (file.includes('/drivers/') && target !== part && target !== 'lib') return `${file}: a driver imports only its own port and lib, not ${specifier}`
+  if (specifier.includes('/drivers/') && !(target === part && file.includes('/drivers/')))
+    return `${file}: only main.ts picks the driver ${specifier}`
+  if (file.includes('/drivers/') && target !== part && target !== 'lib')
+    return `${file}: a driver imports only its own port and lib, not ${specifier}`
   if (target === part || target === 'lib') return null
   const allowed = layers[part]
   if (allowed === undefined) return `${file}: the part ${part} has no row in the table of layers`
@@ -46,34 +63,66 @@ function complaint(file: string, specifier: string): string | null {
 }
 
 test('imports keep to the layers', () => {
-  const complaints = sources.flatMap((file) => importsOf(file).map((specifier) => complaint(file, specifier)))
-  assert.deepEqual(complaints.filter((text) => text !== null), [])
+  const complaints = sources.flatMap((file) =>
+    importsOf(file).map((specifier) => complaint(file, specifier)),
+  )
+  assert.deepEqual(
+    complaints.filter((text) => text !== null),
+    [],
+  )
   assert.ok(complaints.length > 0, 'no import was read at all')
 })
 
 test('the layer table would notice a content import in the cluster half', () => {
   assert.match(complaint('src/cache/cache.ts', '#content/content.ts') ?? '', /may not import/)
-  assert.match(complaint('src/api/server.ts', '#database/drivers/postgres.ts') ?? '', /only main\.ts/)
+  assert.match(
+    complaint('src/api/server.ts', '#database/drivers/postgres.ts') ?? '',
+    /only main\.ts/,
+  )
 })
 
 test(`no file is longer than ${linesMax} lines`, () => {
-  const long = sources.filter((file) => readFileSync(file, 'utf8').split('\n').length > linesMax + 1)
+  const long = sources.filter(
+    (file) => readFileSync(file, 'utf8').split('\n').length > linesMax + 1,
+  )
   assert.deepEqual(long, [])
 })
 
 test('no rooms without a name: no types.ts, utils.ts, helpers.ts, common/', () => {
-  assert.deepEqual(sources.filter((file) => /(^|\/)((types|utils|helpers|index)\.ts|common\/)/.test(file)), [])
+  assert.deepEqual(
+    sources.filter((file) => /(^|\/)((types|utils|helpers|index)\.ts|common\/)/.test(file)),
+    [],
+  )
 })
 
 test('nothing is left to do later in the code', () => {
   const marker = new RegExp(`\\b(${['TODO', 'FIXME', 'XXX'].join('|')})\\b`)
-  assert.deepEqual(sources.filter((file) => marker.test(readFileSync(file, 'utf8'))), [])
+  assert.deepEqual(
+    sources.filter((file) => marker.test(readFileSync(file, 'utf8'))),
+    [],
+  )
 })
 
 test('every error code is documented, and every documented code exists', () => {
-  const inCode = new Set(globSync('src/**/*.ts').flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/code = '(E_[A-Z_]+)'/g)].map((match) => match[1])))
-  const documented = new Set([...readFileSync('docs/reference/errors.md', 'utf8').matchAll(/^\| `(E_[A-Z_]+)` \|/gm)].map((match) => match[1]))
-  assert.deepEqual([...inCode].filter((code) => !documented.has(code)), [], 'undocumented')
-  assert.deepEqual([...documented].filter((code) => !inCode.has(code)), [], 'documented, but not in the code')
+  const inCode = new Set(
+    globSync('src/**/*.ts').flatMap((file) =>
+      [...readFileSync(file, 'utf8').matchAll(/code = '(E_[A-Z_]+)'/g)].map((match) => match[1]),
+    ),
+  )
+  const documented = new Set(
+    [...readFileSync('docs/reference/errors.md', 'utf8').matchAll(/^\| `(E_[A-Z_]+)` \|/gm)].map(
+      (match) => match[1],
+    ),
+  )
+  assert.deepEqual(
+    [...inCode].filter((code) => !documented.has(code)),
+    [],
+    'undocumented',
+  )
+  assert.deepEqual(
+    [...documented].filter((code) => !inCode.has(code)),
+    [],
+    'documented, but not in the code',
+  )
   assert.ok(inCode.size > 0)
 })

@@ -1,4 +1,6 @@
-/** `node test/write-reference.ts`: writes the pages of docs/reference that are made from the code. */
+/**
+ * `node test/write-reference.ts`: writes the pages of docs/reference that are made from the code.
+ */
 import { writeFileSync } from 'node:fs'
 import { referencePages } from '#test/support/reference-pages.ts'
 

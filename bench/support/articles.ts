@@ -6,19 +6,34 @@ import { newId } from '#lib/id.ts'
 import { freePort } from '#test/support/database.ts'
 import { Child } from './processes.ts'
 
-/** Articles of about 4 KB in categories, and a node that holds them: what the benchmarks of delivery read and write. */
+/**
+ * Articles of about 4 KB in categories, and a node that holds them: what the benchmarks of delivery
+ * read and write.
+ */
 
 const categories = 20
 const inFlightMax = 24
 
-export type Article = { readonly id: string; readonly title: string; readonly slug: string; readonly summary: string; readonly body: string; readonly category: string; readonly publishedAt: string }
+export type Article = {
+  readonly id: string
+  readonly title: string
+  readonly slug: string
+  readonly summary: string
+  readonly body: string
+  readonly category: string
+  readonly publishedAt: string
+}
 
 const stoa = join(import.meta.dirname, '..', '..', 'bin', 'stoa.js')
-const words = 'roof column stone light market citizen talk shade morning harbour wind paint story rule choice measure'.split(' ')
+const words =
+  'roof column stone light market citizen talk shade morning harbour wind paint story rule choice measure'.split(
+    ' ',
+  )
 
 function paragraph(seed: number, characters: number): string {
   let text = ''
-  for (let at = seed; text.length < characters; at = (at * 1_103_515_245 + 12_345) % 2_147_483_648) text += `${words[at % words.length]!} `
+  for (let at = seed; text.length < characters; at = (at * 1_103_515_245 + 12_345) % 2_147_483_648)
+    text += `${words[at % words.length]!} `
   return text.slice(0, characters).trim()
 }
 
@@ -28,7 +43,15 @@ export const categoryIds = Array.from({ length: categories }, () => newId())
 export function article(index: number): Article {
   const publishedAt = new Date(Date.UTC(2026, 0, 1) + index * 60_000).toISOString()
   const id = newId(Date.UTC(2026, 0, 1) + index)
-  return { id, title: `Article ${index}`, slug: `article-${index}`, summary: paragraph(index + 1, 200), body: paragraph(index * 7 + 1, 3_700), category: categoryIds[index % categories]!, publishedAt }
+  return {
+    id,
+    title: `Article ${index}`,
+    slug: `article-${index}`,
+    summary: paragraph(index + 1, 200),
+    body: paragraph(index * 7 + 1, 3_700),
+    category: categoryIds[index % categories]!,
+    publishedAt,
+  }
 }
 
 export type Send = (method: string, path: string, body?: object) => Promise<void>
@@ -37,14 +60,22 @@ export type Send = (method: string, path: string, body?: object) => Promise<void
 export function sender(origin: string, token: string): Send {
   return async (method, path, body) => {
     const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
-    const answer = await fetch(`${origin}${path}`, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) })
+    const answer = await fetch(`${origin}${path}`, {
+      method,
+      headers,
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    })
     if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`)
     await answer.arrayBuffer()
   }
 }
 
 export async function fillStoa(send: Send, all: readonly Article[]): Promise<void> {
-  await send('PUT', '/api/types/category', { name: 'category', label: 'Category', fields: [{ name: 'name', kind: 'text', required: true }] })
+  await send('PUT', '/api/types/category', {
+    name: 'category',
+    label: 'Category',
+    fields: [{ name: 'name', kind: 'text', required: true }],
+  })
   await send('PUT', '/api/types/article', {
     name: 'article',
     label: 'Article',
@@ -57,7 +88,8 @@ export async function fillStoa(send: Send, all: readonly Article[]): Promise<voi
     ],
     indexes: [['category', '-publishedAt']],
   })
-  for (const id of categoryIds) await send('POST', '/api/content/category', { id, fields: { name: id }, publish: true })
+  for (const id of categoryIds)
+    await send('POST', '/api/content/category', { id, fields: { name: id }, publish: true })
   const queue = [...all]
   const worker = async (): Promise<void> => {
     for (let next = queue.pop(); next !== undefined; next = queue.pop()) {
@@ -82,7 +114,9 @@ export async function fillBaseline(url: string, all: readonly Article[]): Promis
   await client.query(`create table article (id uuid primary key, title text not null, slug text not null unique, summary text not null,
     body text not null, category_id uuid not null, published_at timestamptz not null, updated_at timestamptz not null default now())`)
   for (let at = 0; at < all.length; at += 500) {
-    const rows = all.slice(at, at + 500).map((each) => ({ ...each, category_id: each.category, published_at: each.publishedAt }))
+    const rows = all
+      .slice(at, at + 500)
+      .map((each) => ({ ...each, category_id: each.category, published_at: each.publishedAt }))
     await client.query(
       `insert into article (id, title, slug, summary, body, category_id, published_at)
        select id, title, slug, summary, body, category_id, published_at from json_populate_recordset(null::article, $1)`,
@@ -94,12 +128,27 @@ export async function fillBaseline(url: string, all: readonly Article[]): Promis
   await client.end()
 }
 
-export type ArticleNode = AsyncDisposable & { readonly origin: string; readonly token: string; readonly process: Child }
+export type ArticleNode = AsyncDisposable & {
+  readonly origin: string
+  readonly token: string
+  readonly process: Child
+}
 
 /** A node on this database, with an API token that may do everything. */
-export async function startArticleNode(options: { readonly databaseUrl: string; readonly folder: string; readonly environment?: Readonly<Record<string, string>> }): Promise<ArticleNode> {
+export async function startArticleNode(options: {
+  readonly databaseUrl: string
+  readonly folder: string
+  readonly environment?: Readonly<Record<string, string>>
+}): Promise<ArticleNode> {
   const port = await freePort()
-  const environment = { STOA_DATABASE_URL: options.databaseUrl, STOA_PORT: String(port), STOA_DATA: join(options.folder, 'data'), STOA_STARTER: 'false', STOA_LOG_LEVEL: 'warn', ...options.environment }
+  const environment = {
+    STOA_DATABASE_URL: options.databaseUrl,
+    STOA_PORT: String(port),
+    STOA_DATA: join(options.folder, 'data'),
+    STOA_STARTER: 'false',
+    STOA_LOG_LEVEL: 'warn',
+    ...options.environment,
+  }
   const child = new Child(process.execPath, [stoa, 'start'], environment)
   const origin = `http://127.0.0.1:${port}`
   try {
@@ -108,9 +157,18 @@ export async function startArticleNode(options: { readonly databaseUrl: string; 
     await child[Symbol.asyncDispose]()
     throw error
   }
-  const made = execFileSync(process.execPath, [stoa, '--json', 'token', 'create', 'bench', '--role', 'administrator'], { env: { ...process.env, ...environment }, encoding: 'utf8' })
+  const made = execFileSync(
+    process.execPath,
+    [stoa, '--json', 'token', 'create', 'bench', '--role', 'administrator'],
+    { env: { ...process.env, ...environment }, encoding: 'utf8' },
+  )
   const { token } = JSON.parse(made) as { token: string }
-  return { origin, token, process: child, [Symbol.asyncDispose]: () => child[Symbol.asyncDispose]() }
+  return {
+    origin,
+    token,
+    process: child,
+    [Symbol.asyncDispose]: () => child[Symbol.asyncDispose](),
+  }
 }
 
 async function ready(origin: string, node: Child): Promise<void> {
@@ -123,18 +181,45 @@ async function ready(origin: string, node: Child): Promise<void> {
   throw new Error(`the node did not become ready:\n${node.output}`)
 }
 
-/** Node's own server, given what Stoa answers: the same bodies and the same headers; with a database, writes are bare updates. */
-export async function plainServer(options: { readonly origin: string; readonly paths: readonly string[]; readonly folder: string; readonly databaseUrl?: string }): Promise<AsyncDisposable & { readonly origin: string }> {
+/**
+ * Node's own server, given what Stoa answers: the same bodies and the same headers; with a
+ * database, writes are bare updates.
+ */
+export async function plainServer(options: {
+  readonly origin: string
+  readonly paths: readonly string[]
+  readonly folder: string
+  readonly databaseUrl?: string
+}): Promise<AsyncDisposable & { readonly origin: string }> {
   const { origin, paths, folder, databaseUrl } = options
   const lines: string[] = []
   for (const path of paths) {
     const answer = await fetch(`${origin}${path}`, { headers: { 'accept-encoding': 'identity' } })
-    const headers = [...answer.headers].filter(([name]) => !['date', 'connection', 'keep-alive'].includes(name)).flat()
-    lines.push(JSON.stringify({ path, headers, body: Buffer.from(await answer.arrayBuffer()).toString('base64') }))
+    const headers = [...answer.headers]
+      .filter(([name]) => !['date', 'connection', 'keep-alive'].includes(name))
+      .flat()
+    lines.push(
+      JSON.stringify({
+        path,
+        headers,
+        body: Buffer.from(await answer.arrayBuffer()).toString('base64'),
+      }),
+    )
   }
   const file = join(folder, 'answers.jsonl')
   await writeFile(file, `${lines.join('\n')}\n`)
-  const child = new Child(process.execPath, [join(import.meta.dirname, 'plain-server.ts'), file, ...(databaseUrl === undefined ? [] : [databaseUrl])], {})
+  const child = new Child(
+    process.execPath,
+    [
+      join(import.meta.dirname, 'plain-server.ts'),
+      file,
+      ...(databaseUrl === undefined ? [] : [databaseUrl]),
+    ],
+    {},
+  )
   const [, port] = await child.printed(/^(\d+)\n/)
-  return { origin: `http://127.0.0.1:${port!}`, [Symbol.asyncDispose]: () => child[Symbol.asyncDispose]() }
+  return {
+    origin: `http://127.0.0.1:${port!}`,
+    [Symbol.asyncDispose]: () => child[Symbol.asyncDispose](),
+  }
 }

@@ -23,8 +23,18 @@ export function round(value: number, digits = 2): number {
   return Number(value.toFixed(digits))
 }
 
-/** The medians of both, and of the ratio pair by pair: rounds alternate, so that a drift of the machine meets both alike. */
-export function compare(baseline: readonly number[], subject: readonly number[]): { baseline: number; subject: number; ratio: number } {
+/**
+ * The medians of both, and of the ratio pair by pair: rounds alternate, so that a drift of the
+ * machine meets both alike.
+ */
+export function compare(
+  baseline: readonly number[],
+  subject: readonly number[],
+): { baseline: number; subject: number; ratio: number } {
   const ratios = subject.map((value, index) => value / baseline[index]!)
-  return { baseline: round(median(baseline), 0), subject: round(median(subject), 0), ratio: round(median(ratios)) }
+  return {
+    baseline: round(median(baseline), 0),
+    subject: round(median(subject), 0),
+    ratio: round(median(ratios)),
+  }
 }

@@ -5,7 +5,11 @@ import { startTestPostgres } from '#test/support/database.ts'
 import type { Benchmark } from './benchmark.ts'
 import { wrkMissing } from './wrk.ts'
 
-export type Measure = (url: string, folder: string, say: (line: string) => void) => ReturnType<Benchmark['run']>
+export type Measure = (
+  url: string,
+  folder: string,
+  say: (line: string) => void,
+) => ReturnType<Benchmark['run']>
 
 /** A benchmark of a server under load from wrk, on a PostgreSQL and in a folder of its own. */
 export function loadBenchmark(claim: string, measure: Measure): Benchmark {

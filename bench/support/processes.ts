@@ -10,20 +10,31 @@ export class Child implements AsyncDisposable {
   readonly #ended: Promise<void>
   output = ''
 
-  constructor(command: string, args: readonly string[], environment: Readonly<Record<string, string>>) {
-    this.process = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...environment } })
+  constructor(
+    command: string,
+    args: readonly string[],
+    environment: Readonly<Record<string, string>>,
+  ) {
+    this.process = spawn(command, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...environment },
+    })
     this.process.stdout?.on('data', (chunk) => (this.output += String(chunk)))
     this.process.stderr?.on('data', (chunk) => (this.output += String(chunk)))
     this.#ended = new Promise((resolve) => this.process.once('exit', () => resolve()))
   }
 
-  /** Resolves with the first match of `pattern` in what the process printed; rejects when it ends first or takes too long. */
+  /**
+   * Resolves with the first match of `pattern` in what the process printed; rejects when it ends
+   * first or takes too long.
+   */
   async printed(pattern: RegExp, deadlineMs = 60_000): Promise<RegExpExecArray> {
     const end = Date.now() + deadlineMs
     for (;;) {
       const match = pattern.exec(this.output)
       if (match !== null) return match
-      if (this.process.exitCode !== null || Date.now() > end) throw new Error(`expected ${pattern} from the process, which printed:\n${this.output}`)
+      if (this.process.exitCode !== null || Date.now() > end)
+        throw new Error(`expected ${pattern} from the process, which printed:\n${this.output}`)
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
   }

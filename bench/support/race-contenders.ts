@@ -15,9 +15,15 @@ const ttlMs = 3_600_000
 
 /** One node of a cluster whose nodes keep the values of `race_item` in memory. */
 export type RaceNode = {
-  /** Reads through the cache; a loader that has read the database waits for `pause` before it hands the value over. */
+  /**
+   * Reads through the cache; a loader that has read the database waits for `pause` before it hands
+   * the value over.
+   */
   get(key: string, pause?: Promise<void>): Promise<string | null>
-  /** Tells the cache that `key` was written just now, before the cache's own messages are waited for. */
+  /**
+   * Tells the cache that `key` was written just now, before the cache's own messages are waited
+   * for.
+   */
   invalidate(key: string): Promise<void>
   /** Puts the value that was written; where there is no such call, the same as `invalidate`. */
   put(key: string, value: string): Promise<void>
@@ -38,7 +44,11 @@ export type Addresses = {
 export type Contender = { readonly name: string; join(addresses: Addresses): Promise<RaceNode> }
 
 /** Hands over what was read before the pause. */
-async function loaded(addresses: Addresses, key: string, pause: Promise<void> | undefined): Promise<string | null> {
+async function loaded(
+  addresses: Addresses,
+  key: string,
+  pause: Promise<void> | undefined,
+): Promise<string | null> {
   const value = await addresses.read(key)
   await pause
   return value
@@ -53,10 +63,14 @@ const bentocache: Contender = {
   name: 'bentocache',
   async join(addresses) {
     const { redisUrl, busUrl, prefix } = addresses
-    const store = bentostore().useL1Layer(memoryDriver({ maxItems: 10_000 })).useL2Layer(redisDriver({ connection: connection(redisUrl), prefix })).useBus(redisBusDriver({ connection: connection(busUrl) }))
+    const store = bentostore()
+      .useL1Layer(memoryDriver({ maxItems: 10_000 }))
+      .useL2Layer(redisDriver({ connection: connection(redisUrl), prefix }))
+      .useBus(redisBusDriver({ connection: connection(busUrl) }))
     const bento = new BentoCache({ default: 'all', stores: { all: store }, ttl: ttlMs })
     return {
-      get: async (key, pause) => bento.getOrSet({ key, factory: async () => loaded(addresses, key, pause) }),
+      get: async (key, pause) =>
+        bento.getOrSet({ key, factory: async () => loaded(addresses, key, pause) }),
       invalidate: async (key) => void (await bento.delete({ key })),
       put: async (key, value) => void (await bento.set({ key, value })),
       close: async () => bento.disconnectAll(),
@@ -68,16 +82,31 @@ const layeredLoader: Contender = {
   name: 'layered-loader',
   async join(addresses) {
     const { redisUrl, busUrl, prefix } = addresses
-    const clients = [new Redis(connection(redisUrl)), new Redis(connection(busUrl)), new Redis(connection(busUrl))] as const
+    const clients = [
+      new Redis(connection(redisUrl)),
+      new Redis(connection(busUrl)),
+      new Redis(connection(busUrl)),
+    ] as const
     for (const client of clients) client.on('error', () => undefined)
-    const { publisher, consumer } = createNotificationPair<string>({ channel: prefix, publisherRedis: clients[1], consumerRedis: clients[2] })
+    const { publisher, consumer } = createNotificationPair<string>({
+      channel: prefix,
+      publisherRedis: clients[1],
+      consumerRedis: clients[2],
+    })
     const pauses = new Map<string, Promise<void>>()
     const loader = new Loader<string>({
       inMemoryCache: { ttlInMsecs: ttlMs, maxItems: 10_000 },
       asyncCache: new RedisCache<string>(clients[0], { ttlInMsecs: ttlMs, prefix, json: true }),
       notificationPublisher: publisher,
       notificationConsumer: consumer,
-      dataSources: [{ name: 'database', get: async (key) => loaded(addresses, key, pauses.get(key)), getMany: async (keys) => Promise.all(keys.map(async (key) => (await loaded(addresses, key, undefined)) ?? '')) }],
+      dataSources: [
+        {
+          name: 'database',
+          get: async (key) => loaded(addresses, key, pauses.get(key)),
+          getMany: async (keys) =>
+            Promise.all(keys.map(async (key) => (await loaded(addresses, key, undefined)) ?? '')),
+        },
+      ],
     })
     await loader.init()
     return {
@@ -107,9 +136,15 @@ const cacheable: Contender = {
     // Nobody else listens for the errors of its two clients, so that a cut would end the process.
     const { pub, sub } = provider as unknown as Record<'pub' | 'sub', EventEmitter>
     for (const client of [pub, sub]) client.on('error', () => undefined)
-    const cache = new Cacheable({ secondary: new Keyv({ store: new KeyvRedis(redisUrl), namespace: prefix }), ttl: ttlMs, namespace: prefix, sync: { qified: provider } })
+    const cache = new Cacheable({
+      secondary: new Keyv({ store: new KeyvRedis(redisUrl), namespace: prefix }),
+      ttl: ttlMs,
+      namespace: prefix,
+      sync: { qified: provider },
+    })
     return {
-      get: async (key, pause) => (await cache.getOrSet(key, async () => loaded(addresses, key, pause))) ?? null,
+      get: async (key, pause) =>
+        (await cache.getOrSet(key, async () => loaded(addresses, key, pause))) ?? null,
       invalidate: async (key) => void (await cache.delete(key)),
       put: async (key, value) => void (await cache.set(key, value)),
       close: async () => {

@@ -3,7 +3,10 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
-/** What to send, over and over, from `connections` connections: the paths in turn from a random start. */
+/**
+ * What to send, over and over, from `connections` connections: the paths in turn from a random
+ * start.
+ */
 export type Load = {
   readonly origin: string
   readonly paths: readonly string[]
@@ -13,8 +16,16 @@ export type Load = {
   /** Lua that makes the body from `counter`, a number that differs for each request. */
   readonly bodyLua?: string
   readonly headers?: Readonly<Record<string, string>>
-  /** This share of the requests writes instead: PATCH to one of these paths, with these headers and this body (Lua, from `counter`). */
-  readonly writes?: { readonly share: number; readonly paths: readonly string[]; readonly headers: Readonly<Record<string, string>>; readonly bodyLua: string }
+  /**
+   * This share of the requests writes instead: PATCH to one of these paths, with these headers and
+   * this body (Lua, from `counter`).
+   */
+  readonly writes?: {
+    readonly share: number
+    readonly paths: readonly string[]
+    readonly headers: Readonly<Record<string, string>>
+    readonly bodyLua: string
+  }
   readonly connections: number
   readonly seconds: number
 }
@@ -25,17 +36,26 @@ export function wrkMissing(): string | null {
     return null
   } catch (error) {
     // wrk prints its version with status 1; only a missing program counts.
-    return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'wrk is missing: install the package wrk' : null
+    return (error as NodeJS.ErrnoException).code === 'ENOENT'
+      ? 'wrk is missing: install the package wrk'
+      : null
   }
 }
 
 /** Requests per second, all of them answered with 2xx; otherwise it throws what came instead. */
 export async function requestsPerSecond(load: Load, folder: string): Promise<number> {
   const script = join(folder, `load-${process.hrtime.bigint()}.lua`)
-  const table = (headers: Readonly<Record<string, string>>): string => `{${Object.entries(headers).map(([name, value]) => `[${JSON.stringify(name)}]=${JSON.stringify(value)}`).join(',')}}`
-  const list = (texts: readonly string[]): string => `{${texts.map((text) => JSON.stringify(text)).join(',')}}`
+  const table = (headers: Readonly<Record<string, string>>): string =>
+    `{${Object.entries(headers)
+      .map(([name, value]) => `[${JSON.stringify(name)}]=${JSON.stringify(value)}`)
+      .join(',')}}`
+  const list = (texts: readonly string[]): string =>
+    `{${texts.map((text) => JSON.stringify(text)).join(',')}}`
   const { writes } = load
-  const write = writes === undefined ? '' : `
+  const write =
+    writes === undefined
+      ? ''
+      : `
   if math.random() < ${writes.share} then
     return wrk.format("PATCH", written[math.random(#written)], writeHeaders, ${writes.bodyLua})
   end`
@@ -64,6 +84,9 @@ end
   const match = /RESULT (\d+) (\d+) (\d+) (\d+)/.exec(stdout)
   if (match === null) throw new Error(`wrk said:\n${stdout}`)
   const [requests = 0, microseconds = 1, badStatus = 0, broken = 0] = match.slice(1).map(Number)
-  if (badStatus + broken > 0) throw new Error(`${badStatus} answers were not 2xx and ${broken} requests broke at ${load.origin}${load.paths[0]}`)
+  if (badStatus + broken > 0)
+    throw new Error(
+      `${badStatus} answers were not 2xx and ${broken} requests broke at ${load.origin}${load.paths[0]}`,
+    )
   return requests / (microseconds / 1e6)
 }

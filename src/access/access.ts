@@ -1,7 +1,10 @@
 import type { Authority, ContentAction, Grant } from '#content/authority.ts'
 import type { Queryable } from '#database/database.ts'
 
-/** What may be done besides content. `assets.read` is of the list in the API; the bytes of an asset are public by their unguessable id. */
+/**
+ * What may be done besides content. `assets.read` is of the list in the API; the bytes of an asset
+ * are public by their unguessable id.
+ */
 export const systemPermissions = [
   'types.write',
   'locales.write',
@@ -16,16 +19,25 @@ export const systemPermissions = [
 ] as const
 export type SystemPermission = (typeof systemPermissions)[number]
 
-/** A role as the database keeps it. `*` as type means every type; a grant for the type itself goes before it. */
+/**
+ * A role as the database keeps it. `*` as type means every type; a grant for the type itself goes
+ * before it.
+ */
 export type Role = {
   readonly name: string
   readonly label: string
-  readonly content: readonly ({ readonly type: string; readonly actions: readonly ContentAction[] } & Grant & {
-    /** Only entries that the user created. Becomes part of the filter. */
-    readonly own?: boolean
-  })[]
+  readonly content: readonly ({
+    readonly type: string
+    readonly actions: readonly ContentAction[]
+  } & Grant & {
+      /** Only entries that the user created. Becomes part of the filter. */
+      readonly own?: boolean
+    })[]
   readonly system: readonly SystemPermission[]
-  /** Built-in roles (`administrator`, `editor`, `author`, `anonymous`) cannot be deleted; `administrator` cannot be changed. */
+  /**
+   * Built-in roles (`administrator`, `editor`, `author`, `anonymous`) cannot be deleted;
+   * `administrator` cannot be changed.
+   */
   readonly builtIn: boolean
 }
 
@@ -56,11 +68,17 @@ export type Identity = {
   readonly authority: Authority
   readonly user: User | null
   readonly roles: readonly string[]
-  /** Set for a session by cookie: writes must repeat it in `X-CSRF-Token`; `requireCsrf` (csrf.ts) checks it. */
+  /**
+   * Set for a session by cookie: writes must repeat it in `X-CSRF-Token`; `requireCsrf` (csrf.ts)
+   * checks it.
+   */
   readonly csrfToken: string | null
   /** When the session or API token ends at the latest; null: never. */
   readonly expiresAt: string | null
-  /** For how many milliseconds nobody could tell whether all this still holds, the database being away or slow; null: it holds. */
+  /**
+   * For how many milliseconds nobody could tell whether all this still holds, the database being
+   * away or slow; null: it holds.
+   */
   readonly staleMs: number | null
   /** Where the request came from, for the audit log. */
   readonly origin: Origin
@@ -79,13 +97,25 @@ export type Permissions = {
 }
 
 /** A bearer goes before a cookie. */
-export type Credentials = { readonly bearer: string | null; readonly sessionCookie: string | null; readonly origin?: Origin }
+export type Credentials = {
+  readonly bearer: string | null
+  readonly sessionCookie: string | null
+  readonly origin?: Origin
+}
 
 /** `fresh`: from the database, whatever is in memory. */
 export type IdentifyOptions = { readonly fresh?: boolean }
 
-/** `cookie` is the value of the session cookie; `expiresAt` its absolute end (it also ends when idle for long). */
-export type Login = { readonly cookie: string; readonly csrfToken: string; readonly expiresAt: string; readonly user: User }
+/**
+ * `cookie` is the value of the session cookie; `expiresAt` its absolute end (it also ends when idle
+ * for long).
+ */
+export type Login = {
+  readonly cookie: string
+  readonly csrfToken: string
+  readonly expiresAt: string
+  readonly user: User
+}
 
 export type LoginInput = {
   readonly email: string
@@ -99,35 +129,91 @@ export type LoginInput = {
 }
 
 /**
- * Users, roles, sessions and API tokens; errors in access/errors.ts. Methods that take `by` check its permission
- * themselves (`PermissionError`) and refuse to give, change or take over more than `by` may do (`EscalationError`);
- * `list` and `get` do not: the caller asks `identity.require(…)` first. `db` is the pool or the caller's transaction.
+ * Users, roles, sessions and API tokens; errors in access/errors.ts. Methods that take `by` check
+ * its permission themselves (`PermissionError`) and refuse to give, change or take over more than
+ * `by` may do (`EscalationError`); `list` and `get` do not: the caller asks `identity.require(…)`
+ * first. `db` is the pool or the caller's transaction.
  */
 export interface Access {
-  /** Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`. */
+  /**
+   * Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`.
+   */
   identify(credentials: Credentials, options?: IdentifyOptions): Promise<Identity>
-  /** What `identify` would find, if it is in memory and fresh; null: ask `identify`. At once, for answers that are ready. `cacheNowMs`: `Cache.nowMs`. */
-  peek(credentials: Pick<Credentials, 'bearer' | 'sessionCookie'>, cacheNowMs: number): Authority | null
+  /**
+   * What `identify` would find, if it is in memory and fresh; null: ask `identify`. At once, for
+   * answers that are ready. `cacheNowMs`: `Cache.nowMs`.
+   */
+  peek(
+    credentials: Pick<Credentials, 'bearer' | 'sessionCookie'>,
+    cacheNowMs: number,
+  ): Authority | null
   login(input: LoginInput): Promise<Login>
   logout(sessionCookie: string): Promise<void>
-  /** Ends every session of a user: one's own, or with `users.manage`. Returns how many there were. */
+  /**
+   * Ends every session of a user: one's own, or with `users.manage`. Returns how many there were.
+   */
   logoutEverywhere(db: Queryable, by: Identity, userId: string): Promise<number>
 
-  /** A one-time link's secret for the first administrator; null when there is a user already. Valid 24 h; asking again replaces it. */
+  /**
+   * A one-time link's secret for the first administrator; null when there is a user already. Valid
+   * 24 h; asking again replaces it.
+   */
   firstAdministratorSecret(): Promise<string | null>
-  createFirstAdministrator(input: { readonly secret: string; readonly email: string; readonly name: string; readonly password: string; readonly origin?: Origin }): Promise<User>
+  createFirstAdministrator(input: {
+    readonly secret: string
+    readonly email: string
+    readonly name: string
+    readonly password: string
+    readonly origin?: Origin
+  }): Promise<User>
 
   readonly users: {
-    list(page: { readonly limit: number; readonly after: string | null }): Promise<{ data: User[]; after: string | null }>
+    list(page: {
+      readonly limit: number
+      readonly after: string | null
+    }): Promise<{ data: User[]; after: string | null }>
     get(id: string): Promise<User>
     /** By email, in whatever case it is typed; `UserNotFoundError`. */
     getByEmail(email: string): Promise<User>
-    create(db: Queryable, by: Identity, input: { readonly email: string; readonly name: string; readonly password: string; readonly roles: readonly string[] }): Promise<User>
-    /** The last active administrator can neither be disabled nor lose the role. A new password ends the user's sessions. */
-    update(db: Queryable, by: Identity, id: string, input: { readonly email?: string; readonly name?: string; readonly password?: string; readonly roles?: readonly string[]; readonly state?: User['state'] }): Promise<User>
+    create(
+      db: Queryable,
+      by: Identity,
+      input: {
+        readonly email: string
+        readonly name: string
+        readonly password: string
+        readonly roles: readonly string[]
+      },
+    ): Promise<User>
+    /**
+     * The last active administrator can neither be disabled nor lose the role. A new password ends
+     * the user's sessions.
+     */
+    update(
+      db: Queryable,
+      by: Identity,
+      id: string,
+      input: {
+        readonly email?: string
+        readonly name?: string
+        readonly password?: string
+        readonly roles?: readonly string[]
+        readonly state?: User['state']
+      },
+    ): Promise<User>
     delete(db: Queryable, by: Identity, id: string): Promise<void>
-    /** Everybody's own name and password. A new password needs the current one, ends all sessions and starts a new one, returned as `login`. */
-    updateOwn(by: Identity, input: { readonly name?: string; readonly password?: { readonly current: string; readonly next: string }; readonly agent: string }): Promise<{ user: User; login: Login | null }>
+    /**
+     * Everybody's own name and password. A new password needs the current one, ends all sessions
+     * and starts a new one, returned as `login`.
+     */
+    updateOwn(
+      by: Identity,
+      input: {
+        readonly name?: string
+        readonly password?: { readonly current: string; readonly next: string }
+        readonly agent: string
+      },
+    ): Promise<{ user: User; login: Login | null }>
   }
   readonly roles: {
     list(): Promise<Role[]>
@@ -138,17 +224,43 @@ export interface Access {
   readonly tokens: {
     list(): Promise<ApiToken[]>
     /** Nobody can make a token that may do more than they may themselves. */
-    create(db: Queryable, by: Identity, input: { readonly name: string; readonly roles: readonly string[]; readonly expiresAt: string | null }): Promise<{ token: string; info: ApiToken }>
+    create(
+      db: Queryable,
+      by: Identity,
+      input: {
+        readonly name: string
+        readonly roles: readonly string[]
+        readonly expiresAt: string | null
+      },
+    ): Promise<{ token: string; info: ApiToken }>
     delete(db: Queryable, by: Identity, id: string): Promise<void>
   }
   /** Appends to the audit log, in the transaction of what it tells about. */
   audit(db: Queryable, by: Identity, entry: AuditEntry): Promise<void>
-  auditLog(page: { readonly limit: number; readonly after: string | null }): Promise<{ data: AuditRecord[]; after: string | null }>
-  /** Removes what is over: sessions, throttle rows, audit rows past their age. Bounded work per call; call it hourly on any node. */
-  prune(): Promise<{ readonly sessions: number; readonly throttles: number; readonly audit: number }>
+  auditLog(page: {
+    readonly limit: number
+    readonly after: string | null
+  }): Promise<{ data: AuditRecord[]; after: string | null }>
+  /**
+   * Removes what is over: sessions, throttle rows, audit rows past their age. Bounded work per
+   * call; call it hourly on any node.
+   */
+  prune(): Promise<{
+    readonly sessions: number
+    readonly throttles: number
+    readonly audit: number
+  }>
   /** Does everything; for the CLI on the node's own machine and for tests. */
   readonly systemIdentity: Identity
 }
 
-export type AuditEntry = { readonly action: string; readonly subject: string; readonly facts: Readonly<Record<string, unknown>> }
-export type AuditRecord = AuditEntry & { readonly id: string; readonly at: string; readonly actor: Authority['actor'] } & Origin
+export type AuditEntry = {
+  readonly action: string
+  readonly subject: string
+  readonly facts: Readonly<Record<string, unknown>>
+}
+export type AuditRecord = AuditEntry & {
+  readonly id: string
+  readonly at: string
+  readonly actor: Authority['actor']
+} & Origin

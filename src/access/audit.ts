@@ -8,14 +8,28 @@ import type { Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 import { isId, newId } from '#lib/id.ts'
 
-/** Entries older than this are pruned: a bit more than a year, so that a yearly review finds the whole year. */
+/**
+ * Entries older than this are pruned: a bit more than a year, so that a yearly review finds the
+ * whole year.
+ */
 export const auditKeptMs = 400 * 24 * 60 * 60 * 1_000
 /** Rows removed per call, so that one never holds the database for long. */
 const prunedMax = 5_000
 
-const append = sql(`insert into stoa.audit (id, at, actor, action, subject, facts, address, request_id) values ($1, $2, $3, $4, $5, $6, $7, $8)`)
+const append = sql(
+  `insert into stoa.audit (id, at, actor, action, subject, facts, address, request_id) values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+)
 
-const page = sql<{ id: string; at: string; actor: string; action: string; subject: string; facts: string; address: string | null; request_id: string | null }>(`
+const page = sql<{
+  id: string
+  at: string
+  actor: string
+  action: string
+  subject: string
+  facts: string
+  address: string | null
+  request_id: string | null
+}>(`
   select id, at, actor, action, subject, facts, address, request_id from stoa.audit
   where $1::uuid is null or id < $1 order by id desc limit $2`)
 
@@ -35,16 +49,30 @@ export function auditLog(ground: Pick<Ground, 'database' | 'clock'>): AuditLog {
   const record: AuditLog['record'] = async (db, actor, origin, entry) => {
     const nowMs = ground.clock.nowMs()
     const { action, subject, facts } = entry
-    await db.run(append, [newId(nowMs), timestamp(nowMs), JSON.stringify(actor), action, subject, JSON.stringify(facts), addressOf(origin), origin.requestId])
+    await db.run(append, [
+      newId(nowMs),
+      timestamp(nowMs),
+      JSON.stringify(actor),
+      action,
+      subject,
+      JSON.stringify(facts),
+      addressOf(origin),
+      origin.requestId,
+    ])
   }
   return {
     record,
-    audit: (db: Queryable, by: Identity, entry: AuditEntry) => record(db, by.authority.actor, by.origin, entry),
+    audit: (db: Queryable, by: Identity, entry: AuditEntry) =>
+      record(db, by.authority.actor, by.origin, entry),
     auditLog: async ({ limit, after }) => {
-      if (after !== null && !isId(after)) throw new AccessInputError([{ path: '/after', message: 'is not from meta.after of a page.' }])
+      if (after !== null && !isId(after))
+        throw new AccessInputError([
+          { path: '/after', message: 'is not from meta.after of a page.' },
+        ])
       const rows = await ground.database.run(page, [after, limit + 1])
-      const data = rows.slice(0, limit).map(
-        ({ id, at, actor, action, subject, facts, address, request_id }): AuditRecord => ({
+      const data = rows
+        .slice(0, limit)
+        .map(({ id, at, actor, action, subject, facts, address, request_id }): AuditRecord => ({
           id,
           at,
           actor: JSON.parse(actor) as Actor,
@@ -53,8 +81,7 @@ export function auditLog(ground: Pick<Ground, 'database' | 'clock'>): AuditLog {
           facts: JSON.parse(facts) as AuditEntry['facts'],
           address,
           requestId: request_id,
-        }),
-      )
+        }))
       return { data, after: rows.length > limit ? data.at(-1)!.id : null }
     },
     prune: () =>

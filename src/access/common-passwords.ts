@@ -1,6 +1,6 @@
 /**
- * The commonest passwords of twelve characters and more, from what is published of leaks; shorter ones are refused by
- * their length already. Lower case: comparison ignores case.
+ * The commonest passwords of twelve characters and more, from what is published of leaks; shorter
+ * ones are refused by their length already. Lower case: comparison ignores case.
  */
 export const commonPasswords: ReadonlySet<string> = new Set([
   '012345678910',
@@ -48,7 +48,7 @@ export const commonPasswords: ReadonlySet<string> = new Set([
   'asdfasdfasdf',
   'asdfghjkl123',
   'asdfghjkl1234',
-  'asdfghjkl;\'\\',
+  "asdfghjkl;'\\",
   'azertyuiop12',
   'azertyuiop123',
   'changemechangeme',

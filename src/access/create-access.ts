@@ -21,7 +21,15 @@ export function createAccess(options: AccessOptions): Access {
   const { database, clock, secret } = options
   const logger = options.logger.child({ part: 'access' })
   const cache = options.cache ?? null
-  const ground: Ground = { database, clock, logger, secret, cache, hasher: new PasswordHasher(clock, options.passwordCost), roleCache: new RoleCache({ database, clock, logger, cache }) }
+  const ground: Ground = {
+    database,
+    clock,
+    logger,
+    secret,
+    cache,
+    hasher: new PasswordHasher(clock, options.passwordCost),
+    roleCache: new RoleCache({ database, clock, logger, cache }),
+  }
   const log = auditLog(ground)
   const throttle = new LoginThrottle(ground)
   const sessions = sessionStore(ground, log)
@@ -31,14 +39,17 @@ export function createAccess(options: AccessOptions): Access {
   return {
     identify: ({ bearer, sessionCookie, origin }, { fresh = false } = {}) => {
       if (bearer !== null) return tokens.identify(bearer, origin, fresh)
-      return sessionCookie === null ? anonymous(ground, origin, fresh) : sessions.identify(sessionCookie, origin, fresh)
+      return sessionCookie === null
+        ? anonymous(ground, origin, fresh)
+        : sessions.identify(sessionCookie, origin, fresh)
     },
     peek: ({ bearer, sessionCookie }, cacheNowMs) => {
       if (bearer !== null) return tokens.peek(bearer, cacheNowMs)
       if (sessionCookie !== null) return sessions.peek(sessionCookie, cacheNowMs)
       const permissions = ground.roleCache.peekAnonymous(cacheNowMs)
       if (permissions === null) return null
-      if (anonymousAuthority?.permissions !== permissions) anonymousAuthority = new BoundAuthority(anonymousActor, permissions)
+      if (anonymousAuthority?.permissions !== permissions)
+        anonymousAuthority = new BoundAuthority(anonymousActor, permissions)
       return anonymousAuthority
     },
     login: loginOf(ground, log, sessions, provePassword),
@@ -50,12 +61,25 @@ export function createAccess(options: AccessOptions): Access {
     tokens: tokens.tokens,
     audit: (db, by, entry) => log.audit(db, by, entry),
     auditLog: (page) => log.auditLog(page),
-    prune: async () => ({ sessions: await sessions.prune(), throttles: await throttle.prune(), audit: await log.prune() }),
+    prune: async () => ({
+      sessions: await sessions.prune(),
+      throttles: await throttle.prune(),
+      audit: await log.prune(),
+    }),
     systemIdentity,
   }
 }
 
-async function anonymous(ground: Ground, origin: Origin | undefined, fresh: boolean): Promise<Identity> {
+async function anonymous(
+  ground: Ground,
+  origin: Origin | undefined,
+  fresh: boolean,
+): Promise<Identity> {
   const { permissions, staleMs } = await ground.roleCache.anonymous({ fresh })
-  return new KnownIdentity({ authority: new BoundAuthority(anonymousActor, permissions), roles: [anonymousRole], staleMs, origin })
+  return new KnownIdentity({
+    authority: new BoundAuthority(anonymousActor, permissions),
+    roles: [anonymousRole],
+    staleMs,
+    origin,
+  })
 }

@@ -3,8 +3,9 @@ import type { Identity } from '#access/access.ts'
 import { CsrfError } from '#access/errors.ts'
 
 /**
- * For unsafe methods: throws `CsrfError` when the identity came by session cookie and `header` (`X-CSRF-Token`) is not
- * its token. Nothing to check for API tokens and anonymous requests: a foreign page cannot make a browser send those.
+ * For unsafe methods: throws `CsrfError` when the identity came by session cookie and `header`
+ * (`X-CSRF-Token`) is not its token. Nothing to check for API tokens and anonymous requests: a
+ * foreign page cannot make a browser send those.
  */
 export function requireCsrf(identity: Identity, header: string | null): void {
   if (identity.csrfToken === null) return

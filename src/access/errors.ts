@@ -5,7 +5,10 @@ export class UnauthenticatedError extends StoaError {
   readonly code = 'E_UNAUTHENTICATED'
 }
 
-/** Email or password is wrong, or the user is disabled: one text for all, so that it tells nobody which emails exist. */
+/**
+ * Email or password is wrong, or the user is disabled: one text for all, so that it tells nobody
+ * which emails exist.
+ */
 export class LoginFailedError extends StoaError {
   readonly code = 'E_LOGIN_FAILED'
 
@@ -30,7 +33,7 @@ export class CsrfError extends StoaError {
   readonly code = 'E_CSRF'
 
   constructor() {
-    super('Repeat the session\'s csrfToken (GET /api/session) in the header X-CSRF-Token.')
+    super("Repeat the session's csrfToken (GET /api/session) in the header X-CSRF-Token.")
   }
 }
 
@@ -39,7 +42,9 @@ export class PermissionError extends StoaError {
   readonly code = 'E_PERMISSION'
 
   constructor(permission: string) {
-    super(`This needs the permission ${permission}; ask an administrator for a role that has it.`, { permission })
+    super(`This needs the permission ${permission}; ask an administrator for a role that has it.`, {
+      permission,
+    })
   }
 }
 
@@ -122,6 +127,8 @@ export class FirstAdministratorError extends StoaError {
   readonly code = 'E_FIRST_ADMINISTRATOR'
 
   constructor() {
-    super('This link is wrong, was used or is too old. Start the node again for a new one, or run: stoa user create.')
+    super(
+      'This link is wrong, was used or is too old. Start the node again for a new one, or run: stoa user create.',
+    )
   }
 }

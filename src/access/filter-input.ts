@@ -1,10 +1,18 @@
 import type { ContentType } from '#content/content-type.ts'
 import { isStorableText } from '#content/query/normal-form.ts'
 import type { Filter, Scalar, Test } from '#content/query/query.ts'
-import { filterDepthMax, filterListMax, filterNodesMax, validateFilter } from '#content/query/validate-query.ts'
+import {
+  filterDepthMax,
+  filterListMax,
+  filterNodesMax,
+  validateFilter,
+} from '#content/query/validate-query.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** `own` wraps a filter into one connective and adds one comparison; the result must still be one that queries take. */
+/**
+ * `own` wraps a filter into one connective and adds one comparison; the result must still be one
+ * that queries take.
+ */
 const depthMax = filterDepthMax - 1
 const nodesMax = filterNodesMax - 2
 const textLengthMax = 1_000
@@ -16,11 +24,17 @@ const everyType: ContentType = { name: '*', label: '*', fields: [] }
 const impossible: Filter = { op: 'or', filters: [] }
 
 /**
- * Checks the filter of a grant; what is wrong goes to `report`, with its place. Where the type exists (for `*`: by the
- * fields that every type has), as queries do, and the values come back in normal form. For a type that is yet to come
- * only the shape can be known: a filter that turns out not to fit it matches nothing.
+ * Checks the filter of a grant; what is wrong goes to `report`, with its place. Where the type
+ * exists (for `*`: by the fields that every type has), as queries do, and the values come back in
+ * normal form. For a type that is yet to come only the shape can be known: a filter that turns out
+ * not to fit it matches nothing.
  */
-export function checkFilter(filter: unknown, typeName: string, type: ContentType | null, report: Report): Filter {
+export function checkFilter(
+  filter: unknown,
+  typeName: string,
+  type: ContentType | null,
+  report: Report,
+): Filter {
   let faults = 0
   const counted: Report = (path, message) => {
     faults += 1
@@ -38,23 +52,42 @@ export function checkFilter(filter: unknown, typeName: string, type: ContentType
   }
 }
 
-function shapedFilter(filter: unknown, depth: number, path: string, budget: Budget, report: Report): Filter {
+function shapedFilter(
+  filter: unknown,
+  depth: number,
+  path: string,
+  budget: Budget,
+  report: Report,
+): Filter {
   if (depth > depthMax) return refused(report, path, `is nested deeper than ${depthMax}.`)
   budget.nodes += 1
-  if (budget.nodes > nodesMax) return budget.nodes > nodesMax + 1 ? impossible : refused(report, path, `is one of more than ${nodesMax} comparisons and connectives.`)
+  if (budget.nodes > nodesMax)
+    return budget.nodes > nodesMax + 1
+      ? impossible
+      : refused(report, path, `is one of more than ${nodesMax} comparisons and connectives.`)
   if (!isObject(filter)) return refused(report, path, 'must be an object with op.')
   switch (filter['op']) {
     case 'and':
     case 'or': {
       const filters: unknown = filter['filters']
-      if (!Array.isArray(filters) || filters.length > nodesMax) return refused(report, `${path}/filters`, `must be a list of at most ${nodesMax} filters.`)
-      return { op: filter['op'], filters: filters.map((part, index) => shapedFilter(part, depth + 1, `${path}/filters/${index}`, budget, report)) }
+      if (!Array.isArray(filters) || filters.length > nodesMax)
+        return refused(report, `${path}/filters`, `must be a list of at most ${nodesMax} filters.`)
+      return {
+        op: filter['op'],
+        filters: filters.map((part, index) =>
+          shapedFilter(part, depth + 1, `${path}/filters/${index}`, budget, report),
+        ),
+      }
     }
     case 'not':
-      return { op: 'not', filter: shapedFilter(filter['filter'], depth + 1, `${path}/filter`, budget, report) }
+      return {
+        op: 'not',
+        filter: shapedFilter(filter['filter'], depth + 1, `${path}/filter`, budget, report),
+      }
     case 'compare': {
       const field = filter['field']
-      if (typeof field !== 'string' || !/^[a-z][A-Za-z0-9]{0,62}$/.test(field)) return refused(report, `${path}/field`, 'must be the name of a field.')
+      if (typeof field !== 'string' || !/^[a-z][A-Za-z0-9]{0,62}$/.test(field))
+        return refused(report, `${path}/field`, 'must be the name of a field.')
       const test = shapedTest(filter['test'], (at, message) => report(`${path}/test${at}`, message))
       return test === null ? impossible : { op: 'compare', field, test }
     }
@@ -76,23 +109,37 @@ function shapedTest(test: unknown, report: Report): Test | null {
       return { is, value: shapedValue(value, '/value', report) }
     case 'in':
     case 'nin':
-      if (!Array.isArray(values) || values.length > filterListMax) return nothing(report, '/values', `must be a list of at most ${filterListMax}.`)
-      return { is, values: values.map((each, index) => shapedValue(each, `/values/${index}`, report)) }
+      if (!Array.isArray(values) || values.length > filterListMax)
+        return nothing(report, '/values', `must be a list of at most ${filterListMax}.`)
+      return {
+        is,
+        values: values.map((each, index) => shapedValue(each, `/values/${index}`, report)),
+      }
     case 'contains':
     case 'startsWith': {
       const text = shapedValue(value, '/value', report)
-      return typeof text === 'string' ? { is, value: text } : nothing(report, '/value', 'must be text.')
+      return typeof text === 'string'
+        ? { is, value: text }
+        : nothing(report, '/value', 'must be text.')
     }
     case 'exists':
-      return typeof value === 'boolean' ? { is, value } : nothing(report, '/value', 'must be true or false.')
+      return typeof value === 'boolean'
+        ? { is, value }
+        : nothing(report, '/value', 'must be true or false.')
     default:
-      return nothing(report, '/is', 'must be eq, ne, in, nin, lt, lte, gt, gte, contains, startsWith or exists.')
+      return nothing(
+        report,
+        '/is',
+        'must be eq, ne, in, nin, lt, lte, gt, gte, contains, startsWith or exists.',
+      )
   }
 }
 
 function shapedValue(value: unknown, path: string, report: Report): Scalar {
-  if (typeof value === 'boolean' || (typeof value === 'number' && Number.isFinite(value))) return value
-  if (typeof value === 'string' && value.length <= textLengthMax && isStorableText(value)) return value
+  if (typeof value === 'boolean' || (typeof value === 'number' && Number.isFinite(value)))
+    return value
+  if (typeof value === 'string' && value.length <= textLengthMax && isStorableText(value))
+    return value
   report(path, `must be true, false, a number or text of at most ${textLengthMax} characters.`)
   return false
 }

@@ -17,11 +17,19 @@ const anyUser = sql<{ found: boolean }>(`select exists (select from stoa.user) a
 const offer = sql(`
   insert into stoa.first_administrator (secret_hash, expires_at) values ($1, $2)
   on conflict (only_one) do update set secret_hash = excluded.secret_hash, expires_at = excluded.expires_at`)
-const valid = sql<{ found: boolean }>(`select exists (select from stoa.first_administrator where secret_hash = $1 and expires_at > $2) as found`)
-// Of two transactions with the same secret the second waits for the first here, and then finds nothing.
-const use = sql<{ used: boolean }>(`delete from stoa.first_administrator where secret_hash = $1 and expires_at > $2 returning true as used`)
+const valid = sql<{ found: boolean }>(
+  `select exists (select from stoa.first_administrator where secret_hash = $1 and expires_at > $2) as found`,
+)
+// Of two transactions with the same secret the second waits for the first here, and then finds
+// nothing.
+const use = sql<{ used: boolean }>(
+  `delete from stoa.first_administrator where secret_hash = $1 and expires_at > $2 returning true as used`,
+)
 
-export function firstAdministrator(ground: Ground, log: AuditLog): Pick<Access, 'firstAdministratorSecret' | 'createFirstAdministrator'> {
+export function firstAdministrator(
+  ground: Ground,
+  log: AuditLog,
+): Pick<Access, 'firstAdministratorSecret' | 'createFirstAdministrator'> {
   const { database, clock, hasher } = ground
   const now = (): string => timestamp(clock.nowMs())
   return {
@@ -44,9 +52,18 @@ export function firstAdministrator(ground: Ground, log: AuditLog): Pick<Access, 
         const used = await tx.run(use, [hash, now()])
         const [row] = await tx.run(anyUser)
         if (used.length === 0 || row?.found === true) throw new FirstAdministratorError()
-        const user = await insertUser(tx, { ...checked, passwordHash, roles: [administratorRole], nowMs: clock.nowMs() })
+        const user = await insertUser(tx, {
+          ...checked,
+          passwordHash,
+          roles: [administratorRole],
+          nowMs: clock.nowMs(),
+        })
         const actor = { kind: 'user', id: user.id, name: user.name } as const
-        await log.record(tx, actor, origin, { action: 'user.createFirst', subject: `user:${user.id}`, facts: { email: user.email } })
+        await log.record(tx, actor, origin, {
+          action: 'user.createFirst',
+          subject: `user:${user.id}`,
+          facts: { email: user.email },
+        })
         return user
       })
     },

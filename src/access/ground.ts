@@ -13,7 +13,10 @@ export type AccessOptions = {
   readonly secret: string
   /** Default: OWASP's parameters. Hashes made with others are renewed at the next login. */
   readonly passwordCost?: PasswordCost
-  /** The cluster's cache: who somebody is is answered from memory, and forgotten by the change feed. Without it the database is asked. */
+  /**
+   * The cluster's cache: who somebody is is answered from memory, and forgotten by the change feed.
+   * Without it the database is asked.
+   */
   readonly cache?: Cache
 }
 
@@ -28,7 +31,10 @@ export type Ground = {
   readonly cache: Cache | null
 }
 
-/** The wall clock as the database takes it. Lifetimes are minutes to days, so skew between nodes does not matter. */
+/**
+ * The wall clock as the database takes it. Lifetimes are minutes to days, so skew between nodes
+ * does not matter.
+ */
 export function timestamp(ms: number): string {
   return new Date(ms).toISOString()
 }

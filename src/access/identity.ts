@@ -54,14 +54,25 @@ export class KnownIdentity implements Identity {
   }
 }
 
-const administrator = new PermissionSet([roleOf({ name: administratorRole, label: '', content: [], system: [], built_in: true })])
+const administrator = new PermissionSet([
+  roleOf({ name: administratorRole, label: '', content: [], system: [], built_in: true }),
+])
 
-export const systemIdentity: Identity = new KnownIdentity({ authority: new BoundAuthority(systemActor, administrator), roles: [administratorRole] })
+export const systemIdentity: Identity = new KnownIdentity({
+  authority: new BoundAuthority(systemActor, administrator),
+  roles: [administratorRole],
+})
 
-/** Throws `EscalationError` unless `by` may do all that `wanted` allows. `what` continues "This … more than you may do yourself". */
+/**
+ * Throws `EscalationError` unless `by` may do all that `wanted` allows. `what` continues "This …
+ * more than you may do yourself".
+ */
 export function requireCovers(by: Identity, wanted: PermissionSet, what: string): void {
-  if (!(by.authority instanceof BoundAuthority)) throw new Error('an identity that this part did not make')
+  if (!(by.authority instanceof BoundAuthority))
+    throw new Error('an identity that this part did not make')
   if (!by.authority.permissions.covers(wanted)) {
-    throw new EscalationError(`This ${what} more than you may do yourself; ask somebody whose roles cover it.`)
+    throw new EscalationError(
+      `This ${what} more than you may do yourself; ask somebody whose roles cover it.`,
+    )
   }
 }

@@ -7,10 +7,16 @@ import type { Queryable, Statement } from '#database/database.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
 import { within } from '#lib/within.ts'
 
-/** How exactly the last use of sessions and API tokens is known: one write a minute, whatever the traffic. */
+/**
+ * How exactly the last use of sessions and API tokens is known: one write a minute, whatever the
+ * traffic.
+ */
 export const lastUseResolutionMs = 60_000
 
-/** When it was last used, as far as this node knows; kept beside what is remembered, and moved when a use is noted. */
+/**
+ * When it was last used, as far as this node knows; kept beside what is remembered, and moved when
+ * a use is noted.
+ */
 export type Use = { notedMs: number }
 
 export function useOf(lastUsedAt: string | null): Use {
@@ -24,7 +30,10 @@ export function isUseDue(use: Use, nowMs: number): boolean {
 /** A reader waits so long for its use to be noted: not for a database that does not answer. */
 const noteWaitMs = 250
 
-/** Notes a use by `statement` ($1 key, $2 now, $3 what counts as long ago). A reader is not refused, nor kept, because this cannot be written. */
+/**
+ * Notes a use by `statement` ($1 key, $2 now, $3 what counts as long ago). A reader is not refused,
+ * nor kept, because this cannot be written.
+ */
 export async function noteUse(
   ground: Pick<Ground, 'clock' | 'logger'> & { readonly database: Queryable },
   use: Use,
@@ -34,14 +43,22 @@ export async function noteUse(
   const nowMs = ground.clock.nowMs()
   if (!isUseDue(use, nowMs)) return
   use.notedMs = nowMs
-  await within(note(ground, statement, [key, timestamp(nowMs), timestamp(nowMs - lastUseResolutionMs)]), { ms: noteWaitMs })
+  await within(
+    note(ground, statement, [key, timestamp(nowMs), timestamp(nowMs - lastUseResolutionMs)]),
+    { ms: noteWaitMs },
+  )
 }
 
-async function note({ database, logger }: Pick<Ground, 'logger'> & { readonly database: Queryable }, statement: Statement<object>, values: readonly unknown[]): Promise<void> {
+async function note(
+  { database, logger }: Pick<Ground, 'logger'> & { readonly database: Queryable },
+  statement: Statement<object>,
+  values: readonly unknown[],
+): Promise<void> {
   try {
     await database.run(statement, values)
   } catch (error) {
-    if (!(error instanceof DatabaseUnavailableError) && !(error instanceof DatabaseTimeoutError)) throw error
+    if (!(error instanceof DatabaseUnavailableError) && !(error instanceof DatabaseTimeoutError))
+      throw error
     logger.warn({ err: error }, 'the last use of a session or API token could not be noted')
   }
 }
@@ -55,8 +72,15 @@ export class NotKept extends Error {}
 /** `staleMs`: as of an identity. */
 export type Looked<Found> = { readonly found: Found | null; readonly staleMs: number | null }
 
-/** From memory, or by `load`, which throws `NotKept` for what is not there: anybody could fill the memory with nobodies. */
-export async function kept<Found>(cache: Cache, key: string, load: (context: FillContext) => Promise<Found>): Promise<Looked<Found>> {
+/**
+ * From memory, or by `load`, which throws `NotKept` for what is not there: anybody could fill the
+ * memory with nobodies.
+ */
+export async function kept<Found>(
+  cache: Cache,
+  key: string,
+  load: (context: FillContext) => Promise<Found>,
+): Promise<Looked<Found>> {
   try {
     const cached = await cache.get(key, load, { bytesOf: () => foundBytes })
     return { found: cached.value, staleMs: staleMsOf(cached) }

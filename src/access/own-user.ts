@@ -10,40 +10,82 @@ import { checkedUser } from '#access/user-input.ts'
 import { lockedUser, readUser, writeUser } from '#access/user-row.ts'
 import { sql } from '#database/database.ts'
 
-const passwordOf = sql<{ password_hash: string }>(`select password_hash from stoa.user where id = $1`)
+const passwordOf = sql<{ password_hash: string }>(
+  `select password_hash from stoa.user where id = $1`,
+)
 
 /** What users may do with themselves, without any permission. */
-export function ownUser(ground: Ground, log: AuditLog, sessions: Sessions, provePassword: ProvePassword): Access['users']['updateOwn'] {
+export function ownUser(
+  ground: Ground,
+  log: AuditLog,
+  sessions: Sessions,
+  provePassword: ProvePassword,
+): Access['users']['updateOwn'] {
   const { database, hasher } = ground
 
-  /** The hash of the next password, and the one that the current password was proven against; guessing is throttled like a login. */
-  const newOwnPassword = async (own: User, by: Identity, password: { readonly current: string; readonly next: string }): Promise<{ proven: string; next: string }> => {
+  /**
+   * The hash of the next password, and the one that the current password was proven against;
+   * guessing is throttled like a login.
+   */
+  const newOwnPassword = async (
+    own: User,
+    by: Identity,
+    password: { readonly current: string; readonly next: string },
+  ): Promise<{ proven: string; next: string }> => {
     checkPassword(password.next, own.email)
-    if (password.next === password.current) throw new PasswordRefusedError('This is the password that you have already.')
+    if (password.next === password.current)
+      throw new PasswordRefusedError('This is the password that you have already.')
     const [row] = await database.run(passwordOf, [own.id])
-    const right = await provePassword({ email: own.email, password: password.current, stored: row?.password_hash ?? null, address: by.origin.address ?? '' })
+    const right = await provePassword({
+      email: own.email,
+      password: password.current,
+      stored: row?.password_hash ?? null,
+      address: by.origin.address ?? '',
+    })
     if (!right || row === undefined) throw new LoginFailedError()
     return { proven: row.password_hash, next: await hasher.hash(password.next) }
   }
 
   return async (by, input) => {
     const own = by.user
-    if (own === null) throw new EscalationError('Only a user who is signed in has a name and a password of their own.')
+    if (own === null)
+      throw new EscalationError(
+        'Only a user who is signed in has a name and a password of their own.',
+      )
     const { name } = checkedUser(input.name === undefined ? {} : { name: input.name })
-    const hashes = input.password === undefined ? null : await newOwnPassword(own, by, input.password)
+    const hashes =
+      input.password === undefined ? null : await newOwnPassword(own, by, input.password)
     const passwordHash = hashes?.next ?? null
     const user = await database.transaction(async (tx) => {
       const now = await lockedUser(tx, own.id)
       // An administrator who shut the user out meanwhile has the last word.
       const [stored] = await tx.run(passwordOf, [own.id])
-      if (now.state !== 'active' || (hashes !== null && stored?.password_hash !== hashes.proven)) throw new LoginFailedError()
+      if (now.state !== 'active' || (hashes !== null && stored?.password_hash !== hashes.proven))
+        throw new LoginFailedError()
       await writeUser(tx, own.id, { name, passwordHash })
       if (passwordHash !== null) await endSessionsOf(tx, own.id)
-      const changed = [...(name === undefined ? [] : ['name']), ...(passwordHash === null ? [] : ['password'])]
-      if (changed.length > 0) await log.audit(tx, by, { action: 'user.update', subject: `user:${own.id}`, facts: { changed, own: true } })
+      const changed = [
+        ...(name === undefined ? [] : ['name']),
+        ...(passwordHash === null ? [] : ['password']),
+      ]
+      if (changed.length > 0)
+        await log.audit(tx, by, {
+          action: 'user.update',
+          subject: `user:${own.id}`,
+          facts: { changed, own: true },
+        })
       return readUser(tx, own.id)
     })
     if (passwordHash === null) return { user, login: null }
-    return { user, login: await sessions.start({ user, passwordHash, origin: by.origin, agent: input.agent, replaces: null }) }
+    return {
+      user,
+      login: await sessions.start({
+        user,
+        passwordHash,
+        origin: by.origin,
+        agent: input.agent,
+        replaces: null,
+      }),
+    }
   }
 }

@@ -8,7 +8,10 @@ const cheap = { memoryKiB: 64, passes: 1 }
 
 test('a hash is a PHC string with a salt of its own, and only its password verifies', async () => {
   const hasher = new PasswordHasher(systemClock, cheap)
-  const [one, two] = await Promise.all([hasher.hash('a stoa is a roof'), hasher.hash('a stoa is a roof')])
+  const [one, two] = await Promise.all([
+    hasher.hash('a stoa is a roof'),
+    hasher.hash('a stoa is a roof'),
+  ])
   assert.match(one, /^\$argon2id\$v=19\$m=64,t=1,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$/)
   assert.notEqual(one, two)
   assert.equal(await hasher.verify('a stoa is a roof', one), true)
@@ -17,7 +20,8 @@ test('a hash is a PHC string with a salt of its own, and only its password verif
 })
 
 test('the reference implementation’s vector verifies: argon2id, v=19, m=65536, t=2, p=1', async () => {
-  const vector = '$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc'
+  const vector =
+    '$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc'
   assert.equal(await new PasswordHasher(systemClock).verify('password', vector), true)
 })
 
@@ -31,18 +35,35 @@ test('a hash with other parameters still verifies, and is outdated', async () =>
 
 test('the same letters typed on another keyboard are the same password', async () => {
   const hasher = new PasswordHasher(systemClock, cheap)
-  assert.equal(await hasher.verify('passwo\u0308rterbuch', await hasher.hash('passw\u00f6rterbuch')), true)
+  assert.equal(
+    await hasher.verify('passwo\u0308rterbuch', await hasher.hash('passw\u00f6rterbuch')),
+    true,
+  )
 })
 
 test('the rules: length, not the email, not one of the commonest', () => {
-  const refused = ['', 'elevenchars', 'x'.repeat(257), 'ada@example.com', 'ADA@example.com', 'Password1234', 'aaaaaaaaaaaaaaaa', 'abababababab', '123456789012']
-  for (const password of refused) assert.throws(() => checkPassword(password, 'ada@example.com'), PasswordRefusedError, password)
-  for (const password of ['twelve chars', '🏛️🏺'.repeat(4), 'x y'.repeat(85)]) assert.doesNotThrow(() => checkPassword(password, 'ada@example.com'))
+  const refused = [
+    '',
+    'elevenchars',
+    'x'.repeat(257),
+    'ada@example.com',
+    'ADA@example.com',
+    'Password1234',
+    'aaaaaaaaaaaaaaaa',
+    'abababababab',
+    '123456789012',
+  ]
+  for (const password of refused)
+    assert.throws(() => checkPassword(password, 'ada@example.com'), PasswordRefusedError, password)
+  for (const password of ['twelve chars', '🏛️🏺'.repeat(4), 'x y'.repeat(85)])
+    assert.doesNotThrow(() => checkPassword(password, 'ada@example.com'))
 })
 
 test('a flood is turned away instead of queueing without end, and afterwards there is room again', async () => {
   const hasher = new PasswordHasher(systemClock, cheap)
-  const flood = await Promise.allSettled(Array.from({ length: 200 }, () => hasher.hash('one of very many')))
+  const flood = await Promise.allSettled(
+    Array.from({ length: 200 }, () => hasher.hash('one of very many')),
+  )
   const refused = flood.filter((each) => each.status === 'rejected')
   assert.equal(refused.length, 200 - 66, 'two run, 64 wait')
   assert.ok(refused.every((each) => each.reason instanceof ThrottledError))

@@ -5,8 +5,9 @@ import type { Clock } from '#lib/clock.ts'
 import { commonPasswords } from '#access/common-passwords.ts'
 
 /**
- * Password rules and hashing. Rules are NIST SP 800-63B-4 §3.1.1: length instead of composition, NFKC, a list of the
- * commonest. Hashes are argon2id (RFC 9106) with OWASP's first choice of parameters, kept as PHC strings.
+ * Password rules and hashing. Rules are NIST SP 800-63B-4 §3.1.1: length instead of composition,
+ * NFKC, a list of the commonest. Hashes are argon2id (RFC 9106) with OWASP's first choice of
+ * parameters, kept as PHC strings.
  */
 export const passwordLengthMin = 12
 export const passwordLengthMax = 256
@@ -15,15 +16,22 @@ export const passwordLengthMax = 256
 export type PasswordCost = { readonly memoryKiB: number; readonly passes: number }
 export const defaultPasswordCost: PasswordCost = { memoryKiB: 19_456, passes: 2 }
 
-/** Hashes that run at once: they bound memory (times 19 MiB) and leave half of libuv's four threads to files and names. */
+/**
+ * Hashes that run at once: they bound memory (times 19 MiB) and leave half of libuv's four threads
+ * to files and names.
+ */
 const hashesAtOnceMax = 2
-/** Logins that may wait for their turn, and how long. Past either they are turned away: a flood cannot pile up here. */
+/**
+ * Logins that may wait for their turn, and how long. Past either they are turned away: a flood
+ * cannot pile up here.
+ */
 const waitingMax = 64
 const waitMs = 5_000
 
 const saltBytes = 16
 const hashBytes = 32
-const phcPattern = /^\$argon2id\$v=19\$m=(\d{1,8}),t=(\d{1,4}),p=1\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{16,172})$/
+const phcPattern =
+  /^\$argon2id\$v=19\$m=(\d{1,8}),t=(\d{1,4}),p=1\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{16,172})$/
 
 const deriveAsync = promisify(argon2)
 
@@ -36,12 +44,16 @@ function normalise(password: string): string {
 export function checkPassword(password: string, email: string): void {
   const text = normalise(password)
   const length = Array.from(text).length
-  if (length < passwordLengthMin) throw new PasswordRefusedError(`A password has at least ${passwordLengthMin} characters.`)
-  if (length > passwordLengthMax) throw new PasswordRefusedError(`A password has at most ${passwordLengthMax} characters.`)
+  if (length < passwordLengthMin)
+    throw new PasswordRefusedError(`A password has at least ${passwordLengthMin} characters.`)
+  if (length > passwordLengthMax)
+    throw new PasswordRefusedError(`A password has at most ${passwordLengthMax} characters.`)
   const lower = text.toLowerCase()
   if (lower === email) throw new PasswordRefusedError('A password must not be the email.')
   if (commonPasswords.has(lower) || new Set(lower).size <= 2) {
-    throw new PasswordRefusedError('This password is one of the first that anybody would try; choose another.')
+    throw new PasswordRefusedError(
+      'This password is one of the first that anybody would try; choose another.',
+    )
   }
 }
 
@@ -52,7 +64,8 @@ export class PasswordHasher {
   /** Verified for unknown users, so that they take as long as known ones. */
   readonly #dummy: string
   #running = 0
-  readonly #waiting: { start: () => void; giveUp: (error: unknown) => void; deadlineMs: number }[] = []
+  readonly #waiting: { start: () => void; giveUp: (error: unknown) => void; deadlineMs: number }[] =
+    []
 
   constructor(clock: Clock, cost: PasswordCost = defaultPasswordCost) {
     this.#clock = clock
@@ -68,11 +81,17 @@ export class PasswordHasher {
   /** `stored` null (no such user) costs the same and is false. */
   async verify(password: string, stored: string | null): Promise<boolean> {
     const match = phcPattern.exec(stored ?? this.#dummy)
-    if (match === null) throw new Error('a stored password hash is not in the form that this program writes')
+    if (match === null)
+      throw new Error('a stored password hash is not in the form that this program writes')
     const [, memory, passes, salt, hash] = match
     const expected = Buffer.from(hash!, 'base64')
     const cost = { memoryKiB: Number(memory), passes: Number(passes) }
-    const derived = await this.#derive(password, Buffer.from(salt!, 'base64'), cost, expected.length)
+    const derived = await this.#derive(
+      password,
+      Buffer.from(salt!, 'base64'),
+      cost,
+      expected.length,
+    )
     return timingSafeEqual(derived, expected) && stored !== null
   }
 
@@ -81,10 +100,22 @@ export class PasswordHasher {
     return !stored.startsWith(phcPrefix(this.#cost))
   }
 
-  async #derive(password: string, salt: Buffer, cost: PasswordCost, length: number): Promise<Buffer> {
+  async #derive(
+    password: string,
+    salt: Buffer,
+    cost: PasswordCost,
+    length: number,
+  ): Promise<Buffer> {
     await this.#turn()
     try {
-      const parameters = { message: normalise(password), nonce: salt, parallelism: 1, tagLength: length, memory: cost.memoryKiB, passes: cost.passes }
+      const parameters = {
+        message: normalise(password),
+        nonce: salt,
+        parallelism: 1,
+        tagLength: length,
+        memory: cost.memoryKiB,
+        passes: cost.passes,
+      }
       return await deriveAsync('argon2id', parameters)
     } finally {
       this.#running -= 1
@@ -104,7 +135,10 @@ export class PasswordHasher {
     })
   }
 
-  /** Deadlines need no timer of their own: a hash ends every few dozen milliseconds, and then they are looked at. */
+  /**
+   * Deadlines need no timer of their own: a hash ends every few dozen milliseconds, and then they
+   * are looked at.
+   */
   #next(): void {
     for (;;) {
       const first = this.#waiting.shift()
@@ -121,7 +155,10 @@ export class PasswordHasher {
 }
 
 function busy(): ThrottledError {
-  return new ThrottledError('More people sign in than this node can check at once; try again in a moment.', 2)
+  return new ThrottledError(
+    'More people sign in than this node can check at once; try again in a moment.',
+    2,
+  )
 }
 
 function phcPrefix(cost: PasswordCost): string {

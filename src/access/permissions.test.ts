@@ -19,7 +19,9 @@ function authority(roles: readonly Role[], actor: Actor = user): BoundAuthority 
 }
 
 test('what no role grants is not allowed', () => {
-  const nothing = authority([role([{ type: 'article', actions: ['read'], filter: null, fields: null }])])
+  const nothing = authority([
+    role([{ type: 'article', actions: ['read'], filter: null, fields: null }]),
+  ])
   assert.deepEqual(nothing.grant('read', 'article'), { filter: null, fields: null })
   assert.equal(nothing.grant('readDraft', 'article'), null)
   assert.equal(nothing.grant('read', 'page'), null)
@@ -35,7 +37,11 @@ test('a grant for the type itself goes before the one for every type, action by 
   assert.deepEqual(authority([narrowed]).grant('update', 'article'), { filter: null, fields: null })
   assert.deepEqual(authority([narrowed]).grant('read', 'page'), { filter: null, fields: null })
   const everything = role([{ type: '*', actions: ['read'], filter: null, fields: null }])
-  assert.deepEqual(authority([narrowed, everything]).grant('read', 'article'), { filter: null, fields: null }, 'another role still allows all')
+  assert.deepEqual(
+    authority([narrowed, everything]).grant('read', 'article'),
+    { filter: null, fields: null },
+    'another role still allows all',
+  )
 })
 
 test('several grants: any filter, all fields', () => {
@@ -43,7 +49,10 @@ test('several grants: any filter, all fields', () => {
     role([{ type: 'article', actions: ['read'], filter: news, fields: ['title'] }]),
     role([{ type: 'article', actions: ['read'], filter: sport, fields: ['title', 'body'] }]),
   ])
-  assert.deepEqual(both.grant('read', 'article'), { filter: { op: 'or', filters: [news, sport] }, fields: ['title', 'body'] })
+  assert.deepEqual(both.grant('read', 'article'), {
+    filter: { op: 'or', filters: [news, sport] },
+    fields: ['title', 'body'],
+  })
 })
 
 test('own becomes a filter on the creator, and who has no id owns nothing', () => {
@@ -51,29 +60,52 @@ test('own becomes a filter on the creator, and who has no id owns nothing', () =
   const mine = { op: 'compare', field: 'createdBy', test: { is: 'eq', value: user.id } }
   assert.deepEqual(authority([own]).grant('update', 'article'), { filter: mine, fields: null })
   const narrow = role([{ type: '*', actions: ['update'], filter: news, fields: null, own: true }])
-  assert.deepEqual(authority([narrow]).grant('update', 'article')?.filter, { op: 'and', filters: [mine, news] })
-  assert.equal(authority([own], { kind: 'anonymous', id: null, name: 'anonymous' }).grant('update', 'article'), null)
+  assert.deepEqual(authority([narrow]).grant('update', 'article')?.filter, {
+    op: 'and',
+    filters: [mine, news],
+  })
+  assert.equal(
+    authority([own], { kind: 'anonymous', id: null, name: 'anonymous' }).grant('update', 'article'),
+    null,
+  )
 })
 
 test('equal keys see equal content: the user counts only where an own rule decides what is read', () => {
   const all = role([{ type: '*', actions: ['read'], filter: null, fields: null }])
-  const writesOwn = role([{ type: '*', actions: ['update'], filter: null, fields: null, own: true }])
-  const readsOwn = role([{ type: '*', actions: ['readDraft'], filter: null, fields: null, own: true }])
+  const writesOwn = role([
+    { type: '*', actions: ['update'], filter: null, fields: null, own: true },
+  ])
+  const readsOwn = role([
+    { type: '*', actions: ['readDraft'], filter: null, fields: null, own: true },
+  ])
   assert.equal(authority([all]).key, authority([all], other).key)
-  assert.equal(authority([all, writesOwn]).key, authority([all], other).key, 'writing is no part of what is seen')
+  assert.equal(
+    authority([all, writesOwn]).key,
+    authority([all], other).key,
+    'writing is no part of what is seen',
+  )
   assert.notEqual(authority([all, readsOwn]).key, authority([all, readsOwn], other).key)
   assert.notEqual(authority([all]).key, authority([readsOwn]).key)
-  const filtered = (filter: Filter): string => authority([role([{ type: 'article', actions: ['read'], filter, fields: null }])]).key
+  const filtered = (filter: Filter): string =>
+    authority([role([{ type: 'article', actions: ['read'], filter, fields: null }])]).key
   assert.notEqual(filtered(news), filtered(sport))
-  assert.equal(filtered(news), filtered({ test: { value: 'news', is: 'eq' }, field: 'section', op: 'compare' }), 'the order of keys says nothing')
-  const fields = (names: readonly string[]): string => authority([role([{ type: 'article', actions: ['read'], filter: null, fields: names }])]).key
+  assert.equal(
+    filtered(news),
+    filtered({ test: { value: 'news', is: 'eq' }, field: 'section', op: 'compare' }),
+    'the order of keys says nothing',
+  )
+  const fields = (names: readonly string[]): string =>
+    authority([role([{ type: 'article', actions: ['read'], filter: null, fields: names }])]).key
   assert.notEqual(fields(['title']), fields(['title', 'body']))
 })
 
 test('the administrator has every permission, whatever the row says', () => {
   const all = new PermissionSet([role([], [], administratorRole)])
   assert.ok(all.system.has('users.manage') && all.system.has('cluster.manage'))
-  assert.deepEqual(new BoundAuthority(user, all).grant('delete', 'anything'), { filter: null, fields: null })
+  assert.deepEqual(new BoundAuthority(user, all).grant('delete', 'anything'), {
+    filter: null,
+    fields: null,
+  })
 })
 
 test('covers: every way to have more than another', () => {
@@ -81,8 +113,12 @@ test('covers: every way to have more than another', () => {
   const admin = set(role([], [], administratorRole))
   const reader = set(role([{ type: '*', actions: ['read'], filter: null, fields: null }]))
   const newsReader = set(role([{ type: 'article', actions: ['read'], filter: news, fields: null }]))
-  const titleReader = set(role([{ type: 'article', actions: ['read'], filter: null, fields: ['title'] }]))
-  const ownWriter = set(role([{ type: 'article', actions: ['update'], filter: null, fields: null, own: true }]))
+  const titleReader = set(
+    role([{ type: 'article', actions: ['read'], filter: null, fields: ['title'] }]),
+  )
+  const ownWriter = set(
+    role([{ type: 'article', actions: ['update'], filter: null, fields: null, own: true }]),
+  )
   const writer = set(role([{ type: 'article', actions: ['update'], filter: null, fields: null }]))
   const exception = set(
     role([
@@ -91,7 +127,16 @@ test('covers: every way to have more than another', () => {
     ]),
   )
   const manager = set(role([], ['users.manage']))
-  for (const each of [admin, reader, newsReader, titleReader, ownWriter, writer, exception, manager]) {
+  for (const each of [
+    admin,
+    reader,
+    newsReader,
+    titleReader,
+    ownWriter,
+    writer,
+    exception,
+    manager,
+  ]) {
     assert.ok(each.covers(each))
     assert.ok(admin.covers(each))
     assert.ok(each.covers(set()))
@@ -100,6 +145,15 @@ test('covers: every way to have more than another', () => {
   assert.ok(reader.covers(newsReader) && reader.covers(titleReader) && reader.covers(exception))
   assert.ok(writer.covers(ownWriter))
   assert.ok(exception.covers(newsReader))
-  assert.ok(!newsReader.covers(reader) && !titleReader.covers(newsReader) && !newsReader.covers(titleReader))
-  assert.ok(!ownWriter.covers(writer) && !exception.covers(reader) && !reader.covers(manager) && !manager.covers(reader))
+  assert.ok(
+    !newsReader.covers(reader) &&
+      !titleReader.covers(newsReader) &&
+      !newsReader.covers(titleReader),
+  )
+  assert.ok(
+    !ownWriter.covers(writer) &&
+      !exception.covers(reader) &&
+      !reader.covers(manager) &&
+      !manager.covers(reader),
+  )
 })

@@ -10,22 +10,35 @@ import type { Actor } from '#lib/actor.ts'
 export const administratorRole = 'administrator'
 export const anonymousRole = 'anonymous'
 
-/** One way to be allowed: entries that match `filter` (null: all) and, with `own`, that the actor created. */
+/**
+ * One way to be allowed: entries that match `filter` (null: all) and, with `own`, that the actor
+ * created.
+ */
 type Alternative = { readonly filter: Filter | null; readonly own: boolean }
 
-/** What several grants allow together. Null: without limit. Alternatives are written as canonical JSON, each once. */
-type Rule = { readonly alternatives: ReadonlyMap<string, Alternative> | null; readonly fields: ReadonlySet<string> | null }
+/**
+ * What several grants allow together. Null: without limit. Alternatives are written as canonical
+ * JSON, each once.
+ */
+type Rule = {
+  readonly alternatives: ReadonlyMap<string, Alternative> | null
+  readonly fields: ReadonlySet<string> | null
+}
 
 /** Rules of one action: for types that a role names, and for all others. */
-type ActionRules = { readonly byType: ReadonlyMap<string, Rule | null>; readonly others: Rule | null }
+type ActionRules = {
+  readonly byType: ReadonlyMap<string, Rule | null>
+  readonly others: Rule | null
+}
 
 const everything: Rule = { alternatives: null, fields: null }
 
 /**
  * What a set of roles allows together, independent of who has them; made once per distinct set.
  *
- * Within one role, grants for a type itself go before its grants for `*`, action by action. Between grants that apply,
- * and between roles, any that allows is enough: filters are or-ed and fields united, each by itself.
+ * Within one role, grants for a type itself go before its grants for `*`, action by action. Between
+ * grants that apply, and between roles, any that allows is enough: filters are or-ed and fields
+ * united, each by itself.
  */
 export class PermissionSet {
   /** Has the role that grows with the program: more than any list of permissions. */
@@ -41,10 +54,22 @@ export class PermissionSet {
     const all = roles.some((role) => role.name === administratorRole)
     this.administrator = all
     this.system = new Set(all ? systemPermissions : roles.flatMap((role) => role.system))
-    this.#actions = new Map(contentActions.map((action) => [action, all ? { byType: new Map(), others: everything } : rulesOf(action, roles)]))
-    const readable = (['read', 'readDraft'] as const).map((action) => canonicalRules(this.#actions.get(action)!))
-    this.readHash = createHash('sha256').update(JSON.stringify(readable)).digest('base64url').slice(0, 22)
-    this.readsOwn = (['read', 'readDraft'] as const).some((action) => usesOwn(this.#actions.get(action)!))
+    this.#actions = new Map(
+      contentActions.map((action) => [
+        action,
+        all ? { byType: new Map(), others: everything } : rulesOf(action, roles),
+      ]),
+    )
+    const readable = (['read', 'readDraft'] as const).map((action) =>
+      canonicalRules(this.#actions.get(action)!),
+    )
+    this.readHash = createHash('sha256')
+      .update(JSON.stringify(readable))
+      .digest('base64url')
+      .slice(0, 22)
+    this.readsOwn = (['read', 'readDraft'] as const).some((action) =>
+      usesOwn(this.#actions.get(action)!),
+    )
   }
 
   rule(action: ContentAction, type: string): Rule | null {
@@ -60,8 +85,9 @@ export class PermissionSet {
   }
 
   /**
-   * True when everything that `other` allows is allowed here too. Filters are compared as written, not by meaning: a
-   * narrower filter that is written otherwise counts as more. That errs on the safe side.
+   * True when everything that `other` allows is allowed here too. Filters are compared as written,
+   * not by meaning: a narrower filter that is written otherwise counts as more. That errs on the
+   * safe side.
    */
   covers(other: PermissionSet): boolean {
     if (other.administrator && !this.administrator) return false
@@ -120,7 +146,10 @@ function coversRule(mine: Rule | null, theirs: Rule | null): boolean {
   return true
 }
 
-/** JSON with sorted keys, so that equal meanings that differ only in the order of keys are equal texts. */
+/**
+ * JSON with sorted keys, so that equal meanings that differ only in the order of keys are equal
+ * texts.
+ */
 function canonical(value: unknown): string {
   return JSON.stringify(value, (_key, inner: unknown) =>
     typeof inner === 'object' && inner !== null && !Array.isArray(inner)
@@ -131,15 +160,23 @@ function canonical(value: unknown): string {
 
 function canonicalRule(rule: Rule | null): unknown {
   if (rule === null) return null
-  return [rule.alternatives === null ? null : [...rule.alternatives.keys()].sort(), rule.fields === null ? null : [...rule.fields].sort()]
+  return [
+    rule.alternatives === null ? null : [...rule.alternatives.keys()].sort(),
+    rule.fields === null ? null : [...rule.fields].sort(),
+  ]
 }
 
 function canonicalRules(rules: ActionRules): unknown {
-  return [canonicalRule(rules.others), [...rules.byType].map(([type, rule]) => [type, canonicalRule(rule)])]
+  return [
+    canonicalRule(rules.others),
+    [...rules.byType].map(([type, rule]) => [type, canonicalRule(rule)]),
+  ]
 }
 
 function usesOwn(rules: ActionRules): boolean {
-  return [rules.others, ...rules.byType.values()].some((rule) => [...(rule?.alternatives?.values() ?? [])].some((alternative) => alternative.own))
+  return [rules.others, ...rules.byType.values()].some((rule) =>
+    [...(rule?.alternatives?.values() ?? [])].some((alternative) => alternative.own),
+  )
 }
 
 /** A permission set in the hands of one actor: `own` becomes a filter on the creator. */
@@ -152,7 +189,9 @@ export class BoundAuthority implements Authority {
   constructor(actor: Actor, permissions: PermissionSet) {
     this.actor = actor
     this.permissions = permissions
-    this.key = permissions.readsOwn ? `${permissions.readHash}:${actor.id ?? ''}` : permissions.readHash
+    this.key = permissions.readsOwn
+      ? `${permissions.readHash}:${actor.id ?? ''}`
+      : permissions.readHash
   }
 
   grant(action: ContentAction, type: string): Grant | null {

@@ -13,22 +13,33 @@ import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
- * Roles in memory, compiled. With the cluster's cache they are an entry of it, dropped by the change feed. Without one:
+ * Roles in memory, compiled. With the cluster's cache they are an entry of it, dropped by the
+ * change feed. Without one:
  *
- * Users and API tokens: the statement that finds them also tells the roles' revision, so a changed role holds from the
- * next request on, on every node (for API tokens within a moment, see token-memo.ts). Anonymous requests ask nothing, so they may see roles up to `anonymousStaleMs` old;
- * while the database cannot be reached, up to `anonymousOutageMs`.
+ * Users and API tokens: the statement that finds them also tells the roles' revision, so a changed
+ * role holds from the next request on, on every node (for API tokens within a moment, see
+ * token-memo.ts). Anonymous requests ask nothing, so they may see roles up to `anonymousStaleMs`
+ * old; while the database cannot be reached, up to `anonymousOutageMs`.
  */
 export const anonymousStaleMs = 1_000
 export const anonymousOutageMs = 300_000
 
-/** After a role or API token was saved here, anonymous requests and tokens on this node are looked up each time, so that the writer sees it at once. */
+/**
+ * After a role or API token was saved here, anonymous requests and tokens on this node are looked
+ * up each time, so that the writer sees it at once.
+ */
 const watchAfterSaveMs = 2_000
 
 /** Distinct sets of roles kept compiled; a set costs a few kilobytes. */
 const setsMax = 1_000
 
-type Loaded = { readonly revision: string; readonly startedMs: number; readonly roles: ReadonlyMap<string, Role>; readonly sets: LRUCache<string, PermissionSet>; readonly anonymous: PermissionSet }
+type Loaded = {
+  readonly revision: string
+  readonly startedMs: number
+  readonly roles: ReadonlyMap<string, Role>
+  readonly sets: LRUCache<string, PermissionSet>
+  readonly anonymous: PermissionSet
+}
 
 const load = sql<{ revision: string; roles: string }>(`
   select (select revision from stoa.role_revision)::text as revision,
@@ -43,7 +54,17 @@ export class RoleCache {
   #watchUntilMs = Number.NEGATIVE_INFINITY
   readonly #cache: Cache | null
 
-  constructor({ database, clock, logger, cache }: { readonly database: Database; readonly clock: Clock; readonly logger: Logger; readonly cache: Cache | null }) {
+  constructor({
+    database,
+    clock,
+    logger,
+    cache,
+  }: {
+    readonly database: Database
+    readonly clock: Clock
+    readonly logger: Logger
+    readonly cache: Cache | null
+  }) {
     this.#database = database
     this.#clock = clock
     this.#logger = logger
@@ -61,17 +82,25 @@ export class RoleCache {
     return loaded?.anonymous ?? null
   }
 
-  /** What `names` allow together, by roles at least as new as `revision`. A name without a role allows nothing. */
+  /**
+   * What `names` allow together, by roles at least as new as `revision`. A name without a role
+   * allows nothing.
+   */
   async permissions(names: readonly string[], revision: string): Promise<PermissionSet> {
     let loaded = this.#loaded
     if (loaded?.revision !== revision) loaded = await (this.#loading ?? this.#load())
-    // What was under way may have begun before `revision` was read; what begins now is at least as new.
+    // What was under way may have begun before `revision` was read; what begins now is at least as
+    // new.
     if (loaded?.revision !== revision) loaded = await this.#load()
     return setOf(loaded, names)
   }
 
   /** `staleMs`: as of an identity. */
-  async anonymous({ fresh }: { readonly fresh: boolean }): Promise<{ readonly permissions: PermissionSet; readonly staleMs: number | null }> {
+  async anonymous({
+    fresh,
+  }: {
+    readonly fresh: boolean
+  }): Promise<{ readonly permissions: PermissionSet; readonly staleMs: number | null }> {
     if (fresh) return { permissions: (await this.#load()).anonymous, staleMs: null }
     if (this.#cache === null) return { permissions: await this.#anonymousAlone(), staleMs: null }
     const cached = await this.#cache.get(rolesKey, readRoles, { bytesOf: rolesBytes })
@@ -81,13 +110,19 @@ export class RoleCache {
   async #anonymousAlone(): Promise<PermissionSet> {
     const nowMs = this.#clock.monotonicMs()
     const loaded = this.#loaded
-    if (loaded !== null && nowMs - loaded.startedMs < anonymousStaleMs && !this.isWatched(nowMs)) return loaded.anonymous
+    if (loaded !== null && nowMs - loaded.startedMs < anonymousStaleMs && !this.isWatched(nowMs))
+      return loaded.anonymous
     try {
-      return (await (this.isWatched(nowMs) ? this.#load() : (this.#loading ?? this.#load()))).anonymous
+      return (await (this.isWatched(nowMs) ? this.#load() : (this.#loading ?? this.#load())))
+        .anonymous
     } catch (error) {
-      const away = error instanceof DatabaseUnavailableError || error instanceof DatabaseTimeoutError
+      const away =
+        error instanceof DatabaseUnavailableError || error instanceof DatabaseTimeoutError
       if (!away || loaded === null || nowMs - loaded.startedMs > anonymousOutageMs) throw error
-      this.#logger.warn({ err: error, ageMs: nowMs - loaded.startedMs }, 'roles could not be read; anonymous requests go by older ones')
+      this.#logger.warn(
+        { err: error, ageMs: nowMs - loaded.startedMs },
+        'roles could not be read; anonymous requests go by older ones',
+      )
       return loaded.anonymous
     }
   }
@@ -140,10 +175,21 @@ function rolesBytes(loaded: Loaded): number {
   return loaded.roles.size * roleBytes
 }
 
-function loadedOf(row: { readonly revision: string; readonly roles: string }, startedMs: number): Loaded {
-  const roles = new Map((JSON.parse(row.roles) as RoleRow[]).map((each) => [each.name, roleOf(each)]))
+function loadedOf(
+  row: { readonly revision: string; readonly roles: string },
+  startedMs: number,
+): Loaded {
+  const roles = new Map(
+    (JSON.parse(row.roles) as RoleRow[]).map((each) => [each.name, roleOf(each)]),
+  )
   const anonymous = roles.get(anonymousRole)
-  return { revision: row.revision, startedMs, roles, sets: new LRUCache({ max: setsMax }), anonymous: new PermissionSet(anonymous === undefined ? [] : [anonymous]) }
+  return {
+    revision: row.revision,
+    startedMs,
+    roles,
+    sets: new LRUCache({ max: setsMax }),
+    anonymous: new PermissionSet(anonymous === undefined ? [] : [anonymous]),
+  }
 }
 
 function setOf(loaded: Loaded, names: readonly string[]): PermissionSet {

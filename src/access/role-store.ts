@@ -25,7 +25,9 @@ const upsert = sql<RoleRow>(`
   on conflict (name) do update set label = excluded.label, content = excluded.content, system = excluded.system, updated_at = now()
   returning ${columns}`)
 const remove = sql(`delete from stoa.role where name = $1`)
-const definitions = sql<{ definition: string }>(`select definition from stoa.content_type where name = any($1)`)
+const definitions = sql<{ definition: string }>(
+  `select definition from stoa.content_type where name = any($1)`,
+)
 
 /** The roles of these names; `RoleNotFoundError` names the first that is missing. */
 export async function readRoles(db: Queryable, names: readonly string[]): Promise<Role[]> {
@@ -39,7 +41,12 @@ export async function readRoles(db: Queryable, names: readonly string[]): Promis
 }
 
 /** Throws unless `by` may do all that these roles allow. */
-export async function requireCoversRoles(db: Queryable, by: Identity, names: readonly string[], what: string): Promise<void> {
+export async function requireCoversRoles(
+  db: Queryable,
+  by: Identity,
+  names: readonly string[],
+  what: string,
+): Promise<void> {
   requireCovers(by, new PermissionSet(await readRoles(db, names)), what)
 }
 
@@ -51,19 +58,39 @@ export function roleStore(ground: Ground, log: AuditLog): Access['roles'] {
     save: (db, by, input) =>
       db.transaction(async (tx) => {
         by.require('roles.manage')
-        if (input.name === administratorRole) throw new RoleBuiltInError('The role administrator always allows everything; make a role of your own instead.')
+        if (input.name === administratorRole)
+          throw new RoleBuiltInError(
+            'The role administrator always allows everything; make a role of your own instead.',
+          )
         const [row] = roleNamePattern.test(input.name) ? await tx.run(locked, [input.name]) : []
         const before = row === undefined ? null : roleOf(row)
-        const typeNames = [...new Set(input.content.map((grant) => grant.type))].filter((type) => roleNamePattern.test(type))
-        const types = (await tx.run(definitions, [typeNames])).map(({ definition }) => JSON.parse(definition) as ContentType)
+        const typeNames = [...new Set(input.content.map((grant) => grant.type))].filter((type) =>
+          roleNamePattern.test(type),
+        )
+        const types = (await tx.run(definitions, [typeNames])).map(
+          ({ definition }) => JSON.parse(definition) as ContentType,
+        )
         const [counted] = await tx.run(count)
-        const role = checkRole(input, types, before === null && (counted?.count ?? 0) >= rolesMax ? rolesMax : null)
+        const role = checkRole(
+          input,
+          types,
+          before === null && (counted?.count ?? 0) >= rolesMax ? rolesMax : null,
+        )
         requireCovers(by, new PermissionSet([{ ...role, builtIn: false }]), 'role allows')
         if (before !== null) requireCovers(by, new PermissionSet([before]), 'role allows')
         ground.roleCache.watch()
-        const [saved] = await tx.run(upsert, [role.name, role.label, JSON.stringify(role.content), role.system])
+        const [saved] = await tx.run(upsert, [
+          role.name,
+          role.label,
+          JSON.stringify(role.content),
+          role.system,
+        ])
         const { builtIn: _builtIn, ...was } = before ?? { builtIn: false }
-        await log.audit(tx, by, { action: before === null ? 'role.create' : 'role.update', subject: `role:${role.name}`, facts: { before: before === null ? null : was, after: role } })
+        await log.audit(tx, by, {
+          action: before === null ? 'role.create' : 'role.update',
+          subject: `role:${role.name}`,
+          facts: { before: before === null ? null : was, after: role },
+        })
         return roleOf(saved!)
       }),
     delete: (db, by, name) =>
@@ -71,13 +98,15 @@ export function roleStore(ground: Ground, log: AuditLog): Access['roles'] {
         by.require('roles.manage')
         const [row] = roleNamePattern.test(name) ? await tx.run(locked, [name]) : []
         if (row === undefined) throw new RoleNotFoundError(name)
-        if (row.built_in) throw new RoleBuiltInError(`The role ${name} is built in and cannot be deleted.`)
+        if (row.built_in)
+          throw new RoleBuiltInError(`The role ${name} is built in and cannot be deleted.`)
         requireCovers(by, new PermissionSet([roleOf(row)]), 'role allows')
         ground.roleCache.watch()
         try {
           await tx.run(remove, [name])
         } catch (error) {
-          if (error instanceof ConstraintError && error.kind === 'foreignKey') throw new RoleInUseError(name)
+          if (error instanceof ConstraintError && error.kind === 'foreignKey')
+            throw new RoleInUseError(name)
           throw error
         }
         await log.audit(tx, by, { action: 'role.delete', subject: `role:${name}`, facts: {} })

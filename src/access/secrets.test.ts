@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { csrfTokenOf, looksLikeApiToken, looksLikeSecret, newApiToken, newSecret } from '#access/secrets.ts'
+import {
+  csrfTokenOf,
+  looksLikeApiToken,
+  looksLikeSecret,
+  newApiToken,
+  newSecret,
+} from '#access/secrets.ts'
 
 test('an API token carries its checksum: a slip of one character is noticed without the database', () => {
   for (let round = 0; round < 50; round += 1) {
@@ -12,7 +18,8 @@ test('an API token carries its checksum: a slip of one character is noticed with
     const slip = token.slice(0, at) + (token[at] === 'A' ? 'B' : 'A') + token.slice(at + 1)
     assert.equal(looksLikeApiToken(slip), false)
   }
-  for (const text of ['', 'stoa_', `stoa_${'A'.repeat(49)}`, 'Bearer x', `${newApiToken().token} `]) assert.equal(looksLikeApiToken(text), false)
+  for (const text of ['', 'stoa_', `stoa_${'A'.repeat(49)}`, 'Bearer x', `${newApiToken().token} `])
+    assert.equal(looksLikeApiToken(text), false)
 })
 
 test('a secret has 256 bits, and a CSRF token belongs to one session and one key', () => {

@@ -30,71 +30,120 @@ test('a session tells who it is, with the roles of this moment', { skip }, async
   assert.equal(after.authority.grant('publish', 'article'), null)
 })
 
-test('emails are compared in their normal form, and a wrong password, an unknown email and a disabled user sound the same', { skip }, async () => {
-  await using db = await testDatabase()
-  const access = testAccess(db.database)
-  const { user } = await signedIn(access, db.database, ['editor'], 'Ada@Bücher.example')
-  assert.equal(user.email, 'ada@xn--bcher-kva.example')
-  await access.login({ email: ' ADA@BÜCHER.EXAMPLE ', password: testPassword, ...from })
-  await access.users.create(db.database, access.systemIdentity, { email: 'off@example.com', name: 'Off', password: testPassword, roles: [] })
-  const off = (await access.users.list({ limit: 10, after: null })).data.find((each) => each.email === 'off@example.com')!
-  await access.users.update(db.database, access.systemIdentity, off.id, { state: 'disabled' })
-  const messages = new Set<string>()
-  for (const [email, password] of [['ada@bücher.example', 'wrong password'], ['nobody@example.com', testPassword], ['off@example.com', testPassword], ['no email\0', testPassword]] as const) {
-    await assert.rejects(access.login({ email, password, ...from }), (error: unknown) => {
-      assert.ok(error instanceof LoginFailedError)
-      messages.add(JSON.stringify([error.message, error.facts]))
-      return true
+test(
+  'emails are compared in their normal form, and a wrong password, an unknown email and a disabled user sound the same',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const access = testAccess(db.database)
+    const { user } = await signedIn(access, db.database, ['editor'], 'Ada@Bücher.example')
+    assert.equal(user.email, 'ada@xn--bcher-kva.example')
+    await access.login({ email: ' ADA@BÜCHER.EXAMPLE ', password: testPassword, ...from })
+    await access.users.create(db.database, access.systemIdentity, {
+      email: 'off@example.com',
+      name: 'Off',
+      password: testPassword,
+      roles: [],
     })
-  }
-  assert.equal(messages.size, 1)
-})
+    const off = (await access.users.list({ limit: 10, after: null })).data.find(
+      (each) => each.email === 'off@example.com',
+    )!
+    await access.users.update(db.database, access.systemIdentity, off.id, { state: 'disabled' })
+    const messages = new Set<string>()
+    for (const [email, password] of [
+      ['ada@bücher.example', 'wrong password'],
+      ['nobody@example.com', testPassword],
+      ['off@example.com', testPassword],
+      ['no email\0', testPassword],
+    ] as const) {
+      await assert.rejects(access.login({ email, password, ...from }), (error: unknown) => {
+        assert.ok(error instanceof LoginFailedError)
+        messages.add(JSON.stringify([error.message, error.facts]))
+        return true
+      })
+    }
+    assert.equal(messages.size, 1)
+  },
+)
 
-test('a session ends when idle, at its end, at logout, and nothing else opens one', { skip }, async () => {
-  await using db = await testDatabase()
-  const clock = new HandClock()
-  const access = testAccess(db.database, clock)
-  const { login } = await signedIn(access, db.database, ['editor'])
-  clock.advance(idleMs - 1)
-  await access.identify(cookieOf(login))
-  clock.advance(idleMs - 1)
-  await access.identify(cookieOf(login))
-  clock.advance(idleMs)
-  await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError, 'idle')
+test(
+  'a session ends when idle, at its end, at logout, and nothing else opens one',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const clock = new HandClock()
+    const access = testAccess(db.database, clock)
+    const { login } = await signedIn(access, db.database, ['editor'])
+    clock.advance(idleMs - 1)
+    await access.identify(cookieOf(login))
+    clock.advance(idleMs - 1)
+    await access.identify(cookieOf(login))
+    clock.advance(idleMs)
+    await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError, 'idle')
 
-  const second = await access.login({ email: 'editor@example.com', password: testPassword, ...from })
-  const end = clock.nowMs() + lifetimeMs
-  while (clock.nowMs() + idleMs / 2 < end) {
+    const second = await access.login({
+      email: 'editor@example.com',
+      password: testPassword,
+      ...from,
+    })
+    const end = clock.nowMs() + lifetimeMs
+    while (clock.nowMs() + idleMs / 2 < end) {
+      await access.identify(cookieOf(second))
+      clock.advance(idleMs / 2)
+    }
     await access.identify(cookieOf(second))
-    clock.advance(idleMs / 2)
-  }
-  await access.identify(cookieOf(second))
-  clock.advance(end - clock.nowMs())
-  await assert.rejects(access.identify(cookieOf(second)), UnauthenticatedError, 'used all the time, but too old')
+    clock.advance(end - clock.nowMs())
+    await assert.rejects(
+      access.identify(cookieOf(second)),
+      UnauthenticatedError,
+      'used all the time, but too old',
+    )
 
-  const third = await access.login({ email: 'editor@example.com', password: testPassword, ...from })
-  await access.logout(third.cookie)
-  await assert.rejects(access.identify(cookieOf(third)), UnauthenticatedError, 'signed out')
-  for (const cookie of ['', 'x', '\0', 'A'.repeat(43), 'A'.repeat(5_000)]) {
-    await assert.rejects(access.identify({ bearer: null, sessionCookie: cookie }), UnauthenticatedError)
-    await access.logout(cookie)
-  }
-  const pruned = await access.prune()
-  assert.equal(pruned.sessions, 2)
-})
+    const third = await access.login({
+      email: 'editor@example.com',
+      password: testPassword,
+      ...from,
+    })
+    await access.logout(third.cookie)
+    await assert.rejects(access.identify(cookieOf(third)), UnauthenticatedError, 'signed out')
+    for (const cookie of ['', 'x', '\0', 'A'.repeat(43), 'A'.repeat(5_000)]) {
+      await assert.rejects(
+        access.identify({ bearer: null, sessionCookie: cookie }),
+        UnauthenticatedError,
+      )
+      await access.logout(cookie)
+    }
+    const pruned = await access.prune()
+    assert.equal(pruned.sessions, 2)
+  },
+)
 
-test('the database holds no session id, and a login replaces the session that the browser had', { skip }, async () => {
-  await using db = await testDatabase()
-  const access = testAccess(db.database)
-  const { login } = await signedIn(access, db.database, ['editor'])
-  const dump = await db.database.run(sql<{ row: string }>(`select s::text as row from stoa.session s`))
-  assert.equal(dump.length, 1)
-  assert.ok(!dump[0]!.row.includes(login.cookie) && !dump[0]!.row.includes(Buffer.from(login.cookie, 'base64url').toString('hex')))
-  const next = await access.login({ email: 'editor@example.com', password: testPassword, ...from, sessionCookie: login.cookie })
-  assert.notEqual(next.cookie, login.cookie)
-  await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError)
-  await access.identify(cookieOf(next))
-})
+test(
+  'the database holds no session id, and a login replaces the session that the browser had',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const access = testAccess(db.database)
+    const { login } = await signedIn(access, db.database, ['editor'])
+    const dump = await db.database.run(
+      sql<{ row: string }>(`select s::text as row from stoa.session s`),
+    )
+    assert.equal(dump.length, 1)
+    assert.ok(
+      !dump[0]!.row.includes(login.cookie) &&
+        !dump[0]!.row.includes(Buffer.from(login.cookie, 'base64url').toString('hex')),
+    )
+    const next = await access.login({
+      email: 'editor@example.com',
+      password: testPassword,
+      ...from,
+      sessionCookie: login.cookie,
+    })
+    assert.notEqual(next.cookie, login.cookie)
+    await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError)
+    await access.identify(cookieOf(next))
+  },
+)
 
 test('a user’s sessions are bounded: the oldest give way', { skip }, async () => {
   await using db = await testDatabase()
@@ -106,127 +155,202 @@ test('a user’s sessions are bounded: the oldest give way', { skip }, async () 
     await access.login({ email: 'editor@example.com', password: testPassword, ...from })
   }
   await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError)
-  const [row] = await db.database.run(sql<{ count: number }>(`select count(*)::int as count from stoa.session`))
+  const [row] = await db.database.run(
+    sql<{ count: number }>(`select count(*)::int as count from stoa.session`),
+  )
   assert.equal(row?.count, sessionsPerUserMax)
 })
 
-test('a new password, disabling and logout everywhere end every session; own changes need the current password', { skip }, async () => {
-  await using db = await testDatabase()
-  const access = testAccess(db.database)
-  const { user, login, identity } = await signedIn(access, db.database, ['author'])
-  const agent = 'test'
-  await assert.rejects(access.users.updateOwn(identity, { password: { current: 'not the password', next: 'another long one' }, agent }), LoginFailedError)
-  const changed = await access.users.updateOwn(identity, { name: 'Ada Lovelace', password: { current: testPassword, next: 'another long one' }, agent })
-  assert.equal(changed.user.name, 'Ada Lovelace')
-  await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError)
-  assert.equal((await access.identify(cookieOf(changed.login!))).user?.name, 'Ada Lovelace')
-  await assert.rejects(access.login({ email: user.email, password: testPassword, ...from }), LoginFailedError)
-
-  await access.users.update(db.database, access.systemIdentity, user.id, { password: testPassword })
-  await assert.rejects(access.identify(cookieOf(changed.login!)), UnauthenticatedError)
-  const again = await access.login({ email: user.email, password: testPassword, ...from })
-  const me = await access.identify(cookieOf(again))
-  assert.equal(await access.logoutEverywhere(db.database, me, user.id), 1)
-  await assert.rejects(access.identify(cookieOf(again)), UnauthenticatedError)
-  const last = await access.login({ email: user.email, password: testPassword, ...from })
-  await access.users.update(db.database, access.systemIdentity, user.id, { state: 'disabled' })
-  await assert.rejects(access.identify(cookieOf(last)), UnauthenticatedError)
-  const [left] = await db.database.run(sql<{ count: number }>(`select count(*)::int as count from stoa.session`))
-  assert.equal(left?.count, 0, 'not only refused: gone')
-})
-
-test('a login that looked at the password before it was changed gets no session', { skip }, async () => {
-  await using db = await testDatabase()
-  const access = testAccess(db.database)
-  const { user } = await signedIn(access, db.database, ['author'])
-  // The password changes between the look at it and the session: at the first statement that begins one.
-  let changed = false
-  const between: Database = {
-    run: (statement, values) => db.database.run(statement, values),
-    session: (work) => db.database.session(work),
-    usage: () => db.database.usage(),
-    close: () => db.database.close(),
-    transaction: async <T>(work: (tx: Queryable) => Promise<T>) => {
-      if (!changed) {
-        changed = true
-        await access.users.update(db.database, access.systemIdentity, user.id, { password: 'another long one' })
-      }
-      return db.database.transaction(work)
-    },
-  }
-  await assert.rejects(testAccess(between).login({ email: user.email, password: testPassword, ...from }), LoginFailedError)
-  assert.ok(changed)
-  await access.login({ email: user.email, password: 'another long one', ...from })
-})
-
-test('who changes their own password while an administrator resets it does not undo the reset', { skip }, async () => {
-  await using db = await testDatabase()
-  const access = testAccess(db.database)
-  const { user, identity } = await signedIn(access, db.database, ['author'])
-  let reset = false
-  const between: Database = {
-    run: (statement, values) => db.database.run(statement, values),
-    session: (work) => db.database.session(work),
-    usage: () => db.database.usage(),
-    close: () => db.database.close(),
-    transaction: async <T>(work: (tx: Queryable) => Promise<T>) => {
-      if (!reset) {
-        reset = true
-        await access.users.update(db.database, access.systemIdentity, user.id, { password: 'set by the office' })
-      }
-      return db.database.transaction(work)
-    },
-  }
-  await assert.rejects(testAccess(between).users.updateOwn(identity, { password: { current: testPassword, next: 'another long one' }, agent: '' }), LoginFailedError)
-  assert.ok(reset)
-  await access.login({ email: user.email, password: 'set by the office', ...from })
-})
-
-test('a login renews a hash that was made with other parameters, also when several do at once', { skip }, async () => {
-  await using db = await testDatabase()
-  const access = testAccess(db.database)
-  const { user } = await signedIn(access, db.database, ['author'])
-  const stronger = createAccess({ database: db.database, clock: new HandClock(), logger: silentLogger, secret: 'another', passwordCost: { memoryKiB: 128, passes: 2 } })
-  const hash = async (): Promise<string> => (await db.database.run(sql<{ password_hash: string }>(`select password_hash from stoa.user where id = $1`), [user.id]))[0]!.password_hash
-  assert.match(await hash(), /m=64,t=1/)
-  await Promise.all(Array.from({ length: 3 }, () => stronger.login({ email: user.email, password: testPassword, ...from })))
-  assert.match(await hash(), /m=128,t=2/)
-  await access.login({ email: user.email, password: testPassword, ...from })
-})
-
-test('an account closes after some failures, longer each time, opens with time, and a success forgets them', { skip }, async () => {
-  await using db = await testDatabase()
-  const clock = new HandClock()
-  const access = testAccess(db.database, clock)
-  const { user } = await signedIn(access, db.database, ['author'])
-  const attempt = (password: string, address = '192.0.2.7') => access.login({ email: user.email, password, address, agent: '' })
-  for (let count = 0; count < accountLimit.free; count += 1) await assert.rejects(attempt('wrong wrong wrong'), LoginFailedError)
-  const waits: number[] = []
-  for (let count = 0; count < 12; count += 1) {
-    // From another address every time: it is the account that is closed, also for the right password.
-    await assert.rejects(attempt(testPassword, `198.51.100.${count}`), (error: unknown) => {
-      assert.ok(error instanceof ThrottledError)
-      waits.push(error.retryAfterS)
-      return true
+test(
+  'a new password, disabling and logout everywhere end every session; own changes need the current password',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const access = testAccess(db.database)
+    const { user, login, identity } = await signedIn(access, db.database, ['author'])
+    const agent = 'test'
+    await assert.rejects(
+      access.users.updateOwn(identity, {
+        password: { current: 'not the password', next: 'another long one' },
+        agent,
+      }),
+      LoginFailedError,
+    )
+    const changed = await access.users.updateOwn(identity, {
+      name: 'Ada Lovelace',
+      password: { current: testPassword, next: 'another long one' },
+      agent,
     })
-    clock.advance(waits.at(-1)! * 1_000)
-    await assert.rejects(attempt('wrong wrong wrong', `198.51.100.${count}`), LoginFailedError)
-  }
-  assert.deepEqual(waits.slice(0, 5), [1, 2, 4, 8, 16])
-  assert.equal(waits.at(-1), blockMaxMs / 1_000)
-  clock.advance(blockMaxMs)
-  await attempt(testPassword)
-  for (let count = 0; count < accountLimit.free; count += 1) await assert.rejects(attempt('wrong wrong wrong'), LoginFailedError)
-  clock.advance(windowMs + 1)
-  await assert.rejects(attempt('wrong wrong wrong'), LoginFailedError)
-  await attempt(testPassword)
-})
+    assert.equal(changed.user.name, 'Ada Lovelace')
+    await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError)
+    assert.equal((await access.identify(cookieOf(changed.login!))).user?.name, 'Ada Lovelace')
+    await assert.rejects(
+      access.login({ email: user.email, password: testPassword, ...from }),
+      LoginFailedError,
+    )
+
+    await access.users.update(db.database, access.systemIdentity, user.id, {
+      password: testPassword,
+    })
+    await assert.rejects(access.identify(cookieOf(changed.login!)), UnauthenticatedError)
+    const again = await access.login({ email: user.email, password: testPassword, ...from })
+    const me = await access.identify(cookieOf(again))
+    assert.equal(await access.logoutEverywhere(db.database, me, user.id), 1)
+    await assert.rejects(access.identify(cookieOf(again)), UnauthenticatedError)
+    const last = await access.login({ email: user.email, password: testPassword, ...from })
+    await access.users.update(db.database, access.systemIdentity, user.id, { state: 'disabled' })
+    await assert.rejects(access.identify(cookieOf(last)), UnauthenticatedError)
+    const [left] = await db.database.run(
+      sql<{ count: number }>(`select count(*)::int as count from stoa.session`),
+    )
+    assert.equal(left?.count, 0, 'not only refused: gone')
+  },
+)
+
+test(
+  'a login that looked at the password before it was changed gets no session',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const access = testAccess(db.database)
+    const { user } = await signedIn(access, db.database, ['author'])
+    // The password changes between the look at it and the session: at the first statement that
+    // begins one.
+    let changed = false
+    const between: Database = {
+      run: (statement, values) => db.database.run(statement, values),
+      session: (work) => db.database.session(work),
+      usage: () => db.database.usage(),
+      close: () => db.database.close(),
+      transaction: async <T>(work: (tx: Queryable) => Promise<T>) => {
+        if (!changed) {
+          changed = true
+          await access.users.update(db.database, access.systemIdentity, user.id, {
+            password: 'another long one',
+          })
+        }
+        return db.database.transaction(work)
+      },
+    }
+    await assert.rejects(
+      testAccess(between).login({ email: user.email, password: testPassword, ...from }),
+      LoginFailedError,
+    )
+    assert.ok(changed)
+    await access.login({ email: user.email, password: 'another long one', ...from })
+  },
+)
+
+test(
+  'who changes their own password while an administrator resets it does not undo the reset',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const access = testAccess(db.database)
+    const { user, identity } = await signedIn(access, db.database, ['author'])
+    let reset = false
+    const between: Database = {
+      run: (statement, values) => db.database.run(statement, values),
+      session: (work) => db.database.session(work),
+      usage: () => db.database.usage(),
+      close: () => db.database.close(),
+      transaction: async <T>(work: (tx: Queryable) => Promise<T>) => {
+        if (!reset) {
+          reset = true
+          await access.users.update(db.database, access.systemIdentity, user.id, {
+            password: 'set by the office',
+          })
+        }
+        return db.database.transaction(work)
+      },
+    }
+    await assert.rejects(
+      testAccess(between).users.updateOwn(identity, {
+        password: { current: testPassword, next: 'another long one' },
+        agent: '',
+      }),
+      LoginFailedError,
+    )
+    assert.ok(reset)
+    await access.login({ email: user.email, password: 'set by the office', ...from })
+  },
+)
+
+test(
+  'a login renews a hash that was made with other parameters, also when several do at once',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const access = testAccess(db.database)
+    const { user } = await signedIn(access, db.database, ['author'])
+    const stronger = createAccess({
+      database: db.database,
+      clock: new HandClock(),
+      logger: silentLogger,
+      secret: 'another',
+      passwordCost: { memoryKiB: 128, passes: 2 },
+    })
+    const hash = async (): Promise<string> =>
+      (
+        await db.database.run(
+          sql<{ password_hash: string }>(`select password_hash from stoa.user where id = $1`),
+          [user.id],
+        )
+      )[0]!.password_hash
+    assert.match(await hash(), /m=64,t=1/)
+    await Promise.all(
+      Array.from({ length: 3 }, () =>
+        stronger.login({ email: user.email, password: testPassword, ...from }),
+      ),
+    )
+    assert.match(await hash(), /m=128,t=2/)
+    await access.login({ email: user.email, password: testPassword, ...from })
+  },
+)
+
+test(
+  'an account closes after some failures, longer each time, opens with time, and a success forgets them',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const clock = new HandClock()
+    const access = testAccess(db.database, clock)
+    const { user } = await signedIn(access, db.database, ['author'])
+    const attempt = (password: string, address = '192.0.2.7') =>
+      access.login({ email: user.email, password, address, agent: '' })
+    for (let count = 0; count < accountLimit.free; count += 1)
+      await assert.rejects(attempt('wrong wrong wrong'), LoginFailedError)
+    const waits: number[] = []
+    for (let count = 0; count < 12; count += 1) {
+      // From another address every time: it is the account that is closed, also for the right
+      // password.
+      await assert.rejects(attempt(testPassword, `198.51.100.${count}`), (error: unknown) => {
+        assert.ok(error instanceof ThrottledError)
+        waits.push(error.retryAfterS)
+        return true
+      })
+      clock.advance(waits.at(-1)! * 1_000)
+      await assert.rejects(attempt('wrong wrong wrong', `198.51.100.${count}`), LoginFailedError)
+    }
+    assert.deepEqual(waits.slice(0, 5), [1, 2, 4, 8, 16])
+    assert.equal(waits.at(-1), blockMaxMs / 1_000)
+    clock.advance(blockMaxMs)
+    await attempt(testPassword)
+    for (let count = 0; count < accountLimit.free; count += 1)
+      await assert.rejects(attempt('wrong wrong wrong'), LoginFailedError)
+    clock.advance(windowMs + 1)
+    await assert.rejects(attempt('wrong wrong wrong'), LoginFailedError)
+    await attempt(testPassword)
+  },
+)
 
 test('an unknown email closes like a known one', { skip }, async () => {
   await using db = await testDatabase()
   const access = testAccess(db.database, new HandClock())
-  const attempt = () => access.login({ email: 'nobody@example.com', password: testPassword, ...from })
-  for (let count = 0; count < accountLimit.free; count += 1) await assert.rejects(attempt(), LoginFailedError)
+  const attempt = () =>
+    access.login({ email: 'nobody@example.com', password: testPassword, ...from })
+  for (let count = 0; count < accountLimit.free; count += 1)
+    await assert.rejects(attempt(), LoginFailedError)
   await assert.rejects(attempt(), ThrottledError)
 })
 
@@ -237,29 +361,67 @@ test('many guesses at once are no more guesses than one after the other', { skip
   const { user } = await signedIn(access, db.database, ['author'])
   clock.advance(1)
   const outcomes = await Promise.allSettled(
-    Array.from({ length: 60 }, (_each, index) => access.login({ email: user.email, password: `guess number ${index}`, address: `203.0.113.${index}`, agent: '' })),
+    Array.from({ length: 60 }, (_each, index) =>
+      access.login({
+        email: user.email,
+        password: `guess number ${index}`,
+        address: `203.0.113.${index}`,
+        agent: '',
+      }),
+    ),
   )
-  const heard = outcomes.filter((each) => each.status === 'rejected' && each.reason instanceof LoginFailedError)
+  const heard = outcomes.filter(
+    (each) => each.status === 'rejected' && each.reason instanceof LoginFailedError,
+  )
   assert.equal(heard.length, accountLimit.free)
 })
 
-test('an address closes after many failures on many accounts, and owning one account does not open it', { skip }, async () => {
-  await using db = await testDatabase()
-  const clock = new HandClock()
-  const access = testAccess(db.database, clock)
-  const { user } = await signedIn(access, db.database, ['author'])
-  const address = '2001:db8:1:2:3:4:5:6'
-  for (let count = 0; count < addressLimit.free; count += 1) {
-    await assert.rejects(access.login({ email: `user${count}@example.com`, password: testPassword, address, agent: '' }), LoginFailedError)
-  }
-  await assert.rejects(access.login({ email: user.email, password: testPassword, address: '2001:db8:1:2:ffff::1', agent: '' }), ThrottledError, 'the same network')
-  await access.login({ email: user.email, password: testPassword, address: '2001:db8:1:3::1', agent: '' })
-  clock.advance(1_000)
-  await access.login({ email: user.email, password: testPassword, address, agent: '' })
-  await assert.rejects(access.login({ email: 'user1@example.com', password: testPassword, address, agent: '' }), ThrottledError)
-  clock.advance(windowMs + blockMaxMs)
-  assert.ok((await access.prune()).throttles >= addressLimit.free)
-})
+test(
+  'an address closes after many failures on many accounts, and owning one account does not open it',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const clock = new HandClock()
+    const access = testAccess(db.database, clock)
+    const { user } = await signedIn(access, db.database, ['author'])
+    const address = '2001:db8:1:2:3:4:5:6'
+    for (let count = 0; count < addressLimit.free; count += 1) {
+      await assert.rejects(
+        access.login({
+          email: `user${count}@example.com`,
+          password: testPassword,
+          address,
+          agent: '',
+        }),
+        LoginFailedError,
+      )
+    }
+    await assert.rejects(
+      access.login({
+        email: user.email,
+        password: testPassword,
+        address: '2001:db8:1:2:ffff::1',
+        agent: '',
+      }),
+      ThrottledError,
+      'the same network',
+    )
+    await access.login({
+      email: user.email,
+      password: testPassword,
+      address: '2001:db8:1:3::1',
+      agent: '',
+    })
+    clock.advance(1_000)
+    await access.login({ email: user.email, password: testPassword, address, agent: '' })
+    await assert.rejects(
+      access.login({ email: 'user1@example.com', password: testPassword, address, agent: '' }),
+      ThrottledError,
+    )
+    clock.advance(windowMs + blockMaxMs)
+    assert.ok((await access.prune()).throttles >= addressLimit.free)
+  },
+)
 
 test('networks: one IPv4 address, 64 bits of IPv6', () => {
   assert.equal(networkOf('192.0.2.1'), '192.0.2.1')
@@ -272,32 +434,43 @@ test('networks: one IPv4 address, 64 bits of IPv6', () => {
   assert.equal(networkOf('not an address'), 'unknown')
 })
 
-test('identify: one statement for a session, one a second for a token, none for anonymous requests', { skip }, async () => {
-  await using db = await testDatabase()
-  const clock = new HandClock()
-  let statements = 0
-  const counted: Database = {
-    run: (statement, values) => {
-      statements += 1
-      return db.database.run(statement, values)
-    },
-    session: (work) => db.database.session(work),
-    transaction: (work) => db.database.transaction(work),
-    usage: () => db.database.usage(),
-    close: () => db.database.close(),
-  }
-  const access = testAccess(counted, clock)
-  const { login } = await signedIn(access, db.database, ['author'])
-  const { token } = await access.tokens.create(db.database, access.systemIdentity, { name: 'site', roles: ['anonymous'], expiresAt: null })
-  await access.identify({ bearer: token, sessionCookie: null })
-  await access.identify({ bearer: null, sessionCookie: null })
-  statements = 0
-  for (let count = 0; count < 5; count += 1) await access.identify(cookieOf(login))
-  assert.equal(statements, 5)
-  for (let count = 0; count < 5; count += 1) await access.identify({ bearer: token, sessionCookie: null })
-  for (let count = 0; count < 5; count += 1) await access.identify({ bearer: null, sessionCookie: null })
-  assert.equal(statements, 5)
-  clock.advance(tokenStaleMs)
-  for (let count = 0; count < 5; count += 1) await access.identify({ bearer: token, sessionCookie: null })
-  assert.equal(statements, 5 + 1)
-})
+test(
+  'identify: one statement for a session, one a second for a token, none for anonymous requests',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const clock = new HandClock()
+    let statements = 0
+    const counted: Database = {
+      run: (statement, values) => {
+        statements += 1
+        return db.database.run(statement, values)
+      },
+      session: (work) => db.database.session(work),
+      transaction: (work) => db.database.transaction(work),
+      usage: () => db.database.usage(),
+      close: () => db.database.close(),
+    }
+    const access = testAccess(counted, clock)
+    const { login } = await signedIn(access, db.database, ['author'])
+    const { token } = await access.tokens.create(db.database, access.systemIdentity, {
+      name: 'site',
+      roles: ['anonymous'],
+      expiresAt: null,
+    })
+    await access.identify({ bearer: token, sessionCookie: null })
+    await access.identify({ bearer: null, sessionCookie: null })
+    statements = 0
+    for (let count = 0; count < 5; count += 1) await access.identify(cookieOf(login))
+    assert.equal(statements, 5)
+    for (let count = 0; count < 5; count += 1)
+      await access.identify({ bearer: token, sessionCookie: null })
+    for (let count = 0; count < 5; count += 1)
+      await access.identify({ bearer: null, sessionCookie: null })
+    assert.equal(statements, 5)
+    clock.advance(tokenStaleMs)
+    for (let count = 0; count < 5; count += 1)
+      await access.identify({ bearer: token, sessionCookie: null })
+    assert.equal(statements, 5 + 1)
+  },
+)

@@ -6,11 +6,12 @@ import { hashSecret } from '#access/secrets.ts'
 import { sql } from '#database/database.ts'
 
 /**
- * Login throttling, in the database so that it holds across nodes. Every attempt counts as a failure before its password
- * is looked at, in one statement, so that a thousand at once are not a thousand guesses; a success takes it back. After
- * `free` failures each further one closes the key for 1 s, 2 s, 4 s … up to `blockMaxMs`; `windowMs` without an attempt
- * forgets them. An account opens at the next success, an address only by time: owning one account must not help to
- * guess at others.
+ * Login throttling, in the database so that it holds across nodes. Every attempt counts as a
+ * failure before its password is looked at, in one statement, so that a thousand at once are not a
+ * thousand guesses; a success takes it back. After `free` failures each further one closes the key
+ * for 1 s, 2 s, 4 s … up to `blockMaxMs`; `windowMs` without an attempt forgets them. An account
+ * opens at the next success, an address only by time: owning one account must not help to guess at
+ * others.
  */
 type Limit = { readonly free: number }
 export const accountLimit: Limit = { free: 5 }
@@ -22,7 +23,8 @@ const exponentMax = 20
 /** Rows removed per call of `prune`. */
 const prunedMax = 5_000
 
-// An open key says -infinity, not "until now": the next attempt may come to a node whose clock is a bit behind.
+// An open key says -infinity, not "until now": the next attempt may come to a node whose clock is a
+// bit behind.
 const admit = sql<{ failures: number }>(`
   insert into stoa.login_throttle as t (key, failures, last_at, blocked_until) values ($1, 1, $2, '-infinity')
   on conflict (key) do update set
@@ -33,7 +35,9 @@ const admit = sql<{ failures: number }>(`
   where t.blocked_until <= $2
   returning failures`)
 
-const blockedUntil = sql<{ blocked_until: string }>(`select blocked_until from stoa.login_throttle where key = $1`)
+const blockedUntil = sql<{ blocked_until: string }>(
+  `select blocked_until from stoa.login_throttle where key = $1`,
+)
 const forget = sql(`delete from stoa.login_throttle where key = $1`)
 const takeBack = sql(`
   update stoa.login_throttle set failures = greatest(failures - 1, 0), blocked_until = case when failures - 1 < $2::int then '-infinity' else blocked_until end
@@ -62,7 +66,8 @@ export class LoginThrottle {
     const accountKey = `account:${hashSecret(input.email).toString('base64url')}`
     await this.#admit(addressKey, addressLimit)
     await this.#admit(accountKey, accountLimit)
-    const back = (key: string, limit: Limit): Promise<unknown> => this.#ground.database.run(takeBack, [key, limit.free])
+    const back = (key: string, limit: Limit): Promise<unknown> =>
+      this.#ground.database.run(takeBack, [key, limit.free])
     return {
       succeeded: async () => {
         await this.#ground.database.run(forget, [accountKey])
@@ -77,19 +82,31 @@ export class LoginThrottle {
 
   async prune(): Promise<number> {
     const nowMs = this.#ground.clock.nowMs()
-    const [row] = await this.#ground.database.run(prune, [timestamp(nowMs - windowMs), timestamp(nowMs)])
+    const [row] = await this.#ground.database.run(prune, [
+      timestamp(nowMs - windowMs),
+      timestamp(nowMs),
+    ])
     return row?.count ?? 0
   }
 
   async #admit(key: string, limit: Limit): Promise<void> {
     const nowMs = this.#ground.clock.nowMs()
-    const admitted = await this.#ground.database.run(admit, [key, timestamp(nowMs), timestamp(nowMs - windowMs), limit.free, blockMaxMs])
+    const admitted = await this.#ground.database.run(admit, [
+      key,
+      timestamp(nowMs),
+      timestamp(nowMs - windowMs),
+      limit.free,
+      blockMaxMs,
+    ])
     if (admitted.length > 0) return
     const [row] = await this.#ground.database.run(blockedUntil, [key])
     const until = row === undefined ? Number.NaN : Date.parse(row.blocked_until)
     // Not a number: it opened between the two statements.
     const leftMs = Number.isNaN(until) ? 0 : until - nowMs
-    throw new ThrottledError('Too many failed logins; wait, then try again.', Math.max(1, Math.ceil(leftMs / 1_000)))
+    throw new ThrottledError(
+      'Too many failed logins; wait, then try again.',
+      Math.max(1, Math.ceil(leftMs / 1_000)),
+    )
   }
 }
 
@@ -103,7 +120,12 @@ export function networkOf(address: string): string {
   const last = tail === undefined || tail === '' ? [] : tail.split(':')
   // An embedded IPv4 address at the end stands for two groups; it never reaches the first four.
   const groups = last.length + (last.at(-1)?.includes('.') === true ? 1 : 0)
-  const zeros = tail === undefined ? [] : Array.from({ length: Math.max(0, 8 - first.length - groups) }, () => '0')
-  const network = [...first, ...zeros, ...last].slice(0, 4).map((group) => Number.parseInt(group, 16).toString(16))
+  const zeros =
+    tail === undefined
+      ? []
+      : Array.from({ length: Math.max(0, 8 - first.length - groups) }, () => '0')
+  const network = [...first, ...zeros, ...last]
+    .slice(0, 4)
+    .map((group) => Number.parseInt(group, 16).toString(16))
   return `${network.join(':')}::/64`
 }

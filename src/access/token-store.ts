@@ -40,10 +40,16 @@ const all = sql<TokenRow>(`select ${columns} from stoa.api_token t order by t.id
 const one = sql<TokenRow>(`select ${columns} from stoa.api_token t where t.id = $1`)
 const find = sql<TokenRow & { revision: string }>(`
   select ${columns}, (select revision from stoa.role_revision)::text as revision from stoa.api_token t where t.token_hash = $1`)
-const touch = sql(`update stoa.api_token set last_used_at = $2 where id = $1 and (last_used_at is null or last_used_at <= $3)`)
+const touch = sql(
+  `update stoa.api_token set last_used_at = $2 where id = $1 and (last_used_at is null or last_used_at <= $3)`,
+)
 const count = sql<{ count: number }>(`select count(*)::int as count from stoa.api_token`)
-const insert = sql(`insert into stoa.api_token (id, name, token_hash, hint, created_at, created_by, expires_at) values ($1, $2, $3, $4, $5, $6, $7)`)
-const giveRoles = sql(`insert into stoa.api_token_role (token_id, role) select $1, unnest($2::text[])`)
+const insert = sql(
+  `insert into stoa.api_token (id, name, token_hash, hint, created_at, created_by, expires_at) values ($1, $2, $3, $4, $5, $6, $7)`,
+)
+const giveRoles = sql(
+  `insert into stoa.api_token_role (token_id, role) select $1, unnest($2::text[])`,
+)
 const remove = sql(`delete from stoa.api_token where id = $1`)
 
 type Tokens = {
@@ -54,7 +60,10 @@ type Tokens = {
   peek(token: string, cacheNowMs: number): Authority | null
 }
 
-/** API tokens belong to the installation, not to who made them: they go on when that user is disabled or deleted. */
+/**
+ * API tokens belong to the installation, not to who made them: they go on when that user is
+ * disabled or deleted.
+ */
 export function tokenStore(ground: Ground, log: AuditLog): Tokens {
   const { database, clock } = ground
   const tokens: Access['tokens'] = {
@@ -63,13 +72,29 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
       db.transaction(async (tx) => {
         by.require('tokens.manage')
         const [counted] = await tx.run(count)
-        const { name, roles, expiresAt } = checkedToken(input, clock.nowMs(), (counted?.count ?? 0) >= tokensMax)
+        const { name, roles, expiresAt } = checkedToken(
+          input,
+          clock.nowMs(),
+          (counted?.count ?? 0) >= tokensMax,
+        )
         await requireCoversRoles(tx, by, roles, 'token would do')
         const id = newId(clock.nowMs())
         const { token, hint } = newApiToken()
-        await tx.run(insert, [id, name, hashSecret(token), hint, timestamp(clock.nowMs()), by.user?.id ?? null, expiresAt])
+        await tx.run(insert, [
+          id,
+          name,
+          hashSecret(token),
+          hint,
+          timestamp(clock.nowMs()),
+          by.user?.id ?? null,
+          expiresAt,
+        ])
         await tx.run(giveRoles, [id, roles])
-        await log.audit(tx, by, { action: 'token.create', subject: `token:${id}`, facts: { name, roles, expiresAt } })
+        await log.audit(tx, by, {
+          action: 'token.create',
+          subject: `token:${id}`,
+          facts: { name, roles, expiresAt },
+        })
         const [row] = await tx.run(one, [id])
         return { token, info: tokenOf(row!) }
       }),
@@ -80,7 +105,11 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
         if (row === undefined) throw new ApiTokenNotFoundError(id)
         ground.roleCache.watch()
         await tx.run(remove, [id])
-        await log.audit(tx, by, { action: 'token.delete', subject: `token:${id}`, facts: { name: row.name, roles: row.roles } })
+        await log.audit(tx, by, {
+          action: 'token.delete',
+          subject: `token:${id}`,
+          facts: { name: row.name, roles: row.roles },
+        })
       }),
   }
   const memo = new TokenMemo<Found>(ground.roleCache, clock)
@@ -91,7 +120,9 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
     peek: (token, cacheNowMs) => {
       const found = ground.cache?.peek(keyOf(token), cacheNowMs) as Found | undefined
       const nowMs = clock.nowMs()
-      return found === undefined || isOver(found.row, nowMs) || isUseDue(found.use, nowMs) ? null : found.authority
+      return found === undefined || isOver(found.row, nowMs) || isUseDue(found.use, nowMs)
+        ? null
+        : found.authority
     },
   }
 }
@@ -107,21 +138,43 @@ function isOver({ expires_at }: TokenRow, nowMs: number): boolean {
 }
 
 /** From memory; else one named statement. Another one at most once a minute, to note the use. */
-async function identify({ ground, memo }: { readonly ground: Ground; readonly memo: TokenMemo<Found> }, { token, origin, fresh }: { readonly token: string; readonly origin: Origin | undefined; readonly fresh: boolean }): Promise<Identity> {
+async function identify(
+  { ground, memo }: { readonly ground: Ground; readonly memo: TokenMemo<Found> },
+  {
+    token,
+    origin,
+    fresh,
+  }: { readonly token: string; readonly origin: Origin | undefined; readonly fresh: boolean },
+): Promise<Identity> {
   if (!looksLikeApiToken(token)) throw unknown()
   const secret = hashSecret(token)
   const { found, staleMs } = await lookedUp(ground, memo, secret, fresh)
   if (found === null) throw unknown()
   const { row, authority, use } = found
-  if (isOver(row, ground.clock.nowMs())) throw new UnauthenticatedError('The API token has expired; make a new one.')
+  if (isOver(row, ground.clock.nowMs()))
+    throw new UnauthenticatedError('The API token has expired; make a new one.')
   await noteUse(ground, use, touch, row.id)
-  return new KnownIdentity({ authority, roles: row.roles, expiresAt: row.expires_at, staleMs, origin })
+  return new KnownIdentity({
+    authority,
+    roles: row.roles,
+    expiresAt: row.expires_at,
+    staleMs,
+    origin,
+  })
 }
 
-async function lookedUp(ground: Ground, memo: TokenMemo<Found>, secret: Buffer, fresh: boolean): Promise<Looked<Found>> {
+async function lookedUp(
+  ground: Ground,
+  memo: TokenMemo<Found>,
+  secret: Buffer,
+  fresh: boolean,
+): Promise<Looked<Found>> {
   if (fresh) return { found: await look(ground, secret), staleMs: null }
   if (ground.cache !== null) return kept(ground.cache, cacheKey(secret), fill(ground, secret))
-  return { found: await memo.get(secret.toString('latin1'), () => look(ground, secret)), staleMs: null }
+  return {
+    found: await memo.get(secret.toString('latin1'), () => look(ground, secret)),
+    staleMs: null,
+  }
 }
 
 function unknown(): UnauthenticatedError {
@@ -130,39 +183,65 @@ function unknown(): UnauthenticatedError {
 
 async function look(ground: Ground, secret: Buffer): Promise<Found | null> {
   const [row] = await ground.database.run(find, [secret])
-  return row === undefined ? null : foundOf(row, await ground.roleCache.permissions(row.roles, row.revision))
+  return row === undefined
+    ? null
+    : foundOf(row, await ground.roleCache.permissions(row.roles, row.revision))
 }
 
 function fill(ground: Ground, secret: Buffer): (context: FillContext) => Promise<Found> {
   return async (context) => {
     const [row] = await context.read(find, [secret])
     if (row === undefined) throw new NotKept()
-    context.row('api_token', row.id).list('api_token_role', [{ field: 'token_id', is: 'eq', value: row.id }])
+    context
+      .row('api_token', row.id)
+      .list('api_token_role', [{ field: 'token_id', is: 'eq', value: row.id }])
     return foundOf(row, await ground.roleCache.permissionsIn(context, row.roles))
   }
 }
 
 function foundOf(row: TokenRow, permissions: PermissionSet): Found {
-  return { row, authority: new BoundAuthority({ kind: 'token', id: row.id, name: row.name }, permissions), use: useOf(row.last_used_at) }
+  return {
+    row,
+    authority: new BoundAuthority({ kind: 'token', id: row.id, name: row.name }, permissions),
+    use: useOf(row.last_used_at),
+  }
 }
 
 function checkedToken(
-  input: { readonly name: string; readonly roles: readonly string[]; readonly expiresAt: string | null },
+  input: {
+    readonly name: string
+    readonly roles: readonly string[]
+    readonly expiresAt: string | null
+  },
   nowMs: number,
   tooMany: boolean,
 ): { name: string; roles: readonly string[]; expiresAt: string | null } {
   const problems: InputProblem[] = []
-  if (tooMany) problems.push({ path: '', message: `There are ${tokensMax} API tokens already; delete one first.` })
+  if (tooMany)
+    problems.push({
+      path: '',
+      message: `There are ${tokensMax} API tokens already; delete one first.`,
+    })
   const name = checkedName(input.name, problems)
   const roles = checkedRoles(input.roles, problems)
   if (roles.length === 0) problems.push({ path: '/roles', message: 'must name at least one role.' })
   const expiresAt = input.expiresAt === null ? null : normalInstant(input.expiresAt)
-  if (input.expiresAt !== null && (expiresAt === null || Date.parse(expiresAt) <= nowMs)) problems.push({ path: '/expiresAt', message: 'must be a moment in the future.' })
+  if (input.expiresAt !== null && (expiresAt === null || Date.parse(expiresAt) <= nowMs))
+    problems.push({ path: '/expiresAt', message: 'must be a moment in the future.' })
   if (problems.length > 0) throw new AccessInputError(problems)
   return { name, roles, expiresAt }
 }
 
 function tokenOf(row: TokenRow): ApiToken {
   const { id, name, roles, hint } = row
-  return { id, name, roles, createdAt: row.created_at, createdBy: row.created_by, expiresAt: row.expires_at, lastUsedAt: row.last_used_at, hint }
+  return {
+    id,
+    name,
+    roles,
+    createdAt: row.created_at,
+    createdBy: row.created_by,
+    expiresAt: row.expires_at,
+    lastUsedAt: row.last_used_at,
+    hint,
+  }
 }

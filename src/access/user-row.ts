@@ -19,11 +19,20 @@ export const userColumns = `u.id, u.email, u.name, u.state, u.created_at, u.last
 
 export function userOf(row: UserRow): User {
   const { id, email, name, state, roles } = row
-  return { id, email, name, roles, state, createdAt: row.created_at, lastLoginAt: row.last_login_at }
+  return {
+    id,
+    email,
+    name,
+    roles,
+    state,
+    createdAt: row.created_at,
+    lastLoginAt: row.last_login_at,
+  }
 }
 
 const one = sql<UserRow>(`select ${userColumns} from stoa.user u where u.id = $1`)
-// Roles are read by a statement of its own: what a locking select shows beside the locked row may be older than the lock.
+// Roles are read by a statement of its own: what a locking select shows beside the locked row may
+// be older than the lock.
 const lockOne = sql(`select from stoa.user where id = $1 for update`)
 const change = sql(`
   update stoa.user set email = coalesce($2, email), name = coalesce($3, name), password_hash = coalesce($4, password_hash), state = coalesce($5, state)
@@ -41,9 +50,18 @@ export async function lockedUser(tx: Queryable, id: string): Promise<User> {
   return readUser(tx, id)
 }
 
-type UserChanges = { readonly email?: string | undefined; readonly name?: string | undefined; readonly passwordHash: string | null; readonly state?: User['state'] | undefined }
+type UserChanges = {
+  readonly email?: string | undefined
+  readonly name?: string | undefined
+  readonly passwordHash: string | null
+  readonly state?: User['state'] | undefined
+}
 
 /** Writes what is given and leaves the rest. */
-export async function writeUser(tx: Queryable, id: string, { email, name, passwordHash, state }: UserChanges): Promise<void> {
+export async function writeUser(
+  tx: Queryable,
+  id: string,
+  { email, name, passwordHash, state }: UserChanges,
+): Promise<void> {
   await tx.run(change, [id, email ?? null, name ?? null, passwordHash, state ?? null])
 }

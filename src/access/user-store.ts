@@ -1,6 +1,12 @@
 import type { Access, Identity, User } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
-import { AccessInputError, EmailTakenError, LastAdministratorError, RoleNotFoundError, UserNotFoundError } from '#access/errors.ts'
+import {
+  AccessInputError,
+  EmailTakenError,
+  LastAdministratorError,
+  RoleNotFoundError,
+  UserNotFoundError,
+} from '#access/errors.ts'
 import { timestamp } from '#access/ground.ts'
 import type { Ground } from '#access/ground.ts'
 import { checkPassword } from '#access/password.ts'
@@ -18,25 +24,51 @@ import type { Queryable } from '#database/database.ts'
 import { ConstraintError } from '#database/errors.ts'
 import { isId, newId } from '#lib/id.ts'
 
-const page = sql<UserRow>(`select ${userColumns} from stoa.user u where $1::uuid is null or u.id > $1 order by u.id limit $2`)
+const page = sql<UserRow>(
+  `select ${userColumns} from stoa.user u where $1::uuid is null or u.id > $1 order by u.id limit $2`,
+)
 const byEmail = sql<UserRow>(`select ${userColumns} from stoa.user u where u.email = $1`)
-const insert = sql(`insert into stoa.user (id, email, name, password_hash, created_at) values ($1, $2, $3, $4, $5)`)
+const insert = sql(
+  `insert into stoa.user (id, email, name, password_hash, created_at) values ($1, $2, $3, $4, $5)`,
+)
 const giveRoles = sql(`insert into stoa.user_role (user_id, role) select $1, unnest($2::text[])`)
 const takeRoles = sql(`delete from stoa.user_role where user_id = $1 and not role = any($2)`)
-const addRoles = sql(`insert into stoa.user_role (user_id, role) select $1, unnest($2::text[]) on conflict do nothing`)
+const addRoles = sql(
+  `insert into stoa.user_role (user_id, role) select $1, unnest($2::text[]) on conflict do nothing`,
+)
 const remove = sql(`delete from stoa.user where id = $1`)
 
-/** Taken by every change that could leave no administrator, before any user's row: they go one after the other. */
-const lockAdministrators = sql(`select from stoa.role where name = '${administratorRole}' for no key update`)
+/**
+ * Taken by every change that could leave no administrator, before any user's row: they go one after
+ * the other.
+ */
+const lockAdministrators = sql(
+  `select from stoa.role where name = '${administratorRole}' for no key update`,
+)
 const administratorLeft = sql<{ left: boolean }>(`
   select exists (select from stoa.user_role r join stoa.user u on u.id = r.user_id where r.role = '${administratorRole}' and u.state = 'active') as left`)
 
-type Changes = { readonly email?: string; readonly name?: string; readonly password?: string; readonly roles?: readonly string[]; readonly state?: User['state'] }
+type Changes = {
+  readonly email?: string
+  readonly name?: string
+  readonly password?: string
+  readonly roles?: readonly string[]
+  readonly state?: User['state']
+}
 
-/** The row itself, for those who have checked everything. Errors: `EmailTakenError`, `RoleNotFoundError`. */
+/**
+ * The row itself, for those who have checked everything. Errors: `EmailTakenError`,
+ * `RoleNotFoundError`.
+ */
 export async function insertUser(
   tx: Queryable,
-  user: { readonly email: string; readonly name: string; readonly passwordHash: string; readonly roles: readonly string[]; readonly nowMs: number },
+  user: {
+    readonly email: string
+    readonly name: string
+    readonly passwordHash: string
+    readonly roles: readonly string[]
+    readonly nowMs: number
+  },
 ): Promise<User> {
   const id = newId(user.nowMs)
   await inOurWords(user.email, async () => {
@@ -57,11 +89,19 @@ async function inOurWords<T>(email: string, work: () => Promise<T>): Promise<T> 
   }
 }
 
-export function userStore(ground: Ground, log: AuditLog, sessions: Sessions, provePassword: ProvePassword): Access['users'] {
+export function userStore(
+  ground: Ground,
+  log: AuditLog,
+  sessions: Sessions,
+  provePassword: ProvePassword,
+): Access['users'] {
   const { database, clock, hasher } = ground
   return {
     list: async ({ limit, after }) => {
-      if (after !== null && !isId(after)) throw new AccessInputError([{ path: '/after', message: 'is not from meta.after of a page.' }])
+      if (after !== null && !isId(after))
+        throw new AccessInputError([
+          { path: '/after', message: 'is not from meta.after of a page.' },
+        ])
       const rows = await database.run(page, [after, limit + 1])
       const data = rows.slice(0, limit).map(userOf)
       return { data, after: rows.length > limit ? data.at(-1)!.id : null }
@@ -80,8 +120,18 @@ export function userStore(ground: Ground, log: AuditLog, sessions: Sessions, pro
       await requireCoversRoles(db, by, roles, 'gives roles that allow')
       const passwordHash = await hasher.hash(input.password)
       return db.transaction(async (tx) => {
-        const user = await insertUser(tx, { email, name, passwordHash, roles, nowMs: clock.nowMs() })
-        await log.audit(tx, by, { action: 'user.create', subject: `user:${user.id}`, facts: { email, roles } })
+        const user = await insertUser(tx, {
+          email,
+          name,
+          passwordHash,
+          roles,
+          nowMs: clock.nowMs(),
+        })
+        await log.audit(tx, by, {
+          action: 'user.create',
+          subject: `user:${user.id}`,
+          facts: { email, roles },
+        })
         return user
       })
     },
@@ -89,7 +139,8 @@ export function userStore(ground: Ground, log: AuditLog, sessions: Sessions, pro
       by.require('users.manage')
       const changes = checkedUser(input)
       const { password } = changes
-      if (password !== undefined) checkPassword(password, changes.email ?? (await readUser(db, id)).email)
+      if (password !== undefined)
+        checkPassword(password, changes.email ?? (await readUser(db, id)).email)
       const passwordHash = password === undefined ? null : await hasher.hash(password)
       return db.transaction((tx) => updateUser(tx, by, id, changes, passwordHash, log))
     },
@@ -101,29 +152,44 @@ export function userStore(ground: Ground, log: AuditLog, sessions: Sessions, pro
         await requireCoversRoles(tx, by, before.roles, 'user may do')
         await tx.run(remove, [id])
         if (isActiveAdministrator(before)) await requireAdministratorLeft(tx)
-        await log.audit(tx, by, { action: 'user.delete', subject: `user:${id}`, facts: { email: before.email, roles: before.roles } })
+        await log.audit(tx, by, {
+          action: 'user.delete',
+          subject: `user:${id}`,
+          facts: { email: before.email, roles: before.roles },
+        })
       }),
     updateOwn: ownUser(ground, log, sessions, provePassword),
   }
 }
 
-async function updateUser(tx: Queryable, by: Identity, id: string, changes: Changes, passwordHash: string | null, log: AuditLog): Promise<User> {
+async function updateUser(
+  tx: Queryable,
+  by: Identity,
+  id: string,
+  changes: Changes,
+  passwordHash: string | null,
+  log: AuditLog,
+): Promise<User> {
   const { email, name, roles, state } = changes
   if (roles !== undefined || state !== undefined) await tx.run(lockAdministrators)
   const before = await lockedUser(tx, id)
   // Whoever may set a user's password or email can sign in as that user.
   await requireCoversRoles(tx, by, before.roles, 'user may do')
   if (roles !== undefined) await requireCoversRoles(tx, by, roles, 'gives roles that allow')
-  await inOurWords(email ?? before.email, () => writeUser(tx, id, { email, name, passwordHash, state }))
+  await inOurWords(email ?? before.email, () =>
+    writeUser(tx, id, { email, name, passwordHash, state }),
+  )
   if (roles !== undefined) {
     await tx.run(takeRoles, [id, roles])
     await inOurWords(before.email, () => tx.run(addRoles, [id, roles]))
   }
   const user = await readUser(tx, id)
-  if (isActiveAdministrator(before) && !isActiveAdministrator(user)) await requireAdministratorLeft(tx)
+  if (isActiveAdministrator(before) && !isActiveAdministrator(user))
+    await requireAdministratorLeft(tx)
   if (passwordHash !== null || user.state === 'disabled') await endSessionsOf(tx, id)
   const facts = differences(before, user, passwordHash !== null)
-  if (Object.keys(facts).length > 0) await log.audit(tx, by, { action: 'user.update', subject: `user:${id}`, facts })
+  if (Object.keys(facts).length > 0)
+    await log.audit(tx, by, { action: 'user.update', subject: `user:${id}`, facts })
   return user
 }
 
@@ -139,7 +205,8 @@ async function requireAdministratorLeft(tx: Queryable): Promise<void> {
 function differences(before: User, after: User, password: boolean): Record<string, unknown> {
   const facts: Record<string, unknown> = {}
   for (const key of ['email', 'name', 'state', 'roles'] as const) {
-    if (JSON.stringify(before[key]) !== JSON.stringify(after[key])) facts[key] = { before: before[key], after: after[key] }
+    if (JSON.stringify(before[key]) !== JSON.stringify(after[key]))
+      facts[key] = { before: before[key], after: after[key] }
   }
   return password ? { ...facts, password: 'changed' } : facts
 }

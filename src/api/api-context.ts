@@ -1,5 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { FastifyBaseLogger, FastifyInstance, FastifyTypeProvider, RawServerDefault, RouteOptions } from 'fastify'
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  FastifyTypeProvider,
+  RawServerDefault,
+  RouteOptions,
+} from 'fastify'
 import type { Static, TSchema } from 'typebox'
 import type { Access, Identity, SystemPermission } from '#access/access.ts'
 import type { WriteRecorder } from '#api/write-recorder.ts'
@@ -17,7 +23,10 @@ import type { Calls } from '#nodes/calls.ts'
 import type { Media } from '#media/media.ts'
 
 export type ApiConfig = {
-  /** Behind a reverse proxy: `true`, how many of them there are one behind the other, or their addresses. `X-Forwarded-For` and `-Proto` are believed as far as these wrote them. */
+  /**
+   * Behind a reverse proxy: `true`, how many of them there are one behind the other, or their
+   * addresses. `X-Forwarded-For` and `-Proto` are believed as far as these wrote them.
+   */
   readonly trustProxy: boolean | number | string
   /** Origins that browsers may call from with credentials; `*`: any, without credentials. */
   readonly corsOrigins: readonly string[]
@@ -35,13 +44,19 @@ export type ApiConfig = {
   /** For the headers of a request to arrive. */
   readonly headersTimeoutMs: number
   readonly keepAliveTimeoutMs: number
-  /** A connection on which nothing moves for so long in the middle of a request or an answer is ended: whoever stalls must not hold a place among `requestsMax`. */
+  /**
+   * A connection on which nothing moves for so long in the middle of a request or an answer is
+   * ended: whoever stalls must not hold a place among `requestsMax`.
+   */
   readonly idleTimeoutMs: number
   /** `Cache-Control` of published content for the anonymous role, in seconds. */
   readonly sharedCacheS: number
   readonly staleWhileRevalidateS: number
   readonly compress: boolean
-  /** The site is reached by TLS, whatever this node sees: session cookies are `Secure`. Otherwise each request decides. */
+  /**
+   * The site is reached by TLS, whatever this node sees: session cookies are `Secure`. Otherwise
+   * each request decides.
+   */
   readonly secureCookies: boolean
   /** `Strict-Transport-Security` in seconds; 0: not sent. */
   readonly hstsS: number
@@ -102,9 +117,14 @@ export type ApiContext = {
 
 /**
  * Who may use a route; every route says it in `config.access`.
- * `public`: everyone. `signedIn`: a user or a token. `content`: the part content decides by type, action and entry.
+ * `public`: everyone. `signedIn`: a user or a token. `content`: the part content decides by type,
+ * action and entry.
  */
-export type RouteAccess = 'public' | 'signedIn' | 'content' | { readonly permission: SystemPermission }
+export type RouteAccess =
+  | 'public'
+  | 'signedIn'
+  | 'content'
+  | { readonly permission: SystemPermission }
 
 /** Makes `request.body`, `.query` and `.params` of a route have the types of its schemas. */
 export interface SchemaTypes extends FastifyTypeProvider {
@@ -112,7 +132,13 @@ export interface SchemaTypes extends FastifyTypeProvider {
   readonly serializer: unknown
 }
 
-export type Server = FastifyInstance<RawServerDefault, IncomingMessage, ServerResponse, FastifyBaseLogger, SchemaTypes>
+export type Server = FastifyInstance<
+  RawServerDefault,
+  IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  SchemaTypes
+>
 
 /** A file of `routes/` exports one of these, and `routes.ts` lists it. */
 export type RoutePlugin = (server: Server, context: ApiContext) => void | Promise<void>
@@ -129,23 +155,37 @@ declare module 'fastify' {
     readonly metrics: Metrics
     /** Every route there is, for the API's document. */
     readonly documented: readonly RouteOptions[]
-    /** Answers from now on ask clients to leave, and `/healthz/ready` says no. Closing does it too. */
+    /**
+     * Answers from now on ask clients to leave, and `/healthz/ready` says no. Closing does it too.
+     */
     beginDrain(): void
   }
   interface FastifyContextConfig {
     access?: RouteAccess
-    /** `false`: a session cookie gives this route nothing, so its writes need no CSRF token (signing in). */
+    /**
+     * `false`: a session cookie gives this route nothing, so its writes need no CSRF token (signing
+     * in).
+     */
     csrf?: false
     /** Codes of errors beside the usual ones, for the API's document. */
     errors?: readonly string[]
-    /** Health and metrics: answered without asking who it is, and even when the node has all the requests it can take. */
+    /**
+     * Health and metrics: answered without asking who it is, and even when the node has all the
+     * requests it can take.
+     */
     whenBusy?: boolean
     /** Takes `If-Match`, or `If-None-Match`. */
     ifMatch?: boolean
     ifNoneMatch?: boolean
-    /** False where `Idempotency-Key` means nothing: reads by POST, uploads that have a protocol of their own. */
+    /**
+     * False where `Idempotency-Key` means nothing: reads by POST, uploads that have a protocol of
+     * their own.
+     */
     idempotent?: boolean
-    /** May be answered by what is known of who asks while the database is away: the answer then says that it is stale. */
+    /**
+     * May be answered by what is known of who asks while the database is away: the answer then says
+     * that it is stale.
+     */
     mayBeStale?: true
     /** Made by the server for methods that a path does not have: no operation of the API. */
     generated?: boolean
@@ -155,7 +195,14 @@ declare module 'fastify' {
     summary?: string
     description?: string
     tags?: readonly string[]
-    /** Parameters, and a body, that the handler reads by itself: in the API's document, but not checked by the server. */
-    documented?: { readonly params?: TSchema; readonly querystring?: TSchema; readonly body?: { readonly content: Readonly<Record<string, { readonly schema: TSchema }>> } }
+    /**
+     * Parameters, and a body, that the handler reads by itself: in the API's document, but not
+     * checked by the server.
+     */
+    documented?: {
+      readonly params?: TSchema
+      readonly querystring?: TSchema
+      readonly body?: { readonly content: Readonly<Record<string, { readonly schema: TSchema }>> }
+    }
   }
 }

@@ -3,8 +3,16 @@ import type { AuditEntry } from '#access/access.ts'
 import { atomically } from '#content/entries/context.ts'
 import type { Queryable } from '#database/database.ts'
 
-/** Runs a write that leaves no version behind and tells the audit log of it: both, or neither. Again after a deadlock, as content itself does. */
-export function audited<T>(request: FastifyRequest, db: Queryable, work: (tx: Queryable) => Promise<T>, tell: (result: T) => AuditEntry): Promise<T> {
+/**
+ * Runs a write that leaves no version behind and tells the audit log of it: both, or neither. Again
+ * after a deadlock, as content itself does.
+ */
+export function audited<T>(
+  request: FastifyRequest,
+  db: Queryable,
+  work: (tx: Queryable) => Promise<T>,
+  tell: (result: T) => AuditEntry,
+): Promise<T> {
   return atomically(db, async (tx) => {
     const result = await work(tx)
     await request.server.api.access.audit(tx, request.identity, tell(result))

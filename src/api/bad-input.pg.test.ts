@@ -4,52 +4,248 @@ import { databaseMissing } from '#test/support/database.ts'
 import { testSite } from '#test/support/site.ts'
 import type { Persona } from '#test/support/site.ts'
 
-/** [what, METHOD url, status, code, options]; ID and OTHER are an entry that exists and an id that does not. */
-type Options = { readonly body?: unknown; readonly raw?: string | Buffer; readonly headers?: Readonly<Record<string, string>>; readonly as?: Persona }
+/**
+ * [what, METHOD url, status, code, options]; ID and OTHER are an entry that exists and an id that
+ * does not.
+ */
+type Options = {
+  readonly body?: unknown
+  readonly raw?: string | Buffer
+  readonly headers?: Readonly<Record<string, string>>
+  readonly as?: Persona
+}
 type Bad = readonly [what: string, request: string, status: number, code: string, options?: Options]
 
 const json = { 'content-type': 'application/json' }
-const field = (more: object): Options => ({ body: { label: 'X', fields: [{ name: 'a', kind: 'text', ...more }] } })
+const field = (more: object): Options => ({
+  body: { label: 'X', fields: [{ name: 'a', kind: 'text', ...more }] },
+})
 const entry = (fields: unknown, more: object = {}): Options => ({ body: { fields, ...more } })
 
 const bad: readonly Bad[] = [
   // JSON
-  ['a body that ends too early', 'POST /api/content/thing', 400, 'E_JSON_MALFORMED', { raw: '{"fields":', headers: json }],
-  ['a stray character', 'POST /api/content/thing', 400, 'E_JSON_MALFORMED', { raw: '{"fields": oops}', headers: json }],
-  ['single quotes', 'POST /api/content/thing', 400, 'E_JSON_MALFORMED', { raw: "{'fields':{}}", headers: json }],
-  ['a comma too many', 'POST /api/content/thing', 400, 'E_JSON_MALFORMED', { raw: '{"fields":{},}', headers: json }],
-  ['bytes that are not UTF-8', 'POST /api/content/thing', 400, 'E_JSON_MALFORMED', { raw: Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]), headers: json }],
-  ['nesting of a thousand', 'POST /api/content/thing', 400, 'E_JSON_MALFORMED', { raw: `{"fields":${'['.repeat(1_000)}${']'.repeat(1_000)}}`, headers: json }],
-  ['__proto__', 'POST /api/content/thing', 400, 'E_JSON_MALFORMED', { raw: '{"fields":{"__proto__":{"a":1}}}', headers: json }],
+  [
+    'a body that ends too early',
+    'POST /api/content/thing',
+    400,
+    'E_JSON_MALFORMED',
+    { raw: '{"fields":', headers: json },
+  ],
+  [
+    'a stray character',
+    'POST /api/content/thing',
+    400,
+    'E_JSON_MALFORMED',
+    { raw: '{"fields": oops}', headers: json },
+  ],
+  [
+    'single quotes',
+    'POST /api/content/thing',
+    400,
+    'E_JSON_MALFORMED',
+    { raw: "{'fields':{}}", headers: json },
+  ],
+  [
+    'a comma too many',
+    'POST /api/content/thing',
+    400,
+    'E_JSON_MALFORMED',
+    { raw: '{"fields":{},}', headers: json },
+  ],
+  [
+    'bytes that are not UTF-8',
+    'POST /api/content/thing',
+    400,
+    'E_JSON_MALFORMED',
+    { raw: Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]), headers: json },
+  ],
+  [
+    'nesting of a thousand',
+    'POST /api/content/thing',
+    400,
+    'E_JSON_MALFORMED',
+    { raw: `{"fields":${'['.repeat(1_000)}${']'.repeat(1_000)}}`, headers: json },
+  ],
+  [
+    '__proto__',
+    'POST /api/content/thing',
+    400,
+    'E_JSON_MALFORMED',
+    { raw: '{"fields":{"__proto__":{"a":1}}}', headers: json },
+  ],
   ['no body where one is needed', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID'],
-  ['an empty body that calls itself JSON', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', { raw: '', headers: json }],
-  ['null for a body', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', { raw: 'null', headers: json }],
-  ['an array for a body', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', { raw: '[]', headers: json }],
-  ['XML', 'POST /api/content/thing', 415, 'E_MEDIA_TYPE_UNSUPPORTED', { raw: '<a/>', headers: { 'content-type': 'application/xml' } }],
-  ['a form', 'POST /api/content/thing', 415, 'E_MEDIA_TYPE_UNSUPPORTED', { raw: 'a=1', headers: { 'content-type': 'application/x-www-form-urlencoded' } }],
-  ['JSON in Latin-1', 'POST /api/content/thing', 415, 'E_MEDIA_TYPE_UNSUPPORTED', { raw: '{}', headers: { 'content-type': 'application/json; charset=latin1' } }],
-  ['no media type at all', 'POST /api/content/thing', 415, 'E_MEDIA_TYPE_UNSUPPORTED', { raw: '{"fields":{}}', headers: { 'content-type': '' } }],
-  ['a body over 1 MiB', 'POST /api/content/thing', 413, 'E_BODY_TOO_LARGE', { raw: `{"fields":{"title":"${'a'.repeat(1_100_000)}"}}`, headers: json }],
+  [
+    'an empty body that calls itself JSON',
+    'POST /api/content/thing',
+    400,
+    'E_REQUEST_INVALID',
+    { raw: '', headers: json },
+  ],
+  [
+    'null for a body',
+    'POST /api/content/thing',
+    400,
+    'E_REQUEST_INVALID',
+    { raw: 'null', headers: json },
+  ],
+  [
+    'an array for a body',
+    'POST /api/content/thing',
+    400,
+    'E_REQUEST_INVALID',
+    { raw: '[]', headers: json },
+  ],
+  [
+    'XML',
+    'POST /api/content/thing',
+    415,
+    'E_MEDIA_TYPE_UNSUPPORTED',
+    { raw: '<a/>', headers: { 'content-type': 'application/xml' } },
+  ],
+  [
+    'a form',
+    'POST /api/content/thing',
+    415,
+    'E_MEDIA_TYPE_UNSUPPORTED',
+    { raw: 'a=1', headers: { 'content-type': 'application/x-www-form-urlencoded' } },
+  ],
+  [
+    'JSON in Latin-1',
+    'POST /api/content/thing',
+    415,
+    'E_MEDIA_TYPE_UNSUPPORTED',
+    { raw: '{}', headers: { 'content-type': 'application/json; charset=latin1' } },
+  ],
+  [
+    'no media type at all',
+    'POST /api/content/thing',
+    415,
+    'E_MEDIA_TYPE_UNSUPPORTED',
+    { raw: '{"fields":{}}', headers: { 'content-type': '' } },
+  ],
+  [
+    'a body over 1 MiB',
+    'POST /api/content/thing',
+    413,
+    'E_BODY_TOO_LARGE',
+    { raw: `{"fields":{"title":"${'a'.repeat(1_100_000)}"}}`, headers: json },
+  ],
   // Bodies
-  ['an unknown member', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', entry({ title: 'x' }, { publsh: true })],
+  [
+    'an unknown member',
+    'POST /api/content/thing',
+    400,
+    'E_REQUEST_INVALID',
+    entry({ title: 'x' }, { publsh: true }),
+  ],
   ['fields missing', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', { body: {} }],
   ['fields as a list', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', entry([])],
-  ['publish as text', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', entry({ title: 'x' }, { publish: 'true' })],
-  ['an id that is no id', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', entry({ title: 'x' }, { id: 'mine' })],
-  ['an id that is taken', 'POST /api/content/thing', 409, 'E_ENTRY_EXISTS', entry({ title: 'x' }, { id: 'ID' })],
+  [
+    'publish as text',
+    'POST /api/content/thing',
+    400,
+    'E_REQUEST_INVALID',
+    entry({ title: 'x' }, { publish: 'true' }),
+  ],
+  [
+    'an id that is no id',
+    'POST /api/content/thing',
+    400,
+    'E_REQUEST_INVALID',
+    entry({ title: 'x' }, { id: 'mine' }),
+  ],
+  [
+    'an id that is taken',
+    'POST /api/content/thing',
+    409,
+    'E_ENTRY_EXISTS',
+    entry({ title: 'x' }, { id: 'ID' }),
+  ],
   ['an unknown field', 'POST /api/content/thing', 422, 'E_VALIDATION', entry({ titel: 'x' })],
-  ['text where a number is needed', 'POST /api/content/thing', 422, 'E_VALIDATION', entry({ rank: '1' })],
-  ['a number beyond its maximum', 'POST /api/content/thing', 422, 'E_VALIDATION', entry({ rank: 11 })],
-  ['a fraction where a whole is needed', 'POST /api/content/thing', 422, 'E_VALIDATION', entry({ rank: 1.5 })],
-  ['a lone surrogate', 'POST /api/content/thing', 422, 'E_VALIDATION', { raw: String.raw`{"fields":{"title":"\ud800"}}`, headers: json }],
-  ['U+0000', 'POST /api/content/thing', 422, 'E_VALIDATION', { raw: String.raw`{"fields":{"title":"a\u0000b"}}`, headers: json }],
-  ['an option that is none', 'POST /api/content/thing', 422, 'E_VALIDATION', entry({ color: 'green' })],
-  ['a date without a zone', 'POST /api/content/thing', 422, 'E_VALIDATION', entry({ at: '2026-01-01T00:00:00' })],
-  ['the 30th of February', 'POST /api/content/thing', 422, 'E_VALIDATION', entry({ at: '2026-02-30T00:00:00Z' })],
-  ['a reference to nothing', 'POST /api/content/thing', 422, 'E_VALIDATION', entry({ parent: 'OTHER' })],
-  ['a value that is taken', 'POST /api/content/thing', 409, 'E_UNIQUE_CONFLICT', entry({ title: 'y', sku: 'taken' })],
-  ['publishing without what is required', 'POST /api/content/thing', 422, 'E_VALIDATION', entry({ rank: 1 }, { publish: true })],
-  ['a locale that is none', 'POST /api/content/thing', 404, 'E_LOCALE_NOT_FOUND', entry({ title: 'x' }, { locale: 'xx' })],
+  [
+    'text where a number is needed',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    entry({ rank: '1' }),
+  ],
+  [
+    'a number beyond its maximum',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    entry({ rank: 11 }),
+  ],
+  [
+    'a fraction where a whole is needed',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    entry({ rank: 1.5 }),
+  ],
+  [
+    'a lone surrogate',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    { raw: String.raw`{"fields":{"title":"\ud800"}}`, headers: json },
+  ],
+  [
+    'U+0000',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    { raw: String.raw`{"fields":{"title":"a\u0000b"}}`, headers: json },
+  ],
+  [
+    'an option that is none',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    entry({ color: 'green' }),
+  ],
+  [
+    'a date without a zone',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    entry({ at: '2026-01-01T00:00:00' }),
+  ],
+  [
+    'the 30th of February',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    entry({ at: '2026-02-30T00:00:00Z' }),
+  ],
+  [
+    'a reference to nothing',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    entry({ parent: 'OTHER' }),
+  ],
+  [
+    'a value that is taken',
+    'POST /api/content/thing',
+    409,
+    'E_UNIQUE_CONFLICT',
+    entry({ title: 'y', sku: 'taken' }),
+  ],
+  [
+    'publishing without what is required',
+    'POST /api/content/thing',
+    422,
+    'E_VALIDATION',
+    entry({ rank: 1 }, { publish: true }),
+  ],
+  [
+    'a locale that is none',
+    'POST /api/content/thing',
+    404,
+    'E_LOCALE_NOT_FOUND',
+    entry({ title: 'x' }, { locale: 'xx' }),
+  ],
   ['a type that is none', 'POST /api/content/nothing', 404, 'E_TYPE_NOT_FOUND', entry({})],
   // Query strings
   ['an unknown parameter of a list', 'GET /api/content/thing?foo=1', 400, 'E_QUERY_PARAMETER'],
@@ -60,17 +256,58 @@ const bad: readonly Bad[] = [
   ['a sort by what is not filterable', 'GET /api/content/thing?sort=body', 400, 'E_QUERY_FIELD'],
   ['a sort by nothing', 'GET /api/content/thing?sort=nothing', 400, 'E_QUERY_FIELD'],
   ['an unknown comparison', 'GET /api/content/thing?where[rank][like]=1', 400, 'E_QUERY_OPERATOR'],
-  ['a comparison with the wrong kind', 'GET /api/content/thing?where[rank][eq]=abc', 400, 'E_QUERY_VALUE'],
-  ['a condition without comparison', 'GET /api/content/thing?where[rank]=1', 400, 'E_QUERY_PARAMETER'],
+  [
+    'a comparison with the wrong kind',
+    'GET /api/content/thing?where[rank][eq]=abc',
+    400,
+    'E_QUERY_VALUE',
+  ],
+  [
+    'a condition without comparison',
+    'GET /api/content/thing?where[rank]=1',
+    400,
+    'E_QUERY_PARAMETER',
+  ],
   ['a cursor of our own making', 'GET /api/content/thing?after=abc', 400, 'E_QUERY_CURSOR'],
-  ['an include of what is no reference', 'GET /api/content/thing?include=title', 400, 'E_QUERY_FIELD'],
+  [
+    'an include of what is no reference',
+    'GET /api/content/thing?include=title',
+    400,
+    'E_QUERY_FIELD',
+  ],
   ['fields that are none', 'GET /api/content/thing?fields=nothing', 400, 'E_QUERY_FIELD'],
-  ['a perspective that is none', 'GET /api/content/thing?perspective=latest', 400, 'E_QUERY_PARAMETER'],
+  [
+    'a perspective that is none',
+    'GET /api/content/thing?perspective=latest',
+    400,
+    'E_QUERY_PARAMETER',
+  ],
   ['broken percent-encoding', 'GET /api/content/thing?sort=%zz', 400, 'E_QUERY_PARAMETER'],
-  ['a filter of sixty-five conditions', `GET /api/content/thing?${Array.from({ length: 65 }, (_, at) => `where[or][${at}][rank][eq]=1`).join('&')}`, 400, 'E_QUERY_LIMIT'],
-  ['an unknown parameter of one entry', 'GET /api/content/thing/ID?limit=1', 400, 'E_QUERY_PARAMETER'],
-  ['an unknown parameter of a write', 'PATCH /api/content/thing/ID?locale=de', 400, 'E_REQUEST_INVALID', entry({})],
-  ['a URL of 9,000 characters', `GET /api/content/thing?search=${'a'.repeat(9_000)}`, 414, 'E_URL_TOO_LONG'],
+  [
+    'a filter of sixty-five conditions',
+    `GET /api/content/thing?${Array.from({ length: 65 }, (_, at) => `where[or][${at}][rank][eq]=1`).join('&')}`,
+    400,
+    'E_QUERY_LIMIT',
+  ],
+  [
+    'an unknown parameter of one entry',
+    'GET /api/content/thing/ID?limit=1',
+    400,
+    'E_QUERY_PARAMETER',
+  ],
+  [
+    'an unknown parameter of a write',
+    'PATCH /api/content/thing/ID?locale=de',
+    400,
+    'E_REQUEST_INVALID',
+    entry({}),
+  ],
+  [
+    'a URL of 9,000 characters',
+    `GET /api/content/thing?search=${'a'.repeat(9_000)}`,
+    414,
+    'E_URL_TOO_LONG',
+  ],
   // Paths
   ['a path that is none', 'GET /api/nothing', 404, 'E_ROUTE_NOT_FOUND'],
   ['a path with a slash too many', 'GET /api/content/thing/', 404, 'E_ENTRY_NOT_FOUND'],
@@ -82,46 +319,188 @@ const bad: readonly Bad[] = [
   ['the version one', 'GET /api/content/thing/ID/versions/one', 400, 'E_REQUEST_INVALID'],
   ['a version that is none', 'GET /api/content/thing/ID/versions/99', 404, 'E_VERSION_NOT_FOUND'],
   ['a method that the path does not have', 'POST /healthz/live', 405, 'E_METHOD_NOT_ALLOWED'],
-  ['a method that the path does not have, with a body', 'POST /healthz/live', 405, 'E_METHOD_NOT_ALLOWED', { raw: 'x', headers: { 'content-type': 'text/plain' } }],
+  [
+    'a method that the path does not have, with a body',
+    'POST /healthz/live',
+    405,
+    'E_METHOD_NOT_ALLOWED',
+    { raw: 'x', headers: { 'content-type': 'text/plain' } },
+  ],
   ['a method that nothing has', 'TRACE /api/content/thing', 405, 'E_METHOD_NOT_ALLOWED'],
   ['a method that is too new', 'QUERY /api/content/thing', 405, 'E_METHOD_NOT_ALLOWED'],
   // Headers
-  ['a stale If-Match', 'PATCH /api/content/thing/ID', 412, 'E_VERSION_CONFLICT', { ...entry({ title: 'z' }), headers: { 'if-match': '"99"' } }],
-  ['an If-Match from elsewhere', 'PATCH /api/content/thing/ID', 412, 'E_VERSION_CONFLICT', { ...entry({ title: 'z' }), headers: { 'if-match': '"abc"' } }],
-  ['an If-Match without quotes', 'PATCH /api/content/thing/ID', 400, 'E_REQUEST_INVALID', { ...entry({ title: 'z' }), headers: { 'if-match': '1' } }],
-  ['two tags in If-Match', 'PATCH /api/content/thing/ID', 400, 'E_REQUEST_INVALID', { ...entry({ title: 'z' }), headers: { 'if-match': '"1", "2"' } }],
-  ['an Idempotency-Key of 300 characters', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', { ...entry({ title: 'z' }), headers: { 'idempotency-key': 'k'.repeat(300) } }],
-  ['an Idempotency-Key with a space', 'POST /api/content/thing', 400, 'E_REQUEST_INVALID', { ...entry({ title: 'z' }), headers: { 'idempotency-key': 'a b' } }],
-  ['a token that is none', 'GET /api/content/thing', 401, 'E_UNAUTHENTICATED', { headers: { authorization: 'Bearer stoa_nothing' } }],
-  ['a password where a token belongs', 'GET /api/content/thing', 401, 'E_SIGN_IN_NEEDED', { headers: { authorization: 'Basic YTpi' } }],
-  ['a session that is none', 'GET /api/content/thing', 401, 'E_UNAUTHENTICATED', { as: 'anonymous', headers: { cookie: 'stoa_session=nothing' } }],
+  [
+    'a stale If-Match',
+    'PATCH /api/content/thing/ID',
+    412,
+    'E_VERSION_CONFLICT',
+    { ...entry({ title: 'z' }), headers: { 'if-match': '"99"' } },
+  ],
+  [
+    'an If-Match from elsewhere',
+    'PATCH /api/content/thing/ID',
+    412,
+    'E_VERSION_CONFLICT',
+    { ...entry({ title: 'z' }), headers: { 'if-match': '"abc"' } },
+  ],
+  [
+    'an If-Match without quotes',
+    'PATCH /api/content/thing/ID',
+    400,
+    'E_REQUEST_INVALID',
+    { ...entry({ title: 'z' }), headers: { 'if-match': '1' } },
+  ],
+  [
+    'two tags in If-Match',
+    'PATCH /api/content/thing/ID',
+    400,
+    'E_REQUEST_INVALID',
+    { ...entry({ title: 'z' }), headers: { 'if-match': '"1", "2"' } },
+  ],
+  [
+    'an Idempotency-Key of 300 characters',
+    'POST /api/content/thing',
+    400,
+    'E_REQUEST_INVALID',
+    { ...entry({ title: 'z' }), headers: { 'idempotency-key': 'k'.repeat(300) } },
+  ],
+  [
+    'an Idempotency-Key with a space',
+    'POST /api/content/thing',
+    400,
+    'E_REQUEST_INVALID',
+    { ...entry({ title: 'z' }), headers: { 'idempotency-key': 'a b' } },
+  ],
+  [
+    'a token that is none',
+    'GET /api/content/thing',
+    401,
+    'E_UNAUTHENTICATED',
+    { headers: { authorization: 'Bearer stoa_nothing' } },
+  ],
+  [
+    'a password where a token belongs',
+    'GET /api/content/thing',
+    401,
+    'E_SIGN_IN_NEEDED',
+    { headers: { authorization: 'Basic YTpi' } },
+  ],
+  [
+    'a session that is none',
+    'GET /api/content/thing',
+    401,
+    'E_UNAUTHENTICATED',
+    { as: 'anonymous', headers: { cookie: 'stoa_session=nothing' } },
+  ],
   // Types, locales, releases, schedule
-  ['a type without fields', 'PUT /api/types/x', 422, 'E_TYPE_INVALID', { body: { label: 'X', fields: [] } }],
+  [
+    'a type without fields',
+    'PUT /api/types/x',
+    422,
+    'E_TYPE_INVALID',
+    { body: { label: 'X', fields: [] } },
+  ],
   ['a type that is a list', 'PUT /api/types/x', 400, 'E_REQUEST_INVALID', { body: [] }],
-  ['a type under another name', 'PUT /api/types/x', 400, 'E_REQUEST_INVALID', { body: { name: 'y', label: 'X', fields: [{ name: 'a', kind: 'text' }] } }],
+  [
+    'a type under another name',
+    'PUT /api/types/x',
+    400,
+    'E_REQUEST_INVALID',
+    { body: { name: 'y', label: 'X', fields: [{ name: 'a', kind: 'text' }] } },
+  ],
   ['a type with a capital', 'PUT /api/types/Thing', 422, 'E_TYPE_INVALID', field({})],
-  ['a kind of field that is none', 'PUT /api/types/x', 422, 'E_TYPE_INVALID', field({ kind: 'color' })],
+  [
+    'a kind of field that is none',
+    'PUT /api/types/x',
+    422,
+    'E_TYPE_INVALID',
+    field({ kind: 'color' }),
+  ],
   ['a field named id', 'PUT /api/types/x', 422, 'E_TYPE_INVALID', field({ name: 'id' })],
-  ['an option of a field that is none', 'PUT /api/types/x', 422, 'E_TYPE_INVALID', field({ maxLength: 3 })],
+  [
+    'an option of a field that is none',
+    'PUT /api/types/x',
+    422,
+    'E_TYPE_INVALID',
+    field({ maxLength: 3 }),
+  ],
   ['a pattern that never ends', 'PUT /api/types/x', 422, 'E_TYPE_INVALID', field({ pattern: '(' })],
-  ['a stale revision', 'PUT /api/types/thing', 412, 'E_TYPE_CONFLICT', { ...field({}), headers: { 'if-match': '"99"' } }],
+  [
+    'a stale revision',
+    'PUT /api/types/thing',
+    412,
+    'E_TYPE_CONFLICT',
+    { ...field({}), headers: { 'if-match': '"99"' } },
+  ],
   ['a change that loses values', 'PUT /api/types/thing', 409, 'E_TYPE_LOSS', field({})],
   ['deleting a type with entries', 'DELETE /api/types/thing', 409, 'E_TYPE_IN_USE'],
   ['dryRun in words', 'PUT /api/types/x?dryRun=yes', 400, 'E_REQUEST_INVALID', field({})],
   ['a locale with a bad code', 'PUT /api/locales/EN_us', 422, 'E_LOCALE_INVALID', { body: {} }],
-  ['a fallback that is none', 'PUT /api/locales/fr', 404, 'E_LOCALE_NOT_FOUND', { body: { fallback: 'xx' } }],
+  [
+    'a fallback that is none',
+    'PUT /api/locales/fr',
+    404,
+    'E_LOCALE_NOT_FOUND',
+    { body: { fallback: 'xx' } },
+  ],
   ['deleting the default locale', 'DELETE /api/locales/en', 409, 'E_LOCALE_IN_USE'],
-  ['a release without a name', 'POST /api/releases', 400, 'E_REQUEST_INVALID', { body: { name: '' } }],
+  [
+    'a release without a name',
+    'POST /api/releases',
+    400,
+    'E_REQUEST_INVALID',
+    { body: { name: '' } },
+  ],
   ['a release that is none', 'GET /api/releases/OTHER', 404, 'E_RELEASE_NOT_FOUND'],
-  ['a schedule in the past', 'POST /api/content/thing/ID/schedule', 422, 'E_SCHEDULE_INVALID', { body: { action: 'publish', dueAt: '2020-01-01T00:00:00Z' } }],
-  ['a schedule of what cannot be', 'POST /api/content/thing/ID/schedule', 400, 'E_REQUEST_INVALID', { body: { action: 'delete', dueAt: '2040-01-01T00:00:00Z' } }],
-  ['a scheduled action that is none', 'DELETE /api/content/thing/ID/schedule/OTHER', 404, 'E_SCHEDULE_NOT_FOUND'],
+  [
+    'a schedule in the past',
+    'POST /api/content/thing/ID/schedule',
+    422,
+    'E_SCHEDULE_INVALID',
+    { body: { action: 'publish', dueAt: '2020-01-01T00:00:00Z' } },
+  ],
+  [
+    'a schedule of what cannot be',
+    'POST /api/content/thing/ID/schedule',
+    400,
+    'E_REQUEST_INVALID',
+    { body: { action: 'delete', dueAt: '2040-01-01T00:00:00Z' } },
+  ],
+  [
+    'a scheduled action that is none',
+    'DELETE /api/content/thing/ID/schedule/OTHER',
+    404,
+    'E_SCHEDULE_NOT_FOUND',
+  ],
   // Access
-  ['a role that is none', 'POST /api/tokens', 404, 'E_ROLE_NOT_FOUND', { body: { name: 'T', roles: ['nobody'] } }],
+  [
+    'a role that is none',
+    'POST /api/tokens',
+    404,
+    'E_ROLE_NOT_FOUND',
+    { body: { name: 'T', roles: ['nobody'] } },
+  ],
   ['a page of users without end', 'GET /api/users?limit=1001', 400, 'E_REQUEST_INVALID'],
-  ['a write by nobody', 'POST /api/content/thing', 401, 'E_SIGN_IN_NEEDED', { ...entry({ title: 'x' }), as: 'anonymous' }],
-  ['a write by nobody to a draft', 'DELETE /api/content/thing/ID', 404, 'E_ENTRY_NOT_FOUND', { as: 'anonymous' }],
-  ['a slug of 2,000 characters', `GET /api/content/thing/${'a'.repeat(2_000)}`, 414, 'E_URL_TOO_LONG'],
+  [
+    'a write by nobody',
+    'POST /api/content/thing',
+    401,
+    'E_SIGN_IN_NEEDED',
+    { ...entry({ title: 'x' }), as: 'anonymous' },
+  ],
+  [
+    'a write by nobody to a draft',
+    'DELETE /api/content/thing/ID',
+    404,
+    'E_ENTRY_NOT_FOUND',
+    { as: 'anonymous' },
+  ],
+  [
+    'a slug of 2,000 characters',
+    `GET /api/content/thing/${'a'.repeat(2_000)}`,
+    414,
+    'E_URL_TOO_LONG',
+  ],
   ['more than one may', 'PUT /api/types/x', 403, 'E_PERMISSION', { ...field({}), as: 'editor' }],
 ]
 
@@ -144,15 +523,27 @@ test('each bad input gets its problem document', { skip: databaseMissing }, asyn
   await using site = await testSite()
   assert.equal((await site.request('PUT', '/api/types/thing', { body: thing })).status, 201)
   site.forgetDocument()
-  const made = await site.request('POST', '/api/content/thing', { body: { fields: { title: 'x', sku: 'taken', color: 'red' } } })
+  const made = await site.request('POST', '/api/content/thing', {
+    body: { fields: { title: 'x', sku: 'taken', color: 'red' } },
+  })
   const id: string = made.json.data.id
   const real = (text: string): string => text.replaceAll('OTHER', other).replaceAll('ID', id)
-  for (const [what, request, status, code, { body, raw, headers = {}, as = 'administrator' } = {}] of bad) {
+  for (const [
+    what,
+    request,
+    status,
+    code,
+    { body, raw, headers = {}, as = 'administrator' } = {},
+  ] of bad) {
     await t.test(`${what}: ${status} ${code}`, async () => {
       const [method = '', url = ''] = request.split(' ')
       const payload = raw ?? (body === undefined ? undefined : JSON.stringify(body))
       const sent = typeof payload === 'string' && raw === undefined ? real(payload) : payload
-      const answer = await site.request(method, real(url), { as, headers: { ...(body === undefined ? {} : json), ...headers }, ...(sent === undefined ? {} : { body: sent }) })
+      const answer = await site.request(method, real(url), {
+        as,
+        headers: { ...(body === undefined ? {} : json), ...headers },
+        ...(sent === undefined ? {} : { body: sent }),
+      })
       assert.equal(answer.status, status, answer.text)
       const { json: problem } = answer
       assert.equal(problem.code, code, answer.text)
@@ -170,8 +561,17 @@ test('each bad input gets its problem document', { skip: databaseMissing }, asyn
 test('the largest page that a list allows is no bad input', { skip: databaseMissing }, async () => {
   await using site = await testSite()
   assert.equal((await site.request('PUT', '/api/types/thing', { body: thing })).status, 201)
-  const made = await site.request('POST', '/api/content/thing', { body: { fields: { title: 'x' } } })
-  for (const list of ['content/thing', `content/thing/${made.json.data.id}/versions`, 'releases', 'assets', 'users', 'audit']) {
+  const made = await site.request('POST', '/api/content/thing', {
+    body: { fields: { title: 'x' } },
+  })
+  for (const list of [
+    'content/thing',
+    `content/thing/${made.json.data.id}/versions`,
+    'releases',
+    'assets',
+    'users',
+    'audit',
+  ]) {
     const answer = await site.request('GET', `/api/${list}?limit=200`)
     assert.equal(answer.status, 200, `${list}: ${answer.text}`)
   }

@@ -4,9 +4,10 @@ import { RangeNotSatisfiableError } from '#api/errors.ts'
 export type ByteRange = { readonly start: number; readonly end: number }
 
 /**
- * The one range of bytes that a GET asks for (RFC 9110 §14), both ends included; null: the whole. Several ranges, units
- * other than bytes and malformed headers count as none, as the RFC allows. `If-Range` with another tag means that the
- * client has pieces of something else, and needs the whole. Throws `RangeNotSatisfiableError` past the end.
+ * The one range of bytes that a GET asks for (RFC 9110 §14), both ends included; null: the whole.
+ * Several ranges, units other than bytes and malformed headers count as none, as the RFC allows.
+ * `If-Range` with another tag means that the client has pieces of something else, and needs the
+ * whole. Throws `RangeNotSatisfiableError` past the end.
  */
 export function rangeOf(request: FastifyRequest, bytes: number, tag: string): ByteRange | null {
   const { range, 'if-range': ifRange } = request.headers

@@ -8,7 +8,8 @@ import { remembered } from '#lib/remembered.ts'
 const bytesMin = 1_024
 /** Different `Accept-Encoding` texts remembered; there are a few dozen in the wild. */
 const choicesMax = 100
-const compressible = /^(?:text\/|application\/(?:[\w.-]+\+)?(?:json|xml|javascript)\b|image\/svg\+xml)/
+const compressible =
+  /^(?:text\/|application\/(?:[\w.-]+\+)?(?:json|xml|javascript)\b|image\/svg\+xml)/
 
 export type Encoding = 'zstd' | 'br' | 'gzip'
 /** Among those that a client likes equally: zstd is the fastest, br the smallest of the others. */
@@ -52,12 +53,22 @@ export function isWorthCompressing(bytes: number): boolean {
 /** The bytes of an answer that is kept. */
 export async function compressBytes(encoding: Encoding, bytes: Buffer): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    compressors[encoding](bytes, (error, result) => (error === null ? resolve(result as Buffer) : reject(error)))
+    compressors[encoding](bytes, (error, result) =>
+      error === null ? resolve(result as Buffer) : reject(error),
+    )
   })
 }
 
-/** The `onSend` step that compresses whole answers. Streams, small answers and what is compressed already pass as they are. */
-export function compressAnswer(request: FastifyRequest, reply: FastifyReply, payload: string | Buffer, done: Done): void {
+/**
+ * The `onSend` step that compresses whole answers. Streams, small answers and what is compressed
+ * already pass as they are.
+ */
+export function compressAnswer(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  payload: string | Buffer,
+  done: Done,
+): void {
   const encoding = chooseEncoding(request.headers['accept-encoding'])
   if (encoding === null) {
     done(null, payload)
@@ -70,10 +81,18 @@ export function compressAnswer(request: FastifyRequest, reply: FastifyReply, pay
   compressors[encoding](payload, done)
 }
 
-/** Whether an answer is one that might be sent compressed; then `Vary` says so, whatever this client accepts. */
+/**
+ * Whether an answer is one that might be sent compressed; then `Vary` says so, whatever this client
+ * accepts.
+ */
 export function mayCompress(reply: FastifyReply, payload: unknown): payload is string | Buffer {
-  if (!(typeof payload === 'string' || Buffer.isBuffer(payload)) || payload.length < bytesMin) return false
-  if (reply.hasHeader('content-encoding') || !compressible.test(String(reply.getHeader('content-type') ?? ''))) return false
+  if (!(typeof payload === 'string' || Buffer.isBuffer(payload)) || payload.length < bytesMin)
+    return false
+  if (
+    reply.hasHeader('content-encoding') ||
+    !compressible.test(String(reply.getHeader('content-type') ?? ''))
+  )
+    return false
   if (String(reply.getHeader('cache-control') ?? '').includes('no-transform')) return false
   addVary(reply, 'Accept-Encoding')
   return true

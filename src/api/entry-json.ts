@@ -1,8 +1,9 @@
 import type { EntryView } from '#content/content.ts'
 
 /**
- * The JSON text of an entry. Its fields are spliced in as the database keeps them, never parsed. Nothing else in it needs
- * escaping: ids, names of types and locales, and timestamps are of shapes that the database and the model hold.
+ * The JSON text of an entry. Its fields are spliced in as the database keeps them, never parsed.
+ * Nothing else in it needs escaping: ids, names of types and locales, and timestamps are of shapes
+ * that the database and the model hold.
  */
 export function entryJson(entry: EntryView): string {
   return (
@@ -18,7 +19,8 @@ function quoted(text: string | null): string {
 
 export function entriesJson(entries: readonly EntryView[]): string {
   let text = '['
-  for (let at = 0; at < entries.length; at += 1) text += at === 0 ? entryJson(entries[at]!) : `,${entryJson(entries[at]!)}`
+  for (let at = 0; at < entries.length; at += 1)
+    text += at === 0 ? entryJson(entries[at]!) : `,${entryJson(entries[at]!)}`
   return `${text}]`
 }
 

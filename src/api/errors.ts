@@ -1,7 +1,14 @@
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** One thing that is wrong with a request: where (`body`, `query`, `params`, `headers`), a JSON pointer into it, and what. */
-export type Fault = { readonly in: 'body' | 'query' | 'params' | 'headers'; readonly path: string; readonly message: string }
+/**
+ * One thing that is wrong with a request: where (`body`, `query`, `params`, `headers`), a JSON
+ * pointer into it, and what.
+ */
+export type Fault = {
+  readonly in: 'body' | 'query' | 'params' | 'headers'
+  readonly path: string
+  readonly message: string
+}
 
 /** A parameter, header or body that does not fit the route's schema. */
 export class RequestInvalidError extends StoaError {
@@ -13,7 +20,10 @@ export class RequestInvalidError extends StoaError {
   }
 }
 
-/** A body that is not JSON in UTF-8. `position` counts characters from 0; null where it is not known. */
+/**
+ * A body that is not JSON in UTF-8. `position` counts characters from 0; null where it is not
+ * known.
+ */
 export class JsonMalformedError extends StoaError {
   readonly code = 'E_JSON_MALFORMED'
 
@@ -69,7 +79,10 @@ export class ServerBusyError extends StoaError {
   }
 }
 
-/** The answer was not ready within the route's deadline. A write may have taken effect: repeat it with the same `Idempotency-Key`. */
+/**
+ * The answer was not ready within the route's deadline. A write may have taken effect: repeat it
+ * with the same `Idempotency-Key`.
+ */
 export class DeadlineError extends StoaError {
   readonly code = 'E_DEADLINE'
 }
@@ -120,6 +133,8 @@ export class ReceiptNotFoundError extends StoaError {
   readonly code = 'E_RECEIPT_NOT_FOUND'
 
   constructor() {
-    super('There is no receipt for this: send what a write answered as Stoa-Token, to a node that keeps answers in memory.')
+    super(
+      'There is no receipt for this: send what a write answered as Stoa-Token, to a node that keeps answers in memory.',
+    )
   }
 }

@@ -8,16 +8,23 @@ import { readSessionCookie, setSessionCookie } from '#api/session-cookie.ts'
 
 const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-/** The `onRequest` hook that finds out who asks, refuses cross-site writes, and holds the route's `config.access`. */
-export function identityHook(access: Access): (request: FastifyRequest, reply: FastifyReply) => Promise<void> {
+/**
+ * The `onRequest` hook that finds out who asks, refuses cross-site writes, and holds the route's
+ * `config.access`.
+ */
+export function identityHook(
+  access: Access,
+): (request: FastifyRequest, reply: FastifyReply) => Promise<void> {
   return async (request, reply) => {
     const { access: rule, generated, whenBusy, csrf, mayBeStale } = request.routeOptions.config
     // A path without a route, a method that it does not have, health: nobody needs to be known.
     if (rule === undefined || generated === true || (whenBusy === true && rule === 'public')) return
     let identity = await identityOf(access, request, reply, { rule, fresh: false })
-    // Who nobody knows to be still allowed may read what is marked as stale, and pages for all; everything else needs to be known.
+    // Who nobody knows to be still allowed may read what is marked as stale, and pages for all;
+    // everything else needs to be known.
     const lenient = safeMethods.has(request.method) && (mayBeStale === true || rule === 'public')
-    if (identity.staleMs !== null && !lenient) identity = await identityOf(access, request, reply, { rule, fresh: true })
+    if (identity.staleMs !== null && !lenient)
+      identity = await identityOf(access, request, reply, { rule, fresh: true })
     request.identity = identity
     if (csrf !== false && identity.csrfToken !== null && !safeMethods.has(request.method)) {
       const sent = request.headers['x-csrf-token']
@@ -27,8 +34,16 @@ export function identityHook(access: Access): (request: FastifyRequest, reply: F
   }
 }
 
-/** A session that has ended is taken from the browser; public routes, signing in above all, then go on as anonymous. */
-async function identityOf(access: Access, request: FastifyRequest, reply: FastifyReply, { rule, fresh }: { readonly rule: RouteAccess; readonly fresh: boolean }): Promise<Identity> {
+/**
+ * A session that has ended is taken from the browser; public routes, signing in above all, then go
+ * on as anonymous.
+ */
+async function identityOf(
+  access: Access,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { rule, fresh }: { readonly rule: RouteAccess; readonly fresh: boolean },
+): Promise<Identity> {
   const credentials = credentialsOf(request)
   try {
     return await access.identify(credentials, { fresh })
@@ -45,7 +60,8 @@ export function credentialsOf(request: FastifyRequest): Credentials {
   const { authorization } = request.headers
   if (authorization !== undefined) {
     const bearer = /^Bearer +([\x21-\x7e]{1,512})$/i.exec(authorization)?.[1]
-    if (bearer === undefined) throw new SignInNeededError('The Authorization header is not of the form "Bearer TOKEN".')
+    if (bearer === undefined)
+      throw new SignInNeededError('The Authorization header is not of the form "Bearer TOKEN".')
     return { bearer, sessionCookie: null, origin: originOf(request) }
   }
   return { bearer: null, sessionCookie: readSessionCookie(request), origin: originOf(request) }
@@ -56,7 +72,9 @@ function originOf(request: FastifyRequest): Origin {
 }
 
 export function isAnonymous(identity: Identity | null | undefined): boolean {
-  return identity === null || identity === undefined || identity.authority.actor.kind === 'anonymous'
+  return (
+    identity === null || identity === undefined || identity.authority.actor.kind === 'anonymous'
+  )
 }
 
 /** Throws unless `identity` may use a route with this rule. */

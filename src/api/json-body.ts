@@ -6,8 +6,9 @@ const quote = 0x22
 const backslash = 0x5c
 
 /**
- * Reads a JSON body. Refuses what `JSON.parse` alone would let through and somebody behind it would trip over: bytes that
- * are not UTF-8 (they would silently become U+FFFD), nesting deeper than `depthMax`, and keys named `__proto__`.
+ * Reads a JSON body. Refuses what `JSON.parse` alone would let through and somebody behind it would
+ * trip over: bytes that are not UTF-8 (they would silently become U+FFFD), nesting deeper than
+ * `depthMax`, and keys named `__proto__`.
  */
 export function parseJson(bytes: Buffer, depthMax: number): unknown {
   if (!isUtf8(bytes)) throw new JsonMalformedError('it is not UTF-8', null)
@@ -21,7 +22,8 @@ export function parseJson(bytes: Buffer, depthMax: number): unknown {
     if (!(error instanceof SyntaxError)) throw error
     throw malformed(text)
   }
-  if ((text.includes('__proto__') || text.includes('\\u')) && hasForbiddenKey(value)) throw new JsonMalformedError('the key __proto__ is not allowed', null)
+  if ((text.includes('__proto__') || text.includes('\\u')) && hasForbiddenKey(value))
+    throw new JsonMalformedError('the key __proto__ is not allowed', null)
   return value
 }
 
@@ -29,10 +31,15 @@ function malformed(text: string): JsonMalformedError {
   const position = malformedAt(text)
   if (position >= text.length) return new JsonMalformedError('it ends too early', position)
   const before = text.slice(0, position).split('\n')
-  return new JsonMalformedError(`unexpected character in line ${before.length}, column ${before.at(-1)!.length + 1}`, position)
+  return new JsonMalformedError(
+    `unexpected character in line ${before.length}, column ${before.at(-1)!.length + 1}`,
+    position,
+  )
 }
 
-/** Where nesting passes `depthMax`, without recursion and before any object is made; null: nowhere. */
+/**
+ * Where nesting passes `depthMax`, without recursion and before any object is made; null: nowhere.
+ */
 function tooDeepAt(text: string, depthMax: number): number | null {
   let depth = 0
   let inString = false

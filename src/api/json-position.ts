@@ -4,8 +4,8 @@ const escape = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y
 type Expecting = 'value' | 'valueOrEnd' | 'key' | 'keyOrEnd' | 'colon' | 'commaOrEnd' | 'nothing'
 
 /**
- * The character at which a text stops being JSON: V8 tells it for some errors only. The text's length when it ends too
- * early. One pass, no recursion; called only when parsing has failed.
+ * The character at which a text stops being JSON: V8 tells it for some errors only. The text's
+ * length when it ends too early. One pass, no recursion; called only when parsing has failed.
  */
 export function malformedAt(text: string): number {
   const open: ('{' | '[')[] = []
@@ -19,7 +19,10 @@ export function malformedAt(text: string): number {
       continue
     }
     const closes = (char === '}' && open.at(-1) === '{') || (char === ']' && open.at(-1) === '[')
-    if (closes && (expecting === 'commaOrEnd' || expecting === (char === '}' ? 'keyOrEnd' : 'valueOrEnd'))) {
+    if (
+      closes &&
+      (expecting === 'commaOrEnd' || expecting === (char === '}' ? 'keyOrEnd' : 'valueOrEnd'))
+    ) {
       open.pop()
       expecting = afterValue()
       at += 1
@@ -36,7 +39,11 @@ export function malformedAt(text: string): number {
       at = end.at
     } else if (expecting === 'value' || expecting === 'valueOrEnd') {
       const opens = char === '{' || char === '['
-      const end = opens ? { ok: true, at: at + 1 } : char === '"' ? stringEnd(text, at) : literalEnd(text, at)
+      const end = opens
+        ? { ok: true, at: at + 1 }
+        : char === '"'
+          ? stringEnd(text, at)
+          : literalEnd(text, at)
       if (!end.ok) return end.at
       if (opens) open.push(char)
       expecting = opens ? (char === '{' ? 'keyOrEnd' : 'valueOrEnd') : afterValue()

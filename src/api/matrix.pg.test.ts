@@ -7,15 +7,29 @@ import { testSite } from '#test/support/site.ts'
 import type { Persona, Site, SiteAnswer } from '#test/support/site.ts'
 
 /**
- * Who may do what: a row for every route, with the status that each gets. `stranger` is an author, to whom the entry does
- * not belong; `author` owns it. A route without a row fails, so does a row without a route.
+ * Who may do what: a row for every route, with the status that each gets. `stranger` is an author,
+ * to whom the entry does not belong; `author` owns it. A route without a row fails, so does a row
+ * without a route.
  */
 type Who = 'anonymous' | 'stranger' | 'author' | 'editor' | 'administrator'
 const everyone: readonly Who[] = ['anonymous', 'stranger', 'author', 'editor', 'administrator']
-type Statuses = readonly [anonymous: number, stranger: number, author: number, editor: number, administrator: number]
-/** What a request is about: made anew for every one, and for the author where `own`. The entry is published, and has a newer draft. */
+type Statuses = readonly [
+  anonymous: number,
+  stranger: number,
+  author: number,
+  editor: number,
+  administrator: number,
+]
+/**
+ * What a request is about: made anew for every one, and for the author where `own`. The entry is
+ * published, and has a newer draft.
+ */
 type World = { readonly site: Site; readonly id: string; readonly own: boolean }
-type Asked = { readonly url: string; readonly body?: unknown; readonly headers?: Readonly<Record<string, string>> }
+type Asked = {
+  readonly url: string
+  readonly body?: unknown
+  readonly headers?: Readonly<Record<string, string>>
+}
 type Row = { readonly statuses: Statuses; readonly ask: (world: World) => Asked | Promise<Asked> }
 
 const all = (status: number): Statuses => [status, status, status, status, status]
@@ -24,13 +38,27 @@ const editors = (status: number): Statuses => [401, 403, 403, status, status]
 const owners = (status: number): Statuses => [401, 403, status, status, status]
 const signedIn = (status: number): Statuses => [401, status, status, status, status]
 
-const row = (statuses: Statuses, ask: Row['ask'] | string): Row => ({ statuses, ask: typeof ask === 'string' ? () => ({ url: ask }) : ask })
-const note = (suffix: string, body?: unknown) => ({ id }: World): Asked => ({ url: `/api/content/note/${id}${suffix}`, ...(body === undefined ? {} : { body }) })
+const row = (statuses: Statuses, ask: Row['ask'] | string): Row => ({
+  statuses,
+  ask: typeof ask === 'string' ? () => ({ url: ask }) : ask,
+})
+const note =
+  (suffix: string, body?: unknown) =>
+  ({ id }: World): Asked => ({
+    url: `/api/content/note/${id}${suffix}`,
+    ...(body === undefined ? {} : { body }),
+  })
 
 let counter = 0
 const unique = (prefix: string): string => `${prefix}${(counter += 1)}`
 
-async function made(site: Site, method: string, url: string, body?: unknown, as: Persona = 'administrator'): Promise<SiteAnswer> {
+async function made(
+  site: Site,
+  method: string,
+  url: string,
+  body?: unknown,
+  as: Persona = 'administrator',
+): Promise<SiteAnswer> {
   const answer = await site.request(method, url, { as, ...(body === undefined ? {} : { body }) })
   assert.ok(answer.status < 300, `${method} ${url}: ${answer.text}`)
   return answer
@@ -38,10 +66,21 @@ async function made(site: Site, method: string, url: string, body?: unknown, as:
 
 const release = async ({ site, id }: World, filled = true): Promise<string> => {
   const { json } = await made(site, 'POST', '/api/releases', { name: unique('r') })
-  if (filled) await made(site, 'POST', `/api/releases/${json.data.id}/items`, { items: [{ entryId: id, locale: 'en', action: 'publish', version: 2 }] })
+  if (filled)
+    await made(site, 'POST', `/api/releases/${json.data.id}/items`, {
+      items: [{ entryId: id, locale: 'en', action: 'publish', version: 2 }],
+    })
   return json.data.id
 }
-const user = async ({ site }: World): Promise<string> => (await made(site, 'POST', '/api/users', { email: `${unique('u')}@example.org`, name: 'U', password: 'correct horse battery', roles: ['author'] })).json.data.id
+const user = async ({ site }: World): Promise<string> =>
+  (
+    await made(site, 'POST', '/api/users', {
+      email: `${unique('u')}@example.org`,
+      name: 'U',
+      password: 'correct horse battery',
+      roles: ['author'],
+    })
+  ).json.data.id
 
 const tus = { 'tus-resumable': '1.0.0' }
 const fileForm = {
@@ -53,7 +92,9 @@ const asset = async ({ site }: World): Promise<string> => {
   assert.equal(status, 201)
   return json.data[0].id
 }
-const upload = async (site: Site): Promise<string> => (await site.request('POST', '/api/uploads', { headers: { ...tus, 'upload-length': '3' } })).headers['location'] ?? ''
+const upload = async (site: Site): Promise<string> =>
+  (await site.request('POST', '/api/uploads', { headers: { ...tus, 'upload-length': '3' } }))
+    .headers['location'] ?? ''
 
 const rows: Readonly<Record<string, Row>> = {
   'GET /healthz/live': row(all(200), '/healthz/live'),
@@ -71,7 +112,10 @@ const rows: Readonly<Record<string, Row>> = {
 
   'GET /api/content/:type': row(all(200), '/api/content/note'),
   'GET /api/content/:type/:id': row(all(200), note('')),
-  'POST /api/content/:type': row(signedIn(201), () => ({ url: '/api/content/note', body: { fields: { title: 'New' } } })),
+  'POST /api/content/:type': row(signedIn(201), () => ({
+    url: '/api/content/note',
+    body: { fields: { title: 'New' } },
+  })),
   'PATCH /api/content/:type/:id': row(owners(200), note('', { fields: { title: 'Changed' } })),
   'PUT /api/content/:type/:id': row(owners(200), note('', { fields: { title: 'Replaced' } })),
   'DELETE /api/content/:type/:id': row(owners(200), note('')),
@@ -83,39 +127,65 @@ const rows: Readonly<Record<string, Row>> = {
   'GET /api/content/:type/:id/locales': row(all(200), note('/locales')),
   'GET /api/content/:type/:id/versions': row(owners(200), note('/versions')),
   'GET /api/content/:type/:id/versions/:version': row(owners(200), note('/versions/2')),
-  'POST /api/content/:type/:id/schedule': row(owners(201), note('/schedule', { action: 'unpublish', dueAt: '2040-01-01T00:00:00Z' })),
+  'POST /api/content/:type/:id/schedule': row(
+    owners(201),
+    note('/schedule', { action: 'unpublish', dueAt: '2040-01-01T00:00:00Z' }),
+  ),
   'GET /api/content/:type/:id/schedule': row(owners(200), note('/schedule')),
   'DELETE /api/content/:type/:id/schedule/:scheduleId': row(owners(200), async ({ site, id }) => {
-    const { json } = await made(site, 'POST', `/api/content/note/${id}/schedule`, { action: 'unpublish', dueAt: '2040-01-01T00:00:00Z' })
+    const { json } = await made(site, 'POST', `/api/content/note/${id}/schedule`, {
+      action: 'unpublish',
+      dueAt: '2040-01-01T00:00:00Z',
+    })
     return { url: `/api/content/note/${id}/schedule/${json.data.id}` }
   }),
 
   'GET /api/types': row(all(200), '/api/types'),
   'GET /api/types/:name': row(all(200), '/api/types/note'),
-  'PUT /api/types/:name': row(administrators(201), () => ({ url: `/api/types/${unique('t')}`, body: { label: 'T', fields: [{ name: 'a', kind: 'text' }] } })),
+  'PUT /api/types/:name': row(administrators(201), () => ({
+    url: `/api/types/${unique('t')}`,
+    body: { label: 'T', fields: [{ name: 'a', kind: 'text' }] },
+  })),
   'DELETE /api/types/:name': row(administrators(204), async ({ site }) => {
     const name = unique('t')
-    await made(site, 'PUT', `/api/types/${name}`, { label: 'T', fields: [{ name: 'a', kind: 'text' }] })
+    await made(site, 'PUT', `/api/types/${name}`, {
+      label: 'T',
+      fields: [{ name: 'a', kind: 'text' }],
+    })
     return { url: `/api/types/${name}` }
   }),
   'GET /api/receipts/:token': row(signedIn(404), '/api/receipts/none'),
   'GET /api/locales': row(all(200), '/api/locales'),
-  'PUT /api/locales/:code': row(administrators(200), () => ({ url: '/api/locales/fr', body: { fallback: 'en' } })),
+  'PUT /api/locales/:code': row(administrators(200), () => ({
+    url: '/api/locales/fr',
+    body: { fallback: 'en' },
+  })),
   'DELETE /api/locales/:code': row(administrators(204), async ({ site }) => {
     await made(site, 'PUT', '/api/locales/nl', { fallback: 'en' })
     return { url: '/api/locales/nl' }
   }),
 
   'GET /api/releases': row(editors(200), '/api/releases'),
-  'GET /api/releases/:id': row(editors(200), async (world) => ({ url: `/api/releases/${await release(world)}` })),
-  'POST /api/releases': row(editors(201), () => ({ url: '/api/releases', body: { name: 'Spring' } })),
-  'DELETE /api/releases/:id': row(editors(204), async (world) => ({ url: `/api/releases/${await release(world)}` })),
+  'GET /api/releases/:id': row(editors(200), async (world) => ({
+    url: `/api/releases/${await release(world)}`,
+  })),
+  'POST /api/releases': row(editors(201), () => ({
+    url: '/api/releases',
+    body: { name: 'Spring' },
+  })),
+  'DELETE /api/releases/:id': row(editors(204), async (world) => ({
+    url: `/api/releases/${await release(world)}`,
+  })),
   'POST /api/releases/:id/items': row(editors(200), async (world) => ({
     url: `/api/releases/${await release(world, false)}/items`,
     body: { items: [{ entryId: world.id, locale: 'en', action: 'publish', version: 2 }] },
   })),
-  'DELETE /api/releases/:id/items/:entryId/:locale': row(editors(200), async (world) => ({ url: `/api/releases/${await release(world)}/items/${world.id}/en` })),
-  'POST /api/releases/:id/publish': row(editors(200), async (world) => ({ url: `/api/releases/${await release(world)}/publish` })),
+  'DELETE /api/releases/:id/items/:entryId/:locale': row(editors(200), async (world) => ({
+    url: `/api/releases/${await release(world)}/items/${world.id}/en`,
+  })),
+  'POST /api/releases/:id/publish': row(editors(200), async (world) => ({
+    url: `/api/releases/${await release(world)}/publish`,
+  })),
   'POST /api/releases/:id/undo': row(editors(200), async (world) => {
     const id = await release(world)
     await made(world.site, 'POST', `/api/releases/${id}/publish`)
@@ -123,41 +193,94 @@ const rows: Readonly<Record<string, Row>> = {
   }),
 
   'GET /api/session': row(all(200), '/api/session'),
-  'POST /api/session': row(all(401), () => ({ url: '/api/session', body: { email: `${unique('x')}@example.org`, password: 'wrong' } })),
+  'POST /api/session': row(all(401), () => ({
+    url: '/api/session',
+    body: { email: `${unique('x')}@example.org`, password: 'wrong' },
+  })),
   'DELETE /api/session': row(signedIn(204), '/api/session'),
-  'POST /api/first-administrator': row(all(403), () => ({ url: '/api/first-administrator', body: { secret: 'x', email: 'a@example.org', name: 'A', password: 'correct horse battery' } })),
+  'POST /api/first-administrator': row(all(403), () => ({
+    url: '/api/first-administrator',
+    body: { secret: 'x', email: 'a@example.org', name: 'A', password: 'correct horse battery' },
+  })),
   // A token is nobody who has a name of their own.
-  'PATCH /api/users/me': row([401, 403, 403, 403, 403], () => ({ url: '/api/users/me', body: { name: 'Me' } })),
+  'PATCH /api/users/me': row([401, 403, 403, 403, 403], () => ({
+    url: '/api/users/me',
+    body: { name: 'Me' },
+  })),
   'GET /api/users': row(administrators(200), '/api/users'),
-  'GET /api/users/:id': row(administrators(200), async (world) => ({ url: `/api/users/${await user(world)}` })),
-  'POST /api/users': row(administrators(201), () => ({ url: '/api/users', body: { email: `${unique('n')}@example.org`, name: 'N', password: 'correct horse battery', roles: ['author'] } })),
-  'PATCH /api/users/:id': row(administrators(200), async (world) => ({ url: `/api/users/${await user(world)}`, body: { name: 'Renamed' } })),
-  'DELETE /api/users/:id': row(administrators(204), async (world) => ({ url: `/api/users/${await user(world)}` })),
-  'DELETE /api/users/:id/sessions': row(administrators(200), async (world) => ({ url: `/api/users/${await user(world)}/sessions` })),
+  'GET /api/users/:id': row(administrators(200), async (world) => ({
+    url: `/api/users/${await user(world)}`,
+  })),
+  'POST /api/users': row(administrators(201), () => ({
+    url: '/api/users',
+    body: {
+      email: `${unique('n')}@example.org`,
+      name: 'N',
+      password: 'correct horse battery',
+      roles: ['author'],
+    },
+  })),
+  'PATCH /api/users/:id': row(administrators(200), async (world) => ({
+    url: `/api/users/${await user(world)}`,
+    body: { name: 'Renamed' },
+  })),
+  'DELETE /api/users/:id': row(administrators(204), async (world) => ({
+    url: `/api/users/${await user(world)}`,
+  })),
+  'DELETE /api/users/:id/sessions': row(administrators(200), async (world) => ({
+    url: `/api/users/${await user(world)}/sessions`,
+  })),
   'GET /api/roles': row(administrators(200), '/api/roles'),
   'GET /api/roles/:name': row(administrators(200), '/api/roles/editor'),
-  'PUT /api/roles/:name': row(administrators(200), () => ({ url: `/api/roles/${unique('r')}`, body: { label: 'R', content: [], system: [] } })),
+  'PUT /api/roles/:name': row(administrators(200), () => ({
+    url: `/api/roles/${unique('r')}`,
+    body: { label: 'R', content: [], system: [] },
+  })),
   'DELETE /api/roles/:name': row(administrators(204), async ({ site }) => {
     const name = unique('r')
     await made(site, 'PUT', `/api/roles/${name}`, { label: 'R', content: [], system: [] })
     return { url: `/api/roles/${name}` }
   }),
   'GET /api/tokens': row(administrators(200), '/api/tokens'),
-  'POST /api/tokens': row(administrators(201), () => ({ url: '/api/tokens', body: { name: 'T', roles: ['author'] } })),
-  'DELETE /api/tokens/:id': row(administrators(204), async ({ site }) => ({ url: `/api/tokens/${(await made(site, 'POST', '/api/tokens', { name: 'T', roles: ['author'] })).json.data.info.id}` })),
+  'POST /api/tokens': row(administrators(201), () => ({
+    url: '/api/tokens',
+    body: { name: 'T', roles: ['author'] },
+  })),
+  'DELETE /api/tokens/:id': row(administrators(204), async ({ site }) => ({
+    url: `/api/tokens/${(await made(site, 'POST', '/api/tokens', { name: 'T', roles: ['author'] })).json.data.info.id}`,
+  })),
   'GET /api/audit': row(administrators(200), '/api/audit'),
 
   'GET /api/assets': row(signedIn(200), '/api/assets'),
   'POST /api/assets': row(signedIn(201), () => ({ url: '/api/assets', ...fileForm })),
-  'GET /api/assets/:id': row(signedIn(200), async (world) => ({ url: `/api/assets/${await asset(world)}` })),
-  'PATCH /api/assets/:id': row(signedIn(200), async (world) => ({ url: `/api/assets/${await asset(world)}`, body: { alt: { en: 'Seen' } } })),
-  'DELETE /api/assets/:id': row(signedIn(204), async (world) => ({ url: `/api/assets/${await asset(world)}` })),
-  'GET /assets/:id/:name': row(all(200), async (world) => ({ url: `/assets/${await asset(world)}/file.txt` })),
+  'GET /api/assets/:id': row(signedIn(200), async (world) => ({
+    url: `/api/assets/${await asset(world)}`,
+  })),
+  'PATCH /api/assets/:id': row(signedIn(200), async (world) => ({
+    url: `/api/assets/${await asset(world)}`,
+    body: { alt: { en: 'Seen' } },
+  })),
+  'DELETE /api/assets/:id': row(signedIn(204), async (world) => ({
+    url: `/api/assets/${await asset(world)}`,
+  })),
+  'GET /assets/:id/:name': row(all(200), async (world) => ({
+    url: `/assets/${await asset(world)}/file.txt`,
+  })),
   'OPTIONS /api/uploads': row(all(204), '/api/uploads'),
-  'POST /api/uploads': row(signedIn(201), () => ({ url: '/api/uploads', headers: { ...tus, 'upload-length': '3' } })),
+  'POST /api/uploads': row(signedIn(201), () => ({
+    url: '/api/uploads',
+    headers: { ...tus, 'upload-length': '3' },
+  })),
   // An upload is its maker's, here the administrator's; to others it does not exist.
-  'PATCH /api/uploads/:id': row([401, 404, 404, 404, 204], async ({ site }) => ({ url: await upload(site), headers: { ...tus, 'upload-offset': '0', 'content-type': 'application/offset+octet-stream' }, body: 'abc' })),
-  'DELETE /api/uploads/:id': row([401, 404, 404, 404, 204], async ({ site }) => ({ url: await upload(site), headers: tus })),
+  'PATCH /api/uploads/:id': row([401, 404, 404, 404, 204], async ({ site }) => ({
+    url: await upload(site),
+    headers: { ...tus, 'upload-offset': '0', 'content-type': 'application/offset+octet-stream' },
+    body: 'abc',
+  })),
+  'DELETE /api/uploads/:id': row([401, 404, 404, 404, 204], async ({ site }) => ({
+    url: await upload(site),
+    headers: tus,
+  })),
 }
 
 const noteType = {
@@ -170,20 +293,46 @@ const noteType = {
 
 async function newWorld(site: Site, own: boolean): Promise<World> {
   const as = own ? 'author' : 'editor'
-  const { json } = await made(site, 'POST', '/api/content/note', { fields: { title: unique('Note ') }, publish: true }, as)
-  await made(site, 'PATCH', `/api/content/note/${json.data.id}`, { fields: { title: unique('Draft ') } }, as)
+  const { json } = await made(
+    site,
+    'POST',
+    '/api/content/note',
+    { fields: { title: unique('Note ') }, publish: true },
+    as,
+  )
+  await made(
+    site,
+    'PATCH',
+    `/api/content/note/${json.data.id}`,
+    { fields: { title: unique('Draft ') } },
+    as,
+  )
   return { site, id: json.data.id, own }
 }
 
 test('every route has a row, and every row a route', { skip: databaseMissing }, async () => {
-  await using site = await testSite({ plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })] })
-  const routes = site.server.documented.flatMap((route) => [route.method].flat().map((method) => `${method} ${route.url}`))
-  assert.deepEqual(routes.filter((name) => rows[name] === undefined), [], 'add a row for each of these')
-  assert.deepEqual(Object.keys(rows).filter((name) => !routes.includes(name)), [], 'these routes are gone')
+  await using site = await testSite({
+    plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })],
+  })
+  const routes = site.server.documented.flatMap((route) =>
+    [route.method].flat().map((method) => `${method} ${route.url}`),
+  )
+  assert.deepEqual(
+    routes.filter((name) => rows[name] === undefined),
+    [],
+    'add a row for each of these',
+  )
+  assert.deepEqual(
+    Object.keys(rows).filter((name) => !routes.includes(name)),
+    [],
+    'these routes are gone',
+  )
 })
 
 test('everyone gets what the matrix says, on every route', { skip: databaseMissing }, async (t) => {
-  await using site = await testSite({ plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })] })
+  await using site = await testSite({
+    plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })],
+  })
   await made(site, 'PUT', '/api/types/note', noteType)
   site.forgetDocument()
   for (const [name, { statuses, ask }] of Object.entries(rows)) {
@@ -212,22 +361,39 @@ test('everyone gets what the matrix says, on every route', { skip: databaseMissi
   }
 })
 
-test('every write takes effect once under an Idempotency-Key', { skip: databaseMissing }, async (t) => {
-  await using site = await testSite({ plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })] })
-  await made(site, 'PUT', '/api/types/note', noteType)
-  site.forgetDocument()
-  const writes = site.server.documented.filter((route) => !['GET', 'HEAD'].includes([route.method].flat()[0]!) && route.config?.idempotent !== false)
-  assert.ok(writes.length > 20)
-  for (const route of writes) {
-    const method = [route.method].flat()[0]!
-    await t.test(`${method} ${route.url}`, async () => {
-      const { url, body, headers } = await rows[`${method} ${route.url}`]!.ask(await newWorld(site, false))
-      const options = { headers: { ...headers, 'idempotency-key': newId() }, ...(body === undefined ? {} : { body }) }
-      const first = await site.request(method, url, options)
-      assert.ok(first.status < 300, first.text)
-      const second = await site.request(method, url, options)
-      assert.equal(second.headers['idempotency-replayed'], 'true', `not a replay: ${second.text}`)
-      assert.deepEqual([second.status, second.text, second.headers['etag']], [first.status, first.text, first.headers['etag']])
+test(
+  'every write takes effect once under an Idempotency-Key',
+  { skip: databaseMissing },
+  async (t) => {
+    await using site = await testSite({
+      plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })],
     })
-  }
-})
+    await made(site, 'PUT', '/api/types/note', noteType)
+    site.forgetDocument()
+    const writes = site.server.documented.filter(
+      (route) =>
+        !['GET', 'HEAD'].includes([route.method].flat()[0]!) && route.config?.idempotent !== false,
+    )
+    assert.ok(writes.length > 20)
+    for (const route of writes) {
+      const method = [route.method].flat()[0]!
+      await t.test(`${method} ${route.url}`, async () => {
+        const { url, body, headers } = await rows[`${method} ${route.url}`]!.ask(
+          await newWorld(site, false),
+        )
+        const options = {
+          headers: { ...headers, 'idempotency-key': newId() },
+          ...(body === undefined ? {} : { body }),
+        }
+        const first = await site.request(method, url, options)
+        assert.ok(first.status < 300, first.text)
+        const second = await site.request(method, url, options)
+        assert.equal(second.headers['idempotency-replayed'], 'true', `not a replay: ${second.text}`)
+        assert.deepEqual(
+          [second.status, second.text, second.headers['etag']],
+          [first.status, first.text, first.headers['etag']],
+        )
+      })
+    }
+  },
+)

@@ -5,7 +5,10 @@ import type { Database } from '#database/database.ts'
 /** Of answers, in seconds. */
 const durationBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
-/** What this node did and how it is, for Prometheus. Labels are route patterns, never what a client sent. */
+/**
+ * What this node did and how it is, for Prometheus. Labels are route patterns, never what a client
+ * sent.
+ */
 export class Metrics {
   readonly registry = new Registry()
   readonly #durations: Histogram<'method' | 'route' | 'status'>
@@ -23,14 +26,27 @@ export class Metrics {
       buckets: durationBuckets,
       registers,
     })
-    this.#shed = new Counter({ name: 'stoa_http_requests_shed_total', help: 'Requests refused because too many were in flight.', registers })
+    this.#shed = new Counter({
+      name: 'stoa_http_requests_shed_total',
+      help: 'Requests refused because too many were in flight.',
+      registers,
+    })
     this.registry.registerMetric(
-      gauge('stoa_http_answers_ready_total', 'Reads that were answered with bytes from memory, before the router. They are not in stoa_http_request_seconds.', () => this.#ready),
+      gauge(
+        'stoa_http_answers_ready_total',
+        'Reads that were answered with bytes from memory, before the router. They are not in stoa_http_request_seconds.',
+        () => this.#ready,
+      ),
     )
     this.registry.registerMetric(
-      gauge('stoa_cache_dependencies_widened_total', 'Parts of filters that only the database can evaluate exactly: answers that hang on them are dropped more often than needed.', () => this.#widened),
+      gauge(
+        'stoa_cache_dependencies_widened_total',
+        'Parts of filters that only the database can evaluate exactly: answers that hang on them are dropped more often than needed.',
+        () => this.#widened,
+      ),
     )
-    for (const metric of cluster === null ? [] : clusterMetrics(cluster)) this.registry.registerMetric(metric)
+    for (const metric of cluster === null ? [] : clusterMetrics(cluster))
+      this.registry.registerMetric(metric)
     this.registry.registerMetric(inFlightGauge(inFlight))
     this.registry.registerMetric(poolGauge(database))
   }
@@ -39,7 +55,9 @@ export class Metrics {
     this.#durations.observe({ method, route, status }, seconds)
   }
 
-  /** An answer was ready. A number, since a counter of the library would cost as much as the answer. */
+  /**
+   * An answer was ready. A number, since a counter of the library would cost as much as the answer.
+   */
   ready(): void {
     this.#ready += 1
   }
@@ -89,11 +107,27 @@ function clusterMetrics({ cache, feed, link, texts }: ClusterParts): Gauge<'even
   return [
     events,
     rows,
-    gauge('stoa_cache_bytes', 'Memory of what the cache holds, and of the texts of rows that lists are made of.', () => cache.counts.bytes + texts.bytes),
+    gauge(
+      'stoa_cache_bytes',
+      'Memory of what the cache holds, and of the texts of rows that lists are made of.',
+      () => cache.counts.bytes + texts.bytes,
+    ),
     gauge('stoa_cache_entries', 'What the cache holds.', () => cache.counts.entries),
-    gauge('stoa_cache_waiting', 'Readers that wait for a fill or for the change feed.', () => cache.counts.waiting),
-    gauge('stoa_feed_age_seconds', 'Since the last good poll of the change feed began. Past the lease, answers from memory are marked stale.', () => Math.max(0, feed.nowMs() - feed.state.polledAtMs) / 1_000),
-    gauge('stoa_link_connected', 'Whether Cluster Link is connected. Without it changes are found by polling.', () => Number(link.connected)),
+    gauge(
+      'stoa_cache_waiting',
+      'Readers that wait for a fill or for the change feed.',
+      () => cache.counts.waiting,
+    ),
+    gauge(
+      'stoa_feed_age_seconds',
+      'Since the last good poll of the change feed began. Past the lease, answers from memory are marked stale.',
+      () => Math.max(0, feed.nowMs() - feed.state.polledAtMs) / 1_000,
+    ),
+    gauge(
+      'stoa_link_connected',
+      'Whether Cluster Link is connected. Without it changes are found by polling.',
+      () => Number(link.connected),
+    ),
   ]
 }
 

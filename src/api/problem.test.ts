@@ -6,7 +6,10 @@ import { problemAnswer } from '#api/problem.ts'
 import { statuses } from '#api/statuses.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 
-/** Codes that end a command or a start, that belong to background work, or that a part always turns into its own words. None of them reaches a client. */
+/**
+ * Codes that end a command or a start, that belong to background work, or that a part always turns
+ * into its own words. None of them reaches a client.
+ */
 const neverOfARequest: ReadonlySet<string> = new Set([
   'E_CALL_DEADLINE',
   'E_CALL_FAILED',
@@ -35,15 +38,27 @@ test('every code that can reach a client has a status, and every status a code',
   const codes = new Set<string>()
   for (const file of globSync('src/**/errors.ts')) {
     if (commandOnly.test(file)) continue
-    for (const match of readFileSync(file, 'utf8').matchAll(/code = '(E_[A-Z_]+)'/g)) codes.add(match[1] ?? '')
+    for (const match of readFileSync(file, 'utf8').matchAll(/code = '(E_[A-Z_]+)'/g))
+      codes.add(match[1] ?? '')
   }
-  assert.deepEqual([...codes].filter((code) => statuses[code] === undefined && !neverOfARequest.has(code)).sort(), [], 'add a row to statuses in statuses.ts')
-  assert.deepEqual(Object.keys(statuses).filter((code) => !codes.has(code)), [], 'a row of statuses.ts without a code')
+  assert.deepEqual(
+    [...codes].filter((code) => statuses[code] === undefined && !neverOfARequest.has(code)).sort(),
+    [],
+    'add a row to statuses in statuses.ts',
+  )
+  assert.deepEqual(
+    Object.keys(statuses).filter((code) => !codes.has(code)),
+    [],
+    'a row of statuses.ts without a code',
+  )
   assert.ok(codes.size > 15)
 })
 
 test('a problem document names the docs, the code, the request and the facts', () => {
-  const { status, headers, body, defect } = problemAnswer(new RequestInvalidError({ in: 'query', path: '/limit', message: 'must be integer' }), 'r1')
+  const { status, headers, body, defect } = problemAnswer(
+    new RequestInvalidError({ in: 'query', path: '/limit', message: 'must be integer' }),
+    'r1',
+  )
   assert.equal(status, 400)
   assert.equal(headers['cache-control'], 'no-store')
   assert.equal(defect, false)
@@ -60,7 +75,12 @@ test('a problem document names the docs, the code, the request and the facts', (
 })
 
 test('an unexpected error shows nothing of itself', () => {
-  for (const error of [new Error('password is hunter2'), 'text', null, new TypeError('x is undefined')]) {
+  for (const error of [
+    new Error('password is hunter2'),
+    'text',
+    null,
+    new TypeError('x is undefined'),
+  ]) {
     const { status, body, defect } = problemAnswer(error, 'r2')
     assert.equal(status, 500)
     assert.equal(defect, true)
@@ -70,7 +90,12 @@ test('an unexpected error shows nothing of itself', () => {
 })
 
 test('which hosts the database has is not told to clients', () => {
-  const { status, body } = problemAnswer(new DatabaseUnavailableError('No host takes writes now. 10.0.0.1:5432: refused', { hosts: '10.0.0.1:5432' }), 'r1')
+  const { status, body } = problemAnswer(
+    new DatabaseUnavailableError('No host takes writes now. 10.0.0.1:5432: refused', {
+      hosts: '10.0.0.1:5432',
+    }),
+    'r1',
+  )
   assert.equal(status, 503)
   assert.doesNotMatch(JSON.stringify(body), /10\.0/)
 })

@@ -36,9 +36,15 @@ const queries: fc.Arbitrary<ListQuery> = fc
       limit: fc.integer({ min: 1, max: 200 }),
     }),
   )
-  // Cloned, because generated records have no prototype and would not be deeply equal to parsed ones.
-  .map(([{ filter, sort, perspective }, rest]) => structuredClone({ type: 'thing', filter, sort, perspective, ...rest }))
-  .filter((one) => !['E_QUERY_OPERATOR', 'E_QUERY_LIMIT'].includes(codeOf(() => validateQuery(one, reader))))
+  // Cloned, because generated records have no prototype and would not be deeply equal to parsed
+  // ones.
+  .map(([{ filter, sort, perspective }, rest]) =>
+    structuredClone({ type: 'thing', filter, sort, perspective, ...rest }),
+  )
+  .filter(
+    (one) =>
+      !['E_QUERY_OPERATOR', 'E_QUERY_LIMIT'].includes(codeOf(() => validateQuery(one, reader))),
+  )
 
 test('what is printed is read back the same, and is valid', () => {
   fc.assert(
@@ -55,26 +61,96 @@ test('what is printed is read back the same, and is valid', () => {
 })
 
 test('no text at all breaks it in any other way than a typed error', () => {
-  const pieces = fc.constantFrom('where', '[', ']', '[]', '[title]', '[eq]', '[in]', '[or]', '[and]', '[not]', '[0]', '[1]', '=', '&', '%', '%5B', '%ff', '+', ',', '\\', 'sort', 'limit', '-', '9', 'after', '\ud800', '__proto__')
-  fc.assert(fc.property(fc.array(pieces, { maxLength: 20 }), (parts) => assert.match(codeOf(() => parse(parts.join(''))), /^(fine|E_QUERY_[A-Z]+)$/)), { numRuns: 3_000 })
+  const pieces = fc.constantFrom(
+    'where',
+    '[',
+    ']',
+    '[]',
+    '[title]',
+    '[eq]',
+    '[in]',
+    '[or]',
+    '[and]',
+    '[not]',
+    '[0]',
+    '[1]',
+    '=',
+    '&',
+    '%',
+    '%5B',
+    '%ff',
+    '+',
+    ',',
+    '\\',
+    'sort',
+    'limit',
+    '-',
+    '9',
+    'after',
+    '\ud800',
+    '__proto__',
+  )
+  fc.assert(
+    fc.property(fc.array(pieces, { maxLength: 20 }), (parts) =>
+      assert.match(
+        codeOf(() => parse(parts.join(''))),
+        /^(fine|E_QUERY_[A-Z]+)$/,
+      ),
+    ),
+    { numRuns: 3_000 },
+  )
 })
 
 test('an empty query string is the first page, newest first', () => {
-  const plain = { type: 'thing', filter: null, fields: null, include: [], locale: null, limit: 20, after: null, count: false }
-  assert.deepEqual(parse(''), { ...plain, sort: [{ field: 'publishedAt', descending: true }], perspective: 'published' })
-  assert.deepEqual(parse('perspective=draft'), { ...plain, sort: [{ field: 'updatedAt', descending: true }], perspective: 'draft' })
+  const plain = {
+    type: 'thing',
+    filter: null,
+    fields: null,
+    include: [],
+    locale: null,
+    limit: 20,
+    after: null,
+    count: false,
+  }
+  assert.deepEqual(parse(''), {
+    ...plain,
+    sort: [{ field: 'publishedAt', descending: true }],
+    perspective: 'published',
+  })
+  assert.deepEqual(parse('perspective=draft'), {
+    ...plain,
+    sort: [{ field: 'updatedAt', descending: true }],
+    perspective: 'draft',
+  })
 })
 
 test('filters as people write them', () => {
   const hot = { op: 'compare', field: 'hot', test: { is: 'eq', value: true } }
   const rank = { op: 'compare', field: 'rank', test: { is: 'in', values: [1, -2.5e3] } }
   assert.deepEqual(where('where[hot][eq]=true'), hot)
-  assert.deepEqual(where('where%5Bhot%5D%5Beq%5D=true&where[rank][in]=1,-2.5e3'), { op: 'and', filters: [hot, rank] })
-  assert.deepEqual(where('where[or][1][rank][in]=1,-2.5e3&where[or][0][hot][eq]=true'), { op: 'or', filters: [hot, rank] })
-  assert.deepEqual(where('where[not][hot][eq]=true&where[not][rank][in]=1,-2.5e3'), { op: 'not', filter: { op: 'and', filters: [hot, rank] } })
+  assert.deepEqual(where('where%5Bhot%5D%5Beq%5D=true&where[rank][in]=1,-2.5e3'), {
+    op: 'and',
+    filters: [hot, rank],
+  })
+  assert.deepEqual(where('where[or][1][rank][in]=1,-2.5e3&where[or][0][hot][eq]=true'), {
+    op: 'or',
+    filters: [hot, rank],
+  })
+  assert.deepEqual(where('where[not][hot][eq]=true&where[not][rank][in]=1,-2.5e3'), {
+    op: 'not',
+    filter: { op: 'and', filters: [hot, rank] },
+  })
   assert.deepEqual(where('where[or]='), { op: 'or', filters: [] })
-  assert.deepEqual(where('where[title][eq]=a+b%2B%26'), { op: 'compare', field: 'title', test: { is: 'eq', value: 'a b+&' } })
-  assert.deepEqual(where(String.raw`where[title][in]=a\,b,\\,\e`), { op: 'compare', field: 'title', test: { is: 'in', values: ['a,b', '\\', ''] } })
+  assert.deepEqual(where('where[title][eq]=a+b%2B%26'), {
+    op: 'compare',
+    field: 'title',
+    test: { is: 'eq', value: 'a b+&' },
+  })
+  assert.deepEqual(where(String.raw`where[title][in]=a\,b,\\,\e`), {
+    op: 'compare',
+    field: 'title',
+    test: { is: 'in', values: ['a,b', '\\', ''] },
+  })
   assert.deepEqual(where('where[rank][gt]=1&where[rank][lt]=2'), {
     op: 'and',
     filters: [
@@ -137,14 +213,33 @@ const refused: [string, string][] = [
   ['limit=0', 'E_QUERY_LIMIT'],
   ['limit=201', 'E_QUERY_LIMIT'],
   [`where[title][eq]=${'a'.repeat(16_000)}`, 'E_QUERY_LIMIT'],
-  [Array.from({ length: 129 }, (_, i) => `where[or][${i}][title][eq]=a`).join('&'), 'E_QUERY_LIMIT'],
+  [
+    Array.from({ length: 129 }, (_, i) => `where[or][${i}][title][eq]=a`).join('&'),
+    'E_QUERY_LIMIT',
+  ],
   [Array.from({ length: 70 }, (_, i) => `where[or][${i}][title][eq]=a`).join('&'), 'E_QUERY_LIMIT'],
   [`where${'[not]'.repeat(20)}[title][eq]=a`, 'E_QUERY_LIMIT'],
 ]
-for (const [text, code] of refused) test(`refused: ${text.slice(0, 60)}`, () => assert.equal(codeOf(() => validateQuery(parse(text), reader)), code))
+for (const [text, code] of refused)
+  test(`refused: ${text.slice(0, 60)}`, () =>
+    assert.equal(
+      codeOf(() => validateQuery(parse(text), reader)),
+      code,
+    ))
 
 test('a single entry takes fewer parameters', () => {
-  assert.deepEqual(parseReadOptions('fields=title&locale=de&include=author'), { fields: ['title'], locale: 'de', include: ['author'], perspective: 'published' })
-  assert.equal(codeOf(() => parseReadOptions('limit=1')), 'E_QUERY_PARAMETER')
-  assert.equal(codeOf(() => parseReadOptions('where[title][eq]=a')), 'E_QUERY_PARAMETER')
+  assert.deepEqual(parseReadOptions('fields=title&locale=de&include=author'), {
+    fields: ['title'],
+    locale: 'de',
+    include: ['author'],
+    perspective: 'published',
+  })
+  assert.equal(
+    codeOf(() => parseReadOptions('limit=1')),
+    'E_QUERY_PARAMETER',
+  )
+  assert.equal(
+    codeOf(() => parseReadOptions('where[title][eq]=a')),
+    'E_QUERY_PARAMETER',
+  )
 })

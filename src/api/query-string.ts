@@ -2,7 +2,13 @@ import type { ReadOptions } from '#content/content.ts'
 import { QueryLimitError, QueryParameterError } from '#content/query/errors.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
 import type { Filter, ListQuery, Perspective, Scalar, Sort, Test } from '#content/query/query.ts'
-import { filterDepthMax, filterNodesMax, queryFieldNamed, readableSchema, testNamed } from '#content/query/validate-query.ts'
+import {
+  filterDepthMax,
+  filterNodesMax,
+  queryFieldNamed,
+  readableSchema,
+  testNamed,
+} from '#content/query/validate-query.ts'
 import type { ReadableType } from '#content/query/validate-query.ts'
 
 /**
@@ -12,9 +18,10 @@ import type { ReadableType } from '#content/query/validate-query.ts'
  *     sort=-publishedAt,title  fields=title,slug  include=category,author.employer  locale=de
  *     perspective=published|draft|release:ID  limit=20  after=CURSOR  count=true
  *
- * Several conditions beside each other are all required. Values are read as the kind of their field asks; one that does not
- * fit stays text, and `validateQuery` says what it should be. The values of `in` and `nin` are separated by commas; in them
- * `\,` is a comma, `\\` a backslash and `\e` an empty text, and nothing at all is the empty list. `where[or]=` is an empty `or`.
+ * Several conditions beside each other are all required. Values are read as the kind of their field
+ * asks; one that does not fit stays text, and `validateQuery` says what it should be. The values of
+ * `in` and `nin` are separated by commas; in them `\,` is a comma, `\\` a backslash and `\e` an
+ * empty text, and nothing at all is the empty list. `where[or]=` is an empty `or`.
  */
 
 /** Characters of a whole query string. */
@@ -24,15 +31,31 @@ const defaultLimit = 20
 /** Brackets of one key: two for each level of the filter, and the comparison's own. */
 const stepsMax = 2 * filterDepthMax + 2
 
-const listNames = ['where', 'sort', 'fields', 'include', 'locale', 'perspective', 'limit', 'after', 'count'] as const
+const listNames = [
+  'where',
+  'sort',
+  'fields',
+  'include',
+  'locale',
+  'perspective',
+  'limit',
+  'after',
+  'count',
+] as const
 const readNames = ['fields', 'include', 'locale', 'perspective'] as const
 
-type Parameter = { readonly key: string; readonly name: string; readonly steps: readonly string[]; readonly value: string }
+type Parameter = {
+  readonly key: string
+  readonly name: string
+  readonly steps: readonly string[]
+  readonly value: string
+}
 
 /**
- * Reads the query string (without its `?`) of a list. Absent `sort` is newest first: by publication in the published
- * perspective, by last save in others. Throws `QueryParameterError` (unknown, repeated or malformed), `QueryLimitError`, and of
- * names in `where` the errors of `validateQuery`, which the result still has to pass.
+ * Reads the query string (without its `?`) of a list. Absent `sort` is newest first: by publication
+ * in the published perspective, by last save in others. Throws `QueryParameterError` (unknown,
+ * repeated or malformed), `QueryLimitError`, and of names in `where` the errors of `validateQuery`,
+ * which the result still has to pass.
  */
 export function parseListQuery(text: string, readable: ReadableType): ListQuery {
   const parameters = parseParameters(text, listNames)
@@ -41,11 +64,23 @@ export function parseListQuery(text: string, readable: ReadableType): ListQuery 
   const options = readOptions(one)
   const sort = one('sort')
   const after = one('after')
-  if (after === '') throw new QueryParameterError('`after` is empty: repeat `meta.after` of the page before, or leave it out.', { parameter: 'after' })
+  if (after === '')
+    throw new QueryParameterError(
+      '`after` is empty: repeat `meta.after` of the page before, or leave it out.',
+      { parameter: 'after' },
+    )
   return {
     type: readable.type.name,
     filter: where.length === 0 ? null : parseFilter(where, readable),
-    sort: sort === null ? [{ field: options.perspective === 'published' ? 'publishedAt' : 'updatedAt', descending: true }] : parseSort(sort),
+    sort:
+      sort === null
+        ? [
+            {
+              field: options.perspective === 'published' ? 'publishedAt' : 'updatedAt',
+              descending: true,
+            },
+          ]
+        : parseSort(sort),
     ...options,
     limit: parseLimit(one('limit')),
     after,
@@ -53,7 +88,10 @@ export function parseListQuery(text: string, readable: ReadableType): ListQuery 
   }
 }
 
-/** Reads the query string of a single entry: `fields`, `include`, `locale`, `perspective`. Errors as in `parseListQuery`. */
+/**
+ * Reads the query string of a single entry: `fields`, `include`, `locale`, `perspective`. Errors as
+ * in `parseListQuery`.
+ */
 export function parseReadOptions(text: string): ReadOptions {
   return readOptions(oneByName(parseParameters(text, readNames)))
 }
@@ -61,11 +99,19 @@ export function parseReadOptions(text: string): ReadOptions {
 /** Writes a query so that `parseListQuery` reads the same one back. */
 export function printListQuery(query: ListQuery): string {
   const parts: [string, string][] = query.filter === null ? [] : printFilter('where', query.filter)
-  parts.push(['sort', query.sort.map((key) => (key.descending ? `-${key.field}` : key.field)).join(',')])
+  parts.push([
+    'sort',
+    query.sort.map((key) => (key.descending ? `-${key.field}` : key.field)).join(','),
+  ])
   if (query.fields !== null) parts.push(['fields', query.fields.join(',')])
   if (query.include.length > 0) parts.push(['include', query.include.join(',')])
   if (query.locale !== null) parts.push(['locale', query.locale])
-  parts.push(['perspective', typeof query.perspective === 'string' ? query.perspective : `release:${query.perspective.release}`])
+  parts.push([
+    'perspective',
+    typeof query.perspective === 'string'
+      ? query.perspective
+      : `release:${query.perspective.release}`,
+  ])
   parts.push(['limit', String(query.limit)])
   if (query.after !== null) parts.push(['after', query.after])
   if (query.count) parts.push(['count', 'true'])
@@ -73,9 +119,15 @@ export function printListQuery(query: ListQuery): string {
 }
 
 function parseParameters(text: string, names: readonly string[]): Parameter[] {
-  if (text.length > queryLengthMax) throw new QueryLimitError(`A query string has at most ${queryLengthMax} characters.`, { limit: queryLengthMax })
+  if (text.length > queryLengthMax)
+    throw new QueryLimitError(`A query string has at most ${queryLengthMax} characters.`, {
+      limit: queryLengthMax,
+    })
   const parts = text.split('&').filter((part) => part !== '')
-  if (parts.length > parametersMax) throw new QueryLimitError(`A query string has at most ${parametersMax} parameters.`, { limit: parametersMax })
+  if (parts.length > parametersMax)
+    throw new QueryLimitError(`A query string has at most ${parametersMax} parameters.`, {
+      limit: parametersMax,
+    })
   const seen = new Set<string>()
   return parts.map((part) => {
     const [key, value] = split(part)
@@ -83,12 +135,18 @@ function parseParameters(text: string, names: readonly string[]): Parameter[] {
     const [, name = '', brackets = ''] = match ?? []
     const steps = brackets === '' ? [] : brackets.slice(1, -1).split('][')
     if (match === null || !names.includes(name) || (name === 'where') !== steps.length > 0) {
-      throw new QueryParameterError(`There is no parameter ${quote(key)} here; there are: ${names.map((one) => (one === 'where' ? 'where[field][op]' : one)).join(', ')}.`, {
-        parameter: brief(key),
-        allowed: names,
-      })
+      throw new QueryParameterError(
+        `There is no parameter ${quote(key)} here; there are: ${names.map((one) => (one === 'where' ? 'where[field][op]' : one)).join(', ')}.`,
+        {
+          parameter: brief(key),
+          allowed: names,
+        },
+      )
     }
-    if (seen.has(key)) throw new QueryParameterError(`The parameter ${quote(key)} is there twice: write it once.`, { parameter: brief(key) })
+    if (seen.has(key))
+      throw new QueryParameterError(`The parameter ${quote(key)} is there twice: write it once.`, {
+        parameter: brief(key),
+      })
     seen.add(key)
     return { key, name, steps, value }
   })
@@ -104,7 +162,11 @@ function decode(text: string): string {
     return decodeURIComponent(text.replaceAll('+', ' '))
   } catch (error) {
     if (!(error instanceof URIError)) throw error
-    throw new QueryParameterError(`${quote(text)} is not percent-encoded UTF-8.`, { parameter: brief(text) }, { cause: error })
+    throw new QueryParameterError(
+      `${quote(text)} is not percent-encoded UTF-8.`,
+      { parameter: brief(text) },
+      { cause: error },
+    )
   }
 }
 
@@ -117,7 +179,11 @@ function oneByName(parameters: readonly Parameter[]): One {
 function readOptions(one: One): ReadOptions {
   const fields = one('fields')
   const locale = one('locale')
-  if (locale === '') throw new QueryParameterError('`locale` is empty: name a locale, or leave it out for the default one.', { parameter: 'locale' })
+  if (locale === '')
+    throw new QueryParameterError(
+      '`locale` is empty: name a locale, or leave it out for the default one.',
+      { parameter: 'locale' },
+    )
   return {
     locale,
     perspective: parsePerspective(one('perspective')),
@@ -132,23 +198,34 @@ function parsePerspective(text: string | null): Perspective {
   if (text === null || text === 'published') return 'published'
   if (text === 'draft') return 'draft'
   if (text.startsWith('release:')) return { release: text.slice('release:'.length) }
-  throw new QueryParameterError('`perspective` is published, draft, or release: and the id of a release.', { parameter: 'perspective', allowed: ['published', 'draft', 'release:ID'] })
+  throw new QueryParameterError(
+    '`perspective` is published, draft, or release: and the id of a release.',
+    { parameter: 'perspective', allowed: ['published', 'draft', 'release:ID'] },
+  )
 }
 
 function parseSort(text: string): Sort[] {
-  return names(text).map((name) => (name.startsWith('-') ? { field: name.slice(1), descending: true } : { field: name, descending: false }))
+  return names(text).map((name) =>
+    name.startsWith('-')
+      ? { field: name.slice(1), descending: true }
+      : { field: name, descending: false },
+  )
 }
 
 function parseLimit(text: string | null): number {
   if (text === null) return defaultLimit
-  if (!/^\d{1,9}$/.test(text)) throw new QueryParameterError('`limit` is a whole number.', { parameter: 'limit' })
+  if (!/^\d{1,9}$/.test(text))
+    throw new QueryParameterError('`limit` is a whole number.', { parameter: 'limit' })
   return Number(text)
 }
 
 function parseSwitch(name: string, text: string | null): boolean {
   if (text === null || text === 'false') return false
   if (text === 'true') return true
-  throw new QueryParameterError(`\`${name}\` is true or false.`, { parameter: name, allowed: ['true', 'false'] })
+  throw new QueryParameterError(`\`${name}\` is true or false.`, {
+    parameter: name,
+    allowed: ['true', 'false'],
+  })
 }
 
 /** What the keys of `where` spell: at each step either more steps or a value. */
@@ -157,7 +234,10 @@ type Tree = Map<string, Tree | string>
 function parseFilter(where: readonly Parameter[], readable: ReadableType): Filter {
   const root: Tree = new Map()
   for (const { key, steps, value } of where) {
-    if (steps.length > stepsMax) throw new QueryLimitError(`A filter is at most ${filterDepthMax} levels deep.`, { limit: filterDepthMax })
+    if (steps.length > stepsMax)
+      throw new QueryLimitError(`A filter is at most ${filterDepthMax} levels deep.`, {
+        limit: filterDepthMax,
+      })
     plant(root, steps, value, key)
   }
   return filterOfTree(root, { readable, schema: readableSchema(readable) }, 'where')
@@ -181,7 +261,8 @@ type Reading = { readonly readable: ReadableType; readonly schema: QuerySchema }
 function filterOfTree(tree: Tree, reading: Reading, key: string): Filter {
   const filters = [...tree].flatMap(([name, found]): Filter[] => {
     const here = `${key}[${name}]`
-    if (name === 'and' || name === 'or') return [{ op: name, filters: filtersOf(found, reading, here) }]
+    if (name === 'and' || name === 'or')
+      return [{ op: name, filters: filtersOf(found, reading, here) }]
     if (name === 'not') {
       if (typeof found === 'string') throw malformed(here)
       return [{ op: 'not', filter: filterOfTree(found, reading, here) }]
@@ -202,11 +283,18 @@ function filtersOf(found: Tree | string, reading: Reading, key: string): Filter[
     if (found === '') return []
     throw malformed(key)
   }
-  if (found.size > filterNodesMax) throw new QueryLimitError(`A filter has at most ${filterNodesMax} comparisons and connectives.`, { limit: filterNodesMax })
+  if (found.size > filterNodesMax)
+    throw new QueryLimitError(
+      `A filter has at most ${filterNodesMax} comparisons and connectives.`,
+      { limit: filterNodesMax },
+    )
   return Array.from({ length: found.size }, (_, i) => {
     const part = found.get(String(i))
     if (part === undefined || typeof part === 'string') {
-      throw new QueryParameterError(`The filters under ${quote(key)} are counted from 0 without a gap: ${key}[0][field][op]=value.`, { parameter: brief(key) })
+      throw new QueryParameterError(
+        `The filters under ${quote(key)} are counted from 0 without a gap: ${key}[0][field][op]=value.`,
+        { parameter: brief(key) },
+      )
     }
     return filterOfTree(part, reading, `${key}[${i}]`)
   })
@@ -250,7 +338,11 @@ function parseValues(text: string): string[] {
     else {
       i += 1
       const escaped = escapes.get(text[i] ?? '')
-      if (escaped === undefined) throw new QueryParameterError('In a list of values a backslash goes before a comma, a backslash or e: \\, \\\\ \\e.', { parameter: 'where' })
+      if (escaped === undefined)
+        throw new QueryParameterError(
+          'In a list of values a backslash goes before a comma, a backslash or e: \\, \\\\ \\e.',
+          { parameter: 'where' },
+        )
       values[values.length - 1] += escaped
     }
   }
@@ -273,7 +365,10 @@ function printFilter(key: string, filter: Filter): [string, string][] {
       return printFilter(`${key}[not]`, filter.filter)
     case 'compare': {
       const { test } = filter
-      const value = 'values' in test ? test.values.map((one) => printValue(String(one))).join(',') : String(test.value)
+      const value =
+        'values' in test
+          ? test.values.map((one) => printValue(String(one))).join(',')
+          : String(test.value)
       return [[`${key}[${filter.field}][${test.is}]`, value]]
     }
   }
@@ -284,7 +379,10 @@ function printValue(text: string): string {
 }
 
 function malformed(key: string): QueryParameterError {
-  return new QueryParameterError(`${quote(key)} is no condition: write where[field][op]=value, or where[or][0][field][op]=value.`, { parameter: brief(key) })
+  return new QueryParameterError(
+    `${quote(key)} is no condition: write where[field][op]=value, or where[or][0][field][op]=value.`,
+    { parameter: brief(key) },
+  )
 }
 
 function quote(text: string): string {

@@ -2,12 +2,16 @@ import { IncomingMessage, ServerResponse, validateHeaderName, validateHeaderValu
 import { Socket } from 'node:net'
 
 /**
- * The head of an answer as one text. `writeHead` checks and joins each header of each answer anew, which takes as long as
- * everything else that a ready answer needs. A text that is put where `writeHead` leaves its own is sent as it is; a Node that
- * does not take it (it would not say that the headers are sent) gets the pairs.
+ * The head of an answer as one text. `writeHead` checks and joins each header of each answer anew,
+ * which takes as long as everything else that a ready answer needs. A text that is put where
+ * `writeHead` leaves its own is sent as it is; a Node that does not take it (it would not say that
+ * the headers are sent) gets the pairs.
  */
 
-/** Where `writeHead` leaves the text, on every Node since the first; `headersSent` is whether there is one. */
+/**
+ * Where `writeHead` leaves the text, on every Node since the first; `headersSent` is whether there
+ * is one.
+ */
 const place = '_header'
 type WithHead = { [place]: string | null }
 
@@ -17,7 +21,10 @@ const takesText = ((): boolean => {
   return response.headersSent
 })()
 
-/** The lines that are the same for every answer that is made of `pairs`; throws where `writeHead` would. */
+/**
+ * The lines that are the same for every answer that is made of `pairs`; throws where `writeHead`
+ * would.
+ */
 export function headLines(pairs: readonly string[]): string {
   let lines = ''
   for (let at = 0; at < pairs.length; at += 2) {
@@ -28,7 +35,10 @@ export function headLines(pairs: readonly string[]): string {
   return lines
 }
 
-/** Heads of 200 answers on connections that stay open, as `writeHead` makes them. `nowMs` of each: any clock that only goes forward. */
+/**
+ * Heads of 200 answers on connections that stay open, as `writeHead` makes them. `nowMs` of each:
+ * any clock that only goes forward.
+ */
 export class HeadWriter {
   readonly #keepAlive: string
   #end = ''
@@ -42,7 +52,8 @@ export class HeadWriter {
   write(response: ServerResponse, lines: string, requestId: string, nowMs: number): boolean {
     if (!takesText || !response.shouldKeepAlive) return false
     if (nowMs >= this.#endUntilMs) this.#renew(nowMs)
-    ;(response as unknown as WithHead)[place] = `HTTP/1.1 200 OK\r\n${lines}x-request-id: ${requestId}${this.#end}`
+    ;(response as unknown as WithHead)[place] =
+      `HTTP/1.1 200 OK\r\n${lines}x-request-id: ${requestId}${this.#end}`
     return true
   }
 

@@ -4,13 +4,20 @@ import { StoaError } from '#lib/stoa-error.ts'
 /** Refusals of which the last is so long ago are over. */
 const calmMs = 10_000
 /** What something else than this node and its clients is to blame for. Each is told by itself. */
-const codes = new Set(['E_CACHE_AWAY', 'E_CACHE_DEADLINE', 'E_DATABASE_TIMEOUT', 'E_DATABASE_UNAVAILABLE', 'E_FILE_STORE_UNAVAILABLE'])
+const codes = new Set([
+  'E_CACHE_AWAY',
+  'E_CACHE_DEADLINE',
+  'E_DATABASE_TIMEOUT',
+  'E_DATABASE_UNAVAILABLE',
+  'E_FILE_STORE_UNAVAILABLE',
+])
 
 type Kind = { count: number; lastAtMs: number; message: string }
 
 /**
- * Requests that are refused because a part is in trouble. The client is told to try again, and not why: a full disk of the database is the
- * operator's business. The log hears of the first of each kind and of the end, and the node's report has those of the last moments.
+ * Requests that are refused because a part is in trouble. The client is told to try again, and not
+ * why: a full disk of the database is the operator's business. The log hears of the first of each
+ * kind and of the end, and the node's report has those of the last moments.
  */
 export class Refusals {
   readonly #logger: Logger
@@ -35,7 +42,9 @@ export class Refusals {
 
   /** What requests were refused for in the last moments, in words. */
   now(): string[] {
-    return [...this.#kinds.values()].map(({ message }) => `requests were refused in the last ${calmMs / 1_000} s: ${message}`)
+    return [...this.#kinds.values()].map(
+      ({ message }) => `requests were refused in the last ${calmMs / 1_000} s: ${message}`,
+    )
   }
 
   #watch(code: string, kind: Kind, afterMs: number): void {

@@ -3,7 +3,10 @@ import { newId } from '#lib/id.ts'
 
 const sane = /^[A-Za-z0-9._:-]{1,128}$/
 
-/** The id that a client or a proxy gave a request, if it can stand in a log line as it is; otherwise a new one. */
+/**
+ * The id that a client or a proxy gave a request, if it can stand in a log line as it is; otherwise
+ * a new one.
+ */
 export function requestId(request: { readonly headers: IncomingMessage['headers'] }): string {
   const given = request.headers['x-request-id']
   return requestIdOf(typeof given === 'string' ? given : null)

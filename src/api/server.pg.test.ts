@@ -12,7 +12,14 @@ import { silentLogger } from '#lib/logger.ts'
 import { sql } from '#database/database.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 
-const nobody = { authority: { actor: { kind: 'anonymous', id: null, name: 'anonymous' }, grant: () => null, key: 'anonymous' }, csrfToken: null } as unknown as Identity
+const nobody = {
+  authority: {
+    actor: { kind: 'anonymous', id: null, name: 'anonymous' },
+    grant: () => null,
+    key: 'anonymous',
+  },
+  csrfToken: null,
+} as unknown as Identity
 
 const sample: RoutePlugin = (server, { database }) => {
   server.route({
@@ -29,16 +36,28 @@ const sample: RoutePlugin = (server, { database }) => {
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         if (request.body.text === 'fail') throw new Error('secret of the inside')
-        await db.run(sql(`insert into stoa.content_type (name, definition) values ($1, '{}')`), [request.params.name])
+        await db.run(sql(`insert into stoa.content_type (name, definition) values ($1, '{}')`), [
+          request.params.name,
+        ])
         return { status: 201, body: { said: request.body.text, n: request.query.n } }
       }),
   })
   void database
 }
 
-async function sampleServer(options: Partial<ServerOptions> & Pick<ServerOptions, 'database'>): Promise<Server> {
+async function sampleServer(
+  options: Partial<ServerOptions> & Pick<ServerOptions, 'database'>,
+): Promise<Server> {
   const access = { identify: async () => nobody } as unknown as Access
-  return createServer({ content: {}, media: {}, access, logger: silentLogger, clock: systemClock, plugins: [sample], ...options } as ServerOptions)
+  return createServer({
+    content: {},
+    media: {},
+    access,
+    logger: silentLogger,
+    clock: systemClock,
+    plugins: [sample],
+    ...options,
+  } as ServerOptions)
 }
 
 test('answers, refuses and says why', { skip: databaseMissing }, async () => {
@@ -61,16 +80,34 @@ test('answers, refuses and says why', { skip: databaseMissing }, async () => {
   const options = await server.inject({ method: 'OPTIONS', url: '/sample/a' })
   assert.equal(options.statusCode, 204)
   assert.equal(options.headers['allow'], 'POST, OPTIONS')
-  const bad = await server.inject({ method: 'POST', url: '/sample/a', headers: { 'content-type': 'application/json' }, payload: '{"text": oops}' })
+  const bad = await server.inject({
+    method: 'POST',
+    url: '/sample/a',
+    headers: { 'content-type': 'application/json' },
+    payload: '{"text": oops}',
+  })
   assert.equal(bad.statusCode, 400)
   assert.equal(bad.json().code, 'E_JSON_MALFORMED')
   assert.equal(bad.json().position, 9)
-  const extra = await server.inject({ method: 'POST', url: '/sample/a?m=1', payload: { text: null } })
+  const extra = await server.inject({
+    method: 'POST',
+    url: '/sample/a?m=1',
+    payload: { text: null },
+  })
   assert.deepEqual(extra.json().faults, [{ in: 'query', path: '/m', message: 'is not known here' }])
-  const secret = await server.inject({ method: 'POST', url: '/sample/a', payload: { text: 'fail' } })
+  const secret = await server.inject({
+    method: 'POST',
+    url: '/sample/a',
+    payload: { text: 'fail' },
+  })
   assert.equal(secret.statusCode, 500)
   assert.doesNotMatch(secret.body, /secret/)
-  const xml = await server.inject({ method: 'POST', url: '/sample/a', headers: { 'content-type': 'text/xml' }, payload: '<a/>' })
+  const xml = await server.inject({
+    method: 'POST',
+    url: '/sample/a',
+    headers: { 'content-type': 'text/xml' },
+    payload: '<a/>',
+  })
   assert.equal(xml.statusCode, 415)
   assert.equal((await server.inject('/%zz')).statusCode, 400)
   await server.close()
@@ -79,52 +116,87 @@ test('answers, refuses and says why', { skip: databaseMissing }, async () => {
 test('one Idempotency-Key, one effect', { skip: databaseMissing }, async () => {
   await using db = await testDatabase()
   const server = await sampleServer({ database: db.database })
-  const post = (url: string, key: string, text: string) => server.inject({ method: 'POST', url, headers: { 'idempotency-key': key }, payload: { text } })
-  const answers = await Promise.all(Array.from({ length: 8 }, () => post('/sample/a?n=1', 'k1', 'x')))
-  assert.deepEqual(answers.map((answer) => answer.statusCode), Array.from({ length: 8 }, () => 201), answers[1]?.body)
+  const post = (url: string, key: string, text: string) =>
+    server.inject({ method: 'POST', url, headers: { 'idempotency-key': key }, payload: { text } })
+  const answers = await Promise.all(
+    Array.from({ length: 8 }, () => post('/sample/a?n=1', 'k1', 'x')),
+  )
+  assert.deepEqual(
+    answers.map((answer) => answer.statusCode),
+    Array.from({ length: 8 }, () => 201),
+    answers[1]?.body,
+  )
   assert.deepEqual(new Set(answers.map((answer) => answer.body)), new Set(['{"said":"x","n":1}']))
-  assert.equal(answers.filter((answer) => answer.headers['idempotency-replayed'] === 'true').length, 7)
+  assert.equal(
+    answers.filter((answer) => answer.headers['idempotency-replayed'] === 'true').length,
+    7,
+  )
   const other = await post('/sample/b', 'k1', 'x')
   assert.equal(other.statusCode, 422)
   assert.equal(other.json().code, 'E_IDEMPOTENCY_KEY_REUSED')
   assert.equal((await post('/sample/c', 'k2', 'fail')).statusCode, 500)
-  assert.equal((await db.database.run(sql(`select 1 from stoa.idempotency`))).length, 1, 'a failure is not kept')
+  assert.equal(
+    (await db.database.run(sql(`select 1 from stoa.idempotency`))).length,
+    1,
+    'a failure is not kept',
+  )
   await server.close()
 })
 
-test('two writes under keys that lock each other out both take effect', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase()
-  const bothLocked = Promise.withResolvers<void>()
-  let locked = 0
-  const crossing: RoutePlugin = (server) => {
-    server.route({
-      method: 'POST',
-      url: '/crossing/:first/:second',
-      config: { access: 'public' },
-      schema: { operationId: 'postCrossing', params: strict({ first: Type.Integer(), second: Type.Integer() }), querystring: strict({}), response: { 200: strict({}) } },
-      handler: (request, reply) =>
-        write(request, reply, async (tx) => {
-          const lock = sql<object>(`select pg_advisory_xact_lock($1)`)
-          await tx.run(lock, [request.params.first])
-          locked += 1
-          if (locked === 2) bothLocked.resolve()
-          await bothLocked.promise
-          await tx.run(lock, [request.params.second])
-          return { status: 200, body: {} }
-        }),
-    })
-  }
-  const server = await sampleServer({ database: db.database, plugins: [crossing] })
-  const post = (url: string, key: string) => server.inject({ method: 'POST', url, headers: { 'idempotency-key': key } })
-  const answers = await Promise.all([post('/crossing/1/2', 'a'), post('/crossing/2/1', 'b')])
-  assert.deepEqual(answers.map((answer) => answer.statusCode), [200, 200], answers.map((answer) => answer.body).join())
-  await server.close()
-})
+test(
+  'two writes under keys that lock each other out both take effect',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    const bothLocked = Promise.withResolvers<void>()
+    let locked = 0
+    const crossing: RoutePlugin = (server) => {
+      server.route({
+        method: 'POST',
+        url: '/crossing/:first/:second',
+        config: { access: 'public' },
+        schema: {
+          operationId: 'postCrossing',
+          params: strict({ first: Type.Integer(), second: Type.Integer() }),
+          querystring: strict({}),
+          response: { 200: strict({}) },
+        },
+        handler: (request, reply) =>
+          write(request, reply, async (tx) => {
+            const lock = sql<object>(`select pg_advisory_xact_lock($1)`)
+            await tx.run(lock, [request.params.first])
+            locked += 1
+            if (locked === 2) bothLocked.resolve()
+            await bothLocked.promise
+            await tx.run(lock, [request.params.second])
+            return { status: 200, body: {} }
+          }),
+      })
+    }
+    const server = await sampleServer({ database: db.database, plugins: [crossing] })
+    const post = (url: string, key: string) =>
+      server.inject({ method: 'POST', url, headers: { 'idempotency-key': key } })
+    const answers = await Promise.all([post('/crossing/1/2', 'a'), post('/crossing/2/1', 'b')])
+    assert.deepEqual(
+      answers.map((answer) => answer.statusCode),
+      [200, 200],
+      answers.map((answer) => answer.body).join(),
+    )
+    await server.close()
+  },
+)
 
-test('a route that does not say who may use it stops the server', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase()
-  const careless: RoutePlugin = (server) => {
-    server.get('/careless', () => 'hello')
-  }
-  await assert.rejects(sampleServer({ database: db.database, plugins: [careless] }), /does not say in config\.access/)
-})
+test(
+  'a route that does not say who may use it stops the server',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    const careless: RoutePlugin = (server) => {
+      server.get('/careless', () => 'hello')
+    }
+    await assert.rejects(
+      sampleServer({ database: db.database, plugins: [careless] }),
+      /does not say in config\.access/,
+    )
+  },
+)

@@ -8,7 +8,14 @@ import { defaultApiConfig } from '#api/api-context.ts'
 import type { ApiConfig, ApiContext, ClusterParts, RoutePlugin, Server } from '#api/api-context.ts'
 import { answerHook, requestHook } from '#api/answer-headers.ts'
 import { answerBrokenConnection } from '#api/broken-connection.ts'
-import { MediaTypeUnsupportedError, MethodNotAllowedError, RequestMalformedError, RequestTimeoutError, RouteNotFoundError, SignInNeededError } from '#api/errors.ts'
+import {
+  MediaTypeUnsupportedError,
+  MethodNotAllowedError,
+  RequestMalformedError,
+  RequestTimeoutError,
+  RouteNotFoundError,
+  SignInNeededError,
+} from '#api/errors.ts'
 import { identityHook, isAnonymous } from '#api/identity.ts'
 import { parseJson } from '#api/json-body.ts'
 import { contentSecurityPolicy } from '#api/pages/layout.ts'
@@ -54,12 +61,34 @@ export type ServerOptions = {
   readonly refusals?: Refusals
 }
 
-/** The HTTP server, ready to listen or to be injected into. `close()` drains: answers what is in flight and asks clients to leave. */
+/**
+ * The HTTP server, ready to listen or to be injected into. `close()` drains: answers what is in
+ * flight and asks clients to leave.
+ */
 export async function createServer(options: ServerOptions): Promise<Server> {
-  const { plugins = [], config, version = '0.0.0', cluster = null, calls = cluster?.calls ?? null, refusals = new Refusals(options.logger.child({ part: 'api' })), ...parts } = options
-  const context: ApiContext = { ...parts, cluster, calls, logger: parts.logger.child({ part: 'api' }), config: { ...defaultApiConfig, ...config }, state: { draining: false }, version }
+  const {
+    plugins = [],
+    config,
+    version = '0.0.0',
+    cluster = null,
+    calls = cluster?.calls ?? null,
+    refusals = new Refusals(options.logger.child({ part: 'api' })),
+    ...parts
+  } = options
+  const context: ApiContext = {
+    ...parts,
+    cluster,
+    calls,
+    logger: parts.logger.child({ part: 'api' }),
+    config: { ...defaultApiConfig, ...config },
+    state: { draining: false },
+    version,
+  }
   const { metrics, hook } = requestHook(context)
-  const server = instance(context.config, readyAnswers(context, () => metrics.ready()))
+  const server = instance(
+    context.config,
+    readyAnswers(context, () => metrics.ready()),
+  )
   server.decorate('api', context)
   server.decorate('beginDrain', () => {
     context.state.draining = true
@@ -67,7 +96,8 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   server.decorateRequest('identity')
   server.decorateRequest('writes', null)
   server.setValidatorCompiler(validatorCompiler())
-  // What a handler answers is what is sent: schemas of answers are documentation that tests hold, they remove nothing.
+  // What a handler answers is what is sent: schemas of answers are documentation that tests hold,
+  // they remove nothing.
   server.setSerializerCompiler(() => JSON.stringify)
   bodies(server, context.config)
   failures(server, { logger: context.logger, refusals })
@@ -95,8 +125,16 @@ export async function createServer(options: ServerOptions): Promise<Server> {
 type Handler = (request: IncomingMessage, response: ServerResponse) => void
 
 /** The server itself, which first looks whether an answer is ready. */
-function listener(config: ApiConfig, ready: ReturnType<typeof readyAnswers>, routes: Handler): HttpServer {
-  const options = { maxHeaderSize: config.headerBytesMax, headersTimeout: config.headersTimeoutMs, connectionsCheckingInterval: 5_000 }
+function listener(
+  config: ApiConfig,
+  ready: ReturnType<typeof readyAnswers>,
+  routes: Handler,
+): HttpServer {
+  const options = {
+    maxHeaderSize: config.headerBytesMax,
+    headersTimeout: config.headersTimeoutMs,
+    connectionsCheckingInterval: 5_000,
+  }
   const server = createHttpServer(options, (request, response) => {
     tellWhenClosed(request, response)
     if (!ready(request, response)) routes(request, response)
@@ -108,8 +146,13 @@ function listener(config: ApiConfig, ready: ReturnType<typeof readyAnswers>, rou
   return server
 }
 
-/** Whom Fastify believes. Its own `true` takes the first address of the header, which is what the client wrote: a new one with each try at a password. */
-function trusted(proxies: ApiConfig['trustProxy']): string | false | ((address: string, hop: number) => boolean) {
+/**
+ * Whom Fastify believes. Its own `true` takes the first address of the header, which is what the
+ * client wrote: a new one with each try at a password.
+ */
+function trusted(
+  proxies: ApiConfig['trustProxy'],
+): string | false | ((address: string, hop: number) => boolean) {
   if (typeof proxies === 'string') return proxies
   if (proxies === false || proxies === 0) return false
   return (_address, hop) => hop < Number(proxies)
@@ -126,7 +169,12 @@ function instance(config: ApiConfig, ready: ReturnType<typeof readyAnswers>): Se
     routerOptions: { maxParamLength: paramLengthMax },
     serverFactory: (routes) => listener(config, ready, routes),
     clientErrorHandler: answerBrokenConnection,
-    frameworkErrors: (error, request, reply) => void answerProblem(error, request, reply.headers({ 'x-request-id': request.id, 'x-content-type-options': 'nosniff' })),
+    frameworkErrors: (error, request, reply) =>
+      void answerProblem(
+        error,
+        request,
+        reply.headers({ 'x-request-id': request.id, 'x-content-type-options': 'nosniff' }),
+      ),
   })
   return server
 }
@@ -155,37 +203,87 @@ type Told = { readonly logger: Logger; readonly refusals: Refusals }
 function failures(server: Server, told: Told): void {
   server.setErrorHandler((error, request, reply) => answerProblem(error, request, reply, told))
   server.setNotFoundHandler((request, reply) => {
-    return answerProblem(new RouteNotFoundError('There is nothing at this path.'), request, reply, told)
+    return answerProblem(
+      new RouteNotFoundError('There is nothing at this path.'),
+      request,
+      reply,
+      told,
+    )
   })
 }
 
-function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyReply, told?: Told): FastifyReply {
+function answerProblem(
+  error: unknown,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  told?: Told,
+): FastifyReply {
   const { status, headers, body, defect } = problemAnswer(meant(error, request), request.id)
   told?.refusals.note(error)
-  if (defect) told?.logger.error({ err: error, requestId: request.id, method: request.method, route: request.routeOptions.url }, 'a request failed')
+  if (defect)
+    told?.logger.error(
+      {
+        err: error,
+        requestId: request.id,
+        method: request.method,
+        route: request.routeOptions.url,
+      },
+      'a request failed',
+    )
   reply.code(status).headers(headers)
-  if (!isForPeople(request)) return reply.type('application/problem+json').send(JSON.stringify(body))
-  return reply.header('content-security-policy', contentSecurityPolicy).header('vary', 'Accept').type('text/html; charset=utf-8').send(problemPage(body))
+  if (!isForPeople(request))
+    return reply.type('application/problem+json').send(JSON.stringify(body))
+  return reply
+    .header('content-security-policy', contentSecurityPolicy)
+    .header('vary', 'Accept')
+    .type('text/html; charset=utf-8')
+    .send(problemPage(body))
 }
 
-/** A browser that goes to a page: it names HTML first. Scripts and programs get the problem document, and so does everything below /api. */
+/**
+ * A browser that goes to a page: it names HTML first. Scripts and programs get the problem
+ * document, and so does everything below /api.
+ */
 function isForPeople({ method, url, headers }: FastifyRequest): boolean {
-  return method === 'GET' && headers.accept?.startsWith('text/html') === true && !/^\/(api|assets|healthz|metrics|openapi)/.test(url)
+  return (
+    method === 'GET' &&
+    headers.accept?.startsWith('text/html') === true &&
+    !/^\/(api|assets|healthz|metrics|openapi)/.test(url)
+  )
 }
 
-/** A method that no path has fails in its own ways before it is looked up. Nobody in particular lacks a permission: who has not signed in is asked to. */
+/**
+ * A method that no path has fails in its own ways before it is looked up. Nobody in particular
+ * lacks a permission: who has not signed in is asked to.
+ */
 function meant(error: unknown, request: FastifyRequest): unknown {
-  if (!(methods as readonly string[]).includes(request.method)) return new MethodNotAllowedError(request.method, methods)
+  if (!(methods as readonly string[]).includes(request.method))
+    return new MethodNotAllowedError(request.method, methods)
   // The client left: nothing failed on this side.
-  if (error instanceof Error && error === request.raw.errored) return new RequestMalformedError('The connection ended before the body did.', {}, { cause: error })
-  const late = error instanceof Error && (error as { code?: unknown }).code === 'FST_ERR_HANDLER_TIMEOUT'
-  if (late && !request.raw.complete) return new RequestTimeoutError('The body of the request did not arrive in time.')
+  if (error instanceof Error && error === request.raw.errored)
+    return new RequestMalformedError(
+      'The connection ended before the body did.',
+      {},
+      { cause: error },
+    )
+  const late =
+    error instanceof Error && (error as { code?: unknown }).code === 'FST_ERR_HANDLER_TIMEOUT'
+  if (late && !request.raw.complete)
+    return new RequestTimeoutError('The body of the request did not arrive in time.')
   const refused = error instanceof ForbiddenError || error instanceof PermissionError
-  return refused && isAnonymous(request.identity) ? new SignInNeededError('Sign in, or send a token, to do this.') : error
+  return refused && isAnonymous(request.identity)
+    ? new SignInNeededError('Sign in, or send a token, to do this.')
+    : error
 }
 
-/** Every route says who may use it and documents itself; forgetting either stops the server, not a reviewer. */
-function routeRules(server: Server, config: ApiConfig): { paths: Map<string, Set<string>>; documented: RouteOptions[] } {
+/**
+ * Every route says who may use it and documents itself; forgetting either stops the server, not a
+ * reviewer.
+ */
+function routeRules(
+  server: Server,
+  config: ApiConfig,
+): { paths: Map<string, Set<string>>; documented: RouteOptions[] } {
   const paths = new Map<string, Set<string>>()
   const documented: RouteOptions[] = []
   server.addHook('onRoute', (route: RouteOptions) => {
@@ -195,18 +293,29 @@ function routeRules(server: Server, config: ApiConfig): { paths: Map<string, Set
     for (const method of named) known.add(method)
     if (route.config?.generated === true || (named.length === 1 && named[0] === 'HEAD')) return
     const name = `${named.join(',')} ${route.url}`
-    if (route.config?.access === undefined) throw new Error(`${name} does not say in config.access who may use it`)
-    if (route.schema?.operationId === undefined || route.schema.response === undefined) throw new Error(`${name} has no operationId or no answers in its schema`)
+    if (route.config?.access === undefined)
+      throw new Error(`${name} does not say in config.access who may use it`)
+    if (route.schema?.operationId === undefined || route.schema.response === undefined)
+      throw new Error(`${name} has no operationId or no answers in its schema`)
     documented.push(route)
-    // Reads of content wait for nothing but the database, whose every wait has a deadline: a second one would cost more than the routing. Writes wait for their bodies too.
+    // Reads of content wait for nothing but the database, whose every wait has a deadline: a second
+    // one would cost more than the routing. Writes wait for their bodies too.
     const isRead = named.every((method) => method === 'GET' || method === 'HEAD')
-    if (route.config.access !== 'content' || !isRead) route.handlerTimeout ??= config.handlerTimeoutMs
-    if (!isRead && route.handlerTimeout !== undefined) route.preValidation = [answerWithin(route.handlerTimeout), ...[route.preValidation ?? []].flat()]
+    if (route.config.access !== 'content' || !isRead)
+      route.handlerTimeout ??= config.handlerTimeoutMs
+    if (!isRead && route.handlerTimeout !== undefined)
+      route.preValidation = [
+        answerWithin(route.handlerTimeout),
+        ...[route.preValidation ?? []].flat(),
+      ]
   })
   return { paths, documented }
 }
 
-/** Fastify forgets the deadline of a request with the last byte of its body; this one holds from there on. */
+/**
+ * Fastify forgets the deadline of a request with the last byte of its body; this one holds from
+ * there on.
+ */
 function answerWithin(timeoutMs: number): preValidationHookHandler {
   return (_request, reply, done) => {
     const timer = setTimeout(() => {
@@ -217,7 +326,10 @@ function answerWithin(timeoutMs: number): preValidationHookHandler {
   }
 }
 
-/** The methods that a path does not have: OPTIONS says which it has, the others get 405 and the same. */
+/**
+ * The methods that a path does not have: OPTIONS says which it has, the others get 405 and the
+ * same.
+ */
 function otherMethods(server: Server, paths: Map<string, Set<string>>): void {
   for (const [url, present] of paths) {
     const allow = methods.filter((method) => present.has(method) || method === 'OPTIONS')
@@ -227,7 +339,12 @@ function otherMethods(server: Server, paths: Map<string, Set<string>>): void {
       url,
       config: { generated: true },
       // Before the body is looked at: what it is does not matter.
-      onRequest: (request, _reply, done) => done(request.method === 'OPTIONS' ? undefined : new MethodNotAllowedError(request.method, allow)),
+      onRequest: (request, _reply, done) =>
+        done(
+          request.method === 'OPTIONS'
+            ? undefined
+            : new MethodNotAllowedError(request.method, allow),
+        ),
       handler: (_request, reply) => reply.code(204).header('allow', allow.join(', ')).send(),
     })
   }

@@ -19,7 +19,10 @@ async function listening(site: Site): Promise<number> {
 }
 
 async function bigFile(site: Site): Promise<string> {
-  const asset = await site.media.upload(site.database, site.access.systemIdentity.authority.actor, { name: 'film.bin', source: Readable.from([Buffer.alloc(fileBytes)]) })
+  const asset = await site.media.upload(site.database, site.access.systemIdentity.authority.actor, {
+    name: 'film.bin',
+    source: Readable.from([Buffer.alloc(fileBytes)]),
+  })
   return `/assets/${asset.id}/film.bin`
 }
 
@@ -35,50 +38,64 @@ async function stalled(port: number, text: string): Promise<Socket> {
 
 async function statusOnceFree(port: number): Promise<number | undefined> {
   for (let tries = 0; ; tries += 1) {
-    const response = await new Promise<IncomingMessage>((resolve, reject) => void get({ port, path: '/api/locales' }, resolve).on('error', reject))
+    const response = await new Promise<IncomingMessage>(
+      (resolve, reject) => void get({ port, path: '/api/locales' }, resolve).on('error', reject),
+    )
     response.resume()
     if (response.statusCode !== 503 || tries === 200) return response.statusCode
     await sleep(25)
   }
 }
 
-test('a body that does not arrive gives its place back, whoever sends it and to which route', { skip }, async () => {
-  await using site = await testSite({ config: { requestsMax: 2, handlerTimeoutMs: 300 } })
-  const port = await listening(site)
-  for (const path of ['/api/content/article', '/api/session']) {
-    const head = `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{`
-    const sockets = await Promise.all([stalled(port, head), stalled(port, head)])
-    const answers = await Promise.all(
-      sockets.map(async (socket) => {
-        let text = ''
-        for await (const chunk of socket) text += String(chunk)
-        return text
-      }),
-    )
-    for (const answer of answers) {
-      assert.match(answer, /^HTTP\/1\.1 408 /, path)
-      assert.match(answer, /"code":"E_REQUEST_TIMEOUT"/)
+test(
+  'a body that does not arrive gives its place back, whoever sends it and to which route',
+  { skip },
+  async () => {
+    await using site = await testSite({ config: { requestsMax: 2, handlerTimeoutMs: 300 } })
+    const port = await listening(site)
+    for (const path of ['/api/content/article', '/api/session']) {
+      const head = `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{`
+      const sockets = await Promise.all([stalled(port, head), stalled(port, head)])
+      const answers = await Promise.all(
+        sockets.map(async (socket) => {
+          let text = ''
+          for await (const chunk of socket) text += String(chunk)
+          return text
+        }),
+      )
+      for (const answer of answers) {
+        assert.match(answer, /^HTTP\/1\.1 408 /, path)
+        assert.match(answer, /"code":"E_REQUEST_TIMEOUT"/)
+      }
+      assert.equal(await statusOnceFree(port), 200)
     }
-    assert.equal(await statusOnceFree(port), 200)
-  }
-})
+  },
+)
 
 test('who asks for a file and does not read it gives the place back', { skip }, async () => {
   await using site = await testSite({ config: { requestsMax: 2, idleTimeoutMs: 300 } })
   const path = await bigFile(site)
   const port = await listening(site)
-  const sockets = await Promise.all([1, 2].map(async () => stalled(port, `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`)))
+  const sockets = await Promise.all(
+    [1, 2].map(async () => stalled(port, `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`)),
+  )
   assert.equal(await statusOnceFree(port), 200)
   for (const socket of sockets) socket.destroy()
 })
 
-test('a file is sent whole over a slow line, however long a handler may take', { skip }, async () => {
-  await using site = await testSite({ config: { handlerTimeoutMs: 200 } })
-  const path = await bigFile(site)
-  const port = await listening(site)
-  const response = await new Promise<IncomingMessage>((resolve, reject) => void get({ port, path }, resolve).on('error', reject))
-  await sleep(600)
-  let bytes = 0
-  for await (const chunk of response) bytes += (chunk as Buffer).length
-  assert.equal(bytes, fileBytes)
-})
+test(
+  'a file is sent whole over a slow line, however long a handler may take',
+  { skip },
+  async () => {
+    await using site = await testSite({ config: { handlerTimeoutMs: 200 } })
+    const path = await bigFile(site)
+    const port = await listening(site)
+    const response = await new Promise<IncomingMessage>(
+      (resolve, reject) => void get({ port, path }, resolve).on('error', reject),
+    )
+    await sleep(600)
+    let bytes = 0
+    for await (const chunk of response) bytes += (chunk as Buffer).length
+    assert.equal(bytes, fileBytes)
+  },
+)

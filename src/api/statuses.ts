@@ -1,4 +1,7 @@
-/** The only place where an error becomes a status. A code without a row is a defect: 500, its text is not shown. */
+/**
+ * The only place where an error becomes a status. A code without a row is a defect: 500, its text
+ * is not shown.
+ */
 export const statuses: Readonly<Record<string, readonly [status: number, title: string]>> = {
   E_ACCESS_INPUT: [422, 'Invalid input'],
   E_API_TOKEN_NOT_FOUND: [404, 'No such token'],

@@ -5,8 +5,9 @@ import type { Socket } from 'node:net'
 const graceMs = 1_000
 
 /**
- * Browsers and load balancers open connections ahead of need. Node counts one on which nothing was sent as a request that has begun, and
- * so closing waits for it as for slow headers. The returned function ends those that are still unused a moment after.
+ * Browsers and load balancers open connections ahead of need. Node counts one on which nothing was
+ * sent as a request that has begun, and so closing waits for it as for slow headers. The returned
+ * function ends those that are still unused a moment after.
  */
 export function endUnused(server: Server): () => void {
   const sockets = new Set<Socket>()

@@ -5,16 +5,25 @@ import { RequestMalformedError } from '#api/errors.ts'
 
 /** A client that sends nothing for so long has left. */
 const idleMs = 60_000
-/** After a refusal the rest of a body is read and thrown away for so long, or else the client never reads the answer. */
+/**
+ * After a refusal the rest of a body is read and thrown away for so long, or else the client never
+ * reads the answer.
+ */
 const lingerMs = 5_000
-/** A file may take as long as it likes while bytes move, in either direction; past this it is continued with another request. */
+/**
+ * A file may take as long as it likes while bytes move, in either direction; past this it is
+ * continued with another request.
+ */
 export const transferTimeoutMs = 6 * 3_600_000
 
 /**
- * Runs `work` on a request whose body is a long stream: ends the connection of a client that falls silent, and after a
- * failure reads on for a while so that the client gets to see why.
+ * Runs `work` on a request whose body is a long stream: ends the connection of a client that falls
+ * silent, and after a failure reads on for a while so that the client gets to see why.
  */
-export async function withUploadBody<T>(request: FastifyRequest, work: () => Promise<T>): Promise<T> {
+export async function withUploadBody<T>(
+  request: FastifyRequest,
+  work: () => Promise<T>,
+): Promise<T> {
   const { raw } = request
   const { socket } = raw
   // A socket that times out without anybody listening is destroyed by node:http.
@@ -43,14 +52,23 @@ export function withoutIdleLimit(request: FastifyRequest): void {
   request.raw.socket?.setTimeout?.(0)
 }
 
-/** The body as a stream that may be destroyed without ending the connection. Breaks with `RequestMalformedError` when the client leaves. */
+/**
+ * The body as a stream that may be destroyed without ending the connection. Breaks with
+ * `RequestMalformedError` when the client leaves.
+ */
 export function bodyStream(request: FastifyRequest): Readable {
   const { raw } = request
   const body = new PassThrough()
   const left = (): void => {
-    if (!raw.readableEnded) body.destroy(new RequestMalformedError('The connection ended before the body did; what came may be kept, see the offset.'))
+    if (!raw.readableEnded)
+      body.destroy(
+        new RequestMalformedError(
+          'The connection ended before the body did; what came may be kept, see the offset.',
+        ),
+      )
   }
-  // Whoever reads the stream sees its error; this keeps one that nobody reads any more from ending the process.
+  // Whoever reads the stream sees its error; this keeps one that nobody reads any more from ending
+  // the process.
   body.on('error', () => undefined)
   raw.once('close', left)
   raw.once('error', left)

@@ -4,5 +4,6 @@ import type { FastifyReply } from 'fastify'
 export function addVary(reply: FastifyReply, name: string): void {
   const before = reply.getHeader('vary')
   if (before === undefined) reply.header('vary', name)
-  else if (!String(before).toLowerCase().includes(name.toLowerCase())) reply.header('vary', `${String(before)}, ${name}`)
+  else if (!String(before).toLowerCase().includes(name.toLowerCase()))
+    reply.header('vary', `${String(before)}, ${name}`)
 }

@@ -5,8 +5,10 @@ import type { Socket } from 'node:net'
 const waiting = new WeakMap<Socket, Set<ServerResponse>>()
 
 /**
- * To be called with each request as it comes. Of several that a client sends at once, only the first answer has the connection. When that ends by a
- * CONNECT, Node forgets to tell the others: whoever waits for their `close`, to close a file or to free a place, would wait for ever. So they are told here.
+ * To be called with each request as it comes. Of several that a client sends at once, only the
+ * first answer has the connection. When that ends by a CONNECT, Node forgets to tell the others:
+ * whoever waits for their `close`, to close a file or to free a place, would wait for ever. So they
+ * are told here.
  */
 export function tellWhenClosed({ socket }: IncomingMessage, response: ServerResponse): void {
   if (response.socket !== null) return

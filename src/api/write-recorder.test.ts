@@ -8,7 +8,14 @@ const span = 2 ** 32
 const nowhere = {} as Database
 
 test('the lower half of a transaction id is completed by one that is near', () => {
-  for (const [xid, xmax] of [[5, 7], [7, 5], [span - 1, span + 3], [span + 3, span - 1], [3 * span + 9, 3 * span + 9], [3 * span - 2 ** 30, 3 * span]] as const) {
+  for (const [xid, xmax] of [
+    [5, 7],
+    [7, 5],
+    [span - 1, span + 3],
+    [span + 3, span - 1],
+    [3 * span + 9, 3 * span + 9],
+    [3 * span - 2 ** 30, 3 * span],
+  ] as const) {
     assert.equal(widened(xid % span, xmax), xid)
   }
 })

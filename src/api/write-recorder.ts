@@ -8,8 +8,9 @@ import type { Database, Queryable, Statement } from '#database/database.ts'
 type Moment = { readonly epoch: Epoch | null; readonly leased: boolean }
 
 /**
- * The database for one request that writes. It notes which transaction wrote, so that the answer can carry its token: at the
- * end of each transaction it asks for it, and a statement that writes by itself is told to `wrote`.
+ * The database for one request that writes. It notes which transaction wrote, so that the answer
+ * can carry its token: at the end of each transaction it asks for it, and a statement that writes
+ * by itself is told to `wrote`.
  */
 export class WriteRecorder implements Database {
   readonly #database: Database
@@ -49,24 +50,41 @@ export class WriteRecorder implements Database {
     return this.#database.close()
   }
 
-  /** `writer`: the lower 32 bits of the transaction's id, which is what a row says of who wrote it. */
+  /**
+   * `writer`: the lower 32 bits of the transaction's id, which is what a row says of who wrote it.
+   */
   wrote(writer: string): void {
     this.#wrote.push({ ...this.#now(), writer: Number(writer) })
   }
 
   /**
-   * The token of the last write; null: nothing was written, or nobody can tell in which epoch. What a statement wrote by itself
-   * belongs to this node's epoch of then if it still is that: `settled` by a poll since, or if the lease held.
+   * The token of the last write; null: nothing was written, or nobody can tell in which epoch. What
+   * a statement wrote by itself belongs to this node's epoch of then if it still is that: `settled`
+   * by a poll since, or if the lease held.
    */
-  token({ epoch, xmax, settled }: { readonly epoch: Epoch; readonly xmax: number; readonly settled: boolean }): Token | null {
+  token({
+    epoch,
+    xmax,
+    settled,
+  }: {
+    readonly epoch: Epoch
+    readonly xmax: number
+    readonly settled: boolean
+  }): Token | null {
     const certain = this.#wrote.filter((one) => one.epoch === epoch && (settled || one.leased))
-    return certain.reduce<Token | null>((latest, { writer }) => laterToken(latest, { epoch, xid: widened(writer, xmax) }), this.#token)
+    return certain.reduce<Token | null>(
+      (latest, { writer }) => laterToken(latest, { epoch, xid: widened(writer, xmax) }),
+      this.#token,
+    )
   }
 }
 
 const span = 2 ** 32
 
-/** The transaction id nearest to `xmax` with these lower 32 bits: transactions that run are less than 2^31 apart. */
+/**
+ * The transaction id nearest to `xmax` with these lower 32 bits: transactions that run are less
+ * than 2^31 apart.
+ */
 export function widened(lower: number, xmax: number): number {
   return lower + Math.round((xmax - lower) / span) * span
 }

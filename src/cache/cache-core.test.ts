@@ -10,7 +10,14 @@ import type { Dependency } from '#cache/dependency.ts'
 
 const epoch = '7.1.1'
 const row = (key: string): Dependency => ({ kind: 'row', collection: 'c', key })
-const change = (xid: number, key: string): Change => ({ xid, collection: 'c', key, operation: 'update', before: null, after: null })
+const change = (xid: number, key: string): Change => ({
+  xid,
+  collection: 'c',
+  key,
+  operation: 'update',
+  before: null,
+  after: null,
+})
 
 class Machine {
   readonly config: CacheConfig
@@ -31,13 +38,42 @@ class Machine {
     return this.step({ kind: 'lease', polledAtMs: at, provenAtMs: at }, at)
   }
 
-  get(key: string, now: number, options: { token?: Token; deadlineMs?: number; part?: boolean } = {}): CacheEffect<string>[] {
+  get(
+    key: string,
+    now: number,
+    options: { token?: Token; deadlineMs?: number; part?: boolean } = {},
+  ): CacheEffect<string>[] {
     this.#requests += 1
-    return this.step({ kind: 'get', request: this.#requests, key, token: options.token ?? null, dependencies: [row(key)], deadlineMs: options.deadlineMs ?? now + 5_000, part: options.part ?? false }, now)
+    return this.step(
+      {
+        kind: 'get',
+        request: this.#requests,
+        key,
+        token: options.token ?? null,
+        dependencies: [row(key)],
+        deadlineMs: options.deadlineMs ?? now + 5_000,
+        part: options.part ?? false,
+      },
+      now,
+    )
   }
 
   filled(now: number, at: string, more: Partial<Loaded<string>> = {}): CacheEffect<string>[] {
-    return this.step({ kind: 'filled', fill: this.state.lastFill, value: `v${now}`, bytes: 10, epoch, snapshot: parseSnapshot(at), dependencies: [row('k')], asOfMs: null, stale: false, ...more }, now)
+    return this.step(
+      {
+        kind: 'filled',
+        fill: this.state.lastFill,
+        value: `v${now}`,
+        bytes: 10,
+        epoch,
+        snapshot: parseSnapshot(at),
+        dependencies: [row('k')],
+        asOfMs: null,
+        stale: false,
+        ...more,
+      },
+      now,
+    )
   }
 
   apply(cursor: string, ...changes: Change[]): void {
@@ -46,12 +82,25 @@ class Machine {
 }
 
 function answers(effects: readonly CacheEffect<string>[]): unknown[] {
-  return effects.flatMap((effect) => (effect.kind === 'answer' ? [effect.answer.kind === 'refused' ? effect.answer.reason : effect.answer.kind === 'failed' ? 'failed' : `${effect.answer.kind} ${effect.answer.value}`] : []))
+  return effects.flatMap((effect) =>
+    effect.kind === 'answer'
+      ? [
+          effect.answer.kind === 'refused'
+            ? effect.answer.reason
+            : effect.answer.kind === 'failed'
+              ? 'failed'
+              : `${effect.answer.kind} ${effect.answer.value}`,
+        ]
+      : [],
+  )
 }
 
 test('a miss loads once for all who ask; then it is a hit', () => {
   const machine = new Machine()
-  assert.deepEqual(machine.get('k', 1).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(
+    machine.get('k', 1).map((effect) => effect.kind),
+    ['load'],
+  )
   assert.deepEqual(machine.get('k', 2), [])
   assert.deepEqual(answers(machine.filled(3, '10:10:')), ['filled v3', 'filled v3'])
   assert.deepEqual(answers(machine.get('k', 4)), ['hit v3'])
@@ -83,8 +132,29 @@ test('an invalidated fill is detached: who comes later gets its own', () => {
   const machine = new Machine()
   machine.get('k', 1)
   machine.apply('11:11:', change(10, 'k'))
-  assert.deepEqual(machine.get('k', 2).map((effect) => effect.kind), ['load'])
-  assert.deepEqual(answers(machine.step({ kind: 'filled', fill: 1, value: 'old', bytes: 1, epoch, snapshot: parseSnapshot('10:10:'), dependencies: [row('k')], asOfMs: null, stale: false }, 3)), ['filled old'])
+  assert.deepEqual(
+    machine.get('k', 2).map((effect) => effect.kind),
+    ['load'],
+  )
+  assert.deepEqual(
+    answers(
+      machine.step(
+        {
+          kind: 'filled',
+          fill: 1,
+          value: 'old',
+          bytes: 1,
+          epoch,
+          snapshot: parseSnapshot('10:10:'),
+          dependencies: [row('k')],
+          asOfMs: null,
+          stale: false,
+        },
+        3,
+      ),
+    ),
+    ['filled old'],
+  )
   assert.deepEqual(answers(machine.filled(4, '11:11:')), ['filled v4'])
 })
 
@@ -101,19 +171,34 @@ test('who joined after a change that only the loader could name is served by ano
 test('a fill from another epoch is not kept, and its readers wait for the feed', () => {
   const machine = new Machine()
   machine.get('k', 1)
-  assert.deepEqual(machine.filled(2, '10:10:', { epoch: '7.2.2' }).map((effect) => effect.kind), ['want'])
-  machine.step({ kind: 'flush', reason: 'epoch', epoch: '7.2.2', cursor: parseSnapshot('10:10:'), lsn: 1 }, 3)
-  assert.deepEqual(machine.lease(3).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(
+    machine.filled(2, '10:10:', { epoch: '7.2.2' }).map((effect) => effect.kind),
+    ['want'],
+  )
+  machine.step(
+    { kind: 'flush', reason: 'epoch', epoch: '7.2.2', cursor: parseSnapshot('10:10:'), lsn: 1 },
+    3,
+  )
+  assert.deepEqual(
+    machine.lease(3).map((effect) => effect.kind),
+    ['load'],
+  )
 })
 
 test('a token that the cursor does not see waits for one poll, and then is refused', () => {
   const machine = new Machine()
   machine.get('k', 1)
   machine.filled(2, '10:10:')
-  assert.deepEqual(machine.get('k', 3, { token: { epoch, xid: 10 } }).map((effect) => effect.kind), ['want'])
+  assert.deepEqual(
+    machine.get('k', 3, { token: { epoch, xid: 10 } }).map((effect) => effect.kind),
+    ['want'],
+  )
   assert.deepEqual(machine.lease(2), [], 'a poll that began before the reader came proves nothing')
   machine.apply('11:11:', change(10, 'k'))
-  assert.deepEqual(machine.lease(4).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(
+    machine.lease(4).map((effect) => effect.kind),
+    ['load'],
+  )
   machine.get('k', 5, { token: { epoch, xid: 99 } })
   assert.deepEqual(answers(machine.lease(6)), ['token'])
   machine.get('k', 7, { token: { epoch: '7.9.9', xid: 1 } })
@@ -124,7 +209,9 @@ test('tokens of an earlier epoch and of other systems hinder nobody', () => {
   const machine = new Machine()
   machine.get('k', 1)
   machine.filled(2, '10:10:')
-  assert.deepEqual(answers(machine.get('k', 3, { token: { epoch: '7.1.0', xid: 999 } })), ['hit v2'])
+  assert.deepEqual(answers(machine.get('k', 3, { token: { epoch: '7.1.0', xid: 999 } })), [
+    'hit v2',
+  ])
   machine.get('k', 4, { token: { epoch: '8.1.1', xid: 999 } })
   assert.deepEqual(answers(machine.lease(5)), ['hit v2'])
 })
@@ -133,7 +220,10 @@ test('a reader with a token does not join a fill that began before the token was
   const machine = new Machine()
   machine.get('k', 1)
   machine.apply('11:11:', change(10, 'other'))
-  assert.deepEqual(machine.get('k', 2, { token: { epoch, xid: 10 } }).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(
+    machine.get('k', 2, { token: { epoch, xid: 10 } }).map((effect) => effect.kind),
+    ['load'],
+  )
 })
 
 test('past the lease a reader waits briefly, then is answered stale; a renewed lease makes it fresh', () => {
@@ -141,13 +231,20 @@ test('past the lease a reader waits briefly, then is answered stale; a renewed l
   machine.get('k', 1)
   machine.filled(2, '10:10:')
   assert.equal(hit(machine.state, 'k', 1_000, machine.config), undefined)
-  assert.deepEqual(machine.get('k', 2_000).map((effect) => effect.kind), ['want'])
+  assert.deepEqual(
+    machine.get('k', 2_000).map((effect) => effect.kind),
+    ['want'],
+  )
   assert.deepEqual(answers(machine.lease(2_001)), ['hit v2'])
   machine.get('k', 4_000)
   assert.deepEqual(machine.step({ kind: 'tick' }, 4_050), [])
   assert.deepEqual(answers(machine.step({ kind: 'tick' }, 4_100)), ['stale v2'])
   machine.step({ kind: 'lost' }, 4_200)
-  assert.deepEqual(answers(machine.get('k', 4_300)), ['stale v2'], 'nobody waits for a database that is known to be away')
+  assert.deepEqual(
+    answers(machine.get('k', 4_300)),
+    ['stale v2'],
+    'nobody waits for a database that is known to be away',
+  )
 })
 
 test('stale answers end too: after that readers are turned away', () => {
@@ -167,24 +264,38 @@ test('while the database is away nobody waits for it longer than a lease, and no
   const machine = new Machine({ patienceMs: 10 })
   machine.get('k', 900)
   machine.step({ kind: 'lost' }, 950)
-  assert.equal(staleHit(machine.state, 'k', 950, machine.config), undefined, 'the lease still holds')
-  // With the lease over: who waits for a fill, who comes without an entry, and whose token waits for a poll.
+  assert.equal(
+    staleHit(machine.state, 'k', 950, machine.config),
+    undefined,
+    'the lease still holds',
+  )
+  // With the lease over: who waits for a fill, who comes without an entry, and whose token waits
+  // for a poll.
   assert.deepEqual(machine.get('other', 1_100), [])
   assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_000)), [], 'a hiccup is waited out')
   assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_001)), ['away', 'away'])
   assert.deepEqual(machine.get('other', 2_002), [])
-  assert.deepEqual(machine.get('k', 2_003, { token: { epoch, xid: 50 } }).map((effect) => effect.kind), ['want'])
+  assert.deepEqual(
+    machine.get('k', 2_003, { token: { epoch, xid: 50 } }).map((effect) => effect.kind),
+    ['want'],
+  )
   assert.deepEqual(answers(machine.step({ kind: 'lost' }, 2_005)), [])
   assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_014)), ['away', 'away'])
   assert.deepEqual(machine.get('other', 2_020), [])
-  assert.deepEqual(machine.lease(2_025).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(
+    machine.lease(2_025).map((effect) => effect.kind),
+    ['load'],
+  )
   assert.equal(machine.state.waiters, 1)
 })
 
 test('a fill proves nothing about a primary that may have been replaced: without a lease its readers wait', () => {
   const machine = new Machine({ patienceMs: 10_000 })
   machine.get('k', 5_000)
-  assert.deepEqual(machine.filled(5_001, '10:10:').map((effect) => effect.kind), ['want'])
+  assert.deepEqual(
+    machine.filled(5_001, '10:10:').map((effect) => effect.kind),
+    ['want'],
+  )
   assert.deepEqual(answers(machine.lease(5_002)), ['hit v5001'])
 })
 
@@ -199,8 +310,14 @@ test('a failed fill fails its readers, and the next one tries again', () => {
   const machine = new Machine()
   machine.get('k', 1)
   machine.get('k', 1)
-  assert.deepEqual(answers(machine.step({ kind: 'fillFailed', fill: 1, error: new Error('no') }, 2)), ['failed', 'failed'])
-  assert.deepEqual(machine.get('k', 3).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(
+    answers(machine.step({ kind: 'fillFailed', fill: 1, error: new Error('no') }, 2)),
+    ['failed', 'failed'],
+  )
+  assert.deepEqual(
+    machine.get('k', 3).map((effect) => effect.kind),
+    ['load'],
+  )
 })
 
 test('fills and readers beyond the limits are turned away', () => {
@@ -221,8 +338,27 @@ test('a loader that never ends takes its place for a while only', () => {
   assert.deepEqual(answers(machine.step({ kind: 'tick' }, 5_001)), ['deadline', 'deadline'])
   assert.deepEqual(answers(machine.get('c', 5_002)), ['overload'])
   machine.lease(30_001)
-  assert.deepEqual(machine.get('c', 30_001).map((effect) => effect.kind), ['load'])
-  assert.deepEqual(machine.step({ kind: 'filled', fill: 1, value: 'late', bytes: 10, epoch, snapshot: parseSnapshot('10:10:'), dependencies: [row('a')], asOfMs: null, stale: false }, 30_002), [])
+  assert.deepEqual(
+    machine.get('c', 30_001).map((effect) => effect.kind),
+    ['load'],
+  )
+  assert.deepEqual(
+    machine.step(
+      {
+        kind: 'filled',
+        fill: 1,
+        value: 'late',
+        bytes: 10,
+        epoch,
+        snapshot: parseSnapshot('10:10:'),
+        dependencies: [row('a')],
+        asOfMs: null,
+        stale: false,
+      },
+      30_002,
+    ),
+    [],
+  )
   assert.equal(machine.state.entries.size, 0)
 })
 
@@ -230,10 +366,35 @@ test('parts of what is being filled have a limit of their own', () => {
   const machine = new Machine({ fillsMax: 2, waitersMax: 2 })
   machine.get('a', 1)
   machine.get('b', 1)
-  for (let part = 1; part <= 8; part += 1) assert.deepEqual(machine.get(`part ${part}`, 1, { part: true }).map((effect) => effect.kind), ['load'])
+  for (let part = 1; part <= 8; part += 1)
+    assert.deepEqual(
+      machine.get(`part ${part}`, 1, { part: true }).map((effect) => effect.kind),
+      ['load'],
+    )
   assert.deepEqual(answers(machine.get('part 9', 1, { part: true })), ['overload'])
-  assert.deepEqual(answers(machine.step({ kind: 'filled', fill: 3, value: 'v', bytes: 10, epoch, snapshot: parseSnapshot('10:10:'), dependencies: [], asOfMs: null, stale: false }, 2)), ['filled v'])
-  assert.deepEqual(machine.get('part 9', 3, { part: true }).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(
+    answers(
+      machine.step(
+        {
+          kind: 'filled',
+          fill: 3,
+          value: 'v',
+          bytes: 10,
+          epoch,
+          snapshot: parseSnapshot('10:10:'),
+          dependencies: [],
+          asOfMs: null,
+          stale: false,
+        },
+        2,
+      ),
+    ),
+    ['filled v'],
+  )
+  assert.deepEqual(
+    machine.get('part 9', 3, { part: true }).map((effect) => effect.kind),
+    ['load'],
+  )
   assert.deepEqual(answers(machine.get('c', 3)), ['overload'])
 })
 
@@ -249,33 +410,71 @@ test('memory is bounded in bytes, and what was not used goes first', () => {
   assert.deepEqual([...machine.state.entries.keys()].sort(), ['a', 'c'])
   assert.equal(machine.state.bytes, 20)
   machine.get('huge', 4)
-  assert.deepEqual(answers(machine.filled(4, '10:10:', { bytes: 21, dependencies: [row('huge')] })), ['filled v4'])
+  assert.deepEqual(
+    answers(machine.filled(4, '10:10:', { bytes: 21, dependencies: [row('huge')] })),
+    ['filled v4'],
+  )
   assert.equal(machine.state.entries.has('huge'), false)
 })
 
 test('a node without its first proof reads once and waits, however long the proof takes', () => {
   const machine = new Machine({ patienceMs: 100 })
   machine.step({ kind: 'lease', polledAtMs: 1, provenAtMs: Number.NEGATIVE_INFINITY }, 1)
-  assert.deepEqual(machine.get('k', 2).map((effect) => effect.kind), ['load'])
+  assert.deepEqual(
+    machine.get('k', 2).map((effect) => effect.kind),
+    ['load'],
+  )
   assert.deepEqual(answers(machine.filled(3, '10:10:')), [])
   for (let now = 100; now < 4_900; now += 100) {
-    const effects = [...machine.step({ kind: 'lease', polledAtMs: now, provenAtMs: Number.NEGATIVE_INFINITY }, now), ...machine.step({ kind: 'tick' }, now)]
-    assert.deepEqual(effects.filter((effect) => effect.kind !== 'want'), [], 'it is neither read again nor refused')
+    const effects = [
+      ...machine.step(
+        { kind: 'lease', polledAtMs: now, provenAtMs: Number.NEGATIVE_INFINITY },
+        now,
+      ),
+      ...machine.step({ kind: 'tick' }, now),
+    ]
+    assert.deepEqual(
+      effects.filter((effect) => effect.kind !== 'want'),
+      [],
+      'it is neither read again nor refused',
+    )
   }
-  assert.deepEqual(answers(machine.step({ kind: 'lease', polledAtMs: 4_950, provenAtMs: 4_940 }, 4_950)), ['hit v3'])
+  assert.deepEqual(
+    answers(machine.step({ kind: 'lease', polledAtMs: 4_950, provenAtMs: 4_940 }, 4_950)),
+    ['hit v3'],
+  )
 })
 
 test('the second level is believed only as far as the ring can tell', () => {
   const machine = new Machine({ secondLevel: true })
-  const found = { value: 'second', bytes: 1, snapshot: parseSnapshot('10:10:'), dependencies: [row('k')], epoch }
-  assert.deepEqual(machine.get('k', 1).map((effect) => effect.kind), ['secondGet'])
+  const found = {
+    value: 'second',
+    bytes: 1,
+    snapshot: parseSnapshot('10:10:'),
+    dependencies: [row('k')],
+    epoch,
+  }
+  assert.deepEqual(
+    machine.get('k', 1).map((effect) => effect.kind),
+    ['secondGet'],
+  )
   assert.deepEqual(answers(machine.step({ kind: 'second', fill: 1, found }, 2)), ['hit second'])
   machine.apply('11:11:', change(10, 'k'))
-  const wrong = [found, { ...found, epoch: '7.0.1', snapshot: parseSnapshot('99:99:') }, { ...found, snapshot: parseSnapshot('9:9:') }, null]
+  const wrong = [
+    found,
+    { ...found, epoch: '7.0.1', snapshot: parseSnapshot('99:99:') },
+    { ...found, snapshot: parseSnapshot('9:9:') },
+    null,
+  ]
   wrong.forEach((one, index) => {
     const xid = 20 + index
     machine.get('k', 3)
-    assert.deepEqual(machine.step({ kind: 'second', fill: machine.state.lastFill, found: one }, 4).map((effect) => effect.kind), ['load'])
+    assert.deepEqual(
+      machine
+        .step({ kind: 'second', fill: machine.state.lastFill, found: one }, 4)
+        .map((effect) => effect.kind),
+      ['load'],
+    )
     assert.ok(machine.filled(5, `${xid}:${xid}:`).some((effect) => effect.kind === 'secondPut'))
     machine.apply(`${xid + 1}:${xid + 1}:`, change(xid, 'k'))
   })
@@ -283,7 +482,9 @@ test('the second level is believed only as far as the ring can tell', () => {
 
 test('a fill from a replica is as new as the cursor it waited for', () => {
   const machine = new Machine({ replica: true })
-  assert.deepEqual(machine.get('k', 1), [{ kind: 'load', fill: 1, key: 'k', request: 1, replica: { lsn: 5, epoch } }])
+  assert.deepEqual(machine.get('k', 1), [
+    { kind: 'load', fill: 1, key: 'k', request: 1, replica: { lsn: 5, epoch } },
+  ])
   machine.apply('11:11:', change(10, 'k'))
   machine.filled(2, '10:10:', { snapshot: null })
   assert.equal(machine.state.entries.size, 0)

@@ -17,7 +17,10 @@ export type CacheConfig = {
   readonly bytesMax: number
   /** Values larger than this are answered and not kept. */
   readonly entryBytesMax: number
-  /** Fills that run at once for readers. Beyond it they are turned away: what the database cannot take must not queue. Those for parts of what is being filled do not count. */
+  /**
+   * Fills that run at once for readers. Beyond it they are turned away: what the database cannot
+   * take must not queue. Those for parts of what is being filled do not count.
+   */
   readonly fillsMax: number
   /** Readers that wait at once. */
   readonly waitersMax: number
@@ -29,8 +32,15 @@ export type CacheConfig = {
 }
 
 export const cacheDefaults: CacheConfig = {
-  leaseMs: 1_000, staleMs: 600_000, patienceMs: 100, bytesMax: 64 * 1024 * 1024, entryBytesMax: 4 * 1024 * 1024,
-  fillsMax: 200, waitersMax: 10_000, secondLevel: false, replica: false,
+  leaseMs: 1_000,
+  staleMs: 600_000,
+  patienceMs: 100,
+  bytesMax: 64 * 1024 * 1024,
+  entryBytesMax: 4 * 1024 * 1024,
+  fillsMax: 200,
+  waitersMax: 10_000,
+  secondLevel: false,
+  replica: false,
 }
 
 export type Entry<V> = {
@@ -38,7 +48,9 @@ export type Entry<V> = {
   used?: boolean
   readonly value: V
   readonly bytes: number
-  /** What the value was read at. A change is newer than it if and only if it is not visible here. */
+  /**
+   * What the value was read at. A change is newer than it if and only if it is not visible here.
+   */
   readonly snapshot: Snapshot
   readonly dependencies: readonly Dependency[]
 }
@@ -79,7 +91,10 @@ export type Fill = {
   joinable: boolean
 }
 
-/** Advanced in place by `stepCache`, which owns it: a copy of a million entries per event would be absurd. */
+/**
+ * Advanced in place by `stepCache`, which owns it: a copy of a million entries per event would be
+ * absurd.
+ */
 export type CacheState<V> = {
   epoch: Epoch | null
   cursor: Snapshot
@@ -103,11 +118,30 @@ export type CacheState<V> = {
   readonly parked: Set<Waiter>
   waiters: number
   lastFill: number
-  readonly counts: { hits: number; misses: number; joined: number; stale: number; invalidated: number; evicted: number; fenced: number; flushes: number; refused: number; second: number }
+  readonly counts: {
+    hits: number
+    misses: number
+    joined: number
+    stale: number
+    invalidated: number
+    evicted: number
+    fenced: number
+    flushes: number
+    refused: number
+    second: number
+  }
 }
 
 export type CacheEvent<V> =
-  | { readonly kind: 'get'; readonly request: number; readonly key: string; readonly token: Token | null; readonly dependencies: readonly Dependency[]; readonly deadlineMs: number; readonly part: boolean }
+  | {
+      readonly kind: 'get'
+      readonly request: number
+      readonly key: string
+      readonly token: Token | null
+      readonly dependencies: readonly Dependency[]
+      readonly deadlineMs: number
+      readonly part: boolean
+    }
   | Loaded<V>
   | { readonly kind: 'fillFailed'; readonly fill: number; readonly error: unknown }
   | { readonly kind: 'second'; readonly fill: number; readonly found: Envelope<V> | null }
@@ -121,7 +155,10 @@ export type Loaded<V> = {
   readonly value: V
   readonly bytes: number
   readonly epoch: Epoch | null
-  /** Null: it came from a replica that had reached the position asked for, so it is at least as new as the cursor then. */
+  /**
+   * Null: it came from a replica that had reached the position asked for, so it is at least as new
+   * as the cursor then.
+   */
   readonly snapshot: Snapshot | null
   readonly dependencies: readonly Dependency[]
   /** For a value made of cached ones: the least of their `asOfMs`. Null: read just now. */
@@ -131,19 +168,35 @@ export type Loaded<V> = {
 }
 
 export type Answer<V> =
-  | { readonly kind: 'hit' | 'filled' | 'stale'; readonly value: V; readonly epoch: Epoch; readonly snapshot: Snapshot; readonly dependencies: readonly Dependency[]; readonly asOfMs: number }
+  | {
+      readonly kind: 'hit' | 'filled' | 'stale'
+      readonly value: V
+      readonly epoch: Epoch
+      readonly snapshot: Snapshot
+      readonly dependencies: readonly Dependency[]
+      readonly asOfMs: number
+    }
   /** The fill itself failed, with its error. */
   | { readonly kind: 'failed'; readonly error: unknown }
   /**
-   * `deadline`: nothing that may be answered came in time. `away`: nor will it, since the database does not answer.
-   * `token`: the write is not to be seen from here. `overload`: turned away at once.
+   * `deadline`: nothing that may be answered came in time. `away`: nor will it, since the database
+   * does not answer. `token`: the write is not to be seen from here. `overload`: turned away at
+   * once.
    */
   | { readonly kind: 'refused'; readonly reason: 'deadline' | 'away' | 'token' | 'overload' }
 
 export type CacheEffect<V> =
   | { readonly kind: 'answer'; readonly request: number; readonly answer: Answer<V> }
-  /** Load the value. From a replica only if it has replayed `lsn` in `epoch`; else from the primary. */
-  | { readonly kind: 'load'; readonly fill: number; readonly key: string; readonly request: number; readonly replica: { readonly lsn: number; readonly epoch: Epoch } | null }
+  /**
+   * Load the value. From a replica only if it has replayed `lsn` in `epoch`; else from the primary.
+   */
+  | {
+      readonly kind: 'load'
+      readonly fill: number
+      readonly key: string
+      readonly request: number
+      readonly replica: { readonly lsn: number; readonly epoch: Epoch } | null
+    }
   | { readonly kind: 'secondGet'; readonly fill: number; readonly key: string }
   | { readonly kind: 'secondPut'; readonly key: string; readonly envelope: Envelope<V> }
   /** Readers need a poll that starts now. */
@@ -153,9 +206,35 @@ export function startCache<V>(config: CacheConfig): CacheState<V> {
   const nothing: Snapshot = { xmin: 0, xmax: 0, xip: [] }
   const options = { ignoreBefore: config.without === 'R12 the row before counts' }
   return {
-    epoch: null, cursor: nothing, lsn: 0, ring: new Ring(nothing), batch: 0, polledAtMs: Number.NEGATIVE_INFINITY, provenAtMs: Number.NEGATIVE_INFINITY, lost: false,
-    entries: new Map(), bytes: 0, index: new DependencyIndex(options), joinable: new Map(), fills: new Map(), parts: 0, fillIndex: new DependencyIndex(options),
-    parked: new Set(), waiters: 0, lastFill: 0,
-    counts: { hits: 0, misses: 0, joined: 0, stale: 0, invalidated: 0, evicted: 0, fenced: 0, flushes: 0, refused: 0, second: 0 },
+    epoch: null,
+    cursor: nothing,
+    lsn: 0,
+    ring: new Ring(nothing),
+    batch: 0,
+    polledAtMs: Number.NEGATIVE_INFINITY,
+    provenAtMs: Number.NEGATIVE_INFINITY,
+    lost: false,
+    entries: new Map(),
+    bytes: 0,
+    index: new DependencyIndex(options),
+    joinable: new Map(),
+    fills: new Map(),
+    parts: 0,
+    fillIndex: new DependencyIndex(options),
+    parked: new Set(),
+    waiters: 0,
+    lastFill: 0,
+    counts: {
+      hits: 0,
+      misses: 0,
+      joined: 0,
+      stale: 0,
+      invalidated: 0,
+      evicted: 0,
+      fenced: 0,
+      flushes: 0,
+      refused: 0,
+      second: 0,
+    },
   }
 }

@@ -3,12 +3,23 @@ import { tokenSeen } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
 import { hit, isTooStale, leaseHolds, staleHit, stepCache } from '#cache/cache-core.ts'
 import { cacheDefaults, startCache } from '#cache/cache-state.ts'
-import type { Answer, CacheConfig, CacheEffect, CacheEvent, CacheState } from '#cache/cache-state.ts'
+import type {
+  Answer,
+  CacheConfig,
+  CacheEffect,
+  CacheEvent,
+  CacheState,
+} from '#cache/cache-state.ts'
 import { bytesOf as dependencyBytes } from '#cache/dependency.ts'
 import type { Dependency } from '#cache/dependency.ts'
 import { opened, placeOf, sealed } from '#cache/envelope.ts'
 import type { Codec } from '#cache/envelope.ts'
-import { CacheDeadlineError, CacheOverloadError, DatabaseAwayError, TokenNotSeenError } from '#cache/errors.ts'
+import {
+  CacheDeadlineError,
+  CacheOverloadError,
+  DatabaseAwayError,
+  TokenNotSeenError,
+} from '#cache/errors.ts'
 import { FillContext } from '#cache/fill.ts'
 import type { Part, ValueOptions } from '#cache/fill.ts'
 import type { SecondLevel } from '#cache/second-level.ts'
@@ -19,7 +30,10 @@ export type CacheOptions = {
   readonly feed: ChangeFeed
   /** Where values are loaded from: the writable primary. */
   readonly database: Database
-  /** Hot standbys that loads may go to; they fall back to the primary while a standby lags, or does not answer within a deadline that should be short. */
+  /**
+   * Hot standbys that loads may go to; they fall back to the primary while a standby lags, or does
+   * not answer within a deadline that should be short.
+   */
   readonly replica?: Database
   /** Memory shared with the other nodes, for values that have a `codec`. */
   readonly secondLevel?: SecondLevel
@@ -35,7 +49,9 @@ export type GetOptions<V = unknown> = ValueOptions<V> & {
 
 export type Cached<V> = {
   readonly value: V
-  /** `stale`: the lease is over and nobody can tell whether this is still so. Say it to the reader. */
+  /**
+   * `stale`: the lease is over and nobody can tell whether this is still so. Say it to the reader.
+   */
   readonly state: 'hit' | 'filled' | 'stale'
   /** How long ago, at most, the value was known to be true. */
   readonly ageMs: number
@@ -46,8 +62,17 @@ export function staleMsOf({ state, ageMs }: Cached<unknown>): number | null {
   return state === 'stale' ? ageMs : null
 }
 
-type Loader = { readonly load: (context: FillContext) => Promise<unknown>; readonly bytesOf: (value: unknown) => number; readonly dependencies: readonly Dependency[]; readonly codec: Codec<unknown> | null }
-type Request = { readonly resolve: (part: Part<unknown>) => void; readonly reject: (error: unknown) => void; readonly loader: Loader }
+type Loader = {
+  readonly load: (context: FillContext) => Promise<unknown>
+  readonly bytesOf: (value: unknown) => number
+  readonly dependencies: readonly Dependency[]
+  readonly codec: Codec<unknown> | null
+}
+type Request = {
+  readonly resolve: (part: Part<unknown>) => void
+  readonly reject: (error: unknown) => void
+  readonly loader: Loader
+}
 
 const timeoutMsDefault = 5_000
 /** A replica that did not answer is not asked for so long. */
@@ -58,8 +83,9 @@ const tickMs = 20
 const entryBytes = 400
 
 /**
- * A cache that is never wrong beyond the lease. Values are kept by key and dropped when a row that they are made of
- * changes, whoever changed it on whichever node; they never expire otherwise. Values are shared: do not change them.
+ * A cache that is never wrong beyond the lease. Values are kept by key and dropped when a row that
+ * they are made of changes, whoever changed it on whichever node; they never expire otherwise.
+ * Values are shared: do not change them.
  */
 export class Cache {
   readonly config: CacheConfig
@@ -77,23 +103,43 @@ export class Cache {
 
   constructor(options: CacheOptions) {
     this.#options = options
-    this.config = { ...cacheDefaults, ...options.config, leaseMs: options.feed.config.leaseMs, replica: options.replica !== undefined, secondLevel: options.secondLevel !== undefined }
+    this.config = {
+      ...cacheDefaults,
+      ...options.config,
+      leaseMs: options.feed.config.leaseMs,
+      replica: options.replica !== undefined,
+      secondLevel: options.secondLevel !== undefined,
+    }
     this.#state = startCache(this.config)
     this.#subscription = options.feed.subscribe((news) => this.#step(news))
   }
 
   /**
-   * The value of `key`, loaded by `fill` if it is not known. Of many readers at once one loads. Rejects with what `fill`
-   * rejected with, `CacheDeadlineError`, `DatabaseAwayError`, `CacheOverloadError` or `TokenNotSeenError`.
+   * The value of `key`, loaded by `fill` if it is not known. Of many readers at once one loads.
+   * Rejects with what `fill` rejected with, `CacheDeadlineError`, `DatabaseAwayError`,
+   * `CacheOverloadError` or `TokenNotSeenError`.
    */
-  async get<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions<V> = {}): Promise<Cached<V>> {
+  async get<V>(
+    key: string,
+    fill: (context: FillContext) => Promise<V>,
+    options: GetOptions<V> = {},
+  ): Promise<Cached<V>> {
     const now = this.#options.feed.nowMs()
     if (options.since === undefined || options.since === null) {
       const entry = hit(this.#state, key, now, this.config)
-      if (entry !== undefined) return { value: entry.value as V, state: 'hit', ageMs: this.#ageMs(now, Number.POSITIVE_INFINITY) }
+      if (entry !== undefined)
+        return {
+          value: entry.value as V,
+          state: 'hit',
+          ageMs: this.#ageMs(now, Number.POSITIVE_INFINITY),
+        }
     }
     const part = await this.#ask(key, fill, { ...options, part: false }, now)
-    return { value: part.value, state: part.kind, ageMs: this.#ageMs(this.#options.feed.nowMs(), part.asOfMs) }
+    return {
+      value: part.value,
+      state: part.kind,
+      ageMs: this.#ageMs(this.#options.feed.nowMs(), part.asOfMs),
+    }
   }
 
   /** The clock of `peek`: a path that looks several times reads it once. */
@@ -102,18 +148,23 @@ export class Cache {
   }
 
   /**
-   * The value if it is here and shows the write that `since` names, at once; for paths that cannot wait. While the database is away
-   * it may be stale: `staleForMs` of the same moment says so.
+   * The value if it is here and shows the write that `since` names, at once; for paths that cannot
+   * wait. While the database is away it may be stale: `staleForMs` of the same moment says so.
    */
   peek(key: string, nowMs: number, since: Token | null = null): unknown {
     const { epoch, cursor } = this.#state
-    if (since !== null && (epoch === null || tokenSeen(since, epoch, cursor) !== 'seen')) return undefined
-    return (hit(this.#state, key, nowMs, this.config) ?? staleHit(this.#state, key, nowMs, this.config))?.value
+    if (since !== null && (epoch === null || tokenSeen(since, epoch, cursor) !== 'seen'))
+      return undefined
+    return (
+      hit(this.#state, key, nowMs, this.config) ?? staleHit(this.#state, key, nowMs, this.config)
+    )?.value
   }
 
   /** For how long nobody could tell whether what `peek` gives is still so; null: it is fresh. */
   staleForMs(nowMs: number): number | null {
-    return leaseHolds(this.#state, nowMs, this.config) ? null : this.#ageMs(nowMs, Number.POSITIVE_INFINITY)
+    return leaseHolds(this.#state, nowMs, this.config)
+      ? null
+      : this.#ageMs(nowMs, Number.POSITIVE_INFINITY)
   }
 
   /** Whether hits are fresh at this moment. */
@@ -123,37 +174,88 @@ export class Cache {
 
   /** Whether helpers that it was given are not to be had: then it does without them. */
   get missing(): { readonly replica: boolean; readonly secondLevel: boolean } {
-    return { replica: this.#options.feed.nowMs() < this.#replicaFromMs, secondLevel: this.#options.secondLevel?.connected === false }
+    return {
+      replica: this.#options.feed.nowMs() < this.#replicaFromMs,
+      secondLevel: this.#options.secondLevel?.connected === false,
+    }
   }
 
   /** Whether entries may be answered at this moment, be it as stale. */
   get hasAnswers(): boolean {
-    return this.#state.entries.size > 0 && !isTooStale(this.#state, this.#options.feed.nowMs(), this.config)
+    return (
+      this.#state.entries.size > 0 &&
+      !isTooStale(this.#state, this.#options.feed.nowMs(), this.config)
+    )
   }
 
-  get counts(): CacheState<unknown>['counts'] & { readonly entries: number; readonly bytes: number; readonly waiting: number } {
-    return { ...this.#state.counts, entries: this.#state.entries.size, bytes: this.#state.bytes, waiting: this.#state.waiters }
+  get counts(): CacheState<unknown>['counts'] & {
+    readonly entries: number
+    readonly bytes: number
+    readonly waiting: number
+  } {
+    return {
+      ...this.#state.counts,
+      entries: this.#state.entries.size,
+      bytes: this.#state.bytes,
+      waiting: this.#state.waiters,
+    }
   }
 
   /** Turns away who still waits. */
   close(): void {
     this.#subscription[Symbol.dispose]()
     if (this.#ticking !== null) clearInterval(this.#ticking)
-    for (const request of this.#requests.values()) request.reject(new CacheDeadlineError('The node is stopping; ask another.'))
+    for (const request of this.#requests.values())
+      request.reject(new CacheDeadlineError('The node is stopping; ask another.'))
     this.#requests.clear()
   }
 
   #ageMs(now: number, asOfMs: number): number {
-    return Math.max(0, now - Math.min(asOfMs === Number.POSITIVE_INFINITY ? this.#state.polledAtMs : asOfMs, this.#state.provenAtMs))
+    return Math.max(
+      0,
+      now -
+        Math.min(
+          asOfMs === Number.POSITIVE_INFINITY ? this.#state.polledAtMs : asOfMs,
+          this.#state.provenAtMs,
+        ),
+    )
   }
 
-  async #ask<V>(key: string, fill: (context: FillContext) => Promise<V>, options: GetOptions<V> & { readonly part: boolean }, now: number): Promise<Part<V>> {
-    const { since = null, dependencies = [], timeoutMs = timeoutMsDefault, bytesOf = jsonBytes, part } = options
+  async #ask<V>(
+    key: string,
+    fill: (context: FillContext) => Promise<V>,
+    options: GetOptions<V> & { readonly part: boolean },
+    now: number,
+  ): Promise<Part<V>> {
+    const {
+      since = null,
+      dependencies = [],
+      timeoutMs = timeoutMsDefault,
+      bytesOf = jsonBytes,
+      part,
+    } = options
     return new Promise((resolve, reject) => {
       const request = (this.#lastRequest += 1)
-      const loader: Loader = { load: fill, bytesOf: bytesOf as (value: unknown) => number, dependencies, codec: (options.codec as Codec<unknown> | undefined) ?? null }
-      this.#requests.set(request, { resolve: resolve as (part: Part<unknown>) => void, reject, loader })
-      this.#step({ kind: 'get', request, key, token: since, dependencies, deadlineMs: now + timeoutMs, part })
+      const loader: Loader = {
+        load: fill,
+        bytesOf: bytesOf as (value: unknown) => number,
+        dependencies,
+        codec: (options.codec as Codec<unknown> | undefined) ?? null,
+      }
+      this.#requests.set(request, {
+        resolve: resolve as (part: Part<unknown>) => void,
+        reject,
+        loader,
+      })
+      this.#step({
+        kind: 'get',
+        request,
+        key,
+        token: since,
+        dependencies,
+        deadlineMs: now + timeoutMs,
+        part,
+      })
     })
   }
 
@@ -173,7 +275,8 @@ export class Cache {
   }
 
   #tick(): void {
-    if (this.#state.waiters > 0) this.#ticking ??= setInterval(() => this.#step({ kind: 'tick' }), tickMs)
+    if (this.#state.waiters > 0)
+      this.#ticking ??= setInterval(() => this.#step({ kind: 'tick' }), tickMs)
     else if (this.#ticking !== null) {
       clearInterval(this.#ticking)
       this.#ticking = null
@@ -196,8 +299,13 @@ export class Cache {
         return
       case 'secondPut': {
         const { value } = effect.envelope
-        const codec = typeof value === 'object' && value !== null ? this.#codecs.get(value) : undefined
-        if (codec !== undefined) void this.#options.secondLevel?.put(placeOf(effect.envelope.epoch, effect.key), sealed(effect.key, effect.envelope, codec))
+        const codec =
+          typeof value === 'object' && value !== null ? this.#codecs.get(value) : undefined
+        if (codec !== undefined)
+          void this.#options.secondLevel?.put(
+            placeOf(effect.envelope.epoch, effect.key),
+            sealed(effect.key, effect.envelope, codec),
+          )
       }
     }
   }
@@ -215,21 +323,39 @@ export class Cache {
   async #askSecond(fill: number, key: string): Promise<void> {
     const { secondLevel } = this.#options
     const { epoch, fills } = this.#state
-    const codec = this.#requests.get(fills.get(fill)?.waiters[0]?.request ?? 0)?.loader.codec ?? null
-    const bytes = codec === null || secondLevel === undefined || epoch === null ? null : await secondLevel.get(placeOf(epoch, key))
-    this.#step({ kind: 'second', fill, found: bytes === null || codec === null ? null : opened(key, bytes, codec) })
+    const codec =
+      this.#requests.get(fills.get(fill)?.waiters[0]?.request ?? 0)?.loader.codec ?? null
+    const bytes =
+      codec === null || secondLevel === undefined || epoch === null
+        ? null
+        : await secondLevel.get(placeOf(epoch, key))
+    this.#step({
+      kind: 'second',
+      fill,
+      found: bytes === null || codec === null ? null : opened(key, bytes, codec),
+    })
   }
 
   async #load(effect: Extract<CacheEffect<unknown>, { kind: 'load' }>): Promise<void> {
     const { fill } = effect
     const request = this.#requests.get(effect.request)
-    if (request === undefined) return this.#step({ kind: 'fillFailed', fill, error: new CacheDeadlineError('Nobody waits for it any more.') })
+    if (request === undefined)
+      return this.#step({
+        kind: 'fillFailed',
+        fill,
+        error: new CacheDeadlineError('Nobody waits for it any more.'),
+      })
     try {
       const { value, context, start } = await this.#run(effect, request.loader)
-      if (request.loader.codec !== null && typeof value === 'object' && value !== null) this.#codecs.set(value, request.loader.codec)
+      if (request.loader.codec !== null && typeof value === 'object' && value !== null)
+        this.#codecs.set(value, request.loader.codec)
       const result = context.result(start)
       // A character of the key takes one byte or two.
-      const bytes = entryBytes + 2 * effect.key.length + result.dependencies.reduce((sum, one) => sum + dependencyBytes(one), 0) + request.loader.bytesOf(value)
+      const bytes =
+        entryBytes +
+        2 * effect.key.length +
+        result.dependencies.reduce((sum, one) => sum + dependencyBytes(one), 0) +
+        request.loader.bytesOf(value)
       this.#step({ kind: 'filled', fill, value, bytes, ...result })
     } catch (error) {
       this.#step({ kind: 'fillFailed', fill, error })
@@ -242,13 +368,25 @@ export class Cache {
   }
 
   /** A connection that broke is no reason to fail a read: it is tried once more on another. */
-  async #run(effect: Extract<CacheEffect<unknown>, { kind: 'load' }>, loader: Loader): Promise<{ value: unknown; context: FillContext; start: { epoch: string | null; cursor: CacheState<unknown>['cursor'] } }> {
+  async #run(
+    effect: Extract<CacheEffect<unknown>, { kind: 'load' }>,
+    loader: Loader,
+  ): Promise<{
+    value: unknown
+    context: FillContext
+    start: { epoch: string | null; cursor: CacheState<unknown>['cursor'] }
+  }> {
     const { database, replica, feed } = this.#options
-    const asked = effect.replica !== null && replica !== undefined && feed.nowMs() >= this.#replicaFromMs ? { database: replica, ...effect.replica, failed: () => this.#leaveReplica() } : null
+    const asked =
+      effect.replica !== null && replica !== undefined && feed.nowMs() >= this.#replicaFromMs
+        ? { database: replica, ...effect.replica, failed: () => this.#leaveReplica() }
+        : null
     const source = { database, feedEpoch: () => this.#state.epoch, replica: asked }
     for (let attempt = 1; ; attempt += 1) {
       const start = { epoch: this.#state.epoch, cursor: this.#state.cursor }
-      const context = new FillContext(source, loader.dependencies, async (key, fill, options) => this.#ask(key, fill, { ...options, part: true }, this.#options.feed.nowMs()))
+      const context = new FillContext(source, loader.dependencies, async (key, fill, options) =>
+        this.#ask(key, fill, { ...options, part: true }, this.#options.feed.nowMs()),
+      )
       try {
         return { value: await loader.load(context), context, start }
       } catch (error) {
@@ -261,13 +399,21 @@ export class Cache {
 function refusal(reason: 'deadline' | 'away' | 'token' | 'overload'): Error {
   switch (reason) {
     case 'deadline':
-      return new CacheDeadlineError('The database did not answer in time, and nothing is known that may still be shown; try again.')
+      return new CacheDeadlineError(
+        'The database did not answer in time, and nothing is known that may still be shown; try again.',
+      )
     case 'away':
-      return new DatabaseAwayError('The database does not answer, and nothing is known that may still be shown; try again shortly.')
+      return new DatabaseAwayError(
+        'The database does not answer, and nothing is known that may still be shown; try again shortly.',
+      )
     case 'token':
-      return new TokenNotSeenError('This node cannot see the write that the token names; ask again, or another node.')
+      return new TokenNotSeenError(
+        'This node cannot see the write that the token names; ask again, or another node.',
+      )
     case 'overload':
-      return new CacheOverloadError('More is being asked for than the database can take; try again shortly.')
+      return new CacheOverloadError(
+        'More is being asked for than the database can take; try again shortly.',
+      )
   }
 }
 

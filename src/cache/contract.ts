@@ -3,7 +3,15 @@ import { test } from 'node:test'
 import type { SecondLevel } from '#cache/second-level.ts'
 
 /** What every driver of the second level does. `open` makes two nodes' views of one. */
-export function secondLevelContract(name: string, options: { readonly skip: string | false; readonly open: () => Promise<AsyncDisposable & { readonly levels: readonly [SecondLevel, SecondLevel] }> }): void {
+export function secondLevelContract(
+  name: string,
+  options: {
+    readonly skip: string | false
+    readonly open: () => Promise<
+      AsyncDisposable & { readonly levels: readonly [SecondLevel, SecondLevel] }
+    >
+  },
+): void {
   const { skip, open } = options
 
   test(`${name}: what one node puts, another gets, byte for byte`, { skip }, async () => {

@@ -13,22 +13,44 @@ export type Dependency =
   /** Any change to the collection: for what no predicate can tell (counts, full text, joins). */
   | { readonly kind: 'collection'; readonly collection: string }
   /** The rows that match, or those of them within a page. */
-  | { readonly kind: 'list'; readonly collection: string; readonly predicate: Predicate; readonly page: PageBound | null }
+  | {
+      readonly kind: 'list'
+      readonly collection: string
+      readonly predicate: Predicate
+      readonly page: PageBound | null
+    }
 
-/** The first batch in the ring with a change that one of the dependencies notices and `snapshot` does not see. */
-export function changedSince(ring: Ring, dependencies: readonly Dependency[], snapshot: Snapshot, options: { readonly ignoreBefore: boolean }): number | null {
+/**
+ * The first batch in the ring with a change that one of the dependencies notices and `snapshot`
+ * does not see.
+ */
+export function changedSince(
+  ring: Ring,
+  dependencies: readonly Dependency[],
+  snapshot: Snapshot,
+  options: { readonly ignoreBefore: boolean },
+): number | null {
   let first: number | null = null
   for (const dependency of dependencies) {
     const found =
       dependency.kind === 'row'
         ? ring.changedKey(dependency.collection, dependency.key, snapshot)
-        : ring.changedWhere(dependency.collection, snapshot, (change) => dependency.kind === 'collection' || touches(change, dependency.predicate, dependency.page, options))
+        : ring.changedWhere(
+            dependency.collection,
+            snapshot,
+            (change) =>
+              dependency.kind === 'collection' ||
+              touches(change, dependency.predicate, dependency.page, options),
+          )
     if (found !== null && (first === null || found < first)) first = found
   }
   return first
 }
 
-/** What a dependency takes with its places in the index, in bytes, as dependency.test.ts measures it: rather more than less. */
+/**
+ * What a dependency takes with its places in the index, in bytes, as dependency.test.ts measures
+ * it: rather more than less.
+ */
 const rowBytes = 800
 const listBytes = 1_500
 const partBytes = 250
@@ -36,13 +58,17 @@ const partBytes = 250
 const hashedValueBytes = 750
 const valueBytes = 60
 
-/** Whoever asks decides how long a predicate is: what is kept for it counts, or a few thousand questions would take all memory. */
+/**
+ * Whoever asks decides how long a predicate is: what is kept for it counts, or a few thousand
+ * questions would take all memory.
+ */
 export function bytesOf(dependency: Dependency): number {
   if (dependency.kind !== 'list') return rowBytes
   const { predicate, page } = dependency
   let bytes = listBytes
   for (const atom of predicate) bytes += partBytes + atomBytes(atom)
-  for (const border of [page?.after, page?.upTo]) for (const value of border ?? []) bytes += textBytes(value)
+  for (const border of [page?.after, page?.upTo])
+    for (const value of border ?? []) bytes += textBytes(value)
   return bytes + partBytes * (page?.sort.length ?? 0)
 }
 
@@ -66,7 +92,12 @@ function textBytes(value: unknown): number {
   return typeof value === 'string' ? 2 * value.length : 0
 }
 
-type Holders<Id> = { readonly rows: Map<string, Set<Id>>; readonly whole: Set<Id>; readonly all: Map<Id, number>; readonly lists: PredicateIndex<Id> }
+type Holders<Id> = {
+  readonly rows: Map<string, Set<Id>>
+  readonly whole: Set<Id>
+  readonly all: Map<Id, number>
+  readonly lists: PredicateIndex<Id>
+}
 
 /** Who depends on what: answers for one change, without a scan, which of them it touches. */
 export class DependencyIndex<Id> {
@@ -82,7 +113,8 @@ export class DependencyIndex<Id> {
       const holders = this.#holders(dependency.collection)
       holders.all.set(id, (holders.all.get(id) ?? 0) + 1)
       if (dependency.kind === 'collection') holders.whole.add(id)
-      else if (dependency.kind === 'list') holders.lists.add(id, dependency.predicate, dependency.page)
+      else if (dependency.kind === 'list')
+        holders.lists.add(id, dependency.predicate, dependency.page)
       else {
         const same = holders.rows.get(dependency.key)
         if (same === undefined) holders.rows.set(dependency.key, new Set([id]))

@@ -5,10 +5,24 @@ import { opened, sealed } from '#cache/envelope.ts'
 import type { Codec } from '#cache/envelope.ts'
 
 type Text = { readonly text: string }
-const codec: Codec<Text> = { encode: ({ text }) => Buffer.from(text), decode: (bytes) => ({ text: bytes.toString() }) }
+const codec: Codec<Text> = {
+  encode: ({ text }) => Buffer.from(text),
+  decode: (bytes) => ({ text: bytes.toString() }),
+}
 const envelope: Envelope<Text> = {
-  value: { text: 'Säulen, many of them' }, bytes: 1_234, epoch: '7.1.1', snapshot: { xmin: 10, xmax: 15, xip: [11, 12] },
-  dependencies: [{ kind: 'row', collection: 'item', key: '1' }, { kind: 'list', collection: 'item', predicate: [{ field: 'a', is: 'eq', value: true }], page: null }],
+  value: { text: 'Säulen, many of them' },
+  bytes: 1_234,
+  epoch: '7.1.1',
+  snapshot: { xmin: 10, xmax: 15, xip: [11, 12] },
+  dependencies: [
+    { kind: 'row', collection: 'item', key: '1' },
+    {
+      kind: 'list',
+      collection: 'item',
+      predicate: [{ field: 'a', is: 'eq', value: true }],
+      page: null,
+    },
+  ],
 }
 
 test('what was sealed is opened for its key alone', () => {
@@ -27,5 +41,9 @@ test('what was changed on its way, in any bit, or cut, is nobody’s', () => {
     }
     assert.equal(opened('key', bytes.subarray(0, at), codec), null, `the first ${at} bytes`)
   }
-  assert.equal(opened('key', Buffer.concat([bytes, Buffer.from('x')]), codec), null, 'one byte more')
+  assert.equal(
+    opened('key', Buffer.concat([bytes, Buffer.from('x')]), codec),
+    null,
+    'one byte more',
+  )
 })

@@ -1,16 +1,25 @@
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** Nothing certain could be had before the reader's deadline, and nothing that may be served stale is there. */
+/**
+ * Nothing certain could be had before the reader's deadline, and nothing that may be served stale
+ * is there.
+ */
 export class CacheDeadlineError extends StoaError {
   readonly code = 'E_CACHE_DEADLINE'
 }
 
-/** The database has not answered for longer than the lease, and nothing that may be served stale is there: turned away without waiting for it. */
+/**
+ * The database has not answered for longer than the lease, and nothing that may be served stale is
+ * there: turned away without waiting for it.
+ */
 export class DatabaseAwayError extends StoaError {
   readonly code = 'E_CACHE_AWAY'
 }
 
-/** The write that the reader's token names cannot be seen from this node, though it asked the database: try another node, or later. */
+/**
+ * The write that the reader's token names cannot be seen from this node, though it asked the
+ * database: try another node, or later.
+ */
 export class TokenNotSeenError extends StoaError {
   readonly code = 'E_CACHE_TOKEN'
 }

@@ -1,7 +1,9 @@
 import type { FillContext } from '#cache/fill.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 
-/** A fill's context as a place where SQL runs, for code that only reads and knows nothing of fills. */
+/**
+ * A fill's context as a place where SQL runs, for code that only reads and knows nothing of fills.
+ */
 export class FillReader implements Queryable {
   readonly #context: FillContext
 
@@ -9,7 +11,10 @@ export class FillReader implements Queryable {
     this.#context = context
   }
 
-  run<Row extends object>(statement: Statement<Row>, values: readonly unknown[] = []): Promise<Row[]> {
+  run<Row extends object>(
+    statement: Statement<Row>,
+    values: readonly unknown[] = [],
+  ): Promise<Row[]> {
     return this.#context.read(statement, values)
   }
 

@@ -5,55 +5,95 @@ import { earlierOf, parseSnapshot } from '#change-feed/snapshot.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable, Statement } from '#database/database.ts'
-import { DatabaseTimeoutError, DatabaseUnavailableError, SerializationError } from '#database/errors.ts'
+import {
+  DatabaseTimeoutError,
+  DatabaseUnavailableError,
+  SerializationError,
+} from '#database/errors.ts'
 import type { Dependency } from '#cache/dependency.ts'
 import type { Codec } from '#cache/envelope.ts'
 import type { PageBound, Predicate } from '#cache/predicate.ts'
 
 /** What a cached read gives, and what a value that is made of it needs to know. */
-export type Part<V> = { readonly kind: 'hit' | 'filled' | 'stale'; readonly value: V; readonly epoch: Epoch; readonly snapshot: Snapshot; readonly dependencies: readonly Dependency[]; readonly asOfMs: number }
+export type Part<V> = {
+  readonly kind: 'hit' | 'filled' | 'stale'
+  readonly value: V
+  readonly epoch: Epoch
+  readonly snapshot: Snapshot
+  readonly dependencies: readonly Dependency[]
+  readonly asOfMs: number
+}
 
 /** What the cache is told of a value by whoever asks for it. */
 export type ValueOptions<V> = {
-  /** What the value is known to be made of beforehand: a change to it while it loads lets later readers load anew at once. */
+  /**
+   * What the value is known to be made of beforehand: a change to it while it loads lets later
+   * readers load anew at once.
+   */
   readonly dependencies?: readonly Dependency[]
-  /** Memory that the value takes, in bytes. Without it the length of its JSON stands in, doubled. */
+  /**
+   * Memory that the value takes, in bytes. Without it the length of its JSON stands in, doubled.
+   */
   readonly bytesOf?: (value: V) => number
-  /** How the value travels to the second level and back, for keys that mean the same on every node; the value must be an object. */
+  /**
+   * How the value travels to the second level and back, for keys that mean the same on every node;
+   * the value must be an object.
+   */
   readonly codec?: Codec<V>
 }
 
-type GetPart = <V>(key: string, fill: (context: FillContext) => Promise<V>, options: ValueOptions<V>) => Promise<Part<V>>
+type GetPart = <V>(
+  key: string,
+  fill: (context: FillContext) => Promise<V>,
+  options: ValueOptions<V>,
+) => Promise<Part<V>>
 
 export type FillSource = {
   readonly database: Database
   readonly feedEpoch: () => Epoch | null
   /** `failed` is told when it did not answer. */
-  readonly replica: { readonly database: Database; readonly lsn: number; readonly epoch: Epoch; readonly failed: (error: Error) => void } | null
+  readonly replica: {
+    readonly database: Database
+    readonly lsn: number
+    readonly epoch: Epoch
+    readonly failed: (error: Error) => void
+  } | null
 }
 
-/** What `stoa.as_of()` tells, without the call: the epoch and the snapshot of the statement that it stands in. */
+/**
+ * What `stoa.as_of()` tells, without the call: the epoch and the snapshot of the statement that it
+ * stands in.
+ */
 const asOfColumn = `coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text as as_of`
 const asOf = sql<{ as_of: string }>(`select ${asOfColumn}`)
 const repeatable = sql(`set transaction isolation level repeatable read, read only`)
-const reached = sql<{ reached: boolean }>(`select pg_is_in_recovery() and pg_last_wal_replay_lsn() >= $1::pg_lsn and (select epoch from stoa.epoch) = $2 as reached`)
+const reached = sql<{ reached: boolean }>(
+  `select pg_is_in_recovery() and pg_last_wal_replay_lsn() >= $1::pg_lsn and (select epoch from stoa.epoch) = $2 as reached`,
+)
 
 const wrapped = new Map<string, Statement<{ as_of: string; stoa_row: boolean | null }>>()
 
-/** The same statement with its snapshot beside each row, and one row without data if it finds none. */
-function withSnapshot(statement: Statement<object>): Statement<{ as_of: string; stoa_row: boolean | null }> {
+/**
+ * The same statement with its snapshot beside each row, and one row without data if it finds none.
+ */
+function withSnapshot(
+  statement: Statement<object>,
+): Statement<{ as_of: string; stoa_row: boolean | null }> {
   const known = wrapped.get(statement.text)
   if (known !== undefined) return known
   const text = `with s as materialized (select ${asOfColumn}) select s.as_of, q.* from s left join lateral (select true as stoa_row, inner_q.* from (${statement.text}) inner_q) q on true`
   // A statement without a name is one that nobody expects to see again.
-  const made = statement.name === null ? { text, name: null } : sql<{ as_of: string; stoa_row: boolean | null }>(text)
+  const made =
+    statement.name === null
+      ? { text, name: null }
+      : sql<{ as_of: string; stoa_row: boolean | null }>(text)
   if (statement.name !== null) wrapped.set(statement.text, made)
   return made
 }
 
 /**
- * What a loader reads with. It takes down the snapshot of everything read through it, and the dependencies it is told:
- * all that the value is made of must be named, and read here.
+ * What a loader reads with. It takes down the snapshot of everything read through it, and the
+ * dependencies it is told: all that the value is made of must be named, and read here.
  */
 export class FillContext {
   readonly #source: FillSource
@@ -77,7 +117,10 @@ export class FillContext {
     return this
   }
 
-  /** The value depends on which rows match, or on those within a page. A disjunction is several calls. */
+  /**
+   * The value depends on which rows match, or on those within a page. A disjunction is several
+   * calls.
+   */
   list(collection: string, predicate: Predicate, page: PageBound | null = null): this {
     this.#dependencies.push({ kind: 'list', collection, predicate, page })
     return this
@@ -89,8 +132,14 @@ export class FillContext {
     return this
   }
 
-  /** Runs one SELECT, with its snapshot taken in the same statement. Errors are those of `Queryable.run`. */
-  async read<Row extends object>(statement: Statement<Row>, values: readonly unknown[] = []): Promise<Row[]> {
+  /**
+   * Runs one SELECT, with its snapshot taken in the same statement. Errors are those of
+   * `Queryable.run`.
+   */
+  async read<Row extends object>(
+    statement: Statement<Row>,
+    values: readonly unknown[] = [],
+  ): Promise<Row[]> {
     const fromReplica = await this.#readReplica(statement, values)
     if (fromReplica !== null) return fromReplica
     const rows = await this.#source.database.session(async (session) => {
@@ -98,7 +147,9 @@ export class FillContext {
       this.#saw(found[0]!.as_of)
       return found
     })
-    return rows.filter((row) => row.stoa_row === true).map(({ as_of: _asOf, stoa_row: _row, ...row }) => row as unknown as Row)
+    return rows
+      .filter((row) => row.stoa_row === true)
+      .map(({ as_of: _asOf, stoa_row: _row, ...row }) => row as unknown as Row)
   }
 
   /** For values of several statements: they all see one snapshot. Read only. */
@@ -117,18 +168,29 @@ export class FillContext {
   }
 
   /** Another cached value that this one is made of: what it depends on, this one does too. */
-  async get<V>(key: string, fill: (context: FillContext) => Promise<V>, options: ValueOptions<V> = {}): Promise<V> {
+  async get<V>(
+    key: string,
+    fill: (context: FillContext) => Promise<V>,
+    options: ValueOptions<V> = {},
+  ): Promise<V> {
     const part = await this.#get(key, fill, options)
     this.#agree(part.epoch)
     this.#dependencies.push(...part.dependencies)
-    this.#snapshot = this.#snapshot === null ? part.snapshot : earlierOf(this.#snapshot, part.snapshot)
+    this.#snapshot =
+      this.#snapshot === null ? part.snapshot : earlierOf(this.#snapshot, part.snapshot)
     this.#asOfMs = Math.min(this.#asOfMs ?? part.asOfMs, part.asOfMs)
     this.#stale ||= part.kind === 'stale'
     return part.value
   }
 
-  /** A replica is asked first how far it is, in a statement before the data; what it shows then is at least as new (R8). */
-  async #readReplica<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[] | null> {
+  /**
+   * A replica is asked first how far it is, in a statement before the data; what it shows then is
+   * at least as new (R8).
+   */
+  async #readReplica<Row extends object>(
+    statement: Statement<Row>,
+    values: readonly unknown[],
+  ): Promise<Row[] | null> {
     const { replica } = this.#source
     if (replica === null) return null
     try {
@@ -141,8 +203,16 @@ export class FillContext {
         return rows
       })
     } catch (error) {
-      // A standby also cancels what stands in the way of its replay; whatever it is, the primary can do it.
-      if (!(error instanceof DatabaseUnavailableError || error instanceof DatabaseTimeoutError || error instanceof SerializationError)) throw error
+      // A standby also cancels what stands in the way of its replay; whatever it is, the primary
+      // can do it.
+      if (
+        !(
+          error instanceof DatabaseUnavailableError ||
+          error instanceof DatabaseTimeoutError ||
+          error instanceof SerializationError
+        )
+      )
+        throw error
       if (!(error instanceof SerializationError)) replica.failed(error)
       return null
     }
@@ -155,7 +225,9 @@ export class FillContext {
     const feedEpoch = this.#source.feedEpoch()
     if (epoch !== '' && feedEpoch !== null && compareEpochs(epoch, feedEpoch) === 'older') {
       // Thrown where the connection is held, so that nobody uses it again.
-      throw new DatabaseUnavailableError('A connection led to a database server that has been replaced; try again.')
+      throw new DatabaseUnavailableError(
+        'A connection led to a database server that has been replaced; try again.',
+      )
     }
     this.#agree(epoch)
     this.#snapshot = this.#snapshot === null ? snapshot : earlierOf(this.#snapshot, snapshot)
@@ -167,9 +239,21 @@ export class FillContext {
   }
 
   /** What the cache has to know about the value. One that read nothing is as old as the fill. */
-  result(start: { readonly epoch: Epoch | null; readonly cursor: Snapshot }): { readonly epoch: Epoch | null; readonly snapshot: Snapshot | null; readonly dependencies: readonly Dependency[]; readonly asOfMs: number | null; readonly stale: boolean } {
+  result(start: { readonly epoch: Epoch | null; readonly cursor: Snapshot }): {
+    readonly epoch: Epoch | null
+    readonly snapshot: Snapshot | null
+    readonly dependencies: readonly Dependency[]
+    readonly asOfMs: number | null
+    readonly stale: boolean
+  } {
     const epoch = this.#epoch === undefined ? start.epoch : this.#epoch
     const snapshot = this.#fromReplica ? null : (this.#snapshot ?? start.cursor)
-    return { epoch: epoch === '' ? null : epoch, snapshot, dependencies: this.#dependencies, asOfMs: this.#asOfMs, stale: this.#stale }
+    return {
+      epoch: epoch === '' ? null : epoch,
+      snapshot,
+      dependencies: this.#dependencies,
+      asOfMs: this.#asOfMs,
+      stale: this.#stale,
+    }
   }
 }

@@ -1,25 +1,35 @@
 import { compareText } from '#cache/predicate.ts'
 
-/** A chunk with more intervals than this is cut in two: small enough to be shifted at once, large enough to scan in a straight line. */
+/**
+ * A chunk with more intervals than this is cut in two: small enough to be shifted at once, large
+ * enough to scan in a straight line.
+ */
 const chunkMax = 32
 
 /** Marks, in what `containing` writes, an interval of which the value is an end. */
 export const onEnd = 1
 
-/** From `low` to `high`, both included, and the number of what it belongs to, which no other interval of the shelf may have. */
+/**
+ * From `low` to `high`, both included, and the number of what it belongs to, which no other
+ * interval of the shelf may have.
+ */
 export type Interval<Low, High> = {
   readonly low: Low
   readonly high: High
   readonly item: number
-  /** Where a second value, told with the first, has to lie, on a shelf with tests. Infinite: open. */
+  /**
+   * Where a second value, told with the first, has to lie, on a shelf with tests. Infinite: open.
+   */
   readonly testLow: number
   readonly testHigh: number
 }
 
 /**
- * Which intervals hold a value: those that start at or below it, in order of their start and cut into chunks, each with its
- * highest end, so that a chunk which ends too early is passed over, and all at the front that do are passed over at once. Of one type, whose lowest value stands for an open start;
- * `High` has a value above all for an open end. Many small flat arrays, because it is memory that costs: this is read on every change.
+ * Which intervals hold a value: those that start at or below it, in order of their start and cut
+ * into chunks, each with its highest end, so that a chunk which ends too early is passed over, and
+ * all at the front that do are passed over at once. Of one type, whose lowest value stands for an
+ * open start; `High` has a value above all for an open end. Many small flat arrays, because it is
+ * memory that costs: this is read on every change.
  */
 abstract class IntervalShelf<Low, High> {
   /** The numbers of an interval in a chunk, in the order of `Interval`. */
@@ -43,9 +53,10 @@ abstract class IntervalShelf<Low, High> {
   protected abstract compareHighs(one: High, other: High): number
 
   /**
-   * Writes the intervals that hold the value, and whose test holds the second one, into `out` from `count` on, and returns the new count:
-   * each as four times its item, with `onEnd` where the value is on an end. An open end stands for what is above all values. A second
-   * value that is not a number passes every test.
+   * Writes the intervals that hold the value, and whose test holds the second one, into `out` from
+   * `count` on, and returns the new count: each as four times its item, with `onEnd` where the
+   * value is on an end. An open end stands for what is above all values. A second value that is not
+   * a number passes every test.
    */
   abstract containing(value: Low | High, second: number, out: number[], count: number): number
 
@@ -55,7 +66,11 @@ abstract class IntervalShelf<Low, High> {
     const which = this.#chunkOf(interval)
     const chunk = this.chunks[which]!
     const { low, high, item, testLow, testHigh } = interval
-    chunk.splice(this.#search(chunk, interval), 0, ...(this.stride === 3 ? [low, high, item] : [low, high, item, testLow, testHigh]))
+    chunk.splice(
+      this.#search(chunk, interval),
+      0,
+      ...(this.stride === 3 ? [low, high, item] : [low, high, item, testLow, testHigh]),
+    )
     this.starts[which] = chunk[0] as Low
     if (this.compareHighs(interval.high, this.ends[which]!) > 0) this.ends[which] = interval.high
     if (chunk.length > chunkMax * this.stride) this.#cut(which)
@@ -69,11 +84,17 @@ abstract class IntervalShelf<Low, High> {
     const chunk = this.chunks[which]!
     chunk.splice(this.#search(chunk, interval), this.stride)
     if (chunk.length > 0) this.#measure(which)
-    else for (const column of [this.chunks, this.starts, this.ends, this.reaches]) column.splice(which, 1)
+    else
+      for (const column of [this.chunks, this.starts, this.ends, this.reaches])
+        column.splice(which, 1)
     this.#spread(which)
   }
 
-  #insertChunk(which: number, chunk: (Low | High | number)[], first: { readonly low: Low; readonly high: High }): void {
+  #insertChunk(
+    which: number,
+    chunk: (Low | High | number)[],
+    first: { readonly low: Low; readonly high: High },
+  ): void {
     this.chunks.splice(which, 0, chunk)
     this.starts.splice(which, 0, first.low)
     this.ends.splice(which, 0, first.high)
@@ -101,7 +122,8 @@ abstract class IntervalShelf<Low, High> {
     const chunk = this.chunks[which]!
     this.starts[which] = chunk[0] as Low
     let highest = chunk[1] as High
-    for (let at = this.stride + 1; at < chunk.length; at += this.stride) if (this.compareHighs(chunk[at] as High, highest) > 0) highest = chunk[at] as High
+    for (let at = this.stride + 1; at < chunk.length; at += this.stride)
+      if (this.compareHighs(chunk[at] as High, highest) > 0) highest = chunk[at] as High
     this.ends[which] = highest
   }
 
@@ -129,9 +151,20 @@ abstract class IntervalShelf<Low, High> {
     return low * this.stride
   }
 
-  /** Equal starts go by their end, so that chunks of many open starts still differ in how far they reach. */
-  #compare(chunk: readonly (Low | High | number)[], at: number, interval: Interval<Low, High>): number {
-    return this.compareLows(chunk[at] as Low, interval.low) || this.compareHighs(chunk[at + 1] as High, interval.high) || (chunk[at + 2] as number) - interval.item
+  /**
+   * Equal starts go by their end, so that chunks of many open starts still differ in how far they
+   * reach.
+   */
+  #compare(
+    chunk: readonly (Low | High | number)[],
+    at: number,
+    interval: Interval<Low, High>,
+  ): number {
+    return (
+      this.compareLows(chunk[at] as Low, interval.low) ||
+      this.compareHighs(chunk[at + 1] as High, interval.high) ||
+      (chunk[at + 2] as number) - interval.item
+    )
   }
 }
 
@@ -156,7 +189,8 @@ export class NumberShelf extends IntervalShelf<number, number> {
         const low = chunk[at]!
         if (low > value) break
         const high = chunk[at + 1]!
-        if (high < value || (stride === 5 && (chunk[at + 3]! > second || chunk[at + 4]! < second))) continue
+        if (high < value || (stride === 5 && (chunk[at + 3]! > second || chunk[at + 4]! < second)))
+          continue
         out[next++] = (chunk[at + 2]! << 2) | (low < value && value < high ? 0 : onEnd)
       }
     }
@@ -198,7 +232,12 @@ export class TextShelf extends IntervalShelf<string, string | null> {
         const low = value === null ? -1 : compareText(chunk[at] as string, value)
         if (low > 0) break
         const high = this.compareHighs(chunk[at + 1] as string | null, value)
-        if (high < 0 || (stride === 5 && ((chunk[at + 3] as number) > second || (chunk[at + 4] as number) < second))) continue
+        if (
+          high < 0 ||
+          (stride === 5 &&
+            ((chunk[at + 3] as number) > second || (chunk[at + 4] as number) < second))
+        )
+          continue
         out[next++] = ((chunk[at + 2] as number) << 2) | (low < 0 && high > 0 ? 0 : onEnd)
       }
     }

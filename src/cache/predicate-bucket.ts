@@ -2,17 +2,31 @@ import { NumberShelf, TextShelf, onEnd } from '#cache/interval-shelf.ts'
 import type { Interval } from '#cache/interval-shelf.ts'
 import { isScalar } from '#cache/predicate.ts'
 
-/** Where the rows of a list lie: in one stretch of one field, and of another. Fields are slots, and a null end is open. */
+/**
+ * Where the rows of a list lie: in one stretch of one field, and of another. Fields are slots, and
+ * a null end is open.
+ */
 export type Region = {
   /** Null: anywhere. */
-  readonly stretch: { readonly slot: number; readonly low: number | string | null; readonly high: number | string | null } | null
+  readonly stretch: {
+    readonly slot: number
+    readonly low: number | string | null
+    readonly high: number | string | null
+  } | null
   /** Null: anywhere. `coded`: between codes of values, and not between values. */
-  readonly test: { readonly slot: number; readonly coded: boolean; readonly low: number; readonly high: number } | null
+  readonly test: {
+    readonly slot: number
+    readonly coded: boolean
+    readonly low: number
+    readonly high: number
+  } | null
   /** The bits of all fields that the list asks for, as `bitOf` gives them. */
   readonly fields: number
 }
 
-/** A row, by slot. The code of a value that no list asks for is 0; that of an array, not a number. */
+/**
+ * A row, by slot. The code of a value that no list asks for is 0; that of an array, not a number.
+ */
 export type Taken = { readonly values: unknown[]; readonly codes: number[] }
 
 /** Beside `onEnd` in a candidate: a value is missing, of another type, or an array. */
@@ -24,17 +38,27 @@ export function bitOf(slot: number): number {
 }
 
 /** What lists have in common that ask for the same fields in the same way. */
-type Shape = { readonly fields: number; readonly slot: number; readonly testSlot: number; readonly coded: boolean; readonly text: boolean }
+type Shape = {
+  readonly fields: number
+  readonly slot: number
+  readonly testSlot: number
+  readonly coded: boolean
+  readonly text: boolean
+}
 type Shelved = { readonly shape: Shape; readonly shelf: NumberShelf | TextShelf }
 
 /** More lists than this of one shape get a shelf of their own. */
 const flatMax = 32
-/** At the start of each shape in `#flat`: its fields, slot, test slot (or -1) and whether that is coded, and where it ends. */
+/**
+ * At the start of each shape in `#flat`: its fields, slot, test slot (or -1) and whether that is
+ * coded, and where it ends.
+ */
 const headLength = 5
 
 /**
- * Lists that share an equality, or have none, by shape. Most buckets are small and met at random, so that each step from object to object
- * waits for memory: shapes of a few lists lie in one flat array, as `head, low, high, item, testLow, testHigh, low, …`.
+ * Lists that share an equality, or have none, by shape. Most buckets are small and met at random,
+ * so that each step from object to object waits for memory: shapes of a few lists lie in one flat
+ * array, as `head, low, high, item, testLow, testHigh, low, …`.
  */
 export class Bucket {
   readonly #flat: number[] = []
@@ -59,8 +83,17 @@ export class Bucket {
       }
       shelved = this.#shelve(shape)
       for (let at = start + headLength; at < end; at += strideOf(shape)) {
-        const [low, high, other, testLow = 0, testHigh = 0] = this.#flat.slice(at, at + strideOf(shape))
-        ;(shelved.shelf as NumberShelf).add({ low: low!, high: high!, item: other!, testLow, testHigh })
+        const [low, high, other, testLow = 0, testHigh = 0] = this.#flat.slice(
+          at,
+          at + strideOf(shape),
+        )
+        ;(shelved.shelf as NumberShelf).add({
+          low: low!,
+          high: high!,
+          item: other!,
+          testLow,
+          testHigh,
+        })
       }
       this.#flat.splice(start, end - start)
       this.#moveEnds(start, start - end)
@@ -93,13 +126,15 @@ export class Bucket {
   }
 
   /**
-   * Writes the lists whose region holds the row into `out`, each as four times its item, with `onEnd` where the row is on an end of the
-   * stretch and `notTold` where its values cannot tell. Without those that ask for none of `fields`.
+   * Writes the lists whose region holds the row into `out`, each as four times its item, with
+   * `onEnd` where the row is on an end of the stretch and `notTold` where its values cannot tell.
+   * Without those that ask for none of `fields`.
    */
   candidates({ values, codes }: Taken, fields: number, out: number[]): number {
     const flat = this.#flat
     let count = 0
-    // Whole numbers come out of the flat array as doubles: `| 0` takes them as they are, without a check of each.
+    // Whole numbers come out of the flat array as doubles: `| 0` takes them as they are, without a
+    // check of each.
     for (let start = 0, end = 0; start < flat.length; start = end) {
       end = flat[start + 4]! | 0
       if ((flat[start]! & fields) === 0) continue
@@ -108,20 +143,41 @@ export class Bucket {
       const value = slot === -1 ? 0 : values[slot]
       const first = firstOf(value)
       const unsure = first === value ? 0 : notTold
-      if (testSlot === -1) count = untested(flat, start + headLength, end, first, unsure, out, count)
+      if (testSlot === -1)
+        count = untested(flat, start + headLength, end, first, unsure, out, count)
       else {
         const second = secondOf(testSlot, flat[start + 3] === 1, values, codes)
         if (slot === -1) count = testedOnly(flat, start + headLength, end, second, out, count)
-        else count = tested(flat, start + headLength, end, first, second, Number.isNaN(second) ? notTold : unsure, out, count)
+        else
+          count = tested(
+            flat,
+            start + headLength,
+            end,
+            first,
+            second,
+            Number.isNaN(second) ? notTold : unsure,
+            out,
+            count,
+          )
       }
     }
-    return this.#shelves === null ? count : shelvedCandidates(this.#shelves, values, codes, fields, out, count)
+    return this.#shelves === null
+      ? count
+      : shelvedCandidates(this.#shelves, values, codes, fields, out, count)
   }
 
-  /** In order of their starts, and where these are all open, of their tests, so that a look through them can end early. */
+  /**
+   * In order of their starts, and where these are all open, of their tests, so that a look through
+   * them can end early.
+   */
   #placeOf(one: readonly number[], start: number, end: number): number {
     let at = start
-    while (at < end && (this.#flat[at]! < one[0]! || (this.#flat[at] === one[0] && one.length === 5 && this.#flat[at + 3]! < one[3]!))) at += one.length
+    while (
+      at < end &&
+      (this.#flat[at]! < one[0]! ||
+        (this.#flat[at] === one[0] && one.length === 5 && this.#flat[at + 3]! < one[3]!))
+    )
+      at += one.length
     return at
   }
 
@@ -136,7 +192,13 @@ export class Bucket {
   #flatOf(shape: Shape): readonly [number, number] {
     const flat = this.#flat
     for (let start = 0; start < flat.length; start = flat[start + 4]!) {
-      if (flat[start] === shape.fields && flat[start + 1] === shape.slot && flat[start + 2] === shape.testSlot && flat[start + 3] === Number(shape.coded)) return [start, flat[start + 4]!]
+      if (
+        flat[start] === shape.fields &&
+        flat[start + 1] === shape.slot &&
+        flat[start + 2] === shape.testSlot &&
+        flat[start + 3] === Number(shape.coded)
+      )
+        return [start, flat[start + 4]!]
     }
     const start = flat.length
     flat.push(shape.fields, shape.slot, shape.testSlot, Number(shape.coded), start + headLength)
@@ -149,8 +211,19 @@ export class Bucket {
   }
 }
 
-/** The lists of a flat shape, from `start` to `end`, that have no test; written as `candidates` says. */
-function untested(flat: readonly number[], start: number, end: number, first: number, unsure: number, out: number[], from: number): number {
+/**
+ * The lists of a flat shape, from `start` to `end`, that have no test; written as `candidates`
+ * says.
+ */
+function untested(
+  flat: readonly number[],
+  start: number,
+  end: number,
+  first: number,
+  unsure: number,
+  out: number[],
+  from: number,
+): number {
   let count = from
   for (let at = start; at < end; at += 3) {
     const low = flat[at]!
@@ -162,7 +235,16 @@ function untested(flat: readonly number[], start: number, end: number, first: nu
   return count
 }
 
-function tested(flat: readonly number[], start: number, end: number, first: number, second: number, unsure: number, out: number[], from: number): number {
+function tested(
+  flat: readonly number[],
+  start: number,
+  end: number,
+  first: number,
+  second: number,
+  unsure: number,
+  out: number[],
+  from: number,
+): number {
   let count = from
   for (let at = start; at < end; at += 5) {
     const low = flat[at]!
@@ -175,7 +257,14 @@ function tested(flat: readonly number[], start: number, end: number, first: numb
 }
 
 /** Those that lie anywhere but for their test, in the order of which they are. */
-function testedOnly(flat: readonly number[], start: number, end: number, second: number, out: number[], from: number): number {
+function testedOnly(
+  flat: readonly number[],
+  start: number,
+  end: number,
+  second: number,
+  out: number[],
+  from: number,
+): number {
   const unsure = Number.isNaN(second) ? notTold : 0
   let count = from
   for (let at = start; at < end; at += 5) {
@@ -185,7 +274,14 @@ function testedOnly(flat: readonly number[], start: number, end: number, second:
   return count
 }
 
-function shelvedCandidates(shelves: readonly Shelved[], values: readonly unknown[], codes: readonly number[], fields: number, out: number[], from: number): number {
+function shelvedCandidates(
+  shelves: readonly Shelved[],
+  values: readonly unknown[],
+  codes: readonly number[],
+  fields: number,
+  out: number[],
+  from: number,
+): number {
   let count = from
   for (let which = 0; which < shelves.length; which += 1) {
     const { shape, shelf } = shelves[which]!
@@ -200,7 +296,12 @@ function shelvedCandidates(shelves: readonly Shelved[], values: readonly unknown
       exact &&= first === value
     } else {
       // Of another type, a value is below all texts; one that is missing counts as above.
-      count = shelf.containing(typeof value === 'string' ? value : isScalar(value) ? '' : null, second, out, count)
+      count = shelf.containing(
+        typeof value === 'string' ? value : isScalar(value) ? '' : null,
+        second,
+        out,
+        count,
+      )
       exact &&= typeof value === 'string'
     }
     if (!exact) for (let at = start; at < count; at += 1) out[at]! |= notTold
@@ -210,11 +311,20 @@ function shelvedCandidates(shelves: readonly Shelved[], values: readonly unknown
 
 /** A value of another type is below or above all numbers; one that is missing counts as above. */
 function firstOf(value: unknown): number {
-  return typeof value === 'number' ? value : typeof value === 'boolean' ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
+  return typeof value === 'number'
+    ? value
+    : typeof value === 'boolean'
+      ? Number.NEGATIVE_INFINITY
+      : Number.POSITIVE_INFINITY
 }
 
 /** Not a number: the test cannot tell. */
-function secondOf(slot: number, coded: boolean, values: readonly unknown[], codes: readonly number[]): number {
+function secondOf(
+  slot: number,
+  coded: boolean,
+  values: readonly unknown[],
+  codes: readonly number[],
+): number {
   if (slot === -1) return 0
   if (coded) return codes[slot]!
   const value = values[slot]
@@ -222,11 +332,23 @@ function secondOf(slot: number, coded: boolean, values: readonly unknown[], code
 }
 
 function shapeOf({ stretch, test, fields }: Region): Shape {
-  return { fields, slot: stretch?.slot ?? -1, testSlot: test?.slot ?? -1, coded: test?.coded ?? false, text: typeof (stretch?.low ?? stretch?.high) === 'string' }
+  return {
+    fields,
+    slot: stretch?.slot ?? -1,
+    testSlot: test?.slot ?? -1,
+    coded: test?.coded ?? false,
+    text: typeof (stretch?.low ?? stretch?.high) === 'string',
+  }
 }
 
 function same(one: Shape, other: Shape): boolean {
-  return one.fields === other.fields && one.slot === other.slot && one.testSlot === other.testSlot && one.coded === other.coded && one.text === other.text
+  return (
+    one.fields === other.fields &&
+    one.slot === other.slot &&
+    one.testSlot === other.testSlot &&
+    one.coded === other.coded &&
+    one.text === other.text
+  )
 }
 
 function strideOf(shape: Shape): 3 | 5 {
@@ -239,15 +361,29 @@ function record(item: number, region: Region): number[] {
 }
 
 function numbers(item: number, region: Region): Interval<number, number> {
-  const { low, high } = (region.stretch ?? { low: null, high: null }) as { readonly low: number | null; readonly high: number | null }
-  return { low: low ?? Number.NEGATIVE_INFINITY, high: high ?? Number.POSITIVE_INFINITY, item, ...testOf(region) }
+  const { low, high } = (region.stretch ?? { low: null, high: null }) as {
+    readonly low: number | null
+    readonly high: number | null
+  }
+  return {
+    low: low ?? Number.NEGATIVE_INFINITY,
+    high: high ?? Number.POSITIVE_INFINITY,
+    item,
+    ...testOf(region),
+  }
 }
 
 function texts(item: number, region: Region): Interval<string, string | null> {
-  const { low, high } = region.stretch as { readonly low: string | null; readonly high: string | null }
+  const { low, high } = region.stretch as {
+    readonly low: string | null
+    readonly high: string | null
+  }
   return { low: low ?? '', high, item, ...testOf(region) }
 }
 
 function testOf({ test }: Region): { readonly testLow: number; readonly testHigh: number } {
-  return { testLow: test?.low ?? Number.NEGATIVE_INFINITY, testHigh: test?.high ?? Number.POSITIVE_INFINITY }
+  return {
+    testLow: test?.low ?? Number.NEGATIVE_INFINITY,
+    testHigh: test?.high ?? Number.POSITIVE_INFINITY,
+  }
 }

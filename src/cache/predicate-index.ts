@@ -8,8 +8,15 @@ import { Slots } from '#cache/predicate-slots.ts'
 import { holds, matches, withinPage } from '#cache/predicate.ts'
 import type { Atom, PageBound, Predicate } from '#cache/predicate.ts'
 
-/** Whoever is told of changes to its lists; several entries, if it has several lists or a list is found through several values. */
-type Holder = { readonly number: number; readonly entries: Entry[]; readonly releases: (() => void)[] }
+/**
+ * Whoever is told of changes to its lists; several entries, if it has several lists or a list is
+ * found through several values.
+ */
+type Holder = {
+  readonly number: number
+  readonly entries: Entry[]
+  readonly releases: (() => void)[]
+}
 
 /** A list in one bucket. */
 type Entry = {
@@ -29,12 +36,13 @@ type Entry = {
 type Check = { readonly slot: number; readonly atom: Atom; readonly next: Check | null }
 
 /**
- * Live list queries of one collection: which of them does a change touch (R12)? Each list is found through one equality
- * (a hash), within that by where the bounds of its page, a range and another equality let its rows lie, and then checked for what
- * these do not show.
+ * Live list queries of one collection: which of them does a change touch (R12)? Each list is found
+ * through one equality (a hash), within that by where the bounds of its page, a range and another
+ * equality let its rows lie, and then checked for what these do not show.
  *
- * A change meets so many lists that memory is what costs. So everything has a number: a row is taken apart by slot once, a list
- * is a number in flat arrays, and of most lists nothing else is read.
+ * A change meets so many lists that memory is what costs. So everything has a number: a row is
+ * taken apart by slot once, a list is a number in flat arrays, and of most lists nothing else is
+ * read.
  */
 export class PredicateIndex<Id> {
   readonly #holders = new Map<Id, Holder>()
@@ -44,15 +52,22 @@ export class PredicateIndex<Id> {
   /** Which of the last changes the holder was told of: `#telling` is the one that is told now. */
   #told = new Uint8Array(0)
   #telling = 0
-  /** For holders of one list, whose rows at an end of its stretch this tells apart; null: nothing does. */
-  readonly #ties: ((Tie & { readonly firstSlot: number; readonly secondSlot: number }) | null)[] = []
+  /**
+   * For holders of one list, whose rows at an end of its stretch this tells apart; null: nothing
+   * does.
+   */
+  readonly #ties: ((Tie & { readonly firstSlot: number; readonly secondSlot: number }) | null)[] =
+    []
   readonly #freeHolders: number[] = []
   /** By the entry's number. */
   readonly #entries: (Entry | undefined)[] = []
   readonly #freeEntries: number[] = []
   readonly #slots = new Slots<Bucket>()
   readonly #rest = new Bucket()
-  /** Used again for each change: its rows by slot, what a bucket holds of them, and the holders found. */
+  /**
+   * Used again for each change: its rows by slot, what a bucket holds of them, and the holders
+   * found.
+   */
   readonly #before: Taken = { values: [], codes: [] }
   readonly #after: Taken = { values: [], codes: [] }
   readonly #candidates: number[] = []
@@ -65,17 +80,38 @@ export class PredicateIndex<Id> {
   /** The same id may be added with several predicates: a disjunction. */
   add(id: Id, predicate: Predicate, page: PageBound | null): void {
     const holder = this.#holders.get(id) ?? this.#hold(id)
-    for (const field of new Set([...predicate, ...(page?.sort ?? [])].map((part) => part.field))) holder.releases.push(this.#slots.use(field))
+    for (const field of new Set([...predicate, ...(page?.sort ?? [])].map((part) => part.field)))
+      holder.releases.push(this.#slots.use(field))
     const plan = planOf(predicate, page, (atom) => this.#crowd(atom))
     const region = this.#region(predicate, page, plan, holder)
     const tie = holder.entries.length > 0 ? null : tieOf(page, plan.bounds)
-    this.#ties[holder.number] = tie === null ? null : { ...tie, firstSlot: region.stretch!.slot, secondSlot: this.#slots.of(tie.field) }
-    const checks = plan.exact ? plan.rest.reduceRight<Check | null>((next, atom) => ({ slot: this.#slots.of(atom.field), atom, next }), null) : null
+    this.#ties[holder.number] =
+      tie === null
+        ? null
+        : { ...tie, firstSlot: region.stretch!.slot, secondSlot: this.#slots.of(tie.field) }
+    const checks = plan.exact
+      ? plan.rest.reduceRight<Check | null>(
+          (next, atom) => ({ slot: this.#slots.of(atom.field), atom, next }),
+          null,
+        )
+      : null
     const plain = plan.exact && checks === null
-    for (const bucket of plan.equality === null ? [this.#rest] : this.#buckets(plan.equality, holder)) {
-      // Where nothing is left to check, the item names the holder itself: one look into memory less.
+    for (const bucket of plan.equality === null
+      ? [this.#rest]
+      : this.#buckets(plan.equality, holder)) {
+      // Where nothing is left to check, the item names the holder itself: one look into memory
+      // less.
       const number = plain ? -1 : (this.#freeEntries.pop() ?? this.#entries.length)
-      const entry: Entry = { holder, predicate, page, region, bucket, number, checks, item: plain ? 2 * holder.number : 2 * number + 1 }
+      const entry: Entry = {
+        holder,
+        predicate,
+        page,
+        region,
+        bucket,
+        number,
+        checks,
+        item: plain ? 2 * holder.number : 2 * number + 1,
+      }
       if (!plain) this.#entries[number] = entry
       bucket.add(entry.item, region)
       holder.entries.push(entry)
@@ -99,8 +135,13 @@ export class PredicateIndex<Id> {
     for (const release of holder.releases.reverse()) release()
   }
 
-  /** Whatever the change may have changed, each once. A row that the writer did not tell may be any. */
-  touched(change: Change, options: { readonly ignoreBefore: boolean } = { ignoreBefore: false }): Id[] {
+  /**
+   * Whatever the change may have changed, each once. A row that the writer did not tell may be any.
+   */
+  touched(
+    change: Change,
+    options: { readonly ignoreBefore: boolean } = { ignoreBefore: false },
+  ): Id[] {
     if (this.#holders.size === 0) return []
     const { operation } = change
     const before = operation === 'insert' || options.ignoreBefore ? undefined : change.before
@@ -116,7 +157,8 @@ export class PredicateIndex<Id> {
       let fields = everyField
       if (before === undefined) this.#slots.take(after, this.#after)
       else fields = this.#slots.takeAfter(after, this.#after, this.#before)
-      // Where only other fields changed, a list finds in the row after what it found in the row before.
+      // Where only other fields changed, a list finds in the row after what it found in the row
+      // before.
       if (fields !== 0) count = this.#find(after, this.#after, fields, count)
     }
     return this.#found.slice(0, count)
@@ -160,7 +202,8 @@ export class PredicateIndex<Id> {
     let count = from
     for (let at = 0; at < end; at += 1) {
       const candidate = candidates[at]!
-      const holder = (candidate & anyDoubt) === 0 ? candidate >> 3 : this.#checked(candidate, row, taken)
+      const holder =
+        (candidate & anyDoubt) === 0 ? candidate >> 3 : this.#checked(candidate, row, taken)
       if (holder === -1 || told[holder] === telling) continue
       told[holder] = telling
       found[count++] = ids[holder]!
@@ -174,13 +217,20 @@ export class PredicateIndex<Id> {
     if ((candidate & toCheck) === 0) {
       if (this.#told[number] === this.#telling) return -1
       const tie = (candidate & notTold) === 0 ? this.#ties[number]! : null
-      const within = tie === null ? null : tieWithin(tie, taken.values[tie.firstSlot], taken.values[tie.secondSlot])
-      return (within ?? this.#numbered[number]!.entries.some((entry) => concerns(entry, row))) ? number : -1
+      const within =
+        tie === null
+          ? null
+          : tieWithin(tie, taken.values[tie.firstSlot], taken.values[tie.secondSlot])
+      return (within ?? this.#numbered[number]!.entries.some((entry) => concerns(entry, row)))
+        ? number
+        : -1
     }
     const entry = this.#entries[number]!
     if (this.#told[entry.holder.number] === this.#telling) return -1
-    if ((candidate & (onEnd | notTold)) !== 0 || entry.checks === null) return concerns(entry, row) ? entry.holder.number : -1
-    for (let check: Check | null = entry.checks; check !== null; check = check.next) if (holds(check.atom, taken.values[check.slot]) === (check.atom.negated === true)) return -1
+    if ((candidate & (onEnd | notTold)) !== 0 || entry.checks === null)
+      return concerns(entry, row) ? entry.holder.number : -1
+    for (let check: Check | null = entry.checks; check !== null; check = check.next)
+      if (holds(check.atom, taken.values[check.slot]) === (check.atom.negated === true)) return -1
     return entry.holder.number
   }
 
@@ -198,14 +248,24 @@ export class PredicateIndex<Id> {
     return holder
   }
 
-  #region(predicate: Predicate, page: PageBound | null, { bounds, test }: Plan, holder: Holder): Region {
+  #region(
+    predicate: Predicate,
+    page: PageBound | null,
+    { bounds, test }: Plan,
+    holder: Holder,
+  ): Region {
     let fields = 0
-    for (const { field } of [...predicate, ...(page?.sort ?? [])]) fields |= bitOf(this.#slots.of(field))
+    for (const { field } of [...predicate, ...(page?.sort ?? [])])
+      fields |= bitOf(this.#slots.of(field))
     if (fields === 0) fields = everyField
-    const stretch = bounds === null ? null : { slot: this.#slots.of(bounds.field), low: bounds.low, high: bounds.high }
+    const stretch =
+      bounds === null
+        ? null
+        : { slot: this.#slots.of(bounds.field), low: bounds.low, high: bounds.high }
     if (test === null) return { stretch, test, fields }
     const slot = this.#slots.of(test.field)
-    if (!('equals' in test)) return { stretch, test: { slot, coded: false, low: test.low, high: test.high }, fields }
+    if (!('equals' in test))
+      return { stretch, test: { slot, coded: false, low: test.low, high: test.high }, fields }
     const { code, release } = this.#slots.code(slot, test.equals)
     holder.releases.push(release)
     return { stretch, test: { slot, coded: true, low: code, high: code }, fields }

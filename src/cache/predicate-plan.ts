@@ -6,21 +6,28 @@ export const hashedValuesMax = 64
 
 export type Hashable = Atom & ({ readonly is: 'eq' } | { readonly is: 'in' })
 
-/** How a list is looked up: through one equality, if it has any, then by where one field lies, then by what these do not show. */
+/**
+ * How a list is looked up: through one equality, if it has any, then by where one field lies, then
+ * by what these do not show.
+ */
 export type Plan = {
   readonly equality: Hashable | null
   readonly bounds: Bounds | null
   /** An equality or a range of numbers that can be told at a glance. */
   readonly test: Test | null
-  /** What is left to check of a row that has the equality, lies strictly within the bounds, and passes the test. */
+  /**
+   * What is left to check of a row that has the equality, lies strictly within the bounds, and
+   * passes the test.
+   */
   readonly rest: Predicate
   /** Nothing but `rest` is: the page's bounds are shown too. */
   readonly exact: boolean
 }
 
 /**
- * Whether a row at an end of the page's stretch is on the page goes by the second key, mostly the only other one. Told here in
- * one piece, because it is met at random and each step to another waits for memory; `undefined`: that end is open.
+ * Whether a row at an end of the page's stretch is on the page goes by the second key, mostly the
+ * only other one. Told here in one piece, because it is met at random and each step to another
+ * waits for memory; `undefined`: that end is open.
  */
 export type Tie = {
   readonly field: string
@@ -34,22 +41,54 @@ export type Tie = {
 export function tieOf(page: PageBound | null, bounds: Bounds | null): Tie | null {
   const [, key, more] = page?.sort ?? []
   // Where a range has cut the stretch, its end says nothing about the page.
-  if (page === null || key === undefined || more !== undefined || bounds?.page !== true || bounds.shown.length > 0) return null
-  for (const border of [page.after, page.upTo]) if (border !== null && ((border[0] ?? null) === null || (border[1] ?? null) === null)) return null
+  if (
+    page === null ||
+    key === undefined ||
+    more !== undefined ||
+    bounds?.page !== true ||
+    bounds.shown.length > 0
+  )
+    return null
+  for (const border of [page.after, page.upTo])
+    if (border !== null && ((border[0] ?? null) === null || (border[1] ?? null) === null))
+      return null
   const [afterFirst, afterSecond] = (page.after ?? []) as readonly Scalar[]
   const [upToFirst, upToSecond] = (page.upTo ?? []) as readonly Scalar[]
-  return { field: key.field, descending: key.descending, afterFirst, afterSecond, upToFirst, upToSecond }
+  return {
+    field: key.field,
+    descending: key.descending,
+    afterFirst,
+    afterSecond,
+    upToFirst,
+    upToSecond,
+  }
 }
 
 /** Null: this cannot tell. */
-export function tieWithin({ descending, afterFirst, afterSecond, upToFirst, upToSecond }: Tie, first: unknown, second: unknown): boolean | null {
+export function tieWithin(
+  { descending, afterFirst, afterSecond, upToFirst, upToSecond }: Tie,
+  first: unknown,
+  second: unknown,
+): boolean | null {
   if (!isScalar(second)) return null
   const sign = descending ? -1 : 1
-  if (afterSecond !== undefined && afterFirst === first && sign * compareScalars(second, afterSecond) <= 0) return false
-  return !(upToSecond !== undefined && upToFirst === first && sign * compareScalars(second, upToSecond) > 0)
+  if (
+    afterSecond !== undefined &&
+    afterFirst === first &&
+    sign * compareScalars(second, afterSecond) <= 0
+  )
+    return false
+  return !(
+    upToSecond !== undefined &&
+    upToFirst === first &&
+    sign * compareScalars(second, upToSecond) > 0
+  )
 }
 
-export type Test = { readonly field: string; readonly atom: Atom } & ({ readonly equals: Scalar } | { readonly low: number; readonly high: number })
+export type Test = { readonly field: string; readonly atom: Atom } & (
+  | { readonly equals: Scalar }
+  | { readonly low: number; readonly high: number }
+)
 
 export type Bounds = {
   readonly field: string
@@ -62,8 +101,15 @@ export type Bounds = {
   readonly page: boolean
 }
 
-/** `crowd`: how many lists are already found through the atom's values; the equality that the fewest share is the best. */
-export function planOf(predicate: Predicate, page: PageBound | null, crowd: (atom: Hashable) => number): Plan {
+/**
+ * `crowd`: how many lists are already found through the atom's values; the equality that the fewest
+ * share is the best.
+ */
+export function planOf(
+  predicate: Predicate,
+  page: PageBound | null,
+  crowd: (atom: Hashable) => number,
+): Plan {
   let equality: Hashable | null = null
   let least = Number.POSITIVE_INFINITY
   for (const atom of predicate) {
@@ -75,7 +121,8 @@ export function planOf(predicate: Predicate, page: PageBound | null, crowd: (ato
   }
   const others = predicate.filter((atom) => atom !== equality)
   const bounds = boundsOf(others, page)
-  const exact = page === null || (page.after === null && page.upTo === null) || bounds?.page === true
+  const exact =
+    page === null || (page.after === null && page.upTo === null) || bounds?.page === true
   const unshown = others.filter((atom) => bounds === null || !bounds.shown.includes(atom))
   const tests = unshown.map(testOf).filter((test) => test !== null)
   const test = tests.find((one) => 'equals' in one) ?? tests[0] ?? null
@@ -88,9 +135,24 @@ function testOf(atom: Atom): Test | null {
   if (atom.is === 'eq') return { field, atom, equals: atom.value }
   if (atom.is !== 'range') return null
   const { min, max } = atom
-  if ((min !== undefined && !comparable(min.value)) || (max !== undefined && !comparable(max.value)) || (min ?? max) === undefined) return null
-  const low = min === undefined ? Number.NEGATIVE_INFINITY : min.inclusive ? Number(min.value) : next(Number(min.value), 1n)
-  const high = max === undefined ? Number.POSITIVE_INFINITY : max.inclusive ? Number(max.value) : next(Number(max.value), -1n)
+  if (
+    (min !== undefined && !comparable(min.value)) ||
+    (max !== undefined && !comparable(max.value)) ||
+    (min ?? max) === undefined
+  )
+    return null
+  const low =
+    min === undefined
+      ? Number.NEGATIVE_INFINITY
+      : min.inclusive
+        ? Number(min.value)
+        : next(Number(min.value), 1n)
+  const high =
+    max === undefined
+      ? Number.POSITIVE_INFINITY
+      : max.inclusive
+        ? Number(max.value)
+        : next(Number(max.value), -1n)
   return { field, atom, low, high }
 }
 
@@ -98,7 +160,10 @@ function comparable(value: Scalar): boolean {
   return typeof value === 'number' && Number.isFinite(value)
 }
 
-/** The next double above (`1n`) or below (`-1n`) a finite one: with it an end that is not included becomes one that is. */
+/**
+ * The next double above (`1n`) or below (`-1n`) a finite one: with it an end that is not included
+ * becomes one that is.
+ */
 function next(value: number, step: 1n | -1n): number {
   if (value === 0) return Number(step) * Number.MIN_VALUE
   const view = new DataView(new ArrayBuffer(8))
@@ -109,7 +174,10 @@ function next(value: number, step: 1n | -1n): number {
 }
 
 function hashable(atom: Atom): atom is Hashable {
-  return atom.negated !== true && (atom.is === 'eq' || (atom.is === 'in' && atom.values.length <= hashedValuesMax))
+  return (
+    atom.negated !== true &&
+    (atom.is === 'eq' || (atom.is === 'in' && atom.values.length <= hashedValuesMax))
+  )
 }
 
 /** The values of an equality, each once. */
@@ -117,7 +185,10 @@ export function valuesOf(atom: Hashable): Iterable<Scalar> {
   return atom.is === 'eq' ? [atom.value] : new Set(atom.values)
 }
 
-/** The best stretch of one field to look the list up by: the more ends the better, and those of the page before those of a range. */
+/**
+ * The best stretch of one field to look the list up by: the more ends the better, and those of the
+ * page before those of a range.
+ */
 function boundsOf(predicate: Predicate, page: PageBound | null): Bounds | null {
   const ofPage = page === null ? null : pageBounds(page)
   const found = ofPage === null ? [] : [ofPage]
@@ -130,7 +201,10 @@ function boundsOf(predicate: Predicate, page: PageBound | null): Bounds | null {
     else found[same] = both
   }
   const ends = ({ low, high }: Bounds): number => Number(low !== null) + Number(high !== null)
-  return found.reduce<Bounds | null>((best, one) => (best === null || ends(one) > ends(best) ? one : best), null)
+  return found.reduce<Bounds | null>(
+    (best, one) => (best === null || ends(one) > ends(best) ? one : best),
+    null,
+  )
 }
 
 function pageBounds({ sort, after, upTo }: PageBound): Bounds | null {
@@ -141,17 +215,34 @@ function pageBounds({ sort, after, upTo }: PageBound): Bounds | null {
   const [low, high] = key.descending ? [last, first] : [first, last]
   if (!orderable(low) || !orderable(high) || !agree(low, high)) return null
   // A border at a missing value leaves its end open here, and is checked in full.
-  return { field: key.field, low, high, shown: [], page: (after === null) === (first === null) && (upTo === null) === (last === null) }
+  return {
+    field: key.field,
+    low,
+    high,
+    shown: [],
+    page: (after === null) === (first === null) && (upTo === null) === (last === null),
+  }
 }
 
 function rangeBounds(atom: Atom): Bounds | null {
   if (atom.is !== 'range' || atom.negated === true) return null
-  const low = atom.min === undefined ? null : atom.min.inclusive ? beyond(atom.min.value, -1n) : atom.min.value
-  const high = atom.max === undefined ? null : atom.max.inclusive ? beyond(atom.max.value, 1n) : atom.max.value
-  return orderable(low) && orderable(high) && agree(low, high) ? { field: atom.field, low, high, shown: [atom], page: false } : null
+  const low =
+    atom.min === undefined
+      ? null
+      : atom.min.inclusive
+        ? beyond(atom.min.value, -1n)
+        : atom.min.value
+  const high =
+    atom.max === undefined ? null : atom.max.inclusive ? beyond(atom.max.value, 1n) : atom.max.value
+  return orderable(low) && orderable(high) && agree(low, high)
+    ? { field: atom.field, low, high, shown: [atom], page: false }
+    : null
 }
 
-/** An end that is included moves out by one step, if it is a number: then it lies strictly between the ends and leaves nothing to check. */
+/**
+ * An end that is included moves out by one step, if it is a number: then it lies strictly between
+ * the ends and leaves nothing to check.
+ */
 function beyond(end: Scalar, step: 1n | -1n): Scalar {
   return comparable(end) ? next(Number(end), step) : end
 }
@@ -168,7 +259,19 @@ function agree(low: number | string | null, high: number | string | null): boole
 
 function intersection(one: Bounds, other: Bounds): Bounds | null {
   if (typeof (one.low ?? one.high) !== typeof (other.low ?? other.high)) return null
-  const low = one.low === null || (other.low !== null && compareScalars(other.low, one.low) > 0) ? other.low : one.low
-  const high = one.high === null || (other.high !== null && compareScalars(other.high, one.high) < 0) ? other.high : one.high
-  return { field: one.field, low, high, shown: [...one.shown, ...other.shown], page: one.page || other.page }
+  const low =
+    one.low === null || (other.low !== null && compareScalars(other.low, one.low) > 0)
+      ? other.low
+      : one.low
+  const high =
+    one.high === null || (other.high !== null && compareScalars(other.high, one.high) < 0)
+      ? other.high
+      : one.high
+  return {
+    field: one.field,
+    low,
+    high,
+    shown: [...one.shown, ...other.shown],
+    page: one.page || other.page,
+  }
 }

@@ -18,7 +18,10 @@ type Slot<Bucket> = {
   readonly freeCodes: number[]
 }
 
-/** Gives numbers to fields and to the values that equalities ask for, for as long as somebody uses them. */
+/**
+ * Gives numbers to fields and to the values that equalities ask for, for as long as somebody uses
+ * them.
+ */
 export class Slots<Bucket extends { readonly size: number }> {
   readonly #byField = new Map<string, Slot<Bucket>>()
   readonly #slots: (Slot<Bucket> | null)[] = []
@@ -30,7 +33,16 @@ export class Slots<Bucket extends { readonly size: number }> {
     let known = this.#byField.get(field)
     if (known === undefined) {
       const free = this.#slots.indexOf(null)
-      known = { slot: free === -1 ? this.#slots.length : free, field, uses: 0, codes: new Map(), codeUses: [0], holders: [undefined], buckets: 0, freeCodes: [] }
+      known = {
+        slot: free === -1 ? this.#slots.length : free,
+        field,
+        uses: 0,
+        codes: new Map(),
+        codeUses: [0],
+        holders: [undefined],
+        buckets: 0,
+        freeCodes: [],
+      }
       this.#slots[known.slot] = known
       this.#byField.set(field, known)
     }
@@ -62,7 +74,11 @@ export class Slots<Bucket extends { readonly size: number }> {
   }
 
   /** The bucket of the value, made if there is none. It is dropped if it is empty when released. */
-  bucket(slot: number, value: Scalar, make: () => Bucket): { readonly bucket: Bucket; readonly release: () => void } {
+  bucket(
+    slot: number,
+    value: Scalar,
+    make: () => Bucket,
+  ): { readonly bucket: Bucket; readonly release: () => void } {
     const known = this.#slots[slot]!
     const { code, release } = this.code(slot, value)
     let bucket = known.holders[code]

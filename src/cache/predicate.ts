@@ -3,9 +3,9 @@ import type { Change, Row } from '#change-feed/change.ts'
 export type Scalar = string | number | boolean
 
 /**
- * One condition on one field of a flat row. Two-valued: a comparison with a missing value is false, and `negated` turns
- * the whole atom round. Text is compared by code point, numbers as IEEE doubles. A field that holds an array
- * satisfies `eq` and `in` if one of its values does.
+ * One condition on one field of a flat row. Two-valued: a comparison with a missing value is false,
+ * and `negated` turns the whole atom round. Text is compared by code point, numbers as IEEE
+ * doubles. A field that holds an array satisfies `eq` and `in` if one of its values does.
  */
 export type Atom = { readonly field: string; readonly negated?: boolean } & (
   | { readonly is: 'eq'; readonly value: Scalar }
@@ -17,19 +17,30 @@ export type Atom = { readonly field: string; readonly negated?: boolean } & (
 
 export type Bound = { readonly value: Scalar; readonly inclusive: boolean }
 
-/** All atoms hold. A disjunction is several dependencies. Plain data, so that it can travel to a second level. */
+/**
+ * All atoms hold. A disjunction is several dependencies. Plain data, so that it can travel to a
+ * second level.
+ */
 export type Predicate = readonly Atom[]
 
 export type SortKey = { readonly field: string; readonly descending: boolean }
 
 /**
- * The stretch of the sorted list that a page shows: behind `after`, up to and with `upTo`; null: open. Each holds one value
- * per sort key (null: missing). The keys must end on a unique field, or a tie at the border may be missed.
- * A page that came back full ends at its last row; one that did not is open, because an insertion would still join it.
+ * The stretch of the sorted list that a page shows: behind `after`, up to and with `upTo`; null:
+ * open. Each holds one value per sort key (null: missing). The keys must end on a unique field, or
+ * a tie at the border may be missed. A page that came back full ends at its last row; one that did
+ * not is open, because an insertion would still join it.
  */
-export type PageBound = { readonly sort: readonly SortKey[]; readonly after: readonly (Scalar | null)[] | null; readonly upTo: readonly (Scalar | null)[] | null }
+export type PageBound = {
+  readonly sort: readonly SortKey[]
+  readonly after: readonly (Scalar | null)[] | null
+  readonly upTo: readonly (Scalar | null)[] | null
+}
 
-/** By code point, as PostgreSQL's collation "C" does it on UTF-8. JavaScript's `<` goes by UTF-16 unit, which differs above U+FFFF. */
+/**
+ * By code point, as PostgreSQL's collation "C" does it on UTF-8. JavaScript's `<` goes by UTF-16
+ * unit, which differs above U+FFFF.
+ */
 export function compareText(one: string, other: string): number {
   const length = Math.min(one.length, other.length)
   for (let at = 0; at < length; at += 1) {
@@ -38,7 +49,8 @@ export function compareText(one: string, other: string): number {
     if (a === b) continue
     const aSurrogate = a >= 0xd800 && a <= 0xdfff
     const bSurrogate = b >= 0xd800 && b <= 0xdfff
-    // Surrogates stand for code points above every other unit; two of them are in the order of their units.
+    // Surrogates stand for code points above every other unit; two of them are in the order of
+    // their units.
     if (aSurrogate === bSurrogate) return a - b
     return aSurrogate ? 1 : -1
   }
@@ -47,7 +59,10 @@ export function compareText(one: string, other: string): number {
 
 const kinds = { boolean: 0, number: 1, string: 2 } as const
 
-/** A total order: by type first, so that a row of the wrong type is at least always on the same side. */
+/**
+ * A total order: by type first, so that a row of the wrong type is at least always on the same
+ * side.
+ */
 export function compareScalars(one: Scalar, other: Scalar): number {
   if (typeof one === 'number' && typeof other === 'number') return one - other
   if (typeof one === 'string' && typeof other === 'string') return compareText(one, other)
@@ -60,7 +75,8 @@ export function isScalar(value: unknown): value is Scalar {
 }
 
 export function matches(predicate: Predicate, row: Row): boolean {
-  for (const atom of predicate) if (holds(atom, row[atom.field]) === (atom.negated === true)) return false
+  for (const atom of predicate)
+    if (holds(atom, row[atom.field]) === (atom.negated === true)) return false
   return true
 }
 
@@ -100,7 +116,11 @@ function within(value: Scalar, min: Bound | undefined, max: Bound | undefined): 
 }
 
 /** The place of a row in the sorted list, against a page's border. */
-function compareToBorder(row: Row, border: readonly (Scalar | null)[], sort: readonly SortKey[]): number {
+function compareToBorder(
+  row: Row,
+  border: readonly (Scalar | null)[],
+  sort: readonly SortKey[],
+): number {
   for (let at = 0; at < sort.length; at += 1) {
     const key = sort[at]!
     const value = row[key.field]
@@ -118,10 +138,24 @@ export function withinPage(row: Row, page: PageBound): boolean {
   return page.upTo === null || compareToBorder(row, page.upTo, page.sort) <= 0
 }
 
-/** Whether the change can have changed the list (R12). A row that the writer did not tell counts as a match. */
-export function touches(change: Change, predicate: Predicate, page: PageBound | null, options: { readonly ignoreBefore: boolean } = { ignoreBefore: false }): boolean {
+/**
+ * Whether the change can have changed the list (R12). A row that the writer did not tell counts as
+ * a match.
+ */
+export function touches(
+  change: Change,
+  predicate: Predicate,
+  page: PageBound | null,
+  options: { readonly ignoreBefore: boolean } = { ignoreBefore: false },
+): boolean {
   if (change.operation === 'flush') return true
-  const concerns = (row: Row): boolean => matches(predicate, row) && (page === null || withinPage(row, page))
-  if (change.operation !== 'insert' && !options.ignoreBefore && (change.before === null || concerns(change.before))) return true
+  const concerns = (row: Row): boolean =>
+    matches(predicate, row) && (page === null || withinPage(row, page))
+  if (
+    change.operation !== 'insert' &&
+    !options.ignoreBefore &&
+    (change.before === null || concerns(change.before))
+  )
+    return true
   return change.operation !== 'delete' && (change.after === null || concerns(change.after))
 }

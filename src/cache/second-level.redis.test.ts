@@ -38,7 +38,10 @@ secondLevelContract('Redis', {
   skip: redisMissing,
   open: async () => {
     const redis = await startTestRedis()
-    const levels = [new RedisSecondLevel({ url: redis.url, logger: silentLogger }), new RedisSecondLevel({ url: redis.url, logger: silentLogger })] as const
+    const levels = [
+      new RedisSecondLevel({ url: redis.url, logger: silentLogger }),
+      new RedisSecondLevel({ url: redis.url, logger: silentLogger }),
+    ] as const
     await Promise.all(levels.map(connected))
     return {
       levels,
@@ -51,14 +54,33 @@ secondLevelContract('Redis', {
 })
 
 type Item = { readonly title: string }
-const codec: Codec<Item> = { encode: ({ title }) => Buffer.from(title), decode: (bytes) => ({ title: bytes.toString() }) }
+const codec: Codec<Item> = {
+  encode: ({ title }) => Buffer.from(title),
+  decode: (bytes) => ({ title: bytes.toString() }),
+}
 const select = sql<Item>(`select title from item where id = $1`)
 
-type Node = AsyncDisposable & { readonly cache: Cache; readonly level: RedisSecondLevel; get(): Promise<{ readonly state: string; readonly title: string | null }>; write(title: string): Promise<void> }
+type Node = AsyncDisposable & {
+  readonly cache: Cache
+  readonly level: RedisSecondLevel
+  get(): Promise<{ readonly state: string; readonly title: string | null }>
+  write(title: string): Promise<void>
+}
 
 async function node(database: Database, url: string, redisUrl: string): Promise<Node> {
-  const feedDatabase = new PostgresDatabase({ url, connectionsMax: 3, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger: silentLogger })
-  const feed = new ChangeFeed({ database: feedDatabase, link: null, clock: systemClock, logger: silentLogger })
+  const feedDatabase = new PostgresDatabase({
+    url,
+    connectionsMax: 3,
+    statementTimeoutMs: 5_000,
+    connectTimeoutMs: 5_000,
+    logger: silentLogger,
+  })
+  const feed = new ChangeFeed({
+    database: feedDatabase,
+    link: null,
+    clock: systemClock,
+    logger: silentLogger,
+  })
   const level = new RedisSecondLevel({ url: redisUrl, logger: silentLogger })
   const cache = new Cache({ feed, database, secondLevel: level })
   await connected(level)
@@ -66,11 +88,18 @@ async function node(database: Database, url: string, redisUrl: string): Promise<
     cache,
     level,
     get: async () => {
-      const { state, value } = await cache.get('item:1', async (load): Promise<Item> => (await load.row('item', '1').read(select, [1]))[0] ?? { title: '' }, { codec })
+      const { state, value } = await cache.get(
+        'item:1',
+        async (load): Promise<Item> =>
+          (await load.row('item', '1').read(select, [1]))[0] ?? { title: '' },
+        { codec },
+      )
       return { state, title: value.title }
     },
     write: async (title) => {
-      const { token } = await feed.write(database, async (tx) => tx.run(sql(`update item set title = $1`), [title]))
+      const { token } = await feed.write(database, async (tx) =>
+        tx.run(sql(`update item set title = $1`), [title]),
+      )
       assert.ok(token !== null && (await feed.reached(token, 5_000)))
     },
     [Symbol.asyncDispose]: async () => {
@@ -88,78 +117,98 @@ async function withItem(database: Database): Promise<void> {
   await database.run(sql(`select stoa.attach('item', 'item', '{id}')`))
 }
 
-test('what one node has filled, another takes from Redis; what changed since, it does not', { skip }, async () => {
-  await using db = await testDatabase()
-  await using redis = await startTestRedis()
-  await withItem(db.database)
-  await using one = await node(db.database, db.url, redis.url)
-  await using two = await node(db.database, db.url, redis.url)
-  assert.equal((await two.get()).title, 'first')
-  await sleep(50)
-  assert.deepEqual(await one.get(), { state: 'hit', title: 'first' })
-  assert.equal(one.cache.counts.second, 1)
-  for (let round = 1; round <= 50; round += 1) {
-    await one.write(`title ${round}`)
-    const taken = await one.get()
-    assert.equal(taken.title, `title ${round}`, 'Redis still has the value from before, and it is not believed')
-    await sleep(2)
-  }
-})
-
-test('Redis may go and come back, empty or with old values: nothing is wrong, and nothing waits for it', { skip }, async () => {
-  await using db = await testDatabase()
-  await using redis = await startTestRedis()
-  await withItem(db.database)
-  await using one = await node(db.database, db.url, redis.url)
-  await one.get()
-  await redis.stop()
-  await one.write('while Redis is away')
-  const startedMs = performance.now()
-  assert.equal((await one.get()).title, 'while Redis is away')
-  assert.ok(performance.now() - startedMs < 2_000)
-  assert.deepEqual(one.cache.missing, { replica: false, secondLevel: true })
-  await redis.start()
-  await connected(one.level)
-  assert.equal(one.cache.missing.secondLevel, false)
-  await one.write('back')
-  assert.equal((await one.get()).title, 'back')
-  // A restored copy of long ago: whatever it holds for this key.
-  const strange = new RedisSecondLevel({ url: redis.url, logger: silentLogger })
-  await connected(strange)
-  await using two = await node(db.database, db.url, redis.url)
-  await sleep(50)
-  for (const bytes of [Buffer.from('nonsense'), Buffer.alloc(0), Buffer.from([0, 0, 0, 2, 123, 125, 1])]) {
-    const [row] = await db.database.run(sql<{ epoch: string }>(`select epoch from stoa.life`))
-    await strange.put(placeOf(row!.epoch, 'item:1'), bytes)
-    assert.equal((await two.get()).title, 'back')
-    await one.write('back')
-    await sleep(20)
-  }
-  await strange.close()
-})
-
-test('a Redis that hangs is waited for once in a while, and not fed', { skip: redisMissing }, async () => {
-  await using redis = await startTestRedis()
-  const level = new RedisSecondLevel({ url: redis.url, logger: silentLogger })
-  try {
-    await connected(level)
-    await level.put('known', Buffer.from('x'))
-    redis.hang()
-    const big = Buffer.alloc(1024 * 1024)
-    for (let at = 0; at < 100; at += 1) void level.put(`big ${at}`, big)
-    const startedMs = performance.now()
-    for (let at = 0; at < 100; at += 1) assert.equal(await level.get('known'), null)
-    assert.ok(performance.now() - startedMs < 2_500, 'a hundred deadlines are five seconds')
-    assert.equal(level.connected, false)
-    redis.goOn()
-    let came = 0
-    for (let at = 0; at < 100; at += 1) {
-      await connected(level)
-      came += Number((await level.get(`big ${at}`)) !== null)
+test(
+  'what one node has filled, another takes from Redis; what changed since, it does not',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await using redis = await startTestRedis()
+    await withItem(db.database)
+    await using one = await node(db.database, db.url, redis.url)
+    await using two = await node(db.database, db.url, redis.url)
+    assert.equal((await two.get()).title, 'first')
+    await sleep(50)
+    assert.deepEqual(await one.get(), { state: 'hit', title: 'first' })
+    assert.equal(one.cache.counts.second, 1)
+    for (let round = 1; round <= 50; round += 1) {
+      await one.write(`title ${round}`)
+      const taken = await one.get()
+      assert.equal(
+        taken.title,
+        `title ${round}`,
+        'Redis still has the value from before, and it is not believed',
+      )
+      await sleep(2)
     }
-    assert.ok(came > 0 && came <= 16, `${came} of a hundred megabytes were on their way at once`)
-  } finally {
-    redis.goOn()
-    await level.close()
-  }
-})
+  },
+)
+
+test(
+  'Redis may go and come back, empty or with old values: nothing is wrong, and nothing waits for it',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await using redis = await startTestRedis()
+    await withItem(db.database)
+    await using one = await node(db.database, db.url, redis.url)
+    await one.get()
+    await redis.stop()
+    await one.write('while Redis is away')
+    const startedMs = performance.now()
+    assert.equal((await one.get()).title, 'while Redis is away')
+    assert.ok(performance.now() - startedMs < 2_000)
+    assert.deepEqual(one.cache.missing, { replica: false, secondLevel: true })
+    await redis.start()
+    await connected(one.level)
+    assert.equal(one.cache.missing.secondLevel, false)
+    await one.write('back')
+    assert.equal((await one.get()).title, 'back')
+    // A restored copy of long ago: whatever it holds for this key.
+    const strange = new RedisSecondLevel({ url: redis.url, logger: silentLogger })
+    await connected(strange)
+    await using two = await node(db.database, db.url, redis.url)
+    await sleep(50)
+    for (const bytes of [
+      Buffer.from('nonsense'),
+      Buffer.alloc(0),
+      Buffer.from([0, 0, 0, 2, 123, 125, 1]),
+    ]) {
+      const [row] = await db.database.run(sql<{ epoch: string }>(`select epoch from stoa.life`))
+      await strange.put(placeOf(row!.epoch, 'item:1'), bytes)
+      assert.equal((await two.get()).title, 'back')
+      await one.write('back')
+      await sleep(20)
+    }
+    await strange.close()
+  },
+)
+
+test(
+  'a Redis that hangs is waited for once in a while, and not fed',
+  { skip: redisMissing },
+  async () => {
+    await using redis = await startTestRedis()
+    const level = new RedisSecondLevel({ url: redis.url, logger: silentLogger })
+    try {
+      await connected(level)
+      await level.put('known', Buffer.from('x'))
+      redis.hang()
+      const big = Buffer.alloc(1024 * 1024)
+      for (let at = 0; at < 100; at += 1) void level.put(`big ${at}`, big)
+      const startedMs = performance.now()
+      for (let at = 0; at < 100; at += 1) assert.equal(await level.get('known'), null)
+      assert.ok(performance.now() - startedMs < 2_500, 'a hundred deadlines are five seconds')
+      assert.equal(level.connected, false)
+      redis.goOn()
+      let came = 0
+      for (let at = 0; at < 100; at += 1) {
+        await connected(level)
+        came += Number((await level.get(`big ${at}`)) !== null)
+      }
+      assert.ok(came > 0 && came <= 16, `${came} of a hundred megabytes were on their way at once`)
+    } finally {
+      redis.goOn()
+      await level.close()
+    }
+  },
+)

@@ -1,6 +1,7 @@
 /**
- * Memory that all nodes share, such as Redis: what one node has filled, another need not. Never trusted (R9): it may lose,
- * delay, reorder and bring back what it was given; the reader judges what it finds by its own change feed.
+ * Memory that all nodes share, such as Redis: what one node has filled, another need not. Never
+ * trusted (R9): it may lose, delay, reorder and bring back what it was given; the reader judges
+ * what it finds by its own change feed.
  *
  * Neither method rejects: what cannot be had in time is not there. Keys are short and of ASCII.
  */

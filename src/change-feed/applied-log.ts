@@ -24,8 +24,15 @@ export class AppliedLog implements Disposable {
     })
   }
 
-  /** When the write was applied: the first batch that sees it. `before`: it was when this log began, or longer ago than it reaches. */
-  when(token: Token): { readonly applied: false } | { readonly applied: true; readonly atMs: number; readonly before: boolean } {
+  /**
+   * When the write was applied: the first batch that sees it. `before`: it was when this log began,
+   * or longer ago than it reaches.
+   */
+  when(
+    token: Token,
+  ):
+    | { readonly applied: false }
+    | { readonly applied: true; readonly atMs: number; readonly before: boolean } {
     let [low, high] = [this.#first, this.#batches.length]
     // Batches only ever see more, so the first that sees it is found by halves.
     while (low < high) {
@@ -34,7 +41,9 @@ export class AppliedLog implements Disposable {
       else low = middle + 1
     }
     const batch = this.#batches[low]
-    return batch === undefined ? { applied: false } : { applied: true, atMs: batch.atMs, before: low === this.#first }
+    return batch === undefined
+      ? { applied: false }
+      : { applied: true, atMs: batch.atMs, before: low === this.#first }
   }
 
   [Symbol.dispose](): void {

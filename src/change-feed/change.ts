@@ -1,4 +1,7 @@
-/** A flat row as predicates see it: the filterable fields. A field that is missing or null has no value. */
+/**
+ * A flat row as predicates see it: the filterable fields. A field that is missing or null has no
+ * value.
+ */
 export type Row = Readonly<Record<string, unknown>>
 
 /** One committed write to one row, as told by the change feed. */
@@ -9,7 +12,10 @@ export type Change = {
   /** Null for `flush`: all rows of the collection may have changed. */
   readonly key: string | null
   readonly operation: 'insert' | 'update' | 'delete' | 'flush'
-  /** The filterable fields before and after; null where there is no such row, or where the writer did not tell. */
+  /**
+   * The filterable fields before and after; null where there is no such row, or where the writer
+   * did not tell.
+   */
   readonly before: Row | null
   readonly after: Row | null
   /** Memory that its rows take, roughly; absent: next to none. */
@@ -17,8 +23,9 @@ export type Change = {
 }
 
 /**
- * The rules of DESIGN §5 that the cores hold, by the name of the switch that removes each. A removed rule exists to
- * show that the simulation notices; nothing outside `sim/` and tests sets it.
+ * The rules of DESIGN §5 that the cores hold, by the name of the switch that removes each. A
+ * removed rule exists to show that the simulation notices; nothing outside `sim/` and tests sets
+ * it.
  */
 export type Rule =
   | 'R2 hints are not trusted'

@@ -7,14 +7,19 @@ import type { Snapshot } from '#change-feed/snapshot.ts'
 /**
  * The change feed of one node as a pure state machine; src/change-feed/SPEC.md is its table.
  *
- * Modes: `starting`, no cursor yet, left by the first good poll; `following`, left by `stop`; `stopped`, never left.
- * One poll at a time. `now` is milliseconds of a clock that is never slower than real time.
+ * Modes: `starting`, no cursor yet, left by the first good poll; `following`, left by `stop`;
+ * `stopped`, never left. One poll at a time. `now` is milliseconds of a clock that is never slower
+ * than real time.
  */
 export type FeedState = {
   readonly mode: 'starting' | 'following' | 'stopped'
   readonly epoch: Epoch | null
   readonly cursor: Snapshot | null
-  readonly poll: { readonly id: number; readonly startedAtMs: number; readonly changesMax: number } | null
+  readonly poll: {
+    readonly id: number
+    readonly startedAtMs: number
+    readonly changesMax: number
+  } | null
   readonly polls: number
   /** Somebody needs a poll that starts after the one in flight. */
   readonly pollAgain: boolean
@@ -26,9 +31,15 @@ export type FeedState = {
   readonly failures: number
   readonly beat: { readonly id: number; readonly startedAtMs: number } | null
   readonly beats: number
-  /** For each recent value of the heartbeat counter, when the last poll that saw it started. Ascending, at most `beatsKept`. */
+  /**
+   * For each recent value of the heartbeat counter, when the last poll that saw it started.
+   * Ascending, at most `beatsKept`.
+   */
   readonly beatsSeen: readonly { readonly counter: number; readonly atMs: number }[]
-  /** The primary was in touch with its synchronous standby, and so not replaced, at some time after this. */
+  /**
+   * The primary was in touch with its synchronous standby, and so not replaced, at some time after
+   * this.
+   */
   readonly provenAtMs: number
   /** When a hint goes out; null: none is due. */
   readonly hintAtMs: number | null
@@ -41,25 +52,42 @@ export type FeedState = {
 export type FeedConfig = {
   /** `L`: how long the cache is trusted after a poll started. */
   readonly leaseMs: number
-  /** At least this long between two polls that hints ask for. Longer: fewer polls under load, later changes. */
+  /**
+   * At least this long between two polls that hints ask for. Longer: fewer polls under load, later
+   * changes.
+   */
   readonly pollGapMs: number
   /** A poll or beat without an answer for so long is given up. */
   readonly pollTimeoutMs: number
-  /** Hints of one node are at least this far apart; the first goes at once. Above `hintTravelMs` those of all nodes are. */
+  /**
+   * Hints of one node are at least this far apart; the first goes at once. Above `hintTravelMs`
+   * those of all nodes are.
+   */
   readonly hintGapMs: number
   /** A batch with more changes than this is not applied: the node flushes, which is cheaper. */
   readonly changesMax: number
   readonly without?: Rule
 }
 
-export const feedDefaults: FeedConfig = { leaseMs: 1_000, pollGapMs: 2, pollTimeoutMs: 1_000, hintGapMs: 2, changesMax: 10_000 }
+export const feedDefaults: FeedConfig = {
+  leaseMs: 1_000,
+  pollGapMs: 2,
+  pollTimeoutMs: 1_000,
+  hintGapMs: 2,
+  changesMax: 10_000,
+}
 
-/** After a failed poll the next one waits this long, doubled with each further failure up to `L`/3. */
+/**
+ * After a failed poll the next one waits this long, doubled with each further failure up to `L`/3.
+ */
 const retryFirstMs = 10
 const beatsKept = 6
 /** After failed polls, by how much fewer changes are asked for at most. */
 const changesShareMin = 0.01
-/** A hint that came in was sent less than this ago, mostly: what this node had committed before that needs no other. */
+/**
+ * A hint that came in was sent less than this ago, mostly: what this node had committed before that
+ * needs no other.
+ */
 export const hintTravelMs = 5
 /** Past this share of the lease without proof, a node writes the heartbeat itself. */
 const proofShare = 0.4
@@ -73,7 +101,10 @@ export type PollResult = {
   /** Changes of transactions below it may have been trimmed. */
   readonly keptFrom: number
   readonly beat: number
-  /** Those not visible in the cursor that was asked with. Its length is above `changesMax` if there are more. */
+  /**
+   * Those not visible in the cursor that was asked with. Its length is above `changesMax` if there
+   * are more.
+   */
   readonly changes: readonly Change[]
 }
 
@@ -95,13 +126,33 @@ export type FlushReason = 'start' | 'epoch' | 'behind' | 'too many' | 'regressed
 
 export type FeedEffect =
   /** `changesMax`: if there are more changes, one more than that is enough of them. */
-  | { readonly kind: 'poll'; readonly id: number; readonly since: Snapshot | null; readonly beginEpoch: boolean; readonly changesMax: number }
+  | {
+      readonly kind: 'poll'
+      readonly id: number
+      readonly since: Snapshot | null
+      readonly beginEpoch: boolean
+      readonly changesMax: number
+    }
   /** Nobody waits for the poll any more: its connection may be a black hole, so use another. */
   | { readonly kind: 'abandonPoll'; readonly id: number }
-  /** Raise the heartbeat counter from `seen` by one, committed synchronously; not if it has moved or in another epoch. */
+  /**
+   * Raise the heartbeat counter from `seen` by one, committed synchronously; not if it has moved or
+   * in another epoch.
+   */
   | { readonly kind: 'beat'; readonly id: number; readonly seen: number; readonly epoch: Epoch }
-  | { readonly kind: 'flush'; readonly reason: FlushReason; readonly epoch: Epoch; readonly cursor: Snapshot; readonly lsn: number }
-  | { readonly kind: 'apply'; readonly cursor: Snapshot; readonly lsn: number; readonly changes: readonly Change[] }
+  | {
+      readonly kind: 'flush'
+      readonly reason: FlushReason
+      readonly epoch: Epoch
+      readonly cursor: Snapshot
+      readonly lsn: number
+    }
+  | {
+      readonly kind: 'apply'
+      readonly cursor: Snapshot
+      readonly lsn: number
+      readonly changes: readonly Change[]
+    }
   /** After every good poll or beat, and after `flush` or `apply` of the same step. */
   | { readonly kind: 'lease'; readonly polledAtMs: number; readonly provenAtMs: number }
   /** A poll failed: the database, or the way to it, is in trouble. */
@@ -114,8 +165,23 @@ const never = Number.NEGATIVE_INFINITY
 
 export function startFeed(now: number): FeedState {
   return {
-    mode: 'starting', epoch: null, cursor: null, poll: null, polls: 0, pollAgain: false, nextPollAtMs: now, polledAtMs: never,
-    beginEpoch: false, failures: 0, beat: null, beats: 0, beatsSeen: [], provenAtMs: never, hintAtMs: null, hintedAtMs: never, committedAtMs: never,
+    mode: 'starting',
+    epoch: null,
+    cursor: null,
+    poll: null,
+    polls: 0,
+    pollAgain: false,
+    nextPollAtMs: now,
+    polledAtMs: never,
+    beginEpoch: false,
+    failures: 0,
+    beat: null,
+    beats: 0,
+    beatsSeen: [],
+    provenAtMs: never,
+    hintAtMs: null,
+    hintedAtMs: never,
+    committedAtMs: never,
   }
 }
 
@@ -129,25 +195,42 @@ export function nextTickMs(state: FeedState, config: FeedConfig): number {
   )
 }
 
-export function stepFeed(state: FeedState, event: FeedEvent, now: number, config: FeedConfig): Step {
+export function stepFeed(
+  state: FeedState,
+  event: FeedEvent,
+  now: number,
+  config: FeedConfig,
+): Step {
   if (state.mode === 'stopped') return { state, effects: [] }
   switch (event.kind) {
     case 'tick':
       return tick(state, now, config)
     case 'hint':
-      return poll(heard(state, now, config), Math.max(now, state.polledAtMs + config.pollGapMs), now, config)
+      return poll(
+        heard(state, now, config),
+        Math.max(now, state.polledAtMs + config.pollGapMs),
+        now,
+        config,
+      )
     case 'want':
       return poll(state, now, now, config)
     case 'committed':
       return committed(state, now, config)
     case 'polled':
-      return state.poll?.id === event.id ? polled(state, state.poll.startedAtMs, event.result, now, config) : { state, effects: [] }
+      return state.poll?.id === event.id
+        ? polled(state, state.poll.startedAtMs, event.result, now, config)
+        : { state, effects: [] }
     case 'pollFailed':
       return state.poll?.id === event.id ? failed(state, now, config, []) : { state, effects: [] }
     case 'beaten':
-      return state.beat?.id === event.id ? beaten(state, state.beat.startedAtMs, event.won) : { state, effects: [] }
+      return state.beat?.id === event.id
+        ? beaten(state, state.beat.startedAtMs, event.won)
+        : { state, effects: [] }
     case 'stop':
-      return { state: { ...state, mode: 'stopped', poll: null, beat: null, hintAtMs: null }, effects: [] }
+      return {
+        state: { ...state, mode: 'stopped', poll: null, beat: null, hintAtMs: null },
+        effects: [],
+      }
   }
 }
 
@@ -158,13 +241,17 @@ function tick(before: FeedState, now: number, config: FeedConfig): Step {
     state = { ...state, hintAtMs: null, hintedAtMs: now }
     effects.push({ kind: 'sendHint' })
   }
-  if (state.beat !== null && state.beat.startedAtMs + config.pollTimeoutMs <= now) state = { ...state, beat: null }
+  if (state.beat !== null && state.beat.startedAtMs + config.pollTimeoutMs <= now)
+    state = { ...state, beat: null }
   if (state.poll !== null && state.poll.startedAtMs + config.pollTimeoutMs <= now) {
     return failed(state, now, config, [...effects, { kind: 'abandonPoll', id: state.poll.id }])
   }
   if (config.without === 'R2 hints are not trusted' && state.mode === 'following') {
     // The rule removed: silence is taken for "nothing happened".
-    return { state: { ...state, polledAtMs: now, provenAtMs: now, nextPollAtMs: now + config.leaseMs / 3 }, effects: [...effects, { kind: 'lease', polledAtMs: now, provenAtMs: now }] }
+    return {
+      state: { ...state, polledAtMs: now, provenAtMs: now, nextPollAtMs: now + config.leaseMs / 3 },
+      effects: [...effects, { kind: 'lease', polledAtMs: now, provenAtMs: now }],
+    }
   }
   if (state.poll !== null || state.nextPollAtMs > now) return { state, effects }
   const started = startPoll(state, now, config)
@@ -173,7 +260,8 @@ function tick(before: FeedState, now: number, config: FeedConfig): Step {
 
 /** Asks for a poll at `atMs`; one that is in flight is followed by another. */
 function poll(state: FeedState, atMs: number, now: number, config: FeedConfig): Step {
-  if (state.poll !== null) return { state: state.pollAgain ? state : { ...state, pollAgain: true }, effects: [] }
+  if (state.poll !== null)
+    return { state: state.pollAgain ? state : { ...state, pollAgain: true }, effects: [] }
   if (atMs <= now) return startPoll(state, now, config)
   return { state: { ...state, nextPollAtMs: Math.min(state.nextPollAtMs, atMs) }, effects: [] }
 }
@@ -182,14 +270,21 @@ function startPoll(state: FeedState, now: number, config: FeedConfig): Step {
   const id = state.polls + 1
   const changesMax = changesMaxAfter(state.failures, config)
   return {
-    state: { ...state, poll: { id, startedAtMs: now, changesMax }, polls: id, pollAgain: false, nextPollAtMs: now + idleGapMs(id, config) },
+    state: {
+      ...state,
+      poll: { id, startedAtMs: now, changesMax },
+      polls: id,
+      pollAgain: false,
+      nextPollAtMs: now + idleGapMs(id, config),
+    },
     effects: [{ kind: 'poll', id, since: state.cursor, beginEpoch: state.beginEpoch, changesMax }],
   }
 }
 
 /**
- * Changes can be so large that so many do not come within the deadline; the same question would fail for as long as they are kept.
- * From the second failure in a row on, half as many are asked for each time: soon they come, or are too many, and the node flushes.
+ * Changes can be so large that so many do not come within the deadline; the same question would
+ * fail for as long as they are kept. From the second failure in a row on, half as many are asked
+ * for each time: soon they come, or are too many, and the node flushes.
  */
 function changesMaxAfter(failures: number, config: FeedConfig): number {
   return Math.ceil(config.changesMax * Math.max(changesShareMin, 2 ** -Math.max(0, failures - 1)))
@@ -206,16 +301,22 @@ function spread(id: number): number {
 }
 
 /**
- * A hint tells all nodes to poll, whoever sent it. Without this each of N nodes would wake N listeners once per gap. Those
- * that have a hint due wait for one gap more, each a little longer than another, and the first that sends speaks for the
- * rest: Floyd et al., A Reliable Multicast Framework for Light-weight Sessions (1997), suppress repeated requests like this.
- * Where a hint had set out before this node's commit and took longer than usual, the commit is found by the next poll.
+ * A hint tells all nodes to poll, whoever sent it. Without this each of N nodes would wake N
+ * listeners once per gap. Those that have a hint due wait for one gap more, each a little longer
+ * than another, and the first that sends speaks for the rest: Floyd et al., A Reliable Multicast
+ * Framework for Light-weight Sessions (1997), suppress repeated requests like this. Where a hint
+ * had set out before this node's commit and took longer than usual, the commit is found by the next
+ * poll.
  */
 function heard(state: FeedState, now: number, config: FeedConfig): FeedState {
   if (config.hintGapMs <= hintTravelMs) return state
   if (state.hintAtMs === null) return { ...state, hintedAtMs: now }
   const covered = state.committedAtMs + hintTravelMs <= now
-  return { ...state, hintedAtMs: now, hintAtMs: covered ? null : nextHintMs(state, now, now, config) }
+  return {
+    ...state,
+    hintedAtMs: now,
+    hintAtMs: covered ? null : nextHintMs(state, now, now, config),
+  }
 }
 
 /** When the hint after that of `lastMs` is due. */
@@ -230,33 +331,79 @@ function committed(before: FeedState, now: number, config: FeedConfig): Step {
   if (state.hintAtMs !== null) return polling
   const atMs = nextHintMs(state, state.hintedAtMs, now, config)
   if (atMs > now) return { state: { ...polling.state, hintAtMs: atMs }, effects: polling.effects }
-  return { state: { ...polling.state, hintedAtMs: now }, effects: [{ kind: 'sendHint' }, ...polling.effects] }
+  return {
+    state: { ...polling.state, hintedAtMs: now },
+    effects: [{ kind: 'sendHint' }, ...polling.effects],
+  }
 }
 
-function failed(state: FeedState, now: number, config: FeedConfig, effects: readonly FeedEffect[]): Step {
+function failed(
+  state: FeedState,
+  now: number,
+  config: FeedConfig,
+  effects: readonly FeedEffect[],
+): Step {
   const waitMs = Math.min(retryFirstMs * 2 ** Math.min(state.failures, 20), config.leaseMs / 3)
   return {
-    state: { ...state, poll: null, pollAgain: false, failures: state.failures + 1, nextPollAtMs: now + waitMs },
+    state: {
+      ...state,
+      poll: null,
+      pollAgain: false,
+      failures: state.failures + 1,
+      nextPollAtMs: now + waitMs,
+    },
     effects: [...effects, { kind: 'lost' }],
   }
 }
 
-function polled(state: FeedState, startedAtMs: number, result: PollResult, now: number, config: FeedConfig): Step {
-  if (result.epoch === null) return poll({ ...state, poll: null, beginEpoch: true, nextPollAtMs: now }, now, now, config)
+function polled(
+  state: FeedState,
+  startedAtMs: number,
+  result: PollResult,
+  now: number,
+  config: FeedConfig,
+): Step {
+  if (result.epoch === null)
+    return poll({ ...state, poll: null, beginEpoch: true, nextPollAtMs: now }, now, now, config)
   const epoch = config.without === 'R11 epoch' && state.epoch !== null ? state.epoch : result.epoch
   const order = state.epoch === null ? 'newer' : compareEpochs(epoch, state.epoch)
   // A primary that has been replaced still answers. What it says is over.
-  if (order === 'older') return failed(state, now, config, [{ kind: 'abandonPoll', id: state.poll?.id ?? 0 }])
-  const idle: FeedState = { ...state, poll: null, pollAgain: false, beginEpoch: false, failures: 0, epoch, cursor: result.snapshot, mode: 'following', polledAtMs: startedAtMs }
-  const reason = order === 'same' ? flushReason(state, result, config) : state.epoch === null ? 'start' : 'epoch'
+  if (order === 'older')
+    return failed(state, now, config, [{ kind: 'abandonPoll', id: state.poll?.id ?? 0 }])
+  const idle: FeedState = {
+    ...state,
+    poll: null,
+    pollAgain: false,
+    beginEpoch: false,
+    failures: 0,
+    epoch,
+    cursor: result.snapshot,
+    mode: 'following',
+    polledAtMs: startedAtMs,
+  }
+  const reason =
+    order === 'same' ? flushReason(state, result, config) : state.epoch === null ? 'start' : 'epoch'
   const effects: FeedEffect[] = []
   let next: FeedState
   if (reason === null) {
     next = prove(idle, result.beat, startedAtMs)
-    effects.push({ kind: 'apply', cursor: result.snapshot, lsn: result.lsn, changes: result.changes })
+    effects.push({
+      kind: 'apply',
+      cursor: result.snapshot,
+      lsn: result.lsn,
+      changes: result.changes,
+    })
   } else {
     // Proof for one epoch says nothing about another.
-    next = order === 'same' ? prove(idle, result.beat, startedAtMs) : { ...idle, beat: null, beatsSeen: [{ counter: result.beat, atMs: startedAtMs }], provenAtMs: never }
+    next =
+      order === 'same'
+        ? prove(idle, result.beat, startedAtMs)
+        : {
+            ...idle,
+            beat: null,
+            beatsSeen: [{ counter: result.beat, atMs: startedAtMs }],
+            provenAtMs: never,
+          }
     effects.push({ kind: 'flush', reason, epoch, cursor: result.snapshot, lsn: result.lsn })
   }
   if (config.without === 'R6 heartbeat') next = { ...next, provenAtMs: now }
@@ -273,17 +420,20 @@ function polled(state: FeedState, startedAtMs: number, result: PollResult, now: 
 /** Why the batch cannot be applied on top of the cursor; null: it can. */
 function flushReason(state: FeedState, result: PollResult, config: FeedConfig): FlushReason | null {
   if (state.cursor === null) return 'start'
-  if (result.keptFrom > state.cursor.xmin && config.without !== 'R11 trimmed changes flush') return 'behind'
+  if (result.keptFrom > state.cursor.xmin && config.without !== 'R11 trimmed changes flush')
+    return 'behind'
   if (result.changes.length > (state.poll?.changesMax ?? config.changesMax)) return 'too many'
-  // Within one epoch snapshots only grow. Where one does not, the epoch lies, and nothing may be built on it.
+  // Within one epoch snapshots only grow. Where one does not, the epoch lies, and nothing may be
+  // built on it.
   if (!includes(result.snapshot, state.cursor) && config.without !== 'R11 epoch') return 'regressed'
   return null
 }
 
 /**
- * A poll that started at `t` saw the counter at `c`. Whoever wrote `c + 2` began after seeing `c + 1` committed, which was
- * after `t`; and its commit, being synchronous, reached the standby. So once a poll sees `c + 2`, the primary is known
- * not to have been replaced before `t`. (`c + 1` is not enough: it may have reached the standby before `t`.)
+ * A poll that started at `t` saw the counter at `c`. Whoever wrote `c + 2` began after seeing `c +
+ * 1` committed, which was after `t`; and its commit, being synchronous, reached the standby. So
+ * once a poll sees `c + 2`, the primary is known not to have been replaced before `t`. (`c + 1` is
+ * not enough: it may have reached the standby before `t`.)
  */
 function prove(state: FeedState, counter: number, startedAtMs: number): FeedState {
   let provenAtMs = state.provenAtMs
@@ -299,5 +449,8 @@ function prove(state: FeedState, counter: number, startedAtMs: number): FeedStat
 function beaten(state: FeedState, startedAtMs: number, won: boolean): Step {
   if (!won) return { state: { ...state, beat: null }, effects: [] }
   const provenAtMs = Math.max(state.provenAtMs, startedAtMs)
-  return { state: { ...state, beat: null, provenAtMs }, effects: [{ kind: 'lease', polledAtMs: state.polledAtMs, provenAtMs }] }
+  return {
+    state: { ...state, beat: null, provenAtMs },
+    effects: [{ kind: 'lease', polledAtMs: state.polledAtMs, provenAtMs }],
+  }
 }

@@ -39,39 +39,80 @@ test('values of every kind arrive as JSON has them', { skip }, async () => {
   await using db = await testDatabase()
   const { database } = db
   await runBeginEpoch(database)
-  await plain(database, `create table kind (id int primary key, "a ""b' 5%" int8, yes bool, no bool, whole int2, price numeric, share float8, ref uuid, day date, at timestamptz, tags text[], more jsonb, blob bytea)`)
-  await plain(database, `select stoa.attach('kind', 'kind', '{id}', array['a "b'' 5%', 'yes', 'no', 'whole', 'price', 'share', 'ref', 'day', 'at', 'tags', 'more', 'blob'], 'more')`)
+  await plain(
+    database,
+    `create table kind (id int primary key, "a ""b' 5%" int8, yes bool, no bool, whole int2, price numeric, share float8, ref uuid, day date, at timestamptz, tags text[], more jsonb, blob bytea)`,
+  )
+  await plain(
+    database,
+    `select stoa.attach('kind', 'kind', '{id}', array['a "b'' 5%', 'yes', 'no', 'whole', 'price', 'share', 'ref', 'day', 'at', 'tags', 'more', 'blob'], 'more')`,
+  )
   const { snapshot } = await runPoll(database, null, 100)
-  await plain(database, `insert into kind values (1, 9007199254740991, true, false, -3, 1.50, 0.25, '0197a000-0000-7000-8000-00000000000a', '2026-01-02', '2026-01-02T03:04:05.678Z', '{x,"y z"}', '{"k": [1]}', '\\x01'); insert into kind (id) values (2)`)
+  await plain(
+    database,
+    `insert into kind values (1, 9007199254740991, true, false, -3, 1.50, 0.25, '0197a000-0000-7000-8000-00000000000a', '2026-01-02', '2026-01-02T03:04:05.678Z', '{x,"y z"}', '{"k": [1]}', '\\x01'); insert into kind (id) values (2)`,
+  )
   const [full, empty] = (await runPoll(database, snapshot, 100)).changes
   assert.deepEqual(full?.after, {
-    'a "b\' 5%': 9_007_199_254_740_991, yes: true, no: false, whole: -3, price: 1.5, share: 0.25, ref: '0197a000-0000-7000-8000-00000000000a', day: '2026-01-02', at: Date.UTC(2026, 0, 2, 3, 4, 5, 678),
-    tags: ['x', 'y z'], more: { k: [1] }, blob: '\\x01', k: [1],
+    'a "b\' 5%': 9_007_199_254_740_991,
+    yes: true,
+    no: false,
+    whole: -3,
+    price: 1.5,
+    share: 0.25,
+    ref: '0197a000-0000-7000-8000-00000000000a',
+    day: '2026-01-02',
+    at: Date.UTC(2026, 0, 2, 3, 4, 5, 678),
+    tags: ['x', 'y z'],
+    more: { k: [1] },
+    blob: '\\x01',
+    k: [1],
   })
   assert.deepEqual(new Set(Object.values(empty?.after ?? {})), new Set([null]))
 })
 
-test('more than can be read within the deadline is flushed, not asked for again and again', { skip }, async () => {
-  await using db = await testDatabase()
-  const { database } = db
-  await plain(database, `create table item (id int primary key, text text)`)
-  await plain(database, `select stoa.attach('item', 'item', '{id}', '{text}')`)
-  const news: FeedNews[] = []
-  const polling = new PostgresDatabase({ url: db.url, connectionsMax: 3, statementTimeoutMs: 150, connectTimeoutMs: 5_000, logger: silentLogger })
-  const feed = new ChangeFeed({ database: polling, link: null, clock: systemClock, logger: silentLogger, config: { pollTimeoutMs: 150, changesMax: 1_000 } })
-  feed.subscribe((one) => news.push(one))
-  try {
-    await until(() => feed.state.cursor !== null)
-    await plain(database, `insert into item select i, repeat('x', 100000) from generate_series(1, 900) i`)
-    await until(() => news.some(({ kind }) => kind === 'lost'))
-    await until(() => news.some((one) => one.kind === 'flush' && one.reason === 'too many'))
-    await plain(database, `update item set text = 'y' where id = 1`)
-    await until(() => news.some((one) => one.kind === 'apply' && one.changes.some(({ key }) => key === '1')))
-  } finally {
-    await feed.stop()
-    await polling.close()
-  }
-})
+test(
+  'more than can be read within the deadline is flushed, not asked for again and again',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const { database } = db
+    await plain(database, `create table item (id int primary key, text text)`)
+    await plain(database, `select stoa.attach('item', 'item', '{id}', '{text}')`)
+    const news: FeedNews[] = []
+    const polling = new PostgresDatabase({
+      url: db.url,
+      connectionsMax: 3,
+      statementTimeoutMs: 150,
+      connectTimeoutMs: 5_000,
+      logger: silentLogger,
+    })
+    const feed = new ChangeFeed({
+      database: polling,
+      link: null,
+      clock: systemClock,
+      logger: silentLogger,
+      config: { pollTimeoutMs: 150, changesMax: 1_000 },
+    })
+    feed.subscribe((one) => news.push(one))
+    try {
+      await until(() => feed.state.cursor !== null)
+      await plain(
+        database,
+        `insert into item select i, repeat('x', 100000) from generate_series(1, 900) i`,
+      )
+      await until(() => news.some(({ kind }) => kind === 'lost'))
+      await until(() => news.some((one) => one.kind === 'flush' && one.reason === 'too many'))
+      await plain(database, `update item set text = 'y' where id = 1`)
+      await until(() =>
+        news.some((one) => one.kind === 'apply' && one.changes.some(({ key }) => key === '1')),
+      )
+    } finally {
+      await feed.stop()
+      await polling.close()
+    }
+  },
+)
 
 test('the triggers tell every way to change a row', { skip }, async () => {
   await using db = await testDatabase()
@@ -83,23 +124,61 @@ test('the triggers tell every way to change a row', { skip }, async () => {
     await plain(database, text)
     const result = await runPoll(database, snapshot, 100)
     snapshot = result.snapshot
-    return result.changes.map(({ operation, key, before, after, collection }) => [collection, operation, key, before, after])
+    return result.changes.map(({ operation, key, before, after, collection }) => [
+      collection,
+      operation,
+      key,
+      before,
+      after,
+    ])
   }
-  assert.deepEqual(await told(`insert into item values (1, 10, 'a', '{"tag": ["x"]}'), (2, 20, null, null)`), [
-    ['item', 'insert', '1', null, { grp: 10, name: 'a', tag: ['x'] }],
-    ['item', 'insert', '2', null, { grp: 20, name: null }],
+  assert.deepEqual(
+    await told(`insert into item values (1, 10, 'a', '{"tag": ["x"]}'), (2, 20, null, null)`),
+    [
+      ['item', 'insert', '1', null, { grp: 10, name: 'a', tag: ['x'] }],
+      ['item', 'insert', '2', null, { grp: 20, name: null }],
+    ],
+  )
+  assert.deepEqual(await told(`update item set grp = 11 where id = 1`), [
+    ['item', 'update', '1', { grp: 10, name: 'a', tag: ['x'] }, { grp: 11, name: 'a', tag: ['x'] }],
   ])
-  assert.deepEqual(await told(`update item set grp = 11 where id = 1`), [['item', 'update', '1', { grp: 10, name: 'a', tag: ['x'] }, { grp: 11, name: 'a', tag: ['x'] }]])
-  assert.deepEqual(new Set((await told(`update item set id = 3 where id = 2`)).map(String)), new Set(['item,delete,2,[object Object],', 'item,insert,3,,[object Object]']))
-  assert.deepEqual(await told(`insert into item values (3, 21) on conflict (id) do update set grp = excluded.grp`), [['item', 'update', '3', { grp: 20, name: null }, { grp: 21, name: null }]])
+  assert.deepEqual(
+    new Set((await told(`update item set id = 3 where id = 2`)).map(String)),
+    new Set(['item,delete,2,[object Object],', 'item,insert,3,,[object Object]']),
+  )
+  assert.deepEqual(
+    await told(`insert into item values (3, 21) on conflict (id) do update set grp = excluded.grp`),
+    [['item', 'update', '3', { grp: 20, name: null }, { grp: 21, name: null }]],
+  )
   assert.deepEqual(await told(`begin; delete from item where id = 3; rollback`), [])
-  assert.deepEqual(await told(`delete from item where id = 3`), [['item', 'delete', '3', { grp: 21, name: null }, null]])
-  assert.deepEqual(await told(`set session_replication_role = replica; update item set grp = 12; set session_replication_role = origin`), [
-    ['item', 'update', '1', { grp: 11, name: 'a', tag: ['x'] }, { grp: 12, name: 'a', tag: ['x'] }],
+  assert.deepEqual(await told(`delete from item where id = 3`), [
+    ['item', 'delete', '3', { grp: 21, name: null }, null],
   ])
-  assert.deepEqual(await told(`update item set name = E'"\\\\\\n}', extra = '{}' where id = 1`), [['item', 'update', '1', { grp: 12, name: 'a', tag: ['x'] }, { grp: 12, name: '"\\\n}' }]])
-  assert.deepEqual(await told(`select stoa.attach('item', 'item', '{id}', '{grp,name}', 'extra')`), [], 'attached as it was already')
-  assert.deepEqual(await told(`select stoa.attach('item', 'item', '{id}', '{grp}')`), [['item', 'flush', null, null, null]])
+  assert.deepEqual(
+    await told(
+      `set session_replication_role = replica; update item set grp = 12; set session_replication_role = origin`,
+    ),
+    [
+      [
+        'item',
+        'update',
+        '1',
+        { grp: 11, name: 'a', tag: ['x'] },
+        { grp: 12, name: 'a', tag: ['x'] },
+      ],
+    ],
+  )
+  assert.deepEqual(await told(`update item set name = E'"\\\\\\n}', extra = '{}' where id = 1`), [
+    ['item', 'update', '1', { grp: 12, name: 'a', tag: ['x'] }, { grp: 12, name: '"\\\n}' }],
+  ])
+  assert.deepEqual(
+    await told(`select stoa.attach('item', 'item', '{id}', '{grp,name}', 'extra')`),
+    [],
+    'attached as it was already',
+  )
+  assert.deepEqual(await told(`select stoa.attach('item', 'item', '{id}', '{grp}')`), [
+    ['item', 'flush', null, null, null],
+  ])
   assert.deepEqual(await told(`truncate item`), [['item', 'flush', null, null, null]])
   assert.deepEqual(await told(`select stoa.detach('item'); insert into item values (9)`), [])
 })
@@ -111,103 +190,140 @@ test('times are told as milliseconds, whatever the zone of the writer', { skip }
   await plain(database, `create table moment (id int primary key, at timestamptz)`)
   await plain(database, `select stoa.attach('moment', 'moment', '{id}', '{at}')`)
   const { snapshot } = await runPoll(database, null, 100)
-  await plain(database, `set timezone = 'Asia/Tokyo'; insert into moment values (1, '2026-11-27T07:28:00.123Z'), (2, 'infinity'), (3, null); reset timezone`)
+  await plain(
+    database,
+    `set timezone = 'Asia/Tokyo'; insert into moment values (1, '2026-11-27T07:28:00.123Z'), (2, 'infinity'), (3, null); reset timezone`,
+  )
   const { changes } = await runPoll(database, snapshot, 100)
-  assert.deepEqual(changes.map(({ after }) => after), [{ at: Date.parse('2026-11-27T07:28:00.123Z') }, { at: null }, { at: null }])
+  assert.deepEqual(
+    changes.map(({ after }) => after),
+    [{ at: Date.parse('2026-11-27T07:28:00.123Z') }, { at: null }, { at: null }],
+  )
 })
 
-test('none lost, none twice: many writers, long and prepared transactions, savepoints and rollbacks', { skip }, async () => {
-  await using db = await testDatabase({ connectionsMax: 14 })
-  const { database } = db
-  await runBeginEpoch(database)
-  await withTable(database)
-  const seen: string[] = []
-  let { snapshot } = await runPoll(database, null, 100_000)
-  const collect = async (): Promise<void> => {
-    const result = await runPoll(database, snapshot, 100_000)
-    for (const change of result.changes) {
-      assert.ok(visible(result.snapshot, change.xid) && !visible(snapshot, change.xid))
-      seen.push(change.key!)
+test(
+  'none lost, none twice: many writers, long and prepared transactions, savepoints and rollbacks',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ connectionsMax: 14 })
+    const { database } = db
+    await runBeginEpoch(database)
+    await withTable(database)
+    const seen: string[] = []
+    let { snapshot } = await runPoll(database, null, 100_000)
+    const collect = async (): Promise<void> => {
+      const result = await runPoll(database, snapshot, 100_000)
+      for (const change of result.changes) {
+        assert.ok(visible(result.snapshot, change.xid) && !visible(snapshot, change.xid))
+        seen.push(change.key!)
+      }
+      snapshot = result.snapshot
     }
-    snapshot = result.snapshot
-  }
-  const expected: string[] = []
-  let id = 0
-  const insert = sql(`insert into item (id) values ($1)`)
-  const writer = async (): Promise<void> => {
-    for (let round = 0; round < 40; round += 1) {
-      const mine = (id += 1)
-      const fails = mine % 7 === 0
-      try {
-        await database.transaction(async (tx) => {
-          await tx.transaction(async (inner) => inner.run(insert, [mine]))
-          if (mine % 5 === 0) await tx.run(sql(`select pg_sleep(0.02)`))
-          if (fails) throw new RangeError('rolled back')
-        })
-        expected.push(String(mine))
-      } catch (error) {
-        if (!(error instanceof RangeError)) throw error
+    const expected: string[] = []
+    let id = 0
+    const insert = sql(`insert into item (id) values ($1)`)
+    const writer = async (): Promise<void> => {
+      for (let round = 0; round < 40; round += 1) {
+        const mine = (id += 1)
+        const fails = mine % 7 === 0
+        try {
+          await database.transaction(async (tx) => {
+            await tx.transaction(async (inner) => inner.run(insert, [mine]))
+            if (mine % 5 === 0) await tx.run(sql(`select pg_sleep(0.02)`))
+            if (fails) throw new RangeError('rolled back')
+          })
+          expected.push(String(mine))
+        } catch (error) {
+          if (!(error instanceof RangeError)) throw error
+        }
       }
     }
-  }
-  await plain(database, `begin; insert into item (id) values (100001); prepare transaction 'kept'`)
-  const long = database.transaction(async (tx) => {
-    await tx.run(insert, [100_002])
-    await tx.run(sql(`select pg_sleep(0.4)`))
-  })
-  const writing = new AbortController()
-  const polling = (async () => {
-    while (!writing.signal.aborted) await collect()
-  })()
-  await Promise.all(Array.from({ length: 8 }, writer))
-  await long
-  writing.abort()
-  await polling
-  await collect()
-  assert.ok(!seen.includes('100001'), 'a prepared transaction is not committed yet')
-  await plain(database, `commit prepared 'kept'`)
-  await collect()
-  expected.push('100001', '100002')
-  assert.deepEqual(seen.sort(), expected.sort())
-})
+    await plain(
+      database,
+      `begin; insert into item (id) values (100001); prepare transaction 'kept'`,
+    )
+    const long = database.transaction(async (tx) => {
+      await tx.run(insert, [100_002])
+      await tx.run(sql(`select pg_sleep(0.4)`))
+    })
+    const writing = new AbortController()
+    const polling = (async () => {
+      while (!writing.signal.aborted) await collect()
+    })()
+    await Promise.all(Array.from({ length: 8 }, writer))
+    await long
+    writing.abort()
+    await polling
+    await collect()
+    assert.ok(!seen.includes('100001'), 'a prepared transaction is not committed yet')
+    await plain(database, `commit prepared 'kept'`)
+    await collect()
+    expected.push('100001', '100002')
+    assert.deepEqual(seen.sort(), expected.sort())
+  },
+)
 
-test('a fill takes the snapshot of its own statement, not one of a moment later', { skip }, async () => {
-  await using db = await testDatabase()
-  const { database } = db
-  await runBeginEpoch(database)
-  const slow = database.run(sql<{ as_of: string; before: string }>(`select pg_current_snapshot()::text as before, stoa.as_of() as as_of from (select pg_sleep(0.3) offset 0) s`))
-  await new Promise((resolve) => setTimeout(resolve, 100))
-  await plain(database, `select pg_current_xact_id()`)
-  const [row] = await slow
-  assert.equal(row!.as_of.split(' ')[1], row!.before)
-})
+test(
+  'a fill takes the snapshot of its own statement, not one of a moment later',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const { database } = db
+    await runBeginEpoch(database)
+    const slow = database.run(
+      sql<{ as_of: string; before: string }>(
+        `select pg_current_snapshot()::text as before, stoa.as_of() as as_of from (select pg_sleep(0.3) offset 0) s`,
+      ),
+    )
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    await plain(database, `select pg_current_xact_id()`)
+    const [row] = await slow
+    assert.equal(row!.as_of.split(' ')[1], row!.before)
+  },
+)
 
-test('trimming tells cursors that needed what it took, and spares running transactions', { skip }, async () => {
-  await using db = await testDatabase()
-  const { database } = db
-  await runBeginEpoch(database)
-  await withTable(database)
-  const { snapshot } = await runPoll(database, null, 100)
-  await plain(database, `insert into item (id) values (1)`)
-  await database.transaction(async (tx) => {
-    await tx.run(sql(`insert into item (id) values (2)`))
-    // Transaction ids are one row for the whole server: other tests' open transactions hold the horizon back until they end.
-    const deadline = Date.now() + 30_000
-    const trimmed = async (): Promise<boolean> => (await runTrim(database, 0)) > 0 && (await runPoll(database, snapshot, 100)).keptFrom > snapshot.xmin
-    while (!(await trimmed()) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 50))
-  })
-  const after = await runPoll(database, snapshot, 100)
-  assert.ok(after.keptFrom > snapshot.xmin, 'a cursor from before is too old')
-  assert.deepEqual(after.changes.map((change) => change.key), ['2'], 'the open transaction lost nothing')
-})
+test(
+  'trimming tells cursors that needed what it took, and spares running transactions',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const { database } = db
+    await runBeginEpoch(database)
+    await withTable(database)
+    const { snapshot } = await runPoll(database, null, 100)
+    await plain(database, `insert into item (id) values (1)`)
+    await database.transaction(async (tx) => {
+      await tx.run(sql(`insert into item (id) values (2)`))
+      // Transaction ids are one row for the whole server: other tests' open transactions hold the
+      // horizon back until they end.
+      const deadline = Date.now() + 30_000
+      const trimmed = async (): Promise<boolean> =>
+        (await runTrim(database, 0)) > 0 &&
+        (await runPoll(database, snapshot, 100)).keptFrom > snapshot.xmin
+      while (!(await trimmed()) && Date.now() < deadline)
+        await new Promise((resolve) => setTimeout(resolve, 50))
+    })
+    const after = await runPoll(database, snapshot, 100)
+    assert.ok(after.keptFrom > snapshot.xmin, 'a cursor from before is too old')
+    assert.deepEqual(
+      after.changes.map((change) => change.key),
+      ['2'],
+      'the open transaction lost nothing',
+    )
+  },
+)
 
-test('the heartbeat moves once for those who saw the same counter, and not in another epoch', { skip }, async () => {
-  await using db = await testDatabase()
-  const epoch = await runBeginEpoch(db.database)
-  const won = await Promise.all(Array.from({ length: 5 }, () => runBeat(db.database, 0, epoch)))
-  assert.equal(won.filter(Boolean).length, 1)
-  assert.equal(await runBeat(db.database, 1, '7.1.1'), false)
-})
+test(
+  'the heartbeat moves once for those who saw the same counter, and not in another epoch',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const epoch = await runBeginEpoch(db.database)
+    const won = await Promise.all(Array.from({ length: 5 }, () => runBeat(db.database, 0, epoch)))
+    assert.equal(won.filter(Boolean).length, 1)
+    assert.equal(await runBeat(db.database, 1, '7.1.1'), false)
+  },
+)
 
 test('20 nodes that name the epoch together name it once', { skip }, async () => {
   await using db = await testDatabase({ connectionsMax: 20 })
@@ -218,7 +334,10 @@ test('20 nodes that name the epoch together name it once', { skip }, async () =>
   assert.match(await runBeginEpoch(db.database), /^\d+\.1\.2$/)
 })
 
-/** Kills a backend of the server right after a transaction ended: is its id given out again? The epoch must have ended in any case. */
+/**
+ * Kills a backend of the server right after a transaction ended: is its id given out again? The
+ * epoch must have ended in any case.
+ */
 async function crash(url: string, database: Database): Promise<boolean> {
   const client = new pg.Client({ connectionString: url })
   const ended = new Promise<void>((resolve) => client.once('end', () => resolve()))
@@ -227,7 +346,8 @@ async function crash(url: string, database: Database): Promise<boolean> {
   })
   await client.connect()
   const before = await runBeginEpoch(database)
-  // The WAL writer would flush the end of the transaction soon; that it has not done so yet is the point.
+  // The WAL writer would flush the end of the transaction soon; that it has not done so yet is the
+  // point.
   await client.query(`alter system set wal_writer_delay = '10s'`)
   await client.query('select pg_reload_conf()')
   await client.query('checkpoint')
@@ -248,7 +368,7 @@ async function crash(url: string, database: Database): Promise<boolean> {
 
 /** Until the server answers and the name of the epoch is gone. */
 async function recovered(database: Database): Promise<void> {
-  for (const deadline = Date.now() + 30_000; ; ) {
+  for (const deadline = Date.now() + 30_000; ;) {
     try {
       if ((await database.run(sql(`select epoch from stoa.life`))).length === 0) return
     } catch (error) {
@@ -261,11 +381,18 @@ async function recovered(database: Database): Promise<void> {
 
 test('a crash gives transaction ids out again, and ends the epoch', { skip }, async () => {
   const server = await startTestPostgres()
-  const database = new PostgresDatabase({ url: server.url, connectionsMax: 2, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger: silentLogger })
+  const database = new PostgresDatabase({
+    url: server.url,
+    connectionsMax: 2,
+    statementTimeoutMs: 5_000,
+    connectTimeoutMs: 5_000,
+    logger: silentLogger,
+  })
   try {
     await migrate(database)
     let again = false
-    for (let attempt = 0; attempt < 8 && !again; attempt += 1) again = await crash(server.url, database)
+    for (let attempt = 0; attempt < 8 && !again; attempt += 1)
+      again = await crash(server.url, database)
     assert.ok(again, 'no id was given out twice: the server was too quick to flush, every time')
   } finally {
     await database.close()
@@ -276,44 +403,80 @@ test('a crash gives transaction ids out again, and ends the epoch', { skip }, as
 test('a listener that throws is told to begin anew, and harms nobody else', { skip }, async () => {
   await using db = await testDatabase()
   await withTable(db.database)
-  await using feed = new ChangeFeed({ database: db.database, link: null, clock: systemClock, logger: silentLogger })
+  await using feed = new ChangeFeed({
+    database: db.database,
+    link: null,
+    clock: systemClock,
+    logger: silentLogger,
+  })
   const news: FeedNews[] = []
   const others: FeedNews[] = []
-  const heard = (list: readonly FeedNews[], key: string): boolean => list.some((one) => one.kind === 'apply' && one.changes.some((change) => change.key === key))
+  const heard = (list: readonly FeedNews[], key: string): boolean =>
+    list.some((one) => one.kind === 'apply' && one.changes.some((change) => change.key === key))
   feed.subscribe((one) => {
     news.push(one)
-    if (one.kind === 'apply' && one.changes.some(({ key }) => key === '1')) throw new Error('cannot take that')
+    if (one.kind === 'apply' && one.changes.some(({ key }) => key === '1'))
+      throw new Error('cannot take that')
   })
   feed.subscribe((one) => others.push(one))
   await until(() => news.some(({ kind }) => kind === 'lease'))
   await db.database.run(sql(`insert into item (id) values (1)`))
   await until(() => heard(others, '1') && news.at(-1)?.kind === 'lease')
-  const after = news.slice(news.findIndex((one) => one.kind === 'apply' && one.changes.length > 0) + 1)
-  assert.deepEqual(after.slice(0, 2).map(({ kind }) => kind), ['flush', 'lease'], 'nothing before the flush, the lease of what it refused least of all')
+  const after = news.slice(
+    news.findIndex((one) => one.kind === 'apply' && one.changes.length > 0) + 1,
+  )
+  assert.deepEqual(
+    after.slice(0, 2).map(({ kind }) => kind),
+    ['flush', 'lease'],
+    'nothing before the flush, the lease of what it refused least of all',
+  )
   await db.database.run(sql(`insert into item (id) values (2)`))
   await until(() => heard(news, '2') && heard(others, '2'))
   assert.equal(others.filter(({ kind }) => kind === 'flush').length, 1)
 })
 
-test('a feed flushes first, applies what others write on a hint, and stops without a trace', { skip }, async () => {
-  await using db = await testDatabase()
-  await withTable(db.database)
-  const hub = new MemoryHub()
-  const feeds = Array.from({ length: 2 }, () => new ChangeFeed({ database: db.database, link: new MemoryLink(hub), clock: systemClock, logger: silentLogger, config: { leaseMs: 60_000 } }))
-  await using stopping = new AsyncDisposableStack()
-  for (const feed of feeds) stopping.use(feed)
-  const [writer, reader] = feeds as [ChangeFeed, ChangeFeed]
-  const news: FeedNews[] = []
-  reader.subscribe((one) => news.push(one))
-  await until(() => feeds.every((feed) => feed.state.mode === 'following' && feed.state.provenAtMs > 0))
-  assert.equal(news[0]?.kind, 'flush')
-  const before = writer.state.polls
-  const { token } = await writer.write(db.database, async (tx) => tx.run(sql(`insert into item (id) values (1)`)))
-  const changes = (): readonly Change[] => news.flatMap((one) => (one.kind === 'apply' ? one.changes : []))
-  await until(() => changes().length > 0)
-  assert.equal(changes()[0]!.xid, token!.xid)
-  assert.equal(token!.epoch, reader.state.epoch)
-  await sleep(20)
-  assert.equal(writer.state.polls, before + 1, 'its own hint, which the link brings back, asks for nothing')
-  for (const feed of feeds) await feed.stop()
-})
+test(
+  'a feed flushes first, applies what others write on a hint, and stops without a trace',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await withTable(db.database)
+    const hub = new MemoryHub()
+    const feeds = Array.from(
+      { length: 2 },
+      () =>
+        new ChangeFeed({
+          database: db.database,
+          link: new MemoryLink(hub),
+          clock: systemClock,
+          logger: silentLogger,
+          config: { leaseMs: 60_000 },
+        }),
+    )
+    await using stopping = new AsyncDisposableStack()
+    for (const feed of feeds) stopping.use(feed)
+    const [writer, reader] = feeds as [ChangeFeed, ChangeFeed]
+    const news: FeedNews[] = []
+    reader.subscribe((one) => news.push(one))
+    await until(() =>
+      feeds.every((feed) => feed.state.mode === 'following' && feed.state.provenAtMs > 0),
+    )
+    assert.equal(news[0]?.kind, 'flush')
+    const before = writer.state.polls
+    const { token } = await writer.write(db.database, async (tx) =>
+      tx.run(sql(`insert into item (id) values (1)`)),
+    )
+    const changes = (): readonly Change[] =>
+      news.flatMap((one) => (one.kind === 'apply' ? one.changes : []))
+    await until(() => changes().length > 0)
+    assert.equal(changes()[0]!.xid, token!.xid)
+    assert.equal(token!.epoch, reader.state.epoch)
+    await sleep(20)
+    assert.equal(
+      writer.state.polls,
+      before + 1,
+      'its own hint, which the link brings back, asks for nothing',
+    )
+    for (const feed of feeds) await feed.stop()
+  },
+)

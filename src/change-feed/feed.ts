@@ -13,15 +13,19 @@ import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
 import { Trouble } from '#lib/trouble.ts'
 
-/** Changes are kept so long: a node that was away for less catches up, one that was away for more flushes. */
+/**
+ * Changes are kept so long: a node that was away for less catches up, one that was away for more
+ * flushes.
+ */
 const keepMs = 300_000
 /** Every node tries to trim this often; all but one find another at it. */
 const trimEveryMs = 30_000
 
 export type FeedOptions = {
   /**
-   * Three connections of this node's own, with a statement deadline near the lease: a pool that others use could be full, and
-   * one with long deadlines would hold on to a connection that leads nowhere.
+   * Three connections of this node's own, with a statement deadline near the lease: a pool that
+   * others use could be full, and one with long deadlines would hold on to a connection that leads
+   * nowhere.
    */
   readonly database: Database
   /** Null: this node is alone, or finds all changes by polling. */
@@ -38,12 +42,18 @@ export type FeedNews = Extract<FeedEffect, { kind: 'flush' | 'apply' | 'lease' |
 type Listener = { readonly tell: (news: FeedNews) => void; behind: boolean }
 
 /** Bounded by the requests that a node takes at a time: each waits once, with a deadline. */
-type Waiter = { readonly holds: (state: FeedState) => boolean; readonly resolve: (reached: boolean) => void }
+type Waiter = {
+  readonly holds: (state: FeedState) => boolean
+  readonly resolve: (reached: boolean) => void
+}
 
 const token = sql<{ token: string | null }>(`select stoa.token() as token`)
 const channel = 'feed'
 
-/** The change feed of this node: the machine of feed-core.ts on a real database. Begins at once; ends with `stop`. */
+/**
+ * The change feed of this node: the machine of feed-core.ts on a real database. Begins at once;
+ * ends with `stop`.
+ */
 export class ChangeFeed {
   readonly config: FeedConfig
   readonly #options: FeedOptions
@@ -51,7 +61,10 @@ export class ChangeFeed {
   readonly #beatTrouble: Trouble
   readonly #trimTrouble: Trouble
   readonly #clock: SteadyClock
-  /** What its hints say: the link brings them back to it too, and what this node committed itself it polls for anyway. */
+  /**
+   * What its hints say: the link brings them back to it too, and what this node committed itself it
+   * polls for anyway.
+   */
   readonly #hintText = newId()
   readonly #listenerTrouble: Trouble
   readonly #listeners = new Set<Listener>()
@@ -68,14 +81,30 @@ export class ChangeFeed {
 
   constructor(options: FeedOptions) {
     this.#options = options
-    this.#pollTrouble = new Trouble(options.logger, { failing: 'a poll of the change feed failed', over: 'the change feed is polled again' })
-    this.#beatTrouble = new Trouble(options.logger, { failing: 'the heartbeat could not be written', over: 'the heartbeat is written again' })
-    this.#trimTrouble = new Trouble(options.logger, { failing: 'old changes could not be trimmed', over: 'old changes are trimmed again' })
-    this.#listenerTrouble = new Trouble(options.logger, { failing: 'a listener of the change feed failed: it is told to begin anew', over: 'the listener of the change feed has begun anew' })
+    this.#pollTrouble = new Trouble(options.logger, {
+      failing: 'a poll of the change feed failed',
+      over: 'the change feed is polled again',
+    })
+    this.#beatTrouble = new Trouble(options.logger, {
+      failing: 'the heartbeat could not be written',
+      over: 'the heartbeat is written again',
+    })
+    this.#trimTrouble = new Trouble(options.logger, {
+      failing: 'old changes could not be trimmed',
+      over: 'old changes are trimmed again',
+    })
+    this.#listenerTrouble = new Trouble(options.logger, {
+      failing: 'a listener of the change feed failed: it is told to begin anew',
+      over: 'the listener of the change feed has begun anew',
+    })
     this.config = { ...feedDefaults, ...options.config }
     this.#clock = new SteadyClock(options.clock)
     this.#state = startFeed(this.#clock.elapsedMs())
-    this.#hints = options.link?.listen(channel, (text) => text !== this.#hintText && this.#step({ kind: 'hint' })) ?? null
+    this.#hints =
+      options.link?.listen(
+        channel,
+        (text) => text !== this.#hintText && this.#step({ kind: 'hint' }),
+      ) ?? null
     this.#trimming = setInterval(() => this.#trim(), trimEveryMs).unref()
     setImmediate(() => this.#step({ kind: 'tick' }))
   }
@@ -89,7 +118,10 @@ export class ChangeFeed {
     return this.#clock.elapsedMs()
   }
 
-  /** Tells every change from now on, after a first `flush`. A listener that throws is told a `flush` in place of what comes next; until then it gets no lease. */
+  /**
+   * Tells every change from now on, after a first `flush`. A listener that throws is told a `flush`
+   * in place of what comes next; until then it gets no lease.
+   */
   subscribe(tell: (news: FeedNews) => void): Disposable {
     const listener = { tell, behind: false }
     this.#listeners.add(listener)
@@ -111,7 +143,10 @@ export class ChangeFeed {
     this.#step({ kind: 'committed' })
   }
 
-  /** This node committed a write: hints the others, and waits until it has applied the write itself. False: that did not come to pass in time. */
+  /**
+   * This node committed a write: hints the others, and waits until it has applied the write itself.
+   * False: that did not come to pass in time.
+   */
   async settle(timeoutMs: number): Promise<boolean> {
     const from = this.#clock.elapsedMs()
     const settled = this.#when((state) => state.polledAtMs >= from, timeoutMs)
@@ -119,7 +154,10 @@ export class ChangeFeed {
     return settled
   }
 
-  /** Waits until this node has applied the write, or read everything anew since. False: it did not come to that in time. */
+  /**
+   * Waits until this node has applied the write, or read everything anew since. False: it did not
+   * come to that in time.
+   */
   async reached(token: Token, timeoutMs: number): Promise<boolean> {
     const seen = ({ epoch, cursor }: FeedState): boolean => {
       if (epoch === null || cursor === null) return false
@@ -132,8 +170,14 @@ export class ChangeFeed {
     return reached
   }
 
-  /** Runs a writing transaction, and returns its token with the result. Null: nobody has named the epoch yet. */
-  async write<T>(database: Database, work: (tx: Queryable) => Promise<T>): Promise<{ readonly value: T; readonly token: Token | null }> {
+  /**
+   * Runs a writing transaction, and returns its token with the result. Null: nobody has named the
+   * epoch yet.
+   */
+  async write<T>(
+    database: Database,
+    work: (tx: Queryable) => Promise<T>,
+  ): Promise<{ readonly value: T; readonly token: Token | null }> {
     const written = await database.transaction(async (tx) => {
       const value = await work(tx)
       return { value, token: await tokenOf(tx) }
@@ -162,11 +206,14 @@ export class ChangeFeed {
   /** Looks after each good poll, until the deadline. */
   async #when(holds: (state: FeedState) => boolean, timeoutMs: number): Promise<boolean> {
     return new Promise((resolve) => {
-      const waiter: Waiter = { holds, resolve: (reached) => {
-        clearTimeout(timer)
-        this.#waiters.delete(waiter)
-        resolve(reached)
-      } }
+      const waiter: Waiter = {
+        holds,
+        resolve: (reached) => {
+          clearTimeout(timer)
+          this.#waiters.delete(waiter)
+          resolve(reached)
+        },
+      }
       const timer = setTimeout(() => waiter.resolve(false), timeoutMs)
       this.#waiters.add(waiter)
     })
@@ -189,7 +236,13 @@ export class ChangeFeed {
   #schedule(): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
     const at = nextTickMs(this.#state, this.config)
-    this.#timer = at === Number.POSITIVE_INFINITY ? null : setTimeout(() => this.#step({ kind: 'tick' }), Math.max(0, Math.ceil(at - this.#clock.elapsedMs())))
+    this.#timer =
+      at === Number.POSITIVE_INFINITY
+        ? null
+        : setTimeout(
+            () => this.#step({ kind: 'tick' }),
+            Math.max(0, Math.ceil(at - this.#clock.elapsedMs())),
+          )
   }
 
   #perform(effect: FeedEffect): void {
@@ -208,7 +261,11 @@ export class ChangeFeed {
         this.#watch(this.#hint())
         return
       case 'flush':
-        if (effect.reason !== 'start') this.#options.logger.warn({ reason: effect.reason, epoch: effect.epoch }, 'the cache is dropped and filled again')
+        if (effect.reason !== 'start')
+          this.#options.logger.warn(
+            { reason: effect.reason, epoch: effect.epoch },
+            'the cache is dropped and filled again',
+          )
         this.#lsn = effect.lsn
         break
       case 'apply':
@@ -218,14 +275,17 @@ export class ChangeFeed {
       case 'lost':
     }
     for (const listener of this.#listeners) this.#tell(listener, effect)
-    if (effect.kind === 'lease') for (const waiter of this.#waiters) if (waiter.holds(this.#state)) waiter.resolve(true)
+    if (effect.kind === 'lease')
+      for (const waiter of this.#waiters) if (waiter.holds(this.#state)) waiter.resolve(true)
   }
 
   /** One that throws harms neither the feed nor the others. */
   #tell(listener: Listener, effect: FeedNews): void {
     const { epoch } = this.#state
     const anew = listener.behind && effect.kind === 'apply' && epoch !== null
-    const news: FeedNews = anew ? { kind: 'flush', reason: 'start', epoch, cursor: effect.cursor, lsn: effect.lsn } : effect
+    const news: FeedNews = anew
+      ? { kind: 'flush', reason: 'start', epoch, cursor: effect.cursor, lsn: effect.lsn }
+      : effect
     if (listener.behind && news.kind !== 'flush') return
     try {
       listener.tell(news)
@@ -295,4 +355,3 @@ export class ChangeFeed {
 export async function tokenOf(tx: Queryable): Promise<Token | null> {
   return parseToken((await tx.run(token))[0]!.token ?? '')
 }
-

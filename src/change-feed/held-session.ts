@@ -1,7 +1,10 @@
 import type { Database, Queryable, Statement } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 
-/** One connection kept for as long as it works, so that what was learned on it stays about the same server. */
+/**
+ * One connection kept for as long as it works, so that what was learned on it stays about the same
+ * server.
+ */
 export class HeldSession {
   readonly #session: Promise<Queryable>
   #release: (() => void) | null = null
@@ -17,7 +20,8 @@ export class HeldSession {
           await prepare(session)
           resolve(session)
           await released
-          // A connection that was given up may still have an answer on its way: it must not serve anybody else.
+          // A connection that was given up may still have an answer on its way: it must not serve
+          // anybody else.
           throw new DatabaseUnavailableError('The connection was given up.')
         })
         .catch(reject)
@@ -27,11 +31,17 @@ export class HeldSession {
     })
   }
 
-  async run<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+  async run<Row extends object>(
+    statement: Statement<Row>,
+    values: readonly unknown[],
+  ): Promise<Row[]> {
     return (await this.#session).run(statement, values)
   }
 
-  /** Never waits: the connection ends by itself, at the latest when its statement's deadline is over. */
+  /**
+   * Never waits: the connection ends by itself, at the latest when its statement's deadline is
+   * over.
+   */
   giveUp(): void {
     this.#release?.()
   }

@@ -5,13 +5,21 @@ import type { Snapshot } from '#change-feed/snapshot.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
-/** One of them, without a collection, is the poll's own; each other one is a change. Few columns: a node reads thousands of rows. */
-type PollRow = { readonly told: string; readonly collection: string | null; readonly key: string | null }
+/**
+ * One of them, without a collection, is the poll's own; each other one is a change. Few columns: a
+ * node reads thousands of rows.
+ */
+type PollRow = {
+  readonly told: string
+  readonly collection: string | null
+  readonly key: string | null
+}
 
 /**
- * R4: the snapshot and the changes that it sees beyond the last one, in one statement. `$1` is the last `xmax`, `$2` the ids that
- * were running then; null: only where to begin. The position in the log is read while the statement runs, so after its
- * snapshot was taken: every commit that the snapshot sees lies before it. On a standby this statement fails.
+ * R4: the snapshot and the changes that it sees beyond the last one, in one statement. `$1` is the
+ * last `xmax`, `$2` the ids that were running then; null: only where to begin. The position in the
+ * log is read while the statement runs, so after its snapshot was taken: every commit that the
+ * snapshot sees lies before it. On a standby this statement fails.
  */
 const poll = sql<PollRow>(`
   select coalesce(pg_current_snapshot()::text || ' ' || pg_current_wal_insert_lsn()::text || ' ' || (select kept_from::text from stoa.epoch) || ' '
@@ -24,7 +32,10 @@ const poll = sql<PollRow>(`
     (select * from stoa.change where xid = any($2::xid8[]) limit $3)
   ) c`)
 
-/** R6: raises the counter if nobody has since, in this epoch, with a commit that waits for the disk and the synchronous standby. */
+/**
+ * R6: raises the counter if nobody has since, in this epoch, with a commit that waits for the disk
+ * and the synchronous standby.
+ */
 const beat = sql<{ counter: string }>(`
   update stoa.heartbeat set counter = counter + 1
   where counter = $1 and (select epoch from stoa.life) = $2
@@ -32,13 +43,16 @@ const beat = sql<{ counter: string }>(`
   returning counter`)
 
 /**
- * For the polling session alone. A plan that was made while the changes had just been trimmed takes the table for empty, reads all
- * of it at every poll, and is kept until statistics say otherwise: under writes, that was four fifths of what polling cost.
+ * For the polling session alone. A plan that was made while the changes had just been trimmed takes
+ * the table for empty, reads all of it at every poll, and is kept until statistics say otherwise:
+ * under writes, that was four fifths of what polling cost.
  */
 const byIndex = sql<object>(`select set_config('enable_seqscan', 'off', false)`)
 
 const beginEpoch = sql<{ epoch: string }>(`select stoa.begin_epoch() as epoch`)
-const trim = sql<{ trimmed: string }>(`select stoa.trim_changes(make_interval(secs => $1::double precision / 1000)) as trimmed`)
+const trim = sql<{ trimmed: string }>(
+  `select stoa.trim_changes(make_interval(secs => $1::double precision / 1000)) as trimmed`,
+)
 
 /** Nothing is at or above it: the greatest `xid8`. */
 const beyondAll = '18446744073709551615'
@@ -51,8 +65,16 @@ export async function preparePolls(session: Runner): Promise<void> {
   await runBeginEpoch(session)
 }
 
-export async function runPoll(session: Runner, since: Snapshot | null, changesMax: number): Promise<PollResult> {
-  const rows = await session.run(poll, [since === null ? beyondAll : String(since.xmax), since === null ? [] : since.xip.map(String), changesMax + 1])
+export async function runPoll(
+  session: Runner,
+  since: Snapshot | null,
+  changesMax: number,
+): Promise<PollResult> {
+  const rows = await session.run(poll, [
+    since === null ? beyondAll : String(since.xmax),
+    since === null ? [] : since.xip.map(String),
+    changesMax + 1,
+  ])
   const changes: TableChange[] = []
   let head = ''
   for (const { told, collection, key } of rows) {
@@ -60,7 +82,14 @@ export async function runPoll(session: Runner, since: Snapshot | null, changesMa
     else changes.push(new TableChange(collection, key, told))
   }
   const [snapshot = '', lsn = '', keptFrom = '', counter, epoch = ''] = head.split(' ')
-  return { epoch: epoch === '' ? null : epoch, snapshot: parseSnapshot(snapshot), lsn: parseLsn(lsn), keptFrom: parseXid(keptFrom), beat: Number(counter), changes }
+  return {
+    epoch: epoch === '' ? null : epoch,
+    snapshot: parseSnapshot(snapshot),
+    lsn: parseLsn(lsn),
+    keptFrom: parseXid(keptFrom),
+    beat: Number(counter),
+    changes,
+  }
 }
 
 /** A WAL position as a number: exact up to 8 petabytes of log. */

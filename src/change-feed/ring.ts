@@ -2,19 +2,31 @@ import type { Change } from '#change-feed/change.ts'
 import { includes, visible } from '#change-feed/snapshot.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 
-/** Changes that a node remembers. Older ones are forgotten batch by batch, and what needs them is a miss. */
+/**
+ * Changes that a node remembers. Older ones are forgotten batch by batch, and what needs them is a
+ * miss.
+ */
 const ringChangesMax = 10_000
 /** Batches that a node remembers, so that many small ones stay bounded too. */
 const ringBatchesMax = 5_000
-/** Memory for their rows: an entry may have a megabyte of what can be filtered, and a node remembers thousands of changes. */
+/**
+ * Memory for their rows: an entry may have a megabyte of what can be filtered, and a node remembers
+ * thousands of changes.
+ */
 const ringBytesMax = 16 * 1024 * 1024
 
-type Batch = { readonly number: number; readonly to: Snapshot; readonly changes: readonly Change[]; readonly bytes: number }
+type Batch = {
+  readonly number: number
+  readonly to: Snapshot
+  readonly changes: readonly Change[]
+  readonly bytes: number
+}
 type Remembered = { readonly batch: number; readonly change: Change }
 
 /**
- * The recent changes. Complete from `base` to the cursor: a change that is visible in the cursor and not in `base` is
- * here. So whatever was read at a snapshot that includes `base` can be judged exactly, whoever read it and whenever.
+ * The recent changes. Complete from `base` to the cursor: a change that is visible in the cursor
+ * and not in `base` is here. So whatever was read at a snapshot that includes `base` can be judged
+ * exactly, whoever read it and whenever.
  */
 export class Ring {
   #base: Snapshot
@@ -22,7 +34,15 @@ export class Ring {
   #first = 0
   #size = 0
   #bytes = 0
-  #collections = new Map<string, { readonly changes: Remembered[]; forgotten: number; readonly keys: Map<string, Remembered[]>; readonly flushes: Remembered[] }>()
+  #collections = new Map<
+    string,
+    {
+      readonly changes: Remembered[]
+      forgotten: number
+      readonly keys: Map<string, Remembered[]>
+      readonly flushes: Remembered[]
+    }
+  >()
   readonly #changesMax: number
 
   constructor(base: Snapshot, changesMax: number = ringChangesMax) {
@@ -46,43 +66,79 @@ export class Ring {
     this.#size += changes.length
     this.#bytes += bytes
     for (const change of changes) this.#remember({ batch: number, change })
-    while (this.#first < this.#batches.length && (this.#size > this.#changesMax || this.#bytes > ringBytesMax || this.#batches.length - this.#first > ringBatchesMax)) this.#forget()
+    while (
+      this.#first < this.#batches.length &&
+      (this.#size > this.#changesMax ||
+        this.#bytes > ringBytesMax ||
+        this.#batches.length - this.#first > ringBatchesMax)
+    )
+      this.#forget()
     if (this.#first * 2 > this.#batches.length) {
       this.#batches = this.#batches.slice(this.#first)
       this.#first = 0
     }
   }
 
-  /** The number of the first batch with a change to the row that `snapshot` does not see; null: there is none. */
+  /**
+   * The number of the first batch with a change to the row that `snapshot` does not see; null:
+   * there is none.
+   */
   changedKey(collection: string, key: string, snapshot: Snapshot): number | null {
     const known = this.#collections.get(collection)
     if (known === undefined) return null
     const from = this.#unseenFrom(snapshot)
-    return least(firstUnseen(known.keys.get(key), from, snapshot), firstUnseen(known.flushes, from, snapshot))
+    return least(
+      firstUnseen(known.keys.get(key), from, snapshot),
+      firstUnseen(known.flushes, from, snapshot),
+    )
   }
 
   /** The same for any change to the collection that `matches`. */
-  changedWhere(collection: string, snapshot: Snapshot, matches: (change: Change) => boolean): number | null {
+  changedWhere(
+    collection: string,
+    snapshot: Snapshot,
+    matches: (change: Change) => boolean,
+  ): number | null {
     const known = this.#collections.get(collection)
     if (known === undefined) return null
     const from = this.#unseenFrom(snapshot)
-    for (let at = lowest(known.forgotten, known.changes.length, (place) => known.changes[place]!.batch >= from); at < known.changes.length; at += 1) {
+    for (
+      let at = lowest(
+        known.forgotten,
+        known.changes.length,
+        (place) => known.changes[place]!.batch >= from,
+      );
+      at < known.changes.length;
+      at += 1
+    ) {
       const { batch, change } = known.changes[at]!
-      if (!visible(snapshot, change.xid) && (change.operation === 'flush' || matches(change))) return batch
+      if (!visible(snapshot, change.xid) && (change.operation === 'flush' || matches(change)))
+        return batch
     }
     return null
   }
 
-  /** The number of the first batch that may hold a change which `snapshot` does not see. Cursors only ever see more, so it is found by halves. */
+  /**
+   * The number of the first batch that may hold a change which `snapshot` does not see. Cursors
+   * only ever see more, so it is found by halves.
+   */
   #unseenFrom(snapshot: Snapshot): number {
-    const at = lowest(this.#first, this.#batches.length, (place) => !includes(snapshot, this.#batches[place]!.to))
+    const at = lowest(
+      this.#first,
+      this.#batches.length,
+      (place) => !includes(snapshot, this.#batches[place]!.to),
+    )
     return this.#batches[at]?.number ?? Number.POSITIVE_INFINITY
   }
 
   #remember(remembered: Remembered): void {
     const { change } = remembered
     let known = this.#collections.get(change.collection)
-    if (known === undefined) this.#collections.set(change.collection, (known = { changes: [], forgotten: 0, keys: new Map(), flushes: [] }))
+    if (known === undefined)
+      this.#collections.set(
+        change.collection,
+        (known = { changes: [], forgotten: 0, keys: new Map(), flushes: [] }),
+      )
     known.changes.push(remembered)
     if (change.key === null) {
       known.flushes.push(remembered)
@@ -114,7 +170,10 @@ export class Ring {
   }
 }
 
-/** The first place from `low` on, below `high`, from which on `holds` is true; `high`: there is none. */
+/**
+ * The first place from `low` on, below `high`, from which on `holds` is true; `high`: there is
+ * none.
+ */
 function lowest(low: number, high: number, holds: (place: number) => boolean): number {
   let [from, to] = [low, high]
   while (from < to) {
@@ -125,9 +184,14 @@ function lowest(low: number, high: number, holds: (place: number) => boolean): n
   return from
 }
 
-function firstUnseen(list: readonly Remembered[] | undefined, from: number, snapshot: Snapshot): number | null {
+function firstUnseen(
+  list: readonly Remembered[] | undefined,
+  from: number,
+  snapshot: Snapshot,
+): number | null {
   if (list === undefined) return null
-  for (const { batch, change } of list) if (batch >= from && !visible(snapshot, change.xid)) return batch
+  for (const { batch, change } of list)
+    if (batch >= from && !visible(snapshot, change.xid)) return batch
   return null
 }
 

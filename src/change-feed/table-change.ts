@@ -1,11 +1,16 @@
 import type { Change, Row } from '#change-feed/change.ts'
 import { parseXid } from '#change-feed/snapshot.ts'
 
-/** Lists of names that are kept parsed: one for each attached table, and a few from before a table was attached anew. */
+/**
+ * Lists of names that are kept parsed: one for each attached table, and a few from before a table
+ * was attached anew.
+ */
 const shapesMax = 1_000
 const shapes = new Map<string, readonly string[]>()
 
-/** A change whose rows are parsed when somebody looks at them: of most, only the key is asked for. */
+/**
+ * A change whose rows are parsed when somebody looks at them: of most, only the key is asked for.
+ */
 export class TableChange implements Change {
   readonly xid: number
   readonly collection: string
@@ -17,8 +22,9 @@ export class TableChange implements Change {
   #after: Row | null = null
 
   /**
-   * `told` is the transaction, the operation and, where the writer told the rows, two JSON texts with U+001F between them, which neither
-   * can contain: an array that names the values, each after a letter for its kind, and an array of the values before and after.
+   * `told` is the transaction, the operation and, where the writer told the rows, two JSON texts
+   * with U+001F between them, which neither can contain: an array that names the values, each after
+   * a letter for its kind, and an array of the values before and after.
    */
   constructor(collection: string, key: string | null, told: string) {
     const first = told.indexOf(' ')
@@ -28,7 +34,10 @@ export class TableChange implements Change {
     this.bytes = 2 * told.length
     this.collection = collection
     this.key = key
-    this.operation = told.slice(first + 1, second === -1 ? undefined : second) as Change['operation']
+    this.operation = told.slice(
+      first + 1,
+      second === -1 ? undefined : second,
+    ) as Change['operation']
     this.#told = second === -1 ? null : told.slice(second + 1)
   }
 
@@ -49,7 +58,10 @@ export class TableChange implements Change {
       const border = told.indexOf('\u001f')
       const fields = shapeOf(told.slice(0, border))
       const values = JSON.parse(told.slice(border + 1)) as (string | null)[]
-      const [before, after] = [rowOf(fields, values, 0), rowOf(fields, values, this.operation === 'update' ? fields.length : 0)]
+      const [before, after] = [
+        rowOf(fields, values, 0),
+        rowOf(fields, values, this.operation === 'update' ? fields.length : 0),
+      ]
       if (this.operation !== 'insert') this.#before = before
       if (this.operation !== 'delete') this.#after = after
     } catch {
@@ -72,7 +84,8 @@ function rowOf(fields: readonly string[], values: readonly (string | null)[], fr
   const named: [string, unknown][] = []
   for (const [index, field] of fields.entries()) {
     const value = values[from + index] ?? null
-    if (field !== 'o') named.push([field.slice(1), value === null ? null : valueOf(field[0]!, value)])
+    if (field !== 'o')
+      named.push([field.slice(1), value === null ? null : valueOf(field[0]!, value)])
     else if (value !== null) row = JSON.parse(value) as Row
   }
   return { ...Object.fromEntries(named), ...row }

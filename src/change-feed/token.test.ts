@@ -15,7 +15,18 @@ test('epochs are ordered by timeline, then life; other systems not at all', () =
 test('a token is printed and parsed; anything else is none', () => {
   const token = { epoch: '7301.1.4', xid: 918 }
   assert.deepEqual(parseToken(formatToken(token)), token)
-  for (const text of ['', '-', '7.1.4', '7.1.4-', '7.1-5', '7.1.4-x', '7.1.4-99999999999999999999', 'a.b.c-1', '7.1.4-5 ']) assert.equal(parseToken(text), null, text)
+  for (const text of [
+    '',
+    '-',
+    '7.1.4',
+    '7.1.4-',
+    '7.1-5',
+    '7.1.4-x',
+    '7.1.4-99999999999999999999',
+    'a.b.c-1',
+    '7.1.4-5 ',
+  ])
+    assert.equal(parseToken(text), null, text)
 })
 
 test('a token is seen, unseen, ended or unknown', () => {

@@ -3,14 +3,19 @@ import type { Epoch } from '#change-feed/epoch.ts'
 import { parseXid, visible } from '#change-feed/snapshot.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 
-/** What a write returns (R7). Untrusted when it comes back: the worst that a forged one does is cost one poll. */
+/**
+ * What a write returns (R7). Untrusted when it comes back: the worst that a forged one does is cost
+ * one poll.
+ */
 export type Token = { readonly epoch: Epoch; readonly xid: number }
 
 export function formatToken(token: Token): string {
   return `${token.epoch}-${token.xid}`
 }
 
-/** Null for anything that is not a token: a reader without one is answered as if it had sent none. */
+/**
+ * Null for anything that is not a token: a reader without one is answered as if it had sent none.
+ */
 export function parseToken(text: string): Token | null {
   const dash = text.lastIndexOf('-')
   const epoch = text.slice(0, dash)
@@ -29,10 +34,15 @@ export function laterToken(one: Token | null, other: Token | null): Token | null
 
 /**
  * Whether a node at `cursor` in `epoch` sees the write.
- * `ended`: its epoch is over. What survived of it is in everything that this node has read since, so nothing is missing.
- * `unknown`: another epoch that cannot be ordered, or a newer one: only a poll can tell.
+ * `ended`: its epoch is over. What survived of it is in everything that this node has read since,
+ * so nothing is missing. `unknown`: another epoch that cannot be ordered, or a newer one: only a
+ * poll can tell.
  */
-export function tokenSeen(token: Token, epoch: Epoch, cursor: Snapshot): 'seen' | 'unseen' | 'ended' | 'unknown' {
+export function tokenSeen(
+  token: Token,
+  epoch: Epoch,
+  cursor: Snapshot,
+): 'seen' | 'unseen' | 'ended' | 'unknown' {
   switch (compareEpochs(token.epoch, epoch)) {
     case 'same':
       return visible(cursor, token.xid) ? 'seen' : 'unseen'

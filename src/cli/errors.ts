@@ -1,6 +1,9 @@
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** The command line itself is wrong: a bad argument, a file that is not there, a missing answer. Exit status 2. */
+/**
+ * The command line itself is wrong: a bad argument, a file that is not there, a missing answer.
+ * Exit status 2.
+ */
 export class UsageError extends StoaError {
   readonly code = 'E_USAGE'
 }
@@ -16,7 +19,11 @@ export class DataFolderError extends StoaError {
 
   constructor(folder: string, cause: unknown) {
     const code = codeOf(cause)
-    super(`The data folder ${folder} cannot be used: ${folderReasons[code] ?? `the system says ${code}`}. Mend that, or set STOA_DATA (or --data) to another folder.`, { folder, reason: code }, { cause })
+    super(
+      `The data folder ${folder} cannot be used: ${folderReasons[code] ?? `the system says ${code}`}. Mend that, or set STOA_DATA (or --data) to another folder.`,
+      { folder, reason: code },
+      { cause },
+    )
   }
 }
 
@@ -27,7 +34,11 @@ export class ListenError extends StoaError {
   constructor(options: { readonly host: string; readonly port: number }, cause: unknown) {
     const code = codeOf(cause)
     const why = reasons[code] ?? `the system says ${code}`
-    super(`The node cannot listen on ${options.host} port ${options.port}: ${why}. Set STOA_HOST and STOA_PORT, or --host and --port.`, { ...options, reason: code }, { cause })
+    super(
+      `The node cannot listen on ${options.host} port ${options.port}: ${why}. Set STOA_HOST and STOA_PORT, or --host and --port.`,
+      { ...options, reason: code },
+      { cause },
+    )
   }
 }
 

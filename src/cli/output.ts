@@ -11,8 +11,9 @@ export type Progress = {
 }
 
 /**
- * What a command says. With `--json` standard output holds one JSON document and nothing else; otherwise lines for
- * people. Progress goes to standard error: a bar on a terminal, a plain line now and then elsewhere.
+ * What a command says. With `--json` standard output holds one JSON document and nothing else;
+ * otherwise lines for people. Progress goes to standard error: a bar on a terminal, a plain line
+ * now and then elsewhere.
  */
 export type Output = {
   readonly json: boolean
@@ -25,7 +26,10 @@ export type Output = {
   progress(title: string): Progress
 }
 
-type Streams = { readonly stdout: NodeJS.WritableStream; readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean } }
+type Streams = {
+  readonly stdout: NodeJS.WritableStream
+  readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }
+}
 
 export function createOutput(options: { readonly json: boolean } & Streams): Output {
   const { json, stdout, stderr } = options
@@ -43,8 +47,11 @@ export function createOutput(options: { readonly json: boolean } & Streams): Out
 
 function columns(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = []
-  for (const row of rows) row.forEach((cell, index) => (widths[index] = Math.max(widths[index] ?? 0, cell.length)))
-  return rows.map((row) => row.map((cell, index) => cell.padEnd(index === row.length - 1 ? 0 : widths[index]!)).join('  '))
+  for (const row of rows)
+    row.forEach((cell, index) => (widths[index] = Math.max(widths[index] ?? 0, cell.length)))
+  return rows.map((row) =>
+    row.map((cell, index) => cell.padEnd(index === row.length - 1 ? 0 : widths[index]!)).join('  '),
+  )
 }
 
 function bar(title: string): Progress {
@@ -54,7 +61,8 @@ function bar(title: string): Progress {
   let at = 0
   return {
     update: (done, total) => {
-      const next = total === null || total === 0 ? at : Math.min(size, Math.floor((done / total) * size))
+      const next =
+        total === null || total === 0 ? at : Math.min(size, Math.floor((done / total) * size))
       shown.advance(next - at, total === null ? `${title} ${done}` : `${title} ${done}/${total}`)
       at = next
     },

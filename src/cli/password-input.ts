@@ -13,17 +13,26 @@ type Input = NodeJS.ReadableStream & { readonly isTTY?: boolean }
 type Options = Readonly<Record<string, unknown>>
 
 /**
- * A new password: made with `--generate-password`, read with `--password-stdin`, or asked for on a terminal. Never an
- * argument: those stand in the list of processes and in the shell's history. `generated` must be shown, once.
+ * A new password: made with `--generate-password`, read with `--password-stdin`, or asked for on a
+ * terminal. Never an argument: those stand in the list of processes and in the shell's history.
+ * `generated` must be shown, once.
  */
-export async function newPassword(options: Options, input: Input): Promise<{ password: string; generated: boolean }> {
+export async function newPassword(
+  options: Options,
+  input: Input,
+): Promise<{ password: string; generated: boolean }> {
   if (options['generatePassword'] === true) return { password: generatePassword(), generated: true }
-  if (options['passwordStdin'] === true) return { password: await firstLine(input), generated: false }
-  if (input.isTTY !== true) throw new UsageError('Nobody can be asked for the password here; add --password-stdin or --generate-password.')
+  if (options['passwordStdin'] === true)
+    return { password: await firstLine(input), generated: false }
+  if (input.isTTY !== true)
+    throw new UsageError(
+      'Nobody can be asked for the password here; add --password-stdin or --generate-password.',
+    )
   const password = await ask({ message: 'New password (at least 12 characters)' })
   if (isCancel(password)) throw new UsageError('No password was given; nothing was done.')
   const again = await ask({ message: 'The same again' })
-  if (isCancel(again) || again !== password) throw new UsageError('The two are not the same; nothing was done.')
+  if (isCancel(again) || again !== password)
+    throw new UsageError('The two are not the same; nothing was done.')
   return { password, generated: false }
 }
 

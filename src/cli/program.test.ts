@@ -8,10 +8,15 @@ import type { Assembly } from '#cli/site.ts'
 const assembly: Assembly = {
   openSite: async () => assert.fail('this command needs no site'),
   openCluster: async () => null,
-  runNode: async () => undefined, runNodes: async () => undefined,
+  runNode: async () => undefined,
+  runNodes: async () => undefined,
 }
 
-async function run(argv: readonly string[], environment: Record<string, string> = {}, given = assembly): Promise<{ status: number; stdout: string; stderr: string }> {
+async function run(
+  argv: readonly string[],
+  environment: Record<string, string> = {},
+  given = assembly,
+): Promise<{ status: number; stdout: string; stderr: string }> {
   const texts = { stdout: '', stderr: '' }
   const sink = (name: 'stdout' | 'stderr'): Writable =>
     new Writable({
@@ -20,7 +25,13 @@ async function run(argv: readonly string[], environment: Record<string, string> 
         done()
       },
     })
-  const on = { environment, folder: '/nonexistent', version: '1.2.3', stdout: sink('stdout'), stderr: sink('stderr') }
+  const on = {
+    environment,
+    folder: '/nonexistent',
+    version: '1.2.3',
+    stdout: sink('stdout'),
+    stderr: sink('stderr'),
+  }
   const status = await runCommandLine(argv, given, on, new AbortController().signal)
   return { status, ...texts }
 }
@@ -31,7 +42,10 @@ test('config prints values and sources, and with --json one document', async () 
   assert.match(people.stdout, /port +4001 +flag +STOA_PORT/)
   assert.match(people.stdout, /host +0\.0\.0\.0 +environment +STOA_HOST/)
   const json = await run(['--json', 'config'])
-  assert.equal(JSON.parse(json.stdout).settings.find((each: { name: string }) => each.name === 'port').value, 4000)
+  assert.equal(
+    JSON.parse(json.stdout).settings.find((each: { name: string }) => each.name === 'port').value,
+    4000,
+  )
 })
 
 test('a wrong command line or configuration ends with status 2 and says what to do', async () => {
@@ -44,18 +58,28 @@ test('a wrong command line or configuration ends with status 2 and says what to 
 })
 
 test('config --help-texts names the flags', async () => {
-  assert.match((await run(['config', '--help-texts'])).stdout, /leaseMs .* STOA_LEASE_MS +--lease-ms +How long/)
+  assert.match(
+    (await run(['config', '--help-texts'])).stdout,
+    /leaseMs .* STOA_LEASE_MS +--lease-ms +How long/,
+  )
 })
 
 test('a database that cannot be reached is named, without its password', async () => {
-  const { status, stderr } = await run(['export', '/nonexistent/x'], { STOA_DATABASE_URL: 'postgres://eva:geheim@db1,db2/stoa' }, {
-    ...assembly,
-    openSite: async () => {
-      throw new DatabaseUnavailableError('The database was not reached.')
+  const { status, stderr } = await run(
+    ['export', '/nonexistent/x'],
+    { STOA_DATABASE_URL: 'postgres://eva:geheim@db1,db2/stoa' },
+    {
+      ...assembly,
+      openSite: async () => {
+        throw new DatabaseUnavailableError('The database was not reached.')
+      },
     },
-  })
+  )
   assert.equal(status, 1)
-  assert.match(stderr, /^stoa: The database was not reached\. The database is postgres:\/\/eva:\(hidden\)@db1,db2\/stoa; "stoa config" says where that was set\. \(E_DATABASE_UNAVAILABLE\)\n$/)
+  assert.match(
+    stderr,
+    /^stoa: The database was not reached\. The database is postgres:\/\/eva:\(hidden\)@db1,db2\/stoa; "stoa config" says where that was set\. \(E_DATABASE_UNAVAILABLE\)\n$/,
+  )
 })
 
 test('--help is not an error', async () => {

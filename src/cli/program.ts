@@ -11,7 +11,10 @@ import { settings } from '#config/settings.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** Every verb, in the order of `stoa --help`, and how to load it: a node that starts has no use for the importers. */
+/**
+ * Every verb, in the order of `stoa --help`, and how to load it: a node that starts has no use for
+ * the importers.
+ */
 const verbs: Readonly<Record<string, () => Promise<Register>>> = {
   start: async () => (await import('#cli/commands/start.ts')).registerStart,
   status: async () => (await import('#cli/commands/status.ts')).registerStatus,
@@ -36,8 +39,15 @@ export type Process = {
   readonly version: string
 }
 
-/** Runs one command line to its end and returns its exit status; see command.ts for what each means. */
-export async function runCommandLine(argv: readonly string[], assembly: Assembly, on: Process, signal: AbortSignal): Promise<number> {
+/**
+ * Runs one command line to its end and returns its exit status; see command.ts for what each means.
+ */
+export async function runCommandLine(
+  argv: readonly string[],
+  assembly: Assembly,
+  on: Process,
+  signal: AbortSignal,
+): Promise<number> {
   let status = 0
   let config: Config | null = null
   const program = new Command('stoa')
@@ -54,17 +64,27 @@ export async function runCommandLine(argv: readonly string[], assembly: Assembly
   for (const name of settingNames) {
     program.addOption(new Option(`${settings[name].flag} <value>`, settings[name].help).hideHelp())
   }
-  program.addHelpText('after', '\nEvery setting can be given as a flag, before or after the command; "stoa config --help-texts" lists them.')
+  program.addHelpText(
+    'after',
+    '\nEvery setting can be given as a flag, before or after the command; "stoa config --help-texts" lists them.',
+  )
 
-  const action: Action = (handler) => async (...raw) => {
-    const command = raw.at(-1) as Command
-    const global = program.opts<Record<string, unknown>>()
-    const context = await makeContext(global, assembly, on, signal)
-    config = context.config
-    // With those of the commands above: commander gives an option that both have, as `import` and `import markdown` do, to the upper one.
-    const result = await handler(context, command.processedArgs.flat() as string[], command.optsWithGlobals())
-    status = result ?? 0
-  }
+  const action: Action =
+    (handler) =>
+    async (...raw) => {
+      const command = raw.at(-1) as Command
+      const global = program.opts<Record<string, unknown>>()
+      const context = await makeContext(global, assembly, on, signal)
+      config = context.config
+      // With those of the commands above: commander gives an option that both have, as `import` and
+      // `import markdown` do, to the upper one.
+      const result = await handler(
+        context,
+        command.processedArgs.flat() as string[],
+        command.optsWithGlobals(),
+      )
+      status = result ?? 0
+    }
   for (const register of await commandsFor(argv)) register(program, action)
 
   try {
@@ -75,14 +95,22 @@ export async function runCommandLine(argv: readonly string[], assembly: Assembly
   }
 }
 
-/** The verbs that the command line may mean: those it names, or all where it asks for help or names none. */
+/**
+ * The verbs that the command line may mean: those it names, or all where it asks for help or names
+ * none.
+ */
 async function commandsFor(argv: readonly string[]): Promise<Register[]> {
   const named = Object.keys(verbs).filter((verb) => argv.includes(verb))
   const all = named.length === 0 || ['help', '-h', '--help'].some((word) => argv.includes(word))
   return Promise.all((all ? Object.keys(verbs) : named).map((verb) => verbs[verb]!()))
 }
 
-async function makeContext(global: Readonly<Record<string, unknown>>, assembly: Assembly, on: Process, signal: AbortSignal): Promise<Context> {
+async function makeContext(
+  global: Readonly<Record<string, unknown>>,
+  assembly: Assembly,
+  on: Process,
+  signal: AbortSignal,
+): Promise<Context> {
   const flags: Partial<Record<SettingName, string>> = {}
   for (const name of settingNames) {
     const value = global[name]
@@ -103,12 +131,18 @@ async function makeContext(global: Readonly<Record<string, unknown>>, assembly: 
 
 function complain(error: unknown, on: Process, config: Config | null): number {
   // Commander has already told its own errors, and throws for --help with status 0.
-  if (error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number') return error.exitCode === 0 ? 0 : 2
+  if (error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number')
+    return error.exitCode === 0 ? 0 : 2
   if (error instanceof StoaError) {
-    const which = error instanceof DatabaseUnavailableError && config?.databaseUrl ? ` The database is ${hidePassword(config.databaseUrl)}; "stoa config" says where that was set.` : ''
+    const which =
+      error instanceof DatabaseUnavailableError && config?.databaseUrl
+        ? ` The database is ${hidePassword(config.databaseUrl)}; "stoa config" says where that was set.`
+        : ''
     on.stderr.write(`stoa: ${error.message}${which} (${error.code})\n`)
     return error instanceof ConfigError || error instanceof UsageError ? 2 : 1
   }
-  on.stderr.write(`stoa: this is a defect, please report it:\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+  on.stderr.write(
+    `stoa: this is a defect, please report it:\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
+  )
   return 1
 }

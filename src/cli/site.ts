@@ -7,9 +7,9 @@ import type { Media } from '#media/media.ts'
 import type { CallAnswer, CallOptions } from '#nodes/calls.ts'
 
 /**
- * Everything behind the API, wired and migrated, without listening: what a command works on. Commands act through it
- * with `access.systemIdentity`, in this process, against the node's own database: an embedded one that a running node
- * has started already is used as it is.
+ * Everything behind the API, wired and migrated, without listening: what a command works on.
+ * Commands act through it with `access.systemIdentity`, in this process, against the node's own
+ * database: an embedded one that a running node has started already is used as it is.
  */
 export type Site = AsyncDisposable & {
   readonly config: Config
@@ -30,7 +30,10 @@ export type ClusterAccess = AsyncDisposable & {
 /** What `main.ts` gives to the commands, so that they pick no driver. */
 export type Assembly = {
   openSite(config: Config): Promise<Site>
-  /** Reads the cluster's tables and changes nothing. Null: no node has ever run on this database, or the embedded one is not running. */
+  /**
+   * Reads the cluster's tables and changes nothing. Null: no node has ever run on this database, or
+   * the embedded one is not running.
+   */
   openCluster(config: Config): Promise<ClusterAccess | null>
   /** Serves until `signal` aborts, then drains and resolves. */
   runNode(config: Config, signal: AbortSignal): Promise<void>

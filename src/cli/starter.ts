@@ -26,7 +26,10 @@ const pageType: ContentType = {
   ],
 }
 
-/** Fills a database that has no content type yet with the guide, published; any other is left as it is. Returns how many entries it made. */
+/**
+ * Fills a database that has no content type yet with the guide, published; any other is left as it
+ * is. Returns how many entries it made.
+ */
 export async function plantStarter({ database, content, access, logger }: Site): Promise<number> {
   if ((await content.types.list(database)).length > 0) return 0
   const pages = await readPages()
@@ -35,10 +38,15 @@ export async function plantStarter({ database, content, access, logger }: Site):
     if ((await content.types.list(tx)).length > 0) return 0
     await content.types.save(tx, pageType, { expected: null, allowLoss: false })
     const call = { db: tx, authority: access.systemIdentity.authority }
-    for (const fields of pages) await content.entries.create(call, pageType.name, { locale: null, fields, publish: true })
+    for (const fields of pages)
+      await content.entries.create(call, pageType.name, { locale: null, fields, publish: true })
     return pages.length
   })
-  if (made > 0) logger.info({ entries: made }, 'the database was empty: the guide was put in as starter content (STOA_STARTER=false leaves it empty)')
+  if (made > 0)
+    logger.info(
+      { entries: made },
+      'the database was empty: the guide was put in as starter content (STOA_STARTER=false leaves it empty)',
+    )
   return made
 }
 
@@ -49,7 +57,10 @@ async function readPages(): Promise<Record<string, unknown>[]> {
       const parsed = parsePage(await readFile(new URL(name, folder), 'utf8'))
       if (!parsed.ok) throw new Error(`docs/guide/${name}: ${parsed.reason}`)
       const { frontMatter, body } = parsed.page
-      const links = body.replace(/\]\(\.\/([a-z-]+)\.md\)/g, (_link, page: string) => `](/read/${pageType.name}/${page})`)
+      const links = body.replace(
+        /\]\(\.\/([a-z-]+)\.md\)/g,
+        (_link, page: string) => `](/read/${pageType.name}/${page})`,
+      )
       return { ...frontMatter, slug: name.slice(0, -'.md'.length), body: links.trim() }
     }),
   )

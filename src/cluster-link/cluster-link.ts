@@ -1,11 +1,15 @@
 /**
- * The channel that carries hints between nodes. Never trusted: a message may be lost, doubled, late or out of order, and
- * nothing but latency may depend on it. Who sends may hear itself.
+ * The channel that carries hints between nodes. Never trusted: a message may be lost, doubled, late
+ * or out of order, and nothing but latency may depend on it. Who sends may hear itself.
  *
- * Each part uses a channel of its own. A listener must not throw; it is called without waiting for it.
+ * Each part uses a channel of its own. A listener must not throw; it is called without waiting for
+ * it.
  */
 export interface ClusterLink {
-  /** Resolves when the message has left this node, or rejects with `LinkUnavailableError`. `text` is at most `linkTextMax` characters of ASCII. */
+  /**
+   * Resolves when the message has left this node, or rejects with `LinkUnavailableError`. `text` is
+   * at most `linkTextMax` characters of ASCII.
+   */
   send(channel: string, text: string): Promise<void>
 
   /** Hears the channel until the result is disposed. */

@@ -7,20 +7,32 @@ import { LinkMessageError, LinkUnavailableError } from '#cluster-link/errors.ts'
 const patienceMs = 5_000
 
 /** What every driver of Cluster Link does. `open` makes links that hear each other. */
-export function linkContract(name: string, options: { readonly skip: string | false; readonly open: (count: number) => Promise<AsyncDisposable & { readonly links: readonly ClusterLink[] }> }): void {
+export function linkContract(
+  name: string,
+  options: {
+    readonly skip: string | false
+    readonly open: (
+      count: number,
+    ) => Promise<AsyncDisposable & { readonly links: readonly ClusterLink[] }>
+  },
+): void {
   const { skip, open } = options
 
-  test(`${name}: a message reaches every node that listens on its channel, whole`, { skip }, async () => {
-    await using opened = await open(3)
-    const [sender, ...others] = opened.links
-    const text = 'x'.repeat(linkTextMax)
-    const heard = others.map((link) => next(link, 'feed'))
-    const elsewhere: string[] = []
-    others[0]?.listen('other', (one) => elsewhere.push(one))
-    await sender?.send('feed', text)
-    assert.deepEqual(await Promise.all(heard), [text, text])
-    assert.deepEqual(elsewhere, [])
-  })
+  test(
+    `${name}: a message reaches every node that listens on its channel, whole`,
+    { skip },
+    async () => {
+      await using opened = await open(3)
+      const [sender, ...others] = opened.links
+      const text = 'x'.repeat(linkTextMax)
+      const heard = others.map((link) => next(link, 'feed'))
+      const elsewhere: string[] = []
+      others[0]?.listen('other', (one) => elsewhere.push(one))
+      await sender?.send('feed', text)
+      assert.deepEqual(await Promise.all(heard), [text, text])
+      assert.deepEqual(elsewhere, [])
+    },
+  )
 
   test(`${name}: a listener that was disposed hears nothing more`, { skip }, async () => {
     await using opened = await open(2)
@@ -37,7 +49,13 @@ export function linkContract(name: string, options: { readonly skip: string | fa
   test(`${name}: refuses what it could not carry`, { skip }, async () => {
     await using opened = await open(1)
     const [link] = opened.links as [ClusterLink]
-    for (const [channel, text] of [['Feed', 'x'], ['', 'x'], ['feed', 'x'.repeat(linkTextMax + 1)], ['feed', 'é'], ['feed', 'a\nb']] as const) {
+    for (const [channel, text] of [
+      ['Feed', 'x'],
+      ['', 'x'],
+      ['feed', 'x'.repeat(linkTextMax + 1)],
+      ['feed', 'é'],
+      ['feed', 'a\nb'],
+    ] as const) {
       await assert.rejects(link.send(channel, text), LinkMessageError)
     }
   })

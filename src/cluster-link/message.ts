@@ -6,6 +6,13 @@ const textPattern = /^[\x20-\x7e]*$/
 
 /** What every driver refuses, so that a message which one of them carries is carried by all. */
 export function checkMessage(channel: string, text: string): void {
-  if (!channelPattern.test(channel)) throw new LinkMessageError(`A channel of Cluster Link is up to 31 of a–z, 0–9 and "-", not "${channel.slice(0, 40)}".`)
-  if (text.length > linkTextMax || !textPattern.test(text)) throw new LinkMessageError(`Cluster Link carries up to ${linkTextMax} characters of ASCII; send a key to look up instead.`, { length: text.length })
+  if (!channelPattern.test(channel))
+    throw new LinkMessageError(
+      `A channel of Cluster Link is up to 31 of a–z, 0–9 and "-", not "${channel.slice(0, 40)}".`,
+    )
+  if (text.length > linkTextMax || !textPattern.test(text))
+    throw new LinkMessageError(
+      `Cluster Link carries up to ${linkTextMax} characters of ASCII; send a key to look up instead.`,
+      { length: text.length },
+    )
 }

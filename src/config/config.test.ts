@@ -20,11 +20,19 @@ test('flags win over the environment, the environment over the file, the file ov
   const environment = { STOA_PORT: '2', STOA_HOST: 'environment' }
   const config = resolveConfig({ file, environment, flags: { port: '3' } })
   assert.deepEqual([config.port, config.host, config.logLevel], [3, 'environment', 'warn'])
-  assert.deepEqual([config.sources.port, config.sources.host, config.sources.logLevel], ['flag', 'environment', 'stoa.config.ts'])
+  assert.deepEqual(
+    [config.sources.port, config.sources.host, config.sources.logLevel],
+    ['flag', 'environment', 'stoa.config.ts'],
+  )
 })
 
 test('every problem is told at once, with where it came from and what is allowed', () => {
-  const environment = { STOA_PORT: '70000', STOA_DATABASE_URL: 'mysql://x', STOA_PROT: '1', STOA_SECRET: 'short' }
+  const environment = {
+    STOA_PORT: '70000',
+    STOA_DATABASE_URL: 'mysql://x',
+    STOA_PROT: '1',
+    STOA_SECRET: 'short',
+  }
   assert.throws(
     () => resolveConfig({ file: { colour: 'red' }, environment, flags: { logLevel: 'loud' } }),
     (error) => {
@@ -41,22 +49,41 @@ test('every problem is told at once, with where it came from and what is allowed
 })
 
 test('secrets and passwords are hidden wherever they stand', () => {
-  const environment = { STOA_SECRET: 's'.repeat(40), STOA_DATABASE_URL: 'postgres://me:p@ss:w/zebra@h1:1,h2:2/db?password=giraffe&x=1' }
+  const environment = {
+    STOA_SECRET: 's'.repeat(40),
+    STOA_DATABASE_URL: 'postgres://me:p@ss:w/zebra@h1:1,h2:2/db?password=giraffe&x=1',
+  }
   const printed = JSON.stringify(printableConfig(resolveConfig({ ...nothing, environment })))
   assert.doesNotMatch(printed, /ssss|ss:w|zebra|giraffe/)
   assert.match(printed, /postgres:\/\/me:\(hidden\)@h1:1,h2:2\/db/)
   assert.equal(hidePassword('postgres://me:zebra'), 'postgres://me:(hidden)')
-  for (const url of ['postgres://h1:5432,h2:5432/db', 'redis://h:6379', 'redis://[::1]:6379', 'postgres:///db', 'file:///var/files']) assert.equal(hidePassword(url), url)
+  for (const url of [
+    'postgres://h1:5432,h2:5432/db',
+    'redis://h:6379',
+    'redis://[::1]:6379',
+    'postgres:///db',
+    'file:///var/files',
+  ])
+    assert.equal(hidePassword(url), url)
 })
 
 test('a config file is TypeScript and may be wrong in ways that are told', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'stoa-config-'))
   try {
-    await writeFile(join(folder, 'stoa.config.ts'), `const port: number = 4100\nexport const config = { port, corsOrigins: ['https://a.example'] }\n`)
+    await writeFile(
+      join(folder, 'stoa.config.ts'),
+      `const port: number = 4100\nexport const config = { port, corsOrigins: ['https://a.example'] }\n`,
+    )
     const config = await loadConfig({}, {}, folder)
-    assert.deepEqual([config.port, config.corsOrigins, config.sources.port], [4100, ['https://a.example'], 'stoa.config.ts'])
+    assert.deepEqual(
+      [config.port, config.corsOrigins, config.sources.port],
+      [4100, ['https://a.example'], 'stoa.config.ts'],
+    )
     await writeFile(join(folder, 'broken.ts'), `export const config = [1]\n`)
-    await assert.rejects(loadConfig({}, { STOA_CONFIG: 'broken.ts' }, folder), /must export an object named config/)
+    await assert.rejects(
+      loadConfig({}, { STOA_CONFIG: 'broken.ts' }, folder),
+      /must export an object named config/,
+    )
     await assert.rejects(loadConfig({}, { STOA_CONFIG: 'absent.ts' }, folder), /does not exist/)
   } finally {
     await rm(folder, { recursive: true })

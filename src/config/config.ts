@@ -23,8 +23,8 @@ export type ConfigInput = {
 export const settingNames = Object.keys(settings) as SettingName[]
 
 /**
- * Defaults < file < environment < flags. Throws one `ConfigError` that names every bad value, where it came from, and
- * what is allowed there.
+ * Defaults < file < environment < flags. Throws one `ConfigError` that names every bad value, where
+ * it came from, and what is allowed there.
  */
 export function resolveConfig(input: ConfigInput): Config {
   const problems: string[] = []
@@ -54,32 +54,51 @@ function find(name: SettingName, setting: Setting<unknown>, input: ConfigInput):
   const flag = input.flags[name]
   if (flag !== undefined) return { source: 'flag', where: setting.flag, text: flag }
   const variable = input.environment[setting.env]
-  if (variable !== undefined && variable !== '') return { source: 'environment', where: setting.env, text: variable }
+  if (variable !== undefined && variable !== '')
+    return { source: 'environment', where: setting.env, text: variable }
   const value = input.file[name]
   if (value === undefined || value === null) return null
-  const text = Array.isArray(value) ? value.join(',') : typeof value === 'string' ? value : JSON.stringify(value)
+  const text = Array.isArray(value)
+    ? value.join(',')
+    : typeof value === 'string'
+      ? value
+      : JSON.stringify(value)
   return { source: 'stoa.config.ts', where: `${name} in stoa.config.ts`, text }
 }
 
 function unknownNames(input: ConfigInput): string[] {
-  const variables = new Set<string>([...settingNames.map((name) => settings[name].env), ...otherVariables])
+  const variables = new Set<string>([
+    ...settingNames.map((name) => settings[name].env),
+    ...otherVariables,
+  ])
   const problems: string[] = []
   for (const variable of Object.keys(input.environment)) {
-    if (!variable.startsWith('STOA_') || variable.startsWith('STOA_TEST_') || variables.has(variable)) continue
+    if (
+      !variable.startsWith('STOA_') ||
+      variable.startsWith('STOA_TEST_') ||
+      variables.has(variable)
+    )
+      continue
     problems.push(`${variable} is not a setting; see them all with: stoa config`)
   }
   for (const name of Object.keys(input.file)) {
-    if (!settingNames.includes(name as SettingName)) problems.push(`${name} in stoa.config.ts is not a setting; see them all with: stoa config`)
+    if (!settingNames.includes(name as SettingName))
+      problems.push(`${name} in stoa.config.ts is not a setting; see them all with: stoa config`)
   }
   return problems
 }
 
 /** Reads `stoa.config.ts` (or the file named by `STOA_CONFIG`), the environment and the flags. */
-export async function loadConfig(flags: ConfigInput['flags'], environment: ConfigInput['environment'], folder: string): Promise<Config> {
+export async function loadConfig(
+  flags: ConfigInput['flags'],
+  environment: ConfigInput['environment'],
+  folder: string,
+): Promise<Config> {
   const named = environment['STOA_CONFIG']
   const path = resolve(folder, named ?? 'stoa.config.ts')
   if (!existsSync(path)) {
-    if (named !== undefined) throw new ConfigError([`STOA_CONFIG names ${path}, which does not exist`])
+    if (named !== undefined)
+      throw new ConfigError([`STOA_CONFIG names ${path}, which does not exist`])
     return resolveConfig({ file: {}, environment, flags })
   }
   return resolveConfig({ file: await loadFile(path), environment, flags })
@@ -113,7 +132,14 @@ export function printableConfig(config: Config): PrintedSetting[] {
   return settingNames.map((name) => {
     const setting: Setting<unknown> = settings[name]
     const value = printable(setting, config[name])
-    return { name, value, source: config.sources[name], env: setting.env, flag: setting.flag, help: setting.help }
+    return {
+      name,
+      value,
+      source: config.sources[name],
+      env: setting.env,
+      flag: setting.flag,
+      help: setting.help,
+    }
   })
 }
 
@@ -123,7 +149,10 @@ function printable(setting: Setting<unknown>, value: unknown): unknown {
   return setting.url && typeof value === 'string' ? hidePassword(value) : value
 }
 
-/** By text, not by `URL`: URLs with several hosts do not parse. One that was cut off before its host still has its password in it; only a port may stand there. */
+/**
+ * By text, not by `URL`: URLs with several hosts do not parse. One that was cut off before its host
+ * still has its password in it; only a port may stand there.
+ */
 export function hidePassword(url: string): string {
   return url
     .replace(/^([a-z0-9]+:\/\/[^:@/]*):.*@/, '$1:(hidden)@')

@@ -6,6 +6,8 @@ export class ConfigError extends StoaError {
 
   constructor(problems: readonly string[]) {
     const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`
-    super(`The configuration has ${count}:\n${problems.map((each) => `  - ${each}`).join('\n')}`, { problems })
+    super(`The configuration has ${count}:\n${problems.map((each) => `  - ${each}`).join('\n')}`, {
+      problems,
+    })
   }
 }

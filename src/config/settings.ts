@@ -1,6 +1,6 @@
 /**
- * Every setting of a node, once: its name in `stoa.config.ts`, its environment variable and flag, how it is read, and
- * what it does. The defaults start a whole node on a laptop.
+ * Every setting of a node, once: its name in `stoa.config.ts`, its environment variable and flag,
+ * how it is read, and what it does. The defaults start a whole node on a laptop.
  */
 export type Setting<T> = {
   readonly env: `STOA_${string}`
@@ -23,7 +23,8 @@ function text(text: string): string {
 function whole(min: number, max: number): (text: string) => number {
   return (text) => {
     const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
-    if (!(value >= min && value <= max)) throw new Error(`must be a whole number from ${min} to ${max}`)
+    if (!(value >= min && value <= max))
+      throw new Error(`must be a whole number from ${min} to ${max}`)
     return value
   }
 }
@@ -52,7 +53,9 @@ function url(...schemes: readonly string[]): (text: string) => string {
   return (text) => {
     const scheme = /^([a-z0-9]+):/.exec(text)?.[1]
     if (scheme === undefined || !schemes.includes(scheme)) {
-      throw new Error(`must be a URL that begins with ${schemes.map((each) => `${each}:`).join(' or ')}`)
+      throw new Error(
+        `must be a URL that begins with ${schemes.map((each) => `${each}:`).join(' or ')}`,
+      )
     }
     return text
   }
@@ -69,12 +72,14 @@ function originList(text: string): readonly string[] {
 }
 
 function nodeName(text: string): string {
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text)) throw new Error('must be 1 to 63 letters, digits, dots, dashes or underscores')
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text))
+    throw new Error('must be 1 to 63 letters, digits, dots, dashes or underscores')
   return text
 }
 
 function secret(text: string): string {
-  if (text.length < 32) throw new Error('must have at least 32 characters; make one with: openssl rand -hex 32')
+  if (text.length < 32)
+    throw new Error('must have at least 32 characters; make one with: openssl rand -hex 32')
   return text
 }
 

@@ -1,8 +1,19 @@
 import type { Actor } from '#lib/actor.ts'
 import type { Filter } from '#content/query/query.ts'
 
-export const contentActions = ['read', 'readDraft', 'create', 'update', 'publish', 'archive', 'delete'] as const
-/** `read` is of what is published; `readDraft` of drafts, versions and archived entries; `publish` covers unpublish, schedule and releases. */
+export const contentActions = [
+  'read',
+  'readDraft',
+  'create',
+  'update',
+  'publish',
+  'archive',
+  'delete',
+] as const
+/**
+ * `read` is of what is published; `readDraft` of drafts, versions and archived entries; `publish`
+ * covers unpublish, schedule and releases.
+ */
 export type ContentAction = (typeof contentActions)[number]
 
 /** What is allowed of one action on one type. */
@@ -13,7 +24,10 @@ export type Grant = {
   readonly fields: readonly string[] | null
 }
 
-/** What content asks about the one who acts. `access/` implements it; everything outside a request uses `systemAuthority`. */
+/**
+ * What content asks about the one who acts. `access/` implements it; everything outside a request
+ * uses `systemAuthority`.
+ */
 export interface Authority {
   readonly actor: Actor
   /** Null: not allowed. */

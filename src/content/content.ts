@@ -8,8 +8,9 @@ import type { Database, Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
 /**
- * One entry in one locale as one reader sees it. `fieldsJson` is the JSON text of its fields, already narrowed to what
- * the reader may see, so that delivery can splice it into an answer without parsing.
+ * One entry in one locale as one reader sees it. `fieldsJson` is the JSON text of its fields,
+ * already narrowed to what the reader may see, so that delivery can splice it into an answer
+ * without parsing.
  */
 export type EntryView = {
   readonly id: string
@@ -17,7 +18,10 @@ export type EntryView = {
   /** The locale it really is in: the one asked for or a fallback. */
   readonly locale: string
   readonly version: number
-  /** `changed`: published, and a newer draft exists. Readers without `readDraft` only ever see `published`. */
+  /**
+   * `changed`: published, and a newer draft exists. Readers without `readDraft` only ever see
+   * `published`.
+   */
   readonly status: 'draft' | 'published' | 'changed' | 'archived'
   readonly createdAt: string
   readonly updatedAt: string
@@ -57,16 +61,23 @@ export type SaveInput = {
 export type Expected = number | null
 
 /**
- * Who does it, and where: `db` is the pool, or the transaction of a caller that does more (idempotency, import batches).
- * `depends`: the answer will be kept, so reading tells it what the answer is made of; never for the perspective of a release.
+ * Who does it, and where: `db` is the pool, or the transaction of a caller that does more
+ * (idempotency, import batches). `depends`: the answer will be kept, so reading tells it what the
+ * answer is made of; never for the perspective of a release.
  */
 export type Call = {
   readonly db: Queryable
   readonly authority: Authority
   readonly depends?: Depends
-  /** Texts that this node has already. `life`: which life of the database answered last; null: that is not known. */
+  /**
+   * Texts that this node has already. `life`: which life of the database answered last; null: that
+   * is not known.
+   */
   readonly known?: { readonly texts: RowTexts; readonly life: () => string | null }
-  /** Hears of a write in a statement of its own, outside any transaction: the `xmin` of what it wrote. */
+  /**
+   * Hears of a write in a statement of its own, outside any transaction: the `xmin` of what it
+   * wrote.
+   */
   readonly wrote?: (writer: string) => void
 }
 
@@ -80,11 +91,15 @@ export type VersionSummary = {
   readonly isPublished: boolean
 }
 
-export type DeleteOutcome = { readonly deleted: readonly string[]; readonly unset: readonly string[] }
+export type DeleteOutcome = {
+  readonly deleted: readonly string[]
+  readonly unset: readonly string[]
+}
 
 /**
- * Content, whole. Every method checks permissions through `call.authority`. What the caller may not read does not exist
- * for them: `EntryNotFoundError`, with the same text as for a wrong id. What they may read but not do: `ForbiddenError`.
+ * Content, whole. Every method checks permissions through `call.authority`. What the caller may not
+ * read does not exist for them: `EntryNotFoundError`, with the same text as for a wrong id. What
+ * they may read but not do: `ForbiddenError`.
  */
 export interface Content {
   readonly types: ContentTypes
@@ -96,62 +111,163 @@ export interface Content {
   stop(): Promise<void>
 }
 
-/** A query that can only be read with its type at hand. `read` gets the type as this reader sees it; again if it changed meanwhile. */
-export type UnreadQuery = { readonly type: string; readonly perspective: Perspective; read(readable: ReadableType): ListQuery }
+/**
+ * A query that can only be read with its type at hand. `read` gets the type as this reader sees it;
+ * again if it changed meanwhile.
+ */
+export type UnreadQuery = {
+  readonly type: string
+  readonly perspective: Perspective
+  read(readable: ReadableType): ListQuery
+}
 
 export interface Entries {
   /** By id, or by slug in the locale asked for (and its fallbacks). */
-  get(call: Call, type: string, idOrSlug: string, options: ReadOptions): Promise<{ entry: EntryView; included: ReadonlyMap<string, EntryView> }>
+  get(
+    call: Call,
+    type: string,
+    idOrSlug: string,
+    options: ReadOptions,
+  ): Promise<{ entry: EntryView; included: ReadonlyMap<string, EntryView> }>
   list(call: Call, query: ListQuery | UnreadQuery): Promise<Page>
   create(call: Call, type: string, input: SaveInput & { readonly id?: string }): Promise<EntryView>
-  /** `merge` keeps the fields that the input leaves out (PATCH); otherwise they are cleared (PUT). Equal content saves nothing and returns the version there is. */
-  save(call: Call, type: string, id: string, input: SaveInput & { readonly merge: boolean }, expected: Expected): Promise<EntryView>
+  /**
+   * `merge` keeps the fields that the input leaves out (PATCH); otherwise they are cleared (PUT).
+   * Equal content saves nothing and returns the version there is.
+   */
+  save(
+    call: Call,
+    type: string,
+    id: string,
+    input: SaveInput & { readonly merge: boolean },
+    expected: Expected,
+  ): Promise<EntryView>
   /** Publishes `version` (null: the latest) of each locale (null: all that the entry has). */
-  publish(call: Call, type: string, id: string, what: { readonly locales: readonly string[] | null; readonly version: number | null }, expected: Expected): Promise<EntryView[]>
-  unpublish(call: Call, type: string, id: string, locales: readonly string[] | null, expected: Expected): Promise<EntryView[]>
-  archive(call: Call, type: string, id: string, archived: boolean, expected: Expected): Promise<EntryView[]>
+  publish(
+    call: Call,
+    type: string,
+    id: string,
+    what: { readonly locales: readonly string[] | null; readonly version: number | null },
+    expected: Expected,
+  ): Promise<EntryView[]>
+  unpublish(
+    call: Call,
+    type: string,
+    id: string,
+    locales: readonly string[] | null,
+    expected: Expected,
+  ): Promise<EntryView[]>
+  archive(
+    call: Call,
+    type: string,
+    id: string,
+    archived: boolean,
+    expected: Expected,
+  ): Promise<EntryView[]>
   /** Makes a new latest version with the content of an old one. */
-  restore(call: Call, type: string, id: string, from: { readonly locale: string | null; readonly version: number }, expected: Expected): Promise<EntryView>
-  versions(call: Call, type: string, id: string, page: { readonly locale: string | null; readonly limit: number; readonly before: number | null }): Promise<VersionSummary[]>
-  version(call: Call, type: string, id: string, which: { readonly locale: string | null; readonly version: number }): Promise<EntryView>
+  restore(
+    call: Call,
+    type: string,
+    id: string,
+    from: { readonly locale: string | null; readonly version: number },
+    expected: Expected,
+  ): Promise<EntryView>
+  versions(
+    call: Call,
+    type: string,
+    id: string,
+    page: {
+      readonly locale: string | null
+      readonly limit: number
+      readonly before: number | null
+    },
+  ): Promise<VersionSummary[]>
+  version(
+    call: Call,
+    type: string,
+    id: string,
+    which: { readonly locale: string | null; readonly version: number },
+  ): Promise<EntryView>
   delete(call: Call, type: string, id: string, expected: Expected): Promise<DeleteOutcome>
   /**
-   * Takes an asset that is about to be deleted out of the fields that say `unset`; returns the entries that got new versions
-   * by it. Where a field restricts, nothing changes, and deleting the asset in the same transaction finds it in use.
+   * Takes an asset that is about to be deleted out of the fields that say `unset`; returns the
+   * entries that got new versions by it. Where a field restricts, nothing changes, and deleting the
+   * asset in the same transaction finds it in use.
    */
   takeOutAsset(call: Call, assetId: string): Promise<readonly string[]>
-  /** Of what refers to something: what the one who asks may know of. One look each, so for a few. */
-  readableAmong<Referrer extends { readonly type: string; readonly entry: string }>(call: Call, referrers: readonly Referrer[]): Promise<Referrer[]>
-  /** All locales of an entry in one perspective, default locale first. For editors, exports, importers. */
-  locales(call: Call, type: string, id: string, perspective: 'published' | 'draft'): Promise<EntryView[]>
+  /**
+   * Of what refers to something: what the one who asks may know of. One look each, so for a few.
+   */
+  readableAmong<Referrer extends { readonly type: string; readonly entry: string }>(
+    call: Call,
+    referrers: readonly Referrer[],
+  ): Promise<Referrer[]>
+  /**
+   * All locales of an entry in one perspective, default locale first. For editors, exports,
+   * importers.
+   */
+  locales(
+    call: Call,
+    type: string,
+    id: string,
+    perspective: 'published' | 'draft',
+  ): Promise<EntryView[]>
 }
 
-/** Definitions are read from memory and reloaded when the database's differ, so that a change holds on every node at once. */
+/**
+ * Definitions are read from memory and reloaded when the database's differ, so that a change holds
+ * on every node at once.
+ */
 export interface ContentTypes {
   get(db: Queryable, name: string): Promise<{ definition: ContentType; revision: number }>
   list(db: Queryable): Promise<{ definition: ContentType; revision: number }[]>
-  /** What saving would do to existing entries and indexes; refuses changes that would lose data unless `allowLoss`. */
+  /**
+   * What saving would do to existing entries and indexes; refuses changes that would lose data
+   * unless `allowLoss`.
+   */
   plan(db: Queryable, definition: ContentType): Promise<TypePlan>
-  save(db: Queryable, definition: ContentType, options: { readonly expected: number | null; readonly allowLoss: boolean }): Promise<{ definition: ContentType; revision: number }>
+  save(
+    db: Queryable,
+    definition: ContentType,
+    options: { readonly expected: number | null; readonly allowLoss: boolean },
+  ): Promise<{ definition: ContentType; revision: number }>
   delete(db: Queryable, name: string): Promise<void>
   /**
-   * Carries out what changes of types leave to do: filters in the new normal form, indexes. `save` and `delete` begin it in
-   * the background when `db` is the database itself; a node also calls it when it starts and once a minute, for what a crash or a
-   * caller's transaction left. Cheap when there is nothing to do.
+   * Carries out what changes of types leave to do: filters in the new normal form, indexes. `save`
+   * and `delete` begin it in the background when `db` is the database itself; a node also calls it
+   * when it starts and once a minute, for what a crash or a caller's transaction left. Cheap when
+   * there is nothing to do.
    */
   settle(db: Database): Promise<void>
-  /** How far that is. Until a type is settled, lists that filter by its newly filterable fields lack older entries. */
+  /**
+   * How far that is. Until a type is settled, lists that filter by its newly filterable fields lack
+   * older entries.
+   */
   states(db: Queryable): Promise<TypeState[]>
 }
 
-export type TypeState = { readonly name: string; readonly revision: number; readonly settled: boolean; readonly versionsWaiting: number }
+export type TypeState = {
+  readonly name: string
+  readonly revision: number
+  readonly settled: boolean
+  readonly versionsWaiting: number
+}
 
 export type TypePlan = {
   readonly change: 'create' | 'update' | 'none'
-  readonly steps: readonly { readonly what: 'addField' | 'changeField' | 'removeField' | 'addIndex' | 'removeIndex'; readonly name: string; readonly losesData: boolean; readonly note: string }[]
+  readonly steps: readonly {
+    readonly what: 'addField' | 'changeField' | 'removeField' | 'addIndex' | 'removeIndex'
+    readonly name: string
+    readonly losesData: boolean
+    readonly note: string
+  }[]
 }
 
-export type Locale = { readonly code: string; readonly fallback: string | null; readonly isDefault: boolean }
+export type Locale = {
+  readonly code: string
+  readonly fallback: string | null
+  readonly isDefault: boolean
+}
 
 export interface Locales {
   list(db: Queryable): Promise<Locale[]>
@@ -159,29 +275,76 @@ export interface Locales {
   delete(db: Queryable, code: string): Promise<void>
 }
 
-export type ReleaseItem = { readonly entryId: string; readonly type: string; readonly locale: string; readonly action: 'publish' | 'unpublish'; readonly version: number | null }
-export type Release = { readonly id: string; readonly name: string; readonly state: 'open' | 'published' | 'undone'; readonly createdAt: string; readonly publishedAt: string | null; readonly items: readonly ReleaseItem[] }
+export type ReleaseItem = {
+  readonly entryId: string
+  readonly type: string
+  readonly locale: string
+  readonly action: 'publish' | 'unpublish'
+  readonly version: number | null
+}
+export type Release = {
+  readonly id: string
+  readonly name: string
+  readonly state: 'open' | 'published' | 'undone'
+  readonly createdAt: string
+  readonly publishedAt: string | null
+  readonly items: readonly ReleaseItem[]
+}
 
 export interface Releases {
-  list(call: Call, page: { readonly limit: number; readonly after: string | null }): Promise<{ data: Release[]; after: string | null }>
+  list(
+    call: Call,
+    page: { readonly limit: number; readonly after: string | null },
+  ): Promise<{ data: Release[]; after: string | null }>
   get(call: Call, id: string): Promise<Release>
   create(call: Call, name: string): Promise<Release>
-  /** Pins a version (null for an unpublish); adding the same entry and locale again replaces the item. */
+  /**
+   * Pins a version (null for an unpublish); adding the same entry and locale again replaces the
+   * item.
+   */
   put(call: Call, id: string, items: readonly Omit<ReleaseItem, 'type'>[]): Promise<Release>
-  remove(call: Call, id: string, item: { readonly entryId: string; readonly locale: string }): Promise<Release>
+  remove(
+    call: Call,
+    id: string,
+    item: { readonly entryId: string; readonly locale: string },
+  ): Promise<Release>
   /** All items or none. */
   publish(call: Call, id: string): Promise<Release>
-  /** Puts back what each item replaced; refused where something newer was published since, and says what. */
+  /**
+   * Puts back what each item replaced; refused where something newer was published since, and says
+   * what.
+   */
   undo(call: Call, id: string): Promise<Release>
   delete(call: Call, id: string): Promise<void>
 }
 
-export type ScheduledAction = { readonly id: string; readonly entryId: string; readonly locale: string; readonly action: 'publish' | 'unpublish'; readonly version: number | null; readonly dueAt: string; readonly state: 'waiting' | 'done' | 'cancelled' | 'failed' }
+export type ScheduledAction = {
+  readonly id: string
+  readonly entryId: string
+  readonly locale: string
+  readonly action: 'publish' | 'unpublish'
+  readonly version: number | null
+  readonly dueAt: string
+  readonly state: 'waiting' | 'done' | 'cancelled' | 'failed'
+}
 
 export interface Schedule {
-  add(call: Call, type: string, id: string, what: { readonly locale: string | null; readonly action: 'publish' | 'unpublish'; readonly version: number | null; readonly dueAt: string }): Promise<ScheduledAction>
+  add(
+    call: Call,
+    type: string,
+    id: string,
+    what: {
+      readonly locale: string | null
+      readonly action: 'publish' | 'unpublish'
+      readonly version: number | null
+      readonly dueAt: string
+    },
+  ): Promise<ScheduledAction>
   list(call: Call, type: string, id: string): Promise<ScheduledAction[]>
   cancel(call: Call, type: string, id: string, scheduleId: string): Promise<ScheduledAction>
-  /** Carries out what is due, each in one transaction that also marks it: once, whichever nodes call it. Returns how many. */
+  /**
+   * Carries out what is due, each in one transaction that also marks it: once, whichever nodes call
+   * it. Returns how many.
+   */
   runDue(db: Queryable, limit: number): Promise<number>
 }

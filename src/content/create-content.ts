@@ -16,8 +16,14 @@ import { createSchedule } from '#content/schedule.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 
-/** Content over whatever database each call brings along. Keeps types and locales in memory, and nothing else. */
-export function createContent(options: { readonly clock: Clock; readonly logger: Logger }): Content {
+/**
+ * Content over whatever database each call brings along. Keeps types and locales in memory, and
+ * nothing else.
+ */
+export function createContent(options: {
+  readonly clock: Clock
+  readonly logger: Logger
+}): Content {
   const models = new ModelStore()
   const logger = options.logger.child({ part: 'content' })
   const context: Context = { models, recent: new RecentSaves(), clock: options.clock, logger }
@@ -29,17 +35,23 @@ export function createContent(options: { readonly clock: Clock; readonly logger:
       get: (call, type, idOrSlug, options) => getEntry(context, call, type, idOrSlug, options),
       list: (call, query) => listEntries(context, call, query),
       create: (call, type, input) => createEntry(context, call, type, input),
-      save: (call, type, id, input, expected) => saveEntry(context, call, type, id, input, expected),
-      publish: (call, type, id, what, expected) => publishEntry(context, call, type, id, what, expected),
-      unpublish: (call, type, id, locales, expected) => unpublishEntry(context, call, type, id, locales, expected),
-      archive: (call, type, id, archived, expected) => archiveEntry(context, call, type, id, archived, expected),
-      restore: (call, type, id, from, expected) => restoreVersion(context, call, type, id, from, expected),
+      save: (call, type, id, input, expected) =>
+        saveEntry(context, call, type, id, input, expected),
+      publish: (call, type, id, what, expected) =>
+        publishEntry(context, call, type, id, what, expected),
+      unpublish: (call, type, id, locales, expected) =>
+        unpublishEntry(context, call, type, id, locales, expected),
+      archive: (call, type, id, archived, expected) =>
+        archiveEntry(context, call, type, id, archived, expected),
+      restore: (call, type, id, from, expected) =>
+        restoreVersion(context, call, type, id, from, expected),
       versions: (call, type, id, page) => versionsOf(context, call, type, id, page),
       version: (call, type, id, which) => oneVersion(context, call, type, id, which),
       delete: (call, type, id, expected) => deleteEntry(context, call, type, id, expected),
       takeOutAsset: (call, assetId) => takeOutAsset(context, call, assetId),
       readableAmong: (call, referrers) => readableAmong(context, call, referrers),
-      locales: (call, type, id, perspective) => localesOfEntry(context, call, type, id, perspective),
+      locales: (call, type, id, perspective) =>
+        localesOfEntry(context, call, type, id, perspective),
     },
     releases: createReleases(context),
     schedule: createSchedule(context),

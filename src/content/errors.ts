@@ -42,24 +42,37 @@ export class ValidationError extends StoaError {
 
   constructor(faults: readonly Fault[]) {
     const first = faults[0]
-    super(`${faults.length === 1 ? 'One value does' : `${faults.length} values do`} not fit the type. ${first === undefined ? '' : `${first.path}: ${first.message}`}`.trim(), { faults })
+    super(
+      `${faults.length === 1 ? 'One value does' : `${faults.length} values do`} not fit the type. ${first === undefined ? '' : `${first.path}: ${first.message}`}`.trim(),
+      { faults },
+    )
     this.faults = faults
   }
 }
 
-/** Somebody saved since the version that the caller saw. `current` is what there is now, `expected` what was seen. */
+/**
+ * Somebody saved since the version that the caller saw. `current` is what there is now, `expected`
+ * what was seen.
+ */
 export class VersionConflictError extends StoaError {
   readonly code = 'E_VERSION_CONFLICT'
   readonly expected: number
   readonly current: EntryView
   readonly yours: Readonly<Record<string, unknown>> | null
 
-  constructor(expected: number, current: EntryView, yours: Readonly<Record<string, unknown>> | null) {
-    super(`The entry is at version ${current.version} now, not ${expected}. Merge your change with it and try again.`, {
-      expected,
-      current: current.version,
-      locale: current.locale,
-    })
+  constructor(
+    expected: number,
+    current: EntryView,
+    yours: Readonly<Record<string, unknown>> | null,
+  ) {
+    super(
+      `The entry is at version ${current.version} now, not ${expected}. Merge your change with it and try again.`,
+      {
+        expected,
+        current: current.version,
+        locale: current.locale,
+      },
+    )
     this.expected = expected
     this.current = current
     this.yours = yours
@@ -71,22 +84,39 @@ export class UniqueConflictError extends StoaError {
   readonly code = 'E_UNIQUE_CONFLICT'
 
   constructor(field: string, locale: string) {
-    super(`Another entry has this value of the unique field "${field}". Choose another one.`, { field, locale })
+    super(`Another entry has this value of the unique field "${field}". Choose another one.`, {
+      field,
+      locale,
+    })
   }
 }
 
-export type Referrer = { readonly id: string; readonly type: string; readonly locale: string; readonly path: string }
+export type Referrer = {
+  readonly id: string
+  readonly type: string
+  readonly locale: string
+  readonly path: string
+}
 
-/** Other entries refer to it by a field that restricts deleting. Names up to 20 of them that the caller may read. */
+/**
+ * Other entries refer to it by a field that restricts deleting. Names up to 20 of them that the
+ * caller may read.
+ */
 export class EntryReferencedError extends StoaError {
   readonly code = 'E_ENTRY_REFERENCED'
 
   constructor(referrers: readonly Referrer[], count: number) {
-    super(`${count === 1 ? 'One entry refers' : `${count} entries refer`} to it. Change them first, or delete them.`, { referrers, count })
+    super(
+      `${count === 1 ? 'One entry refers' : `${count} entries refer`} to it. Change them first, or delete them.`,
+      { referrers, count },
+    )
   }
 }
 
-/** Deleting would reach more entries by cascade, or by taking references out, than one request may change. */
+/**
+ * Deleting would reach more entries by cascade, or by taking references out, than one request may
+ * change.
+ */
 export class DeleteTooWideError extends StoaError {
   readonly code = 'E_DELETE_TOO_WIDE'
 }
@@ -105,18 +135,25 @@ export class TypeNotFoundError extends StoaError {
   readonly code = 'E_TYPE_NOT_FOUND'
 
   constructor(name: string) {
-    super(`There is no content type "${name.slice(0, 100)}", or it is not yours to read.`, { name: name.slice(0, 100) })
+    super(`There is no content type "${name.slice(0, 100)}", or it is not yours to read.`, {
+      name: name.slice(0, 100),
+    })
   }
 }
 
-/** A type's definition is wrong: every fault at once, each with a JSON pointer into the definition. */
+/**
+ * A type's definition is wrong: every fault at once, each with a JSON pointer into the definition.
+ */
 export class TypeInvalidError extends StoaError {
   readonly code = 'E_TYPE_INVALID'
   readonly faults: readonly Fault[]
 
   constructor(faults: readonly Fault[]) {
     const first = faults[0]
-    super(`The definition of the content type is not valid. ${first === undefined ? '' : `${first.path}: ${first.message}`}`.trim(), { faults })
+    super(
+      `The definition of the content type is not valid. ${first === undefined ? '' : `${first.path}: ${first.message}`}`.trim(),
+      { faults },
+    )
     this.faults = faults
   }
 }
@@ -126,7 +163,10 @@ export class TypeConflictError extends StoaError {
   readonly code = 'E_TYPE_CONFLICT'
 
   constructor(name: string, expected: number, current: number) {
-    super(`The type "${name}" is at revision ${current} now, not ${expected}. Read it again and repeat the change.`, { name, expected, current })
+    super(
+      `The type "${name}" is at revision ${current} now, not ${expected}. Read it again and repeat the change.`,
+      { name, expected, current },
+    )
   }
 }
 
@@ -145,7 +185,9 @@ export class LocaleNotFoundError extends StoaError {
   readonly code = 'E_LOCALE_NOT_FOUND'
 
   constructor(locale: string) {
-    super(`There is no locale "${locale.slice(0, 40)}". Ask for one that exists, or add it.`, { locale: locale.slice(0, 40) })
+    super(`There is no locale "${locale.slice(0, 40)}". Ask for one that exists, or add it.`, {
+      locale: locale.slice(0, 40),
+    })
   }
 }
 
@@ -173,7 +215,10 @@ export class ReleaseStateError extends StoaError {
   readonly code = 'E_RELEASE_STATE'
 }
 
-/** Something newer was published since the release, so undoing it would take that back too. Nothing was undone. */
+/**
+ * Something newer was published since the release, so undoing it would take that back too. Nothing
+ * was undone.
+ */
 export class ReleaseSupersededError extends StoaError {
   readonly code = 'E_RELEASE_SUPERSEDED'
 }

@@ -1,6 +1,14 @@
 import type { Grant } from '#content/authority.ts'
 import type { Call, Release, ReleaseItem, Releases } from '#content/content.ts'
-import { EntryArchivedError, ForbiddenError, ReleaseNotFoundError, ReleaseStateError, ReleaseSupersededError, ValidationError, VersionNotFoundError } from '#content/errors.ts'
+import {
+  EntryArchivedError,
+  ForbiddenError,
+  ReleaseNotFoundError,
+  ReleaseStateError,
+  ReleaseSupersededError,
+  ValidationError,
+  VersionNotFoundError,
+} from '#content/errors.ts'
 import { checkComplete } from '#content/entries/compose.ts'
 import type { Context } from '#content/entries/context.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
@@ -22,8 +30,18 @@ const pageMax = 200
 const nameLengthMax = 200
 const namedMax = 20
 
-type Row = { readonly id: string; readonly name: string; readonly state: Release['state']; readonly createdAt: string; readonly publishedAt: string | null; readonly items: string | null }
-type Item = ReleaseItem & { readonly numberBefore: number | null; readonly publishedBefore: string | null }
+type Row = {
+  readonly id: string
+  readonly name: string
+  readonly state: Release['state']
+  readonly createdAt: string
+  readonly publishedAt: string | null
+  readonly items: string | null
+}
+type Item = ReleaseItem & {
+  readonly numberBefore: number | null
+  readonly publishedBefore: string | null
+}
 
 const itemJson = `json_build_object('entryId', i.entry_id, 'type', e.type, 'locale', i.locale, 'action', i.action, 'version', i.number,
   'numberBefore', i.number_before, 'publishedBefore', to_char(i.published_before, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))`
@@ -31,25 +49,42 @@ const columns = `r.id, r.name, r.state, r.created_at as "createdAt", r.published
   (select json_agg(${itemJson} order by i.entry_id, i.locale) from stoa.release_item i join stoa.entry e on e.id = i.entry_id where i.release_id = r.id) as items`
 
 const readOne = sql<Row>(`select ${columns} from stoa.release r where r.id = $1`)
-const readPage = sql<Row>(`select ${columns} from stoa.release r where $1::uuid is null or r.id < $1 order by r.id desc limit $2`)
+const readPage = sql<Row>(
+  `select ${columns} from stoa.release r where $1::uuid is null or r.id < $1 order by r.id desc limit $2`,
+)
 const lockOne = sql<object>(`select 1 from stoa.release where id = $1 for no key update`)
-const insertRelease = sql<object>(`insert into stoa.release (id, name, created_at, created_by) values ($1, $2, $3, $4)`)
+const insertRelease = sql<object>(
+  `insert into stoa.release (id, name, created_at, created_by) values ($1, $2, $3, $4)`,
+)
 const upsertItem = sql<object>(`
   insert into stoa.release_item (release_id, entry_id, locale, action, number) values ($1, $2, $3, $4, $5)
   on conflict (release_id, entry_id, locale) do update set action = excluded.action, number = excluded.number`)
-const deleteItem = sql<object>(`delete from stoa.release_item where release_id = $1 and entry_id = $2 and locale = $3`)
-const keepBefore = sql<object>(`update stoa.release_item set number_before = $4, published_before = $5 where release_id = $1 and entry_id = $2 and locale = $3`)
-const setState = sql<object>(`update stoa.release set state = $2, published_at = coalesce($3, published_at), published_by = coalesce($4::json, published_by) where id = $1`)
-const readJudged = sql<JudgedRow & { id: string }>(`select v.entry_id as id, ${judgedColumns} from stoa.version v where v.entry_id = any($1::uuid[]) and v.is_latest`)
+const deleteItem = sql<object>(
+  `delete from stoa.release_item where release_id = $1 and entry_id = $2 and locale = $3`,
+)
+const keepBefore = sql<object>(
+  `update stoa.release_item set number_before = $4, published_before = $5 where release_id = $1 and entry_id = $2 and locale = $3`,
+)
+const setState = sql<object>(
+  `update stoa.release set state = $2, published_at = coalesce($3, published_at), published_by = coalesce($4::json, published_by) where id = $1`,
+)
+const readJudged = sql<JudgedRow & { id: string }>(
+  `select v.entry_id as id, ${judgedColumns} from stoa.version v where v.entry_id = any($1::uuid[]) and v.is_latest`,
+)
 const deleteRelease = sql<object>(`delete from stoa.release where id = $1`)
 
 function itemsOf(row: Row): Item[] {
   return row.items === null ? [] : (JSON.parse(row.items) as Item[])
 }
 
-/** Releases are for those who publish or see drafts of something; of the items they see those that they may publish or see as drafts. */
+/**
+ * Releases are for those who publish or see drafts of something; of the items they see those that
+ * they may publish or see as drafts.
+ */
 function seeingGrants(call: Call, type: TypeModel): Grant[] {
-  return [grantOf(call, 'publish', type), grantOf(call, 'readDraft', type)].filter((grant) => grant !== null)
+  return [grantOf(call, 'publish', type), grantOf(call, 'readDraft', type)].filter(
+    (grant) => grant !== null,
+  )
 }
 
 function demandReleases(call: Call, model: Model): void {
@@ -61,20 +96,41 @@ function demandReleases(call: Call, model: Model): void {
 function demandPublisher(call: Call, model: Model): void {
   if (model.types.size === 0 && call.authority.actor.kind !== 'anonymous') return
   if ([...model.types.values()].some((type) => grantOf(call, 'publish', type) !== null)) return
-  throw new ForbiddenError('You may not make or change releases. Ask somebody whose role may publish.', {})
+  throw new ForbiddenError(
+    'You may not make or change releases. Ask somebody whose role may publish.',
+    {},
+  )
 }
 
 /** `db`: where the rows were read. */
-async function releasesOf(call: Call, db: Queryable, model: Model, rows: readonly Row[]): Promise<Release[]> {
+async function releasesOf(
+  call: Call,
+  db: Queryable,
+  model: Model,
+  rows: readonly Row[],
+): Promise<Release[]> {
   const parsed = rows.map((row) => ({ row, items: itemsOf(row) }))
-  const seen = await seenItems(call, db, model, parsed.flatMap(({ items }) => items))
+  const seen = await seenItems(
+    call,
+    db,
+    model,
+    parsed.flatMap(({ items }) => items),
+  )
   return parsed.map(({ row, items }) => ({
     id: row.id,
     name: row.name,
     state: row.state,
     createdAt: row.createdAt,
     publishedAt: row.publishedAt,
-    items: items.filter((item) => seen.has(item)).map(({ entryId, type, locale, action, version }) => ({ entryId, type, locale, action, version })),
+    items: items
+      .filter((item) => seen.has(item))
+      .map(({ entryId, type, locale, action, version }) => ({
+        entryId,
+        type,
+        locale,
+        action,
+        version,
+      })),
   }))
 }
 
@@ -82,17 +138,33 @@ async function releaseOf(call: Call, db: Queryable, model: Model, row: Row): Pro
   return (await releasesOf(call, db, model, [row]))[0]!
 }
 
-/** Of some types all, of others what a grant's filter reaches by the latest version: only for these the database is asked. */
-async function seenItems(call: Call, db: Queryable, model: Model, items: readonly Item[]): Promise<ReadonlySet<Item>> {
+/**
+ * Of some types all, of others what a grant's filter reaches by the latest version: only for these
+ * the database is asked.
+ */
+async function seenItems(
+  call: Call,
+  db: Queryable,
+  model: Model,
+  items: readonly Item[],
+): Promise<ReadonlySet<Item>> {
   const grantsOf = new Map([...model.types].map(([name, type]) => [name, seeingGrants(call, type)]))
   const grants = ({ type }: Item): readonly Grant[] => grantsOf.get(type) ?? []
   const whole = (item: Item): boolean => grants(item).some((grant) => grant.filter === null)
   const asked = items.filter((item) => grants(item).length > 0 && !whole(item))
-  const rows = asked.length === 0 ? [] : await db.run(readJudged, [[...new Set(asked.map(({ entryId }) => entryId))]])
+  const rows =
+    asked.length === 0
+      ? []
+      : await db.run(readJudged, [[...new Set(asked.map(({ entryId }) => entryId))]])
   const latest = new Map(rows.map((row) => [`${row.id} ${row.locale}`, row]))
   const reached = (item: Item): boolean => {
     const row = latest.get(`${item.entryId} ${item.locale}`)
-    return row !== undefined && grants(item).some((grant) => reaches(grant, model.type(item.type), item.entryId, row, statusOf(row)))
+    return (
+      row !== undefined &&
+      grants(item).some((grant) =>
+        reaches(grant, model.type(item.type), item.entryId, row, statusOf(row)),
+      )
+    )
   }
   return new Set(items.filter((item) => whole(item) || reached(item)))
 }
@@ -104,11 +176,18 @@ async function read(db: Queryable, id: string): Promise<Row> {
 }
 
 /** Reads a release under its lock, in the state that the work needs. */
-async function locked(tx: Queryable, id: string, state: Release['state'] | null, verb: string): Promise<Row> {
+async function locked(
+  tx: Queryable,
+  id: string,
+  state: Release['state'] | null,
+  verb: string,
+): Promise<Row> {
   if (isId(id)) await tx.run(lockOne, [id])
   const row = await read(tx, id)
   if (state === null || row.state === state) return row
-  throw new ReleaseStateError(`The release is ${row.state}: it cannot be ${verb}.`, { state: row.state })
+  throw new ReleaseStateError(`The release is ${row.state}: it cannot be ${verb}.`, {
+    state: row.state,
+  })
 }
 
 export function createReleases(context: Context): Releases {
@@ -128,7 +207,8 @@ export function createReleases(context: Context): Releases {
     })
   return {
     list: (call, page) => reading(call, (model) => list(call, model, page)),
-    get: (call, id) => reading(call, async (model) => releaseOf(call, call.db, model, await read(call.db, id))),
+    get: (call, id) =>
+      reading(call, async (model) => releaseOf(call, call.db, model, await read(call.db, id))),
     create: (call, name) => inside(call, (tx, model) => create(context, call, tx, model, name)),
     put: (call, id, items) => inside(call, (tx, model) => put(call, tx, model, id, items)),
     remove: (call, id, item) => inside(call, (tx, model) => remove(call, tx, model, id, item)),
@@ -137,33 +217,78 @@ export function createReleases(context: Context): Releases {
     delete: (call, id) =>
       inside(call, async (tx) => {
         const row = await locked(tx, id, null, 'deleted')
-        if (row.state === 'published') throw new ReleaseStateError('The release is published: undo it first, or keep it as a record.', { state: row.state })
+        if (row.state === 'published')
+          throw new ReleaseStateError(
+            'The release is published: undo it first, or keep it as a record.',
+            { state: row.state },
+          )
         await tx.run(deleteRelease, [id])
       }),
   }
 }
 
-async function list(call: Call, model: Model, page: { readonly limit: number; readonly after: string | null }): Promise<{ data: Release[]; after: string | null }> {
-  if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > pageMax) throw new ValidationError([{ path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${pageMax} releases.` }])
-  if (page.after !== null && !isId(page.after)) throw new ValidationError([{ path: '/after', code: 'format', message: 'Repeat `meta.after` of the page before, or leave it out.' }])
+async function list(
+  call: Call,
+  model: Model,
+  page: { readonly limit: number; readonly after: string | null },
+): Promise<{ data: Release[]; after: string | null }> {
+  if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > pageMax)
+    throw new ValidationError([
+      { path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${pageMax} releases.` },
+    ])
+  if (page.after !== null && !isId(page.after))
+    throw new ValidationError([
+      {
+        path: '/after',
+        code: 'format',
+        message: 'Repeat `meta.after` of the page before, or leave it out.',
+      },
+    ])
   const rows = await call.db.run(readPage, [page.after, page.limit + 1])
   const shown = rows.slice(0, page.limit)
-  return { data: await releasesOf(call, call.db, model, shown), after: rows.length > page.limit ? (shown.at(-1)?.id ?? null) : null }
+  return {
+    data: await releasesOf(call, call.db, model, shown),
+    after: rows.length > page.limit ? (shown.at(-1)?.id ?? null) : null,
+  }
 }
 
-async function create(context: Context, call: Call, tx: Queryable, model: Model, name: string): Promise<Release> {
+async function create(
+  context: Context,
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  name: string,
+): Promise<Release> {
   if (name.trim() === '' || name.length > nameLengthMax || !isStorableText(name)) {
-    throw new ValidationError([{ path: '/name', code: 'text', message: `A release has a name of 1 to ${nameLengthMax} characters.` }])
+    throw new ValidationError([
+      {
+        path: '/name',
+        code: 'text',
+        message: `A release has a name of 1 to ${nameLengthMax} characters.`,
+      },
+    ])
   }
   const id = newId(context.clock.nowMs())
-  await tx.run(insertRelease, [id, name.trim(), stampNow(context), JSON.stringify(call.authority.actor)])
+  await tx.run(insertRelease, [
+    id,
+    name.trim(),
+    stampNow(context),
+    JSON.stringify(call.authority.actor),
+  ])
   return releaseOf(call, tx, model, await read(tx, id))
 }
 
-async function put(call: Call, tx: Queryable, model: Model, id: string, items: readonly Omit<ReleaseItem, 'type'>[]): Promise<Release> {
+async function put(
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  id: string,
+  items: readonly Omit<ReleaseItem, 'type'>[],
+): Promise<Release> {
   const row = await locked(tx, id, 'open', 'changed')
   const keys = new Set([...itemsOf(row), ...items].map((item) => `${item.entryId} ${item.locale}`))
-  if (keys.size > itemsMax) throw new ReleaseStateError(`A release has at most ${itemsMax} items.`, { limit: itemsMax })
+  if (keys.size > itemsMax)
+    throw new ReleaseStateError(`A release has at most ${itemsMax} items.`, { limit: itemsMax })
   for (const item of [...items].sort((a, b) => (a.entryId < b.entryId ? -1 : 1))) {
     const state = await entryState(tx, model, null, item.entryId, 'keeping')
     const locale = model.locale(item.locale)
@@ -172,18 +297,30 @@ async function put(call: Call, tx: Queryable, model: Model, id: string, items: r
     const latest = latestOf(state, locale)
     const version = item.action === 'unpublish' ? null : (item.version ?? latest?.number ?? null)
     const pinned = version === null ? null : await versionOf(tx, item.entryId, locale, version)
-    if (pinned !== null && pinned.filterRevision < type.filterRevision) await renewKept(tx, type, item.entryId, pinned)
+    if (pinned !== null && pinned.filterRevision < type.filterRevision)
+      await renewKept(tx, type, item.entryId, pinned)
     if (item.action === 'unpublish' ? latest === null : pinned === null) {
-      throw new VersionNotFoundError(`The entry has no version ${version ?? ''} in the locale "${locale}".`, { entryId: item.entryId, locale, version })
+      throw new VersionNotFoundError(
+        `The entry has no version ${version ?? ''} in the locale "${locale}".`,
+        { entryId: item.entryId, locale, version },
+      )
     }
     await tx.run(upsertItem, [id, item.entryId, locale, item.action, version])
   }
   return releaseOf(call, tx, model, await read(tx, id))
 }
 
-async function remove(call: Call, tx: Queryable, model: Model, id: string, item: { readonly entryId: string; readonly locale: string }): Promise<Release> {
+async function remove(
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  id: string,
+  item: { readonly entryId: string; readonly locale: string },
+): Promise<Release> {
   const row = await locked(tx, id, 'open', 'changed')
-  if (itemsOf(row).some(({ entryId, locale }) => entryId === item.entryId && locale === item.locale)) {
+  if (
+    itemsOf(row).some(({ entryId, locale }) => entryId === item.entryId && locale === item.locale)
+  ) {
     const state = await entryState(tx, model, null, item.entryId, 'keeping')
     demand(call, 'publish', model.type(state.type), state)
     await tx.run(deleteItem, [id, item.entryId, item.locale])
@@ -191,14 +328,24 @@ async function remove(call: Call, tx: Queryable, model: Model, id: string, item:
   return releaseOf(call, tx, model, await read(tx, id))
 }
 
-/** The items by entry, in the order of ids: every transaction over many entries locks them in this order. */
+/**
+ * The items by entry, in the order of ids: every transaction over many entries locks them in this
+ * order.
+ */
 function byEntry(row: Row): Map<string, Item[]> {
   const groups = new Map<string, Item[]>()
-  for (const item of itemsOf(row)) groups.set(item.entryId, [...(groups.get(item.entryId) ?? []), item])
+  for (const item of itemsOf(row))
+    groups.set(item.entryId, [...(groups.get(item.entryId) ?? []), item])
   return new Map([...groups].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-async function publish(context: Context, call: Call, tx: Queryable, model: Model, id: string): Promise<Release> {
+async function publish(
+  context: Context,
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  id: string,
+): Promise<Release> {
   const row = await locked(tx, id, 'open', 'published')
   const now = stampNow(context)
   const faults: Fault[] = []
@@ -210,12 +357,28 @@ async function publish(context: Context, call: Call, tx: Queryable, model: Model
     const edit = new EntryEdit(type, state, { by: call.authority.actor, at: now })
     for (const item of items) {
       const before = edit.published(item.locale)
-      await tx.run(keepBefore, [id, entryId, item.locale, before?.number ?? null, before?.publishedAt ?? null])
+      await tx.run(keepBefore, [
+        id,
+        entryId,
+        item.locale,
+        before?.number ?? null,
+        before?.publishedAt ?? null,
+      ])
       if (item.action === 'unpublish') edit.unpublish(item.locale)
       else {
-        const version = edit.held.find((one) => one.locale === item.locale && one.number === item.version) ?? (await versionOf(tx, entryId, item.locale, item.version ?? 0))
-        if (version === null) throw new VersionNotFoundError(`An entry of the release has no version ${item.version} in the locale "${item.locale}".`, { entryId, locale: item.locale, version: item.version })
-        faults.push(...(await faultsIn(`${entryId}, ${item.locale}`, () => checkComplete(type, storedFields(type, version)))))
+        const version =
+          edit.held.find((one) => one.locale === item.locale && one.number === item.version) ??
+          (await versionOf(tx, entryId, item.locale, item.version ?? 0))
+        if (version === null)
+          throw new VersionNotFoundError(
+            `An entry of the release has no version ${item.version} in the locale "${item.locale}".`,
+            { entryId, locale: item.locale, version: item.version },
+          )
+        faults.push(
+          ...(await faultsIn(`${entryId}, ${item.locale}`, () =>
+            checkComplete(type, storedFields(type, version)),
+          )),
+        )
         demandAfter(grant, 'publish', type, entryId, edit.publish(version))
       }
     }
@@ -233,11 +396,20 @@ async function faultsIn(place: string, work: () => Promise<void> | void): Promis
     return []
   } catch (error) {
     if (!(error instanceof ValidationError)) throw error
-    return error.faults.map((fault) => ({ ...fault, message: `In entry ${place}: ${fault.message}` }))
+    return error.faults.map((fault) => ({
+      ...fault,
+      message: `In entry ${place}: ${fault.message}`,
+    }))
   }
 }
 
-async function undo(context: Context, call: Call, tx: Queryable, model: Model, id: string): Promise<Release> {
+async function undo(
+  context: Context,
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  id: string,
+): Promise<Release> {
   const row = await locked(tx, id, 'published', 'undone')
   const newer: { entryId: string; type: string; locale: string }[] = []
   const faults: Fault[] = []
@@ -248,18 +420,30 @@ async function undo(context: Context, call: Call, tx: Queryable, model: Model, i
     const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
     for (const item of items) {
       const current = edit.published(item.locale)?.number ?? null
-      if (current !== (item.action === 'publish' ? item.version : null)) newer.push({ entryId, type: item.type, locale: item.locale })
+      if (current !== (item.action === 'publish' ? item.version : null))
+        newer.push({ entryId, type: item.type, locale: item.locale })
       else if (item.numberBefore === null) edit.unpublish(item.locale)
       else if (item.numberBefore !== current) {
         if (state.archivedAt !== null) throw new EntryArchivedError()
         const before = await versionOf(tx, entryId, item.locale, item.numberBefore)
-        if (before !== null) demandAfter(grant, 'publish', type, entryId, edit.publish(before, item.publishedBefore ?? undefined))
+        if (before !== null)
+          demandAfter(
+            grant,
+            'publish',
+            type,
+            entryId,
+            edit.publish(before, item.publishedBefore ?? undefined),
+          )
       }
     }
-    if (newer.length === 0 && faults.length === 0) faults.push(...(await faultsIn(entryId, () => edit.flush(tx))))
+    if (newer.length === 0 && faults.length === 0)
+      faults.push(...(await faultsIn(entryId, () => edit.flush(tx))))
   }
   if (newer.length > 0) {
-    throw new ReleaseSupersededError('Something newer was published since, or taken back. Undo nothing, or publish what you want one by one.', { items: newer.slice(0, namedMax), count: newer.length })
+    throw new ReleaseSupersededError(
+      'Something newer was published since, or taken back. Undo nothing, or publish what you want one by one.',
+      { items: newer.slice(0, namedMax), count: newer.length },
+    )
   }
   if (faults.length > 0) throw new ValidationError(faults)
   await tx.run(setState, [id, 'undone', null, null])

@@ -1,6 +1,11 @@
 import type { Authority } from '#content/authority.ts'
 import type { Call, Schedule, ScheduledAction } from '#content/content.ts'
-import { ContentBusyError, ScheduleInvalidError, ScheduleNotFoundError, VersionNotFoundError } from '#content/errors.ts'
+import {
+  ContentBusyError,
+  ScheduleInvalidError,
+  ScheduleNotFoundError,
+  VersionNotFoundError,
+} from '#content/errors.ts'
 import type { Context } from '#content/entries/context.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
 import { entryState, latestOf, versionOf } from '#content/entries/entry-state.ts'
@@ -18,9 +23,14 @@ const waitingMax = 100
 const aheadMsMax = 20 * 366 * 86_400_000
 const listMax = 200
 const dueMax = 1_000
-/** An action waits at most so long for an entry that somebody else has locked: others are due too. */
+/**
+ * An action waits at most so long for an entry that somebody else has locked: others are due too.
+ */
 const lockWaitMs = 2_000
-/** After trouble that is not the content's an action is tried again after so long, doubled each time up to the maximum; the others go on. */
+/**
+ * After trouble that is not the content's an action is tried again after so long, doubled each time
+ * up to the maximum; the others go on.
+ */
 const againFirstMs = 1_000
 const againMaxMs = 60_000
 /** Actions that this node has put off; the one put off first is forgotten, and so tried sooner. */
@@ -40,18 +50,29 @@ const columns = `s.id, s.entry_id as "entryId", s.locale, s.action, s.number as 
 const insert = sql<Row>(`
   insert into stoa.schedule as s (id, entry_id, locale, action, number, due_at, created_at, created_by)
   values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${columns}`)
-const ofEntry = sql<Row>(`select ${columns} from stoa.schedule s where s.entry_id = $1 order by s.due_at desc, s.id desc limit ${listMax}`)
-const countWaiting = sql<{ count: number }>(`select count(*)::int as count from stoa.schedule where entry_id = $1 and state = 'waiting'`)
+const ofEntry = sql<Row>(
+  `select ${columns} from stoa.schedule s where s.entry_id = $1 order by s.due_at desc, s.id desc limit ${listMax}`,
+)
+const countWaiting = sql<{ count: number }>(
+  `select count(*)::int as count from stoa.schedule where entry_id = $1 and state = 'waiting'`,
+)
 const cancelOne = sql<Row>(`
   update stoa.schedule s set state = 'cancelled', finished_at = $3 where s.id = $1 and s.entry_id = $2 and s.state = 'waiting' returning ${columns}`)
-const oneOfEntry = sql<Row>(`select ${columns} from stoa.schedule s where s.id = $1 and s.entry_id = $2`)
+const oneOfEntry = sql<Row>(
+  `select ${columns} from stoa.schedule s where s.id = $1 and s.entry_id = $2`,
+)
 
-/** One due action that no other node has in hand. By the database's clock, which all nodes share: one whose own clock is wrong must not publish ahead of time. */
+/**
+ * One due action that no other node has in hand. By the database's clock, which all nodes share:
+ * one whose own clock is wrong must not publish ahead of time.
+ */
 const takeDue = sql<Row & { type: string; createdBy: string }>(`
   select ${columns}, e.type, s.created_by as "createdBy" from stoa.schedule s join stoa.entry e on e.id = s.entry_id
   where s.state = 'waiting' and s.due_at <= clock_timestamp() and not s.id = any($1::uuid[]) order by s.due_at, s.id limit 1 for update of s skip locked`)
 const limitWait = sql<object>(`select set_config('lock_timeout', $1, true)`)
-const finish = sql<object>(`update stoa.schedule set state = $2, finished_at = $3, failure = $4 where id = $1`)
+const finish = sql<object>(
+  `update stoa.schedule set state = $2, finished_at = $3, failure = $4 where id = $1`,
+)
 
 /** What this node has in mind for an action that it could not carry out. */
 type PutOff = { readonly times: number; readonly untilMs: number }
@@ -60,7 +81,8 @@ export function createSchedule(context: Context): Schedule {
   const putOff = new Map<string, PutOff>()
   return {
     add: (call, type, id, what) => add(context, call, type, id, what),
-    list: (call, typeName, id) => onEntry(context, call, typeName, id, async (db) => db.run(ofEntry, [id])),
+    list: (call, typeName, id) =>
+      onEntry(context, call, typeName, id, async (db) => db.run(ofEntry, [id])),
     cancel: (call, typeName, id, scheduleId) =>
       onEntry(context, call, typeName, id, async (db) => {
         const place = [isId(scheduleId) ? scheduleId : newId(0), id]
@@ -68,13 +90,22 @@ export function createSchedule(context: Context): Schedule {
         if (cancelled !== undefined) return cancelled
         const [found] = await db.run(oneOfEntry, place)
         if (found === undefined) throw new ScheduleNotFoundError()
-        throw new ScheduleInvalidError(`The action is ${found.state}: it cannot be cancelled any more.`, { state: found.state })
+        throw new ScheduleInvalidError(
+          `The action is ${found.state}: it cannot be cancelled any more.`,
+          { state: found.state },
+        )
       }),
     runDue: (db, limit) => runDue({ context, putOff }, db, limit),
   }
 }
 
-async function onEntry<T>(context: Context, call: Call, typeName: string, id: string, work: (db: Queryable) => Promise<T>): Promise<T> {
+async function onEntry<T>(
+  context: Context,
+  call: Call,
+  typeName: string,
+  id: string,
+  work: (db: Queryable) => Promise<T>,
+): Promise<T> {
   return context.models.use(call.db, async (model) => {
     const type = model.type(typeName)
     demand(call, 'publish', type, await entryState(call.db, model, type, id, 'reading'))
@@ -82,7 +113,13 @@ async function onEntry<T>(context: Context, call: Call, typeName: string, id: st
   })
 }
 
-async function add(context: Context, call: Call, typeName: string, id: string, what: Parameters<Schedule['add']>[3]): Promise<ScheduledAction> {
+async function add(
+  context: Context,
+  call: Call,
+  typeName: string,
+  id: string,
+  what: Parameters<Schedule['add']>[3],
+): Promise<ScheduledAction> {
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
       const type = model.type(typeName)
@@ -91,13 +128,31 @@ async function add(context: Context, call: Call, typeName: string, id: string, w
       demand(call, 'publish', type, state)
       const dueAt = dueTime(context, what.dueAt)
       const version = what.action === 'publish' ? what.version : null
-      if (latestOf(state, locale) === null || (version !== null && (await versionOf(tx, id, locale, version)) === null)) {
-        throw new VersionNotFoundError(`The entry has no version ${version ?? ''} in the locale "${locale}".`, { locale, version })
+      if (
+        latestOf(state, locale) === null ||
+        (version !== null && (await versionOf(tx, id, locale, version)) === null)
+      ) {
+        throw new VersionNotFoundError(
+          `The entry has no version ${version ?? ''} in the locale "${locale}".`,
+          { locale, version },
+        )
       }
       const [waiting] = await tx.run(countWaiting, [id])
-      if ((waiting?.count ?? 0) >= waitingMax) throw new ScheduleInvalidError(`An entry has at most ${waitingMax} actions waiting.`, { limit: waitingMax })
+      if ((waiting?.count ?? 0) >= waitingMax)
+        throw new ScheduleInvalidError(`An entry has at most ${waitingMax} actions waiting.`, {
+          limit: waitingMax,
+        })
       const now = stampNow(context)
-      const [row] = await tx.run(insert, [newId(context.clock.nowMs()), id, locale, what.action, version, dueAt, now, JSON.stringify(call.authority.actor)])
+      const [row] = await tx.run(insert, [
+        newId(context.clock.nowMs()),
+        id,
+        locale,
+        what.action,
+        version,
+        dueAt,
+        now,
+        JSON.stringify(call.authority.actor),
+      ])
       if (row === undefined) throw new Error('insert returned no row')
       return row
     }),
@@ -106,10 +161,15 @@ async function add(context: Context, call: Call, typeName: string, id: string, w
 
 function dueTime(context: Context, text: string): string {
   const normal = normalDateTime(text)
-  if (normal === null) throw new ScheduleInvalidError('Give the time with its zone, such as 2026-11-20T18:00:00Z.', {})
+  if (normal === null)
+    throw new ScheduleInvalidError('Give the time with its zone, such as 2026-11-20T18:00:00Z.', {})
   const aheadMs = Date.parse(normal) - context.clock.nowMs()
-  if (aheadMs <= 0) throw new ScheduleInvalidError('The time has passed. To do it now, publish or unpublish.', { dueAt: normal })
-  if (aheadMs > aheadMsMax) throw new ScheduleInvalidError('The time is more than 20 years ahead.', { dueAt: normal })
+  if (aheadMs <= 0)
+    throw new ScheduleInvalidError('The time has passed. To do it now, publish or unpublish.', {
+      dueAt: normal,
+    })
+  if (aheadMs > aheadMsMax)
+    throw new ScheduleInvalidError('The time is more than 20 years ahead.', { dueAt: normal })
   return normal
 }
 
@@ -130,35 +190,61 @@ async function runDue(runner: Runner, db: Queryable, limit: number): Promise<num
 /** Carries out one due action and marks it in the same transaction. False: none is due. */
 async function runOne({ context, putOff }: Runner, tx: Queryable): Promise<boolean> {
   const nowMs = context.clock.monotonicMs()
-  const [row] = await tx.run(takeDue, [[...putOff].filter(([, { untilMs }]) => untilMs > nowMs).map(([id]) => id)])
+  const [row] = await tx.run(takeDue, [
+    [...putOff].filter(([, { untilMs }]) => untilMs > nowMs).map(([id]) => id),
+  ])
   if (row === undefined) return false
   await tx.run(limitWait, [String(lockWaitMs)])
   const call: Call = { db: tx, authority: authorityOf(JSON.parse(row.createdBy) as Actor) }
   try {
-    if (row.action === 'publish') await publishEntry(context, call, row.type, row.entryId, { locales: [row.locale], version: row.version }, null)
+    if (row.action === 'publish')
+      await publishEntry(
+        context,
+        call,
+        row.type,
+        row.entryId,
+        { locales: [row.locale], version: row.version },
+        null,
+      )
     else await unpublishEntry(context, call, row.type, row.entryId, [row.locale], null)
     await tx.run(finish, [row.id, 'done', stampNow(context), null])
   } catch (error) {
-    // What the content refuses stays refused: recorded, not tried for ever. All else is tried again, and stands in nobody's way.
-    if (!(error instanceof StoaError) || error instanceof ContentBusyError || error.code.startsWith('E_DATABASE_')) {
+    // What the content refuses stays refused: recorded, not tried for ever. All else is tried
+    // again, and stands in nobody's way.
+    if (
+      !(error instanceof StoaError) ||
+      error instanceof ContentBusyError ||
+      error.code.startsWith('E_DATABASE_')
+    ) {
       // The next attempt after a deadlock follows at once.
       if (!(error instanceof SerializationError)) putOffOne(putOff, row, context, error)
       throw error
     }
     const failure = { code: error.code, message: error.message, facts: error.facts }
     await tx.run(finish, [row.id, 'failed', stampNow(context), JSON.stringify(failure)])
-    context.logger.warn({ schedule: row.id, entry: row.entryId, code: error.code }, 'a scheduled action failed')
+    context.logger.warn(
+      { schedule: row.id, entry: row.entryId, code: error.code },
+      'a scheduled action failed',
+    )
   }
   putOff.delete(row.id)
   return true
 }
 
-function putOffOne(putOff: Map<string, PutOff>, row: Row, { clock, logger }: Context, error: unknown): void {
+function putOffOne(
+  putOff: Map<string, PutOff>,
+  row: Row,
+  { clock, logger }: Context,
+  error: unknown,
+): void {
   const times = (putOff.get(row.id)?.times ?? 0) + 1
   const againInMs = Math.min(againFirstMs * 2 ** (times - 1), againMaxMs)
   putOff.delete(row.id)
   putOff.set(row.id, { times, untilMs: clock.monotonicMs() + againInMs })
   const [first] = putOff.keys()
   if (putOff.size > putOffMax && first !== undefined) putOff.delete(first)
-  logger.error({ err: error, schedule: row.id, entry: row.entryId, againInMs }, 'a scheduled action could not be carried out and is tried again; those after it go on')
+  logger.error(
+    { err: error, schedule: row.id, entry: row.entryId, againInMs },
+    'a scheduled action could not be carried out and is tried again; those after it go on',
+  )
 }

@@ -1,6 +1,9 @@
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** No connection could be had, or it broke under a statement. A write may or may not have taken effect. */
+/**
+ * No connection could be had, or it broke under a statement. A write may or may not have taken
+ * effect.
+ */
 export class DatabaseUnavailableError extends StoaError {
   readonly code = 'E_DATABASE_UNAVAILABLE'
 }
@@ -10,19 +13,29 @@ export class DatabaseTimeoutError extends StoaError {
   readonly code = 'E_DATABASE_TIMEOUT'
 }
 
-/** Deadlock or serialization failure: nothing was written, and the whole transaction can be run again. */
+/**
+ * Deadlock or serialization failure: nothing was written, and the whole transaction can be run
+ * again.
+ */
 export class SerializationError extends StoaError {
   readonly code = 'E_DATABASE_SERIALIZATION'
 }
 
-/** The database itself refused a row. Parts catch it by `constraint` and say what it means in their own words. */
+/**
+ * The database itself refused a row. Parts catch it by `constraint` and say what it means in their
+ * own words.
+ */
 export class ConstraintError extends StoaError {
   readonly code = 'E_DATABASE_CONSTRAINT'
   readonly constraint: string
   readonly kind: 'unique' | 'foreignKey' | 'check' | 'notNull' | 'exclusion'
 
   constructor(kind: ConstraintError['kind'], constraint: string, cause: unknown) {
-    super(`The database refused a row: ${kind} constraint ${constraint}.`, { constraint, kind }, { cause })
+    super(
+      `The database refused a row: ${kind} constraint ${constraint}.`,
+      { constraint, kind },
+      { cause },
+    )
     this.kind = kind
     this.constraint = constraint
   }
@@ -38,7 +51,10 @@ export class UnsupportedDatabaseError extends StoaError {
   readonly code = 'E_DATABASE_UNSUPPORTED'
 }
 
-/** The embedded database cannot start here; the message says what to do, `facts.reason` names the case. */
+/**
+ * The embedded database cannot start here; the message says what to do, `facts.reason` names the
+ * case.
+ */
 export class EmbeddedDatabaseError extends StoaError {
   readonly code = 'E_DATABASE_EMBEDDED'
 }
@@ -48,7 +64,8 @@ export class DataFolderInUseError extends StoaError {
   readonly code = 'E_DATA_FOLDER_IN_USE'
 
   constructor(folder: string, pid: number | null, since: string | null) {
-    const who = pid === null ? 'another Stoa' : `the Stoa with process id ${pid}, running since ${since}`
+    const who =
+      pid === null ? 'another Stoa' : `the Stoa with process id ${pid}, running since ${since}`
     super(
       `${folder} is in use by ${who}. Stop it first, or give this one a folder of its own (STOA_DATA); ` +
         'for several nodes on one database set STOA_DATABASE_URL.',

@@ -11,8 +11,8 @@ const lockKey = 0x73746f61
 const lockWaitDefaultMs = 900_000
 const lockPollMs = 100
 /**
- * A migration that waits for a table makes everybody queue behind it. So it waits briefly, gives way, and comes again;
- * all in all for as long as it takes a busy table to have a quiet moment.
+ * A migration that waits for a table makes everybody queue behind it. So it waits briefly, gives
+ * way, and comes again; all in all for as long as it takes a busy table to have a quiet moment.
  */
 const tableWaitMs = 3_000
 const tablePauseMs = 1_000
@@ -23,7 +23,12 @@ const marker = /^-- incompatible\b/m
 
 const migrationsFolder = new URL('migrations/', import.meta.url)
 
-type Migration = { readonly name: string; readonly text: string; readonly checksum: string; readonly compatible: boolean }
+type Migration = {
+  readonly name: string
+  readonly text: string
+  readonly checksum: string
+  readonly compatible: boolean
+}
 type Applied = { name: string; checksum: string; compatible: boolean }
 
 export type MigrateOptions = {
@@ -56,23 +61,28 @@ const prepare = [
 ]
 
 /**
- * Brings the schema up to this program's. Numbered files run once each, in order, each in its own transaction, under a
- * session lock: of many nodes that start together one migrates and the others wait for it. Returns the names applied.
+ * Brings the schema up to this program's. Numbered files run once each, in order, each in its own
+ * transaction, under a session lock: of many nodes that start together one migrates and the others
+ * wait for it. Returns the names applied.
  *
- * A released file is never edited: its checksum is kept, and a file that differs from what ran is refused. A program that
- * is older than the schema starts all the same, so that nodes can be replaced one by one, unless a migration that it does
- * not know begins a line with `-- incompatible`.
+ * A released file is never edited: its checksum is kept, and a file that differs from what ran is
+ * refused. A program that is older than the schema starts all the same, so that nodes can be
+ * replaced one by one, unless a migration that it does not know begins a line with `--
+ * incompatible`.
  *
- * Errors: `MigrationError` (the message says what to do), `DatabaseTimeoutError` (another node holds the lock, or a table
- * never was free), and those of the database.
+ * Errors: `MigrationError` (the message says what to do), `DatabaseTimeoutError` (another node
+ * holds the lock, or a table never was free), and those of the database.
  */
 export async function migrate(database: Database, options: MigrateOptions = {}): Promise<string[]> {
   const { only } = options
-  const migrations = (await load(options.folder ?? migrationsFolder)).filter(({ name }) => only === undefined || only.includes(name))
+  const migrations = (await load(options.folder ?? migrationsFolder)).filter(
+    ({ name }) => only === undefined || only.includes(name),
+  )
   return database.session(async (session) => {
     await takeLock(session, options)
     try {
-      for (const text of ['set statement_timeout = 0', ...prepare]) await session.run({ text, name: null })
+      for (const text of ['set statement_timeout = 0', ...prepare])
+        await session.run({ text, name: null })
       return await applyMissing(session, migrations)
     } finally {
       await leave(session)
@@ -80,7 +90,10 @@ export async function migrate(database: Database, options: MigrateOptions = {}):
   })
 }
 
-async function takeLock(session: Queryable, { lockWaitMs = lockWaitDefaultMs, signal }: MigrateOptions): Promise<void> {
+async function takeLock(
+  session: Queryable,
+  { lockWaitMs = lockWaitDefaultMs, signal }: MigrateOptions,
+): Promise<void> {
   const deadline = performance.now() + lockWaitMs
   for (;;) {
     const [row] = await session.run(lock, [lockKey])
@@ -90,7 +103,10 @@ async function takeLock(session: Queryable, { lockWaitMs = lockWaitDefaultMs, si
     await sleep(lockPollMs)
   }
   const [other] = await session.run(holder, [lockKey])
-  const who = other === undefined ? '' : ` It is the connection "${other.name}" (server process ${other.pid}, since ${other.since}).`
+  const who =
+    other === undefined
+      ? ''
+      : ` It is the connection "${other.name}" (server process ${other.pid}, since ${other.since}).`
   throw new DatabaseTimeoutError(
     `Another node has been migrating the schema for over ${Math.round(lockWaitMs / 1000)} s.${who} ` +
       'Wait for it; if that node is gone, end its connection with pg_terminate_backend.',
@@ -98,7 +114,10 @@ async function takeLock(session: Queryable, { lockWaitMs = lockWaitDefaultMs, si
   )
 }
 
-/** On a connection that broke, the server has let go of the lock by itself, and the first error is the one to tell. */
+/**
+ * On a connection that broke, the server has let go of the lock by itself, and the first error is
+ * the one to tell.
+ */
 async function leave(session: Queryable): Promise<void> {
   try {
     await session.run({ text: 'reset statement_timeout', name: null })
@@ -108,7 +127,10 @@ async function leave(session: Queryable): Promise<void> {
   }
 }
 
-async function applyMissing(session: Queryable, migrations: readonly Migration[]): Promise<string[]> {
+async function applyMissing(
+  session: Queryable,
+  migrations: readonly Migration[],
+): Promise<string[]> {
   const before = new Map((await session.run(applied)).map((row) => [row.name, row]))
   refuseNewer(before, migrations)
   const missing = migrations.filter((migration) => isMissing(migration, before))
@@ -137,7 +159,10 @@ function isMissing(migration: Migration, before: ReadonlyMap<string, Applied>): 
     )
   }
   if (row.checksum === migration.checksum) return false
-  throw new MigrationError(`Migration ${migration.name} was changed after it ran here; restore the released file.`, { name: migration.name })
+  throw new MigrationError(
+    `Migration ${migration.name} was changed after it ran here; restore the released file.`,
+    { name: migration.name },
+  )
 }
 
 async function applyWhenFree(session: Queryable, migration: Migration): Promise<void> {
@@ -145,9 +170,14 @@ async function applyWhenFree(session: Queryable, migration: Migration): Promise<
     try {
       await session.transaction(async (tx) => {
         await tx.run({ text: `set local lock_timeout = ${tableWaitMs}`, name: null })
-        // First, so that a second program that runs the same migration waits here, and then is told.
+        // First, so that a second program that runs the same migration waits here, and then is
+        // told.
         await tx.run(record, [migration.name, migration.checksum, migration.compatible])
-        const statement: Statement<object> = { text: migration.text, name: null, timeoutMs: noDeadlineMs }
+        const statement: Statement<object> = {
+          text: migration.text,
+          name: null,
+          timeoutMs: noDeadlineMs,
+        }
         await tx.run(statement)
       })
       return

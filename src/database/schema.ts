@@ -56,11 +56,16 @@ create schema stoa;
 `
 
 /**
- * The schema `stoa` as SQL text: the same for the same schema, on every supported version of PostgreSQL. Triggers and
- * functions that `stoa.attach` makes are left out: their names hold the number that a table has in one database.
+ * The schema `stoa` as SQL text: the same for the same schema, on every supported version of
+ * PostgreSQL. Triggers and functions that `stoa.attach` makes are left out: their names hold the
+ * number that a table has in one database.
  */
 export async function dumpSchema(database: Queryable): Promise<string> {
   const parts = await database.run(query)
-  const order = (a: Part, b: Part): number => a.rank - b.rank || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0)
-  return `${head}\n${parts.sort(order).map((part) => part.text.trimEnd()).join('\n\n')}\n`
+  const order = (a: Part, b: Part): number =>
+    a.rank - b.rank || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0)
+  return `${head}\n${parts
+    .sort(order)
+    .map((part) => part.text.trimEnd())
+    .join('\n\n')}\n`
 }

@@ -7,8 +7,14 @@ import type { Clock } from '#lib/clock.ts'
 import { BlobNotFoundError, BlobTooLargeError } from '#file-store/errors.ts'
 import type { BlobInfo, FileStore } from '#file-store/file-store.ts'
 
-/** A store to test, on a clock that the test turns. `traces` names everything it keeps, part files included. */
-export type StoreUnderTest = AsyncDisposable & { readonly store: FileStore; readonly traces: () => Promise<string[]> }
+/**
+ * A store to test, on a clock that the test turns. `traces` names everything it keeps, part files
+ * included.
+ */
+export type StoreUnderTest = AsyncDisposable & {
+  readonly store: FileStore
+  readonly traces: () => Promise<string[]>
+}
 
 /** Wall time that moves only when told. */
 export class HandClock implements Clock {
@@ -28,7 +34,9 @@ export function sha256(data: Buffer | string): string {
   return createHash('sha256').update(data).digest('hex')
 }
 
-/** `chunks` chunks of `bytes` each, all made from one buffer: fast, and different for another seed. */
+/**
+ * `chunks` chunks of `bytes` each, all made from one buffer: fast, and different for another seed.
+ */
 export function generated(seed: number, chunks: number, bytes = 65_536): Readable {
   const block = Buffer.alloc(bytes, seed % 256)
   return Readable.from(
@@ -49,8 +57,14 @@ async function all(store: FileStore): Promise<(BlobInfo & { writtenAtMs: number 
 }
 
 /** The suite that every driver of `FileStore` passes. */
-export function fileStoreContract(name: string, open: (clock: Clock) => Promise<StoreUnderTest>): void {
-  const scenario = (title: string, work: (parts: StoreUnderTest & { readonly clock: HandClock }) => Promise<void>): void => {
+export function fileStoreContract(
+  name: string,
+  open: (clock: Clock) => Promise<StoreUnderTest>,
+): void {
+  const scenario = (
+    title: string,
+    work: (parts: StoreUnderTest & { readonly clock: HandClock }) => Promise<void>,
+  ): void => {
     test(`${name}: ${title}`, async () => {
       const clock = new HandClock()
       await using opened = await open(clock)
@@ -59,7 +73,9 @@ export function fileStoreContract(name: string, open: (clock: Clock) => Promise<
   }
 
   scenario('what was put comes back, under the hash of its bytes', async ({ store }) => {
-    const blob = await store.put(Readable.from([Buffer.from('hello '), Buffer.from('world')]), { bytesMax })
+    const blob = await store.put(Readable.from([Buffer.from('hello '), Buffer.from('world')]), {
+      bytesMax,
+    })
     assert.deepEqual(blob, { id: sha256('hello world'), bytes: 11 })
     assert.equal((await buffer(await store.get(blob.id))).toString(), 'hello world')
     assert.deepEqual(await store.info(blob.id), blob)
@@ -75,55 +91,84 @@ export function fileStoreContract(name: string, open: (clock: Clock) => Promise<
     const whole = await buffer(generated(7, 40, 10_007))
     const blob = await store.put(generated(7, 40, 10_007), { bytesMax })
     assert.equal(blob.id, sha256(whole))
-    for (const [start, end] of [[0, 0], [0, whole.length - 1], [1, 2], [10_006, 300_001], [whole.length - 1, whole.length - 1]] as const) {
-      assert.ok((await buffer(await store.get(blob.id, { start, end }))).equals(whole.subarray(start, end + 1)), `${start}-${end}`)
+    for (const [start, end] of [
+      [0, 0],
+      [0, whole.length - 1],
+      [1, 2],
+      [10_006, 300_001],
+      [whole.length - 1, whole.length - 1],
+    ] as const) {
+      assert.ok(
+        (await buffer(await store.get(blob.id, { start, end }))).equals(
+          whole.subarray(start, end + 1),
+        ),
+        `${start}-${end}`,
+      )
     }
     await assert.rejects(store.get(blob.id, { start: 0, end: whole.length }), RangeError)
   })
 
-  scenario('equal bytes are stored once and count as written at the last put', async ({ store, clock, traces }) => {
-    await store.put(generated(1, 3), { bytesMax })
-    const before = await traces()
-    clock.ms += 5_000
-    await store.put(generated(1, 3), { bytesMax })
-    assert.deepEqual(await traces(), before)
-    const blobs = await all(store)
-    assert.deepEqual(blobs.map((blob) => blob.writtenAtMs), [clock.ms])
-  })
+  scenario(
+    'equal bytes are stored once and count as written at the last put',
+    async ({ store, clock, traces }) => {
+      await store.put(generated(1, 3), { bytesMax })
+      const before = await traces()
+      clock.ms += 5_000
+      await store.put(generated(1, 3), { bytesMax })
+      assert.deepEqual(await traces(), before)
+      const blobs = await all(store)
+      assert.deepEqual(
+        blobs.map((blob) => blob.writtenAtMs),
+        [clock.ms],
+      )
+    },
+  )
 
-  scenario('equal puts at the same time all succeed and leave one blob', async ({ store, traces }) => {
-    const blobs = await Promise.all(Array.from({ length: 12 }, () => store.put(generated(2, 5), { bytesMax })))
-    assert.equal(new Set(blobs.map((blob) => blob.id)).size, 1)
-    assert.equal((await all(store)).length, 1)
-    assert.equal((await traces()).length, 1)
-  })
+  scenario(
+    'equal puts at the same time all succeed and leave one blob',
+    async ({ store, traces }) => {
+      const blobs = await Promise.all(
+        Array.from({ length: 12 }, () => store.put(generated(2, 5), { bytesMax })),
+      )
+      assert.equal(new Set(blobs.map((blob) => blob.id)).size, 1)
+      assert.equal((await all(store)).length, 1)
+      assert.equal((await traces()).length, 1)
+    },
+  )
 
-  scenario('an abort, a failing source and too many bytes leave nothing behind', async ({ store, traces }) => {
-    const abort = new AbortController()
-    const endless = Readable.from(
-      (async function* () {
-        for (let index = 0; ; index += 1) {
-          if (index === 5) abort.abort()
+  scenario(
+    'an abort, a failing source and too many bytes leave nothing behind',
+    async ({ store, traces }) => {
+      const abort = new AbortController()
+      const endless = Readable.from(
+        (async function* () {
+          for (let index = 0; ; index += 1) {
+            if (index === 5) abort.abort()
+            yield Buffer.alloc(65_536)
+          }
+        })(),
+      )
+      await assert.rejects(store.put(endless, { bytesMax, signal: abort.signal }), {
+        name: 'AbortError',
+      })
+      assert.ok(endless.destroyed)
+      await assert.rejects(store.put(generated(1, 1), { bytesMax, signal: abort.signal }), {
+        name: 'AbortError',
+      })
+      const broken = Readable.from(
+        (async function* () {
           yield Buffer.alloc(65_536)
-        }
-      })(),
-    )
-    await assert.rejects(store.put(endless, { bytesMax, signal: abort.signal }), { name: 'AbortError' })
-    assert.ok(endless.destroyed)
-    await assert.rejects(store.put(generated(1, 1), { bytesMax, signal: abort.signal }), { name: 'AbortError' })
-    const broken = Readable.from(
-      (async function* () {
-        yield Buffer.alloc(65_536)
-        throw new Error('the connection was cut')
-      })(),
-    )
-    await assert.rejects(store.put(broken, { bytesMax }), /the connection was cut/)
-    const long = generated(3, 100)
-    await assert.rejects(store.put(long, { bytesMax: 65_536 * 3 - 1 }), BlobTooLargeError)
-    assert.ok(long.destroyed)
-    await store.put(generated(3, 3), { bytesMax: 65_536 * 3 })
-    assert.equal((await traces()).length, 1)
-  })
+          throw new Error('the connection was cut')
+        })(),
+      )
+      await assert.rejects(store.put(broken, { bytesMax }), /the connection was cut/)
+      const long = generated(3, 100)
+      await assert.rejects(store.put(long, { bytesMax: 65_536 * 3 - 1 }), BlobTooLargeError)
+      assert.ok(long.destroyed)
+      await store.put(generated(3, 3), { bytesMax: 65_536 * 3 })
+      assert.equal((await traces()).length, 1)
+    },
+  )
 
   scenario('a blob is not visible before it is whole', async ({ store }) => {
     const { promise: gate, resolve: release } = Promise.withResolvers<void>()
@@ -162,37 +207,46 @@ export function fileStoreContract(name: string, open: (clock: Clock) => Promise<
     assert.equal(await store.delete(blob.id), true)
     assert.equal(await store.delete(blob.id), false)
     await assert.rejects(store.get(blob.id), BlobNotFoundError)
-    assert.deepEqual((await all(store)).map((left) => left.id), [other.id])
+    assert.deepEqual(
+      (await all(store)).map((left) => left.id),
+      [other.id],
+    )
   })
 
-  scenario('a delete with a time spares what was written or put again since', async ({ store, clock }) => {
-    const blob = await store.put(generated(6, 1), { bytesMax })
-    const written = clock.ms
-    assert.equal(await store.delete(blob.id, { writtenBeforeMs: written }), false)
-    clock.ms += 60_000
-    await store.put(generated(6, 1), { bytesMax })
-    assert.equal(await store.delete(blob.id, { writtenBeforeMs: written + 1 }), false)
-    assert.equal((await buffer(await store.get(blob.id))).length, 65_536)
-    assert.equal(await store.delete(blob.id, { writtenBeforeMs: clock.ms + 1 }), true)
-    await assert.rejects(store.get(blob.id), BlobNotFoundError)
-  })
+  scenario(
+    'a delete with a time spares what was written or put again since',
+    async ({ store, clock }) => {
+      const blob = await store.put(generated(6, 1), { bytesMax })
+      const written = clock.ms
+      assert.equal(await store.delete(blob.id, { writtenBeforeMs: written }), false)
+      clock.ms += 60_000
+      await store.put(generated(6, 1), { bytesMax })
+      assert.equal(await store.delete(blob.id, { writtenBeforeMs: written + 1 }), false)
+      assert.equal((await buffer(await store.get(blob.id))).length, 65_536)
+      assert.equal(await store.delete(blob.id, { writtenBeforeMs: clock.ms + 1 }), true)
+      await assert.rejects(store.get(blob.id), BlobNotFoundError)
+    },
+  )
 
-  scenario('puts that cross deletes of older blobs never lose their bytes', async ({ store, clock, traces }) => {
-    for (let round = 0; round < 40; round += 1) {
-      clock.ms += 1_000
-      const before = clock.ms
-      await store.put(generated(8, 1), { bytesMax })
-      clock.ms += 1_000
-      const since = before + 1
-      const [blob] = await Promise.all([
-        store.put(generated(8, 1), { bytesMax }),
-        store.delete(sha256(await buffer(generated(8, 1))), { writtenBeforeMs: since }),
-        store.delete(sha256(await buffer(generated(8, 1))), { writtenBeforeMs: since }),
-      ])
-      assert.equal((await store.info(blob.id)).bytes, 65_536)
-    }
-    assert.equal((await traces()).length, 1)
-  })
+  scenario(
+    'puts that cross deletes of older blobs never lose their bytes',
+    async ({ store, clock, traces }) => {
+      for (let round = 0; round < 40; round += 1) {
+        clock.ms += 1_000
+        const before = clock.ms
+        await store.put(generated(8, 1), { bytesMax })
+        clock.ms += 1_000
+        const since = before + 1
+        const [blob] = await Promise.all([
+          store.put(generated(8, 1), { bytesMax }),
+          store.delete(sha256(await buffer(generated(8, 1))), { writtenBeforeMs: since }),
+          store.delete(sha256(await buffer(generated(8, 1))), { writtenBeforeMs: since }),
+        ])
+        assert.equal((await store.info(blob.id)).bytes, 65_536)
+      }
+      assert.equal((await traces()).length, 1)
+    },
+  )
 
   scenario('a reader that leaves in the middle is no harm', async ({ store }) => {
     const blob = await store.put(generated(9, 50), { bytesMax })
@@ -223,24 +277,30 @@ export function fileStoreContract(name: string, open: (clock: Clock) => Promise<
     assert.deepEqual(await all(store), [])
   })
 
-  scenario('an abort and a source that fails reject at whatever moment they come', async ({ store, traces }) => {
-    const turns = async (count: number): Promise<void> => {
-      for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve))
-    }
-    for (let count = 0; count < 40; count += 1) {
-      const abort = new AbortController()
-      const slow = new Readable({ read: () => undefined })
-      const aborted = assert.rejects(store.put(slow, { bytesMax, signal: abort.signal }), { name: 'AbortError' })
-      const cut = new Readable({ read: () => undefined })
-      const failed = assert.rejects(store.put(cut, { bytesMax }), /the connection was cut/)
-      await turns(count)
-      abort.abort()
-      cut.destroy(new Error('the connection was cut'))
-      await Promise.all([aborted, failed])
-      assert.ok(slow.destroyed)
-    }
-    assert.deepEqual(await traces(), [])
-  })
+  scenario(
+    'an abort and a source that fails reject at whatever moment they come',
+    async ({ store, traces }) => {
+      const turns = async (count: number): Promise<void> => {
+        for (let turn = 0; turn < count; turn += 1)
+          await new Promise((resolve) => setImmediate(resolve))
+      }
+      for (let count = 0; count < 40; count += 1) {
+        const abort = new AbortController()
+        const slow = new Readable({ read: () => undefined })
+        const aborted = assert.rejects(store.put(slow, { bytesMax, signal: abort.signal }), {
+          name: 'AbortError',
+        })
+        const cut = new Readable({ read: () => undefined })
+        const failed = assert.rejects(store.put(cut, { bytesMax }), /the connection was cut/)
+        await turns(count)
+        abort.abort()
+        cut.destroy(new Error('the connection was cut'))
+        await Promise.all([aborted, failed])
+        assert.ok(slow.destroyed)
+      }
+      assert.deepEqual(await traces(), [])
+    },
+  )
 
   scenario('check says yes, and stops when told', async ({ store, traces }) => {
     await store.check(AbortSignal.timeout(5_000))

@@ -5,7 +5,11 @@ export class BlobNotFoundError extends StoaError {
   readonly code = 'E_BLOB_NOT_FOUND'
 
   constructor(id: string, options?: { cause?: unknown }) {
-    super('The file store has no such blob: it was deleted, or this is not the store that it was put into.', { blob: id }, options)
+    super(
+      'The file store has no such blob: it was deleted, or this is not the store that it was put into.',
+      { blob: id },
+      options,
+    )
   }
 }
 
@@ -18,7 +22,10 @@ export class BlobTooLargeError extends StoaError {
   }
 }
 
-/** The store cannot be reached, is full, or refuses us. Nothing half-written is visible; the call can be made again. */
+/**
+ * The store cannot be reached, is full, or refuses us. Nothing half-written is visible; the call
+ * can be made again.
+ */
 export class FileStoreUnavailableError extends StoaError {
   readonly code = 'E_FILE_STORE_UNAVAILABLE'
 }

@@ -6,37 +6,50 @@ export type BlobId = string
 export type BlobInfo = { readonly id: BlobId; readonly bytes: number }
 
 /**
- * Where the bytes of uploads live. Blobs are immutable and content-addressed, so equal bytes are stored once and an
- * answer may be cached for ever. A blob becomes visible whole or not at all; an aborted `put` leaves nothing behind.
+ * Where the bytes of uploads live. Blobs are immutable and content-addressed, so equal bytes are
+ * stored once and an answer may be cached for ever. A blob becomes visible whole or not at all; an
+ * aborted `put` leaves nothing behind.
  *
- * Errors: `BlobNotFoundError`; `FileStoreUnavailableError` (try again; nothing half-written); `BlobTooLargeError`.
+ * Errors: `BlobNotFoundError`; `FileStoreUnavailableError` (try again; nothing half-written);
+ * `BlobTooLargeError`.
  */
 export interface FileStore {
   /**
-   * Streams `source` to its end, hashing on the way. Holds no more than a few chunks in memory. Equal bytes that are
-   * there already are kept, and count as written now. An error of `source` itself, and an abort, reject as they are.
+   * Streams `source` to its end, hashing on the way. Holds no more than a few chunks in memory.
+   * Equal bytes that are there already are kept, and count as written now. An error of `source`
+   * itself, and an abort, reject as they are.
    */
-  put(source: Readable, options: { readonly bytesMax: number; readonly signal?: AbortSignal }): Promise<BlobInfo>
+  put(
+    source: Readable,
+    options: { readonly bytesMax: number; readonly signal?: AbortSignal },
+  ): Promise<BlobInfo>
   /**
-   * The bytes from `start` to `end` inclusive (default: all), which must lie within the blob. The caller must consume
-   * or destroy the stream.
+   * The bytes from `start` to `end` inclusive (default: all), which must lie within the blob. The
+   * caller must consume or destroy the stream.
    */
   get(id: BlobId, range?: { readonly start: number; readonly end: number }): Promise<Readable>
   info(id: BlobId): Promise<BlobInfo>
   /**
-   * True when a blob was deleted; deleting what is not there is not an error. With `writtenBeforeMs` a blob that was
-   * written or put again at that time or later stays, even when that `put` runs at this moment.
+   * True when a blob was deleted; deleting what is not there is not an error. With
+   * `writtenBeforeMs` a blob that was written or put again at that time or later stays, even when
+   * that `put` runs at this moment.
    */
   delete(id: BlobId, options?: { readonly writtenBeforeMs: number }): Promise<boolean>
-  /** Every blob, in no order, with its last use or write in ms since 1970; for the collection of orphans. */
+  /**
+   * Every blob, in no order, with its last use or write in ms since 1970; for the collection of
+   * orphans.
+   */
   list(): AsyncIterable<BlobInfo & { readonly writtenAtMs: number }>
-  /** Removes what puts left that died with their process before that time. Returns how many; `dryRun` only counts. */
+  /**
+   * Removes what puts left that died with their process before that time. Returns how many;
+   * `dryRun` only counts.
+   */
   sweep(options: { readonly writtenBeforeMs: number; readonly dryRun: boolean }): Promise<number>
   /** Resolves when a tiny blob could be written, read and deleted. */
   check(signal: AbortSignal): Promise<void>
   /**
-   * A line of text kept beside the blobs, by which nodes prove to each other that they see the same place. Absent: the store is
-   * reached by one address from everywhere, which proves it.
+   * A line of text kept beside the blobs, by which nodes prove to each other that they see the same
+   * place. Absent: the store is reached by one address from everywhere, which proves it.
    */
   readonly probe?: FileProbe
 }

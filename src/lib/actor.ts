@@ -1,4 +1,7 @@
-/** Who did something, as history and the audit log keep it. `id` is null for the anonymous role and the system itself. */
+/**
+ * Who did something, as history and the audit log keep it. `id` is null for the anonymous role and
+ * the system itself.
+ */
 export type Actor = {
   readonly kind: 'anonymous' | 'user' | 'token' | 'system'
   readonly id: string | null

@@ -4,8 +4,8 @@ const pool = Buffer.allocUnsafe(16 * 256)
 let used = pool.length
 
 /**
- * A UUID of version 7 (RFC 9562 §5.7): 48 bits of milliseconds, then 74 random bits. Ids made later sort later, so
- * primary-key inserts stay at the right edge of the index.
+ * A UUID of version 7 (RFC 9562 §5.7): 48 bits of milliseconds, then 74 random bits. Ids made later
+ * sort later, so primary-key inserts stay at the right edge of the index.
  */
 export function newId(nowMs: number = Date.now()): string {
   if (used === pool.length) {

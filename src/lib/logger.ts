@@ -1,4 +1,7 @@
-/** The injected logger: pino's shape, as far as Stoa uses it. Facts are fields, the message is a constant sentence. */
+/**
+ * The injected logger: pino's shape, as far as Stoa uses it. Facts are fields, the message is a
+ * constant sentence.
+ */
 export interface Logger {
   debug(facts: object, message: string): void
   info(facts: object, message: string): void

@@ -2,8 +2,18 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { SteadyClock } from '#lib/steady-clock.ts'
 
-function manual(): { wall: number; monotonic: number; nowMs: () => number; monotonicMs: () => number } {
-  const clock = { wall: 1_000_000, monotonic: 50, nowMs: () => Math.floor(clock.wall), monotonicMs: () => clock.monotonic }
+function manual(): {
+  wall: number
+  monotonic: number
+  nowMs: () => number
+  monotonicMs: () => number
+} {
+  const clock = {
+    wall: 1_000_000,
+    monotonic: 50,
+    nowMs: () => Math.floor(clock.wall),
+    monotonicMs: () => clock.monotonic,
+  }
   return clock
 }
 

@@ -2,8 +2,9 @@ import type { Logger } from '#lib/logger.ts'
 import { Trouble } from '#lib/trouble.ts'
 
 /**
- * Work that comes round: `work` runs, then rests for `intervalMs`, and so on; never twice at once. After a failure the next
- * round comes all the same; the log hears of the first and of the end. `stop()` lets a round that runs finish.
+ * Work that comes round: `work` runs, then rests for `intervalMs`, and so on; never twice at once.
+ * After a failure the next round comes all the same; the log hears of the first and of the end.
+ * `stop()` lets a round that runs finish.
  */
 export class Ticker {
   readonly #name: string
@@ -13,11 +14,19 @@ export class Ticker {
   readonly #stopping = new AbortController()
   #running: Promise<void> | null = null
 
-  constructor(options: { readonly name: string; readonly intervalMs: number; readonly logger: Logger; readonly work: () => Promise<void> }) {
+  constructor(options: {
+    readonly name: string
+    readonly intervalMs: number
+    readonly logger: Logger
+    readonly work: () => Promise<void>
+  }) {
     this.#name = options.name
     this.#intervalMs = options.intervalMs
     this.#work = options.work
-    this.#trouble = new Trouble(options.logger, { failing: 'a round of background work failed; it will be tried again', over: 'a round of background work has ended well again' })
+    this.#trouble = new Trouble(options.logger, {
+      failing: 'a round of background work failed; it will be tried again',
+      over: 'a round of background work has ended well again',
+    })
   }
 
   run(): void {

@@ -7,8 +7,17 @@ const longEnoughMs = 60_000
 
 function listened(): { readonly trouble: Trouble; readonly said: string[] } {
   const said: string[] = []
-  const say = (level: string) => (facts: object, message: string) => void said.push(`${level} ${message}${'comesAndGoes' in facts ? ', off and on' : ''}${'failures' in facts ? ` after ${String(facts.failures)}` : ''}`)
-  const logger: Logger = { debug: () => undefined, info: say('info'), warn: say('warn'), error: say('error'), child: () => logger }
+  const say = (level: string) => (facts: object, message: string) =>
+    void said.push(
+      `${level} ${message}${'comesAndGoes' in facts ? ', off and on' : ''}${'failures' in facts ? ` after ${String(facts.failures)}` : ''}`,
+    )
+  const logger: Logger = {
+    debug: () => undefined,
+    info: say('info'),
+    warn: say('warn'),
+    error: say('error'),
+    child: () => logger,
+  }
   return { trouble: new Trouble(logger, { failing: 'it fails', over: 'it works again' }), said }
 }
 
@@ -48,5 +57,9 @@ test('what comes and goes is told as that, once, and its end when it has kept aw
   assert.deepEqual(said, [...begun, 'info it works again after 1000'])
   said.length = 0
   offAndOn(1)
-  assert.deepEqual(said, ['warn it fails', 'info it works again after 1'], 'what comes later is news')
+  assert.deepEqual(
+    said,
+    ['warn it fails', 'info it works again after 1'],
+    'what comes later is news',
+  )
 })

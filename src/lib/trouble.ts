@@ -1,14 +1,19 @@
 import type { Logger } from '#lib/logger.ts'
 
-/** What comes again within so long of its end is still the same trouble, and is over when it has kept away for so long. */
+/**
+ * What comes again within so long of its end is still the same trouble, and is over when it has
+ * kept away for so long.
+ */
 const calmMs = 10_000
 
 /**
- * Something that is tried over and over. The log hears of its first failure and of its end, and of each in between at the level `debug`: a
- * database that is away for an hour is not ten thousand warnings, and neither is one that comes and goes.
+ * Something that is tried over and over. The log hears of its first failure and of its end, and of
+ * each in between at the level `debug`: a database that is away for an hour is not ten thousand
+ * warnings, and neither is one that comes and goes.
  *
- * Modes: `well`; `failing`, until it works; `calming`, for a while after the end was told, where a failure begins `unsteady`; `unsteady`,
- * told as such, until it has worked without a failure for a while.
+ * Modes: `well`; `failing`, until it works; `calming`, for a while after the end was told, where a
+ * failure begins `unsteady`; `unsteady`, told as such, until it has worked without a failure for a
+ * while.
  */
 export class Trouble {
   readonly #logger: Logger

@@ -1,19 +1,30 @@
 export type RenditionFormat = 'avif' | 'webp' | 'jpeg' | 'png' | 'gif'
 
-/** An `Accept` header longer than this is read only so far; browsers send about a hundred characters. */
+/**
+ * An `Accept` header longer than this is read only so far; browsers send about a hundred
+ * characters.
+ */
 const acceptLengthMax = 1_000
 
 /** Better compression first; decides between formats that the client likes equally. */
 const preferred: readonly RenditionFormat[] = ['avif', 'webp']
 
 /**
- * The best format that `accept` (RFC 9110 §12.5.1) names, of `offered` and the original's `own`. Modern formats must be
- * named: a wildcard, which old clients send too, only ever stands for `own`. When nothing fits it is `own`: an image
- * in a format nobody asked for is more use than a 406.
+ * The best format that `accept` (RFC 9110 §12.5.1) names, of `offered` and the original's `own`.
+ * Modern formats must be named: a wildcard, which old clients send too, only ever stands for `own`.
+ * When nothing fits it is `own`: an image in a format nobody asked for is more use than a 406.
  */
-export function negotiate(accept: string, own: RenditionFormat, offered: readonly RenditionFormat[] = preferred): RenditionFormat {
+export function negotiate(
+  accept: string,
+  own: RenditionFormat,
+  offered: readonly RenditionFormat[] = preferred,
+): RenditionFormat {
   const ranges = parse(accept)
-  const ownQuality = ranges.get(`image/${own}`) ?? ranges.get('image/*') ?? ranges.get('*/*') ?? (ranges.size === 0 ? 1 : 0)
+  const ownQuality =
+    ranges.get(`image/${own}`) ??
+    ranges.get('image/*') ??
+    ranges.get('*/*') ??
+    (ranges.size === 0 ? 1 : 0)
   let best: { format: RenditionFormat; quality: number } = { format: own, quality: ownQuality }
   for (const format of [...offered].reverse()) {
     const quality = ranges.get(`image/${format}`) ?? 0

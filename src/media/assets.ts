@@ -7,7 +7,13 @@ import { isId, newId } from '#lib/id.ts'
 import { checkAlt, checkFocalPoint } from '#media/alt.ts'
 import { cleanName, settleName } from '#media/asset-name.ts'
 import { hold } from '#media/blobs.ts'
-import { AssetChangedError, AssetInputError, AssetInUseError, AssetNotFoundError, UploadRefusedError } from '#media/errors.ts'
+import {
+  AssetChangedError,
+  AssetInputError,
+  AssetInUseError,
+  AssetNotFoundError,
+  UploadRefusedError,
+} from '#media/errors.ts'
 import { kindOf } from '#media/kinds.ts'
 import type { Alt, Asset, AssetChange, Received } from '#media/media.ts'
 
@@ -33,7 +39,8 @@ type Row = {
   readonly revision: number
 }
 
-const columns = 'id, name, content_type, bytes, blob, width, height, frames, alt, focal_x, focal_y, created_at, created_by, revision'
+const columns =
+  'id, name, content_type, bytes, blob, width, height, frames, alt, focal_x, focal_y, created_at, created_by, revision'
 const insert = sql<Row>(
   `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, frames, alt, search, created_at, created_by)
    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning ${columns}`,
@@ -43,12 +50,19 @@ const insertAsItWas = sql<object>(
    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict (id) do nothing`,
 )
 const byId = sql<Row>(`select ${columns} from stoa.asset where id = $1`)
-/** Saves of entries that refer to the asset lock it `for key share`: a change passes by them, a deletion waits for them. */
+/**
+ * Saves of entries that refer to the asset lock it `for key share`: a change passes by them, a
+ * deletion waits for them.
+ */
 const byIdToChange = sql<Row>(`select ${columns} from stoa.asset where id = $1 for no key update`)
 const byIdToDelete = sql<Row>(`select ${columns} from stoa.asset where id = $1 for update`)
-const inOrder = sql<Row>(`select ${columns} from stoa.asset where $1::uuid is null or id > $1 order by id limit $2`)
+const inOrder = sql<Row>(
+  `select ${columns} from stoa.asset where $1::uuid is null or id > $1 order by id limit $2`,
+)
 const newest = sql<Row>(`select ${columns} from stoa.asset where id < $1 order by id desc limit $2`)
-const found = sql<Row>(`select ${columns} from stoa.asset where id < $1 and search like $3 order by id desc limit $2`)
+const found = sql<Row>(
+  `select ${columns} from stoa.asset where id < $1 and search like $3 order by id desc limit $2`,
+)
 const change = sql<Row>(
   `update stoa.asset set name = $2, alt = $3, search = $4, focal_x = $5, focal_y = $6, revision = revision + 1 where id = $1 returning ${columns}`,
 )
@@ -65,23 +79,52 @@ const referrers = sql<{ type: string; entry: string; locale: string; entries: st
 /** An asset, and what only renditions need to know of it. */
 export type StoredAsset = Asset & { readonly frames: number | null }
 
-export async function createAsset(parts: { db: Queryable; store: FileStore; clock: Clock }, actor: Actor, received: Received, alt: Alt): Promise<Asset> {
+export async function createAsset(
+  parts: { db: Queryable; store: FileStore; clock: Clock },
+  actor: Actor,
+  received: Received,
+  alt: Alt,
+): Promise<Asset> {
   const { name, contentType, bytes, blob, width, height, frames } = received
   const texts = checkAlt(alt)
   const now = parts.clock.nowMs()
   return parts.db.transaction(async (tx) => {
     await hold(tx, parts.store, blob)
     const [row] = await tx.run(insert, [
-      newId(now), name, contentType, bytes, blob, width, height, frames, JSON.stringify(texts), searchText(name, texts), new Date(now).toISOString(), JSON.stringify(actor),
+      newId(now),
+      name,
+      contentType,
+      bytes,
+      blob,
+      width,
+      height,
+      frames,
+      JSON.stringify(texts),
+      searchText(name, texts),
+      new Date(now).toISOString(),
+      JSON.stringify(actor),
     ])
     return publicAsset(fromRow(row!))
   })
 }
 
-/** See `Media.restore`. What the bytes tell (kind, size) is taken from them; the rest from the asset, held to the same rules. */
-export async function restoreAsset(parts: { db: Queryable; store: FileStore }, asset: Asset, received: Received): Promise<void> {
-  if (!isId(asset.id)) throw new AssetInputError('The id of an asset is a UUID in small letters.', { field: 'id' })
-  if (received.blob !== asset.blob) throw new AssetInputError('The bytes are not those of the asset: their SHA-256 differs.', { field: 'blob', expected: asset.blob, found: received.blob })
+/**
+ * See `Media.restore`. What the bytes tell (kind, size) is taken from them; the rest from the
+ * asset, held to the same rules.
+ */
+export async function restoreAsset(
+  parts: { db: Queryable; store: FileStore },
+  asset: Asset,
+  received: Received,
+): Promise<void> {
+  if (!isId(asset.id))
+    throw new AssetInputError('The id of an asset is a UUID in small letters.', { field: 'id' })
+  if (received.blob !== asset.blob)
+    throw new AssetInputError('The bytes are not those of the asset: their SHA-256 differs.', {
+      field: 'blob',
+      expected: asset.blob,
+      found: received.blob,
+    })
   const { contentType, bytes, blob, width, height, frames } = received
   const name = rename(asset.name, { ...asset, contentType })
   const texts = checkAlt(asset.alt)
@@ -89,8 +132,21 @@ export async function restoreAsset(parts: { db: Queryable; store: FileStore }, a
   await parts.db.transaction(async (tx) => {
     await hold(tx, parts.store, blob)
     await tx.run(insertAsItWas, [
-      asset.id, name, contentType, bytes, blob, width, height, frames, JSON.stringify(texts), focal?.x ?? null, focal?.y ?? null,
-      searchText(name, texts), asset.createdAt, JSON.stringify(asset.createdBy), asset.revision,
+      asset.id,
+      name,
+      contentType,
+      bytes,
+      blob,
+      width,
+      height,
+      frames,
+      JSON.stringify(texts),
+      focal?.x ?? null,
+      focal?.y ?? null,
+      searchText(name, texts),
+      asset.createdAt,
+      JSON.stringify(asset.createdBy),
+      asset.revision,
     ])
   })
 }
@@ -101,56 +157,110 @@ export async function findAsset(db: Queryable, id: string): Promise<StoredAsset>
   return fromRow(row)
 }
 
-export async function listAssets(db: Database, page: { readonly limit: number; readonly after: string | null; readonly search: string | null }): Promise<{ data: Asset[]; after: string | null }> {
-  if (page.after !== null && !isId(page.after)) throw new AssetInputError('`after` is not a cursor of this list; take it from the page before.', { field: 'after' })
+export async function listAssets(
+  db: Database,
+  page: { readonly limit: number; readonly after: string | null; readonly search: string | null },
+): Promise<{ data: Asset[]; after: string | null }> {
+  if (page.after !== null && !isId(page.after))
+    throw new AssetInputError(
+      '`after` is not a cursor of this list; take it from the page before.',
+      { field: 'after' },
+    )
   const limit = Math.min(pageMax, Math.max(1, page.limit))
   const after = page.after ?? 'ffffffff-ffff-ffff-ffff-ffffffffffff'
-  const words = (page.search ?? '').normalize('NFC').replaceAll('\0', '').toWellFormed().trim().toLowerCase().slice(0, searchLengthMax)
-  const rows = words === '' ? await db.run(newest, [after, limit + 1]) : await db.run(found, [after, limit + 1, `%${words.replace(/[\\%_]/g, '\\$&')}%`])
+  const words = (page.search ?? '')
+    .normalize('NFC')
+    .replaceAll('\0', '')
+    .toWellFormed()
+    .trim()
+    .toLowerCase()
+    .slice(0, searchLengthMax)
+  const rows =
+    words === ''
+      ? await db.run(newest, [after, limit + 1])
+      : await db.run(found, [after, limit + 1, `%${words.replace(/[\\%_]/g, '\\$&')}%`])
   const data = rows.slice(0, limit).map((row) => publicAsset(fromRow(row)))
   return { data, after: rows.length > limit ? data.at(-1)!.id : null }
 }
 
-export async function updateAsset(db: Queryable, id: string, input: AssetChange, expected: number | null): Promise<Asset> {
+export async function updateAsset(
+  db: Queryable,
+  id: string,
+  input: AssetChange,
+  expected: number | null,
+): Promise<Asset> {
   const alt = input.alt === undefined ? undefined : checkAlt(input.alt)
   const focalPoint = input.focalPoint === undefined ? undefined : checkFocalPoint(input.focalPoint)
   return db.transaction(async (tx) => {
     const current = await findAlone(tx, byIdToChange, id, expected)
     const name = input.name === undefined ? current.name : rename(input.name, current)
-    const next = { name, alt: alt ?? current.alt, focalPoint: focalPoint === undefined ? current.focalPoint : focalPoint }
-    const moved = next.focalPoint?.x !== current.focalPoint?.x || next.focalPoint?.y !== current.focalPoint?.y
-    if (!moved && next.name === current.name && JSON.stringify(next.alt) === JSON.stringify(current.alt)) return publicAsset(current)
+    const next = {
+      name,
+      alt: alt ?? current.alt,
+      focalPoint: focalPoint === undefined ? current.focalPoint : focalPoint,
+    }
+    const moved =
+      next.focalPoint?.x !== current.focalPoint?.x || next.focalPoint?.y !== current.focalPoint?.y
+    if (
+      !moved &&
+      next.name === current.name &&
+      JSON.stringify(next.alt) === JSON.stringify(current.alt)
+    )
+      return publicAsset(current)
     if (moved) await tx.run(forgetCrops, [id])
-    const [row] = await tx.run(change, [id, next.name, JSON.stringify(next.alt), searchText(next.name, next.alt), next.focalPoint?.x ?? null, next.focalPoint?.y ?? null])
+    const [row] = await tx.run(change, [
+      id,
+      next.name,
+      JSON.stringify(next.alt),
+      searchText(next.name, next.alt),
+      next.focalPoint?.x ?? null,
+      next.focalPoint?.y ?? null,
+    ])
     return publicAsset(fromRow(row!))
   })
 }
 
-export async function deleteAsset(db: Queryable, id: string, expected: number | null): Promise<void> {
+export async function deleteAsset(
+  db: Queryable,
+  id: string,
+  expected: number | null,
+): Promise<void> {
   await db.transaction(async (tx) => {
     await findAlone(tx, byIdToDelete, id, expected)
     const rows = await tx.run(referrers, [id])
     if (rows.length > 0) {
-      throw new AssetInUseError(id, Number(rows[0]!.entries), rows.map(({ type, entry, locale }) => ({ type, entry, locale })))
+      throw new AssetInUseError(
+        id,
+        Number(rows[0]!.entries),
+        rows.map(({ type, entry, locale }) => ({ type, entry, locale })),
+      )
     }
     await tx.run(remove, [id])
   })
 }
 
-async function findAlone(tx: Queryable, statement: Statement<Row>, id: string, expected: number | null): Promise<StoredAsset> {
+async function findAlone(
+  tx: Queryable,
+  statement: Statement<Row>,
+  id: string,
+  expected: number | null,
+): Promise<StoredAsset> {
   const [row] = isId(id) ? await tx.run(statement, [id]) : []
   if (row === undefined) throw new AssetNotFoundError(id)
-  if (expected !== null && row.revision !== expected) throw new AssetChangedError(id, expected, row.revision)
+  if (expected !== null && row.revision !== expected)
+    throw new AssetChangedError(id, expected, row.revision)
   return fromRow(row)
 }
 
 /** A new name is held to the bytes as the first one was. */
 function rename(name: string, asset: Asset): string {
-  if (typeof name !== 'string' || cleanName(name) === 'file') throw new AssetInputError('An asset needs a name.', { field: 'name' })
+  if (typeof name !== 'string' || cleanName(name) === 'file')
+    throw new AssetInputError('An asset needs a name.', { field: 'name' })
   try {
     return settleName(name, kindOf(asset.contentType))
   } catch (error) {
-    if (error instanceof UploadRefusedError) throw new AssetInputError(error.message, { field: 'name' }, { cause: error })
+    if (error instanceof UploadRefusedError)
+      throw new AssetInputError(error.message, { field: 'name' }, { cause: error })
     throw error
   }
 }
@@ -169,7 +279,8 @@ function fromRow(row: Row): StoredAsset {
     width: row.width,
     height: row.height,
     alt: JSON.parse(row.alt) as Alt,
-    focalPoint: row.focal_x === null || row.focal_y === null ? null : { x: row.focal_x, y: row.focal_y },
+    focalPoint:
+      row.focal_x === null || row.focal_y === null ? null : { x: row.focal_x, y: row.focal_y },
     createdAt: row.created_at,
     createdBy: JSON.parse(row.created_by) as Actor,
     revision: row.revision,
@@ -185,6 +296,9 @@ export function publicAsset(stored: StoredAsset): Asset {
 }
 
 /** See `Media.page`. */
-export async function pageOfAssets(db: Queryable, page: { readonly after: string | null; readonly limit: number }): Promise<Asset[]> {
+export async function pageOfAssets(
+  db: Queryable,
+  page: { readonly after: string | null; readonly limit: number },
+): Promise<Asset[]> {
   return (await db.run(inOrder, [page.after, page.limit])).map((row) => publicAsset(fromRow(row)))
 }

@@ -5,22 +5,32 @@ import type { FileStore } from '#file-store/file-store.ts'
 import { UploadLostError } from '#media/errors.ts'
 
 /**
- * The rule under which blobs and the rows that name them stay together although no transaction spans both:
+ * The rule under which blobs and the rows that name them stay together although no transaction
+ * spans both:
  *
- * 1. A blob is put first, without any lock, and its row comes after. So a rollback or a crash leaves at most a blob
+ * 1. A blob is put first, without any lock, and its row comes after. So a rollback or a crash
+ *    leaves at most a blob
  *    that nothing names, which the collection finds.
- * 2. Who inserts a row that names a blob holds that blob's lock *shared* until commit and has seen under it that the
+ * 2. Who inserts a row that names a blob holds that blob's lock *shared* until commit and has
+ *    seen under it that the
  *    blob is there (`hold`).
- * 3. Who deletes a blob holds the lock *alone*, sees under it that no committed row names it, and deletes only what
- *    was not written again since (`discard`). Readers of the lock's other side are either before, and then seen, or
+ * 3. Who deletes a blob holds the lock *alone*, sees under it that no committed row names it,
+ *    and deletes only what
+ * was not written again since (`discard`). Readers of the lock's other side are either before, and
+ * then seen, or
  *    after, and then see that the blob is gone.
  *
- * The lock is PostgreSQL's advisory lock of the transaction, so it holds across nodes and ends with a dead one.
+ * The lock is PostgreSQL's advisory lock of the transaction, so it holds across nodes and ends with
+ * a dead one.
  */
 const lockSeed = 20_261_120
 
-const shareLock = sql(`select pg_advisory_xact_lock_shared(hashtextextended($1, ${lockSeed}))::text as locked`)
-const tryLock = sql<{ locked: boolean }>(`select pg_try_advisory_xact_lock(hashtextextended($1, ${lockSeed})) as locked`)
+const shareLock = sql(
+  `select pg_advisory_xact_lock_shared(hashtextextended($1, ${lockSeed}))::text as locked`,
+)
+const tryLock = sql<{ locked: boolean }>(
+  `select pg_try_advisory_xact_lock(hashtextextended($1, ${lockSeed})) as locked`,
+)
 const isUsed = `exists (select from stoa.asset where blob = b.id) or exists (select from stoa.rendition where blob = b.id)
   or exists (select from stoa.upload_part where blob = b.id)`
 const spared = sql<{ id: string }>(
@@ -39,19 +49,37 @@ export async function hold(tx: Queryable, store: FileStore, blob: string): Promi
   }
 }
 
-/** Rule 3. True when the blob was deleted; false when something names it, its time has not come, or somebody is about to name it. */
-export async function discard(database: Database, store: FileStore, blob: string, writtenBeforeMs: number): Promise<boolean> {
+/**
+ * Rule 3. True when the blob was deleted; false when something names it, its time has not come, or
+ * somebody is about to name it.
+ */
+export async function discard(
+  database: Database,
+  store: FileStore,
+  blob: string,
+  writtenBeforeMs: number,
+): Promise<boolean> {
   return database.transaction(async (tx) => {
     const [lock] = await tx.run(tryLock, [blob])
-    if (lock?.locked !== true || (await orphansAmong(tx, [blob], writtenBeforeMs)).length === 0) return false
+    if (lock?.locked !== true || (await orphansAmong(tx, [blob], writtenBeforeMs)).length === 0)
+      return false
     const deleted = await store.delete(blob, { writtenBeforeMs })
     if (deleted) await tx.run(forgetRelease, [blob])
     return deleted
   })
 }
 
-/** Those that nothing names, and nothing has named since `releasedBeforeMs`. Only a hint unless the lock is held. */
-export async function orphansAmong(db: Queryable, blobs: readonly string[], releasedBeforeMs: number): Promise<string[]> {
-  const keep = new Set((await db.run(spared, [blobs, new Date(releasedBeforeMs).toISOString()])).map((row) => row.id))
+/**
+ * Those that nothing names, and nothing has named since `releasedBeforeMs`. Only a hint unless the
+ * lock is held.
+ */
+export async function orphansAmong(
+  db: Queryable,
+  blobs: readonly string[],
+  releasedBeforeMs: number,
+): Promise<string[]> {
+  const keep = new Set(
+    (await db.run(spared, [blobs, new Date(releasedBeforeMs).toISOString()])).map((row) => row.id),
+  )
   return blobs.filter((blob) => !keep.has(blob))
 }

@@ -9,8 +9,9 @@ const batchMax = 500
 const forgetReleases = sql(`delete from stoa.blob_release where released_at < $1`)
 
 /**
- * See `Media.collect`. May run on any node at any time, on several at once, and end anywhere: each deletion is safe by
- * itself (media/blobs.ts). Goes through the store once, in batches, whatever its size.
+ * See `Media.collect`. May run on any node at any time, on several at once, and end anywhere: each
+ * deletion is safe by itself (media/blobs.ts). Goes through the store once, in batches, whatever
+ * its size.
  */
 export async function collect(
   parts: ReceiveParts & { readonly uploads: BlobUploads },
@@ -20,9 +21,12 @@ export async function collect(
   const { dryRun } = options
   const now = clock.nowMs()
   const writtenBeforeMs = now - options.olderThanMs
-  // Whatever the grace period, a put that still runs is nobody's orphan: it is idle for this long only when it is dead.
+  // Whatever the grace period, a put that still runs is nobody's orphan: it is idle for this long
+  // only when it is dead.
   const idleSinceMs = now - Math.max(options.olderThanMs, parts.limits.uploadIdleMs)
-  const abandoned = (await uploads.removeExpired(now, dryRun)) + (await store.sweep({ writtenBeforeMs: idleSinceMs, dryRun }))
+  const abandoned =
+    (await uploads.removeExpired(now, dryRun)) +
+    (await store.sweep({ writtenBeforeMs: idleSinceMs, dryRun }))
   let blobs = 0
   let bytes = 0
   const collectBatch = async (batch: ReadonlyMap<string, number>): Promise<void> => {

@@ -10,7 +10,14 @@ import { sql } from '#database/database.ts'
 import { FileStoreUnavailableError } from '#file-store/errors.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
-import { AssetChangedError, AssetInputError, AssetInUseError, AssetNotFoundError, UploadRefusedError, UploadTooLargeError } from '#media/errors.ts'
+import {
+  AssetChangedError,
+  AssetInputError,
+  AssetInUseError,
+  AssetNotFoundError,
+  UploadRefusedError,
+  UploadTooLargeError,
+} from '#media/errors.ts'
 import type { Asset, Media } from '#media/media.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 import { digest, editor, testMedia } from '#test/support/media.ts'
@@ -21,7 +28,8 @@ function from(data: Buffer | string, chunkBytes = 1_000): Readable {
   const bytes = Buffer.from(data as string)
   return Readable.from(
     (function* () {
-      for (let at = 0; at < bytes.length; at += chunkBytes) yield bytes.subarray(at, at + chunkBytes)
+      for (let at = 0; at < bytes.length; at += chunkBytes)
+        yield bytes.subarray(at, at + chunkBytes)
     })(),
   )
 }
@@ -50,15 +58,25 @@ function bomb(width: number, height: number): Buffer {
   header.writeUInt32BE(width, 0)
   header.writeUInt32BE(height, 4)
   header.set([1, 0, 0, 0, 0], 8)
-  return Buffer.concat([Buffer.from('89504e470d0a1a0a', 'hex'), chunk('IHDR', header), chunk('IDAT', deflateSync(Buffer.alloc(100_000))), chunk('IEND', Buffer.alloc(0))])
+  return Buffer.concat([
+    Buffer.from('89504e470d0a1a0a', 'hex'),
+    chunk('IHDR', header),
+    chunk('IDAT', deflateSync(Buffer.alloc(100_000))),
+    chunk('IEND', Buffer.alloc(0)),
+  ])
 }
 
 async function photo(width = 40, height = 20): Promise<Buffer> {
-  return sharp({ create: { width, height, channels: 3, background: '#3366cc' } }).jpeg().toBuffer()
+  return sharp({ create: { width, height, channels: 3, background: '#3366cc' } })
+    .jpeg()
+    .toBuffer()
 }
 
 async function refusal(media: Media, name: string, data: Buffer | string): Promise<string> {
-  const error: unknown = await media.receive({ name, source: from(data) }).then(() => null, (error: unknown) => error)
+  const error: unknown = await media.receive({ name, source: from(data) }).then(
+    () => null,
+    (error: unknown) => error,
+  )
   assert.ok(error instanceof UploadRefusedError, `${name}: ${String(error)}`)
   return error.reason
 }
@@ -67,169 +85,290 @@ test('an upload becomes an asset that says what it is', { skip }, async () => {
   await using db = await testDatabase()
   await using parts = await testMedia(db.database)
   const data = await photo()
-  const asset = await parts.media.upload(db.database, editor, { name: '../holiday/beach.png', source: from(data), alt: { en: 'A beach', 'pt-BR': '' } })
-  assert.deepEqual({ ...asset, id: '', createdAt: '' }, {
-    id: '', name: 'beach.jpg', contentType: 'image/jpeg', bytes: data.length, blob: digest(data), width: 40, height: 20,
-    alt: { en: 'A beach', 'pt-BR': '' }, focalPoint: null, createdAt: '', createdBy: editor, revision: 1,
+  const asset = await parts.media.upload(db.database, editor, {
+    name: '../holiday/beach.png',
+    source: from(data),
+    alt: { en: 'A beach', 'pt-BR': '' },
   })
+  assert.deepEqual(
+    { ...asset, id: '', createdAt: '' },
+    {
+      id: '',
+      name: 'beach.jpg',
+      contentType: 'image/jpeg',
+      bytes: data.length,
+      blob: digest(data),
+      width: 40,
+      height: 20,
+      alt: { en: 'A beach', 'pt-BR': '' },
+      focalPoint: null,
+      createdAt: '',
+      createdBy: editor,
+      revision: 1,
+    },
+  )
   assert.deepEqual(await parts.media.get(asset.id), asset)
   const delivery = await parts.media.original(asset.id)
   assert.ok((await buffer(await delivery.open())).equals(data))
   assert.deepEqual(await buffer(await delivery.open({ start: 2, end: 4 })), data.subarray(2, 5))
-  assert.deepEqual([delivery.contentType, delivery.bytes, delivery.etag, delivery.revision], ['image/jpeg', data.length, `"${asset.blob}"`, null])
+  assert.deepEqual(
+    [delivery.contentType, delivery.bytes, delivery.etag, delivery.revision],
+    ['image/jpeg', data.length, `"${asset.blob}"`, null],
+  )
   assert.match(delivery.disposition, /^inline; filename="beach.jpg"/)
 })
 
 test('equal bytes are two assets and one file', { skip }, async () => {
   await using db = await testDatabase()
   await using parts = await testMedia(db.database)
-  const [one, two] = await Promise.all(['a.txt', 'b.txt'].map((name) => parts.media.upload(db.database, editor, { name, source: from('same') })))
+  const [one, two] = await Promise.all(
+    ['a.txt', 'b.txt'].map((name) =>
+      parts.media.upload(db.database, editor, { name, source: from('same') }),
+    ),
+  )
   assert.notEqual(one!.id, two!.id)
   assert.equal(one!.blob, two!.blob)
   assert.deepEqual(await parts.files(), [digest('same')])
 })
 
-test('hostile files are refused or made harmless, and what is refused leaves nothing', { skip }, async () => {
-  await using db = await testDatabase()
-  await using parts = await testMedia(db.database, { uploadBytesMax: 5_000_000 })
-  const { media } = parts
-  const jpeg = await photo()
-  assert.equal(await refusal(media, 'x.png', bomb(50_000, 50_000)), 'tooManyPixels')
-  assert.equal(await refusal(media, 'x.png', bomb(1_000_000, 200)), 'tooManyPixels')
-  assert.equal(await refusal(media, 'x.jpg', '<!doctype html><script>alert(1)</script>'), 'typeMismatch')
-  assert.equal(await refusal(media, 'x.png', '<svg onload="alert(1)"/>'), 'typeMismatch')
-  assert.equal(await refusal(media, 'x.pdf', 'MZ\u0000\u0001'), 'typeMismatch')
-  assert.equal(await refusal(media, 'empty.txt', ''), 'empty')
-  assert.equal(await refusal(media, 'cut.jpg', jpeg.subarray(0, 20)), 'unreadableImage')
-  assert.equal(await refusal(media, 'x.png', Buffer.concat([bomb(10, 10).subarray(0, 8), Buffer.alloc(500, 1)])), 'typeMismatch')
-  await assert.rejects(media.receive({ name: 'big', source: from(Buffer.alloc(5_000_001), 65_536) }), UploadTooLargeError)
-  const abort = new AbortController()
-  const slow = new Readable({ read: () => undefined })
-  slow.push(Buffer.alloc(200_000))
-  setTimeout(() => abort.abort(), 30)
-  await assert.rejects(media.receive({ name: 'slow', source: slow, signal: abort.signal }), { name: 'AbortError' })
-  assert.ok(slow.destroyed)
-  assert.deepEqual(await parts.files(), [])
+test(
+  'hostile files are refused or made harmless, and what is refused leaves nothing',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await using parts = await testMedia(db.database, { uploadBytesMax: 5_000_000 })
+    const { media } = parts
+    const jpeg = await photo()
+    assert.equal(await refusal(media, 'x.png', bomb(50_000, 50_000)), 'tooManyPixels')
+    assert.equal(await refusal(media, 'x.png', bomb(1_000_000, 200)), 'tooManyPixels')
+    assert.equal(
+      await refusal(media, 'x.jpg', '<!doctype html><script>alert(1)</script>'),
+      'typeMismatch',
+    )
+    assert.equal(await refusal(media, 'x.png', '<svg onload="alert(1)"/>'), 'typeMismatch')
+    assert.equal(await refusal(media, 'x.pdf', 'MZ\u0000\u0001'), 'typeMismatch')
+    assert.equal(await refusal(media, 'empty.txt', ''), 'empty')
+    assert.equal(await refusal(media, 'cut.jpg', jpeg.subarray(0, 20)), 'unreadableImage')
+    assert.equal(
+      await refusal(
+        media,
+        'x.png',
+        Buffer.concat([bomb(10, 10).subarray(0, 8), Buffer.alloc(500, 1)]),
+      ),
+      'typeMismatch',
+    )
+    await assert.rejects(
+      media.receive({ name: 'big', source: from(Buffer.alloc(5_000_001), 65_536) }),
+      UploadTooLargeError,
+    )
+    const abort = new AbortController()
+    const slow = new Readable({ read: () => undefined })
+    slow.push(Buffer.alloc(200_000))
+    setTimeout(() => abort.abort(), 30)
+    await assert.rejects(media.receive({ name: 'slow', source: slow, signal: abort.signal }), {
+      name: 'AbortError',
+    })
+    assert.ok(slow.destroyed)
+    assert.deepEqual(await parts.files(), [])
 
-  const svg = await media.upload(db.database, editor, { name: 'logo.svg', source: from('<svg width="30" height="10"><script>alert(1)</script></svg>') })
-  const html = await media.upload(db.database, editor, { name: 'page.html', source: from('<html><script>alert(1)</script>') })
-  const polyglot = await media.upload(db.database, editor, { name: 'both.js', source: from(Buffer.concat([await sharp(jpeg).gif().toBuffer(), Buffer.from('*/=1;alert(1)')])) })
-  assert.deepEqual([svg.contentType, svg.width, svg.height], ['image/svg+xml', 30, 10])
-  for (const asset of [svg, html]) assert.match((await media.original(asset.id)).disposition, /^attachment;/)
-  assert.match((await media.rendition(svg.id, { width: 64 }, 'image/avif')).disposition, /^attachment;/)
-  assert.deepEqual([polyglot.name, (await media.original(polyglot.id)).contentType], ['both.gif', 'image/gif'])
-})
+    const svg = await media.upload(db.database, editor, {
+      name: 'logo.svg',
+      source: from('<svg width="30" height="10"><script>alert(1)</script></svg>'),
+    })
+    const html = await media.upload(db.database, editor, {
+      name: 'page.html',
+      source: from('<html><script>alert(1)</script>'),
+    })
+    const polyglot = await media.upload(db.database, editor, {
+      name: 'both.js',
+      source: from(
+        Buffer.concat([await sharp(jpeg).gif().toBuffer(), Buffer.from('*/=1;alert(1)')]),
+      ),
+    })
+    assert.deepEqual([svg.contentType, svg.width, svg.height], ['image/svg+xml', 30, 10])
+    for (const asset of [svg, html])
+      assert.match((await media.original(asset.id)).disposition, /^attachment;/)
+    assert.match(
+      (await media.rendition(svg.id, { width: 64 }, 'image/avif')).disposition,
+      /^attachment;/,
+    )
+    assert.deepEqual(
+      [polyglot.name, (await media.original(polyglot.id)).contentType],
+      ['both.gif', 'image/gif'],
+    )
+  },
+)
 
-test('a rollback after the upload leaves only what is collected after the grace period', { skip }, async () => {
-  await using db = await testDatabase()
-  await using parts = await testMedia(db.database)
-  await assert.rejects(
-    db.database.transaction(async (tx) => {
-      await parts.media.upload(tx, editor, { name: 'a.txt', source: from('never recorded') })
-      throw new Error('the caller changed its mind')
-    }),
-    /changed its mind/,
-  )
-  const keep = await parts.media.upload(db.database, editor, { name: 'b.txt', source: from('recorded') })
-  assert.deepEqual((await parts.media.list({ limit: 10, after: null, search: null })).data, [keep])
-  const hour = 3_600_000
-  assert.deepEqual(await parts.media.collect({ olderThanMs: hour, dryRun: false }), { blobs: 0, bytes: 0, uploads: 0 })
-  parts.clock.aheadMs = hour + 1_000
-  assert.deepEqual(await parts.media.collect({ olderThanMs: hour, dryRun: true }), { blobs: 1, bytes: 14, uploads: 0 })
-  assert.equal((await parts.files()).length, 2)
-  assert.deepEqual(await parts.media.collect({ olderThanMs: hour, dryRun: false }), { blobs: 1, bytes: 14, uploads: 0 })
-  assert.deepEqual(await parts.files(), [keep.blob])
-})
+test(
+  'a rollback after the upload leaves only what is collected after the grace period',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await using parts = await testMedia(db.database)
+    await assert.rejects(
+      db.database.transaction(async (tx) => {
+        await parts.media.upload(tx, editor, { name: 'a.txt', source: from('never recorded') })
+        throw new Error('the caller changed its mind')
+      }),
+      /changed its mind/,
+    )
+    const keep = await parts.media.upload(db.database, editor, {
+      name: 'b.txt',
+      source: from('recorded'),
+    })
+    assert.deepEqual((await parts.media.list({ limit: 10, after: null, search: null })).data, [
+      keep,
+    ])
+    const hour = 3_600_000
+    assert.deepEqual(await parts.media.collect({ olderThanMs: hour, dryRun: false }), {
+      blobs: 0,
+      bytes: 0,
+      uploads: 0,
+    })
+    parts.clock.aheadMs = hour + 1_000
+    assert.deepEqual(await parts.media.collect({ olderThanMs: hour, dryRun: true }), {
+      blobs: 1,
+      bytes: 14,
+      uploads: 0,
+    })
+    assert.equal((await parts.files()).length, 2)
+    assert.deepEqual(await parts.media.collect({ olderThanMs: hour, dryRun: false }), {
+      blobs: 1,
+      bytes: 14,
+      uploads: 0,
+    })
+    assert.deepEqual(await parts.files(), [keep.blob])
+  },
+)
 
-test('bytes that are put again start their grace period anew, and those of a deleted asset begin one', { skip }, async () => {
-  await using db = await testDatabase()
-  await using parts = await testMedia(db.database)
-  const { media, clock } = parts
-  const hour = 3_600_000
-  await media.receive({ name: 'a', source: from('again') })
-  clock.aheadMs = -10 * hour
-  const old = await media.upload(db.database, editor, { name: 'b', source: from('deleted') })
-  clock.aheadMs = hour / 2
-  await media.receive({ name: 'a', source: from('again') })
-  await media.delete(db.database, old.id)
-  clock.aheadMs = hour - 10_000
-  assert.equal((await media.collect({ olderThanMs: hour, dryRun: false })).blobs, 0)
-  clock.aheadMs = hour + 10_000
-  assert.deepEqual(await media.collect({ olderThanMs: hour, dryRun: false }), { blobs: 1, bytes: 7, uploads: 0 })
-  clock.aheadMs = 2 * hour
-  assert.equal((await media.collect({ olderThanMs: hour, dryRun: false })).blobs, 1)
-  assert.deepEqual(await parts.files(), [])
-  assert.deepEqual(await db.database.run(sql(`select * from stoa.blob_release`)), [])
-})
+test(
+  'bytes that are put again start their grace period anew, and those of a deleted asset begin one',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await using parts = await testMedia(db.database)
+    const { media, clock } = parts
+    const hour = 3_600_000
+    await media.receive({ name: 'a', source: from('again') })
+    clock.aheadMs = -10 * hour
+    const old = await media.upload(db.database, editor, { name: 'b', source: from('deleted') })
+    clock.aheadMs = hour / 2
+    await media.receive({ name: 'a', source: from('again') })
+    await media.delete(db.database, old.id)
+    clock.aheadMs = hour - 10_000
+    assert.equal((await media.collect({ olderThanMs: hour, dryRun: false })).blobs, 0)
+    clock.aheadMs = hour + 10_000
+    assert.deepEqual(await media.collect({ olderThanMs: hour, dryRun: false }), {
+      blobs: 1,
+      bytes: 7,
+      uploads: 0,
+    })
+    clock.aheadMs = 2 * hour
+    assert.equal((await media.collect({ olderThanMs: hour, dryRun: false })).blobs, 1)
+    assert.deepEqual(await parts.files(), [])
+    assert.deepEqual(await db.database.run(sql(`select * from stoa.blob_release`)), [])
+  },
+)
 
-test('a collection never wins against an upload of equal bytes, whatever the order', { skip }, async () => {
-  await using db = await testDatabase({ connectionsMax: 20 })
-  await using parts = await testMedia(db.database)
-  const { media, store, clock } = parts
-  const upload = (name: string): Promise<Asset> => media.upload(db.database, editor, { name, source: from('contested') })
-  // The upload comes while the collector, which found the blob unused, is about to delete it.
-  await media.receive({ name: 'x', source: from('contested') })
-  clock.aheadMs = 100_000
-  store.beforeDelete = async () => {
-    store.beforeDelete = async () => undefined
-    await store.put(from('contested'), { bytesMax: 100 })
-  }
-  assert.equal((await media.collect({ olderThanMs: 50_000, dryRun: false })).blobs, 0, 'the put refreshed the time')
-  // The collection comes between the upload's put and its record: it must see the fresh time.
-  clock.aheadMs = 200_000
-  store.afterPut = async () => {
-    store.afterPut = async () => undefined
-    assert.equal((await media.collect({ olderThanMs: 50_000, dryRun: false })).blobs, 0)
-  }
-  const asset = await upload('a')
-  assert.equal((await buffer(await (await media.original(asset.id)).open())).toString(), 'contested')
-  // With a grace period of less than nothing it may win, and then the upload is told, and no asset is without its file.
-  await media.delete(db.database, asset.id)
-  store.afterPut = async () => {
-    store.afterPut = async () => undefined
-    assert.equal((await media.collect({ olderThanMs: -1_000_000, dryRun: false })).blobs, 1)
-  }
-  await assert.rejects(upload('b'), { code: 'E_UPLOAD_LOST' })
-  assert.deepEqual((await media.list({ limit: 10, after: null, search: null })).data, [])
-})
-
-test('uploads and collections without any grace, all at once: each asset there is has its bytes', { skip }, async () => {
-  await using db = await testDatabase({ connectionsMax: 30 })
-  await using parts = await testMedia(db.database)
-  const { media, another } = parts
-  const other = another()
-  let lost = 0
-  const uploader = async (): Promise<void> => {
-    for (let round = 0; round < 15; round += 1) {
-      const asset = await media.upload(db.database, editor, { name: 'x', source: from(`contested ${round % 2}`) }).catch((error: unknown) => {
-        assert.equal((error as { code?: string }).code, 'E_UPLOAD_LOST')
-        lost += 1
-        return null
-      })
-      if (asset === null) continue
-      assert.equal((await buffer(await (await media.original(asset.id)).open())).toString(), `contested ${round % 2}`)
-      await media.delete(db.database, asset.id)
+test(
+  'a collection never wins against an upload of equal bytes, whatever the order',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ connectionsMax: 20 })
+    await using parts = await testMedia(db.database)
+    const { media, store, clock } = parts
+    const upload = (name: string): Promise<Asset> =>
+      media.upload(db.database, editor, { name, source: from('contested') })
+    // The upload comes while the collector, which found the blob unused, is about to delete it.
+    await media.receive({ name: 'x', source: from('contested') })
+    clock.aheadMs = 100_000
+    store.beforeDelete = async () => {
+      store.beforeDelete = async () => undefined
+      await store.put(from('contested'), { bytesMax: 100 })
     }
-  }
-  const done = new AbortController()
-  const collector = async (): Promise<void> => {
-    while (!done.signal.aborted) await other.collect({ olderThanMs: -1_000_000, dryRun: false })
-  }
-  const collecting = Promise.all([collector(), collector()])
-  const uploads = await Promise.allSettled([uploader(), uploader(), uploader()])
-  done.abort()
-  await collecting
-  assert.deepEqual(uploads.map((result) => (result.status === 'rejected' ? result.reason : null)), [null, null, null])
-  await other.collect({ olderThanMs: -1_000_000, dryRun: false })
-  assert.deepEqual(await parts.files(), [], `lost: ${lost}`)
-})
+    assert.equal(
+      (await media.collect({ olderThanMs: 50_000, dryRun: false })).blobs,
+      0,
+      'the put refreshed the time',
+    )
+    // The collection comes between the upload's put and its record: it must see the fresh time.
+    clock.aheadMs = 200_000
+    store.afterPut = async () => {
+      store.afterPut = async () => undefined
+      assert.equal((await media.collect({ olderThanMs: 50_000, dryRun: false })).blobs, 0)
+    }
+    const asset = await upload('a')
+    assert.equal(
+      (await buffer(await (await media.original(asset.id)).open())).toString(),
+      'contested',
+    )
+    // With a grace period of less than nothing it may win, and then the upload is told, and no
+    // asset is without its file.
+    await media.delete(db.database, asset.id)
+    store.afterPut = async () => {
+      store.afterPut = async () => undefined
+      assert.equal((await media.collect({ olderThanMs: -1_000_000, dryRun: false })).blobs, 1)
+    }
+    await assert.rejects(upload('b'), { code: 'E_UPLOAD_LOST' })
+    assert.deepEqual((await media.list({ limit: 10, after: null, search: null })).data, [])
+  },
+)
+
+test(
+  'uploads and collections without any grace, all at once: each asset there is has its bytes',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ connectionsMax: 30 })
+    await using parts = await testMedia(db.database)
+    const { media, another } = parts
+    const other = another()
+    let lost = 0
+    const uploader = async (): Promise<void> => {
+      for (let round = 0; round < 15; round += 1) {
+        const asset = await media
+          .upload(db.database, editor, { name: 'x', source: from(`contested ${round % 2}`) })
+          .catch((error: unknown) => {
+            assert.equal((error as { code?: string }).code, 'E_UPLOAD_LOST')
+            lost += 1
+            return null
+          })
+        if (asset === null) continue
+        assert.equal(
+          (await buffer(await (await media.original(asset.id)).open())).toString(),
+          `contested ${round % 2}`,
+        )
+        await media.delete(db.database, asset.id)
+      }
+    }
+    const done = new AbortController()
+    const collector = async (): Promise<void> => {
+      while (!done.signal.aborted) await other.collect({ olderThanMs: -1_000_000, dryRun: false })
+    }
+    const collecting = Promise.all([collector(), collector()])
+    const uploads = await Promise.allSettled([uploader(), uploader(), uploader()])
+    done.abort()
+    await collecting
+    assert.deepEqual(
+      uploads.map((result) => (result.status === 'rejected' ? result.reason : null)),
+      [null, null, null],
+    )
+    await other.collect({ olderThanMs: -1_000_000, dryRun: false })
+    assert.deepEqual(await parts.files(), [], `lost: ${lost}`)
+  },
+)
 
 test('a store that is down refuses uploads and changes nothing', { skip }, async () => {
   await using db = await testDatabase()
   await using parts = await testMedia(db.database)
   parts.store.isDown = true
-  await assert.rejects(parts.media.upload(db.database, editor, { name: 'a.txt', source: from('x') }), FileStoreUnavailableError)
-  await assert.rejects(parts.media.collect({ olderThanMs: 0, dryRun: false }), FileStoreUnavailableError)
+  await assert.rejects(
+    parts.media.upload(db.database, editor, { name: 'a.txt', source: from('x') }),
+    FileStoreUnavailableError,
+  )
+  await assert.rejects(
+    parts.media.collect({ olderThanMs: 0, dryRun: false }),
+    FileStoreUnavailableError,
+  )
   parts.store.isDown = false
   assert.deepEqual((await parts.media.list({ limit: 10, after: null, search: null })).data, [])
   assert.deepEqual(await parts.files(), [])
@@ -239,16 +378,54 @@ test('an asset is changed under its revision', { skip }, async () => {
   await using db = await testDatabase()
   await using parts = await testMedia(db.database)
   const { media } = parts
-  const asset = await media.upload(db.database, editor, { name: 'a.jpg', source: from(await photo()) })
-  const changed = await media.update(db.database, asset.id, { name: 'b.png', alt: { en: 'x' }, focalPoint: { x: 0.25, y: 1 } }, 1)
-  assert.deepEqual(changed, { ...asset, name: 'b.jpg', alt: { en: 'x' }, focalPoint: { x: 0.25, y: 1 }, revision: 2 })
-  assert.deepEqual(await media.update(db.database, asset.id, { name: 'b.jpg' }, 2), changed, 'no change, no revision')
-  await assert.rejects(media.update(db.database, asset.id, { alt: {} }, 1), (error) => error instanceof AssetChangedError && error.facts['current'] === 2)
-  const results = await Promise.allSettled(['c', 'd', 'e'].map((name) => media.update(db.database, asset.id, { name }, 2)))
+  const asset = await media.upload(db.database, editor, {
+    name: 'a.jpg',
+    source: from(await photo()),
+  })
+  const changed = await media.update(
+    db.database,
+    asset.id,
+    { name: 'b.png', alt: { en: 'x' }, focalPoint: { x: 0.25, y: 1 } },
+    1,
+  )
+  assert.deepEqual(changed, {
+    ...asset,
+    name: 'b.jpg',
+    alt: { en: 'x' },
+    focalPoint: { x: 0.25, y: 1 },
+    revision: 2,
+  })
+  assert.deepEqual(
+    await media.update(db.database, asset.id, { name: 'b.jpg' }, 2),
+    changed,
+    'no change, no revision',
+  )
+  await assert.rejects(
+    media.update(db.database, asset.id, { alt: {} }, 1),
+    (error) => error instanceof AssetChangedError && error.facts['current'] === 2,
+  )
+  const results = await Promise.allSettled(
+    ['c', 'd', 'e'].map((name) => media.update(db.database, asset.id, { name }, 2)),
+  )
   assert.equal(results.filter((result) => result.status === 'fulfilled').length, 1)
-  assert.equal((await media.update(db.database, asset.id, { focalPoint: null }, null)).focalPoint, null)
-  for (const input of [{ name: '' }, { name: '../' }, { alt: { english: 'x' } }, { alt: { en: 'x'.repeat(2_001) } }, { alt: { en: '\0' } }, { focalPoint: { x: 2, y: 0 } }, { focalPoint: { x: NaN, y: 0 } }]) {
-    await assert.rejects(media.update(db.database, asset.id, input, null), AssetInputError, JSON.stringify(input))
+  assert.equal(
+    (await media.update(db.database, asset.id, { focalPoint: null }, null)).focalPoint,
+    null,
+  )
+  for (const input of [
+    { name: '' },
+    { name: '../' },
+    { alt: { english: 'x' } },
+    { alt: { en: 'x'.repeat(2_001) } },
+    { alt: { en: '\0' } },
+    { focalPoint: { x: 2, y: 0 } },
+    { focalPoint: { x: NaN, y: 0 } },
+  ]) {
+    await assert.rejects(
+      media.update(db.database, asset.id, input, null),
+      AssetInputError,
+      JSON.stringify(input),
+    )
   }
   for (const id of ['nonsense', '01890000-0000-7000-8000-00000000ffff']) {
     await assert.rejects(media.update(db.database, id, {}, null), AssetNotFoundError)
@@ -258,40 +435,59 @@ test('an asset is changed under its revision', { skip }, async () => {
   await assert.rejects(media.delete(db.database, asset.id, 1), AssetChangedError)
 })
 
-test('the list is in pages, newest first, and searches names and alternative texts', { skip }, async () => {
-  await using db = await testDatabase()
-  await using parts = await testMedia(db.database)
-  const { media } = parts
-  const names = ['Größe.txt', '100%.txt', 'a_b.txt', 'plain.txt', 'last.txt']
-  for (const [index, name] of names.entries()) {
-    parts.clock.aheadMs = index * 10
-    await media.upload(db.database, editor, { name, source: from(name), alt: { de: name === 'plain.txt' ? 'Ein ÄPFEL-Baum' : '' } })
-  }
-  const seen: string[] = []
-  for (let after: string | null = null, first = true; first || after !== null; first = false) {
-    const page: { data: Asset[]; after: string | null } = await media.list({ limit: 2, after, search: null })
-    seen.push(...page.data.map((asset) => asset.name))
-    after = page.after
-  }
-  assert.deepEqual(seen, [...names].reverse())
-  const found = async (search: string): Promise<string[]> => (await media.list({ limit: 10, after: null, search })).data.map((asset) => asset.name)
-  assert.deepEqual(await found('GRÖSSE'), [])
-  assert.deepEqual(await found('GRÖ'), ['Größe.txt'])
-  assert.deepEqual(await found('äpfel'), ['plain.txt'])
-  assert.deepEqual(await found('%'), ['100%.txt'])
-  assert.deepEqual(await found('_'), ['a_b.txt'])
-  assert.deepEqual(await found('\\'), [])
-  assert.deepEqual(await found("'; drop table stoa.asset --"), [])
-  await assert.rejects(media.list({ limit: 2, after: 'nonsense', search: null }), AssetInputError)
-})
+test(
+  'the list is in pages, newest first, and searches names and alternative texts',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await using parts = await testMedia(db.database)
+    const { media } = parts
+    const names = ['Größe.txt', '100%.txt', 'a_b.txt', 'plain.txt', 'last.txt']
+    for (const [index, name] of names.entries()) {
+      parts.clock.aheadMs = index * 10
+      await media.upload(db.database, editor, {
+        name,
+        source: from(name),
+        alt: { de: name === 'plain.txt' ? 'Ein ÄPFEL-Baum' : '' },
+      })
+    }
+    const seen: string[] = []
+    for (let after: string | null = null, first = true; first || after !== null; first = false) {
+      const page: { data: Asset[]; after: string | null } = await media.list({
+        limit: 2,
+        after,
+        search: null,
+      })
+      seen.push(...page.data.map((asset) => asset.name))
+      after = page.after
+    }
+    assert.deepEqual(seen, [...names].reverse())
+    const found = async (search: string): Promise<string[]> =>
+      (await media.list({ limit: 10, after: null, search })).data.map((asset) => asset.name)
+    assert.deepEqual(await found('GRÖSSE'), [])
+    assert.deepEqual(await found('GRÖ'), ['Größe.txt'])
+    assert.deepEqual(await found('äpfel'), ['plain.txt'])
+    assert.deepEqual(await found('%'), ['100%.txt'])
+    assert.deepEqual(await found('_'), ['a_b.txt'])
+    assert.deepEqual(await found('\\'), [])
+    assert.deepEqual(await found("'; drop table stoa.asset --"), [])
+    await assert.rejects(media.list({ limit: 2, after: 'nonsense', search: null }), AssetInputError)
+  },
+)
 
 test('an asset that entries refer to stays, and the refusal names them', { skip }, async () => {
   await using db = await testDatabase()
   await using parts = await testMedia(db.database)
   const asset = await parts.media.upload(db.database, editor, { name: 'a.txt', source: from('x') })
   const entry = '01890000-0000-7000-8000-0000000000aa'
-  await db.database.run({ name: null, text: `insert into stoa.content_type (name, definition) values ('page', '{}')` })
-  await db.database.run({ name: null, text: `insert into stoa.entry (id, type, created_by) values ('${entry}', 'page', '{}')` })
+  await db.database.run({
+    name: null,
+    text: `insert into stoa.content_type (name, definition) values ('page', '{}')`,
+  })
+  await db.database.run({
+    name: null,
+    text: `insert into stoa.entry (id, type, created_by) values ('${entry}', 'page', '{}')`,
+  })
   for (const onDelete of ['restrict', 'unset', 'cascade']) {
     await db.database.run({
       name: null,
@@ -299,7 +495,11 @@ test('an asset that entries refer to stays, and the refusal names them', { skip 
     })
     await assert.rejects(parts.media.delete(db.database, asset.id), (error) => {
       assert.ok(error instanceof AssetInUseError)
-      assert.deepEqual(error.facts, { asset: asset.id, count: 1, referrers: [{ type: 'page', entry, locale: 'en' }] })
+      assert.deepEqual(error.facts, {
+        asset: asset.id,
+        count: 1,
+        referrers: [{ type: 'page', entry, locale: 'en' }],
+      })
       return true
     })
     await db.database.run({ name: null, text: 'delete from stoa.reference' })
@@ -308,22 +508,50 @@ test('an asset that entries refer to stays, and the refusal names them', { skip 
   await assert.rejects(parts.media.original(asset.id), AssetNotFoundError)
 })
 
-test('saves that refer to an asset and its deletion, all at once: no entry is left with an asset that is gone', { skip }, async () => {
-  await using db = await testDatabase({ connectionsMax: 20 })
-  await using parts = await testMedia(db.database)
-  const { database } = db
-  const content = createContent({ clock: systemClock, logger: silentLogger })
-  await content.types.save(database, { name: 'page', label: 'Page', fields: [{ name: 'picture', kind: 'asset' }] }, { expected: null, allowLoss: false })
-  const call = { db: database, authority: createAccess({ database, clock: systemClock, logger: silentLogger, secret: 'x'.repeat(64) }).systemIdentity.authority }
-  for (let round = 0; round < 12; round += 1) {
-    const { id } = await parts.media.upload(database, editor, { name: 'a.txt', source: from(`round ${round}`) })
-    const save = () => content.entries.create(call, 'page', { locale: null, fields: { picture: id } })
-    const [gone, ...saves] = await Promise.allSettled([parts.media.delete(database, id), save(), save(), save()])
-    const saved = saves.filter((result) => result.status === 'fulfilled').length
-    const there = await parts.media.get(id).then(() => true, () => false)
-    assert.equal(there, gone.status === 'rejected')
-    if (gone.status === 'rejected') assert.ok(gone.reason instanceof AssetInUseError && saved > 0)
-    else assert.equal(saved, 0)
-  }
-  await content.stop()
-})
+test(
+  'saves that refer to an asset and its deletion, all at once: no entry is left with an asset that is gone',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ connectionsMax: 20 })
+    await using parts = await testMedia(db.database)
+    const { database } = db
+    const content = createContent({ clock: systemClock, logger: silentLogger })
+    await content.types.save(
+      database,
+      { name: 'page', label: 'Page', fields: [{ name: 'picture', kind: 'asset' }] },
+      { expected: null, allowLoss: false },
+    )
+    const call = {
+      db: database,
+      authority: createAccess({
+        database,
+        clock: systemClock,
+        logger: silentLogger,
+        secret: 'x'.repeat(64),
+      }).systemIdentity.authority,
+    }
+    for (let round = 0; round < 12; round += 1) {
+      const { id } = await parts.media.upload(database, editor, {
+        name: 'a.txt',
+        source: from(`round ${round}`),
+      })
+      const save = () =>
+        content.entries.create(call, 'page', { locale: null, fields: { picture: id } })
+      const [gone, ...saves] = await Promise.allSettled([
+        parts.media.delete(database, id),
+        save(),
+        save(),
+        save(),
+      ])
+      const saved = saves.filter((result) => result.status === 'fulfilled').length
+      const there = await parts.media.get(id).then(
+        () => true,
+        () => false,
+      )
+      assert.equal(there, gone.status === 'rejected')
+      if (gone.status === 'rejected') assert.ok(gone.reason instanceof AssetInUseError && saved > 0)
+      else assert.equal(saved, 0)
+    }
+    await content.stop()
+  },
+)

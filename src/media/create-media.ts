@@ -4,7 +4,16 @@ import type { FileStore } from '#file-store/file-store.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { disposition } from '#media/asset-name.ts'
-import { createAsset, deleteAsset, findAsset, listAssets, pageOfAssets, publicAsset, restoreAsset, updateAsset } from '#media/assets.ts'
+import {
+  createAsset,
+  deleteAsset,
+  findAsset,
+  listAssets,
+  pageOfAssets,
+  publicAsset,
+  restoreAsset,
+  updateAsset,
+} from '#media/assets.ts'
 import { collect } from '#media/collect.ts'
 import { kindOf } from '#media/kinds.ts'
 import { defaultLimits } from '#media/limits.ts'
@@ -21,7 +30,10 @@ const spoolMs = 3_600_000
 export type MediaOptions = {
   readonly database: Database
   readonly fileStore: FileStore
-  /** This node's own folder; media keeps nothing there that another node, or a later start, would need. */
+  /**
+   * This node's own folder; media keeps nothing there that another node, or a later start, would
+   * need.
+   */
   readonly dataDir: string
   readonly clock: Clock
   readonly logger: Logger
@@ -37,9 +49,11 @@ export function createMedia(options: MediaOptions): Media {
   const renditions = new Renditions(parts)
   const uploads = new BlobUploads(parts)
   const media: Media = {
-    upload: async (db, actor, { alt, ...input }) => media.create(db, actor, await media.receive(input), alt),
+    upload: async (db, actor, { alt, ...input }) =>
+      media.create(db, actor, await media.receive(input), alt),
     receive: (input) => receive(parts, input),
-    create: (db, actor, received, alt = {}) => createAsset({ db, store, clock }, actor, received, alt),
+    create: (db, actor, received, alt = {}) =>
+      createAsset({ db, store, clock }, actor, received, alt),
     restore: (db, asset, received) => restoreAsset({ db, store }, asset, received),
     get: async (id) => publicAsset(await findAsset(database, id)),
     page: pageOfAssets,
@@ -55,7 +69,8 @@ export function createMedia(options: MediaOptions): Media {
       const asset = await findAsset(database, id)
       // A drawing scales by itself, and is never run through a renderer here.
       const kind = kindOf(asset.contentType)
-      if (kind.contentType === 'image/svg+xml' && (wanted.format ?? 'auto') === 'auto') return originalDelivery(store, asset, kind)
+      if (kind.contentType === 'image/svg+xml' && (wanted.format ?? 'auto') === 'auto')
+        return originalDelivery(store, asset, kind)
       return renditions.rendition(asset, wanted, accept)
     },
     uploads,
@@ -65,9 +80,15 @@ export function createMedia(options: MediaOptions): Media {
   return media
 }
 
-function originalDelivery(store: FileStore, asset: { name: string; bytes: number; blob: string }, kind: ReturnType<typeof kindOf>): Delivery {
+function originalDelivery(
+  store: FileStore,
+  asset: { name: string; bytes: number; blob: string },
+  kind: ReturnType<typeof kindOf>,
+): Delivery {
   return {
-    contentType: kind.contentType.startsWith('text/') ? `${kind.contentType}; charset=utf-8` : kind.contentType,
+    contentType: kind.contentType.startsWith('text/')
+      ? `${kind.contentType}; charset=utf-8`
+      : kind.contentType,
     bytes: asset.bytes,
     etag: `"${asset.blob}"`,
     disposition: disposition(kind, asset.name),

@@ -8,9 +8,16 @@ export class AssetNotFoundError extends StoaError {
   }
 }
 
-export type AssetReferrer = { readonly type: string; readonly entry: string; readonly locale: string }
+export type AssetReferrer = {
+  readonly type: string
+  readonly entry: string
+  readonly locale: string
+}
 
-/** Facts: `referrers`, some of the versions that refer to it, and `count`, how many entries do. Media knows no grants: who shows it leaves out what the reader may not know of. */
+/**
+ * Facts: `referrers`, some of the versions that refer to it, and `count`, how many entries do.
+ * Media knows no grants: who shows it leaves out what the reader may not know of.
+ */
 export class AssetInUseError extends StoaError {
   readonly code = 'E_ASSET_IN_USE'
   readonly asset: string
@@ -30,7 +37,11 @@ export class AssetChangedError extends StoaError {
   readonly code = 'E_ASSET_CHANGED'
 
   constructor(id: string, expected: number, current: number) {
-    super('The asset was changed since you read it; read it again and repeat your change.', { asset: id, expected, current })
+    super('The asset was changed since you read it; read it again and repeat your change.', {
+      asset: id,
+      expected,
+      current,
+    })
   }
 }
 
@@ -52,13 +63,20 @@ export class UploadRefusedError extends StoaError {
   readonly code = 'E_UPLOAD_REFUSED'
   readonly reason: 'empty' | 'typeMismatch' | 'unreadableImage' | 'tooManyPixels'
 
-  constructor(message: string, facts: { readonly reason: UploadRefusedError['reason'] } & Readonly<Record<string, unknown>>, options?: { cause?: unknown }) {
+  constructor(
+    message: string,
+    facts: { readonly reason: UploadRefusedError['reason'] } & Readonly<Record<string, unknown>>,
+    options?: { cause?: unknown },
+  ) {
     super(message, facts, options)
     this.reason = facts.reason
   }
 }
 
-/** The upload's bytes were collected before its record was written; only a grace period of almost nothing makes it possible. */
+/**
+ * The upload's bytes were collected before its record was written; only a grace period of almost
+ * nothing makes it possible.
+ */
 export class UploadLostError extends StoaError {
   readonly code = 'E_UPLOAD_LOST'
 
@@ -67,7 +85,10 @@ export class UploadLostError extends StoaError {
   }
 }
 
-/** No resumable upload of this caller has this id: never made, finished long ago, terminated, or expired. */
+/**
+ * No resumable upload of this caller has this id: never made, finished long ago, terminated, or
+ * expired.
+ */
 export class UploadNotFoundError extends StoaError {
   readonly code = 'E_UPLOAD_NOT_FOUND'
 
@@ -81,7 +102,10 @@ export class UploadOffsetError extends StoaError {
   readonly code = 'E_UPLOAD_OFFSET'
 
   constructor(sent: number, received: number) {
-    super('The upload goes on elsewhere; ask for its offset and send from there.', { sent, received })
+    super('The upload goes on elsewhere; ask for its offset and send from there.', {
+      sent,
+      received,
+    })
   }
 }
 
@@ -99,7 +123,11 @@ export class RenditionError extends StoaError {
   readonly code = 'E_RENDITION'
   readonly reason: 'options' | 'notAnImage' | 'tooLarge' | 'damaged'
 
-  constructor(message: string, facts: { readonly reason: RenditionError['reason'] } & Readonly<Record<string, unknown>>, options?: { cause?: unknown }) {
+  constructor(
+    message: string,
+    facts: { readonly reason: RenditionError['reason'] } & Readonly<Record<string, unknown>>,
+    options?: { cause?: unknown },
+  ) {
     super(message, facts, options)
     this.reason = facts.reason
   }

@@ -1,4 +1,7 @@
-/** What Stoa knows of kinds of files: their extensions (the first is the one it gives), and what may be done with them. */
+/**
+ * What Stoa knows of kinds of files: their extensions (the first is the one it gives), and what may
+ * be done with them.
+ */
 export type Kind = {
   readonly contentType: string
   readonly extensions: readonly string[]
@@ -80,9 +83,14 @@ const aliases: Readonly<Record<string, string>> = {
 }
 
 const byContentType = new Map(known.map((kind) => [kind.contentType, kind]))
-const byExtension = new Map(known.flatMap((kind) => kind.extensions.map((extension) => [extension, kind] as const)))
+const byExtension = new Map(
+  known.flatMap((kind) => kind.extensions.map((extension) => [extension, kind] as const)),
+)
 
-/** Any content type is a kind: those that Stoa does not know are downloads. `extension`: what to call such a file. */
+/**
+ * Any content type is a kind: those that Stoa does not know are downloads. `extension`: what to
+ * call such a file.
+ */
 export function kindOf(contentType: string, extension = ''): Kind {
   const [essence = ''] = contentType.split(';')
   const name = essence.trim().toLowerCase()

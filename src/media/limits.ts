@@ -1,8 +1,14 @@
-/** What media may use up. Every value has a default that suits a small server; `createMedia` takes others. */
+/**
+ * What media may use up. Every value has a default that suits a small server; `createMedia` takes
+ * others.
+ */
 export type MediaLimits = {
   /** Of one file. */
   readonly uploadBytesMax: number
-  /** Width × height of an image. 120 million covers the largest cameras; decoding takes up to six bytes each. */
+  /**
+   * Width × height of an image. 120 million covers the largest cameras; decoding takes up to six
+   * bytes each.
+   */
   readonly pixelsMax: number
   /** Images larger than this are kept, but not measured and not resized. */
   readonly imageBytesMax: number

@@ -37,7 +37,10 @@ export type Delivery = {
   readonly etag: string
   /** `inline` only for kinds that a browser shows harmlessly; everything else downloads. */
   readonly disposition: string
-  /** The asset's revision, where an editor's new focal point changes what this URL shows; null: these bytes for ever. */
+  /**
+   * The asset's revision, where an editor's new focal point changes what this URL shows; null:
+   * these bytes for ever.
+   */
   readonly revision: number | null
   readonly open: (range?: { readonly start: number; readonly end: number }) => Promise<Readable>
 }
@@ -55,46 +58,92 @@ export type Received = {
 
 export type Alt = Readonly<Record<string, string>>
 
-export type AssetChange = { readonly name?: string; readonly alt?: Alt; readonly focalPoint?: Asset['focalPoint'] }
+export type AssetChange = {
+  readonly name?: string
+  readonly alt?: Alt
+  readonly focalPoint?: Asset['focalPoint']
+}
 
 /**
- * Errors: `AssetNotFoundError`, `AssetInUseError`, `AssetChangedError`, `AssetInputError`, `UploadTooLargeError`, `UploadRefusedError`,
- * `UploadLostError`, `RenditionError`, `MediaBusyError`, and the file store's own.
+ * Errors: `AssetNotFoundError`, `AssetInUseError`, `AssetChangedError`, `AssetInputError`,
+ * `UploadTooLargeError`, `UploadRefusedError`, `UploadLostError`, `RenditionError`,
+ * `MediaBusyError`, and the file store's own.
  */
 export interface Media {
   /** `receive` and `create` in one. */
-  upload(db: Queryable, actor: Actor, input: { readonly name: string; readonly source: Readable; readonly alt?: Alt; readonly signal?: AbortSignal }): Promise<Asset>
+  upload(
+    db: Queryable,
+    actor: Actor,
+    input: {
+      readonly name: string
+      readonly source: Readable
+      readonly alt?: Alt
+      readonly signal?: AbortSignal
+    },
+  ): Promise<Asset>
   /**
-   * Streams a file into the file store, learns its kind from its bytes and measures images. Long, and so outside any
-   * transaction; `source` is consumed or destroyed. What `create` does not follow is collected after the grace period.
+   * Streams a file into the file store, learns its kind from its bytes and measures images. Long,
+   * and so outside any transaction; `source` is consumed or destroyed. What `create` does not
+   * follow is collected after the grace period.
    */
-  receive(input: { readonly name: string; readonly source: Readable; readonly signal?: AbortSignal }): Promise<Received>
-  /** Makes the asset of what was received; `db` may be a transaction of the caller's that makes several. */
+  receive(input: {
+    readonly name: string
+    readonly source: Readable
+    readonly signal?: AbortSignal
+  }): Promise<Received>
+  /**
+   * Makes the asset of what was received; `db` may be a transaction of the caller's that makes
+   * several.
+   */
   create(db: Queryable, actor: Actor, received: Received, alt?: Alt): Promise<Asset>
   /**
-   * Makes an asset as it was elsewhere: with its id, dates and maker, of the same bytes. For imports of an export. One that is
-   * there already stays. Throws `AssetInputError` when the bytes are not those of the asset.
+   * Makes an asset as it was elsewhere: with its id, dates and maker, of the same bytes. For
+   * imports of an export. One that is there already stays. Throws `AssetInputError` when the bytes
+   * are not those of the asset.
    */
   restore(db: Queryable, asset: Asset, received: Received): Promise<void>
   get(id: string): Promise<Asset>
   /** By id, for exports: `db` may be a transaction that sees one snapshot. */
-  page(db: Queryable, page: { readonly after: string | null; readonly limit: number }): Promise<Asset[]>
+  page(
+    db: Queryable,
+    page: { readonly after: string | null; readonly limit: number },
+  ): Promise<Asset[]>
   /** Newest first; `search` looks for a part of the name or of an alternative text, in any case. */
-  list(page: { readonly limit: number; readonly after: string | null; readonly search: string | null }): Promise<{ data: Asset[]; after: string | null }>
-  /** `expected` is the revision that the caller saw; null: whatever it is. A new name keeps an extension that fits the bytes. */
+  list(page: {
+    readonly limit: number
+    readonly after: string | null
+    readonly search: string | null
+  }): Promise<{ data: Asset[]; after: string | null }>
+  /**
+   * `expected` is the revision that the caller saw; null: whatever it is. A new name keeps an
+   * extension that fits the bytes.
+   */
   update(db: Queryable, id: string, input: AssetChange, expected: number | null): Promise<Asset>
   /**
-   * Refused with `AssetInUseError` while a latest or published version refers to it, whatever the field's `onDelete`:
-   * taking it out of entries would be new versions of them, which only content makes, under the caller's permissions.
+   * Refused with `AssetInUseError` while a latest or published version refers to it, whatever the
+   * field's `onDelete`: taking it out of entries would be new versions of them, which only content
+   * makes, under the caller's permissions.
    */
   delete(db: Queryable, id: string, expected?: number | null): Promise<void>
   original(id: string): Promise<Delivery>
-  /** Made once on demand (single flight, bounded concurrency, bounded pixels), kept in the file store. */
+  /**
+   * Made once on demand (single flight, bounded concurrency, bounded pixels), kept in the file
+   * store.
+   */
   rendition(id: string, options: RenditionOptions, accept: string): Promise<Delivery>
   readonly uploads: Uploads
-  /** Deletes blobs that nothing refers to and that are older than a grace period, abandoned uploads, and renditions of deleted assets. */
-  collect(options: { readonly olderThanMs: number; readonly dryRun: boolean }): Promise<{ readonly blobs: number; readonly bytes: number; readonly uploads: number }>
-  /** Removes what processes left behind in the data folder of this machine that died at work. Each node does it for itself, where `collect` is for one of them. */
+  /**
+   * Deletes blobs that nothing refers to and that are older than a grace period, abandoned uploads,
+   * and renditions of deleted assets.
+   */
+  collect(options: {
+    readonly olderThanMs: number
+    readonly dryRun: boolean
+  }): Promise<{ readonly blobs: number; readonly bytes: number; readonly uploads: number }>
+  /**
+   * Removes what processes left behind in the data folder of this machine that died at work. Each
+   * node does it for itself, where `collect` is for one of them.
+   */
   tidy(): Promise<void>
 }
 
@@ -109,20 +158,39 @@ export type UploadState = {
 }
 
 /**
- * Resumable uploads. Each belongs to the actor that made it; to others it does not exist. Any node can go on with one
- * that another node began. Errors: `UploadNotFoundError`, `UploadOffsetError`, `UploadChecksumError`, and those of `Media`.
+ * Resumable uploads. Each belongs to the actor that made it; to others it does not exist. Any node
+ * can go on with one that another node began. Errors: `UploadNotFoundError`, `UploadOffsetError`,
+ * `UploadChecksumError`, and those of `Media`.
  */
 export interface Uploads {
-  create(actor: Actor, input: { readonly name: string; readonly bytes: number; readonly alt?: Alt }): Promise<UploadState>
-  /** Of an upload whose bytes are all here but whose asset is not (a node died then), this makes the asset. */
+  create(
+    actor: Actor,
+    input: { readonly name: string; readonly bytes: number; readonly alt?: Alt },
+  ): Promise<UploadState>
+  /**
+   * Of an upload whose bytes are all here but whose asset is not (a node died then), this makes the
+   * asset.
+   */
   status(actor: Actor, id: string): Promise<UploadState>
   /**
-   * Keeps what comes, also when `source` breaks off: then it rejects with that error, and `status` tells how much is safe.
-   * With a checksum it is all or nothing. The last byte makes the asset; when that is refused, the upload is gone.
+   * Keeps what comes, also when `source` breaks off: then it rejects with that error, and `status`
+   * tells how much is safe. With a checksum it is all or nothing. The last byte makes the asset;
+   * when that is refused, the upload is gone.
    */
-  append(actor: Actor, id: string, input: { readonly offset: number; readonly source: Readable; readonly checksum: Checksum | null }): Promise<UploadState>
+  append(
+    actor: Actor,
+    id: string,
+    input: {
+      readonly offset: number
+      readonly source: Readable
+      readonly checksum: Checksum | null
+    },
+  ): Promise<UploadState>
   terminate(actor: Actor, id: string): Promise<void>
 }
 
 export const checksumAlgorithms = ['sha256', 'sha1', 'md5'] as const
-export type Checksum = { readonly algorithm: (typeof checksumAlgorithms)[number]; readonly digest: Buffer }
+export type Checksum = {
+  readonly algorithm: (typeof checksumAlgorithms)[number]
+  readonly digest: Buffer
+}

@@ -1,8 +1,8 @@
 import type { Readable } from 'node:stream'
 
 /**
- * Reads one stream in several portions. Where the stream breaks off, its end is taken as the end of the portion, so
- * that what came is kept; `broken` then holds the error.
+ * Reads one stream in several portions. Where the stream breaks off, its end is taken as the end of
+ * the portion, so that what came is kept; `broken` then holds the error.
  */
 export class PartReader {
   readonly #chunks: AsyncIterator<unknown>
@@ -23,7 +23,8 @@ export class PartReader {
         else if ((next.value as Buffer).length > 0) this.#pending = next.value as Buffer
       } catch (error) {
         this.#ended = true
-        this.broken = error instanceof Error ? error : new Error('The stream broke.', { cause: error })
+        this.broken =
+          error instanceof Error ? error : new Error('The stream broke.', { cause: error })
       }
     }
     return this.#pending !== null

@@ -25,16 +25,26 @@ export type ReceiveParts = {
 }
 
 /** See `Media.receive`. */
-export async function receive(parts: ReceiveParts, input: { readonly name: string; readonly source: Readable; readonly signal?: AbortSignal }): Promise<Received> {
+export async function receive(
+  parts: ReceiveParts,
+  input: { readonly name: string; readonly source: Readable; readonly signal?: AbortSignal },
+): Promise<Received> {
   if (input.signal !== undefined) addAbortSignal(input.signal, input.source)
   try {
     const { head, rest } = await peek(input.source)
     const kind = await sniff(head, extensionOf(input.name))
     const name = judge(input.name, head, kind)
     const { uploadBytesMax } = parts.limits
-    const blob = await parts.store.put(rest, { bytesMax: uploadBytesMax, ...(input.signal === undefined ? {} : { signal: input.signal }) }).catch((error: unknown) => {
-      throw error instanceof BlobTooLargeError ? new UploadTooLargeError(uploadBytesMax, { cause: error }) : error
-    })
+    const blob = await parts.store
+      .put(rest, {
+        bytesMax: uploadBytesMax,
+        ...(input.signal === undefined ? {} : { signal: input.signal }),
+      })
+      .catch((error: unknown) => {
+        throw error instanceof BlobTooLargeError
+          ? new UploadTooLargeError(uploadBytesMax, { cause: error })
+          : error
+      })
     return await measured(parts, { name, kind, head, blob })
   } finally {
     input.source.destroy()
@@ -42,8 +52,15 @@ export async function receive(parts: ReceiveParts, input: { readonly name: strin
 }
 
 /** The same for bytes that are in the store already. */
-export async function receiveBlob(parts: ReceiveParts, name: string, blob: BlobInfo): Promise<Received> {
-  const stream = await parts.store.get(blob.id, { start: 0, end: Math.min(blob.bytes, sniffBytes) - 1 })
+export async function receiveBlob(
+  parts: ReceiveParts,
+  name: string,
+  blob: BlobInfo,
+): Promise<Received> {
+  const stream = await parts.store.get(blob.id, {
+    start: 0,
+    end: Math.min(blob.bytes, sniffBytes) - 1,
+  })
   const head = Buffer.concat(await stream.toArray())
   const kind = await sniff(head, extensionOf(name))
   return measured(parts, { name: judge(name, head, kind), kind, head, blob })
@@ -54,20 +71,41 @@ function judge(name: string, head: Buffer, kind: Kind): string {
   return settleName(name, kind)
 }
 
-async function measured(parts: ReceiveParts, file: { name: string; kind: Kind; head: Buffer; blob: BlobInfo }): Promise<Received> {
+async function measured(
+  parts: ReceiveParts,
+  file: { name: string; kind: Kind; head: Buffer; blob: BlobInfo },
+): Promise<Received> {
   const { kind, blob } = file
-  const received = { name: file.name, contentType: kind.contentType, blob: blob.id, bytes: blob.bytes, width: null, height: null, frames: null }
-  if (kind.contentType === 'image/svg+xml') return { ...received, ...measureSvg(file.head.toString('utf8')) }
+  const received = {
+    name: file.name,
+    contentType: kind.contentType,
+    blob: blob.id,
+    bytes: blob.bytes,
+    width: null,
+    height: null,
+    frames: null,
+  }
+  if (kind.contentType === 'image/svg+xml')
+    return { ...received, ...measureSvg(file.head.toString('utf8')) }
   const readable = kind.isRaster || kind.contentType === 'image/heic'
   if (!readable || blob.bytes > parts.limits.imageBytesMax) return received
   try {
-    return { ...received, ...(await parts.spool.with(blob.id, (path) => measure(path, kind, parts.limits.pixelsMax))) }
+    return {
+      ...received,
+      ...(await parts.spool.with(blob.id, (path) => measure(path, kind, parts.limits.pixelsMax))),
+    }
   } catch (error) {
-    // Refused bytes go at once, unless an asset from before has the same ones. What cannot be removed now is an orphan
-    // like any other, and the reason for the refusal is what the caller needs to know.
-    await discard(parts.database, parts.store, blob.id, parts.clock.nowMs() + 1).catch((failure: unknown) => {
-      parts.logger.warn({ err: failure, blob: blob.id }, 'a refused upload is left to the collection of orphans')
-    })
+    // Refused bytes go at once, unless an asset from before has the same ones. What cannot be
+    // removed now is an orphan like any other, and the reason for the refusal is what the caller
+    // needs to know.
+    await discard(parts.database, parts.store, blob.id, parts.clock.nowMs() + 1).catch(
+      (failure: unknown) => {
+        parts.logger.warn(
+          { err: failure, blob: blob.id },
+          'a refused upload is left to the collection of orphans',
+        )
+      },
+    )
     throw error
   }
 }
@@ -90,7 +128,8 @@ async function peek(source: Readable): Promise<{ head: Buffer; rest: Readable }>
     (async function* () {
       yield* chunks
       if (ended) return
-      for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) yield next.value as Buffer
+      for (let next = await iterator.next(); next.done !== true; next = await iterator.next())
+        yield next.value as Buffer
     })(),
     { objectMode: true, highWaterMark: 2 },
   )

@@ -4,13 +4,32 @@ import { RenditionError } from '#media/errors.ts'
 import type { RenditionOptions } from '#media/media.ts'
 
 /**
- * Anyone may ask for a rendition, so what can be asked for is a small, fixed set: widths are raised to the next step,
- * the shape of a crop goes to the nearest ratio, qualities to the nearest of three. No stranger can fill the disk with
- * one variant per pixel, no URL needs a signature, and pages whose layouts differ by a few pixels share renditions.
+ * Anyone may ask for a rendition, so what can be asked for is a small, fixed set: widths are raised
+ * to the next step, the shape of a crop goes to the nearest ratio, qualities to the nearest of
+ * three. No stranger can fill the disk with one variant per pixel, no URL needs a signature, and
+ * pages whose layouts differ by a few pixels share renditions.
  */
-export const widthSteps = [32, 64, 96, 128, 192, 256, 384, 512, 640, 768, 1_024, 1_280, 1_536, 1_920, 2_560, 3_840] as const
-const landscape = [1, 5 / 4, 4 / 3, 7 / 5, 3 / 2, 16 / 10, 16 / 9, 1_200 / 630, 2, 21 / 9, 3, 4] as const
-export const cropRatios: readonly number[] = [...landscape.slice(1).map((ratio) => 1 / ratio), ...landscape]
+export const widthSteps = [
+  32, 64, 96, 128, 192, 256, 384, 512, 640, 768, 1_024, 1_280, 1_536, 1_920, 2_560, 3_840,
+] as const
+const landscape = [
+  1,
+  5 / 4,
+  4 / 3,
+  7 / 5,
+  3 / 2,
+  16 / 10,
+  16 / 9,
+  1_200 / 630,
+  2,
+  21 / 9,
+  3,
+  4,
+] as const
+export const cropRatios: readonly number[] = [
+  ...landscape.slice(1).map((ratio) => 1 / ratio),
+  ...landscape,
+]
 export const qualitySteps = [50, 80, 95] as const
 const qualityDefault = 80
 
@@ -20,7 +39,10 @@ const avifAutoPixelsMax = 3_000_000
 /** More than this in all frames together, and an animation is shown by its first frame. */
 export const animationPixelsMax = 50_000_000
 
-/** The original as far as a rendition depends on it. `width` and `height` are those a viewer sees, orientation applied. */
+/**
+ * The original as far as a rendition depends on it. `width` and `height` are those a viewer sees,
+ * orientation applied.
+ */
 export type RenditionSource = {
   readonly contentType: string
   readonly width: number
@@ -29,7 +51,10 @@ export type RenditionSource = {
   readonly focalPoint: { readonly x: number; readonly y: number } | null
 }
 
-/** First scale the whole image to `scaled`, then cut `width` × `height` out of it at `left`, `top`. All in pixels. */
+/**
+ * First scale the whole image to `scaled`, then cut `width` × `height` out of it at `left`, `top`.
+ * All in pixels.
+ */
 export type RenditionPlan = {
   readonly key: string
   readonly format: RenditionFormat
@@ -42,15 +67,34 @@ export type RenditionPlan = {
   readonly height: number
 }
 
-/** What to make of `source`. Equal keys are equal pixels. Never enlarges. Throws `RenditionError` for options that cannot be. */
-export function planRendition(source: RenditionSource, options: RenditionOptions, accept: string): RenditionPlan {
+/**
+ * What to make of `source`. Equal keys are equal pixels. Never enlarges. Throws `RenditionError`
+ * for options that cannot be.
+ */
+export function planRendition(
+  source: RenditionSource,
+  options: RenditionOptions,
+  accept: string,
+): RenditionPlan {
   checkOptions(options)
-  const crop = options.fit !== 'contain' && options.width !== undefined && options.height !== undefined
+  const crop =
+    options.fit !== 'contain' && options.width !== undefined && options.height !== undefined
   const box = crop ? cropBox(source, options.width, options.height) : containBox(source, options)
   const { format, isAnimated } = chooseFormat(source, options, accept, box.width * box.height)
-  const quality = format === 'png' || format === 'gif' ? 100 : nearest(qualitySteps, options.quality ?? qualityDefault)
-  const kind = crop ? `crop${box.left},${box.top},${box.scaled.width}x${box.scaled.height}` : 'whole'
-  return { ...box, format, quality, isAnimated, key: `${box.width}x${box.height}-${kind}-q${quality}${isAnimated ? '-animated' : ''}.${format}` }
+  const quality =
+    format === 'png' || format === 'gif'
+      ? 100
+      : nearest(qualitySteps, options.quality ?? qualityDefault)
+  const kind = crop
+    ? `crop${box.left},${box.top},${box.scaled.width}x${box.scaled.height}`
+    : 'whole'
+  return {
+    ...box,
+    format,
+    quality,
+    isAnimated,
+    key: `${box.width}x${box.height}-${kind}-q${quality}${isAnimated ? '-animated' : ''}.${format}`,
+  }
 }
 
 /** True when the bytes depend on the focal point, which an editor may move. */
@@ -61,17 +105,30 @@ export function followsFocalPoint(options: RenditionOptions): boolean {
 type Box = Pick<RenditionPlan, 'scaled' | 'left' | 'top' | 'width' | 'height'>
 
 function checkOptions({ width, height, quality }: RenditionOptions): void {
-  for (const [name, value, max] of [['width', width, 100_000], ['height', height, 100_000], ['quality', quality, 100]] as const) {
+  for (const [name, value, max] of [
+    ['width', width, 100_000],
+    ['height', height, 100_000],
+    ['quality', quality, 100],
+  ] as const) {
     if (value !== undefined && !(Number.isInteger(value) && value >= 1 && value <= max)) {
-      throw new RenditionError(`${name} must be a whole number from 1 to ${max}.`, { reason: 'options', option: name })
+      throw new RenditionError(`${name} must be a whole number from 1 to ${max}.`, {
+        reason: 'options',
+        option: name,
+      })
     }
   }
 }
 
 function containBox(source: RenditionSource, { width, height }: RenditionOptions): Box {
-  const wanted = Math.min(width ?? Infinity, height === undefined ? Infinity : (height * source.width) / source.height)
+  const wanted = Math.min(
+    width ?? Infinity,
+    height === undefined ? Infinity : (height * source.width) / source.height,
+  )
   const target = Math.min(stepUp(Number.isFinite(wanted) ? wanted : source.width), source.width)
-  const scaled = { width: target, height: Math.max(1, Math.round((target * source.height) / source.width)) }
+  const scaled = {
+    width: target,
+    height: Math.max(1, Math.round((target * source.height) / source.width)),
+  }
   return { scaled, left: 0, top: 0, ...scaled }
 }
 
@@ -82,7 +139,10 @@ function cropBox(source: RenditionSource, width: number, height: number): Box {
   const target = Math.max(1, Math.min(stepUp(width), widest))
   const tall = Math.max(1, Math.min(source.height, Math.round(target / ratio)))
   const scale = Math.max(target / source.width, tall / source.height)
-  const scaled = { width: Math.max(target, Math.round(source.width * scale)), height: Math.max(tall, Math.round(source.height * scale)) }
+  const scaled = {
+    width: Math.max(target, Math.round(source.width * scale)),
+    height: Math.max(tall, Math.round(source.height * scale)),
+  }
   const focal = source.focalPoint ?? { x: 0.5, y: 0.5 }
   return {
     scaled,
@@ -98,13 +158,20 @@ function around(point: number, whole: number, length: number): number {
   return Math.min(whole - length, Math.max(0, Math.round(point * whole - length / 2)))
 }
 
-function chooseFormat(source: RenditionSource, options: RenditionOptions, accept: string, pixels: number): { format: RenditionFormat; isAnimated: boolean } {
-  const moves = source.frames > 1 && source.width * source.height * source.frames <= animationPixelsMax
+function chooseFormat(
+  source: RenditionSource,
+  options: RenditionOptions,
+  accept: string,
+  pixels: number,
+): { format: RenditionFormat; isAnimated: boolean } {
+  const moves =
+    source.frames > 1 && source.width * source.height * source.frames <= animationPixelsMax
   const asked = options.format ?? 'auto'
   if (asked !== 'auto') return { format: asked, isAnimated: moves && asked === 'webp' }
   const own = ownFormat(source, accept)
   // AVIF animations cannot be made, so what moves is WebP or stays GIF.
-  const offered: RenditionFormat[] = moves || pixels > avifAutoPixelsMax ? ['webp'] : ['avif', 'webp']
+  const offered: RenditionFormat[] =
+    moves || pixels > avifAutoPixelsMax ? ['webp'] : ['avif', 'webp']
   const format = negotiate(accept, own, offered)
   return { format, isAnimated: moves && (format === 'webp' || format === 'gif') }
 }
@@ -114,7 +181,9 @@ function ownFormat(source: RenditionSource, accept: string): RenditionFormat {
   if (source.contentType === 'image/png') return 'png'
   if (source.contentType === 'image/gif') return 'gif'
   if (source.contentType === 'image/webp') return 'webp'
-  return source.contentType === 'image/avif' && negotiate(accept, 'jpeg', ['avif']) === 'avif' ? 'avif' : 'jpeg'
+  return source.contentType === 'image/avif' && negotiate(accept, 'jpeg', ['avif']) === 'avif'
+    ? 'avif'
+    : 'jpeg'
 }
 
 function stepUp(width: number): number {
@@ -124,6 +193,7 @@ function stepUp(width: number): number {
 /** The nearest in proportion. */
 function nearest(steps: readonly number[], value: number): number {
   let best = steps[0]!
-  for (const step of steps) if (Math.abs(Math.log(step / value)) < Math.abs(Math.log(best / value))) best = step
+  for (const step of steps)
+    if (Math.abs(Math.log(step / value)) < Math.abs(Math.log(best / value))) best = step
   return best
 }

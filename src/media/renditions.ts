@@ -19,8 +19,8 @@ import type { Spool } from '#media/spool.ts'
 import { WorkQueue } from '#media/work-queue.ts'
 
 /**
- * Progressive JPEG, interlaced PNG and GIF are decoded whole, at up to six bytes a pixel. Above this an original is large,
- * and only one such is worked on at a time.
+ * Progressive JPEG, interlaced PNG and GIF are decoded whole, at up to six bytes a pixel. Above
+ * this an original is large, and only one such is worked on at a time.
  */
 const largePixelsMin = 25_000_000
 /** AVIF is decoded whole at about 18 bytes a pixel: 119 million pixels took 2.2 GB and 12 s. */
@@ -28,7 +28,9 @@ const avifPixelsMax = 30_000_000
 
 type Row = { readonly blob: string; readonly content_type: string; readonly bytes: string }
 
-const kept = sql<Row>(`select blob, content_type, bytes from stoa.rendition where asset_id = $1 and key = $2`)
+const kept = sql<Row>(
+  `select blob, content_type, bytes from stoa.rendition where asset_id = $1 and key = $2`,
+)
 const keep = sql<Row>(
   `insert into stoa.rendition (asset_id, key, blob, content_type, bytes, made_at) values ($1, $2, $3, $4, $5, $6)
    on conflict (asset_id, key) do update set blob = excluded.blob, bytes = excluded.bytes, made_at = excluded.made_at`,
@@ -39,11 +41,18 @@ const makeRoom = sql(
 )
 const forget = sql(`delete from stoa.rendition where asset_id = $1 and key = $2 and blob = $3`)
 
-type Parts = { readonly database: Database; readonly store: FileStore; readonly spool: Spool; readonly clock: Clock; readonly limits: MediaLimits }
+type Parts = {
+  readonly database: Database
+  readonly store: FileStore
+  readonly spool: Spool
+  readonly clock: Clock
+  readonly limits: MediaLimits
+}
 
 /**
- * Renditions: looked up in the database, where every node finds what any node made, and otherwise made. In this process
- * requests for the same one share the work; two nodes that start at the same moment both make it, and one row stays.
+ * Renditions: looked up in the database, where every node finds what any node made, and otherwise
+ * made. In this process requests for the same one share the work; two nodes that start at the same
+ * moment both make it, and one row stays.
  */
 export class Renditions {
   readonly #parts: Parts
@@ -59,7 +68,11 @@ export class Renditions {
     this.#largeQueue = new WorkQueue({ runningMax: 1, ...line }, parts.clock)
   }
 
-  async rendition(asset: StoredAsset, options: RenditionOptions, accept: string): Promise<Delivery> {
+  async rendition(
+    asset: StoredAsset,
+    options: RenditionOptions,
+    accept: string,
+  ): Promise<Delivery> {
     const plan = planRendition(this.#sourceOf(asset), options, accept)
     const { database, store } = this.#parts
     const [row] = await database.run(kept, [asset.id, plan.key])
@@ -76,7 +89,8 @@ export class Renditions {
           return await store.get(blob, range)
         } catch (error) {
           if (!(error instanceof BlobNotFoundError)) throw error
-          // A store that lost renditions, or was restored without them: they are made again, the same.
+          // A store that lost renditions, or was restored without them: they are made again, the
+          // same.
           await database.run(forget, [asset.id, plan.key, blob])
           return store.get((await this.#made(asset, plan)).blob, range)
         }
@@ -87,13 +101,22 @@ export class Renditions {
   #sourceOf(asset: StoredAsset): Parameters<typeof planRendition>[0] {
     const { contentType, width, height, bytes } = asset
     if (!kindOf(contentType).isRaster) {
-      throw new RenditionError(`An asset of the kind ${contentType} has no renditions; ask for it without width, height, fit, format and quality.`, { reason: 'notAnImage', contentType })
+      throw new RenditionError(
+        `An asset of the kind ${contentType} has no renditions; ask for it without width, height, fit, format and quality.`,
+        { reason: 'notAnImage', contentType },
+      )
     }
     if (width === null || height === null || bytes > this.#parts.limits.imageBytesMax) {
-      throw new RenditionError('The image is too large a file to be resized; upload a smaller one.', { reason: 'tooLarge', bytes })
+      throw new RenditionError(
+        'The image is too large a file to be resized; upload a smaller one.',
+        { reason: 'tooLarge', bytes },
+      )
     }
     if (contentType === 'image/avif' && width * height > avifPixelsMax) {
-      throw new RenditionError(`An AVIF of more than ${avifPixelsMax} pixels takes too much memory to be resized; upload a JPEG or a smaller one.`, { reason: 'tooLarge', width, height })
+      throw new RenditionError(
+        `An AVIF of more than ${avifPixelsMax} pixels takes too much memory to be resized; upload a JPEG or a smaller one.`,
+        { reason: 'tooLarge', width, height },
+      )
     }
     return { contentType, width, height, frames: asset.frames ?? 1, focalPoint: asset.focalPoint }
   }
@@ -110,7 +133,9 @@ export class Renditions {
 
   async #inTurn(asset: StoredAsset, plan: RenditionPlan): Promise<Row> {
     const make = (): Promise<Row> => this.#queue.run(() => this.#make(asset, plan))
-    return (asset.width ?? 0) * (asset.height ?? 0) < largePixelsMin ? make() : this.#largeQueue.run(make)
+    return (asset.width ?? 0) * (asset.height ?? 0) < largePixelsMin
+      ? make()
+      : this.#largeQueue.run(make)
   }
 
   async #make(asset: StoredAsset, plan: RenditionPlan): Promise<Row> {
@@ -121,11 +146,20 @@ export class Renditions {
     await database
       .transaction(async (tx) => {
         await hold(tx, store, blob.id)
-        await tx.run(keep, [asset.id, plan.key, blob.id, contentType, blob.bytes, new Date(clock.nowMs()).toISOString()])
+        await tx.run(keep, [
+          asset.id,
+          plan.key,
+          blob.id,
+          contentType,
+          blob.bytes,
+          new Date(clock.nowMs()).toISOString(),
+        ])
         await tx.run(makeRoom, [asset.id, plan.key, limits.renditionsPerAssetMax - 1])
       })
       .catch((error: unknown) => {
-        throw error instanceof ConstraintError && error.kind === 'foreignKey' ? new AssetNotFoundError(asset.id) : error
+        throw error instanceof ConstraintError && error.kind === 'foreignKey'
+          ? new AssetNotFoundError(asset.id)
+          : error
       })
     return { blob: blob.id, content_type: contentType, bytes: String(blob.bytes) }
   }

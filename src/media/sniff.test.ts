@@ -9,13 +9,23 @@ import { measureSvg } from '#media/svg-size.ts'
 const png = Buffer.from('89504e470d0a1a0a0000000d49484452', 'hex')
 const gif = Buffer.from('GIF89a/*\x01\x00\x00\x00\x00\x00*/=1;alert(1)', 'latin1')
 
-const cases: readonly (readonly [title: string, bytes: Buffer | string, extension: string, kind: string])[] = [
+const cases: readonly (readonly [
+  title: string,
+  bytes: Buffer | string,
+  extension: string,
+  kind: string,
+])[] = [
   ['HTML whatever its name', '<!DOCTYPE html><script>alert(1)</script>', 'jpg', 'text/html'],
   ['HTML behind space and a comment', '\n\n <!-- <svg> -->\n<html>', 'txt', 'text/html'],
   ['a bare script', '<script src=//evil></script>', 'md', 'text/html'],
   ['HTML hidden in an unknown element', '<x-y><script>alert(1)</script>', 'txt', 'text/html'],
   ['SVG', '<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>', 'svg', 'image/svg+xml'],
-  ['SVG behind a prolog with entities', '<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "<b>">]>\n<!-- x --><svg/>', 'png', 'image/svg+xml'],
+  [
+    'SVG behind a prolog with entities',
+    '<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "<b>">]>\n<!-- x --><svg/>',
+    'png',
+    'image/svg+xml',
+  ],
   ['SVG with a prefix', '<s:svg xmlns:s="http://www.w3.org/2000/svg"/>', '', 'image/svg+xml'],
   ['SVG behind a byte order mark', '\ufeff<svg/>', '', 'image/svg+xml'],
   ['other XML', '<?xml version="1.0"?><feed/>', 'txt', 'application/xml'],
@@ -40,7 +50,17 @@ for (const [title, bytes, extension, expected] of cases) {
 }
 
 test('only kinds that a browser shows harmlessly are inline', () => {
-  for (const name of ['text/html', 'image/svg+xml', 'application/xml', 'application/xhtml+xml', 'text/javascript', 'text/css', 'application/octet-stream', 'application/x-shockwave-flash', 'multipart/x-mixed-replace']) {
+  for (const name of [
+    'text/html',
+    'image/svg+xml',
+    'application/xml',
+    'application/xhtml+xml',
+    'text/javascript',
+    'text/css',
+    'application/octet-stream',
+    'application/x-shockwave-flash',
+    'multipart/x-mixed-replace',
+  ]) {
     assert.equal(kindOf(name).isInline, false, name)
     assert.match(disposition(kindOf(name), 'x'), /^attachment;/)
   }
@@ -70,7 +90,7 @@ test('names lose paths, control characters and direction marks, and keep the res
 })
 
 test('a header made of any name is one line of visible ASCII', () => {
-  for (const name of ['a"b.png', 'Grüße 東京\'s (1)*.png', 'x%41.png', '\ufffd']) {
+  for (const name of ['a"b.png', "Grüße 東京's (1)*.png", 'x%41.png', '\ufffd']) {
     const header = disposition(kindOf('image/png'), cleanName(name))
     assert.match(header, /^inline; filename="[^"\\]*"; filename\*=UTF-8''[\w%.~!#$&+^`|-]+$/)
     assert.equal(decodeURIComponent(header.split("''")[1]!), cleanName(name))
@@ -88,17 +108,40 @@ test('an extension that disagrees is corrected, or refused where it promises a p
     ['data.xyz', 'application/octet-stream', 'data.xyz'],
     ['song.mp3', 'video/mp4', 'song.mp4'],
   ]
-  for (const [name, type, expected] of table) assert.equal(settleName(name, kindOf(type)), expected, name)
-  for (const type of ['text/html', 'image/svg+xml', 'application/octet-stream', 'text/plain', 'application/zip']) {
-    assert.throws(() => settleName('photo.jpg', kindOf(type)), (error) => error instanceof UploadRefusedError && error.reason === 'typeMismatch')
+  for (const [name, type, expected] of table)
+    assert.equal(settleName(name, kindOf(type)), expected, name)
+  for (const type of [
+    'text/html',
+    'image/svg+xml',
+    'application/octet-stream',
+    'text/plain',
+    'application/zip',
+  ]) {
+    assert.throws(
+      () => settleName('photo.jpg', kindOf(type)),
+      (error) => error instanceof UploadRefusedError && error.reason === 'typeMismatch',
+    )
   }
 })
 
 test('an SVG is measured by its root tag alone', () => {
   assert.deepEqual(measureSvg('<svg width="120" height="80.4px">'), { width: 120, height: 80 })
-  assert.deepEqual(measureSvg(`<?xml version='1.0'?><svg viewBox='0 0 24 12' fill=">">`), { width: 24, height: 12 })
-  assert.deepEqual(measureSvg('<svg width="100%" height="5" viewBox="0,0,3,4">'), { width: 3, height: 4 })
-  for (const text of ['<svg>', '<svg width="1e9" height="1">', '<svg width="999999999" height="1">', 'no tag', `<svg ${'a="'.repeat(20_000)}`, '<svg a=" <svg width="4" height="4">']) {
+  assert.deepEqual(measureSvg(`<?xml version='1.0'?><svg viewBox='0 0 24 12' fill=">">`), {
+    width: 24,
+    height: 12,
+  })
+  assert.deepEqual(measureSvg('<svg width="100%" height="5" viewBox="0,0,3,4">'), {
+    width: 3,
+    height: 4,
+  })
+  for (const text of [
+    '<svg>',
+    '<svg width="1e9" height="1">',
+    '<svg width="999999999" height="1">',
+    'no tag',
+    `<svg ${'a="'.repeat(20_000)}`,
+    '<svg a=" <svg width="4" height="4">',
+  ]) {
     assert.deepEqual(measureSvg(text), { width: null, height: null })
   }
 })

@@ -6,8 +6,8 @@ import { pipeline } from 'node:stream/promises'
 import type { FileStore } from '#file-store/file-store.ts'
 
 /**
- * Copies of blobs as files, for libvips: it reads a file piece by piece, where it would hold a stream whole in memory.
- * The store may be far away, so a blob has no path of its own.
+ * Copies of blobs as files, for libvips: it reads a file piece by piece, where it would hold a
+ * stream whole in memory. The store may be far away, so a blob has no path of its own.
  */
 export class Spool {
   readonly #folder: string
@@ -22,7 +22,10 @@ export class Spool {
     await mkdir(this.#folder, { recursive: true })
     const path = join(this.#folder, `${randomBytes(12).toString('hex')}.spool`)
     try {
-      await pipeline(await this.#store.get(blob), createWriteStream(path, { flags: 'wx', mode: 0o600 }))
+      await pipeline(
+        await this.#store.get(blob),
+        createWriteStream(path, { flags: 'wx', mode: 0o600 }),
+      )
       return await work(path)
     } finally {
       await rm(path, { force: true })

@@ -9,7 +9,15 @@ import { checkAlt } from '#media/alt.ts'
 import { cleanName } from '#media/asset-name.ts'
 import { createAsset } from '#media/assets.ts'
 import { discard, hold } from '#media/blobs.ts'
-import { AssetInputError, MediaBusyError, UploadChecksumError, UploadNotFoundError, UploadOffsetError, UploadRefusedError, UploadTooLargeError } from '#media/errors.ts'
+import {
+  AssetInputError,
+  MediaBusyError,
+  UploadChecksumError,
+  UploadNotFoundError,
+  UploadOffsetError,
+  UploadRefusedError,
+  UploadTooLargeError,
+} from '#media/errors.ts'
 import type { Alt, Checksum, Received, Uploads, UploadState } from '#media/media.ts'
 import { PartReader } from '#media/part-reader.ts'
 import { receive, receiveBlob } from '#media/receive.ts'
@@ -25,29 +33,51 @@ type Row = {
   readonly expires_at: string
   readonly asset_id: string | null
 }
-type Part = { readonly start: string; readonly bytes: string; readonly blob: string; readonly written_at: string }
+type Part = {
+  readonly start: string
+  readonly bytes: string
+  readonly blob: string
+  readonly written_at: string
+}
 
 /** Sets the locks of owners apart from other advisory locks of the database. */
 const lockSeed = 20_261_127
 
 const columns = 'id, actor, name, alt, bytes, received, expires_at, asset_id'
-const openOf = sql<{ open: number }>(`select count(*)::integer as open from stoa.upload where owner = $1 and asset_id is null and expires_at > $2`)
-/** One owner's uploads begin one after the other, on all nodes, so that those of one moment are counted too. */
-const lockOwner = sql(`select pg_advisory_xact_lock(hashtextextended($1, ${lockSeed}))::text as locked`)
+const openOf = sql<{ open: number }>(
+  `select count(*)::integer as open from stoa.upload where owner = $1 and asset_id is null and expires_at > $2`,
+)
+/**
+ * One owner's uploads begin one after the other, on all nodes, so that those of one moment are
+ * counted too.
+ */
+const lockOwner = sql(
+  `select pg_advisory_xact_lock(hashtextextended($1, ${lockSeed}))::text as locked`,
+)
 const insert = sql<Row>(
   `insert into stoa.upload (id, owner, actor, name, alt, bytes, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${columns}`,
 )
-const own = sql<Row>(`select ${columns} from stoa.upload where id = $1 and owner = $2 and expires_at > $3`)
+const own = sql<Row>(
+  `select ${columns} from stoa.upload where id = $1 and owner = $2 and expires_at > $3`,
+)
 const advance = sql<Row>(
   `update stoa.upload set received = received + $3::bigint, expires_at = $4 where id = $1 and received = $2 and asset_id is null returning ${columns}`,
 )
-const insertPart = sql(`insert into stoa.upload_part (upload_id, start, bytes, blob, written_at) values ($1, $2, $3, $4, $5)`)
-const partsOf = sql<Part>(`select start, bytes, blob, written_at from stoa.upload_part where upload_id = $1 order by start`)
+const insertPart = sql(
+  `insert into stoa.upload_part (upload_id, start, bytes, blob, written_at) values ($1, $2, $3, $4, $5)`,
+)
+const partsOf = sql<Part>(
+  `select start, bytes, blob, written_at from stoa.upload_part where upload_id = $1 order by start`,
+)
 const lockUpload = sql<Row>(`select ${columns} from stoa.upload where id = $1 for update`)
 const complete = sql<Row>(`update stoa.upload set asset_id = $2 where id = $1 returning ${columns}`)
-const removeParts = sql<Part>(`delete from stoa.upload_part where upload_id = $1 returning start, bytes, blob, written_at`)
+const removeParts = sql<Part>(
+  `delete from stoa.upload_part where upload_id = $1 returning start, bytes, blob, written_at`,
+)
 const remove = sql(`delete from stoa.upload where id = $1`)
-const expired = sql<{ id: string }>(`select id from stoa.upload where expires_at <= $1 order by expires_at limit $2`)
+const expired = sql<{ id: string }>(
+  `select id from stoa.upload where expires_at <= $1 order by expires_at limit $2`,
+)
 
 /** How long a request waits for an older one of the same upload to put away what it has. */
 const handoverMs = 10_000
@@ -56,33 +86,58 @@ const handoverMs = 10_000
 const expiredBatch = 100
 
 /**
- * The bytes of an upload are kept as parts: blobs, in the file store that all nodes share, so that a client whose
- * connection or node was lost goes on at any other. One statement moves `received` on, from the very offset the part
- * began at: of two requests that send the same bytes at once one wins, and the other's part is thrown away.
+ * The bytes of an upload are kept as parts: blobs, in the file store that all nodes share, so that
+ * a client whose connection or node was lost goes on at any other. One statement moves `received`
+ * on, from the very offset the part began at: of two requests that send the same bytes at once one
+ * wins, and the other's part is thrown away.
  */
 export class BlobUploads implements Uploads {
   readonly #parts: ReceiveParts
   readonly #finishing = new Map<string, Promise<Row>>()
-  /** What this process receives at the moment. A client that comes back knows that the older connection is dead before this side does. */
-  readonly #receiving = new Map<string, { readonly source: Readable; readonly ended: Promise<void> }>()
+  /**
+   * What this process receives at the moment. A client that comes back knows that the older
+   * connection is dead before this side does.
+   */
+  readonly #receiving = new Map<
+    string,
+    { readonly source: Readable; readonly ended: Promise<void> }
+  >()
 
   constructor(parts: ReceiveParts) {
     this.#parts = parts
   }
 
-  async create(actor: Actor, input: { readonly name: string; readonly bytes: number; readonly alt?: Alt }): Promise<UploadState> {
+  async create(
+    actor: Actor,
+    input: { readonly name: string; readonly bytes: number; readonly alt?: Alt },
+  ): Promise<UploadState> {
     const { database, limits, clock } = this.#parts
-    if (!Number.isSafeInteger(input.bytes) || input.bytes < 0) throw new AssetInputError('The length of an upload is its number of bytes.', { field: 'bytes' })
+    if (!Number.isSafeInteger(input.bytes) || input.bytes < 0)
+      throw new AssetInputError('The length of an upload is its number of bytes.', {
+        field: 'bytes',
+      })
     if (input.bytes === 0) throw new UploadRefusedError('The file is empty.', { reason: 'empty' })
     if (input.bytes > limits.uploadBytesMax) throw new UploadTooLargeError(limits.uploadBytesMax)
     const alt = checkAlt(input.alt ?? {})
     const now = clock.nowMs()
-    const values = [newId(now), ownerOf(actor), JSON.stringify(actor), cleanName(input.name), JSON.stringify(alt), input.bytes, iso(now), iso(now + limits.uploadIdleMs)]
+    const values = [
+      newId(now),
+      ownerOf(actor),
+      JSON.stringify(actor),
+      cleanName(input.name),
+      JSON.stringify(alt),
+      input.bytes,
+      iso(now),
+      iso(now + limits.uploadIdleMs),
+    ]
     return database.transaction(async (tx) => {
       await tx.run(lockOwner, [ownerOf(actor)])
       const [count] = await tx.run(openOf, [ownerOf(actor), iso(now)])
       if (count!.open >= limits.uploadsPerOwnerMax) {
-        throw new MediaBusyError(`You have ${count!.open} unfinished uploads; finish or end some before you begin another.`, 60)
+        throw new MediaBusyError(
+          `You have ${count!.open} unfinished uploads; finish or end some before you begin another.`,
+          60,
+        )
       }
       const [row] = await tx.run(insert, values)
       return stateOf(row!)
@@ -94,14 +149,23 @@ export class BlobUploads implements Uploads {
     return stateOf(await this.#finished(await this.#find(actor, id)))
   }
 
-  async append(actor: Actor, id: string, input: { readonly offset: number; readonly source: Readable; readonly checksum: Checksum | null }): Promise<UploadState> {
+  async append(
+    actor: Actor,
+    id: string,
+    input: {
+      readonly offset: number
+      readonly source: Readable
+      readonly checksum: Checksum | null
+    },
+  ): Promise<UploadState> {
     const { promise: ended, resolve: end } = Promise.withResolvers<void>()
     const receiving = { source: input.source, ended }
     try {
       await this.#takeOver(await this.#find(actor, id))
       this.#receiving.set(id, receiving)
       const row = await this.#find(actor, id)
-      if (input.offset !== Number(row.received)) throw new UploadOffsetError(input.offset, Number(row.received))
+      if (input.offset !== Number(row.received))
+        throw new UploadOffsetError(input.offset, Number(row.received))
       return stateOf(await this.#finished(await this.#receive(row, input.source, input.checksum)))
     } finally {
       input.source.destroy()
@@ -112,10 +176,16 @@ export class BlobUploads implements Uploads {
 
   async #receive(row: Row, source: Readable, checksum: Checksum | null): Promise<Row> {
     const reader = new PartReader(source)
-    const last = checksum === null ? await this.#appendParts(row, reader) : await this.#appendChecked(row, reader, checksum)
+    const last =
+      checksum === null
+        ? await this.#appendParts(row, reader)
+        : await this.#appendChecked(row, reader, checksum)
     if (await reader.hasMore()) {
       await this.#remove(row.id)
-      throw new AssetInputError('More bytes came than the upload was announced with; begin it again.', { bytes: Number(row.bytes) })
+      throw new AssetInputError(
+        'More bytes came than the upload was announced with; begin it again.',
+        { bytes: Number(row.bytes) },
+      )
     }
     if (reader.broken !== null) throw reader.broken
     return last
@@ -127,7 +197,16 @@ export class BlobUploads implements Uploads {
     if (older === undefined) return
     older.source.destroy(new UploadOffsetError(Number(row.received), Number(row.received)))
     const { promise: late, reject } = Promise.withResolvers<never>()
-    const timer = setTimeout(() => reject(new MediaBusyError('An older request of this upload is still being put away; ask again.', 1)), handoverMs)
+    const timer = setTimeout(
+      () =>
+        reject(
+          new MediaBusyError(
+            'An older request of this upload is still being put away; ask again.',
+            1,
+          ),
+        ),
+      handoverMs,
+    )
     try {
       await Promise.race([older.ended, late])
     } finally {
@@ -141,11 +220,16 @@ export class BlobUploads implements Uploads {
     await this.#remove(row.id)
   }
 
-  /** Removes uploads whose time is over, with their parts. Returns how many; `dryRun` only counts. */
+  /**
+   * Removes uploads whose time is over, with their parts. Returns how many; `dryRun` only counts.
+   */
   async removeExpired(nowMs: number, dryRun: boolean): Promise<number> {
     let count = 0
     for (;;) {
-      const rows = await this.#parts.database.run(expired, [iso(nowMs), dryRun ? null : expiredBatch])
+      const rows = await this.#parts.database.run(expired, [
+        iso(nowMs),
+        dryRun ? null : expiredBatch,
+      ])
       if (!dryRun) for (const row of rows) await this.#remove(row.id)
       count += rows.length
       if (dryRun || rows.length < expiredBatch) return count
@@ -153,7 +237,9 @@ export class BlobUploads implements Uploads {
   }
 
   async #find(actor: Actor, id: string): Promise<Row> {
-    const [row] = isId(id) ? await this.#parts.database.run(own, [id, ownerOf(actor), iso(this.#parts.clock.nowMs())]) : []
+    const [row] = isId(id)
+      ? await this.#parts.database.run(own, [id, ownerOf(actor), iso(this.#parts.clock.nowMs())])
+      : []
     if (row === undefined) throw new UploadNotFoundError(id)
     return row
   }
@@ -180,7 +266,8 @@ export class BlobUploads implements Uploads {
       }
     }
     const part = await this.#parts.store.put(Readable.from(hashed()), { bytesMax: missing })
-    if (reader.broken === null && hash.digest().equals(checksum.digest)) return this.#record(row, part)
+    if (reader.broken === null && hash.digest().equals(checksum.digest))
+      return this.#record(row, part)
     await this.#discard(part.id, this.#parts.clock.nowMs())
     throw reader.broken ?? new UploadChecksumError()
   }
@@ -191,8 +278,14 @@ export class BlobUploads implements Uploads {
     try {
       return await database.transaction(async (tx) => {
         await hold(tx, store, part.id)
-        const [next] = await tx.run(advance, [row.id, row.received, part.bytes, iso(now + limits.uploadIdleMs)])
-        if (next === undefined) throw new UploadOffsetError(Number(row.received), await receivedNow(tx, row))
+        const [next] = await tx.run(advance, [
+          row.id,
+          row.received,
+          part.bytes,
+          iso(now + limits.uploadIdleMs),
+        ])
+        if (next === undefined)
+          throw new UploadOffsetError(Number(row.received), await receivedNow(tx, row))
         await tx.run(insertPart, [row.id, row.received, part.bytes, part.id, iso(now)])
         return next
       })
@@ -202,7 +295,10 @@ export class BlobUploads implements Uploads {
     }
   }
 
-  /** Makes the asset of an upload whose bytes are all here. Two nodes may both try: one asset comes of it. */
+  /**
+   * Makes the asset of an upload whose bytes are all here. Two nodes may both try: one asset comes
+   * of it.
+   */
   async #finished(row: Row): Promise<Row> {
     if (row.asset_id !== null || row.received !== row.bytes) return row
     let finishing = this.#finishing.get(row.id)
@@ -227,7 +323,12 @@ export class BlobUploads implements Uploads {
       const [locked] = await tx.run(lockUpload, [row.id])
       if (locked === undefined) throw new UploadNotFoundError(row.id)
       if (locked.asset_id !== null) return { finished: locked, removed: [] }
-      const asset = await createAsset({ db: tx, store, clock }, JSON.parse(row.actor) as Actor, received, JSON.parse(row.alt) as Alt)
+      const asset = await createAsset(
+        { db: tx, store, clock },
+        JSON.parse(row.actor) as Actor,
+        received,
+        JSON.parse(row.alt) as Alt,
+      )
       const [next] = await tx.run(complete, [row.id, asset.id])
       return { finished: next!, removed: await tx.run(removeParts, [row.id]) }
     })
@@ -238,7 +339,8 @@ export class BlobUploads implements Uploads {
   async #assemble(name: string, pieces: readonly Part[]): Promise<Received> {
     const { store } = this.#parts
     const [first] = pieces
-    if (first !== undefined && pieces.length === 1) return receiveBlob(this.#parts, name, { id: first.blob, bytes: Number(first.bytes) })
+    if (first !== undefined && pieces.length === 1)
+      return receiveBlob(this.#parts, name, { id: first.blob, bytes: Number(first.bytes) })
     const source = Readable.from(
       (async function* () {
         for (const piece of pieces) yield* await store.get(piece.blob)
@@ -262,7 +364,9 @@ export class BlobUploads implements Uploads {
     for (const piece of pieces) await this.#discard(piece.blob, Date.parse(piece.written_at))
   }
 
-  /** A part that was written at `writtenAtMs` goes at once, unless the same bytes came again since. */
+  /**
+   * A part that was written at `writtenAtMs` goes at once, unless the same bytes came again since.
+   */
   async #discard(blob: string, writtenAtMs: number): Promise<void> {
     const { database, store, logger } = this.#parts
     await discard(database, store, blob, writtenAtMs + 1).catch((error: unknown) => {
@@ -286,5 +390,11 @@ function iso(ms: number): string {
 }
 
 function stateOf(row: Row): UploadState {
-  return { id: row.id, bytes: Number(row.bytes), received: Number(row.received), expiresAt: row.expires_at, assetId: row.asset_id }
+  return {
+    id: row.id,
+    bytes: Number(row.bytes),
+    received: Number(row.received),
+    expiresAt: row.expires_at,
+    assetId: row.asset_id,
+  }
 }

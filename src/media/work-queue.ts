@@ -12,7 +12,10 @@ export type WorkLimits = {
 
 type Waiter = { readonly start: () => void; readonly timer: NodeJS.Timeout }
 
-/** At most so many at once, a bounded line behind them, and a deadline for each in the line: first come, first served. */
+/**
+ * At most so many at once, a bounded line behind them, and a deadline for each in the line: first
+ * come, first served.
+ */
 export class WorkQueue {
   readonly #limits: WorkLimits
   readonly #clock: Clock
@@ -26,7 +29,10 @@ export class WorkQueue {
     this.#clock = clock
   }
 
-  /** Runs `work` when it is its turn. Throws `MediaBusyError` when the line is full or the wait too long. */
+  /**
+   * Runs `work` when it is its turn. Throws `MediaBusyError` when the line is full or the wait too
+   * long.
+   */
   async run<T>(work: () => Promise<T>): Promise<T> {
     await this.#turn()
     const started = this.#clock.monotonicMs()
@@ -67,6 +73,9 @@ export class WorkQueue {
 
   #busy(): MediaBusyError {
     const ms = (this.#typicalMs * (this.#waiting.size + 1)) / this.#limits.runningMax
-    return new MediaBusyError('More images are asked for than can be made in time; ask again later.', Math.min(60, Math.max(1, Math.ceil(ms / 1_000))))
+    return new MediaBusyError(
+      'More images are asked for than can be made in time; ask again later.',
+      Math.min(60, Math.max(1, Math.ceil(ms / 1_000))),
+    )
   }
 }

@@ -11,19 +11,37 @@ import { CallTooLargeError, CallUnknownError } from '#nodes/errors.ts'
 
 /** Calls that one node works on at once; the others wait in the table until their deadlines. */
 const inHandMax = 64
-/** Beyond its deadline a question stays in hand for so long: by then the database too calls it over, and it is not run twice. */
+/**
+ * Beyond its deadline a question stays in hand for so long: by then the database too calls it over,
+ * and it is not run twice.
+ */
 const overMarginMs = 100
 
-type Question = { readonly id: string; readonly call: string; readonly caller: string; readonly method: string; readonly payload: string; readonly left_ms: number }
+type Question = {
+  readonly id: string
+  readonly call: string
+  readonly caller: string
+  readonly method: string
+  readonly payload: string
+  readonly left_ms: number
+}
 
 const waiting = sql<Question>(`
   select id, call, caller, method, payload, extract(epoch from expires_at - now())::float8 * 1000 as left_ms from stoa.node_call
   where target = $1 and reply is null and failure is null and expires_at > now() and not id = any($2::bigint[]) order by id limit $3`)
 const answer = sql(`update stoa.node_call set reply = $2, failure = $3 where id = $1`)
 
-/** The answering half of calls: it looks when a hint or a beat says so, runs the handlers, and writes what came of it. */
+/**
+ * The answering half of calls: it looks when a hint or a beat says so, runs the handlers, and
+ * writes what came of it.
+ */
 export class CallReceiver {
-  readonly #options: { readonly id: string; readonly database: Queryable; readonly link: ClusterLink | null; readonly logger: Logger }
+  readonly #options: {
+    readonly id: string
+    readonly database: Queryable
+    readonly link: ClusterLink | null
+    readonly logger: Logger
+  }
   readonly #trouble: Trouble
   readonly #handlers = new Map<string, CallHandler>()
   readonly #inHand = new Set<string>()
@@ -33,9 +51,17 @@ export class CallReceiver {
   #looking = false
   #again = false
 
-  constructor(options: { readonly id: string; readonly database: Queryable; readonly link: ClusterLink | null; readonly logger: Logger }) {
+  constructor(options: {
+    readonly id: string
+    readonly database: Queryable
+    readonly link: ClusterLink | null
+    readonly logger: Logger
+  }) {
     this.#options = options
-    this.#trouble = new Trouble(options.logger, { failing: 'calls of other nodes could not be read; they are looked for at the next beat', over: 'calls of other nodes are read again' })
+    this.#trouble = new Trouble(options.logger, {
+      failing: 'calls of other nodes could not be read; they are looked for at the next beat',
+      over: 'calls of other nodes are read again',
+    })
     this.#listening =
       options.link?.listen(callChannel, (text) => {
         if (text === 'ask *' || text === `ask ${options.id}`) this.look()
@@ -48,7 +74,11 @@ export class CallReceiver {
   }
 
   /** What a call of this node to itself runs. */
-  async run(method: string, payload: unknown, call: { readonly caller: string; readonly leftMs: number }): Promise<unknown> {
+  async run(
+    method: string,
+    payload: unknown,
+    call: { readonly caller: string; readonly leftMs: number },
+  ): Promise<unknown> {
     const handler = this.#handlers.get(method)
     if (handler === undefined) throw new CallUnknownError(`This node has no method "${method}".`)
     const deadline = AbortSignal.timeout(Math.max(1, Math.ceil(call.leftMs)))
@@ -75,7 +105,11 @@ export class CallReceiver {
     try {
       while (this.#again && this.#inHand.size < inHandMax) {
         this.#again = false
-        const questions = await database.run(waiting, [id, [...this.#inHand], inHandMax - this.#inHand.size])
+        const questions = await database.run(waiting, [
+          id,
+          [...this.#inHand],
+          inHandMax - this.#inHand.size,
+        ])
         this.#trouble.worked()
         for (const question of questions) {
           this.#inHand.add(question.id)
@@ -102,7 +136,10 @@ export class CallReceiver {
     } catch (error) {
       // Kept in hand until nobody waits for it, so that it is not run twice.
       setTimeout(() => this.#inHand.delete(question.id), question.left_ms).unref()
-      logger.warn({ err: error, method: question.method }, 'an answer could not be given to another node')
+      logger.warn(
+        { err: error, method: question.method },
+        'an answer could not be given to another node',
+      )
       return
     }
     try {
@@ -117,18 +154,40 @@ export class CallReceiver {
     if (this.#again) this.look()
   }
 
-  /** Null: nobody waits for it any more, and a handler that goes on all the same must not keep others from being called, nor this node from leaving. */
-  async #outcome({ method, payload, caller, left_ms }: Question): Promise<{ readonly reply: string | null; readonly failure: string | null } | null> {
+  /**
+   * Null: nobody waits for it any more, and a handler that goes on all the same must not keep
+   * others from being called, nor this node from leaving.
+   */
+  async #outcome({
+    method,
+    payload,
+    caller,
+    left_ms,
+  }: Question): Promise<{ readonly reply: string | null; readonly failure: string | null } | null> {
     try {
-      const value = await within(this.run(method, JSON.parse(payload), { caller, leftMs: left_ms }), { ms: left_ms + overMarginMs, signal: this.#stopping.signal })
+      const value = await within(
+        this.run(method, JSON.parse(payload), { caller, leftMs: left_ms }),
+        { ms: left_ms + overMarginMs, signal: this.#stopping.signal },
+      )
       if (value === late) return null
       const reply = JSON.stringify(value ?? null)
-      if (reply.length > callReplyMax) throw new CallTooLargeError(`An answer carries up to ${callReplyMax} characters.`, { method, length: reply.length })
+      if (reply.length > callReplyMax)
+        throw new CallTooLargeError(`An answer carries up to ${callReplyMax} characters.`, {
+          method,
+          length: reply.length,
+        })
       return { reply, failure: null }
     } catch (error) {
       const known = error instanceof StoaError
-      if (!known) this.#options.logger.error({ err: error, method }, 'a call of another node failed')
-      return { reply: null, failure: JSON.stringify({ code: known ? error.code : 'E_INTERNAL', message: known ? error.message : 'a defect; its log says more' }) }
+      if (!known)
+        this.#options.logger.error({ err: error, method }, 'a call of another node failed')
+      return {
+        reply: null,
+        failure: JSON.stringify({
+          code: known ? error.code : 'E_INTERNAL',
+          message: known ? error.message : 'a defect; its log says more',
+        }),
+      }
     }
   }
 

@@ -8,7 +8,13 @@ import type { StoaError } from '#lib/stoa-error.ts'
 import { late, within } from '#lib/within.ts'
 import { callChannel, callPayloadMax } from '#nodes/calls.ts'
 import type { CallAnswer } from '#nodes/calls.ts'
-import { CallDeadlineError, CallFailedError, CallNodeGoneError, CallTooLargeError, CallUnknownError } from '#nodes/errors.ts'
+import {
+  CallDeadlineError,
+  CallFailedError,
+  CallNodeGoneError,
+  CallTooLargeError,
+  CallUnknownError,
+} from '#nodes/errors.ts'
 
 /** Without hints the caller looks this often for answers, more and more rarely. */
 const lookFirstMs = 25
@@ -16,8 +22,19 @@ const lookMaxMs = 200
 /** What callers left that died, removed by those who come after. */
 const trimBatch = 100
 
-type Target = { readonly id: string; readonly counter: string; readonly name: string; readonly silent_ms: number }
-type AnswerRow = { readonly target: string; readonly reply: string | null; readonly failure: string | null; readonly there: boolean; readonly silent_ms: number | null }
+type Target = {
+  readonly id: string
+  readonly counter: string
+  readonly name: string
+  readonly silent_ms: number
+}
+type AnswerRow = {
+  readonly target: string
+  readonly reply: string | null
+  readonly failure: string | null
+  readonly there: boolean
+  readonly silent_ms: number | null
+}
 
 const ask = sql<Target>(`
   with trimmed as (
@@ -39,7 +56,10 @@ export type CallSenderOptions = {
   readonly link: ClusterLink | null
   readonly clock: Clock
   readonly logger: Logger
-  /** Whether the node is known to be gone. `counter`: as just read, or null: whatever it is now. `silentMs`: since its last beat, by the database's clock. */
+  /**
+   * Whether the node is known to be gone. `counter`: as just read, or null: whatever it is now.
+   * `silentMs`: since its last beat, by the database's clock.
+   */
   readonly isGone: (node: string, counter: number | null, silentMs: number) => boolean
 }
 
@@ -59,19 +79,31 @@ export class CallSender {
     this.#listening =
       options.link?.listen(callChannel, (text) => {
         const [kind, caller, call = ''] = text.split(' ')
-        const one = kind === 'answered' && caller === options.id ? this.#waiting.get(call) : undefined
+        const one =
+          kind === 'answered' && caller === options.id ? this.#waiting.get(call) : undefined
         if (one === undefined) return
         one.hinted = true
         one.wake?.()
       }) ?? null
   }
 
-  /** One answer per node that lives, or from the `only` one; this node itself is left out and named in `self`. */
-  async send(method: string, payload: unknown, options: { readonly deadlineMs: number; readonly only: string | null }): Promise<{ readonly self: Target | null; readonly answers: Promise<CallAnswer[]> }> {
+  /**
+   * One answer per node that lives, or from the `only` one; this node itself is left out and named
+   * in `self`.
+   */
+  async send(
+    method: string,
+    payload: unknown,
+    options: { readonly deadlineMs: number; readonly only: string | null },
+  ): Promise<{ readonly self: Target | null; readonly answers: Promise<CallAnswer[]> }> {
     const { id, database, clock, isGone } = this.#options
     const until = clock.monotonicMs() + options.deadlineMs
     const text = JSON.stringify(payload ?? null)
-    if (text.length > callPayloadMax) throw new CallTooLargeError(`A call carries up to ${callPayloadMax} characters.`, { method, length: text.length })
+    if (text.length > callPayloadMax)
+      throw new CallTooLargeError(`A call carries up to ${callPayloadMax} characters.`, {
+        method,
+        length: text.length,
+      })
     const call = newId(clock.nowMs())
     const waiting: Waiting = { hinted: false, wake: null }
     this.#waiting.set(call, waiting)
@@ -84,9 +116,19 @@ export class CallSender {
       }
     }
     try {
-      const targets = await database.run(ask, [call, id, method, text, options.deadlineMs, options.only])
+      const targets = await database.run(ask, [
+        call,
+        id,
+        method,
+        text,
+        options.deadlineMs,
+        options.only,
+      ])
       const self = targets.find((target) => target.id === id) ?? null
-      const others = targets.filter((target) => target.id !== id && !isGone(target.id, Number(target.counter), target.silent_ms))
+      const others = targets.filter(
+        (target) =>
+          target.id !== id && !isGone(target.id, Number(target.counter), target.silent_ms),
+      )
       if (others.length > 0) this.#hint(`ask ${options.only ?? '*'}`)
       return { self, answers: collect(others) }
     } catch (error) {
@@ -103,11 +145,19 @@ export class CallSender {
     await Promise.allSettled(this.#running)
   }
 
-  async #collect(call: string, waiting: Waiting, targets: readonly Target[], until: number): Promise<CallAnswer[]> {
+  async #collect(
+    call: string,
+    waiting: Waiting,
+    targets: readonly Target[],
+    until: number,
+  ): Promise<CallAnswer[]> {
     const { clock, logger, database } = this.#options
     const pending = new Map(targets.map((target) => [target.id, target]))
     const answers: CallAnswer[] = []
-    const settle = ({ id, name }: Target, outcome: { ok: true; value: unknown } | { ok: false; error: StoaError }): void => {
+    const settle = (
+      { id, name }: Target,
+      outcome: { ok: true; value: unknown } | { ok: false; error: StoaError },
+    ): void => {
       pending.delete(id)
       answers.push({ node: id, name, ...outcome })
     }
@@ -118,24 +168,41 @@ export class CallSender {
       waiting.hinted = false
       try {
         // A database that hangs must not hold up whoever has a deadline.
-        const rows = await within(database.run(look, [call, answers.map(({ node }) => node)]), { ms: Math.max(1, until - clock.monotonicMs()) })
+        const rows = await within(database.run(look, [call, answers.map(({ node }) => node)]), {
+          ms: Math.max(1, until - clock.monotonicMs()),
+        })
         if (rows === late) break
         this.#sort(rows, pending, settle)
       } catch (error) {
         logger.warn({ err: error }, 'answers of other nodes could not be read')
       }
     }
-    for (const target of pending.values()) settle(target, { ok: false, error: new CallDeadlineError(`The node ${target.name} did not answer in time.`, { node: target.id }) })
+    for (const target of pending.values())
+      settle(target, {
+        ok: false,
+        error: new CallDeadlineError(`The node ${target.name} did not answer in time.`, {
+          node: target.id,
+        }),
+      })
     return answers
   }
 
-  #sort(rows: readonly AnswerRow[], pending: ReadonlyMap<string, Target>, settle: (target: Target, outcome: { ok: true; value: unknown } | { ok: false; error: StoaError }) => void): void {
+  #sort(
+    rows: readonly AnswerRow[],
+    pending: ReadonlyMap<string, Target>,
+    settle: (
+      target: Target,
+      outcome: { ok: true; value: unknown } | { ok: false; error: StoaError },
+    ) => void,
+  ): void {
     for (const row of rows) {
       const target = pending.get(row.target)
       if (target === undefined) continue
       if (row.reply !== null) settle(target, { ok: true, value: JSON.parse(row.reply) })
-      else if (row.failure !== null) settle(target, { ok: false, error: failureOf(target, row.failure) })
-      else if (!row.there || this.#options.isGone(row.target, null, row.silent_ms ?? 0)) settle(target, { ok: false, error: goneError(target) })
+      else if (row.failure !== null)
+        settle(target, { ok: false, error: failureOf(target, row.failure) })
+      else if (!row.there || this.#options.isGone(row.target, null, row.silent_ms ?? 0))
+        settle(target, { ok: false, error: goneError(target) })
     }
   }
 
@@ -149,7 +216,12 @@ export class CallSender {
 
   #hint(text: string): void {
     this.#watch(
-      (this.#options.link?.send(callChannel, text) ?? Promise.resolve()).catch((error: unknown) => this.#options.logger.debug({ err: error }, 'a hint was not sent; the others look at their next beat')),
+      (this.#options.link?.send(callChannel, text) ?? Promise.resolve()).catch((error: unknown) =>
+        this.#options.logger.debug(
+          { err: error },
+          'a hint was not sent; the others look at their next beat',
+        ),
+      ),
     )
   }
 
@@ -177,7 +249,12 @@ function goneError({ id, name }: { readonly id: string; readonly name: string })
 
 function failureOf({ id, name }: Target, text: string): StoaError {
   const { code, message } = JSON.parse(text) as { code: string; message: string }
-  if (code === 'E_CALL_UNKNOWN') return new CallUnknownError(`The node ${name} does not know what it was asked; it runs another version.`, { node: id })
-  if (code === 'E_CALL_TOO_LARGE') return new CallTooLargeError(`The answer of the node ${name} was too large.`, { node: id })
+  if (code === 'E_CALL_UNKNOWN')
+    return new CallUnknownError(
+      `The node ${name} does not know what it was asked; it runs another version.`,
+      { node: id },
+    )
+  if (code === 'E_CALL_TOO_LARGE')
+    return new CallTooLargeError(`The answer of the node ${name} was too large.`, { node: id })
   return new CallFailedError(`On the node ${name} it failed: ${message}`, { node: id, code })
 }

@@ -12,9 +12,19 @@ export const silentAfterMs = (nodeLeaseMsDefault * 4) / 3
 
 /** What only the node itself knows. */
 export type NodeReport = {
-  /** Since the start of the last good poll of the change feed: nothing that it answers as fresh is older. Null: it keeps nothing. */
+  /**
+   * Since the start of the last good poll of the change feed: nothing that it answers as fresh is
+   * older. Null: it keeps nothing.
+   */
   readonly feedLagMs: number | null
-  readonly cache: { readonly hits: number; readonly misses: number; readonly hitRate: number | null; readonly entries: number; readonly bytes: number; readonly bytesMax: number } | null
+  readonly cache: {
+    readonly hits: number
+    readonly misses: number
+    readonly hitRate: number | null
+    readonly entries: number
+    readonly bytes: number
+    readonly bytesMax: number
+  } | null
   /** Parts that do not work as they should, in words. */
   readonly degraded: readonly string[]
 }
@@ -35,9 +45,19 @@ export type NodeStatus = {
   readonly problem: string | null
 }
 
-export type ClusterStatus = { readonly nodes: readonly NodeStatus[]; readonly degraded: readonly string[] }
+export type ClusterStatus = {
+  readonly nodes: readonly NodeStatus[]
+  readonly degraded: readonly string[]
+}
 
-type Row = { readonly id: string; readonly draining: boolean; readonly info: string; readonly started_at: string; readonly seen_ms: number; readonly roles: readonly string[] }
+type Row = {
+  readonly id: string
+  readonly draining: boolean
+  readonly info: string
+  readonly started_at: string
+  readonly seen_ms: number
+  readonly roles: readonly string[]
+}
 
 const read = sql<Row>(`
   select n.id, n.draining or n.drain_asked as draining, n.info, n.started_at, greatest(0, extract(epoch from clock_timestamp() - n.seen_at)::float8 * 1000) as seen_ms,
@@ -46,10 +66,18 @@ const read = sql<Row>(`
 const askDrain = sql<{ id: string; name: string }>(`
   update stoa.node set drain_asked = true where id = (
     select id from stoa.node where id = $1 or info->>'name' = $1 order by seen_at desc limit 1) returning id, info->>'name' as name`)
-const seen = sql<{ seen_ms: number }>(`select extract(epoch from clock_timestamp() - seen_at)::float8 * 1000 as seen_ms from stoa.node where id = $1`)
+const seen = sql<{ seen_ms: number }>(
+  `select extract(epoch from clock_timestamp() - seen_at)::float8 * 1000 as seen_ms from stoa.node where id = $1`,
+)
 
-/** Every node with a row, by the database's word, and what those that live say of themselves. `ask`: calls `statusMethod` on all. */
-export async function clusterStatus(database: Queryable, ask: () => Promise<readonly CallAnswer[]>): Promise<ClusterStatus> {
+/**
+ * Every node with a row, by the database's word, and what those that live say of themselves. `ask`:
+ * calls `statusMethod` on all.
+ */
+export async function clusterStatus(
+  database: Queryable,
+  ask: () => Promise<readonly CallAnswer[]>,
+): Promise<ClusterStatus> {
   const [rows, answers] = await Promise.all([database.run(read), ask()])
   const byNode = new Map(answers.map((answer) => [answer.node, answer]))
   const nodes = rows.map((row) => statusOf(row, byNode.get(row.id)))
@@ -70,7 +98,12 @@ function statusOf(row: Row, answer: CallAnswer | undefined): NodeStatus {
     startedAt: row.started_at,
     seenMsAgo: Math.round(row.seen_ms),
     report: answer?.ok === true ? (answer.value as NodeReport) : null,
-    problem: answer?.ok === true ? null : state === 'silent' ? 'not heard of' : (answer?.error.message ?? 'not asked'),
+    problem:
+      answer?.ok === true
+        ? null
+        : state === 'silent'
+          ? 'not heard of'
+          : (answer?.error.message ?? 'not asked'),
   }
 }
 
@@ -78,22 +111,39 @@ function degradedOf(nodes: readonly NodeStatus[]): string[] {
   const lines = nodes.flatMap(({ name, state, report, problem }) => [
     ...(report?.degraded ?? []).map((text) => `${name}: ${text}`),
     ...(state !== 'silent' && problem !== null ? [`${name}: ${problem}`] : []),
-    ...(state === 'silent' ? [`${name}: ${report === null ? 'not heard of; killed, or cut off from the database' : 'it answers, but the database takes no beats from it'}`] : []),
+    ...(state === 'silent'
+      ? [
+          `${name}: ${report === null ? 'not heard of; killed, or cut off from the database' : 'it answers, but the database takes no beats from it'}`,
+        ]
+      : []),
   ])
   const live = nodes.filter(({ state }) => state !== 'silent')
-  if (new Set(live.map(({ fingerprint }) => fingerprint)).size > 1) lines.push('the settings of the nodes differ; the log of the node that came last names them')
+  if (new Set(live.map(({ fingerprint }) => fingerprint)).size > 1)
+    lines.push('the settings of the nodes differ; the log of the node that came last names them')
   return lines
 }
 
-/** Writes into a node's row that it is to drain; it finds it at its next beat. Errors: `NodeNotFoundError`. */
-export async function askToDrain(database: Queryable, nameOrId: string): Promise<{ readonly id: string; readonly name: string }> {
+/**
+ * Writes into a node's row that it is to drain; it finds it at its next beat. Errors:
+ * `NodeNotFoundError`.
+ */
+export async function askToDrain(
+  database: Queryable,
+  nameOrId: string,
+): Promise<{ readonly id: string; readonly name: string }> {
   const [asked] = await database.run(askDrain, [nameOrId])
-  if (asked === undefined) throw new NodeNotFoundError(`No node is called "${nameOrId}"; stoa status lists them.`, { node: nameOrId })
+  if (asked === undefined)
+    throw new NodeNotFoundError(`No node is called "${nameOrId}"; stoa status lists them.`, {
+      node: nameOrId,
+    })
   return asked
 }
 
 /** `left`: it has said good-bye. `silent`: it has not, and beats no more. */
-export async function whereabouts(database: Queryable, id: string): Promise<'there' | 'silent' | 'left'> {
+export async function whereabouts(
+  database: Queryable,
+  id: string,
+): Promise<'there' | 'silent' | 'left'> {
   const [row] = await database.run(seen, [id])
   if (row === undefined) return 'left'
   return row.seen_ms > silentAfterMs ? 'silent' : 'there'

@@ -1,15 +1,25 @@
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** Another node leads now, or may: nothing of the transaction was committed. Stop acting in this role. */
+/**
+ * Another node leads now, or may: nothing of the transaction was committed. Stop acting in this
+ * role.
+ */
 export class FenceLostError extends StoaError {
   readonly code = 'E_NODES_FENCE'
 }
 
-/** A node would not fit the others that live: `refusedBy` are their ids. Start it anew when the message was heeded. */
+/**
+ * A node would not fit the others that live: `refusedBy` are their ids. Start it anew when the
+ * message was heeded.
+ */
 export abstract class JoinRefusedError extends StoaError {
   readonly refusedBy: readonly string[]
 
-  constructor(message: string, refusedBy: readonly string[], facts: Readonly<Record<string, unknown>> = {}) {
+  constructor(
+    message: string,
+    refusedBy: readonly string[],
+    facts: Readonly<Record<string, unknown>> = {},
+  ) {
     super(message, facts)
     this.refusedBy = refusedBy
   }

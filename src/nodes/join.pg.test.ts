@@ -10,63 +10,104 @@ import { databaseMissing as skip, testDatabase } from '#test/support/database.ts
 
 const insert = sql(`insert into stoa.node (id, counter, info) values ($1, 5, $2)`)
 const ids = sql<{ id: string }>(`select id from stoa.node order by id`)
-const told = (name: string, traits: Readonly<Record<string, string>> = {}): NodeInfo => ({ name, address: null, version: '1', fingerprint: '', traits })
-
-test('who has certainly ended is removed at once, and nobody is asked about it', { skip }, async () => {
-  await using db = await testDatabase()
-  await db.database.run(insert, ['a', JSON.stringify(told('former', { database: 'embedded' }))])
-  await db.database.run(insert, ['b', JSON.stringify(told('other', { database: 'external' }))])
-  const seen: (readonly OtherNode[])[] = []
-  const info = await joinNodes({
-    id: 'c', database: db.database, leaseMs: 60_000,
-    ended: ({ traits }) => traits?.['database'] === 'embedded',
-    admit: async (others) => {
-      seen.push(others)
-      return told('new')
-    },
-  })
-  assert.equal(info.name, 'new')
-  assert.deepEqual(seen.map((others) => others.map((other) => other.info.name)), [['other']])
-  assert.deepEqual((await db.database.run(ids)).map(({ id }) => id), ['b', 'c'])
+const told = (name: string, traits: Readonly<Record<string, string>> = {}): NodeInfo => ({
+  name,
+  address: null,
+  version: '1',
+  fingerprint: '',
+  traits,
 })
 
-test('whoever stands still in the way for longer than a lease is dead; one that beats is not', { skip }, async () => {
-  await using db = await testDatabase()
-  await db.database.run(insert, ['a', JSON.stringify(told('other'))])
-  const join = async (id: string): Promise<NodeInfo> =>
-    joinNodes({
-      id, database: db.database, leaseMs: 300,
+test(
+  'who has certainly ended is removed at once, and nobody is asked about it',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await db.database.run(insert, ['a', JSON.stringify(told('former', { database: 'embedded' }))])
+    await db.database.run(insert, ['b', JSON.stringify(told('other', { database: 'external' }))])
+    const seen: (readonly OtherNode[])[] = []
+    const info = await joinNodes({
+      id: 'c',
+      database: db.database,
+      leaseMs: 60_000,
+      ended: ({ traits }) => traits?.['database'] === 'embedded',
       admit: async (others) => {
-        if (others.some((other) => other.info.name === 'other')) throw new DatabaseNotSharedError('There is another one.', ['a'])
-        return told(id)
+        seen.push(others)
+        return told('new')
       },
     })
-  const beating = setInterval(() => void db.database.run(sql(`update stoa.node set counter = counter + 1 where id = 'a'`)), 20)
-  await assert.rejects(join('b'), DatabaseNotSharedError)
-  clearInterval(beating)
-  assert.equal((await join('b')).name, 'b')
-  assert.deepEqual((await db.database.run(ids)).map(({ id }) => id), ['b'])
-})
+    assert.equal(info.name, 'new')
+    assert.deepEqual(
+      seen.map((others) => others.map((other) => other.info.name)),
+      [['other']],
+    )
+    assert.deepEqual(
+      (await db.database.run(ids)).map(({ id }) => id),
+      ['b', 'c'],
+    )
+  },
+)
 
-test('who hangs while it joins keeps the others waiting for a bounded time, and does not get in later', { skip }, async () => {
-  await using db = await testDatabase()
-  const [joining, hanging] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
-  const hangs = joinNodes({
-    id: 'a', database: db.database, leaseMs: 300,
-    admit: async () => {
-      joining.resolve()
-      await hanging.promise
-      return told('a')
-    },
-  })
-  const refused = assert.rejects(hangs, DatabaseUnavailableError)
-  const join = async (): Promise<NodeInfo> => joinNodes({ id: 'b', database: db.database, leaseMs: 300, admit: async () => told('b') })
-  await joining.promise
-  try {
-    assert.equal((await join()).name, 'b')
-  } finally {
-    hanging.resolve()
-  }
-  await refused
-  assert.deepEqual((await db.database.run(ids)).map(({ id }) => id), ['b'])
-})
+test(
+  'whoever stands still in the way for longer than a lease is dead; one that beats is not',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await db.database.run(insert, ['a', JSON.stringify(told('other'))])
+    const join = async (id: string): Promise<NodeInfo> =>
+      joinNodes({
+        id,
+        database: db.database,
+        leaseMs: 300,
+        admit: async (others) => {
+          if (others.some((other) => other.info.name === 'other'))
+            throw new DatabaseNotSharedError('There is another one.', ['a'])
+          return told(id)
+        },
+      })
+    const beating = setInterval(
+      () => void db.database.run(sql(`update stoa.node set counter = counter + 1 where id = 'a'`)),
+      20,
+    )
+    await assert.rejects(join('b'), DatabaseNotSharedError)
+    clearInterval(beating)
+    assert.equal((await join('b')).name, 'b')
+    assert.deepEqual(
+      (await db.database.run(ids)).map(({ id }) => id),
+      ['b'],
+    )
+  },
+)
+
+test(
+  'who hangs while it joins keeps the others waiting for a bounded time, and does not get in later',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const [joining, hanging] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    const hangs = joinNodes({
+      id: 'a',
+      database: db.database,
+      leaseMs: 300,
+      admit: async () => {
+        joining.resolve()
+        await hanging.promise
+        return told('a')
+      },
+    })
+    const refused = assert.rejects(hangs, DatabaseUnavailableError)
+    const join = async (): Promise<NodeInfo> =>
+      joinNodes({ id: 'b', database: db.database, leaseMs: 300, admit: async () => told('b') })
+    await joining.promise
+    try {
+      assert.equal((await join()).name, 'b')
+    } finally {
+      hanging.resolve()
+    }
+    await refused
+    assert.deepEqual(
+      (await db.database.run(ids)).map(({ id }) => id),
+      ['b'],
+    )
+  },
+)

@@ -8,17 +8,27 @@ import { StoaError } from '#lib/stoa-error.ts'
 import type { CallAnswer, CallHandler, CallOptions, Calls } from '#nodes/calls.ts'
 import { CallReceiver } from '#nodes/call-receiver.ts'
 import { CallSender } from '#nodes/call-sender.ts'
-import { CallDeadlineError, CallFailedError, CallNodeGoneError, NoLeaderError } from '#nodes/errors.ts'
+import {
+  CallDeadlineError,
+  CallFailedError,
+  CallNodeGoneError,
+  NoLeaderError,
+} from '#nodes/errors.ts'
 import type { Nodes } from '#nodes/nodes.ts'
 
 /** While a role has no holder, its row is looked at this often. */
 const leaderLookMs = 100
 
-const leader = sql<{ holder: string }>(`select r.holder from stoa.leadership r join stoa.node n on n.id = r.holder where r.role = $1`)
+const leader = sql<{ holder: string }>(
+  `select r.holder from stoa.leadership r join stoa.node n on n.id = r.holder where r.role = $1`,
+)
 
 export type NodeCallsOptions = {
   readonly nodes: Nodes
-  /** Short statements of this node's own pool; more than one connection, since a caller waits while its callees answer. */
+  /**
+   * Short statements of this node's own pool; more than one connection, since a caller waits while
+   * its callees answer.
+   */
   readonly database: Queryable
   readonly link: ClusterLink | null
   readonly clock: Clock
@@ -35,7 +45,14 @@ export class NodeCalls implements Calls {
   constructor(options: NodeCallsOptions) {
     this.#options = options
     const { nodes, database, link, clock, logger } = options
-    this.#sender = new CallSender({ id: nodes.id, database, link, clock, logger, isGone: (node, counter) => nodes.isGone(node, counter) })
+    this.#sender = new CallSender({
+      id: nodes.id,
+      database,
+      link,
+      clock,
+      logger,
+      isGone: (node, counter) => nodes.isGone(node, counter),
+    })
     this.#receiver = new CallReceiver({ id: nodes.id, database, link, logger })
     this.#news = nodes.subscribe((news) => {
       if (news.kind === 'beaten' && news.callsWaiting) this.#receiver.look()
@@ -52,21 +69,39 @@ export class NodeCalls implements Calls {
     return [...(await Promise.all(own)), ...(await answers)]
   }
 
-  async onOne(nodeId: string, method: string, payload: unknown, options: CallOptions): Promise<unknown> {
+  async onOne(
+    nodeId: string,
+    method: string,
+    payload: unknown,
+    options: CallOptions,
+  ): Promise<unknown> {
     const { nodes } = this.#options
-    const answer = nodeId === nodes.id ? await this.#own(nodeId, method, payload, options) : (await (await this.#sender.send(method, payload, { ...options, only: nodeId })).answers)[0]
+    const answer =
+      nodeId === nodes.id
+        ? await this.#own(nodeId, method, payload, options)
+        : (
+            await (
+              await this.#sender.send(method, payload, { ...options, only: nodeId })
+            ).answers
+          )[0]
     if (answer === undefined) throw new CallNodeGoneError('The node is gone.', { node: nodeId })
     if (!answer.ok) throw answer.error
     return answer.value
   }
 
-  async onLeader(role: string, method: string, payload: unknown, options: CallOptions): Promise<unknown> {
+  async onLeader(
+    role: string,
+    method: string,
+    payload: unknown,
+    options: CallOptions,
+  ): Promise<unknown> {
     const { clock, database } = this.#options
     const until = clock.monotonicMs() + options.deadlineMs
     for (;;) {
       const [row] = await database.run(leader, [role])
       const leftMs = until - clock.monotonicMs()
-      if (row !== undefined && leftMs > 0) return this.onOne(row.holder, method, payload, { deadlineMs: leftMs })
+      if (row !== undefined && leftMs > 0)
+        return this.onOne(row.holder, method, payload, { deadlineMs: leftMs })
       if (leftMs <= leaderLookMs) throw new NoLeaderError(`No node leads as ${role}.`, { role })
       await sleep(leaderLookMs)
     }
@@ -78,21 +113,43 @@ export class NodeCalls implements Calls {
     await this.#sender.stop()
   }
 
-  async #own(name: string, method: string, payload: unknown, { deadlineMs }: CallOptions): Promise<CallAnswer> {
+  async #own(
+    name: string,
+    method: string,
+    payload: unknown,
+    { deadlineMs }: CallOptions,
+  ): Promise<CallAnswer> {
     const { nodes } = this.#options
     const node = nodes.id
     const { promise: late, reject } = Promise.withResolvers<never>()
-    const timer = setTimeout(() => reject(new CallDeadlineError('This node did not answer itself in time.', { node })), deadlineMs)
+    const timer = setTimeout(
+      () => reject(new CallDeadlineError('This node did not answer itself in time.', { node })),
+      deadlineMs,
+    )
     try {
       // As it would arrive elsewhere.
       const sent: unknown = JSON.parse(JSON.stringify(payload ?? null))
-      const value = await Promise.race([this.#receiver.run(method, sent, { caller: node, leftMs: deadlineMs }), late])
+      const value = await Promise.race([
+        this.#receiver.run(method, sent, { caller: node, leftMs: deadlineMs }),
+        late,
+      ])
       return { node, name, ok: true, value: JSON.parse(JSON.stringify(value ?? null)) as unknown }
     } catch (error) {
-      if (error instanceof StoaError && error.code.startsWith('E_CALL_')) return { node, name, ok: false, error }
+      if (error instanceof StoaError && error.code.startsWith('E_CALL_'))
+        return { node, name, ok: false, error }
       const known = error instanceof StoaError
-      if (!known) this.#options.logger.error({ err: error, method }, 'a call of this node to itself failed')
-      return { node, name, ok: false, error: new CallFailedError(known ? error.message : 'On this node it failed.', { node, code: known ? error.code : 'E_INTERNAL' }, { cause: error }) }
+      if (!known)
+        this.#options.logger.error({ err: error, method }, 'a call of this node to itself failed')
+      return {
+        node,
+        name,
+        ok: false,
+        error: new CallFailedError(
+          known ? error.message : 'On this node it failed.',
+          { node, code: known ? error.code : 'E_INTERNAL' },
+          { cause: error },
+        ),
+      }
     } finally {
       clearTimeout(timer)
     }

@@ -1,8 +1,9 @@
 /**
  * Membership and leadership of one node as a pure state machine; src/nodes/SPEC.md is its table.
  *
- * Modes: `joining`, until the first beat is written; `live`; `draining`, gives up its roles and takes no more; `left`, for ever.
- * No clock but this node's own is used: others are judged by whether their counters move. `now` is the feed's clock.
+ * Modes: `joining`, until the first beat is written; `live`; `draining`, gives up its roles and
+ * takes no more; `left`, for ever. No clock but this node's own is used: others are judged by
+ * whether their counters move. `now` is the feed's clock.
  */
 export type NodesState = {
   readonly mode: 'joining' | 'live' | 'draining' | 'left'
@@ -16,7 +17,10 @@ export type NodesState = {
   readonly joinedAtMs: number
   readonly members: ReadonlyMap<string, Seen<Member>>
   readonly roles: ReadonlyMap<string, Seen<RoleRow>>
-  /** Roles that this node holds by its own last word from the database: since when, and with which fence. */
+  /**
+   * Roles that this node holds by its own last word from the database: since when, and with which
+   * fence.
+   */
   readonly held: ReadonlyMap<string, { readonly fence: number; readonly renewedAtMs: number }>
   /** Roles that this node was told it leads, and not yet that it does not. */
   readonly leading: ReadonlySet<string>
@@ -30,12 +34,25 @@ export type NodesState = {
 type Seen<T> = { readonly row: T; readonly sinceMs: number }
 
 /** `roles`: those that it can take; left out, all. */
-export type Member = { readonly id: string; readonly counter: number; readonly draining: boolean; readonly roles?: readonly string[] }
+export type Member = {
+  readonly id: string
+  readonly counter: number
+  readonly draining: boolean
+  readonly roles?: readonly string[]
+}
 /** `holder` is empty after it was given up. */
-export type RoleRow = { readonly role: string; readonly holder: string; readonly fence: number; readonly renewal: number }
+export type RoleRow = {
+  readonly role: string
+  readonly holder: string
+  readonly fence: number
+  readonly renewal: number
+}
 
 export type NodesConfig = {
-  /** A node whose counter stands still for so long is gone; a role whose holder has not renewed it for so long is free. */
+  /**
+   * A node whose counter stands still for so long is gone; a role whose holder has not renewed it
+   * for so long is free.
+   */
   readonly leaseMs: number
   /** Roles that this node can take. */
   readonly roles: readonly string[]
@@ -43,27 +60,56 @@ export type NodesConfig = {
 
 /** Rows of nodes that are gone are removed after so many leases. */
 const buryAfterLeases = 20
-/** A role is handed to the preferred node when that one has been there for so many leases, so that a node which comes and goes moves nothing. */
+/**
+ * A role is handed to the preferred node when that one has been there for so many leases, so that a
+ * node which comes and goes moves nothing.
+ */
 const balanceAfterLeases = 3
 
 export type NodesEvent =
   | { readonly kind: 'tick' }
-  | { readonly kind: 'beaten'; readonly id: number; readonly members: readonly Member[]; readonly roles: readonly RoleRow[] }
+  | {
+      readonly kind: 'beaten'
+      readonly id: number
+      readonly members: readonly Member[]
+      readonly roles: readonly RoleRow[]
+    }
   | { readonly kind: 'beatFailed'; readonly id: number }
   /** The answer to `take`: the fence, or null if somebody else was faster or it failed. */
-  | { readonly kind: 'taken'; readonly role: string; readonly id: number; readonly fence: number | null }
+  | {
+      readonly kind: 'taken'
+      readonly role: string
+      readonly id: number
+      readonly fence: number | null
+    }
   /** The database refused a fence of this node: somebody else leads. */
   | { readonly kind: 'fenced'; readonly role: string; readonly fence: number }
-  /** What this node tells of itself has changed: the others learn it from a beat, which need not wait for its time. */
+  /**
+   * What this node tells of itself has changed: the others learn it from a beat, which need not
+   * wait for its time.
+   */
   | { readonly kind: 'described' }
   | { readonly kind: 'drain' }
   | { readonly kind: 'leave' }
 
 export type NodesEffect =
-  /** In one transaction: raise this node's counter, renew the roles whose fences still hold and that nothing has locked, read all members and roles. */
-  | { readonly kind: 'beat'; readonly id: number; readonly draining: boolean; readonly renew: readonly { readonly role: string; readonly fence: number }[] }
+  /**
+   * In one transaction: raise this node's counter, renew the roles whose fences still hold and that
+   * nothing has locked, read all members and roles.
+   */
+  | {
+      readonly kind: 'beat'
+      readonly id: number
+      readonly draining: boolean
+      readonly renew: readonly { readonly role: string; readonly fence: number }[]
+    }
   /** Take the role with the next fence, if its row is still `seen` (null: there is none). */
-  | { readonly kind: 'take'; readonly id: number; readonly role: string; readonly seen: RoleRow | null }
+  | {
+      readonly kind: 'take'
+      readonly id: number
+      readonly role: string
+      readonly seen: RoleRow | null
+    }
   | { readonly kind: 'release'; readonly role: string; readonly fence: number }
   | { readonly kind: 'lead'; readonly role: string; readonly fence: number }
   | { readonly kind: 'stepDown'; readonly role: string }
@@ -74,29 +120,63 @@ type Step = { readonly state: NodesState; readonly effects: readonly NodesEffect
 
 export function startNodes(id: string, now: number): NodesState {
   return {
-    mode: 'joining', id, beat: null, beats: 0, nextBeatAtMs: now, beatenAtMs: Number.NEGATIVE_INFINITY, joinedAtMs: Number.POSITIVE_INFINITY,
-    members: new Map(), roles: new Map(), held: new Map(), leading: new Set(), taking: new Map(), takes: 0, misplaced: new Map(),
+    mode: 'joining',
+    id,
+    beat: null,
+    beats: 0,
+    nextBeatAtMs: now,
+    beatenAtMs: Number.NEGATIVE_INFINITY,
+    joinedAtMs: Number.POSITIVE_INFINITY,
+    members: new Map(),
+    roles: new Map(),
+    held: new Map(),
+    leading: new Set(),
+    taking: new Map(),
+    takes: 0,
+    misplaced: new Map(),
   }
 }
 
-/** Whether this node leads: by its last renewal and its own clock. Only the fence in the transaction itself is proof (G5). */
-export function leads(state: NodesState, role: string, now: number, config: NodesConfig): number | null {
+/**
+ * Whether this node leads: by its last renewal and its own clock. Only the fence in the transaction
+ * itself is proof (G5).
+ */
+export function leads(
+  state: NodesState,
+  role: string,
+  now: number,
+  config: NodesConfig,
+): number | null {
   const held = state.held.get(role)
-  return held !== undefined && held.renewedAtMs > now - config.leaseMs && state.mode === 'live' ? held.fence : null
+  return held !== undefined && held.renewedAtMs > now - config.leaseMs && state.mode === 'live'
+    ? held.fence
+    : null
 }
 
 /** The others as this node sees them, itself included once it has joined. */
 export function liveMembers(state: NodesState, now: number, config: NodesConfig): Member[] {
-  return [...state.members.values()].filter(({ row, sinceMs }) => row.id === state.id || sinceMs > now - config.leaseMs).map(({ row }) => row)
+  return [...state.members.values()]
+    .filter(({ row, sinceMs }) => row.id === state.id || sinceMs > now - config.leaseMs)
+    .map(({ row }) => row)
 }
 
 export function nextNodesTickMs(state: NodesState, config: NodesConfig): number {
   if (state.mode === 'left') return Number.POSITIVE_INFINITY
-  const expiries = [...state.held].filter(([role]) => state.leading.has(role)).map(([, held]) => held.renewedAtMs + config.leaseMs)
-  return Math.min(state.beat === null ? state.nextBeatAtMs : state.beat.startedAtMs + config.leaseMs, ...expiries)
+  const expiries = [...state.held]
+    .filter(([role]) => state.leading.has(role))
+    .map(([, held]) => held.renewedAtMs + config.leaseMs)
+  return Math.min(
+    state.beat === null ? state.nextBeatAtMs : state.beat.startedAtMs + config.leaseMs,
+    ...expiries,
+  )
 }
 
-export function stepNodes(before: NodesState, event: NodesEvent, now: number, config: NodesConfig): Step {
+export function stepNodes(
+  before: NodesState,
+  event: NodesEvent,
+  now: number,
+  config: NodesConfig,
+): Step {
   if (before.mode === 'left') return { state: before, effects: [] }
   const { state, effects } = handle(before, event, now, config)
   const settled = announce(state, now, config)
@@ -108,13 +188,19 @@ function handle(state: NodesState, event: NodesEvent, now: number, config: Nodes
     case 'tick':
       return tick(state, now, config)
     case 'beaten':
-      return state.beat?.id === event.id ? beaten(state, state.beat.startedAtMs, event, now, config) : { state, effects: [] }
+      return state.beat?.id === event.id
+        ? beaten(state, state.beat.startedAtMs, event, now, config)
+        : { state, effects: [] }
     case 'beatFailed':
-      return state.beat?.id === event.id ? { state: { ...state, beat: null, nextBeatAtMs: now + config.leaseMs / 10 }, effects: [] } : { state, effects: [] }
+      return state.beat?.id === event.id
+        ? { state: { ...state, beat: null, nextBeatAtMs: now + config.leaseMs / 10 }, effects: [] }
+        : { state, effects: [] }
     case 'taken':
       return taken(state, event)
     case 'fenced':
-      return state.held.get(event.role)?.fence === event.fence ? { state: { ...state, held: without(state.held, event.role) }, effects: [] } : { state, effects: [] }
+      return state.held.get(event.role)?.fence === event.fence
+        ? { state: { ...state, held: without(state.held, event.role) }, effects: [] }
+        : { state, effects: [] }
     case 'described':
       return { state: { ...state, nextBeatAtMs: now }, effects: [] }
     case 'drain':
@@ -125,7 +211,14 @@ function handle(state: NodesState, event: NodesEvent, now: number, config: Nodes
     case 'leave':
       return {
         state: { ...state, mode: 'left', beat: null, held: new Map() },
-        effects: [...[...state.held].map(([role, { fence }]) => ({ kind: 'release' as const, role, fence })), { kind: 'leave' }],
+        effects: [
+          ...[...state.held].map(([role, { fence }]) => ({
+            kind: 'release' as const,
+            role,
+            fence,
+          })),
+          { kind: 'leave' },
+        ],
       }
   }
 }
@@ -134,7 +227,8 @@ function handle(state: NodesState, event: NodesEvent, now: number, config: Nodes
 function announce(state: NodesState, now: number, config: NodesConfig): Step {
   const effects: NodesEffect[] = []
   const leading = new Set<string>()
-  for (const role of state.leading) if (leads(state, role, now, config) === null) effects.push({ kind: 'stepDown', role })
+  for (const role of state.leading)
+    if (leads(state, role, now, config) === null) effects.push({ kind: 'stepDown', role })
   for (const role of state.held.keys()) {
     const fence = leads(state, role, now, config)
     if (fence === null) continue
@@ -145,19 +239,44 @@ function announce(state: NodesState, now: number, config: NodesConfig): Step {
 }
 
 function tick(state: NodesState, now: number, config: NodesConfig): Step {
-  if (state.beat !== null && now < state.beat.startedAtMs + config.leaseMs) return { state, effects: [] }
+  if (state.beat !== null && now < state.beat.startedAtMs + config.leaseMs)
+    return { state, effects: [] }
   if (state.beat === null && now < state.nextBeatAtMs) return { state, effects: [] }
   const id = state.beats + 1
   const renew = [...state.held].map(([role, { fence }]) => ({ role, fence }))
   return {
-    state: { ...state, beat: { id, startedAtMs: now }, beats: id, nextBeatAtMs: now + config.leaseMs / 3 },
+    state: {
+      ...state,
+      beat: { id, startedAtMs: now },
+      beats: id,
+      nextBeatAtMs: now + config.leaseMs / 3,
+    },
     effects: [{ kind: 'beat', id, draining: state.mode === 'draining', renew }],
   }
 }
 
-function beaten(state: NodesState, startedAtMs: number, event: Extract<NodesEvent, { kind: 'beaten' }>, now: number, config: NodesConfig): Step {
-  const members = seen(state.members, event.members, (row) => row.id, (one, other) => one.counter === other.counter && one.draining === other.draining, now)
-  const roles = seen(state.roles, event.roles, (row) => row.role, (one, other) => one.fence === other.fence && one.renewal === other.renewal && one.holder === other.holder, now)
+function beaten(
+  state: NodesState,
+  startedAtMs: number,
+  event: Extract<NodesEvent, { kind: 'beaten' }>,
+  now: number,
+  config: NodesConfig,
+): Step {
+  const members = seen(
+    state.members,
+    event.members,
+    (row) => row.id,
+    (one, other) => one.counter === other.counter && one.draining === other.draining,
+    now,
+  )
+  const roles = seen(
+    state.roles,
+    event.roles,
+    (row) => row.role,
+    (one, other) =>
+      one.fence === other.fence && one.renewal === other.renewal && one.holder === other.holder,
+    now,
+  )
   const held = new Map<string, { fence: number; renewedAtMs: number }>()
   for (const [role, mine] of state.held) {
     const row = roles.get(role)?.row
@@ -167,9 +286,20 @@ function beaten(state: NodesState, startedAtMs: number, event: Extract<NodesEven
     // A renewal may have been left out: others count from the last one, and so does this node.
     held.set(role, row.renewal > before ? { fence: mine.fence, renewedAtMs: startedAtMs } : mine)
   }
-  const next: NodesState = { ...state, beat: null, beatenAtMs: startedAtMs, joinedAtMs: Math.min(state.joinedAtMs, now), members, roles, held, mode: state.mode === 'joining' ? 'live' : state.mode }
+  const next: NodesState = {
+    ...state,
+    beat: null,
+    beatenAtMs: startedAtMs,
+    joinedAtMs: Math.min(state.joinedAtMs, now),
+    members,
+    roles,
+    held,
+    mode: state.mode === 'joining' ? 'live' : state.mode,
+  }
   const effects: NodesEffect[] = []
-  const gone = [...members.values()].filter(({ row, sinceMs }) => row.id !== state.id && sinceMs <= now - config.leaseMs * buryAfterLeases)
+  const gone = [...members.values()].filter(
+    ({ row, sinceMs }) => row.id !== state.id && sinceMs <= now - config.leaseMs * buryAfterLeases,
+  )
   if (gone.length > 0) effects.push({ kind: 'bury', members: gone.map(({ row }) => row.id) })
   if (next.mode !== 'live') return { state: next, effects }
   const balanced = balance(next, now, config)
@@ -177,9 +307,16 @@ function beaten(state: NodesState, startedAtMs: number, event: Extract<NodesEven
 }
 
 /** Takes what is free. */
-function take(state: NodesState, before: readonly NodesEffect[], now: number, config: NodesConfig): Step {
+function take(
+  state: NodesState,
+  before: readonly NodesEffect[],
+  now: number,
+  config: NodesConfig,
+): Step {
   const effects = [...before]
-  const taking = new Map([...state.taking].filter(([, { startedAtMs: since }]) => since > now - config.leaseMs))
+  const taking = new Map(
+    [...state.taking].filter(([, { startedAtMs: since }]) => since > now - config.leaseMs),
+  )
   let { takes } = state
   for (const role of config.roles) {
     if (state.held.has(role) || taking.has(role) || !free(state, role, now, config)) continue
@@ -190,7 +327,10 @@ function take(state: NodesState, before: readonly NodesEffect[], now: number, co
   return { state: { ...state, taking, takes }, effects }
 }
 
-/** Gives a role to the node that is preferred for it, one at a time: nodes that come later get their share. */
+/**
+ * Gives a role to the node that is preferred for it, one at a time: nodes that come later get their
+ * share.
+ */
 function balance(state: NodesState, now: number, config: NodesConfig): Step {
   const members = liveMembers(state, now, config)
   const misplaced = new Map<string, { to: string; sinceMs: number }>()
@@ -200,7 +340,9 @@ function balance(state: NodesState, now: number, config: NodesConfig): Step {
     const known = state.misplaced.get(role)
     misplaced.set(role, known?.to === to ? known : { to, sinceMs: now })
   }
-  const due = [...misplaced].find(([, { sinceMs }]) => sinceMs <= now - config.leaseMs * balanceAfterLeases)
+  const due = [...misplaced].find(
+    ([, { sinceMs }]) => sinceMs <= now - config.leaseMs * balanceAfterLeases,
+  )
   if (due === undefined) return { state: { ...state, misplaced }, effects: [] }
   const [role] = due
   misplaced.delete(role)
@@ -211,7 +353,10 @@ function balance(state: NodesState, now: number, config: NodesConfig): Step {
   }
 }
 
-/** The preferred node takes a free role at once, any other one a lease later: so roles are spread, and none stays without a leader. */
+/**
+ * The preferred node takes a free role at once, any other one a lease later: so roles are spread,
+ * and none stays without a leader.
+ */
 function free(state: NodesState, role: string, now: number, config: NodesConfig): boolean {
   const known = state.roles.get(role)
   const preferred = preferredFor(role, liveMembers(state, now, config))
@@ -222,12 +367,20 @@ function free(state: NodesState, role: string, now: number, config: NodesConfig)
   return known.sinceMs <= now - (unclaimed ? 0 : config.leaseMs) - patienceMs
 }
 
-/** Rendezvous hashing (Thaler and Ravishankar, 1998): every node comes to the same answer without talking. */
+/**
+ * Rendezvous hashing (Thaler and Ravishankar, 1998): every node comes to the same answer without
+ * talking.
+ */
 export function preferredFor(role: string, members: readonly Member[]): string | null {
   let best: { readonly id: string; readonly weight: number } | null = null
   for (const { id, draining, roles } of members) {
     const weight = hash(`${role} ${id}`)
-    if (!draining && roles?.includes(role) !== false && (best === null || weight > best.weight || (weight === best.weight && id < best.id))) best = { id, weight }
+    if (
+      !draining &&
+      roles?.includes(role) !== false &&
+      (best === null || weight > best.weight || (weight === best.weight && id < best.id))
+    )
+      best = { id, weight }
   }
   return best?.id ?? null
 }
@@ -235,7 +388,8 @@ export function preferredFor(role: string, members: readonly Member[]): string |
 /** FNV-1a with a final mix, 32 bits. */
 function hash(text: string): number {
   let value = 0x811c_9dc5
-  for (let at = 0; at < text.length; at += 1) value = Math.imul(value ^ text.charCodeAt(at), 0x0100_0193)
+  for (let at = 0; at < text.length; at += 1)
+    value = Math.imul(value ^ text.charCodeAt(at), 0x0100_0193)
   value = Math.imul(value ^ (value >>> 16), 0x85eb_ca6b)
   return (value ^ (value >>> 13)) >>> 0
 }
@@ -244,13 +398,25 @@ function taken(state: NodesState, event: Extract<NodesEvent, { kind: 'taken' }>)
   const asked = state.taking.get(event.role)
   if (asked === undefined || asked.id !== event.id) {
     // Given up long ago: what was taken nobody needs, and it is given back.
-    return { state, effects: event.fence === null ? [] : [{ kind: 'release', role: event.role, fence: event.fence }] }
+    return {
+      state,
+      effects:
+        event.fence === null ? [] : [{ kind: 'release', role: event.role, fence: event.fence }],
+    }
   }
   const taking = without(state.taking, event.role)
   if (event.fence === null) return { state: { ...state, taking }, effects: [] }
-  if (state.mode !== 'live') return { state: { ...state, taking }, effects: [{ kind: 'release', role: event.role, fence: event.fence }] }
-  // The lease counts from before the question: others count it from when they see the row, which is later.
-  const held = new Map(state.held).set(event.role, { fence: event.fence, renewedAtMs: asked.startedAtMs })
+  if (state.mode !== 'live')
+    return {
+      state: { ...state, taking },
+      effects: [{ kind: 'release', role: event.role, fence: event.fence }],
+    }
+  // The lease counts from before the question: others count it from when they see the row, which is
+  // later.
+  const held = new Map(state.held).set(event.role, {
+    fence: event.fence,
+    renewedAtMs: asked.startedAtMs,
+  })
   return { state: { ...state, taking, held }, effects: [] }
 }
 
@@ -260,12 +426,26 @@ function without<T>(map: ReadonlyMap<string, T>, key: string): ReadonlyMap<strin
   return copy
 }
 
-/** A row stands still from when its reading ended: its writer counts its own lease from before it wrote, which is earlier. */
-function seen<T>(before: ReadonlyMap<string, Seen<T>>, rows: readonly T[], keyOf: (row: T) => string, same: (one: T, other: T) => boolean, now: number): ReadonlyMap<string, Seen<T>> {
+/**
+ * A row stands still from when its reading ended: its writer counts its own lease from before it
+ * wrote, which is earlier.
+ */
+function seen<T>(
+  before: ReadonlyMap<string, Seen<T>>,
+  rows: readonly T[],
+  keyOf: (row: T) => string,
+  same: (one: T, other: T) => boolean,
+  now: number,
+): ReadonlyMap<string, Seen<T>> {
   return new Map(
     rows.map((row) => {
       const known = before.get(keyOf(row))
-      return [keyOf(row), known !== undefined && same(known.row, row) ? { row, sinceMs: known.sinceMs } : { row, sinceMs: now }]
+      return [
+        keyOf(row),
+        known !== undefined && same(known.row, row)
+          ? { row, sinceMs: known.sinceMs }
+          : { row, sinceMs: now },
+      ]
     }),
   )
 }

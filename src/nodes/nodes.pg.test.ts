@@ -12,7 +12,13 @@ const skip = databaseMissing
 const roles = ['publisher', 'indexer', 'mailer']
 
 function start(database: Database, name: string, leaseMs = 2_000): Nodes {
-  return new Nodes({ database, info: { name, address: null, version: '1', fingerprint: 'f' }, clock: systemClock, logger: silentLogger, config: { leaseMs, roles } })
+  return new Nodes({
+    database,
+    info: { name, address: null, version: '1', fingerprint: 'f' },
+    clock: systemClock,
+    logger: silentLogger,
+    config: { leaseMs, roles },
+  })
 }
 
 async function until(what: () => boolean, text: string): Promise<void> {
@@ -23,63 +29,98 @@ async function until(what: () => boolean, text: string): Promise<void> {
   }
 }
 
-test('nodes find each other, share the roles, and hand them over when one drains and leaves', { skip }, async () => {
-  await using db = await testDatabase({ connectionsMax: 20 })
-  const nodes = ['one', 'two', 'three'].map((name) => start(db.database, name))
-  const held = (): string[] => nodes.flatMap((node) => roles.filter((role) => node.mode === 'live' && node.leads(role)))
-  await until(() => nodes.every((node) => node.live().length === 3), 'all see all')
-  await until(() => held().length === 3, 'every role has a leader')
-  assert.deepEqual(held().sort(), roles.toSorted())
-  const leader = nodes.find((node) => node.leads('publisher'))!
-  leader.drain()
-  assert.equal(leader.leads('publisher'), false)
-  const others = nodes.filter((node) => node !== leader)
-  await until(() => others.some((node) => node.leads('publisher')), 'the role was handed over')
-  await until(() => others[0]!.live().some((one) => one.id === leader.id && one.draining), 'draining is told')
-  await leader.leave()
-  await until(() => others.every((node) => node.live().length === 2), 'gone')
-  for (const node of others) await node.leave()
-  assert.deepEqual(await db.database.run(sql(`select id from stoa.node`)), [])
-})
+test(
+  'nodes find each other, share the roles, and hand them over when one drains and leaves',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ connectionsMax: 20 })
+    const nodes = ['one', 'two', 'three'].map((name) => start(db.database, name))
+    const held = (): string[] =>
+      nodes.flatMap((node) => roles.filter((role) => node.mode === 'live' && node.leads(role)))
+    await until(() => nodes.every((node) => node.live().length === 3), 'all see all')
+    await until(() => held().length === 3, 'every role has a leader')
+    assert.deepEqual(held().sort(), roles.toSorted())
+    const leader = nodes.find((node) => node.leads('publisher'))!
+    leader.drain()
+    assert.equal(leader.leads('publisher'), false)
+    const others = nodes.filter((node) => node !== leader)
+    await until(() => others.some((node) => node.leads('publisher')), 'the role was handed over')
+    await until(
+      () => others[0]!.live().some((one) => one.id === leader.id && one.draining),
+      'draining is told',
+    )
+    await leader.leave()
+    await until(() => others.every((node) => node.live().length === 2), 'gone')
+    for (const node of others) await node.leave()
+    assert.deepEqual(await db.database.run(sql(`select id from stoa.node`)), [])
+  },
+)
 
-test('a fence that another node has passed commits nothing, and the next leader waits for who is still at it', { skip }, async () => {
-  await using db = await testDatabase({ connectionsMax: 20 })
-  await db.database.run({ text: 'create table effect (who text)', name: null })
-  const one = start(db.database, 'one')
-  await until(() => one.leads('publisher'), 'one leads')
-  await one.fenced('publisher', async (tx) => tx.run(sql(`insert into effect values ('one')`)))
-  const steal = sql(`update stoa.leadership set holder = 'other', fence = fence + 1 where role = 'publisher'`)
-  let stolen = false
-  let stealing: Promise<unknown> = Promise.resolve()
-  await one.fenced('publisher', async (tx) => {
-    stealing = db.database.run(steal).then(() => (stolen = true))
-    await tx.run(sql(`select pg_sleep(0.2)`))
-    assert.equal(stolen, false, 'nobody takes a role in the middle of its work')
-    await tx.run(sql(`insert into effect values ('one again')`))
-  })
-  await stealing
-  await assert.rejects(one.fenced('publisher', async (tx) => tx.run(sql(`insert into effect values ('too late')`))), FenceLostError)
-  assert.equal(one.leads('publisher'), false)
-  assert.deepEqual(await db.database.run(sql(`select who from effect order by who`)), [{ who: 'one' }, { who: 'one again' }])
-  await one.leave()
-})
+test(
+  'a fence that another node has passed commits nothing, and the next leader waits for who is still at it',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ connectionsMax: 20 })
+    await db.database.run({ text: 'create table effect (who text)', name: null })
+    const one = start(db.database, 'one')
+    await until(() => one.leads('publisher'), 'one leads')
+    await one.fenced('publisher', async (tx) => tx.run(sql(`insert into effect values ('one')`)))
+    const steal = sql(
+      `update stoa.leadership set holder = 'other', fence = fence + 1 where role = 'publisher'`,
+    )
+    let stolen = false
+    let stealing: Promise<unknown> = Promise.resolve()
+    await one.fenced('publisher', async (tx) => {
+      stealing = db.database.run(steal).then(() => (stolen = true))
+      await tx.run(sql(`select pg_sleep(0.2)`))
+      assert.equal(stolen, false, 'nobody takes a role in the middle of its work')
+      await tx.run(sql(`insert into effect values ('one again')`))
+    })
+    await stealing
+    await assert.rejects(
+      one.fenced('publisher', async (tx) => tx.run(sql(`insert into effect values ('too late')`))),
+      FenceLostError,
+    )
+    assert.equal(one.leads('publisher'), false)
+    assert.deepEqual(await db.database.run(sql(`select who from effect order by who`)), [
+      { who: 'one' },
+      { who: 'one again' },
+    ])
+    await one.leave()
+  },
+)
 
-test('a leader at work for longer than its lease goes on beating: it lives, and leads in its other roles', { skip }, async () => {
-  await using db = await testDatabase({ connectionsMax: 20 })
-  const leaseMs = 3_000
-  await using one = start(db.database, 'one', leaseMs)
-  await until(() => roles.every((role) => one.leads(role)), 'one leads')
-  await using two = new Nodes({ database: db.database, info: { name: 'two', address: null, version: '1', fingerprint: 'f' }, clock: systemClock, logger: silentLogger, config: { leaseMs, roles: ['publisher'] } })
-  await until(() => two.live().length === 2 && one.live().length === 2, 'both see both')
-  const over = new AbortController()
-  const work = one.fenced('publisher', async (tx) => tx.run(sql(`select pg_sleep(${(leaseMs * 1.5) / 1_000})`))).finally(() => over.abort())
-  while (!over.signal.aborted) {
-    assert.equal(two.live().length, 2, 'the one that works is not gone')
-    assert.ok(one.leads('mailer'), 'its other roles are its own')
-    assert.equal(two.leads('publisher'), false, 'nobody takes a role in the middle of its work')
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-  await work
-  // A role that could not be renewed meanwhile is anybody's then.
-  await until(() => [one, two].filter((node) => node.leads('publisher')).length === 1, 'it is led again')
-})
+test(
+  'a leader at work for longer than its lease goes on beating: it lives, and leads in its other roles',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ connectionsMax: 20 })
+    const leaseMs = 3_000
+    await using one = start(db.database, 'one', leaseMs)
+    await until(() => roles.every((role) => one.leads(role)), 'one leads')
+    await using two = new Nodes({
+      database: db.database,
+      info: { name: 'two', address: null, version: '1', fingerprint: 'f' },
+      clock: systemClock,
+      logger: silentLogger,
+      config: { leaseMs, roles: ['publisher'] },
+    })
+    await until(() => two.live().length === 2 && one.live().length === 2, 'both see both')
+    const over = new AbortController()
+    const work = one
+      .fenced('publisher', async (tx) => tx.run(sql(`select pg_sleep(${(leaseMs * 1.5) / 1_000})`)))
+      .finally(() => over.abort())
+    while (!over.signal.aborted) {
+      assert.equal(two.live().length, 2, 'the one that works is not gone')
+      assert.ok(one.leads('mailer'), 'its other roles are its own')
+      assert.equal(two.leads('publisher'), false, 'nobody takes a role in the middle of its work')
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    await work
+    // A role that could not be renewed meanwhile is anybody's then.
+    await until(
+      () => [one, two].filter((node) => node.leads('publisher')).length === 1,
+      'it is led again',
+    )
+  },
+)

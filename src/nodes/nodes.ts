@@ -7,9 +7,19 @@ import { SteadyClock } from '#lib/steady-clock.ts'
 import { Trouble } from '#lib/trouble.ts'
 import { FenceLostError } from '#nodes/errors.ts'
 import { leads, liveMembers, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
-import type { Member, NodesConfig, NodesEffect, NodesEvent, NodesState, RoleRow } from '#nodes/nodes-core.ts'
+import type {
+  Member,
+  NodesConfig,
+  NodesEffect,
+  NodesEvent,
+  NodesState,
+  RoleRow,
+} from '#nodes/nodes-core.ts'
 
-/** What a node tells of itself: name, address, version, and a fingerprint of what must be the same everywhere, with what went into it. */
+/**
+ * What a node tells of itself: name, address, version, and a fingerprint of what must be the same
+ * everywhere, with what went into it.
+ */
 export type NodeInfo = {
   readonly name: string
   readonly address: string | null
@@ -18,15 +28,26 @@ export type NodeInfo = {
   readonly traits?: Readonly<Record<string, string>>
   /** Those that it can take. */
   readonly roles?: readonly string[]
-  /** Where only one process can be at a time: who comes to the same place is the successor of who was there. */
+  /**
+   * Where only one process can be at a time: who comes to the same place is the successor of who
+   * was there.
+   */
   readonly place?: string
 }
-export type LiveNode = NodeInfo & { readonly id: string; readonly draining: boolean; readonly startedAt: string; readonly roles: readonly string[] }
+export type LiveNode = NodeInfo & {
+  readonly id: string
+  readonly draining: boolean
+  readonly startedAt: string
+  readonly roles: readonly string[]
+}
 
 export type NodesOptions = {
   /** Made anew for each start of a process; a node that `joinNodes` has let in has one already. */
   readonly id?: string
-  /** Beats go through its reserve (`control`): a beat that waits behind other work is a lease that ends. */
+  /**
+   * Beats go through its reserve (`control`): a beat that waits behind other work is a lease that
+   * ends.
+   */
   readonly database: Database
   readonly info: NodeInfo
   readonly clock: Clock
@@ -34,7 +55,10 @@ export type NodesOptions = {
   readonly config?: Partial<NodesConfig>
 }
 
-/** What listeners are told. `beaten`: after each beat, whether other nodes wait for an answer of this one. `drainAsked`: once, by whoever wrote it into the node's row. */
+/**
+ * What listeners are told. `beaten`: after each beat, whether other nodes wait for an answer of
+ * this one. `drainAsked`: once, by whoever wrote it into the node's row.
+ */
 export type NodesNews =
   | { readonly kind: 'lead' | 'stepDown'; readonly role: string }
   | { readonly kind: 'beaten'; readonly callsWaiting: boolean }
@@ -42,12 +66,24 @@ export type NodesNews =
 
 export const nodeLeaseMsDefault = 3_000
 
-type BeatRow = { readonly kind: 'node' | 'role' | 'drain' | 'call'; readonly id: string; readonly counter: string; readonly draining: boolean; readonly holder: string; readonly fence: string; readonly info: string; readonly started_at: string }
+type BeatRow = {
+  readonly kind: 'node' | 'role' | 'drain' | 'call'
+  readonly id: string
+  readonly counter: string
+  readonly draining: boolean
+  readonly holder: string
+  readonly fence: string
+  readonly info: string
+  readonly started_at: string
+}
 
 const beat = sql(`
   insert into stoa.node (id, counter, draining, info) values ($1, 1, $2, $3)
   on conflict (id) do update set counter = stoa.node.counter + 1, draining = excluded.draining, info = excluded.info, seen_at = now()`)
-/** A role under which this node is at work is locked by that work, which a beat must not wait for: it is left out. */
+/**
+ * A role under which this node is at work is locked by that work, which a beat must not wait for:
+ * it is left out.
+ */
 const renew = sql(`
   update stoa.leadership r set renewal = r.renewal + 1 from (
     select l.role from stoa.leadership l join unnest($2::text[], $3::bigint[]) m (role, fence) on l.role = m.role and l.fence = m.fence
@@ -59,17 +95,27 @@ const readAll = sql<BeatRow>(`
   union all select 'drain', id, 0, true, '', 0, null, null from stoa.node where id = $1 and drain_asked
   union all (select 'call', target, 0, false, '', 0, null, null from stoa.node_call where target = $1 and reply is null and failure is null limit 1)
   order by kind, id`)
-const takeNew = sql<{ fence: string }>(`insert into stoa.leadership (role, holder, fence) values ($1, $2, 1) on conflict do nothing returning fence`)
+const takeNew = sql<{ fence: string }>(
+  `insert into stoa.leadership (role, holder, fence) values ($1, $2, 1) on conflict do nothing returning fence`,
+)
 const takeOver = sql<{ fence: string }>(`
   update stoa.leadership set holder = $2, fence = fence + 1, renewal = 0
   where role = $1 and holder = $3 and fence = $4 and renewal = $5 returning fence`)
-const release = sql(`update stoa.leadership set holder = '', renewal = 0 where role = $1 and holder = $2 and fence = $3`)
+const release = sql(
+  `update stoa.leadership set holder = '', renewal = 0 where role = $1 and holder = $2 and fence = $3`,
+)
 const leave = sql(`delete from stoa.node where id = any($1::text[])`)
-/** While the transaction is open nobody takes the role: so a leader that falls silent in its middle loses it to the server's own clock, after a lease. */
+/**
+ * While the transaction is open nobody takes the role: so a leader that falls silent in its middle
+ * loses it to the server's own clock, after a lease.
+ */
 const fenceHeld = sql<{ held: string }>(`
   select set_config('idle_in_transaction_session_timeout', $4, true) as held from stoa.leadership where role = $1 and holder = $2 and fence = $3 for share`)
 
-/** This node among the others: the machine of nodes-core.ts on a real database. Joins at once; ends with `leave`. */
+/**
+ * This node among the others: the machine of nodes-core.ts on a real database. Joins at once; ends
+ * with `leave`.
+ */
 export class Nodes {
   readonly id: string
   readonly config: NodesConfig
@@ -89,7 +135,10 @@ export class Nodes {
   constructor(options: NodesOptions) {
     this.id = options.id ?? newId(options.clock.nowMs())
     this.#options = options
-    this.#trouble = new Trouble(options.logger, { failing: 'the nodes table could not be written', over: 'the nodes table is written again' })
+    this.#trouble = new Trouble(options.logger, {
+      failing: 'the nodes table could not be written',
+      over: 'the nodes table is written again',
+    })
     this.#info = options.info
     this.#beats = options.database.control ?? options.database
     this.config = { leaseMs: nodeLeaseMsDefault, roles: [], ...options.config }
@@ -118,22 +167,38 @@ export class Nodes {
     return liveMembers(this.#state, this.#clock.elapsedMs(), this.config).flatMap((member) => {
       const details = this.#details.get(member.id)
       if (details === undefined) return []
-      return [{ ...details.info, id: member.id, draining: member.draining, startedAt: details.startedAt, roles: roles.filter((row) => row.holder === member.id).map((row) => row.role) }]
+      return [
+        {
+          ...details.info,
+          id: member.id,
+          draining: member.draining,
+          startedAt: details.startedAt,
+          roles: roles.filter((row) => row.holder === member.id).map((row) => row.role),
+        },
+      ]
     })
   }
 
-  /** Whether this node leads, as far as it can tell: good for deciding whether to try. What it does then goes through `fenced`. */
+  /**
+   * Whether this node leads, as far as it can tell: good for deciding whether to try. What it does
+   * then goes through `fenced`.
+   */
   leads(role: string): boolean {
     return leads(this.#state, role, this.#clock.elapsedMs(), this.config) !== null
   }
 
   /**
-   * Whether this node has watched that counter of that node stand still for a whole lease (null: whichever counter it last read): then it is
-   * gone, or cut off and answers nothing as fresh any more. Only time on this node's own clock counts, and only up to its last reading.
+   * Whether this node has watched that counter of that node stand still for a whole lease (null:
+   * whichever counter it last read): then it is gone, or cut off and answers nothing as fresh any
+   * more. Only time on this node's own clock counts, and only up to its last reading.
    */
   isGone(id: string, counter: number | null): boolean {
     const seen = this.#state.members.get(id)
-    return seen !== undefined && (counter === null || seen.row.counter === counter) && seen.sinceMs <= this.#state.beatenAtMs - this.config.leaseMs
+    return (
+      seen !== undefined &&
+      (counter === null || seen.row.counter === counter) &&
+      seen.sinceMs <= this.#state.beatenAtMs - this.config.leaseMs
+    )
   }
 
   /** Hears when this node begins and stops to lead, and of each beat. Listeners must not throw. */
@@ -143,14 +208,24 @@ export class Nodes {
   }
 
   /**
-   * Runs the leader's work in a transaction that commits only if this node still leads: until its end nobody else can take the
-   * role. `database`: where the work's own tables are reached, if that is another pool. Errors: `FenceLostError`, and those of the work.
+   * Runs the leader's work in a transaction that commits only if this node still leads: until its
+   * end nobody else can take the role. `database`: where the work's own tables are reached, if that
+   * is another pool. Errors: `FenceLostError`, and those of the work.
    */
-  async fenced<T>(role: string, work: (tx: Queryable) => Promise<T>, database: Queryable = this.#options.database): Promise<T> {
+  async fenced<T>(
+    role: string,
+    work: (tx: Queryable) => Promise<T>,
+    database: Queryable = this.#options.database,
+  ): Promise<T> {
     const fence = leads(this.#state, role, this.#clock.elapsedMs(), this.config)
     if (fence === null) throw new FenceLostError(`This node does not lead as ${role}.`, { role })
     return database.transaction(async (tx) => {
-      const [row] = await tx.run(fenceHeld, [role, this.id, String(fence), String(this.config.leaseMs)])
+      const [row] = await tx.run(fenceHeld, [
+        role,
+        this.id,
+        String(fence),
+        String(this.config.leaseMs),
+      ])
       if (row === undefined) {
         this.#step({ kind: 'fenced', role, fence })
         throw new FenceLostError(`Another node leads as ${role} now.`, { role, fence })
@@ -159,7 +234,10 @@ export class Nodes {
     })
   }
 
-  /** Gives up its roles and takes none any more; it stays among the live ones, marked as draining, until it leaves. */
+  /**
+   * Gives up its roles and takes none any more; it stays among the live ones, marked as draining,
+   * until it leaves.
+   */
   drain(): void {
     this.#step({ kind: 'drain' })
   }
@@ -178,14 +256,22 @@ export class Nodes {
   #schedule(): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
     const at = nextNodesTickMs(this.#state, this.config)
-    this.#timer = at === Number.POSITIVE_INFINITY ? null : setTimeout(() => this.#step({ kind: 'tick' }), Math.max(1, Math.ceil(at - this.#clock.elapsedMs())))
+    this.#timer =
+      at === Number.POSITIVE_INFINITY
+        ? null
+        : setTimeout(
+            () => this.#step({ kind: 'tick' }),
+            Math.max(1, Math.ceil(at - this.#clock.elapsedMs())),
+          )
   }
 
   #step(event: NodesEvent): void {
     const { state, effects } = stepNodes(this.#state, event, this.#clock.elapsedMs(), this.config)
     this.#state = state
     for (const effect of effects) {
-      const work = this.#perform(effect).catch((error: unknown) => this.#trouble.failed(error, { effect: effect.kind }))
+      const work = this.#perform(effect).catch((error: unknown) =>
+        this.#trouble.failed(error, { effect: effect.kind }),
+      )
       this.#running.add(work)
       void work.finally(() => this.#running.delete(work))
     }
@@ -211,7 +297,10 @@ export class Nodes {
         return void (await database.run(leave, [[this.id]]))
       case 'lead':
       case 'stepDown':
-        this.#options.logger.info({ role: effect.role }, effect.kind === 'lead' ? 'this node leads' : 'this node no longer leads')
+        this.#options.logger.info(
+          { role: effect.role },
+          effect.kind === 'lead' ? 'this node leads' : 'this node no longer leads',
+        )
         this.#tell({ kind: effect.kind, role: effect.role })
     }
   }
@@ -223,19 +312,45 @@ export class Nodes {
   async #beat(effect: Extract<NodesEffect, { kind: 'beat' }>): Promise<void> {
     try {
       const rows = await this.#beats.transaction(async (tx) => {
-        await tx.run(beat, [this.id, effect.draining, JSON.stringify({ ...this.#info, roles: this.config.roles })])
-        if (effect.renew.length > 0) await tx.run(renew, [this.id, effect.renew.map(({ role }) => role), effect.renew.map(({ fence }) => String(fence))])
+        await tx.run(beat, [
+          this.id,
+          effect.draining,
+          JSON.stringify({ ...this.#info, roles: this.config.roles }),
+        ])
+        if (effect.renew.length > 0)
+          await tx.run(renew, [
+            this.id,
+            effect.renew.map(({ role }) => role),
+            effect.renew.map(({ fence }) => String(fence)),
+          ])
         return tx.run(readAll, [this.id])
       })
       this.#trouble.worked()
       if (this.#state.mode === 'left') return
       const nodes = rows.filter((row) => row.kind === 'node')
-      this.#details = new Map(nodes.map((row) => [row.id, { info: JSON.parse(row.info) as NodeInfo, startedAt: row.started_at }]))
+      this.#details = new Map(
+        nodes.map((row) => [
+          row.id,
+          { info: JSON.parse(row.info) as NodeInfo, startedAt: row.started_at },
+        ]),
+      )
       const members = nodes.map((row): Member => {
         const roles = this.#details.get(row.id)?.info.roles
-        return { id: row.id, counter: Number(row.counter), draining: row.draining, ...(roles === undefined ? {} : { roles }) }
+        return {
+          id: row.id,
+          counter: Number(row.counter),
+          draining: row.draining,
+          ...(roles === undefined ? {} : { roles }),
+        }
       })
-      const roles = rows.filter((row) => row.kind === 'role').map((row): RoleRow => ({ role: row.id, holder: row.holder, fence: Number(row.fence), renewal: Number(row.counter) }))
+      const roles = rows
+        .filter((row) => row.kind === 'role')
+        .map((row): RoleRow => ({
+          role: row.id,
+          holder: row.holder,
+          fence: Number(row.fence),
+          renewal: Number(row.counter),
+        }))
       this.#step({ kind: 'beaten', id: effect.id, members, roles })
       if (!this.#drainAsked && rows.some((row) => row.kind === 'drain')) {
         this.#drainAsked = true
@@ -254,7 +369,13 @@ export class Nodes {
     try {
       const [row] = await (seen === null
         ? this.#beats.run(takeNew, [role, this.id])
-        : this.#beats.run(takeOver, [role, this.id, seen.holder, String(seen.fence), String(seen.renewal)]))
+        : this.#beats.run(takeOver, [
+            role,
+            this.id,
+            seen.holder,
+            String(seen.fence),
+            String(seen.renewal),
+          ]))
       fence = row === undefined ? null : Number(row.fence)
     } finally {
       this.#step({ kind: 'taken', role, id, fence })

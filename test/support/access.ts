@@ -27,12 +27,37 @@ export const testPassword = 'columns and a roof'
 export const testPasswordCost = { memoryKiB: 64, passes: 1 }
 
 export function testAccess(database: Database, clock: Clock = systemClock): Access {
-  return createAccess({ database, clock, logger: silentLogger, secret: 'a secret of 32 characters or more', passwordCost: testPasswordCost })
+  return createAccess({
+    database,
+    clock,
+    logger: silentLogger,
+    secret: 'a secret of 32 characters or more',
+    passwordCost: testPasswordCost,
+  })
 }
 
 /** A user of these roles, signed in. */
-export async function signedIn(access: Access, database: Database, roles: readonly string[], email = `${roles.join('.')}@example.com`): Promise<{ user: User; login: Login; identity: Identity }> {
-  const user = await access.users.create(database, access.systemIdentity, { email, name: email.split('@')[0]!, password: testPassword, roles })
-  const login = await access.login({ email, password: testPassword, address: '192.0.2.1', agent: 'test' })
-  return { user, login, identity: await access.identify({ bearer: null, sessionCookie: login.cookie }) }
+export async function signedIn(
+  access: Access,
+  database: Database,
+  roles: readonly string[],
+  email = `${roles.join('.')}@example.com`,
+): Promise<{ user: User; login: Login; identity: Identity }> {
+  const user = await access.users.create(database, access.systemIdentity, {
+    email,
+    name: email.split('@')[0]!,
+    password: testPassword,
+    roles,
+  })
+  const login = await access.login({
+    email,
+    password: testPassword,
+    address: '192.0.2.1',
+    agent: 'test',
+  })
+  return {
+    user,
+    login,
+    identity: await access.identify({ bearer: null, sessionCookie: login.cookie }),
+  }
 }

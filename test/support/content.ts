@@ -13,26 +13,45 @@ import type { Clock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { testDatabase } from '#test/support/database.ts'
 
-/** Content over a fresh database, and ways of calling it. Ends its background work before the database goes. */
+/**
+ * Content over a fresh database, and ways of calling it. Ends its background work before the
+ * database goes.
+ */
 export type TestContent = AsyncDisposable & {
   readonly database: Database
   readonly content: Content
   /** May do everything. */
   readonly admin: Call
   /** Only what is granted, by action; `*` stands for every type. */
-  call(grants: Readonly<Record<string, Partial<Record<ContentAction, Grant | true>>>>, options?: { readonly actor?: Actor; readonly db?: Queryable }): Call
+  call(
+    grants: Readonly<Record<string, Partial<Record<ContentAction, Grant | true>>>>,
+    options?: { readonly actor?: Actor; readonly db?: Queryable },
+  ): Call
 }
 
 const ada: Actor = { kind: 'user', id: '0197a000-0000-7000-8000-0000000000ad', name: 'Ada' }
 
-export const everything: Authority = { actor: systemActor, grant: () => ({ filter: null, fields: null }), key: 'everything' }
+export const everything: Authority = {
+  actor: systemActor,
+  grant: () => ({ filter: null, fields: null }),
+  key: 'everything',
+}
 
-export async function testContent(options: { readonly connectionsMax?: number; readonly clock?: Clock; readonly types?: readonly ContentType[]; readonly locales?: readonly string[] } = {}): Promise<TestContent> {
+export async function testContent(
+  options: {
+    readonly connectionsMax?: number
+    readonly clock?: Clock
+    readonly types?: readonly ContentType[]
+    readonly locales?: readonly string[]
+  } = {},
+): Promise<TestContent> {
   const db = await testDatabase({ connectionsMax: options.connectionsMax ?? 10 })
   const { database } = db
   const content = createContent({ clock: options.clock ?? systemClock, logger: silentLogger })
-  for (const code of options.locales ?? []) await content.locales.save(database, { code, fallback: 'en', isDefault: false })
-  for (const type of options.types ?? []) await content.types.save(database, type, { expected: null, allowLoss: false })
+  for (const code of options.locales ?? [])
+    await content.locales.save(database, { code, fallback: 'en', isDefault: false })
+  for (const type of options.types ?? [])
+    await content.types.save(database, type, { expected: null, allowLoss: false })
   return {
     database,
     content,
@@ -44,7 +63,11 @@ export async function testContent(options: { readonly connectionsMax?: number; r
         key: JSON.stringify(grants),
         grant: (action, type) => {
           const grant = (grants[type] ?? grants['*'])?.[action]
-          return grant === undefined ? null : grant === true ? { filter: null, fields: null } : grant
+          return grant === undefined
+            ? null
+            : grant === true
+              ? { filter: null, fields: null }
+              : grant
         },
       },
     }),
@@ -60,7 +83,19 @@ export function reading(options: Partial<ReadOptions> = {}): ReadOptions {
 }
 
 export function listing(type: string, query: Partial<ListQuery> = {}): ListQuery {
-  return { type, filter: null, sort: [], fields: null, include: [], locale: null, perspective: 'published', limit: 20, after: null, count: false, ...query }
+  return {
+    type,
+    filter: null,
+    sort: [],
+    fields: null,
+    include: [],
+    locale: null,
+    perspective: 'published',
+    limit: 20,
+    after: null,
+    count: false,
+    ...query,
+  }
 }
 
 /** What must hold of every entry, whatever happened; the empty list when it does. */
@@ -88,7 +123,10 @@ export async function brokenInvariants(database: Queryable): Promise<string[]> {
 }
 
 /** Runs `work` in a transaction of its own, which is held open between `begun` and `end`. */
-export async function heldOpen(t: TestContent, work: (call: Call) => Promise<unknown>): Promise<{ readonly end: () => Promise<void> }> {
+export async function heldOpen(
+  t: TestContent,
+  work: (call: Call) => Promise<unknown>,
+): Promise<{ readonly end: () => Promise<void> }> {
   const [begun, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const whole = t.database.transaction(async (tx) => {
     await work({ ...t.admin, db: tx })
@@ -110,7 +148,10 @@ const waitMsMax = 10_000
 const waiters = sql<{ count: number }>(`
   select count(*)::int as count from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and wait_event <> 'virtualxid'`)
 
-/** Until so many sessions of this database wait for a lock; those that build indexes, which wait for transactions to end, do not count. */
+/**
+ * Until so many sessions of this database wait for a lock; those that build indexes, which wait for
+ * transactions to end, do not count.
+ */
 export async function untilWaiting(t: TestContent, count: number): Promise<void> {
   const deadlineMs = Date.now() + waitMsMax
   while ((await t.database.run(waiters))[0]?.count !== count) {

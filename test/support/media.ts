@@ -14,7 +14,11 @@ import { createMedia } from '#media/create-media.ts'
 import type { MediaLimits } from '#media/limits.ts'
 import type { Media } from '#media/media.ts'
 
-export const editor: Actor = { kind: 'user', id: '01890000-0000-7000-8000-000000000001', name: 'Ada' }
+export const editor: Actor = {
+  kind: 'user',
+  id: '01890000-0000-7000-8000-000000000001',
+  name: 'Ada',
+}
 
 /** Real time, plus what the test adds. */
 export class AheadClock implements Clock {
@@ -27,7 +31,10 @@ export class AheadClock implements Clock {
   }
 }
 
-/** A file store in front of another: counts what is asked of it, fails when told, and runs a hook before deletes and after puts. */
+/**
+ * A file store in front of another: counts what is asked of it, fails when told, and runs a hook
+ * before deletes and after puts.
+ */
 export class WatchedFileStore implements FileStore {
   readonly #inner: FileStore
   puts = 0
@@ -39,7 +46,10 @@ export class WatchedFileStore implements FileStore {
     this.#inner = inner
   }
 
-  async put(source: Readable, options: { readonly bytesMax: number; readonly signal?: AbortSignal }): Promise<BlobInfo> {
+  async put(
+    source: Readable,
+    options: { readonly bytesMax: number; readonly signal?: AbortSignal },
+  ): Promise<BlobInfo> {
     this.#up()
     this.puts += 1
     const blob = await this.#inner.put(source, options)
@@ -47,7 +57,10 @@ export class WatchedFileStore implements FileStore {
     return blob
   }
 
-  async get(id: BlobId, range?: { readonly start: number; readonly end: number }): Promise<Readable> {
+  async get(
+    id: BlobId,
+    range?: { readonly start: number; readonly end: number },
+  ): Promise<Readable> {
     this.#up()
     return this.#inner.get(id, range)
   }
@@ -68,7 +81,10 @@ export class WatchedFileStore implements FileStore {
     return this.#inner.list()
   }
 
-  async sweep(options: { readonly writtenBeforeMs: number; readonly dryRun: boolean }): Promise<number> {
+  async sweep(options: {
+    readonly writtenBeforeMs: number
+    readonly dryRun: boolean
+  }): Promise<number> {
     this.#up()
     return this.#inner.sweep(options)
   }
@@ -93,14 +109,24 @@ export type TestMedia = AsyncDisposable & {
   readonly files: () => Promise<string[]>
 }
 
-export async function testMedia(database: Database, limits: Partial<MediaLimits> = {}): Promise<TestMedia> {
+export async function testMedia(
+  database: Database,
+  limits: Partial<MediaLimits> = {},
+): Promise<TestMedia> {
   const folder = await mkdtemp(join(tmpdir(), 'stoa-media-'))
   const clock = new AheadClock()
   const store = new WatchedFileStore(new DiskFileStore({ folder: join(folder, 'files'), clock }))
   let nodes = 0
   const another = (): Media => {
     nodes += 1
-    return createMedia({ database, fileStore: store, dataDir: join(folder, `node${nodes}`), clock, logger: silentLogger, limits })
+    return createMedia({
+      database,
+      fileStore: store,
+      dataDir: join(folder, `node${nodes}`),
+      clock,
+      logger: silentLogger,
+      limits,
+    })
   }
   return {
     media: another(),
@@ -109,7 +135,10 @@ export async function testMedia(database: Database, limits: Partial<MediaLimits>
     another,
     files: async () => {
       const entries = await readdir(folder, { recursive: true, withFileTypes: true })
-      return entries.filter((entry) => entry.isFile() && entry.name !== 'stoa-files').map((entry) => entry.name).sort()
+      return entries
+        .filter((entry) => entry.isFile() && entry.name !== 'stoa-files')
+        .map((entry) => entry.name)
+        .sort()
     },
     [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
   }

@@ -17,19 +17,31 @@ export type RunningNode = AsyncDisposable & {
   printed(pattern: RegExp): Promise<RegExpExecArray>
   /** Everything that it has printed. */
   output(): string
-  /** The status with which it ends by itself, without a signal; after a deadline it is killed. Null: by a signal. */
+  /**
+   * The status with which it ends by itself, without a signal; after a deadline it is killed. Null:
+   * by a signal.
+   */
   ended(): Promise<number | null>
   stop(): Promise<number | null>
 }
 
 export const stoaProgram = join(import.meta.dirname, '..', '..', 'bin', 'stoa.js')
 
-/** A real node: `stoa start` as a process of its own, in an empty data folder with an embedded database unless the environment names one. */
-export async function startNode(options: { readonly environment?: Readonly<Record<string, string>>; readonly dataDir?: string }): Promise<RunningNode> {
+/**
+ * A real node: `stoa start` as a process of its own, in an empty data folder with an embedded
+ * database unless the environment names one.
+ */
+export async function startNode(options: {
+  readonly environment?: Readonly<Record<string, string>>
+  readonly dataDir?: string
+}): Promise<RunningNode> {
   const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'stoa-node-')))
   const port = await freePort()
   const environment = { STOA_DATA: dataDir, STOA_PORT: String(port), ...options.environment }
-  const child = spawn(process.execPath, [stoaProgram, 'start'], { env: { ...clean(process.env), ...environment }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [stoaProgram, 'start'], {
+    env: { ...clean(process.env), ...environment },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   let output = ''
   child.stdout.on('data', (chunk) => (output += String(chunk)))
   child.stderr.on('data', (chunk) => (output += String(chunk)))
@@ -50,12 +62,15 @@ export async function startNode(options: { readonly environment?: Readonly<Recor
     for (;;) {
       const result = await attempt()
       if (result !== null) return result
-      if (child.exitCode !== null || Date.now() > end) throw new Error(`the node did not do what was waited for; it printed:\n${output}`)
+      if (child.exitCode !== null || Date.now() > end)
+        throw new Error(`the node did not do what was waited for; it printed:\n${output}`)
       await new Promise((resolve) => setTimeout(resolve, 25))
     }
   }
   try {
-    await waitFor(async () => ((await fetch(`${origin}/healthz/ready`).catch(() => null))?.status === 200 ? true : null))
+    await waitFor(async () =>
+      (await fetch(`${origin}/healthz/ready`).catch(() => null))?.status === 200 ? true : null,
+    )
   } catch (error) {
     await stop()
     throw error
@@ -78,5 +93,9 @@ export async function startNode(options: { readonly environment?: Readonly<Recor
 
 /** Without settings of whoever runs the tests. */
 function clean(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('STOA_') || name.startsWith('STOA_TEST_')))
+  return Object.fromEntries(
+    Object.entries(environment).filter(
+      ([name]) => !name.startsWith('STOA_') || name.startsWith('STOA_TEST_'),
+    ),
+  )
 }

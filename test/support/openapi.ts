@@ -4,8 +4,14 @@ import type { ValidateFunction } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import type { OpenApi } from '#api/openapi/document.ts'
 
-export type Answer = { readonly statusCode: number; readonly headers: Readonly<Record<string, number | string | string[] | undefined>>; readonly body: string }
-type Responses = Readonly<Record<string, { readonly content?: Readonly<Record<string, { readonly schema: object }>> }>>
+export type Answer = {
+  readonly statusCode: number
+  readonly headers: Readonly<Record<string, number | string | string[] | undefined>>
+  readonly body: string
+}
+type Responses = Readonly<
+  Record<string, { readonly content?: Readonly<Record<string, { readonly schema: object }>> }>
+>
 type Operation = { readonly operationId: string; readonly responses: Responses }
 
 /** Compares answers with the API's own document: status, media type and schema must be in it. */
@@ -13,7 +19,11 @@ export class AnswerChecker {
   readonly #document: OpenApi
   readonly #ajv = new Ajv2020({ strict: false, allErrors: false, addUsedSchema: false })
   readonly #checks = new Map<object, ValidateFunction>()
-  readonly #paths: readonly { readonly pattern: RegExp; readonly path: string; readonly variables: number }[]
+  readonly #paths: readonly {
+    readonly pattern: RegExp
+    readonly path: string
+    readonly variables: number
+  }[]
 
   constructor(document: OpenApi) {
     this.#document = document
@@ -21,15 +31,26 @@ export class AnswerChecker {
     ;(addFormats as unknown as (ajv: Ajv2020) => void)(this.#ajv)
     this.#ajv.addSchema({ $id: 'document', components: document.components })
     this.#paths = Object.keys(document.paths)
-      .map((path) => ({ path, variables: path.split('{').length, pattern: new RegExp(`^${path.replace(/[.*+?^$()|[\]\\]/g, '\\$&').replace(/\{[^}]+\}/g, '[^/]+')}$`) }))
+      .map((path) => ({
+        path,
+        variables: path.split('{').length,
+        pattern: new RegExp(
+          `^${path.replace(/[.*+?^$()|[\]\\]/g, '\\$&').replace(/\{[^}]+\}/g, '[^/]+')}$`,
+        ),
+      }))
       .sort((a, b) => a.variables - b.variables)
   }
 
-  /** The operation that a request belongs to; null: the path or the method is not in the document. */
+  /**
+   * The operation that a request belongs to; null: the path or the method is not in the document.
+   */
   operation(method: string, url: string): Operation | null {
     const pathname = url.split('?')[0]!
     const found = this.#paths.find(({ pattern }) => pattern.test(pathname))
-    return found === undefined ? null : ((this.#document.paths[found.path]?.[method.toLowerCase()] as Operation | undefined) ?? null)
+    return found === undefined
+      ? null
+      : ((this.#document.paths[found.path]?.[method.toLowerCase()] as Operation | undefined) ??
+          null)
   }
 
   /** Throws where an answer is not one that the document promises. */
@@ -38,11 +59,20 @@ export class AnswerChecker {
     assert.ok(answer.statusCode < 500 || answer.statusCode === 503, what)
     const operation = this.operation(method, url)
     if (operation === null) {
-      assert.ok([404, 405].includes(answer.statusCode) || (method === 'OPTIONS' && answer.statusCode === 204) || method === 'HEAD' || [400, 414].includes(answer.statusCode), `not in the document: ${what}`)
+      assert.ok(
+        [404, 405].includes(answer.statusCode) ||
+          (method === 'OPTIONS' && answer.statusCode === 204) ||
+          method === 'HEAD' ||
+          [400, 414].includes(answer.statusCode),
+        `not in the document: ${what}`,
+      )
       return
     }
     const documented = operation.responses[answer.statusCode]
-    assert.ok(documented !== undefined, `${operation.operationId} does not document the status: ${what}`)
+    assert.ok(
+      documented !== undefined,
+      `${operation.operationId} does not document the status: ${what}`,
+    )
     if (documented.content === undefined) {
       assert.equal(answer.body, '', what)
       return
@@ -54,7 +84,10 @@ export class AnswerChecker {
     assert.ok(media !== undefined, `${operation.operationId} does not document ${type}: ${what}`)
     if (!type.endsWith('json')) return
     const check = this.#compiled(media.schema)
-    assert.ok(check(JSON.parse(answer.body)), `${what}\nis not what the document says: ${this.#ajv.errorsText(check.errors)}`)
+    assert.ok(
+      check(JSON.parse(answer.body)),
+      `${what}\nis not what the document says: ${this.#ajv.errorsText(check.errors)}`,
+    )
   }
 
   #compiled(schema: object): ValidateFunction {

@@ -1,6 +1,14 @@
 import { execFileSync, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { appendFileSync, chmodSync, chownSync, copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  rmSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,10 +17,13 @@ import { freePort } from '#test/support/database.ts'
 
 /** Accounts have this id where the tests run as root, which PostgreSQL refuses. */
 const nobody = { uid: 65_534, gid: 65_534 }
-const binariesFolder = [18, 17, 16, 15].map((major) => `/usr/lib/postgresql/${major}/bin`).find((folder) => existsSync(join(folder, 'pg_basebackup')))
+const binariesFolder = [18, 17, 16, 15]
+  .map((major) => `/usr/lib/postgresql/${major}/bin`)
+  .find((folder) => existsSync(join(folder, 'pg_basebackup')))
 
 /** The reason why no cluster of PostgreSQL servers can be started here, or false. */
-export const replicationMissing: string | false = binariesFolder === undefined ? 'no pg_basebackup here: install the package postgresql' : false
+export const replicationMissing: string | false =
+  binariesFolder === undefined ? 'no pg_basebackup here: install the package postgresql' : false
 
 const identity: Partial<typeof nobody> = process.getuid?.() === 0 ? nobody : {}
 
@@ -30,15 +41,32 @@ export class PostgresServer implements AsyncDisposable {
   /** A new, empty primary. */
   static async primary(): Promise<PostgresServer> {
     const server = await PostgresServer.#make()
-    server.#run('initdb', ['-D', server.#data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'])
-    appendFileSync(join(server.#data, 'pg_hba.conf'), 'host replication postgres 127.0.0.1/32 trust\n')
+    server.#run('initdb', [
+      '-D',
+      server.#data,
+      '-U',
+      'postgres',
+      '-A',
+      'trust',
+      '-E',
+      'UTF8',
+      '--locale=C',
+      '--no-sync',
+    ])
+    appendFileSync(
+      join(server.#data, 'pg_hba.conf'),
+      'host replication postgres 127.0.0.1/32 trust\n',
+    )
     await server.start()
     return server
   }
 
   /** From the next start on it offers TLS, with the certificate and key of these files. */
   async offerTls(certificate: string, key: string): Promise<void> {
-    for (const [from, to] of [[certificate, 'server.crt'], [key, 'server.key']] as const) {
+    for (const [from, to] of [
+      [certificate, 'server.crt'],
+      [key, 'server.key'],
+    ] as const) {
       const path = join(this.#data, to)
       copyFileSync(from, path)
       chmodSync(path, 0o600)
@@ -52,7 +80,18 @@ export class PostgresServer implements AsyncDisposable {
   /** A streaming standby of `primary`. */
   static async standbyOf(primary: PostgresServer): Promise<PostgresServer> {
     const server = await PostgresServer.#make()
-    server.#run('pg_basebackup', ['-D', server.#data, '-R', '-X', 'stream', '-c', 'fast', '--no-sync', '-d', `postgres://postgres@127.0.0.1:${primary.port}/postgres`])
+    server.#run('pg_basebackup', [
+      '-D',
+      server.#data,
+      '-R',
+      '-X',
+      'stream',
+      '-c',
+      'fast',
+      '--no-sync',
+      '-d',
+      `postgres://postgres@127.0.0.1:${primary.port}/postgres`,
+    ])
     await server.start()
     return server
   }
@@ -73,9 +112,21 @@ export class PostgresServer implements AsyncDisposable {
   }
 
   async start(): Promise<void> {
-    const settings = ['listen_addresses=127.0.0.1', `port=${this.port}`, 'unix_socket_directories=', 'fsync=off', 'wal_level=replica', 'shared_buffers=32MB']
+    const settings = [
+      'listen_addresses=127.0.0.1',
+      `port=${this.port}`,
+      'unix_socket_directories=',
+      'fsync=off',
+      'wal_level=replica',
+      'shared_buffers=32MB',
+    ]
     const args = ['-D', this.#data, ...settings.flatMap((setting) => ['-c', setting])]
-    this.#child = spawn(join(binariesFolder ?? '', 'postgres'), args, { ...identity, cwd: this.folder, stdio: 'ignore', env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' } })
+    this.#child = spawn(join(binariesFolder ?? '', 'postgres'), args, {
+      ...identity,
+      cwd: this.folder,
+      stdio: 'ignore',
+      env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' },
+    })
     const until = Date.now() + 30_000
     for (;;) {
       try {
@@ -90,7 +141,11 @@ export class PostgresServer implements AsyncDisposable {
 
   /** On a connection of its own. */
   async query(text: string): Promise<Record<string, unknown>[]> {
-    const client = new pg.Client({ connectionString: this.url, connectionTimeoutMillis: 5_000, query_timeout: 20_000 })
+    const client = new pg.Client({
+      connectionString: this.url,
+      connectionTimeoutMillis: 5_000,
+      query_timeout: 20_000,
+    })
     client.on('error', () => undefined)
     await client.connect()
     try {
@@ -135,6 +190,11 @@ export class PostgresServer implements AsyncDisposable {
   }
 
   #run(program: string, args: readonly string[]): void {
-    execFileSync(join(binariesFolder ?? '', program), [...args], { ...identity, cwd: this.folder, stdio: 'ignore', env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' } })
+    execFileSync(join(binariesFolder ?? '', program), [...args], {
+      ...identity,
+      cwd: this.folder,
+      stdio: 'ignore',
+      env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' },
+    })
   }
 }

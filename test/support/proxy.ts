@@ -5,7 +5,10 @@ export type Proxy = AsyncDisposable & {
   readonly url: string
   /** What the server answers is lost, for good. */
   swallowAnswers(): void
-  /** Nothing gets through in either direction, as when packets are dropped; what was sent arrives after `heal`. */
+  /**
+   * Nothing gets through in either direction, as when packets are dropped; what was sent arrives
+   * after `heal`.
+   */
   silence(): void
   /** Every connection breaks, and so does each new one. */
   refuse(): void
@@ -16,7 +19,10 @@ export type Proxy = AsyncDisposable & {
   heal(): void
 }
 
-/** A network between node and server that can lose, hold up or delay what goes through it, and break every connection. */
+/**
+ * A network between node and server that can lose, hold up or delay what goes through it, and break
+ * every connection.
+ */
 export async function startProxy(url: string): Promise<Proxy> {
   const target = new URL(url)
   const port = Number(target.port)

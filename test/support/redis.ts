@@ -18,11 +18,20 @@ function missing(): string | false {
 /** The reason why tests with Redis cannot run here, or false. */
 export const redisMissing: string | false = missing()
 
-export type TestRedis = AsyncDisposable & { readonly url: string; start(): Promise<void>; stop(): Promise<void>; hang(): void; goOn(): void }
+export type TestRedis = AsyncDisposable & {
+  readonly url: string
+  start(): Promise<void>
+  stop(): Promise<void>
+  hang(): void
+  goOn(): void
+}
 
 const readyWithinMs = 10_000
 
-/** A throw-away Redis on loopback, in memory; it can be stopped and started again on its port, empty, and be made to hang. */
+/**
+ * A throw-away Redis on loopback, in memory; it can be stopped and started again on its port,
+ * empty, and be made to hang.
+ */
 export async function startTestRedis(): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'stoa-redis-'))
   const port = await freePort()
@@ -36,7 +45,22 @@ export async function startTestRedis(): Promise<TestRedis> {
     await ended
   }
   const start = async (): Promise<void> => {
-    child = spawn('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no'], { stdio: 'ignore' })
+    child = spawn(
+      'redis-server',
+      [
+        '--port',
+        String(port),
+        '--bind',
+        '127.0.0.1',
+        '--dir',
+        folder,
+        '--save',
+        '',
+        '--appendonly',
+        'no',
+      ],
+      { stdio: 'ignore' },
+    )
     const end = Date.now() + readyWithinMs
     while (!(await answers(port))) {
       if (Date.now() > end) throw new Error('redis-server does not answer')

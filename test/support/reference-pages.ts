@@ -16,7 +16,12 @@ export async function referencePages(): Promise<ReadonlyMap<string, string>> {
 function configurationPage(): string {
   const rows = settingNames.map((name) => {
     const { env, flag, fallback, help }: Setting<unknown> = settings[name]
-    const shown = fallback === null ? 'unset' : Array.isArray(fallback) && fallback.length === 0 ? 'none' : `\`${typeof fallback === 'string' ? fallback : JSON.stringify(fallback)}\``
+    const shown =
+      fallback === null
+        ? 'unset'
+        : Array.isArray(fallback) && fallback.length === 0
+          ? 'none'
+          : `\`${typeof fallback === 'string' ? fallback : JSON.stringify(fallback)}\``
     return `| \`${name}\` | \`${env}\` | \`${flag}\` | ${shown} | ${help.replaceAll('|', '\\|')} |`
   })
   return `# Settings
@@ -61,7 +66,9 @@ ${sections.join('\n')}`
 
 function subcommands(help: string): string[] {
   const listed = /^Commands:\n((?: {2}.*\n)+)/m.exec(help)?.[1] ?? ''
-  return [...listed.matchAll(/^ {2}(\S+)/gm)].map((match) => match[1]!).filter((name) => name !== 'help')
+  return [...listed.matchAll(/^ {2}(\S+)/gm)]
+    .map((match) => match[1]!)
+    .filter((name) => name !== 'help')
 }
 
 const withoutSite: Assembly = {
@@ -80,8 +87,20 @@ async function helpOf(command: readonly string[]): Promise<string> {
         done()
       },
     })
-  const on = { environment: {}, folder: '/nonexistent', version: '0.0.0', stdout: sink(), stderr: sink() }
-  const status = await runCommandLine([...command, '--help'], withoutSite, on, new AbortController().signal)
-  if (status !== 0) throw new Error(`stoa ${command.join(' ')} --help ended with ${status}: ${text}`)
+  const on = {
+    environment: {},
+    folder: '/nonexistent',
+    version: '0.0.0',
+    stdout: sink(),
+    stderr: sink(),
+  }
+  const status = await runCommandLine(
+    [...command, '--help'],
+    withoutSite,
+    on,
+    new AbortController().signal,
+  )
+  if (status !== 0)
+    throw new Error(`stoa ${command.join(' ')} --help ended with ${status}: ${text}`)
   return text
 }

@@ -10,7 +10,9 @@ import { freePort } from '#test/support/database.ts'
 import { stoaProgram } from '#test/support/node.ts'
 
 const deadlineMs = 90_000
-const withoutSettings = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('STOA_')))
+const withoutSettings = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith('STOA_')),
+)
 
 export type Several = AsyncDisposable & {
   readonly origin: string
@@ -23,16 +25,33 @@ export type Several = AsyncDisposable & {
   /** The process ids of the nodes. */
   children(): Promise<readonly number[]>
   stoa(...argv: string[]): Promise<string>
-  /** The status with which it ends; null: by a signal, which is the deadline's if it does not end. */
+  /**
+   * The status with which it ends; null: by a signal, which is the deadline's if it does not end.
+   */
   readonly ended: Promise<number | null>
 }
 
 /** `stoa start --nodes N` as a process of its own. `program`: the Node.js that runs it. */
-export async function startSeveral(count: number, environment: Readonly<Record<string, string>>, program: string = process.execPath): Promise<Several> {
+export async function startSeveral(
+  count: number,
+  environment: Readonly<Record<string, string>>,
+  program: string = process.execPath,
+): Promise<Several> {
   const dataDir = await mkdtemp(join(tmpdir(), 'stoa-several-'))
   const port = await freePort()
-  const env = { ...withoutSettings, STOA_DATA: dataDir, STOA_PORT: String(port), STOA_STARTER: 'false', STOA_NODE: 'box', STOA_DRAIN_GRACE_MS: '500', ...environment }
-  const child = spawn(program, [stoaProgram, 'start', '--nodes', String(count)], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const env = {
+    ...withoutSettings,
+    STOA_DATA: dataDir,
+    STOA_PORT: String(port),
+    STOA_STARTER: 'false',
+    STOA_NODE: 'box',
+    STOA_DRAIN_GRACE_MS: '500',
+    ...environment,
+  }
+  const child = spawn(program, [stoaProgram, 'start', '--nodes', String(count)], {
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   let output = ''
   child.stdout.on('data', (chunk) => (output += String(chunk)))
   child.stderr.on('data', (chunk) => (output += String(chunk)))
@@ -40,11 +59,15 @@ export async function startSeveral(count: number, environment: Readonly<Record<s
   const until = async (text: string, times = 1): Promise<void> => {
     const deadline = Date.now() + deadlineMs
     while (output.split(text).length <= times) {
-      assert.ok(child.exitCode === null && child.signalCode === null && Date.now() < deadline, `did not print "${text}":\n${output}`)
+      assert.ok(
+        child.exitCode === null && child.signalCode === null && Date.now() < deadline,
+        `did not print "${text}":\n${output}`,
+      )
       await sleep(25)
     }
   }
-  const stoa = async (...argv: string[]): Promise<string> => (await promisify(execFile)(process.execPath, [stoaProgram, ...argv], { env })).stdout
+  const stoa = async (...argv: string[]): Promise<string> =>
+    (await promisify(execFile)(process.execPath, [stoaProgram, ...argv], { env })).stdout
   return {
     origin: `http://127.0.0.1:${port}`,
     dataDir,
@@ -53,7 +76,12 @@ export async function startSeveral(count: number, environment: Readonly<Record<s
     ready: () => until('all nodes are ready'),
     stoa,
     nodes: async () => (JSON.parse(await stoa('status', '--json')) as ClusterStatus).nodes,
-    children: async () => (await readFile(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')).trim().split(' ').filter(Boolean).map(Number),
+    children: async () =>
+      (await readFile(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8'))
+        .trim()
+        .split(' ')
+        .filter(Boolean)
+        .map(Number),
     ended,
     [Symbol.asyncDispose]: async () => {
       child.kill('SIGTERM')

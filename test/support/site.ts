@@ -29,13 +29,25 @@ import { Nodes } from '#nodes/nodes.ts'
 import { AnswerChecker } from '#test/support/openapi.ts'
 
 export type Persona = 'anonymous' | 'author' | 'editor' | 'administrator'
-export type SiteRequest = { readonly as?: Persona; readonly body?: unknown; readonly headers?: Readonly<Record<string, string>> }
-export type SiteAnswer = { readonly status: number; readonly headers: Readonly<Record<string, string | undefined>>; readonly text: string; readonly json: SiteJson }
+export type SiteRequest = {
+  readonly as?: Persona
+  readonly body?: unknown
+  readonly headers?: Readonly<Record<string, string>>
+}
+export type SiteAnswer = {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | undefined>>
+  readonly text: string
+  readonly json: SiteJson
+}
 // An answer of any route: what it holds is for the test to know.
 // oxlint-disable-next-line typescript/no-explicit-any
 export type SiteJson = any
 
-/** A whole API on a database of its own, without listening: real content, access and media. Every answer is compared with `/openapi.json`. */
+/**
+ * A whole API on a database of its own, without listening: real content, access and media. Every
+ * answer is compared with `/openapi.json`.
+ */
 export class Site implements AsyncDisposable {
   readonly server: Server
   readonly database: Database
@@ -47,7 +59,10 @@ export class Site implements AsyncDisposable {
   readonly #dispose: () => Promise<void>
   #checker: AnswerChecker | null = null
 
-  constructor(parts: Pick<Site, 'server' | 'database' | 'content' | 'access' | 'media' | 'tokens' | 'feed'>, dispose: () => Promise<void>) {
+  constructor(
+    parts: Pick<Site, 'server' | 'database' | 'content' | 'access' | 'media' | 'tokens' | 'feed'>,
+    dispose: () => Promise<void>,
+  ) {
     this.server = parts.server
     this.database = parts.database
     this.content = parts.content
@@ -58,7 +73,11 @@ export class Site implements AsyncDisposable {
     this.#dispose = dispose
   }
 
-  async request(method: string, url: string, { as = 'administrator', body, headers = {} }: SiteRequest = {}): Promise<SiteAnswer> {
+  async request(
+    method: string,
+    url: string,
+    { as = 'administrator', body, headers = {} }: SiteRequest = {},
+  ): Promise<SiteAnswer> {
     const token = this.tokens.get(as)
     const options: InjectOptions = {
       method,
@@ -69,7 +88,12 @@ export class Site implements AsyncDisposable {
     const answer = await this.server.inject(options)
     if (method !== 'HEAD') (await this.checker()).check(method, url, answer)
     const isJson = (answer.headers['content-type'] ?? '').includes('json') && answer.body !== ''
-    return { status: answer.statusCode, headers: answer.headers as Record<string, string | undefined>, text: answer.body, json: isJson ? JSON.parse(answer.body) : null }
+    return {
+      status: answer.statusCode,
+      headers: answer.headers as Record<string, string | undefined>,
+      text: answer.body,
+      json: isJson ? JSON.parse(answer.body) : null,
+    }
   }
 
   get(url: string, options?: SiteRequest): Promise<SiteAnswer> {
@@ -78,7 +102,10 @@ export class Site implements AsyncDisposable {
 
   async document(as: Persona = 'administrator'): Promise<OpenApi> {
     const token = this.tokens.get(as)
-    const answer = await this.server.inject({ url: '/openapi.json', headers: token === undefined ? {} : { authorization: `Bearer ${token}` } })
+    const answer = await this.server.inject({
+      url: '/openapi.json',
+      headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+    })
     return answer.json<OpenApi>()
   }
 
@@ -97,25 +124,71 @@ export class Site implements AsyncDisposable {
   }
 }
 
-export async function testSite(options: { readonly config?: Partial<ApiConfig>; readonly logger?: Logger; readonly plugins?: readonly RoutePlugin[] } = {}): Promise<Site> {
+export async function testSite(
+  options: {
+    readonly config?: Partial<ApiConfig>
+    readonly logger?: Logger
+    readonly plugins?: readonly RoutePlugin[]
+  } = {},
+): Promise<Site> {
   const db = await testDatabase()
   const folder = await mkdtemp(join(tmpdir(), 'stoa-site-'))
   const { database } = db
   const [clock, logger] = [systemClock, options.logger ?? silentLogger]
   const content = createContent({ clock, logger })
-  const feedDatabase = new PostgresDatabase({ url: db.url, connectionsMax: 5, statementTimeoutMs: 5_000, connectTimeoutMs: 5_000, logger })
-  const link = new PostgresLink({ connect: primaryConnector({ url: db.url, applicationName: 'stoa test link' }), logger })
+  const feedDatabase = new PostgresDatabase({
+    url: db.url,
+    connectionsMax: 5,
+    statementTimeoutMs: 5_000,
+    connectTimeoutMs: 5_000,
+    logger,
+  })
+  const link = new PostgresLink({
+    connect: primaryConnector({ url: db.url, applicationName: 'stoa test link' }),
+    logger,
+  })
   const feed = new ChangeFeed({ database: feedDatabase, link, clock, logger })
   const cache = new Cache({ feed, database })
   const applied = new AppliedLog(feed, clock)
-  const nodes = new Nodes({ database: feedDatabase, info: { name: 'test', address: null, version: '0', fingerprint: '' }, clock, logger })
+  const nodes = new Nodes({
+    database: feedDatabase,
+    info: { name: 'test', address: null, version: '0', fingerprint: '' },
+    clock,
+    logger,
+  })
   const calls = new NodeCalls({ nodes, database: feedDatabase, link, clock, logger })
-  const access = createAccess({ database, clock, logger, secret: 'a secret of a test, which is long enough', cache })
-  const media = createMedia({ database, fileStore: new DiskFileStore({ folder: join(folder, 'files'), clock }), dataDir: folder, clock, logger })
-  const server = await createServer({ database, cluster: { feed, cache, link, applied, texts: new RowTexts(1_000_000), calls }, content, access, media, logger, clock, ...(options.config === undefined ? {} : { config: options.config }), plugins: options.plugins ?? [] })
+  const access = createAccess({
+    database,
+    clock,
+    logger,
+    secret: 'a secret of a test, which is long enough',
+    cache,
+  })
+  const media = createMedia({
+    database,
+    fileStore: new DiskFileStore({ folder: join(folder, 'files'), clock }),
+    dataDir: folder,
+    clock,
+    logger,
+  })
+  const server = await createServer({
+    database,
+    cluster: { feed, cache, link, applied, texts: new RowTexts(1_000_000), calls },
+    content,
+    access,
+    media,
+    logger,
+    clock,
+    ...(options.config === undefined ? {} : { config: options.config }),
+    plugins: options.plugins ?? [],
+  })
   const tokens = new Map<Persona, string>()
   for (const role of ['author', 'editor', 'administrator'] as const) {
-    const { token } = await access.tokens.create(database, access.systemIdentity, { name: role, roles: [role], expiresAt: null })
+    const { token } = await access.tokens.create(database, access.systemIdentity, {
+      name: role,
+      roles: [role],
+      expiresAt: null,
+    })
     tokens.set(role, token)
   }
   return new Site({ server, database, content, access, media, tokens, feed }, async () => {

@@ -2,8 +2,8 @@
 export type Schema = { readonly [keyword: string]: unknown }
 
 /**
- * Takes schemas apart: one with `$id` becomes a component of that name and a `$ref` in its place, so do `$defs`. A
- * component that is met twice must be the same both times.
+ * Takes schemas apart: one with `$id` becomes a component of that name and a `$ref` in its place,
+ * so do `$defs`. A component that is met twice must be the same both times.
  */
 export class Components {
   readonly schemas: Record<string, Schema> = {}
@@ -24,7 +24,12 @@ export class Components {
     const result: Record<string, unknown> = {}
     for (const [key, inner] of Object.entries(rest)) {
       if (key.startsWith('~') || key === 'x-checked-by') continue
-      result[key] = key === '$ref' && typeof inner === 'string' ? inner.replace(/^#\/\$defs\//, '#/components/schemas/') : key === 'examples' || key === 'default' ? inner : this.#walk(inner)
+      result[key] =
+        key === '$ref' && typeof inner === 'string'
+          ? inner.replace(/^#\/\$defs\//, '#/components/schemas/')
+          : key === 'examples' || key === 'default'
+            ? inner
+            : this.#walk(inner)
     }
     return result
   }
@@ -34,7 +39,11 @@ export class Components {
     // A schema that refers to itself: the name is taken before its parts are walked.
     if (before === undefined) this.schemas[name] = {}
     const walked = this.#walk(schema) as Schema
-    if (before !== undefined && Object.keys(before).length > 0 && JSON.stringify(before) !== JSON.stringify(walked)) {
+    if (
+      before !== undefined &&
+      Object.keys(before).length > 0 &&
+      JSON.stringify(before) !== JSON.stringify(walked)
+    ) {
       throw new Error(`two different schemas are named ${name}`)
     }
     this.schemas[name] = walked

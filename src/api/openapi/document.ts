@@ -10,7 +10,10 @@ export type OpenApi = {
   readonly openapi: string
   readonly info: Schema
   readonly paths: Record<string, Record<string, Operation>>
-  readonly components: { readonly schemas: Record<string, Schema>; readonly securitySchemes: Schema }
+  readonly components: {
+    readonly schemas: Record<string, Schema>
+    readonly securitySchemes: Schema
+  }
   readonly tags?: readonly Schema[]
   readonly [key: string]: unknown
 }
@@ -23,7 +26,8 @@ const idempotencyHeader = {
   name: 'Idempotency-Key',
   in: 'header',
   schema: { type: 'string', minLength: 1, maxLength: 255, pattern: '^[\\x21-\\x7e]+$' },
-  description: 'Makes the write safe to repeat for 24 hours: a repeat gets the first answer, with `Idempotency-Replayed: true`, and changes nothing.',
+  description:
+    'Makes the write safe to repeat for 24 hours: a repeat gets the first answer, with `Idempotency-Replayed: true`, and changes nothing.',
 }
 const ifMatchHeader = {
   name: 'If-Match',
@@ -31,7 +35,12 @@ const ifMatchHeader = {
   schema: { type: 'string', pattern: '^\\s*(\\*|(W/)?"[\\x21\\x23-\\x7e]*")\\s*$' },
   description: 'The `ETag` of what you saw. If somebody saved since, 412 with both sides.',
 }
-const ifNoneMatchHeader = { name: 'If-None-Match', in: 'header', schema: { type: 'string' }, description: 'The `ETag` of what you have: 304 if it still holds.' }
+const ifNoneMatchHeader = {
+  name: 'If-None-Match',
+  in: 'header',
+  schema: { type: 'string' },
+  description: 'The `ETag` of what you have: 304 if it still holds.',
+}
 
 /** The part of the document that does not depend on content types. */
 export function describeRoutes(routes: readonly RouteOptions[], version: string): OpenApi {
@@ -40,14 +49,16 @@ export function describeRoutes(routes: readonly RouteOptions[], version: string)
   const paths: Record<string, Record<string, Operation>> = {}
   for (const route of routes) {
     const path = pathOf(route.url)
-    for (const method of [route.method].flat()) (paths[path] ??= {})[method.toLowerCase()] = operationOf(route, method, components)
+    for (const method of [route.method].flat())
+      (paths[path] ??= {})[method.toLowerCase()] = operationOf(route, method, components)
   }
   return {
     openapi: '3.1.0',
     info: {
       title: 'Stoa',
       version,
-      description: 'Entries are read at `/api/content/{type}` and written on the same resources. Errors are problem documents (RFC 9457).',
+      description:
+        'Entries are read at `/api/content/{type}` and written on the same resources. Errors are problem documents (RFC 9457).',
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/' }],
@@ -56,7 +67,13 @@ export function describeRoutes(routes: readonly RouteOptions[], version: string)
       schemas: components.schemas,
       securitySchemes: {
         token: { type: 'http', scheme: 'bearer', description: 'An API token.' },
-        session: { type: 'apiKey', in: 'cookie', name: 'stoa_session', description: 'A signed-in browser; behind TLS the name is `__Host-stoa_session`. Writes repeat `csrfToken` of `GET /api/session` in `X-CSRF-Token`.' },
+        session: {
+          type: 'apiKey',
+          in: 'cookie',
+          name: 'stoa_session',
+          description:
+            'A signed-in browser; behind TLS the name is `__Host-stoa_session`. Writes repeat `csrfToken` of `GET /api/session` in `X-CSRF-Token`.',
+        },
       },
     },
   }
@@ -69,8 +86,16 @@ export function pathOf(url: string): string {
 
 function operationOf(route: RouteOptions, method: string, components: Components): Operation {
   const schema = route.schema ?? {}
-  const { params = schema.params, querystring = schema.querystring, body = schema.body } = schema.documented ?? {}
-  const parameters: object[] = [...pathParameters(route.url, params, components), ...parametersOf(querystring, 'query', components), ...parametersOf(schema.headers, 'header', components)]
+  const {
+    params = schema.params,
+    querystring = schema.querystring,
+    body = schema.body,
+  } = schema.documented ?? {}
+  const parameters: object[] = [
+    ...pathParameters(route.url, params, components),
+    ...parametersOf(querystring, 'query', components),
+    ...parametersOf(schema.headers, 'header', components),
+  ]
   if (unsafe.has(method) && route.config?.idempotent !== false) parameters.push(idempotencyHeader)
   if (route.config?.ifMatch === true) parameters.push(ifMatchHeader)
   if (route.config?.ifNoneMatch === true) parameters.push(ifNoneMatchHeader)
@@ -96,21 +121,50 @@ function securityOf(route: RouteOptions): readonly object[] {
 function pathParameters(url: string, schema: unknown, components: Components): object[] {
   const known = parametersOf(schema, 'path', components) as { name: string }[]
   const names = [...pathOf(url).matchAll(/\{(\w+)\}/g)].map((match) => match[1]!)
-  return names.map((name) => known.find((parameter) => parameter.name === name) ?? { name, in: 'path', required: true, schema: { type: 'string' } })
+  return names.map(
+    (name) =>
+      known.find((parameter) => parameter.name === name) ?? {
+        name,
+        in: 'path',
+        required: true,
+        schema: { type: 'string' },
+      },
+  )
 }
 
-function parametersOf(schema: unknown, place: 'path' | 'query' | 'header', components: Components): object[] {
-  const { properties = {}, required = [] } = (schema ?? {}) as { properties?: Record<string, Schema>; required?: readonly string[] }
+function parametersOf(
+  schema: unknown,
+  place: 'path' | 'query' | 'header',
+  components: Components,
+): object[] {
+  const { properties = {}, required = [] } = (schema ?? {}) as {
+    properties?: Record<string, Schema>
+    required?: readonly string[]
+  }
   return Object.entries(properties).map(([name, property]) => {
     const { description, ...rest } = components.add(property)
     const isRequired = place === 'path' || required.includes(name)
-    return { name, in: place, ...(isRequired ? { required: true } : {}), ...(description === undefined ? {} : { description }), schema: rest }
+    return {
+      name,
+      in: place,
+      ...(isRequired ? { required: true } : {}),
+      ...(description === undefined ? {} : { description }),
+      schema: rest,
+    }
   })
 }
 
 function bodyOf(body: unknown, components: Components): object {
   const { content } = body as { content?: Record<string, { schema: unknown }> }
-  const media = content === undefined ? { 'application/json': { schema: components.add(body) } } : Object.fromEntries(Object.entries(content).map(([type, each]) => [type, { schema: components.add(each.schema) }]))
+  const media =
+    content === undefined
+      ? { 'application/json': { schema: components.add(body) } }
+      : Object.fromEntries(
+          Object.entries(content).map(([type, each]) => [
+            type,
+            { schema: components.add(each.schema) },
+          ]),
+        )
   return { required: !acceptsNull(body), content: media }
 }
 
@@ -121,14 +175,34 @@ function acceptsNull(schema: unknown): boolean {
 
 function answersOf(schema: FastifySchema, components: Components): Record<string, object> {
   const answers: Record<string, object> = {}
-  for (const [status, answer] of Object.entries((schema.response ?? {}) as Record<string, Schema>)) {
-    const described = answer as { description?: string; content?: Record<string, { schema: unknown }>; headers?: object; type?: unknown }
+  for (const [status, answer] of Object.entries(
+    (schema.response ?? {}) as Record<string, Schema>,
+  )) {
+    const described = answer as {
+      description?: string
+      content?: Record<string, { schema: unknown }>
+      headers?: object
+      type?: unknown
+    }
     const description = described.description ?? STATUS_CODES[status] ?? status
     if (described.type === 'null') answers[status] = { description }
-    else if (described.content === undefined) answers[status] = { description, content: { 'application/json': { schema: components.add(answer) } } }
+    else if (described.content === undefined)
+      answers[status] = {
+        description,
+        content: { 'application/json': { schema: components.add(answer) } },
+      }
     else {
-      const content = Object.fromEntries(Object.entries(described.content).map(([type, each]) => [type, { schema: components.add(each.schema) }]))
-      answers[status] = { description, ...(described.headers === undefined ? {} : { headers: described.headers }), content }
+      const content = Object.fromEntries(
+        Object.entries(described.content).map(([type, each]) => [
+          type,
+          { schema: components.add(each.schema) },
+        ]),
+      )
+      answers[status] = {
+        description,
+        ...(described.headers === undefined ? {} : { headers: described.headers }),
+        content,
+      }
     }
   }
   return answers
@@ -137,19 +211,32 @@ function answersOf(schema: FastifySchema, components: Components): Record<string
 /** Statuses of the problem documents that a route may answer with. */
 function errorStatuses(route: RouteOptions, method: string): number[] {
   const { access, whenBusy, ifMatch, errors = [] } = route.config ?? {}
-  const found = new Set(whenBusy === true && access === 'public' ? always.filter((status) => status !== 401) : always)
+  const found = new Set(
+    whenBusy === true && access === 'public' ? always.filter((status) => status !== 401) : always,
+  )
   if (access !== 'public' || unsafe.has(method)) found.add(403)
   if (route.url.includes(':') || route.url.includes('*')) found.add(404)
   if (unsafe.has(method)) for (const status of [409, 413, 415, 422]) found.add(status)
   if (ifMatch === true) found.add(412)
   for (const code of errors) {
     const row = statuses[code]
-    if (row === undefined) throw new Error(`${route.url} names the error ${code}, which has no row in statuses.ts`)
+    if (row === undefined)
+      throw new Error(`${route.url} names the error ${code}, which has no row in statuses.ts`)
     found.add(row[0])
   }
   return [...found].sort((a, b) => a - b)
 }
 
 export function errorsOf(found: readonly number[]): Record<string, object> {
-  return Object.fromEntries(found.map((status) => [status, { description: STATUS_CODES[status] ?? 'Error', content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } } }]))
+  return Object.fromEntries(
+    found.map((status) => [
+      status,
+      {
+        description: STATUS_CODES[status] ?? 'Error',
+        content: {
+          'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
+        },
+      },
+    ]),
+  )
 }

@@ -9,32 +9,60 @@ import type { ReadableType } from '#content/query/validate-query.ts'
 import type { QueryField } from '#content/query/normal-form.ts'
 
 type Parameter = { readonly name: string; readonly in: string; readonly [key: string]: unknown }
-type KnownOperation = Operation & { readonly operationId: string; readonly parameters?: readonly Parameter[]; readonly responses: Record<string, object> }
+type KnownOperation = Operation & {
+  readonly operationId: string
+  readonly parameters?: readonly Parameter[]
+  readonly responses: Record<string, object>
+}
 
-/** The document as one reader sees it: with a path for each content type that they may do anything with. */
-export function describeTypes(base: OpenApi, types: readonly ContentType[], identity: Identity): OpenApi {
+/**
+ * The document as one reader sees it: with a path for each content type that they may do anything
+ * with.
+ */
+export function describeTypes(
+  base: OpenApi,
+  types: readonly ContentType[],
+  identity: Identity,
+): OpenApi {
   const paths = { ...base.paths }
   const schemas = { ...base.components.schemas }
   for (const type of types) {
-    const grants = new Map(contentActions.map((action) => [action, identity.authority.grant(action, type.name)]))
+    const grants = new Map(
+      contentActions.map((action) => [action, identity.authority.grant(action, type.name)]),
+    )
     if ([...grants.values()].every((grant) => grant === null)) continue
     const seen = grants.get('readDraft') ?? grants.get('read') ?? { filter: null, fields: [] }
-    const written = [...grants].flatMap(([action, grant]) => (grant !== null && (action === 'create' || action === 'update') ? [grant.fields] : []))
-    const writable = written.some((fields) => fields === null) ? null : [...new Set(written.flatMap((fields) => fields ?? []))]
+    const written = [...grants].flatMap(([action, grant]) =>
+      grant !== null && (action === 'create' || action === 'update') ? [grant.fields] : [],
+    )
+    const writable = written.some((fields) => fields === null)
+      ? null
+      : [...new Set(written.flatMap((fields) => fields ?? []))]
     const names = namesOf(type)
-    schemas[names.entry] = entryOf(base.components.schemas['Entry']!, fieldsSchema(type, 'value', seen.fields), type)
+    schemas[names.entry] = entryOf(
+      base.components.schemas['Entry']!,
+      fieldsSchema(type, 'value', seen.fields),
+      type,
+    )
     schemas[names.input] = fieldsSchema(type, 'input', writable)
     const list = `/api/content/${type.name}`
     const one = `${list}/{id}`
     const of = (path: string, method: string) => base.paths[path]![method] as KnownOperation
-    // A path that is spelt out hides the general one from readers of the document, so it has all of its methods.
+    // A path that is spelt out hides the general one from readers of the document, so it has all of
+    // its methods.
     paths[list] = {
       get: listOperation(of('/api/content/{type}', 'get'), { type, grant: seen }, names),
       post: writeOperation(of('/api/content/{type}', 'post'), type, names, 'EntryCreate', base),
     }
     paths[one] = {
       get: readOperation(of('/api/content/{type}/{id}', 'get'), type, names),
-      patch: writeOperation(of('/api/content/{type}/{id}', 'patch'), type, names, 'EntrySave', base),
+      patch: writeOperation(
+        of('/api/content/{type}/{id}', 'patch'),
+        type,
+        names,
+        'EntrySave',
+        base,
+      ),
       put: writeOperation(of('/api/content/{type}/{id}', 'put'), type, names, 'EntrySave', base),
       delete: narrowed(of('/api/content/{type}/{id}', 'delete'), type, names),
     }
@@ -52,7 +80,11 @@ function namesOf(type: ContentType): Names {
 
 function entryOf(entry: Schema, fields: Schema, type: ContentType): Schema {
   const properties = entry['properties'] as Record<string, Schema>
-  return { ...entry, description: type.label, properties: { ...properties, type: { const: type.name }, fields } }
+  return {
+    ...entry,
+    description: type.label,
+    properties: { ...properties, type: { const: type.name }, fields },
+  }
 }
 
 function reference(name: string): Schema {
@@ -65,33 +97,63 @@ function narrowed(operation: KnownOperation, type: ContentType, names: Names): K
     ...operation,
     operationId: `${operation.operationId}_${names.suffix}`,
     tags: [`content: ${type.name}`],
-    parameters: (operation.parameters ?? []).filter((parameter) => !(parameter.in === 'path' && parameter.name === 'type')),
+    parameters: (operation.parameters ?? []).filter(
+      (parameter) => !(parameter.in === 'path' && parameter.name === 'type'),
+    ),
   }
 }
 
-function withAnswer(operation: KnownOperation, status: string, properties: Record<string, Schema>): KnownOperation {
-  const answer = operation.responses[status] as { content: { 'application/json': { schema: { properties: object } } } }
+function withAnswer(
+  operation: KnownOperation,
+  status: string,
+  properties: Record<string, Schema>,
+): KnownOperation {
+  const answer = operation.responses[status] as {
+    content: { 'application/json': { schema: { properties: object } } }
+  }
   const { schema } = answer.content['application/json']
   const typed = { ...schema, properties: { ...schema.properties, ...properties } }
-  return { ...operation, responses: { ...operation.responses, [status]: { ...answer, content: { 'application/json': { schema: typed } } } } }
+  return {
+    ...operation,
+    responses: {
+      ...operation.responses,
+      [status]: { ...answer, content: { 'application/json': { schema: typed } } },
+    },
+  }
 }
 
 function readOperation(operation: KnownOperation, type: ContentType, names: Names): KnownOperation {
   return withAnswer(narrowed(operation, type, names), '200', { data: reference(names.entry) })
 }
 
-function listOperation(operation: KnownOperation, readable: ReadableType, names: Names): KnownOperation {
+function listOperation(
+  operation: KnownOperation,
+  readable: ReadableType,
+  names: Names,
+): KnownOperation {
   const own = narrowed(operation, readable.type, names)
   const filters = [...readableSchema(readable).values()].flatMap(filterParameters)
-  return withAnswer({ ...own, parameters: [...(own.parameters ?? []), ...filters] }, '200', { data: { type: 'array', items: reference(names.entry) } })
+  return withAnswer({ ...own, parameters: [...(own.parameters ?? []), ...filters] }, '200', {
+    data: { type: 'array', items: reference(names.entry) },
+  })
 }
 
-function writeOperation(operation: KnownOperation, type: ContentType, names: Names, body: string, base: OpenApi): KnownOperation {
+function writeOperation(
+  operation: KnownOperation,
+  type: ContentType,
+  names: Names,
+  body: string,
+  base: OpenApi,
+): KnownOperation {
   const own = narrowed(operation, type, names)
   const known = base.components.schemas[body] as { properties: object }
   const schema = { ...known, properties: { ...known.properties, fields: reference(names.input) } }
   const status = operation.responses['201'] === undefined ? '200' : '201'
-  return withAnswer({ ...own, requestBody: { required: true, content: { 'application/json': { schema } } } }, status, { data: reference(names.entry) })
+  return withAnswer(
+    { ...own, requestBody: { required: true, content: { 'application/json': { schema } } } },
+    status,
+    { data: reference(names.entry) },
+  )
 }
 
 const lists: ReadonlySet<string> = new Set(['in', 'nin'])
@@ -101,7 +163,11 @@ function filterParameters(field: QueryField): Parameter[] {
   return testsOf(field).map((test) => ({
     name: `where[${field.name}][${test}]`,
     in: 'query',
-    schema: lists.has(test) ? { type: 'string', description: 'Values, separated by commas.' } : test === 'exists' ? { type: 'boolean' } : valueOf(field),
+    schema: lists.has(test)
+      ? { type: 'string', description: 'Values, separated by commas.' }
+      : test === 'exists'
+        ? { type: 'boolean' }
+        : valueOf(field),
   }))
 }
 

@@ -3,42 +3,82 @@ import { layout } from '#api/pages/layout.ts'
 
 /** `/sign-in`. */
 export function signInPage(): string {
-  const body = html`
-<h1>Sign in</h1>
-<form class="narrow" data-action="/api/session" data-next="/">
-<label for="email">Email</label><input id="email" name="email" type="email" autocomplete="username" required>
-<label for="password">Password</label><input id="password" name="password" type="password" autocomplete="current-password" required>
-<p class="actions"><button>Sign in</button></p>
-<p class="problem" role="alert"></p>
-</form>`
+  const body = html` <h1>Sign in</h1>
+    <form class="narrow" data-action="/api/session" data-next="/">
+      <label for="email">Email</label
+      ><input id="email" name="email" type="email" autocomplete="username" required />
+      <label for="password">Password</label
+      ><input
+        id="password"
+        name="password"
+        type="password"
+        autocomplete="current-password"
+        required
+      />
+      <p class="actions"><button>Sign in</button></p>
+      <p class="problem" role="alert"></p>
+    </form>`
   return layout({ title: 'Sign in · Stoa', scripts: ['form.js'], signedInAs: null, body })
 }
 
-/** `/first-administrator#SECRET`: the one-time link from the log. The secret stays in the fragment, out of every access log. */
+/**
+ * `/first-administrator#SECRET`: the one-time link from the log. The secret stays in the fragment,
+ * out of every access log.
+ */
 export function firstAdministratorPage({ needed }: { readonly needed: boolean }): string {
-  const body = needed ? firstAdministratorForm : html`<h1>Welcome</h1><p class="lead">The first administrator is there already, and the link worked once.</p><p><a class="button" href="/sign-in">Sign in</a></p>`
-  return layout({ title: 'First administrator · Stoa', scripts: needed ? ['form.js'] : [], signedInAs: null, body })
+  const body = needed
+    ? firstAdministratorForm
+    : html`<h1>Welcome</h1>
+        <p class="lead">The first administrator is there already, and the link worked once.</p>
+        <p><a class="button" href="/sign-in">Sign in</a></p>`
+  return layout({
+    title: 'First administrator · Stoa',
+    scripts: needed ? ['form.js'] : [],
+    signedInAs: null,
+    body,
+  })
 }
 
-const firstAdministratorForm = html`
-<h1>Welcome</h1>
-<p class="lead">This makes the first administrator. The link works once.</p>
-<form class="narrow" data-action="/api/first-administrator" data-next="/sign-in" data-secret-from-fragment>
-<input type="hidden" name="secret">
-<label for="name">Name</label><input id="name" name="name" autocomplete="name" required>
-<label for="email">Email</label><input id="email" name="email" type="email" autocomplete="username" required>
-<label for="password">Password</label><input id="password" name="password" type="password" autocomplete="new-password" minlength="12" required aria-describedby="rule">
-<p class="hint" id="rule">At least 12 characters.</p>
-<p class="actions"><button>Create administrator</button></p>
-<p class="problem" role="alert"></p>
-</form>`
+const firstAdministratorForm = html` <h1>Welcome</h1>
+  <p class="lead">This makes the first administrator. The link works once.</p>
+  <form
+    class="narrow"
+    data-action="/api/first-administrator"
+    data-next="/sign-in"
+    data-secret-from-fragment
+  >
+    <input type="hidden" name="secret" />
+    <label for="name">Name</label><input id="name" name="name" autocomplete="name" required />
+    <label for="email">Email</label
+    ><input id="email" name="email" type="email" autocomplete="username" required />
+    <label for="password">Password</label
+    ><input
+      id="password"
+      name="password"
+      type="password"
+      autocomplete="new-password"
+      minlength="12"
+      required
+      aria-describedby="rule"
+    />
+    <p class="hint" id="rule">At least 12 characters.</p>
+    <p class="actions"><button>Create administrator</button></p>
+    <p class="problem" role="alert"></p>
+  </form>`
 
 /** `/reference`: drawn in the browser from /openapi.json. */
 export function referencePage(signedInAs: string | null): string {
-  const body = html`
-<h1>API reference</h1>
-<p class="lead">Open an operation, fill in what it needs, and send it. Requests go out as ${signedInAs ?? 'the anonymous role; sign in to see and do more'}.</p>
-<div data-reference><p>Loading…</p></div>
-<noscript><p>This page needs JavaScript; the description itself is at <a href="/openapi.json">/openapi.json</a>.</p></noscript>`
+  const body = html` <h1>API reference</h1>
+    <p class="lead">
+      Open an operation, fill in what it needs, and send it. Requests go out as
+      ${signedInAs ?? 'the anonymous role; sign in to see and do more'}.
+    </p>
+    <div data-reference><p>Loading…</p></div>
+    <noscript
+      ><p>
+        This page needs JavaScript; the description itself is at
+        <a href="/openapi.json">/openapi.json</a>.
+      </p></noscript
+    >`
   return layout({ title: 'API reference · Stoa', scripts: ['reference.js'], signedInAs, body })
 }

@@ -1,7 +1,13 @@
 /** HTML by tagged template: every value is escaped, except what `html` or `raw` made. */
 export type Html = { readonly html: string }
 
-const escapes: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' }
+const escapes: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  '"': '&quot;',
+  "'": '&#39;',
+}
 
 export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (character) => escapes[character]!)
@@ -17,5 +23,9 @@ function print(value: Value): string {
 }
 
 export function html(parts: TemplateStringsArray, ...values: readonly Value[]): Html {
-  return { html: parts.map((part, index) => part + (index < values.length ? print(values[index]!) : '')).join('') }
+  return {
+    html: parts
+      .map((part, index) => part + (index < values.length ? print(values[index]!) : ''))
+      .join(''),
+  }
 }

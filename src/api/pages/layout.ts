@@ -9,39 +9,46 @@ export type LayoutOptions = {
   readonly body: Html
 }
 
-/** Only our own files may be loaded, nothing may frame the page, forms go nowhere else. No inline script or style exists. */
+/**
+ * Only our own files may be loaded, nothing may frame the page, forms go nowhere else. No inline
+ * script or style exists.
+ */
 export const contentSecurityPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 /** The frame of every page for people. */
 export function layout(options: LayoutOptions): string {
-  const scripts = (options.scripts ?? []).map((name) => html`<script type="module" src="/static/${name}"></script>`)
+  const scripts = (options.scripts ?? []).map(
+    (name) => html`<script type="module" src="/static/${name}"></script>`,
+  )
   const account =
     options.signedInAs === null
       ? html`<a href="/sign-in">Sign in</a>`
-      : html`<span class="who">${options.signedInAs}</span> <button type="button" class="plain" data-sign-out>Sign out</button>`
+      : html`<span class="who">${options.signedInAs}</span>
+          <button type="button" class="plain" data-sign-out>Sign out</button>`
   const page = html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${options.title}</title>
-<link rel="icon" href="/static/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="/static/style.css">
-<script type="module" src="/static/account.js"></script>
-${scripts}
-</head>
-<body>
-<a class="skip" href="#main">Skip to content</a>
-<header>
-<a class="brand" href="/"><img src="/static/icon.svg" alt="" width="28" height="28"> Stoa</a>
-<nav aria-label="Main"><a href="/">Home</a> <a href="/reference">API reference</a> ${account}</nav>
-</header>
-<main id="main">
-${options.body}
-</main>
-</body>
-</html>
-`
+    <html lang="en">
+      <head>
+        <meta charset="utf-8" />
+        <meta name="viewport" content="width=device-width, initial-scale=1" />
+        <title>${options.title}</title>
+        <link rel="icon" href="/static/icon.svg" type="image/svg+xml" />
+        <link rel="stylesheet" href="/static/style.css" />
+        <script type="module" src="/static/account.js"></script>
+        ${scripts}
+      </head>
+      <body>
+        <a class="skip" href="#main">Skip to content</a>
+        <header>
+          <a class="brand" href="/"
+            ><img src="/static/icon.svg" alt="" width="28" height="28" /> Stoa</a
+          >
+          <nav aria-label="Main">
+            <a href="/">Home</a> <a href="/reference">API reference</a> ${account}
+          </nav>
+        </header>
+        <main id="main">${options.body}</main>
+      </body>
+    </html> `
   return page.html
 }

@@ -9,15 +9,25 @@ const contentTypes: Readonly<Record<string, string>> = {
   '.svg': 'image/svg+xml',
 }
 
-export type StaticFile = { readonly contentType: string; readonly etag: string; readonly bytes: Buffer }
+export type StaticFile = {
+  readonly contentType: string
+  readonly etag: string
+  readonly bytes: Buffer
+}
 
-/** The pages' own files, all in memory: a handful of small ones, and no path ever comes from a request. */
+/**
+ * The pages' own files, all in memory: a handful of small ones, and no path ever comes from a
+ * request.
+ */
 export async function loadStaticFiles(): Promise<ReadonlyMap<string, StaticFile>> {
   const names = await readdir(folder)
   const files = names.map(async (name): Promise<[string, StaticFile]> => {
     const bytes = await readFile(new URL(name, folder))
     const etag = `"${createHash('sha256').update(bytes).digest('base64url').slice(0, 22)}"`
-    return [name, { contentType: contentTypes[extname(name)] ?? 'application/octet-stream', etag, bytes }]
+    return [
+      name,
+      { contentType: contentTypes[extname(name)] ?? 'application/octet-stream', etag, bytes },
+    ]
   })
   return new Map(await Promise.all(files))
 }

@@ -8,7 +8,8 @@ export const roleName = () => Type.String({ minLength: 1, maxLength: 63, example
 export const roleNames = () => Type.Array(roleName(), { maxItems: 64 })
 const action = () => Type.Union(contentActions.map((name) => Type.Literal(name)))
 const permission = () => Type.Union(systemPermissions.map((name) => Type.Literal(name)))
-const fields = () => nullable(Type.Array(text(63, 1), { maxItems: 500, description: 'Only these fields; null: all.' }))
+const fields = () =>
+  nullable(Type.Array(text(63, 1), { maxItems: 500, description: 'Only these fields; null: all.' }))
 const filter = () =>
   nullable(
     Type.Object(
@@ -34,17 +35,38 @@ export const userSchema = strict(
 )
 
 export const grantSchema = strict({
-  type: Type.String({ minLength: 1, maxLength: 63, description: '`*`, or the name of a content type, which goes before `*`.' }),
+  type: Type.String({
+    minLength: 1,
+    maxLength: 63,
+    description: '`*`, or the name of a content type, which goes before `*`.',
+  }),
   actions: Type.Array(action(), { minItems: 1 }),
   filter: filter(),
   fields: fields(),
   own: Type.Optional(Type.Boolean({ description: 'Only entries that the user created.' })),
 })
 export const roleSchema = strict(
-  { name: roleName(), label: Type.String(), content: Type.Array(grantSchema), system: Type.Array(permission()), builtIn: Type.Boolean() },
-  { $id: 'Role', description: 'What its users and API tokens may do. Several roles allow what any of them allows.' },
+  {
+    name: roleName(),
+    label: Type.String(),
+    content: Type.Array(grantSchema),
+    system: Type.Array(permission()),
+    builtIn: Type.Boolean(),
+  },
+  {
+    $id: 'Role',
+    description:
+      'What its users and API tokens may do. Several roles allow what any of them allows.',
+  },
 )
-export const roleBody = strict({ label: text(200, 1), content: Type.Array(grantSchema, { maxItems: 500 }), system: Type.Array(permission(), { maxItems: 64 }) }, { $id: 'RoleSave' })
+export const roleBody = strict(
+  {
+    label: text(200, 1),
+    content: Type.Array(grantSchema, { maxItems: 500 }),
+    system: Type.Array(permission(), { maxItems: 64 }),
+  },
+  { $id: 'RoleSave' },
+)
 
 export const tokenSchema = strict(
   {
@@ -73,9 +95,16 @@ export const sessionSchema = strict(
     roles: Type.Array(Type.String()),
     permissions: strict({
       system: Type.Array(permission()),
-      content: Type.Array(strict({ type: Type.String(), action: action(), filter: filter(), fields: fields() }), { description: '`*` as type: every type that is not named.' }),
+      content: Type.Array(
+        strict({ type: Type.String(), action: action(), filter: filter(), fields: fields() }),
+        { description: '`*` as type: every type that is not named.' },
+      ),
     }),
-    csrfToken: nullable(Type.String({ description: 'For the header X-CSRF-Token of writes. Null without a session cookie.' })),
+    csrfToken: nullable(
+      Type.String({
+        description: 'For the header X-CSRF-Token of writes. Null without a session cookie.',
+      }),
+    ),
     expiresAt: nullable(timestamp()),
   },
   { $id: 'Session', description: 'Who asks, and what they may do.' },

@@ -7,9 +7,18 @@ export const auditRoutes: RoutePlugin = (server, { access, config }) => {
     method: 'GET',
     url: '/api/audit',
     config: { access: { permission: 'audit.read' }, errors: ['E_ACCESS_INPUT'] },
-    schema: { operationId: 'listAudit', summary: 'Who did what, newest first', tags: ['access'], querystring: strict(pageQuery(config.pageSizeMax)), response: { 200: pageOf(auditSchema) } },
+    schema: {
+      operationId: 'listAudit',
+      summary: 'Who did what, newest first',
+      tags: ['access'],
+      querystring: strict(pageQuery(config.pageSizeMax)),
+      response: { 200: pageOf(auditSchema) },
+    },
     handler: async (request, reply) => {
-      const { data, after } = await access.auditLog({ limit: request.query.limit ?? defaultPageSize, after: request.query.after ?? null })
+      const { data, after } = await access.auditLog({
+        limit: request.query.limit ?? defaultPageSize,
+        after: request.query.after ?? null,
+      })
       return reply.headers(noStore).send({ data, meta: { after } })
     },
   })

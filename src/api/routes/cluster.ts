@@ -8,7 +8,12 @@ const askDeadlineMs = 2_500
 
 const reportSchema = strict(
   {
-    feedLagMs: nullable(Type.Number({ description: 'Since the start of the last good poll of the change feed: nothing that the node answers as fresh is older.' })),
+    feedLagMs: nullable(
+      Type.Number({
+        description:
+          'Since the start of the last good poll of the change feed: nothing that the node answers as fresh is older.',
+      }),
+    ),
     cache: nullable(
       strict({
         hits: Type.Integer(),
@@ -30,8 +35,12 @@ const nodeSchema = strict(
     name: Type.String(),
     address: nullable(Type.String()),
     version: Type.String(),
-    fingerprint: Type.String({ description: 'Of the settings that should be the same everywhere.' }),
-    state: Type.Union([Type.Literal('live'), Type.Literal('draining'), Type.Literal('silent')], { description: '`silent`: not heard of for longer than its lease.' }),
+    fingerprint: Type.String({
+      description: 'Of the settings that should be the same everywhere.',
+    }),
+    state: Type.Union([Type.Literal('live'), Type.Literal('draining'), Type.Literal('silent')], {
+      description: '`silent`: not heard of for longer than its lease.',
+    }),
     roles: Type.Array(Type.String(), { description: 'What it does for all nodes.' }),
     startedAt: timestamp(),
     seenMsAgo: Type.Integer({ description: 'Since its last beat, by the database’s clock.' }),
@@ -51,10 +60,25 @@ export const clusterRoutes: RoutePlugin = (server, { database, calls }) => {
       summary: 'The nodes, and how they are',
       tags: ['cluster'],
       querystring: strict({}),
-      response: { 200: dataOf(strict({ nodes: Type.Array(nodeSchema), degraded: Type.Array(Type.String(), { description: 'What does not work as it should, in words.' }) }, { $id: 'Cluster' })) },
+      response: {
+        200: dataOf(
+          strict(
+            {
+              nodes: Type.Array(nodeSchema),
+              degraded: Type.Array(Type.String(), {
+                description: 'What does not work as it should, in words.',
+              }),
+            },
+            { $id: 'Cluster' },
+          ),
+        ),
+      },
     },
     handler: async (_request, reply) => {
-      const data = await clusterStatus(database.control ?? database, async () => (await calls?.onAll(statusMethod, null, { deadlineMs: askDeadlineMs })) ?? [])
+      const data = await clusterStatus(
+        database.control ?? database,
+        async () => (await calls?.onAll(statusMethod, null, { deadlineMs: askDeadlineMs })) ?? [],
+      )
       return reply.header('cache-control', 'no-store').send({ data })
     },
   })

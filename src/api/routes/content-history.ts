@@ -22,7 +22,10 @@ const json = 'application/json; charset=utf-8'
 const noStore = 'private, no-store'
 
 /** Versions of an entry. All of it is for readers of drafts; content decides that. */
-export const contentVersionRoutes: RoutePlugin = (server, { content, database, config: { pageSizeMax } }) => {
+export const contentVersionRoutes: RoutePlugin = (
+  server,
+  { content, database, config: { pageSizeMax } },
+) => {
   server.route({
     method: 'GET',
     url: '/api/content/:type/:id/versions',
@@ -34,17 +37,28 @@ export const contentVersionRoutes: RoutePlugin = (server, { content, database, c
       params: entryParams,
       querystring: strict({
         locale: Type.Optional(localeCode()),
-        limit: Type.Optional(Type.Integer({ minimum: 1, maximum: pageSizeMax, default: defaultPageSize })),
+        limit: Type.Optional(
+          Type.Integer({ minimum: 1, maximum: pageSizeMax, default: defaultPageSize }),
+        ),
         before: Type.Optional(versionNumber()),
       }),
-      response: { 200: strict({ data: Type.Array(versionSummarySchema), meta: strict({ before: nullable(versionNumber()) }) }) },
+      response: {
+        200: strict({
+          data: Type.Array(versionSummarySchema),
+          meta: strict({ before: nullable(versionNumber()) }),
+        }),
+      },
     },
     handler: async (request, reply) => {
       const { locale = null, limit = defaultPageSize, before = null } = request.query
       const { type, id } = request.params
       const call = { db: database, authority: request.identity.authority }
       // One more than asked for tells whether there is another page.
-      const found = await content.entries.versions(call, type, id, { locale, limit: limit + 1, before })
+      const found = await content.entries.versions(call, type, id, {
+        locale,
+        limit: limit + 1,
+        before,
+      })
       const data = found.slice(0, limit)
       const next = found.length > limit ? (data.at(-1)?.version ?? null) : null
       return reply.header('cache-control', noStore).send({ data, meta: { before: next } })
@@ -65,8 +79,14 @@ export const contentVersionRoutes: RoutePlugin = (server, { content, database, c
     handler: async (request, reply) => {
       const { type, id, version } = request.params
       const call = { db: database, authority: request.identity.authority }
-      const entry = await content.entries.version(call, type, id, { locale: request.query.locale ?? null, version })
-      return reply.headers({ 'cache-control': noStore, etag: versionTag(entry.version) }).type(json).send(`{"data":${entryJson(entry)}}`)
+      const entry = await content.entries.version(call, type, id, {
+        locale: request.query.locale ?? null,
+        version,
+      })
+      return reply
+        .headers({ 'cache-control': noStore, etag: versionTag(entry.version) })
+        .type(json)
+        .send(`{"data":${entryJson(entry)}}`)
     },
   })
   server.route({
@@ -78,14 +98,26 @@ export const contentVersionRoutes: RoutePlugin = (server, { content, database, c
       summary: 'An entry in every locale that it has',
       tags: ['content'],
       params: entryParams,
-      querystring: strict({ perspective: Type.Optional(Type.Union([Type.Literal('published'), Type.Literal('draft')], { default: 'published' })) }),
+      querystring: strict({
+        perspective: Type.Optional(
+          Type.Union([Type.Literal('published'), Type.Literal('draft')], { default: 'published' }),
+        ),
+      }),
       response: { 200: entriesAnswer },
     },
     handler: async (request, reply) => {
       const { type, id } = request.params
       const call = { db: database, authority: request.identity.authority }
-      const entries = await content.entries.locales(call, type, id, request.query.perspective ?? 'published')
-      return reply.header('cache-control', noStore).type(json).send(`{"data":${entriesJson(entries)}}`)
+      const entries = await content.entries.locales(
+        call,
+        type,
+        id,
+        request.query.perspective ?? 'published',
+      )
+      return reply
+        .header('cache-control', noStore)
+        .type(json)
+        .send(`{"data":${entriesJson(entries)}}`)
     },
   })
 }
@@ -109,18 +141,40 @@ export const scheduleRoutes: RoutePlugin = (server, { content, database }) => {
       write(request, reply, async (db) => {
         const { locale = null, action, version = null, dueAt } = request.body
         const { type, id } = request.params
-        const data = await content.schedule.add({ db, authority: request.identity.authority }, type, id, { locale, action, version, dueAt })
-        return { status: 201, headers: { location: `/api/content/${encodeURIComponent(type)}/${data.entryId}/schedule` }, body: { data } }
+        const data = await content.schedule.add(
+          { db, authority: request.identity.authority },
+          type,
+          id,
+          { locale, action, version, dueAt },
+        )
+        return {
+          status: 201,
+          headers: {
+            location: `/api/content/${encodeURIComponent(type)}/${data.entryId}/schedule`,
+          },
+          body: { data },
+        }
       }),
   })
   server.route({
     method: 'GET',
     url: '/api/content/:type/:id/schedule',
     config,
-    schema: { operationId: 'listSchedule', summary: 'What is scheduled for an entry', tags: ['schedule'], params: entryParams, querystring: strict({}), response: { 200: dataOf(Type.Array(scheduledSchema)) } },
+    schema: {
+      operationId: 'listSchedule',
+      summary: 'What is scheduled for an entry',
+      tags: ['schedule'],
+      params: entryParams,
+      querystring: strict({}),
+      response: { 200: dataOf(Type.Array(scheduledSchema)) },
+    },
     handler: async (request, reply) => {
       const { type, id } = request.params
-      const data = await content.schedule.list({ db: database, authority: request.identity.authority }, type, id)
+      const data = await content.schedule.list(
+        { db: database, authority: request.identity.authority },
+        type,
+        id,
+      )
       return reply.header('cache-control', noStore).send({ data })
     },
   })
@@ -139,7 +193,17 @@ export const scheduleRoutes: RoutePlugin = (server, { content, database }) => {
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { type, id, scheduleId } = request.params
-        return { status: 200, body: { data: await content.schedule.cancel({ db, authority: request.identity.authority }, type, id, scheduleId) } }
+        return {
+          status: 200,
+          body: {
+            data: await content.schedule.cancel(
+              { db, authority: request.identity.authority },
+              type,
+              id,
+              scheduleId,
+            ),
+          },
+        }
       }),
   })
 }

@@ -3,39 +3,77 @@ import { deliver } from '#api/answer-cache.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { entriesJson, entryJson, includedJson } from '#api/entry-json.ts'
 import { parseListQuery, parseReadOptions } from '#api/query-string.ts'
-import { entryAnswer, entryParams, listAnswer, localeCode, typeParams } from '#api/routes/content-schemas.ts'
+import {
+  entryAnswer,
+  entryParams,
+  listAnswer,
+  localeCode,
+  typeParams,
+} from '#api/routes/content-schemas.ts'
 import { strict } from '#api/schemas.ts'
 import type { Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 
 const config = { access: 'content', ifNoneMatch: true, mayBeStale: true } as const
-const publishedWhole: ReadOptions = { locale: null, perspective: 'published', fields: null, include: [] }
+const publishedWhole: ReadOptions = {
+  locale: null,
+  perspective: 'published',
+  fields: null,
+  include: [],
+}
 
 const answerHeaders = {
-  etag: { description: 'Changes with everything that the answer shows. Begins with the version, so that `If-Match` takes it.', schema: { type: 'string' } },
+  etag: {
+    description:
+      'Changes with everything that the answer shows. Begins with the version, so that `If-Match` takes it.',
+    schema: { type: 'string' },
+  },
   'cache-control': { schema: { type: 'string' } },
   vary: { schema: { type: 'string' } },
 }
 
 /** Query parameters that both reads have, for the API's document; `query-string.ts` reads them. */
 export const readParameters = {
-  fields: Type.Optional(Type.String({ description: 'Names of fields to return, separated by commas. Absent: all.' })),
-  include: Type.Optional(Type.String({ description: 'Paths along reference fields, separated by commas: `category,author.employer`. What they reach is in `included`.' })),
+  fields: Type.Optional(
+    Type.String({ description: 'Names of fields to return, separated by commas. Absent: all.' }),
+  ),
+  include: Type.Optional(
+    Type.String({
+      description:
+        'Paths along reference fields, separated by commas: `category,author.employer`. What they reach is in `included`.',
+    }),
+  ),
   locale: Type.Optional(localeCode()),
-  perspective: Type.Optional(Type.String({ pattern: '^(published|draft|release:.+)$', default: 'published', description: '`published`, `draft`, or `release:ID`: as if that release were published.' })),
+  perspective: Type.Optional(
+    Type.String({
+      pattern: '^(published|draft|release:.+)$',
+      default: 'published',
+      description: '`published`, `draft`, or `release:ID`: as if that release were published.',
+    }),
+  ),
 }
 
 export const listParameters = {
-  sort: Type.Optional(Type.String({ description: 'Fields, separated by commas, `-` before a descending one. Absent: newest first.', examples: ['-publishedAt,title'] })),
+  sort: Type.Optional(
+    Type.String({
+      description:
+        'Fields, separated by commas, `-` before a descending one. Absent: newest first.',
+      examples: ['-publishedAt,title'],
+    }),
+  ),
   ...readParameters,
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 200, default: 20 })),
-  after: Type.Optional(Type.String({ minLength: 1, description: '`meta.after` of the page before.' })),
-  count: Type.Optional(Type.Boolean({ default: false, description: 'Also count all that match, as `meta.count`.' })),
+  after: Type.Optional(
+    Type.String({ minLength: 1, description: '`meta.after` of the page before.' }),
+  ),
+  count: Type.Optional(
+    Type.Boolean({ default: false, description: 'Also count all that match, as `meta.count`.' }),
+  ),
 }
 
 /**
- * Delivery. The fast path of the server: no schema is run on what comes or goes, entries are spliced as text, and nothing
- * is made per request that is not needed to answer it.
+ * Delivery. The fast path of the server: no schema is run on what comes or goes, entries are
+ * spliced as text, and nothing is made per request that is not needed to answer it.
  */
 export const contentReadRoutes: RoutePlugin = (server, context) => {
   server.route<{ Params: { type: string } }>({
@@ -45,15 +83,25 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
     schema: {
       operationId: 'listEntries',
       summary: 'Entries of a type',
-      description: 'Filter with `where[field][op]=value`; several conditions are all required, `where[or][0][field][op]=value` and `where[not][field][op]=value` combine them.',
+      description:
+        'Filter with `where[field][op]=value`; several conditions are all required, `where[or][0][field][op]=value` and `where[not][field][op]=value` combine them.',
       tags: ['content'],
       documented: { params: typeParams, querystring: strict(listParameters) },
-      response: { 200: { description: 'OK', headers: answerHeaders, content: { 'application/json': { schema: listAnswer } } }, 304: Type.Null() },
+      response: {
+        200: {
+          description: 'OK',
+          headers: answerHeaders,
+          content: { 'application/json': { schema: listAnswer } },
+        },
+        304: Type.Null(),
+      },
     },
     handler: async (request, reply) => {
       const text = rawQuery(request.url)
       return deliver({
-        context, request, reply,
+        context,
+        request,
+        reply,
         type: request.params.type,
         perspective: perspectiveIn(text),
         make: async (call) => {
@@ -74,18 +122,35 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
       summary: 'An entry, by id or by slug',
       tags: ['content'],
       documented: { params: entryParams, querystring: strict(readParameters) },
-      response: { 200: { description: 'OK', headers: answerHeaders, content: { 'application/json': { schema: entryAnswer } } }, 304: Type.Null() },
+      response: {
+        200: {
+          description: 'OK',
+          headers: answerHeaders,
+          content: { 'application/json': { schema: entryAnswer } },
+        },
+        304: Type.Null(),
+      },
     },
     handler: async (request, reply) => {
       const text = rawQuery(request.url)
       const options = text === '' ? publishedWhole : parseReadOptions(text)
       return deliver({
-        context, request, reply,
+        context,
+        request,
+        reply,
         type: request.params.type,
         perspective: options.perspective,
         make: async (call) => {
-          const { entry, included } = await context.content.entries.get(call, request.params.type, request.params.id, options)
-          const body = options.include.length === 0 ? `{"data":${entryJson(entry)}}` : `{"data":${entryJson(entry)},"included":${includedJson(included)}}`
+          const { entry, included } = await context.content.entries.get(
+            call,
+            request.params.type,
+            request.params.id,
+            options,
+          )
+          const body =
+            options.include.length === 0
+              ? `{"data":${entryJson(entry)}}`
+              : `{"data":${entryJson(entry)},"included":${includedJson(included)}}`
           return { body, version: entry.version, perspective: options.perspective }
         },
       })
@@ -99,7 +164,10 @@ function listBody(page: Page, query: ListQuery): string {
   return `{"data":${entriesJson(page.data)}${included},"meta":{"after":${page.after === null ? 'null' : JSON.stringify(page.after)}${count}}}`
 }
 
-/** The filter's values are read as their fields want them, so content first finds the type, and says whether this reader may know it. */
+/**
+ * The filter's values are read as their fields want them, so content first finds the type, and says
+ * whether this reader may know it.
+ */
 function unreadQuery(type: string, text: string): UnreadQuery & { query?: ListQuery } {
   const unread: UnreadQuery & { query?: ListQuery } = {
     type,

@@ -20,7 +20,13 @@ const planSchema = strict(
     change: Type.Union([Type.Literal('create'), Type.Literal('update'), Type.Literal('none')]),
     steps: Type.Array(
       strict({
-        what: Type.Union([Type.Literal('addField'), Type.Literal('changeField'), Type.Literal('removeField'), Type.Literal('addIndex'), Type.Literal('removeIndex')]),
+        what: Type.Union([
+          Type.Literal('addField'),
+          Type.Literal('changeField'),
+          Type.Literal('removeField'),
+          Type.Literal('addIndex'),
+          Type.Literal('removeIndex'),
+        ]),
         name: Type.String(),
         losesData: Type.Boolean(),
         note: Type.String(),
@@ -33,7 +39,10 @@ const managed = { access: { permission: 'types.write' }, ifMatch: true } as cons
 
 /** A type is shown to whoever may do anything with its entries, and to those who shape types. */
 export function maySeeType(identity: Identity, name: string): boolean {
-  return identity.can('types.write') || contentActions.some((action) => identity.authority.grant(action, name) !== null)
+  return (
+    identity.can('types.write') ||
+    contentActions.some((action) => identity.authority.grant(action, name) !== null)
+  )
 }
 
 type Stored = { readonly definition: ContentType; readonly revision: number }
@@ -42,20 +51,38 @@ function shown({ definition, revision }: Stored): object {
   return { ...definition, revision }
 }
 
-/** Whole for who shapes types; for the others with the fields that they may see or write in some way, and nothing that names another. */
+/**
+ * Whole for who shapes types; for the others with the fields that they may see or write in some
+ * way, and nothing that names another.
+ */
 function shownTo(identity: Identity, { definition, revision }: Stored): object {
-  const grants = contentActions.map((action) => identity.authority.grant(action, definition.name)).filter((grant) => grant !== null)
-  if (identity.can('types.write') || grants.some(({ fields }) => fields === null)) return shown({ definition, revision })
+  const grants = contentActions
+    .map((action) => identity.authority.grant(action, definition.name))
+    .filter((grant) => grant !== null)
+  if (identity.can('types.write') || grants.some(({ fields }) => fields === null))
+    return shown({ definition, revision })
   const own = new Set(definition.fields.map((field) => field.name))
   const visible = new Set(grants.flatMap(({ fields }) => fields ?? []))
   const mayName = (name: string): boolean => visible.has(name) || !own.has(name)
   const { fields, titleField, indexes, ...rest } = definition
-  const seen = fields.filter((field) => visible.has(field.name)).map((field) => (field.kind === 'slug' && field.from !== undefined && !mayName(field.from) ? withoutFrom(field) : field))
+  const seen = fields
+    .filter((field) => visible.has(field.name))
+    .map((field) =>
+      field.kind === 'slug' && field.from !== undefined && !mayName(field.from)
+        ? withoutFrom(field)
+        : field,
+    )
   return {
     ...rest,
     fields: seen,
     ...(titleField === undefined || !mayName(titleField) ? {} : { titleField }),
-    ...(indexes === undefined ? {} : { indexes: indexes.filter((names) => names.every((name) => mayName(name.replace(/^-/, '')))) }),
+    ...(indexes === undefined
+      ? {}
+      : {
+          indexes: indexes.filter((names) =>
+            names.every((name) => mayName(name.replace(/^-/, ''))),
+          ),
+        }),
     revision,
   }
 }
@@ -69,10 +96,18 @@ export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
     method: 'GET',
     url: '/api/types',
     config: { access: 'public' },
-    schema: { operationId: 'listTypes', summary: 'The content types that you may use', tags, querystring: strict({}), response: { 200: dataOf(Type.Array(typeSchema)) } },
+    schema: {
+      operationId: 'listTypes',
+      summary: 'The content types that you may use',
+      tags,
+      querystring: strict({}),
+      response: { 200: dataOf(Type.Array(typeSchema)) },
+    },
     handler: async (request, reply) => {
       const types = await content.types.list(database)
-      const data = types.filter((type) => maySeeType(request.identity, type.definition.name)).map((type) => shownTo(request.identity, type))
+      const data = types
+        .filter((type) => maySeeType(request.identity, type.definition.name))
+        .map((type) => shownTo(request.identity, type))
       return reply.header('cache-control', 'private, no-cache').send({ data })
     },
   })
@@ -80,12 +115,21 @@ export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
     method: 'GET',
     url: '/api/types/:name',
     config: { access: 'public' },
-    schema: { operationId: 'getType', summary: 'A content type', tags, params: nameParams, querystring: strict({}), response: { 200: dataOf(typeSchema) } },
+    schema: {
+      operationId: 'getType',
+      summary: 'A content type',
+      tags,
+      params: nameParams,
+      querystring: strict({}),
+      response: { 200: dataOf(typeSchema) },
+    },
     handler: async (request, reply) => {
       const { name } = request.params
       if (!maySeeType(request.identity, name)) throw new TypeNotFoundError(name)
       const type = await content.types.get(database, name)
-      return reply.headers({ 'cache-control': 'private, no-cache', etag: versionTag(type.revision) }).send({ data: shownTo(request.identity, type) })
+      return reply
+        .headers({ 'cache-control': 'private, no-cache', etag: versionTag(type.revision) })
+        .send({ data: shownTo(request.identity, type) })
     },
   })
 }
@@ -103,23 +147,46 @@ export const typeWriteRoutes: RoutePlugin = (server, { access, content, database
       params: nameParams,
       querystring: strict({
         dryRun: Type.Optional(Type.Boolean()),
-        allowLoss: Type.Optional(Type.Boolean({ description: 'Go on although values of entries will be lost.' })),
+        allowLoss: Type.Optional(
+          Type.Boolean({ description: 'Go on although values of entries will be lost.' }),
+        ),
       }),
       body: contentTypeSchema('input'),
       response: { 200: dataOf(Type.Union([typeSchema, planSchema])), 201: dataOf(typeSchema) },
     },
     handler: async (request, reply) => {
       const { name } = request.params
-      const { revision: seen = null, ...rest } = request.body as Partial<ContentType> & { revision?: number }
+      const { revision: seen = null, ...rest } = request.body as Partial<ContentType> & {
+        revision?: number
+      }
       const definition = { ...rest, name: rest.name ?? name } as ContentType
-      if (definition.name !== name) throw new RequestInvalidError({ in: 'body', path: '/name', message: `must be ${name}, as in the path` })
-      if (request.query.dryRun === true) return reply.header('cache-control', 'no-store').send({ data: await content.types.plan(database, definition) })
+      if (definition.name !== name)
+        throw new RequestInvalidError({
+          in: 'body',
+          path: '/name',
+          message: `must be ${name}, as in the path`,
+        })
+      if (request.query.dryRun === true)
+        return reply
+          .header('cache-control', 'no-store')
+          .send({ data: await content.types.plan(database, definition) })
       return write(request, reply, async (db) => {
-        const saved = await content.types.save(db, definition, { expected: expectedVersion(request) ?? seen, allowLoss: request.query.allowLoss ?? false })
+        const saved = await content.types.save(db, definition, {
+          expected: expectedVersion(request) ?? seen,
+          allowLoss: request.query.allowLoss ?? false,
+        })
         const created = saved.revision === 1
-        // Not in one transaction: a type that is saved in somebody else's transaction is settled later.
-        await access.audit(db, request.identity, { action: 'type.save', subject: `type:${name}`, facts: { revision: saved.revision, fields: definition.fields.map((field) => field.name) } })
-        const headers = { etag: versionTag(saved.revision), ...(created ? { location: `/api/types/${name}` } : {}) }
+        // Not in one transaction: a type that is saved in somebody else's transaction is settled
+        // later.
+        await access.audit(db, request.identity, {
+          action: 'type.save',
+          subject: `type:${name}`,
+          facts: { revision: saved.revision, fields: definition.fields.map((field) => field.name) },
+        })
+        const headers = {
+          etag: versionTag(saved.revision),
+          ...(created ? { location: `/api/types/${name}` } : {}),
+        }
         return { status: created ? 201 : 200, headers, body: { data: shown(saved) } }
       })
     },
@@ -128,12 +195,23 @@ export const typeWriteRoutes: RoutePlugin = (server, { access, content, database
     method: 'DELETE',
     url: '/api/types/:name',
     config: managed,
-    schema: { operationId: 'deleteType', summary: 'Remove a content type that has no entries', tags, params: nameParams, querystring: strict({}), response: { 204: Type.Null() } },
+    schema: {
+      operationId: 'deleteType',
+      summary: 'Remove a content type that has no entries',
+      tags,
+      params: nameParams,
+      querystring: strict({}),
+      response: { 204: Type.Null() },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { name } = request.params
         await content.types.delete(db, name)
-        await access.audit(db, request.identity, { action: 'type.delete', subject: `type:${name}`, facts: {} })
+        await access.audit(db, request.identity, {
+          action: 'type.delete',
+          subject: `type:${name}`,
+          facts: {},
+        })
         return { status: 204 }
       }),
   })

@@ -23,7 +23,9 @@ import type { Call, DeleteOutcome, EntryView } from '#content/content.ts'
 import { WriteRecorder } from '#api/write-recorder.ts'
 import type { Queryable } from '#database/database.ts'
 
-/** Ids of entries deleted together that the audit log names; it tells how many there were in all. */
+/**
+ * Ids of entries deleted together that the audit log names; it tells how many there were in all.
+ */
 const idsToldMax = 100
 const config = { access: 'content', ifMatch: true } as const
 const tags = ['content']
@@ -31,7 +33,9 @@ const noQuery = strict({})
 
 function callOf(request: FastifyRequest, db: Queryable): Call {
   const { authority } = request.identity
-  return db instanceof WriteRecorder ? { db, authority, wrote: (writer) => db.wrote(writer) } : { db, authority }
+  return db instanceof WriteRecorder
+    ? { db, authority, wrote: (writer) => db.wrote(writer) }
+    : { db, authority }
 }
 
 function entryWritten(entry: EntryView, status = 200): WriteAnswer {
@@ -42,7 +46,11 @@ function entryWritten(entry: EntryView, status = 200): WriteAnswer {
 
 /** One tag stands for one version: several locales have none. */
 function entriesWritten(entries: readonly EntryView[]): WriteAnswer {
-  return { status: 200, headers: entries.length === 1 ? { etag: versionTag(entries[0]!.version) } : {}, json: `{"data":${entriesJson(entries)}}` }
+  return {
+    status: 200,
+    headers: entries.length === 1 ? { etag: versionTag(entries[0]!.version) } : {},
+    json: `{"data":${entriesJson(entries)}}`,
+  }
 }
 
 export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
@@ -50,12 +58,28 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
     method: 'POST',
     url: '/api/content/:type',
     config: { access: 'content' },
-    schema: { operationId: 'createEntry', summary: 'Make an entry', tags, params: typeParams, querystring: noQuery, body: createBody, response: { 201: entryAnswer } },
+    schema: {
+      operationId: 'createEntry',
+      summary: 'Make an entry',
+      tags,
+      params: typeParams,
+      querystring: noQuery,
+      body: createBody,
+      response: { 201: entryAnswer },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { id, locale, fields, publish } = request.body
-        const input = { locale: locale ?? null, fields, ...(publish === undefined ? {} : { publish }), ...(id === undefined ? {} : { id: id.toLowerCase() }) }
-        return entryWritten(await content.entries.create(callOf(request, db), request.params.type, input), 201)
+        const input = {
+          locale: locale ?? null,
+          fields,
+          ...(publish === undefined ? {} : { publish }),
+          ...(id === undefined ? {} : { id: id.toLowerCase() }),
+        }
+        return entryWritten(
+          await content.entries.create(callOf(request, db), request.params.type, input),
+          201,
+        )
       }),
   })
   for (const method of ['PATCH', 'PUT'] as const) {
@@ -67,7 +91,9 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
       schema: {
         operationId: merge ? 'changeEntry' : 'replaceEntry',
         summary: merge ? 'Change some fields of an entry' : 'Replace the fields of an entry',
-        description: merge ? 'Fields that are left out stay as they are; null removes one.' : 'Fields that are left out are removed.',
+        description: merge
+          ? 'Fields that are left out stay as they are; null removes one.'
+          : 'Fields that are left out are removed.',
         tags,
         params: entryParams,
         querystring: noQuery,
@@ -77,8 +103,21 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
       handler: (request, reply) =>
         write(request, reply, async (db) => {
           const { locale, fields, publish } = request.body
-          const input = { locale: locale ?? null, fields, merge, ...(publish === undefined ? {} : { publish }) }
-          return entryWritten(await content.entries.save(callOf(request, db), request.params.type, request.params.id, input, expectedVersion(request)))
+          const input = {
+            locale: locale ?? null,
+            fields,
+            merge,
+            ...(publish === undefined ? {} : { publish }),
+          }
+          return entryWritten(
+            await content.entries.save(
+              callOf(request, db),
+              request.params.type,
+              request.params.id,
+              input,
+              expectedVersion(request),
+            ),
+          )
         }),
     })
   }
@@ -86,12 +125,29 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
     method: 'DELETE',
     url: '/api/content/:type/:id',
     config,
-    schema: { operationId: 'deleteEntry', summary: 'Delete an entry with all its versions', tags, params: entryParams, querystring: noQuery, response: { 200: deleteAnswer } },
+    schema: {
+      operationId: 'deleteEntry',
+      summary: 'Delete an entry with all its versions',
+      tags,
+      params: entryParams,
+      querystring: noQuery,
+      response: { 200: deleteAnswer },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { type, id } = request.params
-        const remove = (tx: Queryable): Promise<DeleteOutcome> => content.entries.delete(callOf(request, tx), type, id, expectedVersion(request))
-        const data = await audited(request, db, remove, ({ deleted, unset }) => ({ action: 'entry.delete', subject: `entry:${id}`, facts: { type, deleted: deleted.length, unset: unset.length, ids: deleted.slice(0, idsToldMax) } }))
+        const remove = (tx: Queryable): Promise<DeleteOutcome> =>
+          content.entries.delete(callOf(request, tx), type, id, expectedVersion(request))
+        const data = await audited(request, db, remove, ({ deleted, unset }) => ({
+          action: 'entry.delete',
+          subject: `entry:${id}`,
+          facts: {
+            type,
+            deleted: deleted.length,
+            unset: unset.length,
+            ids: deleted.slice(0, idsToldMax),
+          },
+        }))
         return { status: 200, body: { data } }
       }),
   })
@@ -115,18 +171,42 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
       write(request, reply, async (db) => {
         const { locales = null, version = null } = request.body ?? {}
         const { type, id } = request.params
-        return entriesWritten(await content.entries.publish(callOf(request, db), type, id, { locales, version }, expectedVersion(request)))
+        return entriesWritten(
+          await content.entries.publish(
+            callOf(request, db),
+            type,
+            id,
+            { locales, version },
+            expectedVersion(request),
+          ),
+        )
       }),
   })
   server.route({
     method: 'POST',
     url: '/api/content/:type/:id/unpublish',
     config,
-    schema: { operationId: 'unpublishEntry', summary: 'Take an entry offline', tags, params: entryParams, querystring: noQuery, body: unpublishBody, response: { 200: entriesAnswer } },
+    schema: {
+      operationId: 'unpublishEntry',
+      summary: 'Take an entry offline',
+      tags,
+      params: entryParams,
+      querystring: noQuery,
+      body: unpublishBody,
+      response: { 200: entriesAnswer },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { type, id } = request.params
-        return entriesWritten(await content.entries.unpublish(callOf(request, db), type, id, request.body?.locales ?? null, expectedVersion(request)))
+        return entriesWritten(
+          await content.entries.unpublish(
+            callOf(request, db),
+            type,
+            id,
+            request.body?.locales ?? null,
+            expectedVersion(request),
+          ),
+        )
       }),
   })
   for (const archived of [true, false]) {
@@ -136,7 +216,9 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
       config,
       schema: {
         operationId: archived ? 'archiveEntry' : 'unarchiveEntry',
-        summary: archived ? 'Put an entry into the archive: out of lists, not deleted' : 'Take an entry out of the archive',
+        summary: archived
+          ? 'Put an entry into the archive: out of lists, not deleted'
+          : 'Take an entry out of the archive',
         tags,
         params: entryParams,
         querystring: noQuery,
@@ -146,7 +228,15 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
       handler: (request, reply) =>
         write(request, reply, async (db) => {
           const { type, id } = request.params
-          return entriesWritten(await content.entries.archive(callOf(request, db), type, id, archived, expectedVersion(request)))
+          return entriesWritten(
+            await content.entries.archive(
+              callOf(request, db),
+              type,
+              id,
+              archived,
+              expectedVersion(request),
+            ),
+          )
         }),
     })
   }
@@ -154,12 +244,28 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
     method: 'POST',
     url: '/api/content/:type/:id/restore',
     config,
-    schema: { operationId: 'restoreVersion', summary: 'Make a new version with the content of an old one', tags, params: entryParams, querystring: noQuery, body: restoreBody, response: { 200: entryAnswer } },
+    schema: {
+      operationId: 'restoreVersion',
+      summary: 'Make a new version with the content of an old one',
+      tags,
+      params: entryParams,
+      querystring: noQuery,
+      body: restoreBody,
+      response: { 200: entryAnswer },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { locale = null, version } = request.body
         const { type, id } = request.params
-        return entryWritten(await content.entries.restore(callOf(request, db), type, id, { locale, version }, expectedVersion(request)))
+        return entryWritten(
+          await content.entries.restore(
+            callOf(request, db),
+            type,
+            id,
+            { locale, version },
+            expectedVersion(request),
+          ),
+        )
       }),
   })
 }

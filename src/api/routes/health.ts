@@ -10,10 +10,16 @@ const checkTimeoutMs = 2_000
 
 const ping = sql<{ ok: number }>(`select 1 as ok`)
 
-const partState = strict({ state: Type.Union([Type.Literal('up'), Type.Literal('down')]), detail: Type.String() }, { $id: 'PartState' })
+const partState = strict(
+  { state: Type.Union([Type.Literal('up'), Type.Literal('down')]), detail: Type.String() },
+  { $id: 'PartState' },
+)
 type PartState = { readonly state: 'up' | 'down'; readonly detail: string }
 
-/** `live`: the process answers. `ready`: this node can serve; it says why not, and judges nobody else. */
+/**
+ * `live`: the process answers. `ready`: this node can serve; it says why not, and judges nobody
+ * else.
+ */
 export const healthRoutes: RoutePlugin = (server, context) => {
   server.route({
     method: 'GET',
@@ -25,7 +31,8 @@ export const healthRoutes: RoutePlugin = (server, context) => {
       tags: ['health'],
       response: { 200: strict({ status: Type.Literal('live') }) },
     },
-    handler: (_request, reply) => reply.header('cache-control', 'no-store').send({ status: 'live' }),
+    handler: (_request, reply) =>
+      reply.header('cache-control', 'no-store').send({ status: 'live' }),
   })
   server.route({
     method: 'GET',
@@ -35,39 +42,63 @@ export const healthRoutes: RoutePlugin = (server, context) => {
       operationId: 'getReady',
       summary: 'Can this node serve?',
       tags: ['health'],
-      response: { 200: strict({ status: Type.Literal('ready'), parts: Type.Record(Type.String(), partState) }) },
+      response: {
+        200: strict({
+          status: Type.Literal('ready'),
+          parts: Type.Record(Type.String(), partState),
+        }),
+      },
     },
     handler: async (_request, reply) => {
-      const parts = { node: nodeState(context), database: withAnswers(context, await databaseState(context)) }
+      const parts = {
+        node: nodeState(context),
+        database: withAnswers(context, await databaseState(context)),
+      }
       const down = Object.entries(parts).filter(([, part]) => part.state === 'down')
-      if (down.length > 0) throw new NotReadyError(`Not ready: ${down.map(([name, part]) => `${name}: ${part.detail}`).join('; ')}.`, { parts })
+      if (down.length > 0)
+        throw new NotReadyError(
+          `Not ready: ${down.map(([name, part]) => `${name}: ${part.detail}`).join('; ')}.`,
+          { parts },
+        )
       return reply.header('cache-control', 'no-store').send({ status: 'ready', parts })
     },
   })
 }
 
 function nodeState(context: ApiContext): PartState {
-  return context.state.draining ? { state: 'down', detail: 'draining' } : { state: 'up', detail: 'serving' }
+  return context.state.draining
+    ? { state: 'down', detail: 'draining' }
+    : { state: 'up', detail: 'serving' }
 }
 
 /**
- * A node that lost the database goes on with the answers that it knows, for a bounded time. It stays in rotation: the database may be
- * away for every node, and then all of them would be taken out together with what they still can answer.
+ * A node that lost the database goes on with the answers that it knows, for a bounded time. It
+ * stays in rotation: the database may be away for every node, and then all of them would be taken
+ * out together with what they still can answer.
  */
 function withAnswers({ cluster }: ApiContext, database: PartState): PartState {
   if (database.state === 'up' || cluster === null || !cluster.cache.hasAnswers) return database
-  return { state: 'up', detail: `degraded: ${database.detail}; known answers are served, marked as stale` }
+  return {
+    state: 'up',
+    detail: `degraded: ${database.detail}; known answers are served, marked as stale`,
+  }
 }
 
 async function databaseState({ database, clock, logger }: ApiContext): Promise<PartState> {
   const startedMs = clock.monotonicMs()
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<PartState>((resolve) => {
-    timer = setTimeout(() => resolve({ state: 'down', detail: `no answer within ${checkTimeoutMs} ms` }), checkTimeoutMs)
+    timer = setTimeout(
+      () => resolve({ state: 'down', detail: `no answer within ${checkTimeoutMs} ms` }),
+      checkTimeoutMs,
+    )
   })
   // A node whose connections are all at work is busy, not ill.
   const asked = (database.control ?? database).run(ping).then(
-    (): PartState => ({ state: 'up', detail: `answered in ${Math.round(clock.monotonicMs() - startedMs)} ms` }),
+    (): PartState => ({
+      state: 'up',
+      detail: `answered in ${Math.round(clock.monotonicMs() - startedMs)} ms`,
+    }),
     (error: unknown): PartState => {
       if (!(error instanceof StoaError)) logger.error({ err: error }, 'the database check failed')
       return { state: 'down', detail: error instanceof StoaError ? error.message : 'failed' }

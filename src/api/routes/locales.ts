@@ -7,7 +7,10 @@ import { dataOf, nullable, strict } from '#api/schemas.ts'
 const code = () => Type.String({ minLength: 1, maxLength: 35, examples: ['en', 'pt-BR'] })
 const localeSchema = strict(
   { code: code(), fallback: nullable(code()), isDefault: Type.Boolean() },
-  { $id: 'Locale', description: '`fallback`: the locale to show where an entry does not have this one.' },
+  {
+    $id: 'Locale',
+    description: '`fallback`: the locale to show where an entry does not have this one.',
+  },
 )
 const managed = { access: { permission: 'locales.write' } } as const
 
@@ -16,8 +19,17 @@ export const localeRoutes: RoutePlugin = (server, { content, database }) => {
     method: 'GET',
     url: '/api/locales',
     config: { access: 'public' },
-    schema: { operationId: 'listLocales', summary: 'The locales of this site', tags: ['locales'], querystring: strict({}), response: { 200: dataOf(Type.Array(localeSchema)) } },
-    handler: async (_request, reply) => reply.header('cache-control', 'private, no-cache').send({ data: await content.locales.list(database) }),
+    schema: {
+      operationId: 'listLocales',
+      summary: 'The locales of this site',
+      tags: ['locales'],
+      querystring: strict({}),
+      response: { 200: dataOf(Type.Array(localeSchema)) },
+    },
+    handler: async (_request, reply) =>
+      reply
+        .header('cache-control', 'private, no-cache')
+        .send({ data: await content.locales.list(database) }),
   })
   server.route({
     method: 'PUT',
@@ -29,13 +41,25 @@ export const localeRoutes: RoutePlugin = (server, { content, database }) => {
       tags: ['locales'],
       params: strict({ code: code() }),
       querystring: strict({}),
-      body: strict({ fallback: Type.Optional(nullable(code())), isDefault: Type.Optional(Type.Boolean()) }, { $id: 'LocaleSave' }),
+      body: strict(
+        { fallback: Type.Optional(nullable(code())), isDefault: Type.Optional(Type.Boolean()) },
+        { $id: 'LocaleSave' },
+      ),
       response: { 200: dataOf(localeSchema) },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
-        const data = { code: request.params.code, fallback: request.body.fallback ?? null, isDefault: request.body.isDefault ?? false }
-        await audited(request, db, (tx) => content.locales.save(tx, data), () => ({ action: 'locale.save', subject: `locale:${data.code}`, facts: data }))
+        const data = {
+          code: request.params.code,
+          fallback: request.body.fallback ?? null,
+          isDefault: request.body.isDefault ?? false,
+        }
+        await audited(
+          request,
+          db,
+          (tx) => content.locales.save(tx, data),
+          () => ({ action: 'locale.save', subject: `locale:${data.code}`, facts: data }),
+        )
         return { status: 200, body: { data } }
       }),
   })
@@ -43,11 +67,23 @@ export const localeRoutes: RoutePlugin = (server, { content, database }) => {
     method: 'DELETE',
     url: '/api/locales/:code',
     config: managed,
-    schema: { operationId: 'deleteLocale', summary: 'Remove a locale that no entry has', tags: ['locales'], params: strict({ code: code() }), querystring: strict({}), response: { 204: Type.Null() } },
+    schema: {
+      operationId: 'deleteLocale',
+      summary: 'Remove a locale that no entry has',
+      tags: ['locales'],
+      params: strict({ code: code() }),
+      querystring: strict({}),
+      response: { 204: Type.Null() },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { code } = request.params
-        await audited(request, db, (tx) => content.locales.delete(tx, code), () => ({ action: 'locale.delete', subject: `locale:${code}`, facts: {} }))
+        await audited(
+          request,
+          db,
+          (tx) => content.locales.delete(tx, code),
+          () => ({ action: 'locale.delete', subject: `locale:${code}`, facts: {} }),
+        )
         return { status: 204 }
       }),
   })

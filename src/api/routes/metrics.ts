@@ -5,16 +5,27 @@ export const metricsRoutes: RoutePlugin = (server, { config }) => {
   server.route({
     method: 'GET',
     url: '/metrics',
-    config: { access: config.metricsPublic ? 'public' : { permission: 'cluster.manage' }, whenBusy: true },
+    config: {
+      access: config.metricsPublic ? 'public' : { permission: 'cluster.manage' },
+      whenBusy: true,
+    },
     schema: {
       operationId: 'getMetrics',
       summary: 'What this node did, for Prometheus',
       tags: ['health'],
-      response: { 200: { description: 'Prometheus text format', content: { 'text/plain': { schema: Type.String() } } } },
+      response: {
+        200: {
+          description: 'Prometheus text format',
+          content: { 'text/plain': { schema: Type.String() } },
+        },
+      },
     },
     handler: async (_request, reply) => {
       const { registry } = server.metrics
-      return reply.header('cache-control', 'no-store').type(registry.contentType).send(await registry.metrics())
+      return reply
+        .header('cache-control', 'no-store')
+        .type(registry.contentType)
+        .send(await registry.metrics())
     },
   })
 }

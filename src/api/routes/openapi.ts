@@ -15,7 +15,10 @@ const errorsFile = new URL('../../../docs/reference/errors.md', import.meta.url)
 
 type Kept = { readonly revisions: string; readonly body: string; readonly tag: string }
 
-/** The API's own description. It changes with the content types, and shows each reader what is there for them. */
+/**
+ * The API's own description. It changes with the content types, and shows each reader what is there
+ * for them.
+ */
 export const openApiRoutes: RoutePlugin = (server, { content, database, version }) => {
   let base: OpenApi | null = null
   const kept = new Map<string, Kept>()
@@ -28,17 +31,33 @@ export const openApiRoutes: RoutePlugin = (server, { content, database, version 
       summary: 'This document',
       tags: ['documentation'],
       querystring: strict({}),
-      response: { 200: Type.Object({ openapi: Type.String(), info: Type.Object({}), paths: Type.Object({}), components: Type.Object({}) }), 304: Type.Null() },
+      response: {
+        200: Type.Object({
+          openapi: Type.String(),
+          info: Type.Object({}),
+          paths: Type.Object({}),
+          components: Type.Object({}),
+        }),
+        304: Type.Null(),
+      },
     },
     handler: async (request, reply) => {
       const { identity } = request
       const types = await content.types.list(database)
-      const revisions = types.map(({ definition, revision }) => `${definition.name}:${revision}`).join()
+      const revisions = types
+        .map(({ definition, revision }) => `${definition.name}:${revision}`)
+        .join()
       const reader = readerOf(identity)
       let found = kept.get(reader)
       if (found?.revisions !== revisions) {
         base ??= describeRoutes(server.documented, version)
-        const body = JSON.stringify(describeTypes(base, types.map(({ definition }) => definition), identity))
+        const body = JSON.stringify(
+          describeTypes(
+            base,
+            types.map(({ definition }) => definition),
+            identity,
+          ),
+        )
         found = { revisions, body, tag: tagOf(body) }
         if (kept.size >= keptMax) kept.clear()
         kept.set(reader, found)
@@ -57,13 +76,24 @@ export const openApiRoutes: RoutePlugin = (server, { content, database, version 
       summary: 'Every error code: what it means, what to do',
       tags: ['documentation'],
       querystring: strict({}),
-      response: { 200: { description: 'Markdown', content: { 'text/markdown': { schema: Type.String() } } } },
+      response: {
+        200: { description: 'Markdown', content: { 'text/markdown': { schema: Type.String() } } },
+      },
     },
-    handler: async (_request, reply) => reply.header('cache-control', 'public, max-age=600').type('text/markdown; charset=utf-8').send(await readFile(errorsFile, 'utf8')),
+    handler: async (_request, reply) =>
+      reply
+        .header('cache-control', 'public, max-age=600')
+        .type('text/markdown; charset=utf-8')
+        .send(await readFile(errorsFile, 'utf8')),
   })
 }
 
-/** All that the document is made from: which actions on which types, and on which fields. What may be read is not enough, since it shows what may be written too. */
+/**
+ * All that the document is made from: which actions on which types, and on which fields. What may
+ * be read is not enough, since it shows what may be written too.
+ */
 function readerOf(identity: Identity): string {
-  return JSON.stringify(identity.describe().content.map(({ type, action, fields }) => [type, action, fields]))
+  return JSON.stringify(
+    identity.describe().content.map(({ type, action, fields }) => [type, action, fields]),
+  )
 }

@@ -10,10 +10,21 @@ const receiptSchema = strict(
     writtenAt: nullable(timestamp()),
     everywhere: Type.Boolean(),
     nodes: Type.Array(
-      strict({ id: Type.String(), name: Type.String(), applied: Type.Boolean(), appliedAt: nullable(timestamp()), tookMs: nullable(Type.Integer({ minimum: 0 })), problem: nullable(Type.String()) }),
+      strict({
+        id: Type.String(),
+        name: Type.String(),
+        applied: Type.Boolean(),
+        appliedAt: nullable(timestamp()),
+        tookMs: nullable(Type.Integer({ minimum: 0 })),
+        problem: nullable(Type.String()),
+      }),
     ),
   },
-  { $id: 'Receipt', description: '`writtenAt` and `appliedAt` are null where it was too long ago to be known. `tookMs` compares the clocks of two machines.' },
+  {
+    $id: 'Receipt',
+    description:
+      '`writtenAt` and `appliedAt` are null where it was too long ago to be known. `tookMs` compares the clocks of two machines.',
+  },
 )
 
 /** Where a write has arrived (G7). */
@@ -33,7 +44,9 @@ export const receiptRoutes: RoutePlugin = (server, { cluster, database }) => {
     },
     handler: async (request, reply) => {
       if (cluster === null) throw new ReceiptNotFoundError()
-      return reply.header('cache-control', 'private, no-store').send({ data: await receiptOf(cluster, database, request.params.token) })
+      return reply
+        .header('cache-control', 'private, no-store')
+        .send({ data: await receiptOf(cluster, database, request.params.token) })
     },
   })
 }

@@ -3,7 +3,17 @@ import type { RoutePlugin } from '#api/api-context.ts'
 import { audited } from '#api/audited.ts'
 import { write } from '#api/idempotency.ts'
 import { localeCode, typeName, versionNumber } from '#api/routes/content-schemas.ts'
-import { dataOf, defaultPageSize, idParam, nullable, pageOf, pageQuery, strict, text, timestamp } from '#api/schemas.ts'
+import {
+  dataOf,
+  defaultPageSize,
+  idParam,
+  nullable,
+  pageOf,
+  pageQuery,
+  strict,
+  text,
+  timestamp,
+} from '#api/schemas.ts'
 import type { Release } from '#content/content.ts'
 import type { Queryable } from '#database/database.ts'
 
@@ -12,8 +22,17 @@ const itemsMax = 1_000
 
 const action = () => Type.Union([Type.Literal('publish'), Type.Literal('unpublish')])
 const releaseItem = strict(
-  { entryId: Type.String({ format: 'uuid' }), type: typeName(), locale: Type.String(), action: action(), version: nullable(versionNumber()) },
-  { $id: 'ReleaseItem', description: '`version` is pinned: later saves do not change what the release publishes.' },
+  {
+    entryId: Type.String({ format: 'uuid' }),
+    type: typeName(),
+    locale: Type.String(),
+    action: action(),
+    version: nullable(versionNumber()),
+  },
+  {
+    $id: 'ReleaseItem',
+    description: '`version` is pinned: later saves do not change what the release publishes.',
+  },
 )
 const releaseSchema = strict(
   {
@@ -26,7 +45,15 @@ const releaseSchema = strict(
   },
   { $id: 'Release' },
 )
-const itemInput = strict({ entryId: Type.String({ format: 'uuid' }), locale: localeCode('A locale of this site.'), action: action(), version: Type.Optional(nullable(versionNumber())) }, { $id: 'ReleaseItemInput' })
+const itemInput = strict(
+  {
+    entryId: Type.String({ format: 'uuid' }),
+    locale: localeCode('A locale of this site.'),
+    action: action(),
+    version: Type.Optional(nullable(versionNumber())),
+  },
+  { $id: 'ReleaseItemInput' },
+)
 const config = { access: { permission: 'releases.write' } } as const
 const tags = ['releases']
 const params = strict({ id: idParam() })
@@ -34,25 +61,49 @@ const noQuery = strict({})
 const answer = dataOf(releaseSchema)
 const noStore = 'private, no-store'
 
-export const releaseRoutes: RoutePlugin = (server, { content, database, config: { pageSizeMax } }) => {
+export const releaseRoutes: RoutePlugin = (
+  server,
+  { content, database, config: { pageSizeMax } },
+) => {
   server.route({
     method: 'GET',
     url: '/api/releases',
     config: { ...config, errors: ['E_VALIDATION'] },
-    schema: { operationId: 'listReleases', summary: 'Releases, newest first', tags, querystring: strict(pageQuery(pageSizeMax)), response: { 200: pageOf(releaseSchema) } },
+    schema: {
+      operationId: 'listReleases',
+      summary: 'Releases, newest first',
+      tags,
+      querystring: strict(pageQuery(pageSizeMax)),
+      response: { 200: pageOf(releaseSchema) },
+    },
     handler: async (request, reply) => {
       const { limit = defaultPageSize, after = null } = request.query
-      const page = await content.releases.list({ db: database, authority: request.identity.authority }, { limit, after })
-      return reply.header('cache-control', noStore).send({ data: page.data, meta: { after: page.after } })
+      const page = await content.releases.list(
+        { db: database, authority: request.identity.authority },
+        { limit, after },
+      )
+      return reply
+        .header('cache-control', noStore)
+        .send({ data: page.data, meta: { after: page.after } })
     },
   })
   server.route({
     method: 'GET',
     url: '/api/releases/:id',
     config,
-    schema: { operationId: 'getRelease', summary: 'A release with its items', tags, params, querystring: noQuery, response: { 200: answer } },
+    schema: {
+      operationId: 'getRelease',
+      summary: 'A release with its items',
+      tags,
+      params,
+      querystring: noQuery,
+      response: { 200: answer },
+    },
     handler: async (request, reply) => {
-      const data = await content.releases.get({ db: database, authority: request.identity.authority }, request.params.id)
+      const data = await content.releases.get(
+        { db: database, authority: request.identity.authority },
+        request.params.id,
+      )
       return reply.header('cache-control', noStore).send({ data })
     },
   })
@@ -60,10 +111,20 @@ export const releaseRoutes: RoutePlugin = (server, { content, database, config: 
     method: 'POST',
     url: '/api/releases',
     config,
-    schema: { operationId: 'createRelease', summary: 'Begin a release', tags, querystring: noQuery, body: strict({ name: text(200, 1) }), response: { 201: answer } },
+    schema: {
+      operationId: 'createRelease',
+      summary: 'Begin a release',
+      tags,
+      querystring: noQuery,
+      body: strict({ name: text(200, 1) }),
+      response: { 201: answer },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
-        const data = await content.releases.create({ db, authority: request.identity.authority }, request.body.name)
+        const data = await content.releases.create(
+          { db, authority: request.identity.authority },
+          request.body.name,
+        )
         return { status: 201, headers: { location: `/api/releases/${data.id}` }, body: { data } }
       }),
   })
@@ -71,11 +132,23 @@ export const releaseRoutes: RoutePlugin = (server, { content, database, config: 
     method: 'DELETE',
     url: '/api/releases/:id',
     config,
-    schema: { operationId: 'deleteRelease', summary: 'Give up a release that is still open', tags, params, querystring: noQuery, response: { 204: Type.Null() } },
+    schema: {
+      operationId: 'deleteRelease',
+      summary: 'Give up a release that is still open',
+      tags,
+      params,
+      querystring: noQuery,
+      response: { 204: Type.Null() },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { id } = request.params
-        await audited(request, db, (tx) => content.releases.delete({ db: tx, authority: request.identity.authority }, id), () => ({ action: 'release.delete', subject: `release:${id}`, facts: {} }))
+        await audited(
+          request,
+          db,
+          (tx) => content.releases.delete({ db: tx, authority: request.identity.authority }, id),
+          () => ({ action: 'release.delete', subject: `release:${id}`, facts: {} }),
+        )
         return { status: 204 }
       }),
   })
@@ -97,8 +170,21 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
-        const items = request.body.items.map((item) => ({ ...item, entryId: item.entryId.toLowerCase(), version: item.version ?? null }))
-        return { status: 200, body: { data: await content.releases.put({ db, authority: request.identity.authority }, request.params.id, items) } }
+        const items = request.body.items.map((item) => ({
+          ...item,
+          entryId: item.entryId.toLowerCase(),
+          version: item.version ?? null,
+        }))
+        return {
+          status: 200,
+          body: {
+            data: await content.releases.put(
+              { db, authority: request.identity.authority },
+              request.params.id,
+              items,
+            ),
+          },
+        }
       }),
   })
   server.route({
@@ -109,14 +195,26 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
       operationId: 'removeReleaseItem',
       summary: 'Take an item out',
       tags,
-      params: strict({ id: idParam(), entryId: idParam(), locale: localeCode('A locale of this site.') }),
+      params: strict({
+        id: idParam(),
+        entryId: idParam(),
+        locale: localeCode('A locale of this site.'),
+      }),
       querystring: noQuery,
       response: { 200: answer },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { id, entryId, locale } = request.params
-        return { status: 200, body: { data: await content.releases.remove({ db, authority: request.identity.authority }, id, { entryId, locale }) } }
+        return {
+          status: 200,
+          body: {
+            data: await content.releases.remove({ db, authority: request.identity.authority }, id, {
+              entryId,
+              locale,
+            }),
+          },
+        }
       }),
   })
   for (const what of ['publish', 'undo'] as const) {
@@ -126,7 +224,10 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
       config,
       schema: {
         operationId: `${what}Release`,
-        summary: what === 'publish' ? 'Publish all items in one transaction' : 'Put back what each item replaced, in one transaction',
+        summary:
+          what === 'publish'
+            ? 'Publish all items in one transaction'
+            : 'Put back what each item replaced, in one transaction',
         tags,
         params,
         querystring: noQuery,
@@ -136,8 +237,13 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
       handler: (request, reply) =>
         write(request, reply, async (db) => {
           const { id } = request.params
-          const run = (tx: Queryable): Promise<Release> => content.releases[what]({ db: tx, authority: request.identity.authority }, id)
-          const data = await audited(request, db, run, ({ name, items }) => ({ action: `release.${what}`, subject: `release:${id}`, facts: { name, items: items.length } }))
+          const run = (tx: Queryable): Promise<Release> =>
+            content.releases[what]({ db: tx, authority: request.identity.authority }, id)
+          const data = await audited(request, db, run, ({ name, items }) => ({
+            action: `release.${what}`,
+            subject: `release:${id}`,
+            facts: { name, items: items.length },
+          }))
           return { status: 200, body: { data } }
         }),
     })

@@ -20,7 +20,13 @@ export const roleRoutes: RoutePlugin = (server, { access }) => {
     method: 'GET',
     url: '/api/roles',
     config: { access: 'signedIn', errors: ['E_PERMISSION'] },
-    schema: { operationId: 'listRoles', summary: 'All roles; for who manages roles, users or tokens', tags, querystring: strict({}), response: { 200: dataOf(Type.Array(roleSchema)) } },
+    schema: {
+      operationId: 'listRoles',
+      summary: 'All roles; for who manages roles, users or tokens',
+      tags,
+      querystring: strict({}),
+      response: { 200: dataOf(Type.Array(roleSchema)) },
+    },
     handler: async (request, reply) => {
       requireReader(request.identity)
       return reply.headers(noStore).send({ data: await access.roles.list() })
@@ -30,7 +36,14 @@ export const roleRoutes: RoutePlugin = (server, { access }) => {
     method: 'GET',
     url: '/api/roles/:name',
     config: { access: 'signedIn', errors: ['E_PERMISSION', 'E_ROLE_NOT_FOUND'] },
-    schema: { operationId: 'getRole', summary: 'One role', tags, params: byName, querystring: strict({}), response: { 200: dataOf(roleSchema) } },
+    schema: {
+      operationId: 'getRole',
+      summary: 'One role',
+      tags,
+      params: byName,
+      querystring: strict({}),
+      response: { 200: dataOf(roleSchema) },
+    },
     handler: async (request, reply) => {
       requireReader(request.identity)
       return reply.headers(noStore).send({ data: await access.roles.get(request.params.name) })
@@ -40,20 +53,43 @@ export const roleRoutes: RoutePlugin = (server, { access }) => {
     method: 'PUT',
     url: '/api/roles/:name',
     config: { access: managed, errors: ['E_ACCESS_INPUT', 'E_ESCALATION', 'E_ROLE_BUILT_IN'] },
-    schema: { operationId: 'saveRole', summary: 'Make or replace a role', tags, params: byName, querystring: strict({}), body: roleBody, response: { 200: dataOf(roleSchema) } },
+    schema: {
+      operationId: 'saveRole',
+      summary: 'Make or replace a role',
+      tags,
+      params: byName,
+      querystring: strict({}),
+      body: roleBody,
+      response: { 200: dataOf(roleSchema) },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { label, content, system } = request.body
         // The schema cannot draw the filters' tree; access checks every node of it.
-        const role = { name: request.params.name, label, content: content as Role['content'], system }
+        const role = {
+          name: request.params.name,
+          label,
+          content: content as Role['content'],
+          system,
+        }
         return { status: 200, body: { data: await access.roles.save(db, request.identity, role) } }
       }),
   })
   server.route({
     method: 'DELETE',
     url: '/api/roles/:name',
-    config: { access: managed, errors: ['E_ROLE_NOT_FOUND', 'E_ROLE_IN_USE', 'E_ROLE_BUILT_IN', 'E_ESCALATION'] },
-    schema: { operationId: 'deleteRole', summary: 'Delete a role that nobody has', tags, params: byName, querystring: strict({}), response: { 204: Type.Null() } },
+    config: {
+      access: managed,
+      errors: ['E_ROLE_NOT_FOUND', 'E_ROLE_IN_USE', 'E_ROLE_BUILT_IN', 'E_ESCALATION'],
+    },
+    schema: {
+      operationId: 'deleteRole',
+      summary: 'Delete a role that nobody has',
+      tags,
+      params: byName,
+      querystring: strict({}),
+      response: { 204: Type.Null() },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         await access.roles.delete(db, request.identity, request.params.name)

@@ -9,7 +9,9 @@ import type { Clock } from '#lib/clock.ts'
 
 const tags = ['access']
 const password = () => text(1_024, 1)
-const loginAnswer = dataOf(strict({ user: userSchema, csrfToken: Type.String(), expiresAt: timestamp() }))
+const loginAnswer = dataOf(
+  strict({ user: userSchema, csrfToken: Type.String(), expiresAt: timestamp() }),
+)
 
 /** Signing in, out, who am I, and the first administrator. */
 export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
@@ -17,13 +19,24 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
     method: 'GET',
     url: '/api/session',
     config: { access: 'public' },
-    schema: { operationId: 'getSession', summary: 'Who asks, and what they may do', tags, querystring: strict({}), response: { 200: dataOf(sessionSchema) } },
+    schema: {
+      operationId: 'getSession',
+      summary: 'Who asks, and what they may do',
+      tags,
+      querystring: strict({}),
+      response: { 200: dataOf(sessionSchema) },
+    },
     handler: (request, reply) => reply.headers(noStore).send({ data: shown(request.identity) }),
   })
   server.route({
     method: 'POST',
     url: '/api/session',
-    config: { access: 'public', csrf: false, idempotent: false, errors: ['E_LOGIN_FAILED', 'E_THROTTLED'] },
+    config: {
+      access: 'public',
+      csrf: false,
+      idempotent: false,
+      errors: ['E_LOGIN_FAILED', 'E_THROTTLED'],
+    },
     schema: {
       operationId: 'signIn',
       summary: 'Sign in: starts a session, kept by a cookie',
@@ -35,7 +48,14 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
     handler: async (request, reply) => {
       const { email, password } = request.body
       const agent = request.headers['user-agent'] ?? ''
-      const login = await access.login({ email, password, address: request.ip, agent, requestId: request.id, sessionCookie: readSessionCookie(request) })
+      const login = await access.login({
+        email,
+        password,
+        address: request.ip,
+        agent,
+        requestId: request.id,
+        sessionCookie: readSessionCookie(request),
+      })
       return sendLogin(request, reply, login, clock)
     },
   })
@@ -43,7 +63,13 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
     method: 'DELETE',
     url: '/api/session',
     config: { access: 'signedIn', idempotent: false },
-    schema: { operationId: 'signOut', summary: 'Sign out: ends this session', tags, querystring: strict({}), response: { 204: Type.Null() } },
+    schema: {
+      operationId: 'signOut',
+      summary: 'Sign out: ends this session',
+      tags,
+      querystring: strict({}),
+      response: { 204: Type.Null() },
+    },
     handler: async (request, reply) => {
       const cookie = readSessionCookie(request)
       if (cookie !== null && request.identity.csrfToken !== null) await access.logout(cookie)
@@ -58,30 +84,58 @@ function firstAdministratorRoute(server: Parameters<RoutePlugin>[0], access: Acc
   server.route({
     method: 'POST',
     url: '/api/first-administrator',
-    config: { access: 'public', csrf: false, idempotent: false, errors: ['E_FIRST_ADMINISTRATOR', 'E_ACCESS_INPUT', 'E_PASSWORD_REFUSED'] },
+    config: {
+      access: 'public',
+      csrf: false,
+      idempotent: false,
+      errors: ['E_FIRST_ADMINISTRATOR', 'E_ACCESS_INPUT', 'E_PASSWORD_REFUSED'],
+    },
     schema: {
       operationId: 'createFirstAdministrator',
       summary: 'Create the first administrator, with the one-time secret from the log',
       tags,
       querystring: strict({}),
-      body: strict({ secret: text(200, 1), email: text(320, 1), name: text(200, 1), password: password() }, { $id: 'FirstAdministrator' }),
+      body: strict(
+        { secret: text(200, 1), email: text(320, 1), name: text(200, 1), password: password() },
+        { $id: 'FirstAdministrator' },
+      ),
       response: { 201: dataOf(userSchema) },
     },
     handler: async (request, reply) => {
-      const data = await access.createFirstAdministrator({ ...request.body, origin: { address: request.ip, requestId: request.id } })
+      const data = await access.createFirstAdministrator({
+        ...request.body,
+        origin: { address: request.ip, requestId: request.id },
+      })
       return reply.code(201).headers(noStore).send({ data })
     },
   })
 }
 
 /** Starts the browser's session: the cookie holds what no script may read, the answer the rest. */
-function sendLogin(request: FastifyRequest, reply: FastifyReply, login: Login, clock: Clock): FastifyReply {
+function sendLogin(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  login: Login,
+  clock: Clock,
+): FastifyReply {
   const { user, csrfToken, expiresAt } = login
-  setSessionCookie(request, reply, login.cookie, Math.max(1, Math.floor((Date.parse(expiresAt) - clock.nowMs()) / 1_000)))
+  setSessionCookie(
+    request,
+    reply,
+    login.cookie,
+    Math.max(1, Math.floor((Date.parse(expiresAt) - clock.nowMs()) / 1_000)),
+  )
   return reply.code(201).headers(noStore).send({ data: { user, csrfToken, expiresAt } })
 }
 
 function shown(identity: Identity): Record<string, unknown> {
   const { authority, user, roles, csrfToken, expiresAt } = identity
-  return { actor: authority.actor, user, roles, permissions: identity.describe(), csrfToken, expiresAt }
+  return {
+    actor: authority.actor,
+    user,
+    roles,
+    permissions: identity.describe(),
+    csrfToken,
+    expiresAt,
+  }
 }

@@ -12,7 +12,13 @@ const name = () => text(200, 1)
 const password = () => text(1_024, 1)
 const state = () => Type.Union([Type.Literal('active'), Type.Literal('disabled')])
 const byId = strict({ id: idParam() })
-const inputErrors = ['E_ACCESS_INPUT', 'E_PASSWORD_REFUSED', 'E_EMAIL_TAKEN', 'E_ESCALATION', 'E_ROLE_NOT_FOUND']
+const inputErrors = [
+  'E_ACCESS_INPUT',
+  'E_PASSWORD_REFUSED',
+  'E_EMAIL_TAKEN',
+  'E_ESCALATION',
+  'E_ROLE_NOT_FOUND',
+]
 
 export const userRoutes: RoutePlugin = (server, context) => {
   ownRoutes(server, context)
@@ -25,20 +31,47 @@ function ownRoutes(server: Server, { access, clock }: ApiContext): void {
   server.route({
     method: 'PATCH',
     url: '/api/users/me',
-    config: { access: 'signedIn', idempotent: false, errors: ['E_ACCESS_INPUT', 'E_PASSWORD_REFUSED', 'E_LOGIN_FAILED', 'E_THROTTLED', 'E_ESCALATION'] },
+    config: {
+      access: 'signedIn',
+      idempotent: false,
+      errors: [
+        'E_ACCESS_INPUT',
+        'E_PASSWORD_REFUSED',
+        'E_LOGIN_FAILED',
+        'E_THROTTLED',
+        'E_ESCALATION',
+      ],
+    },
     schema: {
       operationId: 'updateOwnUser',
-      summary: 'Change your own name or password; a new password ends all your sessions and starts a new one',
+      summary:
+        'Change your own name or password; a new password ends all your sessions and starts a new one',
       tags,
       querystring: strict({}),
-      body: strict({ name: Type.Optional(name()), password: Type.Optional(strict({ current: password(), next: password() })) }, { $id: 'OwnUserUpdate' }),
-      response: { 200: dataOf(strict({ user: userSchema, csrfToken: Type.Union([Type.String(), Type.Null()]) })) },
+      body: strict(
+        {
+          name: Type.Optional(name()),
+          password: Type.Optional(strict({ current: password(), next: password() })),
+        },
+        { $id: 'OwnUserUpdate' },
+      ),
+      response: {
+        200: dataOf(
+          strict({ user: userSchema, csrfToken: Type.Union([Type.String(), Type.Null()]) }),
+        ),
+      },
     },
     handler: async (request, reply) => {
-      const { user, login } = await access.users.updateOwn(request.identity, { ...request.body, agent: request.headers['user-agent'] ?? '' })
+      const { user, login } = await access.users.updateOwn(request.identity, {
+        ...request.body,
+        agent: request.headers['user-agent'] ?? '',
+      })
       const lifetimeMs = login === null ? 0 : Date.parse(login.expiresAt) - clock.nowMs()
-      if (login !== null) setSessionCookie(request, reply, login.cookie, Math.max(1, Math.floor(lifetimeMs / 1_000)))
-      return reply.headers(noStore).send({ data: { user, csrfToken: login?.csrfToken ?? request.identity.csrfToken } })
+      if (login !== null)
+        setSessionCookie(request, reply, login.cookie, Math.max(1, Math.floor(lifetimeMs / 1_000)))
+      return reply
+        .headers(noStore)
+        .send({ data: { user, csrfToken: login?.csrfToken ?? request.identity.csrfToken } })
     },
   })
 }
@@ -48,9 +81,18 @@ function readRoutes(server: Server, { access, config }: ApiContext): void {
     method: 'GET',
     url: '/api/users',
     config: { access: managed, errors: ['E_ACCESS_INPUT'] },
-    schema: { operationId: 'listUsers', summary: 'All users, oldest first', tags, querystring: strict(pageQuery(config.pageSizeMax)), response: { 200: pageOf(userSchema) } },
+    schema: {
+      operationId: 'listUsers',
+      summary: 'All users, oldest first',
+      tags,
+      querystring: strict(pageQuery(config.pageSizeMax)),
+      response: { 200: pageOf(userSchema) },
+    },
     handler: async (request, reply) => {
-      const { data, after } = await access.users.list({ limit: request.query.limit ?? defaultPageSize, after: request.query.after ?? null })
+      const { data, after } = await access.users.list({
+        limit: request.query.limit ?? defaultPageSize,
+        after: request.query.after ?? null,
+      })
       return reply.headers(noStore).send({ data, meta: { after } })
     },
   })
@@ -58,8 +100,16 @@ function readRoutes(server: Server, { access, config }: ApiContext): void {
     method: 'GET',
     url: '/api/users/:id',
     config: { access: managed, errors: ['E_USER_NOT_FOUND'] },
-    schema: { operationId: 'getUser', summary: 'One user', tags, params: byId, querystring: strict({}), response: { 200: dataOf(userSchema) } },
-    handler: async (request, reply) => reply.headers(noStore).send({ data: await access.users.get(request.params.id) }),
+    schema: {
+      operationId: 'getUser',
+      summary: 'One user',
+      tags,
+      params: byId,
+      querystring: strict({}),
+      response: { 200: dataOf(userSchema) },
+    },
+    handler: async (request, reply) =>
+      reply.headers(noStore).send({ data: await access.users.get(request.params.id) }),
   })
 }
 
@@ -73,7 +123,10 @@ function writeRoutes(server: Server, { access }: ApiContext): void {
       summary: 'Create a user',
       tags,
       querystring: strict({}),
-      body: strict({ email: email(), name: name(), password: password(), roles: roleNames() }, { $id: 'UserCreate' }),
+      body: strict(
+        { email: email(), name: name(), password: password(), roles: roleNames() },
+        { $id: 'UserCreate' },
+      ),
       response: { 201: dataOf(userSchema) },
     },
     handler: (request, reply) =>
@@ -85,7 +138,10 @@ function writeRoutes(server: Server, { access }: ApiContext): void {
   server.route({
     method: 'PATCH',
     url: '/api/users/:id',
-    config: { access: managed, errors: [...inputErrors, 'E_USER_NOT_FOUND', 'E_LAST_ADMINISTRATOR'] },
+    config: {
+      access: managed,
+      errors: [...inputErrors, 'E_USER_NOT_FOUND', 'E_LAST_ADMINISTRATOR'],
+    },
     schema: {
       operationId: 'updateUser',
       summary: 'Change a user; a new password or disabling ends their sessions',
@@ -93,19 +149,40 @@ function writeRoutes(server: Server, { access }: ApiContext): void {
       params: byId,
       querystring: strict({}),
       body: strict(
-        { email: Type.Optional(email()), name: Type.Optional(name()), password: Type.Optional(password()), roles: Type.Optional(roleNames()), state: Type.Optional(state()) },
+        {
+          email: Type.Optional(email()),
+          name: Type.Optional(name()),
+          password: Type.Optional(password()),
+          roles: Type.Optional(roleNames()),
+          state: Type.Optional(state()),
+        },
         { $id: 'UserUpdate' },
       ),
       response: { 200: dataOf(userSchema) },
     },
     handler: (request, reply) =>
-      write(request, reply, async (db) => ({ status: 200, body: { data: await access.users.update(db, request.identity, request.params.id, request.body) } })),
+      write(request, reply, async (db) => ({
+        status: 200,
+        body: {
+          data: await access.users.update(db, request.identity, request.params.id, request.body),
+        },
+      })),
   })
   server.route({
     method: 'DELETE',
     url: '/api/users/:id',
-    config: { access: managed, errors: ['E_USER_NOT_FOUND', 'E_LAST_ADMINISTRATOR', 'E_ESCALATION'] },
-    schema: { operationId: 'deleteUser', summary: 'Delete a user', tags, params: byId, querystring: strict({}), response: { 204: Type.Null() } },
+    config: {
+      access: managed,
+      errors: ['E_USER_NOT_FOUND', 'E_LAST_ADMINISTRATOR', 'E_ESCALATION'],
+    },
+    schema: {
+      operationId: 'deleteUser',
+      summary: 'Delete a user',
+      tags,
+      params: byId,
+      querystring: strict({}),
+      response: { 204: Type.Null() },
+    },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         await access.users.delete(db, request.identity, request.params.id)

@@ -12,9 +12,15 @@ const retryFirstMs = 100
 const retryMaxMs = 5_000
 /** Commands on their way; past them a value is not there. */
 const commandsMax = 1_000
-/** Of values on their way there; past them none is sent. A server that hangs would otherwise make the node hold on to thousands. */
+/**
+ * Of values on their way there; past them none is sent. A server that hangs would otherwise make
+ * the node hold on to thousands.
+ */
 const putBytesMax = 16 * 1024 * 1024
-/** One that did not answer in time is left alone for so long: each that asks it would wait for nothing. */
+/**
+ * One that did not answer in time is left alone for so long: each that asks it would wait for
+ * nothing.
+ */
 const pauseMs = 1_000
 
 type Client = ReturnType<typeof clientOf>
@@ -25,7 +31,11 @@ function clientOf(url: string) {
     // While it is away nothing waits for it.
     disableOfflineQueue: true,
     commandsQueueMaxLength: commandsMax,
-    socket: { connectTimeout: connectTimeoutMs, reconnectStrategy: (retries) => Math.min(retryFirstMs * 2 ** Math.min(retries, 10), retryMaxMs) },
+    socket: {
+      connectTimeout: connectTimeoutMs,
+      reconnectStrategy: (retries) =>
+        Math.min(retryFirstMs * 2 ** Math.min(retries, 10), retryMaxMs),
+    },
   }).withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer })
 }
 
@@ -61,10 +71,14 @@ export class RedisSecondLevel implements SecondLevel {
   async put(key: string, bytes: Buffer): Promise<void> {
     if (!this.connected || this.#putBytes + bytes.byteLength > putBytesMax) return
     this.#putBytes += bytes.byteLength
-    const sent = this.#client.set(key, bytes, { expiration: { type: 'EX', value: secondLevelKeepS } })
-    await this.#inTime(sent.finally(() => {
-      this.#putBytes -= bytes.byteLength
-    }))
+    const sent = this.#client.set(key, bytes, {
+      expiration: { type: 'EX', value: secondLevelKeepS },
+    })
+    await this.#inTime(
+      sent.finally(() => {
+        this.#putBytes -= bytes.byteLength
+      }),
+    )
   }
 
   async close(): Promise<void> {
@@ -87,7 +101,10 @@ export class RedisSecondLevel implements SecondLevel {
   #lost(error: unknown): void {
     if (this.#away) return
     this.#away = true
-    this.#logger.warn({ err: error }, 'the second level of the cache cannot be reached; the database is asked instead')
+    this.#logger.warn(
+      { err: error },
+      'the second level of the cache cannot be reached; the database is asked instead',
+    )
   }
 
   #found(): void {

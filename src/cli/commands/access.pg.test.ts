@@ -15,8 +15,11 @@ const skip = databaseMissing
 function commandLine(database: Database, access: Access) {
   // The verbs of this file use access and the database alone.
   const assembly: Assembly = {
-    openSite: async () => ({ access, database, [Symbol.asyncDispose]: async () => undefined }) as unknown as Site,
-    openCluster: async () => null, runNode: async () => undefined, runNodes: async () => undefined,
+    openSite: async () =>
+      ({ access, database, [Symbol.asyncDispose]: async () => undefined }) as unknown as Site,
+    openCluster: async () => null,
+    runNode: async () => undefined,
+    runNodes: async () => undefined,
   }
   return async (...argv: string[]) => {
     const texts = { stdout: '', stderr: '' }
@@ -27,8 +30,17 @@ function commandLine(database: Database, access: Access) {
           done()
         },
       })
-    const on = { environment: {}, folder: '/nonexistent', version: 'test', stdout: sink('stdout'), stderr: sink('stderr') }
-    return { status: await runCommandLine(argv, assembly, on, new AbortController().signal), ...texts }
+    const on = {
+      environment: {},
+      folder: '/nonexistent',
+      version: 'test',
+      stdout: sink('stdout'),
+      stderr: sink('stderr'),
+    }
+    return {
+      status: await runCommandLine(argv, assembly, on, new AbortController().signal),
+      ...texts,
+    }
   }
 }
 
@@ -36,10 +48,25 @@ test('stoa user: create, list, password, disable, enable', { skip }, async () =>
   await using db = await testDatabase()
   const access = testAccess(db.database)
   const stoa = commandLine(db.database, access)
-  const created = await stoa('--json', 'user', 'create', 'Ada@example.com', '--name', 'Ada', '--role', 'administrator', '--role', 'editor', '--generate-password')
+  const created = await stoa(
+    '--json',
+    'user',
+    'create',
+    'Ada@example.com',
+    '--name',
+    'Ada',
+    '--role',
+    'administrator',
+    '--role',
+    'editor',
+    '--generate-password',
+  )
   assert.equal(created.status, 0, created.stderr)
   const { user, password } = JSON.parse(created.stdout)
-  assert.deepEqual([user.email, user.name, user.roles], ['ada@example.com', 'Ada', ['administrator', 'editor']])
+  assert.deepEqual(
+    [user.email, user.name, user.roles],
+    ['ada@example.com', 'Ada', ['administrator', 'editor']],
+  )
   const from = { address: '192.0.2.1', agent: '' }
   const login = await access.login({ email: 'ada@example.com', password, ...from })
   const people = await stoa('user', 'list')
@@ -52,17 +79,35 @@ test('stoa user: create, list, password, disable, enable', { skip }, async () =>
   const last = await stoa('user', 'disable', 'ada@example.com')
   assert.deepEqual([last.status, /E_LAST_ADMINISTRATOR/.test(last.stderr)], [1, true])
   await stoa('user', 'create', 'bob@example.com', '--role', 'author', '--generate-password')
-  assert.match((await stoa('user', 'disable', 'bob@example.com')).stdout, /bob@example\.com is disabled/)
-  assert.match((await stoa('user', 'enable', 'bob@example.com')).stdout, /bob@example\.com is active/)
+  assert.match(
+    (await stoa('user', 'disable', 'bob@example.com')).stdout,
+    /bob@example\.com is disabled/,
+  )
+  assert.match(
+    (await stoa('user', 'enable', 'bob@example.com')).stdout,
+    /bob@example\.com is active/,
+  )
   assert.match((await stoa('user', 'disable', 'nobody@example.com')).stderr, /no such user/)
-  assert.equal((await stoa('user', 'create', 'x@example.com', '--generate-password')).status, 2, 'a role is needed')
+  assert.equal(
+    (await stoa('user', 'create', 'x@example.com', '--generate-password')).status,
+    2,
+    'a role is needed',
+  )
 })
 
 test('stoa token: create, list, delete', { skip }, async () => {
   await using db = await testDatabase()
   const access = testAccess(db.database)
   const stoa = commandLine(db.database, access)
-  const created = await stoa('token', 'create', 'site', '--role', 'anonymous', '--expires-in', '90d')
+  const created = await stoa(
+    'token',
+    'create',
+    'site',
+    '--role',
+    'anonymous',
+    '--expires-in',
+    '90d',
+  )
   assert.match(created.stdout, /^stoa_[0-9A-Za-z]{49}\n$/, 'nothing but the token, for $(…)')
   await access.identify({ bearer: created.stdout.trim(), sessionCookie: null })
   const { tokens } = JSON.parse((await stoa('--json', 'token', 'list')).stdout)
@@ -71,18 +116,25 @@ test('stoa token: create, list, delete', { skip }, async () => {
   assert.equal((await stoa('token', 'delete', tokens[0].id)).status, 0)
   await assert.rejects(access.identify({ bearer: created.stdout.trim(), sessionCookie: null }))
   assert.equal((await stoa('token', 'delete', tokens[0].id)).status, 1)
-  assert.equal((await stoa('token', 'create', 'x', '--role', 'anonymous', '--expires-in', 'soon')).status, 2)
+  assert.equal(
+    (await stoa('token', 'create', 'x', '--role', 'anonymous', '--expires-in', 'soon')).status,
+    2,
+  )
 })
 
 test('times from now', () => {
   assert.equal(momentIn('12h', 0), '1970-01-01T12:00:00.000Z')
   assert.equal(momentIn('2w', 0), '1970-01-15T00:00:00.000Z')
-  for (const text of ['', '0d', '-1d', '1m', '1.5d', '99999y']) assert.throws(() => momentIn(text, 0), /--expires-in/)
+  for (const text of ['', '0d', '-1d', '1m', '1.5d', '99999y'])
+    assert.throws(() => momentIn(text, 0), /--expires-in/)
 })
 
 test('a password comes from the first line of standard input, or nobody can be asked', async () => {
   const read = (text: string) => newPassword({ passwordStdin: true }, Readable.from([text]))
-  assert.deepEqual(await read(`${testPassword}\r\nmore\n`), { password: testPassword, generated: false })
+  assert.deepEqual(await read(`${testPassword}\r\nmore\n`), {
+    password: testPassword,
+    generated: false,
+  })
   assert.equal((await read(testPassword)).password, testPassword)
   await assert.rejects(newPassword({}, Readable.from([])), /--password-stdin/)
 })

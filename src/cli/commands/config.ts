@@ -19,7 +19,16 @@ export const registerConfig: Register = (program, action) => {
           env,
           ...(options['helpTexts'] === true ? [settings[name].flag, help] : []),
         ])
-        output.table([['SETTING', 'VALUE', 'FROM', 'VARIABLE', ...(options['helpTexts'] === true ? ['FLAG', 'WHAT IT DOES'] : [])], ...rows])
+        output.table([
+          [
+            'SETTING',
+            'VALUE',
+            'FROM',
+            'VARIABLE',
+            ...(options['helpTexts'] === true ? ['FLAG', 'WHAT IT DOES'] : []),
+          ],
+          ...rows,
+        ])
       }),
     )
 }

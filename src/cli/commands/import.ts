@@ -20,20 +20,39 @@ the report; 130 interrupted: what is done is done, and the same command goes on 
 
 type Options = Readonly<Record<string, unknown>>
 
-/** `stoa import`: an export of Stoa's own, or with a verb behind it Markdown pages or a WordPress site. */
+/**
+ * `stoa import`: an export of Stoa's own, or with a verb behind it Markdown pages or a WordPress
+ * site.
+ */
 export const registerImport: Register = (program, action) => {
   const command = program
     .command('import')
-    .description('take over content: an export of "stoa export", Markdown pages, or a WordPress site')
+    .description(
+      'take over content: an export of "stoa export", Markdown pages, or a WordPress site',
+    )
     .argument('[source]', 'the folder or .tar(.gz) file that "stoa export" wrote')
     .option('--dry-run', 'check it all and say what would be done, without writing')
     .option('--report <file>', 'write the whole report to this file as JSON')
     .addHelpText('after', exitStatuses)
     .action(
       action(async (context, [source], options) => {
-        if (source === undefined) throw new UsageError('Say what to import: "stoa import FOLDER", "stoa import markdown FOLDER" or "stoa import wordpress FILE.xml".', {})
+        if (source === undefined)
+          throw new UsageError(
+            'Say what to import: "stoa import FOLDER", "stoa import markdown FOLDER" or "stoa import wordpress FILE.xml".',
+            {},
+          )
         const archive = await openArchiveSource(source)
-        return run(context, { command: 'import', source, options, rates: ['entries'] }, (site, parts) => importArchive(archive, { ...parts, site }, { dryRun: options['dryRun'] === true }, parts))
+        return run(
+          context,
+          { command: 'import', source, options, rates: ['entries'] },
+          (site, parts) =>
+            importArchive(
+              archive,
+              { ...parts, site },
+              { dryRun: options['dryRun'] === true },
+              parts,
+            ),
+        )
       }),
     )
   registerMarkdown(command, action)
@@ -46,28 +65,46 @@ const registerMarkdown: Register = (command, action) => {
     .description('import Markdown and MDX pages from a folder or a .tar.gz of one')
     .argument('<source>', 'the folder, or a .tar, .tar.gz or .tgz file')
     .option('--type <name>', 'the content type that the pages become', 'page')
-    .option('--locales-from-folders', 'the first folders are locales (default: if all of them are named as languages)')
+    .option(
+      '--locales-from-folders',
+      'the first folders are locales (default: if all of them are named as languages)',
+    )
     .option('--no-locales-from-folders', 'the first folders are not locales')
     .option('--site-url <url>', 'links that begin with this address are links between pages')
     .option('--draft', 'leave the pages as drafts instead of publishing them')
-    .option('--prune', 'delete entries of earlier imports whose page is gone, and unpublish locales that are')
+    .option(
+      '--prune',
+      'delete entries of earlier imports whose page is gone, and unpublish locales that are',
+    )
     .option('--dry-run', 'show what would happen to the content type, without writing')
     .option('--report <file>', 'write the whole report to this file as JSON')
     .addHelpText('after', exitStatuses)
     .action(
       action(async (context, [path = ''], options) => {
         const type = text(options, 'type') ?? 'page'
-        if (!typeNamePattern.test(type)) throw new UsageError(`--type ${type}: a type is named by small letters, digits and -, a letter first.`, { type })
+        if (!typeNamePattern.test(type))
+          throw new UsageError(
+            `--type ${type}: a type is named by small letters, digits and -, a letter first.`,
+            { type },
+          )
         const wish = options['localesFromFolders']
         const wanted = {
-          type, localesFromFolders: typeof wish === 'boolean' ? wish : null, siteUrl: text(options, 'siteUrl')?.replace(/\/+$/, '') ?? null,
-          publish: options['draft'] !== true, prune: options['prune'] === true, dryRun: options['dryRun'] === true,
+          type,
+          localesFromFolders: typeof wish === 'boolean' ? wish : null,
+          siteUrl: text(options, 'siteUrl')?.replace(/\/+$/, '') ?? null,
+          publish: options['draft'] !== true,
+          prune: options['prune'] === true,
+          dryRun: options['dryRun'] === true,
         }
-        return run(context, { command: 'import markdown', source: path, options, rates: ['pages'] }, async (site, parts) => {
-          await using source = await openPageSource(path, parts.signal)
-          if (source === null) parts.report.interrupted()
-          else await importMarkdown(source, { ...parts, content: site.content }, wanted, parts)
-        })
+        return run(
+          context,
+          { command: 'import markdown', source: path, options, rates: ['pages'] },
+          async (site, parts) => {
+            await using source = await openPageSource(path, parts.signal)
+            if (source === null) parts.report.interrupted()
+            else await importMarkdown(source, { ...parts, content: site.content }, wanted, parts)
+          },
+        )
       }),
     )
 }
@@ -75,11 +112,16 @@ const registerMarkdown: Register = (command, action) => {
 const registerWordpress: Register = (command, action) => {
   command
     .command('wordpress')
-    .description('import a WordPress export (WXR): posts, pages, categories, tags, authors, attachments')
+    .description(
+      'import a WordPress export (WXR): posts, pages, categories, tags, authors, attachments',
+    )
     .argument('<file>', 'the .xml file that WordPress wrote under Tools, Export')
     .option('--locale <code>', 'the locale of the site (default: the default locale)')
     .option('--prefix <text>', 'begin the names of the content types with this, such as wp-')
-    .option('--media-dir <folder>', 'take attachments from this copy of wp-content/uploads before downloading')
+    .option(
+      '--media-dir <folder>',
+      'take attachments from this copy of wp-content/uploads before downloading',
+    )
     .option('--no-download', 'download nothing')
     .option('--allow-private-addresses', 'also download from addresses in private networks')
     .option('--draft', 'leave everything as drafts')
@@ -89,25 +131,64 @@ const registerWordpress: Register = (command, action) => {
     .action(
       action(async (context, [path = ''], options) => {
         const prefix = text(options, 'prefix')
-        if (prefix !== null && !typeNamePattern.test(`${prefix}attachment`)) throw new UsageError(`--prefix ${prefix}: use small letters, digits and -, a letter first.`, { prefix })
+        if (prefix !== null && !typeNamePattern.test(`${prefix}attachment`))
+          throw new UsageError(
+            `--prefix ${prefix}: use small letters, digits and -, a letter first.`,
+            { prefix },
+          )
         const wanted = {
-          prefix, locale: text(options, 'locale'), mediaDir: text(options, 'mediaDir'), download: options['download'] !== false,
-          allowPrivate: options['allowPrivateAddresses'] === true, publish: options['draft'] !== true, dryRun: options['dryRun'] === true,
+          prefix,
+          locale: text(options, 'locale'),
+          mediaDir: text(options, 'mediaDir'),
+          download: options['download'] !== false,
+          allowPrivate: options['allowPrivateAddresses'] === true,
+          publish: options['draft'] !== true,
+          dryRun: options['dryRun'] === true,
         }
-        return run(context, { command: 'import wordpress', source: path, options, rates: ['posts'] }, (site, parts) =>
-          importWordpress(path, { ...parts, database: site.database, content: site.content, media: site.media, clock: systemClock }, { ...wanted, bytesMax: site.config.uploadBytesMax }, parts),
+        return run(
+          context,
+          { command: 'import wordpress', source: path, options, rates: ['posts'] },
+          (site, parts) =>
+            importWordpress(
+              path,
+              {
+                ...parts,
+                database: site.database,
+                content: site.content,
+                media: site.media,
+                clock: systemClock,
+              },
+              { ...wanted, bytesMax: site.config.uploadBytesMax },
+              parts,
+            ),
         )
       }),
     )
 }
 
-type Parts = { readonly bulk: Bulk; readonly call: Call; readonly report: Report; readonly output: Context['output']; readonly signal: AbortSignal }
-type Job = { readonly command: string; readonly source: string; readonly options: Options; readonly rates: readonly string[] }
+type Parts = {
+  readonly bulk: Bulk
+  readonly call: Call
+  readonly report: Report
+  readonly output: Context['output']
+  readonly signal: AbortSignal
+}
+type Job = {
+  readonly command: string
+  readonly source: string
+  readonly options: Options
+  readonly rates: readonly string[]
+}
 
 /** Runs an import as the system, with a report that is told at its end, also when it breaks off. */
-async function run(context: Context, job: Job, work: (site: Site, parts: Parts) => Promise<void>): Promise<number> {
-  // Batches live just long enough that V8 takes them for survivors and lets its young generation grow past 100 MB, for nothing.
-  // What it is now is enough; without growth an import stays 70 MB smaller.
+async function run(
+  context: Context,
+  job: Job,
+  work: (site: Site, parts: Parts) => Promise<void>,
+): Promise<number> {
+  // Batches live just long enough that V8 takes them for survivors and lets its young generation
+  // grow past 100 MB, for nothing. What it is now is enough; without growth an import stays 70 MB
+  // smaller.
   setFlagsFromString('--semi-space-growth-factor=1')
   const { output, signal } = context
   const tell = { file: await reportFile(job.options['report']), rates: job.rates }

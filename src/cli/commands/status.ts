@@ -10,21 +10,30 @@ const askDeadlineMs = 2_500
 const watchIntervalMs = 2_000
 const clearScreen = '\u001b[H\u001b[2J'
 
-/** `stoa status`: the nodes, by the database's word and their own, from any machine that has the configuration. */
+/**
+ * `stoa status`: the nodes, by the database's word and their own, from any machine that has the
+ * configuration.
+ */
 export const registerStatus: Register = (program, action) => {
   program
     .command('status')
     .description('show the nodes: where they are, what they lead, how they are')
     .option('--watch', 'go on showing it until interrupted')
-    .action(action(async (context, _args, options) => {
-      if (options['watch'] === true) return watch(context)
-      await using cluster = await context.assembly.openCluster(context.config)
-      show(context, await look(cluster))
-    }))
+    .action(
+      action(async (context, _args, options) => {
+        if (options['watch'] === true) return watch(context)
+        await using cluster = await context.assembly.openCluster(context.config)
+        show(context, await look(cluster))
+      }),
+    )
 }
 
 async function look(cluster: ClusterAccess | null): Promise<ClusterStatus> {
-  return cluster === null ? { nodes: [], degraded: [] } : clusterStatus(cluster.database, async () => cluster.ask(statusMethod, { deadlineMs: askDeadlineMs }))
+  return cluster === null
+    ? { nodes: [], degraded: [] }
+    : clusterStatus(cluster.database, async () =>
+        cluster.ask(statusMethod, { deadlineMs: askDeadlineMs }),
+      )
 }
 
 /** Once it has seen the nodes it goes on through whatever happens: that is what one watches for. */
@@ -72,11 +81,23 @@ function show({ output }: Context, status: ClusterStatus): void {
     output.line('No node runs on this database.')
     return
   }
-  output.table([['NODE', 'ADDRESS', 'STATE', 'VERSION', 'UP', 'LAG', 'HITS', 'CACHED', 'LEADS'], ...status.nodes.map(rowOf)])
+  output.table([
+    ['NODE', 'ADDRESS', 'STATE', 'VERSION', 'UP', 'LAG', 'HITS', 'CACHED', 'LEADS'],
+    ...status.nodes.map(rowOf),
+  ])
   for (const line of status.degraded) output.line(`! ${line}`)
 }
 
-function rowOf({ name, address, state, version, startedAt, report, roles, seenMsAgo }: NodeStatus): string[] {
+function rowOf({
+  name,
+  address,
+  state,
+  version,
+  startedAt,
+  report,
+  roles,
+  seenMsAgo,
+}: NodeStatus): string[] {
   const cache = report?.cache ?? null
   return [
     name,
@@ -95,5 +116,7 @@ function duration(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1_000))
   if (seconds < 120) return `${seconds} s`
   if (seconds < 7_200) return `${Math.round(seconds / 60)} min`
-  return seconds < 172_800 ? `${Math.round(seconds / 3_600)} h` : `${Math.round(seconds / 86_400)} d`
+  return seconds < 172_800
+    ? `${Math.round(seconds / 3_600)} h`
+    : `${Math.round(seconds / 86_400)} d`
 }

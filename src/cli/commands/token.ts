@@ -1,7 +1,12 @@
 import type { Register } from '#cli/command.ts'
 import { UsageError } from '#cli/errors.ts'
 
-const unitsMs: Readonly<Record<string, number>> = { h: 3_600_000, d: 86_400_000, w: 604_800_000, y: 365 * 86_400_000 }
+const unitsMs: Readonly<Record<string, number>> = {
+  h: 3_600_000,
+  d: 86_400_000,
+  w: 604_800_000,
+  y: 365 * 86_400_000,
+}
 
 /** `stoa token create|list|delete`. */
 export const registerToken: Register = (program, action) => {
@@ -10,32 +15,59 @@ export const registerToken: Register = (program, action) => {
     .command('create <name>')
     .description('make an API token; it is printed this once')
     .requiredOption('--role <role...>', 'what the token may do; several are possible')
-    .option('--expires-in <time>', 'how long it holds, such as 12h, 90d, 4w or 1y; default: until it is deleted')
-    .action(action(async ({ withSite, output }, [name = ''], options) => {
-      const expiresAt = typeof options['expiresIn'] === 'string' ? momentIn(options['expiresIn'], Date.now()) : null
-      await withSite(async ({ access, database }) => {
-        const made = await access.tokens.create(database, access.systemIdentity, { name, roles: options['role'] as string[], expiresAt })
-        output.result(made)
-        output.line(made.token)
-      })
-    }))
+    .option(
+      '--expires-in <time>',
+      'how long it holds, such as 12h, 90d, 4w or 1y; default: until it is deleted',
+    )
+    .action(
+      action(async ({ withSite, output }, [name = ''], options) => {
+        const expiresAt =
+          typeof options['expiresIn'] === 'string'
+            ? momentIn(options['expiresIn'], Date.now())
+            : null
+        await withSite(async ({ access, database }) => {
+          const made = await access.tokens.create(database, access.systemIdentity, {
+            name,
+            roles: options['role'] as string[],
+            expiresAt,
+          })
+          output.result(made)
+          output.line(made.token)
+        })
+      }),
+    )
   token
     .command('list')
     .description('all API tokens, without their secrets')
-    .action(action(async ({ withSite, output }) => withSite(async ({ access }) => {
-      const tokens = await access.tokens.list()
-      output.result({ tokens })
-      const rows = tokens.map((each) => [each.id, `${each.hint}…`, each.name, each.roles.join(','), each.expiresAt ?? 'never', each.lastUsedAt ?? 'never'])
-      output.table([['ID', 'TOKEN', 'NAME', 'ROLES', 'EXPIRES', 'LAST USED'], ...rows])
-    })))
+    .action(
+      action(async ({ withSite, output }) =>
+        withSite(async ({ access }) => {
+          const tokens = await access.tokens.list()
+          output.result({ tokens })
+          const rows = tokens.map((each) => [
+            each.id,
+            `${each.hint}…`,
+            each.name,
+            each.roles.join(','),
+            each.expiresAt ?? 'never',
+            each.lastUsedAt ?? 'never',
+          ])
+          output.table([['ID', 'TOKEN', 'NAME', 'ROLES', 'EXPIRES', 'LAST USED'], ...rows])
+        }),
+      ),
+    )
   token
     .command('delete <id>')
     .description('delete an API token; it is refused from then on')
-    .action(action(async ({ withSite, output }, [id = '']) => withSite(async ({ access, database }) => {
-      await access.tokens.delete(database, access.systemIdentity, id)
-      output.result({ deleted: id })
-      output.line(`Deleted ${id}.`)
-    })))
+    .action(
+      action(async ({ withSite, output }, [id = '']) =>
+        withSite(async ({ access, database }) => {
+          await access.tokens.delete(database, access.systemIdentity, id)
+          output.result({ deleted: id })
+          output.line(`Deleted ${id}.`)
+        }),
+      ),
+    )
 }
 
 /** `90d` from now, as an ISO 8601 instant. */
@@ -43,6 +75,7 @@ export function momentIn(text: string, nowMs: number): string {
   const match = /^([1-9]\d{0,4})([hdwy])$/.exec(text)
   const moment = match === null ? Number.NaN : nowMs + Number(match[1]) * unitsMs[match[2]!]!
   // The last instant that content knows is the end of the year 9999.
-  if (!(moment < Date.parse('9999-12-31T00:00:00Z'))) throw new UsageError('--expires-in is a number and h, d, w or y: 12h, 90d, 4w, 1y.')
+  if (!(moment < Date.parse('9999-12-31T00:00:00Z')))
+    throw new UsageError('--expires-in is a number and h, d, w or y: 12h, 90d, 4w, 1y.')
   return new Date(moment).toISOString()
 }

@@ -10,7 +10,10 @@ import { tarEnd, tarHeader, tarPadding } from '#cli/export/tar.ts'
 
 /** The file that every export begins with, and by which a folder is known as one. */
 export const manifestName = 'stoa-export.json'
-/** What that file is called in a folder while an export is being written, so that one that did not end is never taken for whole. */
+/**
+ * What that file is called in a folder while an export is being written, so that one that did not
+ * end is never taken for whole.
+ */
 export const unfinishedName = `${manifestName}.partial`
 /** What an export writes; anything else in its folder is somebody else's and stays. */
 const folders = ['assets', 'blobs', 'entries', 'releases', 'roles', 'types']
@@ -24,7 +27,10 @@ export interface ArchiveSink extends AsyncDisposable {
   finish(): Promise<void>
 }
 
-/** A folder, or a file for `.tar`, `.tar.gz` and `.tgz`. Throws `ExportTargetError` where something else is in the way. */
+/**
+ * A folder, or a file for `.tar`, `.tar.gz` and `.tgz`. Throws `ExportTargetError` where something
+ * else is in the way.
+ */
 export async function openArchiveSink(target: string): Promise<ArchiveSink> {
   if (/\.(?:tar|tar\.gz|tgz)$/i.test(target)) return TarSink.open(target)
   return FolderSink.open(target)
@@ -61,13 +67,19 @@ class TarSink implements ArchiveSink {
 
   static async open(target: string): Promise<TarSink> {
     const info = await stat(dirname(target)).catch(() => null)
-    if (info?.isDirectory() !== true) throw new ExportTargetError(`There is no folder ${dirname(target)} to write the archive into.`, { target })
+    if (info?.isDirectory() !== true)
+      throw new ExportTargetError(
+        `There is no folder ${dirname(target)} to write the archive into.`,
+        { target },
+      )
     return new TarSink(target)
   }
 
   async text(path: string, text: string): Promise<void> {
     const bytes = Buffer.from(text, 'utf8')
-    await this.#write(Buffer.concat([tarHeader(path, bytes.length), bytes, tarPadding(bytes.length)]))
+    await this.#write(
+      Buffer.concat([tarHeader(path, bytes.length), bytes, tarPadding(bytes.length)]),
+    )
   }
 
   async bytes(path: string, length: number, open: () => Promise<Readable>): Promise<void> {
@@ -77,7 +89,8 @@ class TarSink implements ArchiveSink {
       written += (chunk as Buffer).length
       await this.#write(chunk as Buffer)
     }
-    if (written !== length) throw new ExportTargetError(`The bytes of ${path} changed while they were read.`, { path })
+    if (written !== length)
+      throw new ExportTargetError(`The bytes of ${path} changed while they were read.`, { path })
     await this.#write(tarPadding(length))
   }
 
@@ -104,7 +117,10 @@ class TarSink implements ArchiveSink {
   }
 }
 
-/** Writes beside what is there and takes away, at the end, what an earlier export left and this one has not. */
+/**
+ * Writes beside what is there and takes away, at the end, what an earlier export left and this one
+ * has not.
+ */
 class FolderSink implements ArchiveSink {
   readonly #folder: string
   readonly #written = new Set<string>()
@@ -117,10 +133,21 @@ class FolderSink implements ArchiveSink {
   static async open(folder: string): Promise<FolderSink> {
     const names = await readdir(folder).catch((error: unknown): string[] => {
       if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
-      throw new ExportTargetError(`${folder} cannot be used as a folder for an export.`, { folder }, { cause: error })
+      throw new ExportTargetError(
+        `${folder} cannot be used as a folder for an export.`,
+        { folder },
+        { cause: error },
+      )
     })
-    if (names.some((name) => folders.includes(name) || name.endsWith('.json')) && !names.includes(manifestName) && !names.includes(unfinishedName)) {
-      throw new ExportTargetError(`${folder} has files that are no export; choose an empty folder.`, { folder })
+    if (
+      names.some((name) => folders.includes(name) || name.endsWith('.json')) &&
+      !names.includes(manifestName) &&
+      !names.includes(unfinishedName)
+    ) {
+      throw new ExportTargetError(
+        `${folder} has files that are no export; choose an empty folder.`,
+        { folder },
+      )
     }
     await mkdir(folder, { recursive: true })
     return new FolderSink(folder)
@@ -134,16 +161,19 @@ class FolderSink implements ArchiveSink {
   }
 
   async #begin(manifest: string): Promise<void> {
-    await rename(join(this.#folder, manifestName), join(this.#folder, unfinishedName)).catch((error: unknown) => {
-      if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
-    })
+    await rename(join(this.#folder, manifestName), join(this.#folder, unfinishedName)).catch(
+      (error: unknown) => {
+        if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
+      },
+    )
     await writeFile(join(this.#folder, unfinishedName), manifest)
   }
 
   async bytes(path: string, length: number, open: () => Promise<Readable>): Promise<void> {
     const place = await this.#place(path)
     // Bytes are named by their hash: the same name and length are the same bytes.
-    if ((await stat(place).catch(() => null))?.size !== length) await this.#replace(place, await open())
+    if ((await stat(place).catch(() => null))?.size !== length)
+      await this.#replace(place, await open())
   }
 
   async #place(path: string): Promise<string> {
@@ -175,7 +205,8 @@ class FolderSink implements ArchiveSink {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Files are replaced one by one, each whole: what an interrupted export leaves says that it is none, and the next one completes it.
+    // Files are replaced one by one, each whole: what an interrupted export leaves says that it is
+    // none, and the next one completes it.
   }
 }
 

@@ -7,8 +7,20 @@ import { ImportSourceError } from '#cli/import/errors.ts'
 import { openTarStream } from '#cli/import/page-source.ts'
 import { readTar } from '#cli/import/untar.ts'
 
-/** The parts of an export in the order in which they are written and read: what others need comes first. */
-const order = [manifestName, 'locales.json', 'types/', 'roles/', 'blobs/', 'assets/', 'entries/', 'releases/']
+/**
+ * The parts of an export in the order in which they are written and read: what others need comes
+ * first.
+ */
+const order = [
+  manifestName,
+  'locales.json',
+  'types/',
+  'roles/',
+  'blobs/',
+  'assets/',
+  'entries/',
+  'releases/',
+]
 /** An entry with its whole history; more is no honest export. */
 const textBytesMax = 256 * 1_024 * 1_024
 
@@ -20,7 +32,10 @@ export type ArchiveFile = {
   readonly stream: () => Readable
 }
 
-/** An export as it lies in a folder or a tar; can be gone through several times, always in the order of the format. */
+/**
+ * An export as it lies in a folder or a tar; can be gone through several times, always in the order
+ * of the format.
+ */
 export type ArchiveSource = { readonly name: string; files(): AsyncIterable<ArchiveFile> }
 
 /** Which part of the format a path belongs to; -1: none. */
@@ -30,12 +45,22 @@ export function rankOf(path: string): number {
 
 export async function openArchiveSource(path: string): Promise<ArchiveSource> {
   const info = await stat(path).catch((cause: unknown) => {
-    throw new ImportSourceError(`${path} cannot be read; give the folder or the .tar file that "stoa export" wrote.`, { path }, { cause })
+    throw new ImportSourceError(
+      `${path} cannot be read; give the folder or the .tar file that "stoa export" wrote.`,
+      { path },
+      { cause },
+    )
   })
   if (!info.isDirectory()) return { name: path, files: () => archived(path) }
-  const has = async (name: string): Promise<boolean> => (await stat(join(path, name)).catch(() => null)) !== null
-  if (await has(unfinishedName)) throw new ImportSourceError(`${path} is an export that did not end; run "stoa export" to it again.`, { path })
-  if (!(await has(manifestName))) throw new ImportSourceError(`${path} is no export: it has no ${manifestName}.`, { path })
+  const has = async (name: string): Promise<boolean> =>
+    (await stat(join(path, name)).catch(() => null)) !== null
+  if (await has(unfinishedName))
+    throw new ImportSourceError(
+      `${path} is an export that did not end; run "stoa export" to it again.`,
+      { path },
+    )
+  if (!(await has(manifestName)))
+    throw new ImportSourceError(`${path} is no export: it has no ${manifestName}.`, { path })
   return { name: path, files: () => inFolder(path) }
 }
 
@@ -43,10 +68,20 @@ async function* archived(path: string): AsyncGenerator<ArchiveFile> {
   let rank = 0
   for await (const { path: name, bytes, content } of readTar(openTarStream(path))) {
     const next = rankOf(name)
-    if (next < 0) throw new ImportSourceError(`${path} is no export: it has a file ${name}.`, { path, name })
-    if (next < rank) throw new ImportSourceError(`${path}: the files are not in the order of the format; pack it with "stoa export", or import the folder.`, { path, name })
+    if (next < 0)
+      throw new ImportSourceError(`${path} is no export: it has a file ${name}.`, { path, name })
+    if (next < rank)
+      throw new ImportSourceError(
+        `${path}: the files are not in the order of the format; pack it with "stoa export", or import the folder.`,
+        { path, name },
+      )
     rank = next
-    yield { path: name, bytes, text: async () => whole(content, bytes, name), stream: () => Readable.from(content) }
+    yield {
+      path: name,
+      bytes,
+      text: async () => whole(content, bytes, name),
+      stream: () => Readable.from(content),
+    }
   }
 }
 
@@ -64,7 +99,9 @@ async function* below(folder: string, path: string): AsyncGenerator<ArchiveFile>
   const names: { name: string; isFolder: boolean }[] = []
   const listing = await opendir(join(folder, path)).catch(() => null)
   if (listing === null) return
-  for await (const item of listing) if (!item.name.endsWith('.partial')) names.push({ name: item.name, isFolder: item.isDirectory() })
+  for await (const item of listing)
+    if (!item.name.endsWith('.partial'))
+      names.push({ name: item.name, isFolder: item.isDirectory() })
   names.sort((left, right) => (left.name < right.name ? -1 : 1))
   for (const { name, isFolder } of names) {
     const inner = `${path}/${name}`
@@ -94,5 +131,9 @@ async function whole(content: AsyncIterable<Buffer>, bytes: number, path: string
 }
 
 function checkSize(bytes: number, path: string): void {
-  if (bytes > textBytesMax) throw new ImportSourceError(`${path} has ${bytes} bytes; at most ${textBytesMax} are read.`, { path, bytes })
+  if (bytes > textBytesMax)
+    throw new ImportSourceError(`${path} has ${bytes} bytes; at most ${textBytesMax} are read.`, {
+      path,
+      bytes,
+    })
 }

@@ -16,7 +16,10 @@ export const formatVersion = 1
 const entriesPerPage = 100
 const assetsPerPage = 500
 
-/** One snapshot for the whole export, which may wait long for a disk or a file store between two statements. */
+/**
+ * One snapshot for the whole export, which may wait long for a disk or a file store between two
+ * statements.
+ */
 const oneSnapshot = sql<object>('set transaction isolation level repeatable read, read only')
 const noIdleLimit = sql<object>('set local idle_in_transaction_session_timeout = 0')
 
@@ -24,10 +27,16 @@ type Tell = { readonly report: Report; readonly output: Output; readonly signal:
 type ExportedSite = Pick<Site, 'database' | 'content' | 'media' | 'access' | 'logger'>
 
 /**
- * Writes everything a site holds, as of one moment, except users and what lets them in. Equal content makes equal bytes. When
- * `signal` aborts, nothing of an archive stays, and the report says so.
+ * Writes everything a site holds, as of one moment, except users and what lets them in. Equal
+ * content makes equal bytes. When `signal` aborts, nothing of an archive stays, and the report says
+ * so.
  */
-export async function exportSite(site: ExportedSite, sink: ArchiveSink, options: { readonly history: boolean }, tell: Tell): Promise<void> {
+export async function exportSite(
+  site: ExportedSite,
+  sink: ArchiveSink,
+  options: { readonly history: boolean },
+  tell: Tell,
+): Promise<void> {
   try {
     await site.database.transaction(async (tx) => {
       await tx.run(oneSnapshot)
@@ -48,7 +57,13 @@ class Exporter {
   readonly #options: { readonly history: boolean }
   readonly #tell: Tell
 
-  constructor(site: ExportedSite, tx: Queryable, sink: ArchiveSink, options: { readonly history: boolean }, tell: Tell) {
+  constructor(
+    site: ExportedSite,
+    tx: Queryable,
+    sink: ArchiveSink,
+    options: { readonly history: boolean },
+    tell: Tell,
+  ) {
     this.#site = site
     this.#tx = tx
     this.#sink = sink
@@ -59,16 +74,34 @@ class Exporter {
   /** In the order of the format: what others refer to comes first. */
   async run(): Promise<void> {
     const { content, access } = this.#site
-    await this.#sink.text(manifestName, stableJson({ format: 'stoa-export', version: formatVersion, history: this.#options.history }))
-    await this.#sink.text('locales.json', stableJson((await content.locales.list(this.#tx)).toSorted((left, right) => (left.code < right.code ? -1 : 1))))
-    const types = (await content.types.list(this.#tx)).map(({ definition }) => definition).toSorted((left, right) => (left.name < right.name ? -1 : 1))
-    // The order of a type's fields means something, and so the keys of a definition stay as they are.
-    for (const type of types) await this.#write('types', `types/${type.name}.json`, `${JSON.stringify(type, null, 2)}\n`)
-    for (const role of (await access.roles.list()).toSorted((left, right) => (left.name < right.name ? -1 : 1))) await this.#write('roles', `roles/${role.name}.json`, stableJson(role))
+    await this.#sink.text(
+      manifestName,
+      stableJson({ format: 'stoa-export', version: formatVersion, history: this.#options.history }),
+    )
+    await this.#sink.text(
+      'locales.json',
+      stableJson(
+        (await content.locales.list(this.#tx)).toSorted((left, right) =>
+          left.code < right.code ? -1 : 1,
+        ),
+      ),
+    )
+    const types = (await content.types.list(this.#tx))
+      .map(({ definition }) => definition)
+      .toSorted((left, right) => (left.name < right.name ? -1 : 1))
+    // The order of a type's fields means something, and so the keys of a definition stay as they
+    // are.
+    for (const type of types)
+      await this.#write('types', `types/${type.name}.json`, `${JSON.stringify(type, null, 2)}\n`)
+    for (const role of (await access.roles.list()).toSorted((left, right) =>
+      left.name < right.name ? -1 : 1,
+    ))
+      await this.#write('roles', `roles/${role.name}.json`, stableJson(role))
     await this.#assets()
     const progress = this.#tell.output.progress('Entries')
     let done = 0
-    for (const { name } of types) done = await this.#entries(name, done, (count) => progress.update(count, null))
+    for (const { name } of types)
+      done = await this.#entries(name, done, (count) => progress.update(count, null))
     progress.end(`${done} entries`)
     await this.#releases()
   }
@@ -83,7 +116,7 @@ class Exporter {
   async #assets(): Promise<void> {
     const { media } = this.#site
     const blobs = new Map<string, { readonly id: string; readonly bytes: number }>()
-    for (let after: string | null = null; ; ) {
+    for (let after: string | null = null; ;) {
       const page = await media.page(this.#tx, { after, limit: assetsPerPage })
       for (const { id, blob, bytes } of page) if (!blobs.has(blob)) blobs.set(blob, { id, bytes })
       const last = page.at(-1)
@@ -95,9 +128,10 @@ class Exporter {
       const { id, bytes } = blobs.get(blob)!
       await this.#sink.bytes(`blobs/${blob}`, bytes, async () => (await media.original(id)).open())
     }
-    for (let after: string | null = null; ; ) {
+    for (let after: string | null = null; ;) {
       const page = await media.page(this.#tx, { after, limit: assetsPerPage })
-      for (const asset of page) await this.#write('assets', `assets/${asset.id}.json`, stableJson(asset))
+      for (const asset of page)
+        await this.#write('assets', `assets/${asset.id}.json`, stableJson(asset))
       const last = page.at(-1)
       if (last === undefined) break
       after = last.id
@@ -107,9 +141,14 @@ class Exporter {
   async #entries(type: string, before: number, progress: (done: number) => void): Promise<number> {
     const archive = this.#archive()
     let done = before
-    for (let after: string | null = null; ; ) {
-      const page = await archive.entries(this.#call(), type, { after, limit: entriesPerPage, history: this.#options.history })
-      for (const entry of page) await this.#write('entries', `entries/${type}/${entry.id}.json`, stableJson(entry))
+    for (let after: string | null = null; ;) {
+      const page = await archive.entries(this.#call(), type, {
+        after,
+        limit: entriesPerPage,
+        history: this.#options.history,
+      })
+      for (const entry of page)
+        await this.#write('entries', `entries/${type}/${entry.id}.json`, stableJson(entry))
       done += page.length
       progress(done)
       const last = page.at(-1)
@@ -120,21 +159,30 @@ class Exporter {
 
   async #releases(): Promise<void> {
     const archive = this.#archive()
-    for (let after: string | null = null; ; ) {
+    for (let after: string | null = null; ;) {
       const page = await archive.releases(this.#call(), { after, limit: entriesPerPage })
-      for (const release of page) await this.#write('releases', `releases/${release.id}.json`, stableJson(release))
+      for (const release of page)
+        await this.#write('releases', `releases/${release.id}.json`, stableJson(release))
       const last = page.at(-1)
       if (last === undefined) return
       after = last.id
     }
   }
 
-  #call(): { readonly db: Queryable; readonly authority: Site['access']['systemIdentity']['authority'] } {
+  #call(): {
+    readonly db: Queryable
+    readonly authority: Site['access']['systemIdentity']['authority']
+  } {
     return { db: this.#tx, authority: this.#site.access.systemIdentity.authority }
   }
 
   #archive(): ReturnType<typeof createArchive> {
     const { content, logger } = this.#site
-    return createArchive({ clock: systemClock, logger, content, bulk: createBulk({ clock: systemClock, logger }) })
+    return createArchive({
+      clock: systemClock,
+      logger,
+      content,
+      bulk: createBulk({ clock: systemClock, logger }),
+    })
   }
 }

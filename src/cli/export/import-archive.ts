@@ -25,14 +25,24 @@ const idsPerStatement = 5_000
 const knownEntries = sql<{ id: string }>('select id from stoa.entry where id = any($1::uuid[])')
 const knownAssets = sql<{ id: string }>('select id from stoa.asset where id = any($1::uuid[])')
 
-type Parts = { readonly site: Pick<Site, 'database' | 'content' | 'media' | 'access' | 'logger'>; readonly bulk: Bulk; readonly call: Call }
+type Parts = {
+  readonly site: Pick<Site, 'database' | 'content' | 'media' | 'access' | 'logger'>
+  readonly bulk: Bulk
+  readonly call: Call
+}
 type Tell = { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }
 
 /**
- * Imports what `exportSite` wrote. All of it is read and checked first; if anything is wrong, nothing is written. Then it is
- * written batch by batch, and can be stopped and run again. Into an empty database, the result exports to the same bytes.
+ * Imports what `exportSite` wrote. All of it is read and checked first; if anything is wrong,
+ * nothing is written. Then it is written batch by batch, and can be stopped and run again. Into an
+ * empty database, the result exports to the same bytes.
  */
-export async function importArchive(source: ArchiveSource, parts: Parts, options: { readonly dryRun: boolean }, tell: Tell): Promise<void> {
+export async function importArchive(
+  source: ArchiveSource,
+  parts: Parts,
+  options: { readonly dryRun: boolean },
+  tell: Tell,
+): Promise<void> {
   const { content, logger } = parts.site
   const archive = createArchive({ clock: systemClock, logger, content, bulk: parts.bulk })
   const survey = await surveyArchive(source, archive, tell.report, tell.signal)
@@ -40,13 +50,17 @@ export async function importArchive(source: ArchiveSource, parts: Parts, options
   const absent = await countAbsent(survey, parts, tell.report)
   const isEmpty = (await content.types.list(parts.site.database)).length === 0
   await plan(survey, parts, tell)
-  if (survey.faults + absent > 0) return tell.output.line('Nothing was written: the archive has faults.')
+  if (survey.faults + absent > 0)
+    return tell.output.line('Nothing was written: the archive has faults.')
   if (options.dryRun) return tell.output.line('Nothing was written: this was a dry run.')
   await saveLocales(survey.locales, parts, { isEmpty, report: tell.report })
-  await parts.site.database.transaction((tx) => saveTypes(content, tx, survey.types, { allowLoss: false }))
+  await parts.site.database.transaction((tx) =>
+    saveTypes(content, tx, survey.types, { allowLoss: false }),
+  )
   await saveRoles(survey.roles, parts, tell.report)
   for (const [type, ids] of survey.entries) {
-    for (let at = 0; at < ids.length; at += idsPerStatement) await parts.bulk.reserve(parts.call, type, ids.slice(at, at + idsPerStatement))
+    for (let at = 0; at < ids.length; at += idsPerStatement)
+      await parts.bulk.reserve(parts.call, type, ids.slice(at, at + idsPerStatement))
   }
   await new Writer(parts, archive, survey, tell).run(source)
   if (tell.signal.aborted) tell.report.interrupted()
@@ -55,54 +69,97 @@ export async function importArchive(source: ArchiveSource, parts: Parts, options
 /** References that lead neither into the archive nor into the database. */
 async function countAbsent(survey: ArchiveSurvey, parts: Parts, report: Report): Promise<number> {
   let absent = 0
-  for (const [what, ids, statement] of [['entry', survey.missingEntries, knownEntries], ['asset', survey.missingAssets, knownAssets]] as const) {
+  for (const [what, ids, statement] of [
+    ['entry', survey.missingEntries, knownEntries],
+    ['asset', survey.missingAssets, knownAssets],
+  ] as const) {
     const all = [...ids]
     for (let at = 0; at < all.length; at += idsPerStatement) {
       const some = all.slice(at, at + idsPerStatement)
       const known = new Set((await parts.site.database.run(statement, [some])).map((row) => row.id))
       for (const id of some.filter((one) => !known.has(one))) {
         absent += 1
-        report.refuse('references', id, `The archive refers to this ${what}, which is neither in it nor in the database.`)
+        report.refuse(
+          'references',
+          id,
+          `The archive refers to this ${what}, which is neither in it nor in the database.`,
+        )
       }
     }
   }
   return absent
 }
 
-async function plan(survey: ArchiveSurvey, { site }: Parts, { report, output }: Tell): Promise<void> {
-  const plans = await planTypes(site.content, site.database, survey.types, async (definition, made) => {
-    try {
-      return await made()
-    } catch (error) {
-      if (!(error instanceof StoaError) || !error.code.startsWith('E_TYPE_')) throw error
-      throw new ImportPlanError(`types/${definition.name}.json: ${error.message}`, { type: definition.name, ...error.facts }, { cause: error })
-    }
-  })
+async function plan(
+  survey: ArchiveSurvey,
+  { site }: Parts,
+  { report, output }: Tell,
+): Promise<void> {
+  const plans = await planTypes(
+    site.content,
+    site.database,
+    survey.types,
+    async (definition, made) => {
+      try {
+        return await made()
+      } catch (error) {
+        if (!(error instanceof StoaError) || !error.code.startsWith('E_TYPE_')) throw error
+        throw new ImportPlanError(
+          `types/${definition.name}.json: ${error.message}`,
+          { type: definition.name, ...error.facts },
+          { cause: error },
+        )
+      }
+    },
+  )
   const outcome = { create: 'made', update: 'changed', none: 'unchanged' } as const
   for (const [index, { change, steps }] of plans.entries()) {
     const { name } = survey.types[index]!
     report.count('types', outcome[change])
     const losing = steps.filter((step) => step.losesData)
-    if (losing.length > 0) throw new ImportPlanError(`The type "${name}" of the archive would lose values that entries here have: ${losing.map((step) => step.name).join(', ')}. Nothing was written.`, { type: name })
-    for (const step of change === 'update' ? steps : []) output.line(`Type ${name}: ${step.what} ${step.name}${step.note === '' ? '' : `: ${step.note}`}`)
+    if (losing.length > 0)
+      throw new ImportPlanError(
+        `The type "${name}" of the archive would lose values that entries here have: ${losing.map((step) => step.name).join(', ')}. Nothing was written.`,
+        { type: name },
+      )
+    for (const step of change === 'update' ? steps : [])
+      output.line(
+        `Type ${name}: ${step.what} ${step.name}${step.note === '' ? '' : `: ${step.note}`}`,
+      )
   }
 }
 
-/** First without fallbacks, because those may come in any order. A locale that only an empty database has goes. */
-async function saveLocales(locales: readonly Locale[], { site }: Parts, options: { readonly isEmpty: boolean; readonly report: Report }): Promise<void> {
+/**
+ * First without fallbacks, because those may come in any order. A locale that only an empty
+ * database has goes.
+ */
+async function saveLocales(
+  locales: readonly Locale[],
+  { site }: Parts,
+  options: { readonly isEmpty: boolean; readonly report: Report },
+): Promise<void> {
   const { content, database } = site
   await database.transaction(async (tx) => {
     const before = await content.locales.list(tx)
-    const same = (locale: Locale): boolean => before.some((one) => one.code === locale.code && one.fallback === locale.fallback && one.isDefault === locale.isDefault)
+    const same = (locale: Locale): boolean =>
+      before.some(
+        (one) =>
+          one.code === locale.code &&
+          one.fallback === locale.fallback &&
+          one.isDefault === locale.isDefault,
+      )
     for (const locale of locales) {
       const there = before.some((one) => one.code === locale.code)
       options.report.count('locales', same(locale) ? 'unchanged' : there ? 'changed' : 'made')
       if (!there) await content.locales.save(tx, { ...locale, fallback: null, isDefault: false })
     }
-    const changed = locales.filter((locale) => !same(locale)).toSorted((left, right) => Number(right.isDefault) - Number(left.isDefault))
+    const changed = locales
+      .filter((locale) => !same(locale))
+      .toSorted((left, right) => Number(right.isDefault) - Number(left.isDefault))
     for (const locale of changed) await content.locales.save(tx, locale)
     if (!options.isEmpty) return
-    for (const { code } of before) if (!locales.some((locale) => locale.code === code)) await content.locales.delete(tx, code)
+    for (const { code } of before)
+      if (!locales.some((locale) => locale.code === code)) await content.locales.delete(tx, code)
   })
 }
 
@@ -150,9 +207,12 @@ class Writer {
     const total = [...this.#survey.entries.values()].reduce((sum, ids) => sum + ids.length, 0)
     for await (const file of source.files()) {
       if (this.#tell.signal.aborted) break
-      if (file.path.startsWith('blobs/')) await this.#blob(file.path.slice('blobs/'.length), file.stream)
-      else if (file.path.startsWith('entries/')) await this.#entry(JSON.parse(await file.text()) as ArchivedEntry)
-      else if (file.path.startsWith('releases/')) await this.#release(JSON.parse(await file.text()) as ArchivedRelease)
+      if (file.path.startsWith('blobs/'))
+        await this.#blob(file.path.slice('blobs/'.length), file.stream)
+      else if (file.path.startsWith('entries/'))
+        await this.#entry(JSON.parse(await file.text()) as ArchivedEntry)
+      else if (file.path.startsWith('releases/'))
+        await this.#release(JSON.parse(await file.text()) as ArchivedRelease)
       progress.update(this.#done, total)
     }
     await this.#flush()
@@ -163,13 +223,21 @@ class Writer {
   async #blob(blob: string, open: () => Readable): Promise<void> {
     const { site } = this.#parts
     const assets = this.#survey.assets.get(blob) ?? []
-    const known = new Set((await site.database.run(knownAssets, [assets.map((asset) => asset.id)])).map((row) => row.id))
+    const known = new Set(
+      (await site.database.run(knownAssets, [assets.map((asset) => asset.id)])).map(
+        (row) => row.id,
+      ),
+    )
     const missing = assets.filter((asset) => !known.has(asset.id))
     this.#tell.report.count('assets', 'unchanged', assets.length - missing.length)
     const [first] = missing
     if (first === undefined) return
     try {
-      const received = await site.media.receive({ name: first.name, source: open(), signal: this.#tell.signal })
+      const received = await site.media.receive({
+        name: first.name,
+        source: open(),
+        signal: this.#tell.signal,
+      })
       for (const asset of missing) {
         await site.media.restore(site.database, asset, { ...received, name: asset.name })
         this.#tell.report.count('assets', 'made')
@@ -182,7 +250,11 @@ class Writer {
   }
 
   async #entry(entry: ArchivedEntry): Promise<void> {
-    if (this.#batch.length >= entriesPerBatch || (this.#batch[0] !== undefined && this.#batch[0].type !== entry.type)) await this.#flush()
+    if (
+      this.#batch.length >= entriesPerBatch ||
+      (this.#batch[0] !== undefined && this.#batch[0].type !== entry.type)
+    )
+      await this.#flush()
     this.#batch.push(entry)
   }
 
@@ -193,7 +265,8 @@ class Writer {
     if (first === undefined) return
     const outcomes = await this.#archive.restore(this.#parts.call, first.type, batch)
     outcomes.forEach((result, index) => {
-      if (result.outcome === 'refused') this.#tell.report.refuse('entries', `${first.type}/${batch[index]!.id}`, result.reason)
+      if (result.outcome === 'refused')
+        this.#tell.report.refuse('entries', `${first.type}/${batch[index]!.id}`, result.reason)
       else this.#tell.report.count('entries', result.outcome)
     })
     this.#done += batch.length
@@ -202,7 +275,8 @@ class Writer {
   async #release(release: ArchivedRelease): Promise<void> {
     await this.#flush()
     const result = await this.#archive.restoreRelease(this.#parts.call, release)
-    if (result.outcome === 'refused') this.#tell.report.refuse('releases', release.name, result.reason)
+    if (result.outcome === 'refused')
+      this.#tell.report.refuse('releases', release.name, result.reason)
     else this.#tell.report.count('releases', result.outcome)
   }
 }

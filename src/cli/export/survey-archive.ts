@@ -12,7 +12,10 @@ import { isStorableText } from '#content/query/normal-form.ts'
 import type { Asset } from '#media/media.ts'
 import { isId } from '#lib/id.ts'
 
-/** What an archive holds, besides the content of its entries. Some 200 bytes for each entry and asset. */
+/**
+ * What an archive holds, besides the content of its entries. Some 200 bytes for each entry and
+ * asset.
+ */
 export type ArchiveSurvey = {
   readonly locales: readonly Locale[]
   readonly types: readonly ContentType[]
@@ -28,17 +31,30 @@ export type ArchiveSurvey = {
 }
 
 /**
- * Reads a whole archive and checks it, before anything is written: its form, that every value is of its type, and that what is
- * referred to is there. Each fault is refused in the report. Throws `ImportSourceError` for what is no archive. Null when aborted.
+ * Reads a whole archive and checks it, before anything is written: its form, that every value is of
+ * its type, and that what is referred to is there. Each fault is refused in the report. Throws
+ * `ImportSourceError` for what is no archive. Null when aborted.
  */
-export async function surveyArchive(source: ArchiveSource, archive: Archive, report: Report, signal: AbortSignal): Promise<ArchiveSurvey | null> {
+export async function surveyArchive(
+  source: ArchiveSource,
+  archive: Archive,
+  report: Report,
+  signal: AbortSignal,
+): Promise<ArchiveSurvey | null> {
   const survey = new Survey(archive, report)
   for await (const file of source.files()) {
     if (signal.aborted) return null
-    if (survey.isEmpty && file.path !== manifestName) throw new ImportSourceError(`${source.name} is no export: it does not begin with ${manifestName}.`, { source: source.name })
+    if (survey.isEmpty && file.path !== manifestName)
+      throw new ImportSourceError(
+        `${source.name} is no export: it does not begin with ${manifestName}.`,
+        { source: source.name },
+      )
     await survey.take(file)
   }
-  if (survey.isEmpty) throw new ImportSourceError(`${source.name} is no export: it has no ${manifestName}.`, { source: source.name })
+  if (survey.isEmpty)
+    throw new ImportSourceError(`${source.name} is no export: it has no ${manifestName}.`, {
+      source: source.name,
+    })
   return survey.result()
 }
 
@@ -82,22 +98,41 @@ class Survey {
 
   #manifest(value: unknown): void {
     const { format, version } = (value ?? {}) as { format?: unknown; version?: unknown }
-    if (format !== 'stoa-export') throw new ImportSourceError(`${manifestName} is not of an export of Stoa.`, {})
-    if (version !== formatVersion) throw new ImportSourceError(`The export has format version ${String(version)}; this Stoa reads version ${formatVersion}. Use the Stoa that wrote it, or a newer one.`, {})
+    if (format !== 'stoa-export')
+      throw new ImportSourceError(`${manifestName} is not of an export of Stoa.`, {})
+    if (version !== formatVersion)
+      throw new ImportSourceError(
+        `The export has format version ${String(version)}; this Stoa reads version ${formatVersion}. Use the Stoa that wrote it, or a newer one.`,
+        {},
+      )
     this.#begun = true
   }
 
   #takeLocales(path: string, value: unknown): void {
-    const isLocale = (one: unknown): one is Locale => typeof one === 'object' && one !== null && typeof (one as Locale).code === 'string' && isNullOr(isText, (one as Locale).fallback) && typeof (one as Locale).isDefault === 'boolean'
-    if (!Array.isArray(value) || !value.every(isLocale) || value.filter((locale) => locale.isDefault).length !== 1) return this.#fault('files', path, 'It is no list of locales with one default.')
+    const isLocale = (one: unknown): one is Locale =>
+      typeof one === 'object' &&
+      one !== null &&
+      typeof (one as Locale).code === 'string' &&
+      isNullOr(isText, (one as Locale).fallback) &&
+      typeof (one as Locale).isDefault === 'boolean'
+    if (
+      !Array.isArray(value) ||
+      !value.every(isLocale) ||
+      value.filter((locale) => locale.isDefault).length !== 1
+    )
+      return this.#fault('files', path, 'It is no list of locales with one default.')
     this.#locales = value
   }
 
   #object(path: string, value: unknown): void {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) return this.#fault('files', path, 'It is no object.')
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      return this.#fault('files', path, 'It is no object.')
     const [folder = '', ...names] = path.replace(/\.json$/, '').split('/')
     const name = names.at(-1) ?? ''
-    const own = folder === 'types' || folder === 'roles' ? (value as { name?: unknown }).name : (value as { id?: unknown }).id
+    const own =
+      folder === 'types' || folder === 'roles'
+        ? (value as { name?: unknown }).name
+        : (value as { id?: unknown }).id
     if (own !== name) return this.#fault('files', path, 'Its name is not that of what is in it.')
     if (folder === 'types') this.#type(path, value as ContentType)
     else if (folder === 'roles') this.#roles.push(value as Role)
@@ -112,9 +147,17 @@ class Survey {
   }
 
   #asset(path: string, asset: Asset): void {
-    const isAsset = isId(asset.id) && isText(asset.name) && isTime(asset.createdAt) && isActor(asset.createdBy) && isCount(asset.revision) && typeof asset.alt === 'object' && asset.alt !== null
+    const isAsset =
+      isId(asset.id) &&
+      isText(asset.name) &&
+      isTime(asset.createdAt) &&
+      isActor(asset.createdBy) &&
+      isCount(asset.revision) &&
+      typeof asset.alt === 'object' &&
+      asset.alt !== null
     if (!isAsset) return this.#fault('assets', path, 'It is no asset.')
-    if (!this.#blobs.has(asset.blob)) return this.#fault('assets', path, 'Its bytes are not in the archive.')
+    if (!this.#blobs.has(asset.blob))
+      return this.#fault('assets', path, 'Its bytes are not in the archive.')
     this.#assetIds.add(asset.id)
     const same = this.#assets.get(asset.blob)
     if (same === undefined) this.#assets.set(asset.blob, [asset])
@@ -123,10 +166,16 @@ class Survey {
 
   #entry(path: string, typeName: string, entry: ArchivedEntry): void {
     const type = this.#types.get(typeName)
-    if (type === undefined || entry.type !== typeName) return this.#fault('entries', path, `The type "${typeName}" is not in the archive, or not the type of the entry.`)
+    if (type === undefined || entry.type !== typeName)
+      return this.#fault(
+        'entries',
+        path,
+        `The type "${typeName}" is not in the archive, or not the type of the entry.`,
+      )
     const shape = shapeFault(entry, new Set(this.#locales.map((locale) => locale.code)))
     if (shape !== null) return this.#fault('entries', path, shape)
-    if (this.#entryIds.has(entry.id)) return this.#fault('entries', path, 'Another entry has the same id.')
+    if (this.#entryIds.has(entry.id))
+      return this.#fault('entries', path, 'Another entry has the same id.')
     const { faults, entries, assets } = this.#check(path, type, entry)
     for (const fault of faults) this.#fault('entries', path, fault)
     for (const id of entries) this.#wanted.entries.add(id)
@@ -141,8 +190,15 @@ class Survey {
     try {
       return this.#archive.check(type, entry)
     } catch (error) {
-      // A definition that is no definition: the types are checked by themselves before anything is written.
-      return { faults: [`The type of ${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`], entries: [], assets: [] }
+      // A definition that is no definition: the types are checked by themselves before anything is
+      // written.
+      return {
+        faults: [
+          `The type of ${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+        ],
+        entries: [],
+        assets: [],
+      }
     }
   }
 
@@ -158,7 +214,9 @@ class Survey {
   }
 
   result(): ArchiveSurvey {
-    const missingEntries = new Set([...this.#wanted.entries].filter((id) => !this.#entryIds.has(id)))
+    const missingEntries = new Set(
+      [...this.#wanted.entries].filter((id) => !this.#entryIds.has(id)),
+    )
     return {
       locales: this.#locales,
       types: [...this.#types.values()],
@@ -179,7 +237,12 @@ const time = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
 function isTime(value: unknown): boolean {
   // For the database there is no year 0.
-  return typeof value === 'string' && time.test(value) && !Number.isNaN(Date.parse(value)) && !value.startsWith('0000')
+  return (
+    typeof value === 'string' &&
+    time.test(value) &&
+    !Number.isNaN(Date.parse(value)) &&
+    !value.startsWith('0000')
+  )
 }
 
 function isText(value: unknown): boolean {
@@ -197,39 +260,82 @@ function isNullOr(is: (value: unknown) => boolean, value: unknown): boolean {
 function isActor(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false
   const { kind, id, name } = value as { kind?: unknown; id?: unknown; name?: unknown }
-  return ['anonymous', 'user', 'token', 'system'].includes(String(kind)) && isNullOr(isText, id) && isText(name)
+  return (
+    ['anonymous', 'user', 'token', 'system'].includes(String(kind)) &&
+    isNullOr(isText, id) &&
+    isText(name)
+  )
 }
 
 /** Why this is no entry of an archive; null: it is one. */
 function shapeFault(entry: ArchivedEntry, locales: ReadonlySet<string>): string | null {
   if (!isId(entry.id)) return 'Its id is no UUID in small letters.'
-  if (!isTime(entry.createdAt) || !isActor(entry.createdBy) || !(entry.archivedAt === null || isTime(entry.archivedAt))) return 'It does not say when and by whom it was made.'
-  if (typeof entry.locales !== 'object' || entry.locales === null || !Array.isArray(entry.schedule)) return 'It has no locales or no schedule.'
+  if (
+    !isTime(entry.createdAt) ||
+    !isActor(entry.createdBy) ||
+    !(entry.archivedAt === null || isTime(entry.archivedAt))
+  )
+    return 'It does not say when and by whom it was made.'
+  if (typeof entry.locales !== 'object' || entry.locales === null || !Array.isArray(entry.schedule))
+    return 'It has no locales or no schedule.'
   for (const [locale, versions] of Object.entries(entry.locales)) {
     if (!locales.has(locale)) return `The locale ${locale} is not in the archive.`
     if (!Array.isArray(versions)) return `The locale ${locale} has no list of versions.`
     for (const version of versions) {
-      const dates = isTime(version?.createdAt) && isTime(version.savedAt) && [version.publishedAt, version.firstPublishedAt].every((at) => at === null || isTime(at))
-      const makers = dates && isActor(version.savedBy) && (version.publishedBy === null || isActor(version.publishedBy))
-      const flags = makers && typeof version.latest === 'boolean' && typeof version.published === 'boolean'
+      const dates =
+        isTime(version?.createdAt) &&
+        isTime(version.savedAt) &&
+        [version.publishedAt, version.firstPublishedAt].every((at) => at === null || isTime(at))
+      const makers =
+        dates &&
+        isActor(version.savedBy) &&
+        (version.publishedBy === null || isActor(version.publishedBy))
+      const flags =
+        makers && typeof version.latest === 'boolean' && typeof version.published === 'boolean'
       if (!flags || !isCount(version.number)) return `A version in ${locale} is not complete.`
-      if (entry.archivedAt !== null && version.published) return `It is archived and has a published version in ${locale}.`
-      if (typeof version.fields !== 'object' || version.fields === null || Array.isArray(version.fields)) return `Version ${version.number} in ${locale} has no fields.`
+      if (entry.archivedAt !== null && version.published)
+        return `It is archived and has a published version in ${locale}.`
+      if (
+        typeof version.fields !== 'object' ||
+        version.fields === null ||
+        Array.isArray(version.fields)
+      )
+        return `Version ${version.number} in ${locale} has no fields.`
     }
   }
-  const isAction = (action: ArchivedEntry['schedule'][number]): boolean => isId(action?.id) && isTime(action.dueAt) && isTime(action.createdAt) && isActor(action.createdBy) && locales.has(action.locale) && ['publish', 'unpublish'].includes(action.action) && isNullOr(isCount, action.version)
+  const isAction = (action: ArchivedEntry['schedule'][number]): boolean =>
+    isId(action?.id) &&
+    isTime(action.dueAt) &&
+    isTime(action.createdAt) &&
+    isActor(action.createdBy) &&
+    locales.has(action.locale) &&
+    ['publish', 'unpublish'].includes(action.action) &&
+    isNullOr(isCount, action.version)
   return entry.schedule.every(isAction) ? null : 'An action of its schedule is not complete.'
 }
 
 /** Why this is no release of an archive; null: it is one. */
 function releaseFault(release: ArchivedRelease, locales: ReadonlySet<string>): string | null {
-  if (!isId(release.id) || !isText(release.name) || !Array.isArray(release.items)) return 'It is no release.'
-  const made = isTime(release.createdAt) && isActor(release.createdBy) && isNullOr(isTime, release.publishedAt) && isNullOr(isActor, release.publishedBy)
-  if (!made || !['open', 'published', 'undone'].includes(release.state)) return 'It does not say when and by whom it was made, or which state it is in.'
+  if (!isId(release.id) || !isText(release.name) || !Array.isArray(release.items))
+    return 'It is no release.'
+  const made =
+    isTime(release.createdAt) &&
+    isActor(release.createdBy) &&
+    isNullOr(isTime, release.publishedAt) &&
+    isNullOr(isActor, release.publishedBy)
+  if (!made || !['open', 'published', 'undone'].includes(release.state))
+    return 'It does not say when and by whom it was made, or which state it is in.'
   const isItem = (item: ArchivedRelease['items'][number]): boolean => {
-    const place = typeof item === 'object' && item !== null && isId(item.entryId) && locales.has(item.locale)
-    const before = place && isNullOr(isCount, item.versionBefore) && isNullOr(isTime, item.publishedBefore)
-    return before && (item.action === 'publish' ? isCount(item.version) : item.action === 'unpublish' && item.version === null)
+    const place =
+      typeof item === 'object' && item !== null && isId(item.entryId) && locales.has(item.locale)
+    const before =
+      place && isNullOr(isCount, item.versionBefore) && isNullOr(isTime, item.publishedBefore)
+    return (
+      before &&
+      (item.action === 'publish'
+        ? isCount(item.version)
+        : item.action === 'unpublish' && item.version === null)
+    )
   }
   if (!release.items.every(isItem)) return 'An item is not complete.'
   const places = new Set(release.items.map((item) => `${item.entryId} ${item.locale}`))

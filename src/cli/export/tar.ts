@@ -5,7 +5,10 @@ const prefixBytesMax = 155
 /** Twelve characters of octal digits, the last a terminator. */
 const octalSizeMax = 0o77777777777
 
-/** The header of one file, always with the same time, owner and mode: equal content makes equal archives. */
+/**
+ * The header of one file, always with the same time, owner and mode: equal content makes equal
+ * archives.
+ */
 export function tarHeader(path: string, bytes: number): Buffer {
   const { prefix, name } = split(path)
   const block = Buffer.alloc(blockBytes)
@@ -37,7 +40,8 @@ function split(path: string): { prefix: string; name: string } {
   if (Buffer.byteLength(path) <= nameBytesMax) return { prefix: '', name: path }
   for (let slash = path.indexOf('/'); slash >= 0; slash = path.indexOf('/', slash + 1)) {
     const [prefix, name] = [path.slice(0, slash), path.slice(slash + 1)]
-    if (Buffer.byteLength(prefix) <= prefixBytesMax && Buffer.byteLength(name) <= nameBytesMax) return { prefix, name }
+    if (Buffer.byteLength(prefix) <= prefixBytesMax && Buffer.byteLength(name) <= nameBytesMax)
+      return { prefix, name }
   }
   throw new Error(`the path is too long for an archive: ${path}`)
 }
@@ -48,5 +52,6 @@ function writeSize(block: Buffer, bytes: number): void {
     return
   }
   block[124] = 0x80
-  for (let at = 135, rest = bytes; at > 124; at -= 1, rest = Math.floor(rest / 256)) block[at] = (at === 124 ? 0x80 : 0) | (rest % 256)
+  for (let at = 135, rest = bytes; at > 124; at -= 1, rest = Math.floor(rest / 256))
+    block[at] = (at === 124 ? 0x80 : 0) | (rest % 256)
 }

@@ -29,7 +29,12 @@ after(() => {
   rmSync(folder, { recursive: true })
 })
 
-const options = { bytesMax: 10_000, deadlineMs: 5_000, allowPrivate: true, signal: new AbortController().signal }
+const options = {
+  bytesMax: 10_000,
+  deadlineMs: 5_000,
+  allowPrivate: true,
+  signal: new AbortController().signal,
+}
 
 test('a file, also after a redirect', async () => {
   assert.deepEqual(await download(`${base}/redirect`, target, options), { ok: true })
@@ -44,7 +49,11 @@ test('what cannot be downloaded comes back as a reason', async () => {
   }
   assert.match(await reason(`${base}/gone`), /status 404$/)
   assert.match(await reason(`${base}/loop`), /redirected more than 5 times$/)
-  assert.match(await reason(`${base}/nowhere`), /redirected to what is no address$/, 'no reason to ask the host for nothing more')
+  assert.match(
+    await reason(`${base}/nowhere`),
+    /redirected to what is no address$/,
+    'no reason to ask the host for nothing more',
+  )
   assert.match(await reason(`${base}/file`, { bytesMax: 999 }), /larger than 999 bytes$/)
   assert.match(await reason(`${base}/slow`, { deadlineMs: 100 }), /longer than 100 ms \(host\)$/)
   assert.match(await reason(`${base}/cut`), /connection|cannot be reached|ended/)
@@ -56,9 +65,27 @@ test('what cannot be downloaded comes back as a reason', async () => {
 })
 
 test('private addresses are refused, by number, by name and after a redirect', async () => {
-  for (const host of ['127.0.0.1', 'localhost', '[::1]', '10.0.0.1', '169.254.169.254', '[::ffff:127.0.0.1]', '[fd00::1]', '0x7f.1', '2130706433']) {
+  for (const host of [
+    '127.0.0.1',
+    'localhost',
+    '[::1]',
+    '10.0.0.1',
+    '169.254.169.254',
+    '[::ffff:127.0.0.1]',
+    '[fd00::1]',
+    '0x7f.1',
+    '2130706433',
+  ]) {
     const outcome = await download(`http://${host}:1/`, target, { ...options, allowPrivate: false })
-    assert.ok(!outcome.ok && /private network/.test(outcome.reason), `${host}: ${JSON.stringify(outcome)}`)
+    assert.ok(
+      !outcome.ok && /private network/.test(outcome.reason),
+      `${host}: ${JSON.stringify(outcome)}`,
+    )
   }
-  assert.deepEqual(['8.8.8.8', '2606:4700::1111', '100.64.0.1', '::', 'nonsense', '::ffff:8.8.8.8'].map(isPrivateAddress), [false, false, true, true, true, false])
+  assert.deepEqual(
+    ['8.8.8.8', '2606:4700::1111', '100.64.0.1', '::', 'nonsense', '::ffff:8.8.8.8'].map(
+      isPrivateAddress,
+    ),
+    [false, false, true, true, true, false],
+  )
 })

@@ -15,12 +15,21 @@ export type DownloadOptions = {
   readonly bytesMax: number
   /** For the whole download, redirects included. */
   readonly deadlineMs: number
-  /** An export file is written by somebody else: unless the user says so, it may not make this machine ask its own network. */
+  /**
+   * An export file is written by somebody else: unless the user says so, it may not make this
+   * machine ask its own network.
+   */
   readonly allowPrivate: boolean
   readonly signal: AbortSignal
 }
 
-export type DownloadOutcome = { readonly ok: true } | { readonly ok: false; readonly reason: string; /** Nobody answers there: asking for other files is in vain. */ readonly hostDown: boolean }
+export type DownloadOutcome =
+  | { readonly ok: true }
+  | {
+      readonly ok: false
+      readonly reason: string
+      /** Nobody answers there: asking for other files is in vain. */ readonly hostDown: boolean
+    }
 
 class DownloadProblem extends Error {
   readonly hostDown: boolean
@@ -34,10 +43,36 @@ class DownloadProblem extends Error {
 /** Addresses that are not the public internet (RFC 6890 and its registries). */
 const privateAddresses = new BlockList()
 for (const [net, prefix] of [
-  ['0.0.0.0', 8], ['10.0.0.0', 8], ['100.64.0.0', 10], ['127.0.0.0', 8], ['169.254.0.0', 16], ['172.16.0.0', 12], ['192.0.0.0', 24], ['192.0.2.0', 24],
-  ['192.88.99.0', 24], ['192.168.0.0', 16], ['198.18.0.0', 15], ['198.51.100.0', 24], ['203.0.113.0', 24], ['224.0.0.0', 4], ['240.0.0.0', 4],
-] as const) privateAddresses.addSubnet(net, prefix, 'ipv4')
-for (const [net, prefix] of [['::', 96], ['64:ff9b::', 96], ['64:ff9b:1::', 48], ['100::', 64], ['2001::', 23], ['2001:db8::', 32], ['2002::', 16], ['fc00::', 7], ['fe80::', 10], ['fec0::', 10], ['ff00::', 8]] as const) {
+  ['0.0.0.0', 8],
+  ['10.0.0.0', 8],
+  ['100.64.0.0', 10],
+  ['127.0.0.0', 8],
+  ['169.254.0.0', 16],
+  ['172.16.0.0', 12],
+  ['192.0.0.0', 24],
+  ['192.0.2.0', 24],
+  ['192.88.99.0', 24],
+  ['192.168.0.0', 16],
+  ['198.18.0.0', 15],
+  ['198.51.100.0', 24],
+  ['203.0.113.0', 24],
+  ['224.0.0.0', 4],
+  ['240.0.0.0', 4],
+] as const)
+  privateAddresses.addSubnet(net, prefix, 'ipv4')
+for (const [net, prefix] of [
+  ['::', 96],
+  ['64:ff9b::', 96],
+  ['64:ff9b:1::', 48],
+  ['100::', 64],
+  ['2001::', 23],
+  ['2001:db8::', 32],
+  ['2002::', 16],
+  ['fc00::', 7],
+  ['fe80::', 10],
+  ['fec0::', 10],
+  ['ff00::', 8],
+] as const) {
   privateAddresses.addSubnet(net, prefix, 'ipv6')
 }
 
@@ -50,10 +85,14 @@ export function isPrivateAddress(address: string): boolean {
 }
 
 /**
- * Downloads `url` into `file`. Never throws for what the other side does: the outcome says why not. The address that was
- * checked is the one connected to, so a name cannot answer twice.
+ * Downloads `url` into `file`. Never throws for what the other side does: the outcome says why not.
+ * The address that was checked is the one connected to, so a name cannot answer twice.
  */
-export async function download(url: string, file: string, options: DownloadOptions): Promise<DownloadOutcome> {
+export async function download(
+  url: string,
+  file: string,
+  options: DownloadOptions,
+): Promise<DownloadOutcome> {
   const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.deadlineMs)])
   try {
     const response = await follow(url, options.allowPrivate, signal)
@@ -61,22 +100,44 @@ export async function download(url: string, file: string, options: DownloadOptio
     const bounded = new Transform({
       transform: (chunk: Buffer, _encoding, done) => {
         received += chunk.length
-        done(received > options.bytesMax ? new DownloadProblem(`it is larger than ${options.bytesMax} bytes`) : null, chunk)
+        done(
+          received > options.bytesMax
+            ? new DownloadProblem(`it is larger than ${options.bytesMax} bytes`)
+            : null,
+          chunk,
+        )
       },
     })
     await pipeline(response, bounded, createWriteStream(file), { signal })
     const announced = response.headers['content-length']
-    if (announced !== undefined && Number(announced) !== received) throw new DownloadProblem('the connection ended before the file did')
+    if (announced !== undefined && Number(announced) !== received)
+      throw new DownloadProblem('the connection ended before the file did')
     return { ok: true }
   } catch (error) {
-    if (error instanceof DownloadProblem) return { ok: false, reason: error.message, hostDown: error.hostDown }
-    if (signal.aborted) return { ok: false, reason: options.signal.aborted ? 'the import was interrupted' : `it took longer than ${options.deadlineMs} ms`, hostDown: !options.signal.aborted }
+    if (error instanceof DownloadProblem)
+      return { ok: false, reason: error.message, hostDown: error.hostDown }
+    if (signal.aborted)
+      return {
+        ok: false,
+        reason: options.signal.aborted
+          ? 'the import was interrupted'
+          : `it took longer than ${options.deadlineMs} ms`,
+        hostDown: !options.signal.aborted,
+      }
     const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-    return { ok: false, reason: `the server cannot be reached (${code || (error instanceof Error ? error.message : String(error))})`, hostDown: code !== '' }
+    return {
+      ok: false,
+      reason: `the server cannot be reached (${code || (error instanceof Error ? error.message : String(error))})`,
+      hostDown: code !== '',
+    }
   }
 }
 
-async function follow(url: string, allowPrivate: boolean, signal: AbortSignal): Promise<IncomingMessage> {
+async function follow(
+  url: string,
+  allowPrivate: boolean,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
   let at = url
   for (let hop = 0; hop <= redirectsMax; hop += 1) {
     const response = await request(at, allowPrivate, signal)
@@ -84,7 +145,8 @@ async function follow(url: string, allowPrivate: boolean, signal: AbortSignal): 
     const { location } = response.headers
     if (status >= 300 && status < 400 && location !== undefined) {
       response.destroy()
-      if (!URL.canParse(location, at)) throw new DownloadProblem('it is redirected to what is no address')
+      if (!URL.canParse(location, at))
+        throw new DownloadProblem('it is redirected to what is no address')
       at = new URL(location, at).toString()
     } else if (status === 200) return response
     else {
@@ -95,14 +157,29 @@ async function follow(url: string, allowPrivate: boolean, signal: AbortSignal): 
   throw new DownloadProblem(`it is redirected more than ${redirectsMax} times`)
 }
 
-async function request(url: string, allowPrivate: boolean, signal: AbortSignal): Promise<IncomingMessage> {
+async function request(
+  url: string,
+  allowPrivate: boolean,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
   const target = URL.canParse(url) ? new URL(url) : null
-  if (target === null || (target.protocol !== 'http:' && target.protocol !== 'https:')) throw new DownloadProblem('its address is not an http or https one')
+  if (target === null || (target.protocol !== 'http:' && target.protocol !== 'https:'))
+    throw new DownloadProblem('its address is not an http or https one')
   const host = target.hostname.replace(/^\[|\]$/g, '')
-  if (!allowPrivate && isIP(host) !== 0 && isPrivateAddress(host)) throw new DownloadProblem(refusal(host))
+  if (!allowPrivate && isIP(host) !== 0 && isPrivateAddress(host))
+    throw new DownloadProblem(refusal(host))
   const get = target.protocol === 'https:' ? httpsGet : httpGet
   return new Promise((resolve, reject) => {
-    const asking = get(target, { signal, agent: false, lookup: allowPrivate ? lookup : publicLookup, headers: { 'user-agent': 'stoa-import', accept: '*/*' } }, resolve)
+    const asking = get(
+      target,
+      {
+        signal,
+        agent: false,
+        lookup: allowPrivate ? lookup : publicLookup,
+        headers: { 'user-agent': 'stoa-import', accept: '*/*' },
+      },
+      resolve,
+    )
     asking.once('error', reject)
   })
 }

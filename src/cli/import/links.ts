@@ -15,7 +15,10 @@ export type Link = {
   readonly line: number
 }
 
-/** All that the scan stops at; what lies between is passed over by the regular expression engine, twenty times as fast. */
+/**
+ * All that the scan stops at; what lies between is passed over by the regular expression engine,
+ * twenty times as fast.
+ */
 const interesting = /[\\`<{[\]\n]/g
 
 /** What can end inline code: a run of backticks, or a blank line. */
@@ -25,11 +28,12 @@ type Bracket = { readonly start: number; readonly image: boolean }
 type Use = { readonly label: string; readonly at: number }
 
 /**
- * The links of a Markdown or MDX text: inline, by reference (full, collapsed, shortcut), autolinks, and `href` of HTML and
- * JSX tags, in the order of the text. Fenced code, inline code and comments are passed over, and images are not links.
+ * The links of a Markdown or MDX text: inline, by reference (full, collapsed, shortcut), autolinks,
+ * and `href` of HTML and JSX tags, in the order of the text. Fenced code, inline code and comments
+ * are passed over, and images are not links.
  *
- * A scanner of our own instead of a Markdown parser, because parsers take everything inside a JSX block for raw HTML. It
- * goes over the text once, so no text makes it slow, and throws for none.
+ * A scanner of our own instead of a Markdown parser, because parsers take everything inside a JSX
+ * block for raw HTML. It goes over the text once, so no text makes it slow, and throws for none.
  */
 export function scanLinks(text: string): Link[] {
   return new Scanner(text).scan()
@@ -41,7 +45,9 @@ class Scanner {
   readonly #uses: Use[] = []
   readonly #definitions = new Map<string, string>()
   readonly #brackets: Bracket[] = []
-  /** Lengths of backtick runs with no partner in this paragraph, so that each is searched for once. */
+  /**
+   * Lengths of backtick runs with no partner in this paragraph, so that each is searched for once.
+   */
   readonly #unpaired = new Set<number>()
   /** Up to here braces were searched for their partner in vain; they are not searched again. */
   #bracesOpenUntil = 0
@@ -75,7 +81,10 @@ class Scanner {
       const target = this.#definitions.get(use.label)
       if (target !== undefined) this.#found.push({ target, at: use.at })
     }
-    return withLines(this.#text, this.#found.sort((left, right) => left.at - right.at))
+    return withLines(
+      this.#text,
+      this.#found.sort((left, right) => left.at - right.at),
+    )
   }
 
   #step(char: string): void {
@@ -88,7 +97,9 @@ class Scanner {
     else this.#at += 1
   }
 
-  /** At the start of a line: passes over a whole fenced block, also inside lists, quotes and JSX. */
+  /**
+   * At the start of a line: passes over a whole fenced block, also inside lists, quotes and JSX.
+   */
   #fence(): boolean {
     const line = this.#line(this.#at)
     const match = /^[\s>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*(`{3,}|~{3,})(.*)$/.exec(line)
@@ -109,10 +120,12 @@ class Scanner {
   /** At the start of a line: `[label]: target "title"`. */
   #definition(): boolean {
     const line = this.#line(this.#at)
-    const match = /^[\s>]*\[((?:[^[\]\\]|\\.){1,999})\]:[ \t]*(?:<([^<>]*)>|(\S+))(?:[ \t].*)?$/.exec(line)
+    const match =
+      /^[\s>]*\[((?:[^[\]\\]|\\.){1,999})\]:[ \t]*(?:<([^<>]*)>|(\S+))(?:[ \t].*)?$/.exec(line)
     if (match === null || match[1]!.startsWith('^')) return false
     const label = normalLabel(match[1]!)
-    if (!this.#definitions.has(label)) this.#definitions.set(label, unescape(match[2] ?? match[3] ?? ''))
+    if (!this.#definitions.has(label))
+      this.#definitions.set(label, unescape(match[2] ?? match[3] ?? ''))
     this.#at += line.length + 1
     return true
   }
@@ -156,7 +169,10 @@ class Scanner {
     else this.#at += 1
   }
 
-  /** Reads the attributes of a tag, quotes and braces in balance; what is not a tag after all is text. */
+  /**
+   * Reads the attributes of a tag, quotes and braces in balance; what is not a tag after all is
+   * text.
+   */
   #tag(): void {
     const start = this.#at
     const limit = Math.min(this.#text.length, start + tagCharsMax)
@@ -193,8 +209,12 @@ class Scanner {
     const template = literal[3]
     if (template !== undefined && template.includes('${')) return { target: null, end: value }
     const braced = rest.startsWith('{')
-    if (braced && !/^\s{0,20}\}/.test(rest.slice(literal[0].length))) return { target: null, end: value }
-    return { target: decodeEntities(literal[1] ?? literal[2] ?? template ?? ''), end: value + literal[0].length }
+    if (braced && !/^\s{0,20}\}/.test(rest.slice(literal[0].length)))
+      return { target: null, end: value }
+    return {
+      target: decodeEntities(literal[1] ?? literal[2] ?? template ?? ''),
+      end: value + literal[0].length,
+    }
   }
 
   #pastQuote(at: number, quote: string, limit: number): number {
@@ -237,15 +257,24 @@ class Scanner {
       }
     }
     let label = this.#text.slice(bracket.start, Math.min(end, bracket.start + labelCharsMax + 1))
-    const full = this.#text[this.#at] === '[' ? /^\[((?:[^[\]\\]|\\.){0,999})\]/.exec(this.#text.slice(this.#at, this.#at + labelCharsMax + 2)) : null
+    const full =
+      this.#text[this.#at] === '['
+        ? /^\[((?:[^[\]\\]|\\.){0,999})\]/.exec(
+            this.#text.slice(this.#at, this.#at + labelCharsMax + 2),
+          )
+        : null
     if (full !== null) {
       if (full[1]!.trim() !== '') label = full[1]!
       this.#at += full[0].length
     }
-    if (!bracket.image && label.length <= labelCharsMax) this.#uses.push({ label: normalLabel(label), at: bracket.start })
+    if (!bracket.image && label.length <= labelCharsMax)
+      this.#uses.push({ label: normalLabel(label), at: bracket.start })
   }
 
-  /** After `](`: the destination, in angle brackets or with its parentheses in balance, and a title that is passed over. */
+  /**
+   * After `](`: the destination, in angle brackets or with its parentheses in balance, and a title
+   * that is passed over.
+   */
   #destination(start: number): { target: string; end: number } | null {
     const rest = this.#text.slice(start, start + 4_000)
     const lead = /^\s*/.exec(rest)![0].length
@@ -264,7 +293,9 @@ class Scanner {
       target = angle[1]!
       at += angle[0].length
     }
-    const tail = /^(?:\s+(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\((?:[^()\\]|\\.)*\)))?\s*\)/.exec(rest.slice(at))
+    const tail = /^(?:\s+(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\((?:[^()\\]|\\.)*\)))?\s*\)/.exec(
+      rest.slice(at),
+    )
     return tail === null ? null : { target: unescape(target), end: start + at + tail[0].length }
   }
 
@@ -283,7 +314,11 @@ function withLines(text: string, found: readonly { target: string; at: number }[
   let line = 1
   let from = 0
   return found.map(({ target, at }) => {
-    for (let newline = text.indexOf('\n', from); newline >= 0 && newline < at; newline = text.indexOf('\n', from)) {
+    for (
+      let newline = text.indexOf('\n', from);
+      newline >= 0 && newline < at;
+      newline = text.indexOf('\n', from)
+    ) {
       line += 1
       from = newline + 1
     }
@@ -301,5 +336,10 @@ function unescape(target: string): string {
 
 function decodeEntities(text: string): string {
   if (!text.includes('&')) return text
-  return text.replaceAll('&lt;', '<').replaceAll('&gt;', '>').replaceAll('&quot;', '"').replaceAll('&#39;', "'").replaceAll('&amp;', '&')
+  return text
+    .replaceAll('&lt;', '<')
+    .replaceAll('&gt;', '>')
+    .replaceAll('&quot;', '"')
+    .replaceAll('&#39;', "'")
+    .replaceAll('&amp;', '&')
 }

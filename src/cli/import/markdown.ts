@@ -33,7 +33,9 @@ export type MarkdownOptions = {
 
 export type MarkdownTarget = { readonly content: Content; readonly bulk: Bulk; readonly call: Call }
 
-/** What the first passes over the files found: everything that links, slugs and the type depend on. */
+/**
+ * What the first passes over the files found: everything that links, slugs and the type depend on.
+ */
 type Survey = {
   readonly layout: Layout
   readonly table: PageTable
@@ -46,26 +48,42 @@ type Survey = {
 }
 
 /**
- * Imports Markdown pages. The pages are gone through twice: for their front matter, and for their content in batches; so
- * memory holds a table of paths and two batches, never all pages. Ids derive from type and path,
- * and equal content makes no version: the import can be stopped anywhere and run again.
+ * Imports Markdown pages. The pages are gone through twice: for their front matter, and for their
+ * content in batches; so memory holds a table of paths and two batches, never all pages. Ids derive
+ * from type and path, and equal content makes no version: the import can be stopped anywhere and
+ * run again.
  */
-export async function importMarkdown(source: PageSource, target: MarkdownTarget, options: MarkdownOptions, tell: { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }): Promise<void> {
-  if (source.files.length === 0) throw new ImportSourceError('Nothing there is a Markdown page: no file ends in .md, .mdx or .markdown.')
+export async function importMarkdown(
+  source: PageSource,
+  target: MarkdownTarget,
+  options: MarkdownOptions,
+  tell: { readonly report: Report; readonly output: Output; readonly signal: AbortSignal },
+): Promise<void> {
+  if (source.files.length === 0)
+    throw new ImportSourceError(
+      'Nothing there is a Markdown page: no file ends in .md, .mdx or .markdown.',
+    )
   const { content, call } = target
-  const defaultLocale = (await content.locales.list(call.db)).find((locale) => locale.isDefault)!.code
+  const defaultLocale = (await content.locales.list(call.db)).find(
+    (locale) => locale.isDefault,
+  )!.code
   const survey = await surveyOf(source, target, options, defaultLocale, tell)
   if (survey === null) {
     tell.report.interrupted()
     return
   }
-  const used = await ensureLocales(content, call.db, [...survey.locales], { dryRun: options.dryRun, report: tell.report })
+  const used = await ensureLocales(content, call.db, [...survey.locales], {
+    dryRun: options.dryRun,
+    report: tell.report,
+  })
   await saveType(content, call.db, survey.inferred.definition, { dryRun: options.dryRun, ...tell })
   if (options.dryRun) return
 
   const made = new Set<string>()
   const ids = [...survey.table.ids.values()]
-  for (let at = 0; at < ids.length; at += 5_000) for (const id of await target.bulk.reserve(call, options.type, ids.slice(at, at + 5_000))) made.add(id)
+  for (let at = 0; at < ids.length; at += 5_000)
+    for (const id of await target.bulk.reserve(call, options.type, ids.slice(at, at + 5_000)))
+      made.add(id)
   const finished = await writePages(source, survey, used, target, options, tell)
   if (!finished) {
     tell.report.interrupted()
@@ -78,8 +96,17 @@ export async function importMarkdown(source: PageSource, target: MarkdownTarget,
   await findRemoved({ ...target, ...tell }, options, survey.table.ids, survey.pages)
 }
 
-async function surveyOf(source: PageSource, target: MarkdownTarget, options: MarkdownOptions, defaultLocale: string, tell: { readonly report: Report; readonly signal: AbortSignal }): Promise<Survey | null> {
-  const layout = findLayout(source.files.map((file) => file.path), options.localesFromFolders)
+async function surveyOf(
+  source: PageSource,
+  target: MarkdownTarget,
+  options: MarkdownOptions,
+  defaultLocale: string,
+  tell: { readonly report: Report; readonly signal: AbortSignal },
+): Promise<Survey | null> {
+  const layout = findLayout(
+    source.files.map((file) => file.path),
+    options.localesFromFolders,
+  )
   const seen = new FrontMatterSeen()
   const reader = new PageReader()
   const ids = new Map<string, string>()
@@ -101,40 +128,90 @@ async function surveyOf(source: PageSource, target: MarkdownTarget, options: Mar
     locales.add(locale)
     ids.set(place.path, pageId(options.type, place.path))
   }
-  const inferred = inferType(options.type, seen, await typeOrNull(target.content, target.call.db, options.type))
+  const inferred = inferType(
+    options.type,
+    seen,
+    await typeOrNull(target.content, target.call.db, options.type),
+  )
   for (const note of inferred.notes) tell.report.remark('type', options.type, note)
-  const table = { ids, locales: new Set([...locales].map((locale) => locale.toLowerCase())), siteUrl: options.siteUrl }
+  const table = {
+    ids,
+    locales: new Set([...locales].map((locale) => locale.toLowerCase())),
+    siteUrl: options.siteUrl,
+  }
   return { layout, table, taken, locales, pages, inferred, reader }
 }
 
-function refusal(file: { readonly path: string; readonly content: Awaited<ReturnType<SourceFile['read']>> }, place: Place, key: string, pages: ReadonlySet<string>, seen: FrontMatterSeen, reader: PageReader): string | null {
+function refusal(
+  file: { readonly path: string; readonly content: Awaited<ReturnType<SourceFile['read']>> },
+  place: Place,
+  key: string,
+  pages: ReadonlySet<string>,
+  seen: FrontMatterSeen,
+  reader: PageReader,
+): string | null {
   if (place.path.length > pathCharsMax) return `The path is longer than ${pathCharsMax} characters.`
-  if (pages.has(key)) return `Another file is the page "${place.path}" already; a folder and its index are one page.`
+  if (pages.has(key))
+    return `Another file is the page "${place.path}" already; a folder and its index are one page.`
   const { content } = file
   if (!content.ok) return content.reason
   const parsed = reader.read(file.path, content.text)
   if (!parsed.ok) return parsed.reason
-  return seen.add(place.path, parsed.page.frontMatter) ? null : 'The pages have too many different front-matter keys; this looks like data, not front matter.'
+  return seen.add(place.path, parsed.page.frontMatter)
+    ? null
+    : 'The pages have too many different front-matter keys; this looks like data, not front matter.'
 }
 
 /** The second pass. False when it was interrupted. */
-async function writePages(source: PageSource, survey: Survey, used: ReadonlyMap<string, string>, target: MarkdownTarget, options: MarkdownOptions, tell: { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }): Promise<boolean> {
+async function writePages(
+  source: PageSource,
+  survey: Survey,
+  used: ReadonlyMap<string, string>,
+  target: MarkdownTarget,
+  options: MarkdownOptions,
+  tell: { readonly report: Report; readonly output: Output; readonly signal: AbortSignal },
+): Promise<boolean> {
   const slugs = slugsOf(survey.table.ids)
   const progress = tell.output.progress('Pages')
-  const writer = new BatchWriter({ bulk: target.bulk, call: target.call, type: options.type, report: tell.report, what: 'pages' })
-  const defaultLocale = (await target.content.locales.list(target.call.db)).find((locale) => locale.isDefault)!.code
-  for await (const { item: next, content } of readAhead(inOrder(source.files, survey), ({ file }) => file)) {
+  const writer = new BatchWriter({
+    bulk: target.bulk,
+    call: target.call,
+    type: options.type,
+    report: tell.report,
+    what: 'pages',
+  })
+  const defaultLocale = (await target.content.locales.list(target.call.db)).find(
+    (locale) => locale.isDefault,
+  )!.code
+  for await (const { item: next, content } of readAhead(
+    inOrder(source.files, survey),
+    ({ file }) => file,
+  )) {
     if (tell.signal.aborted) break
     const { file, place } = next
     const parsed = content.ok ? survey.reader.read(file.path, content.text) : null
     if (parsed === null || !parsed.ok) {
-      tell.report.refuse('pages', file.path, 'The file changed while it was imported; run the import again.')
+      tell.report.refuse(
+        'pages',
+        file.path,
+        'The file changed while it was imported; run the import again.',
+      )
       continue
     }
     const locale = place.locale ?? defaultLocale
     const { fields, unresolved } = fieldsOf(parsed.page, place, survey, slugs)
-    for (const link of unresolved) tell.report.remark('link', `${file.path}:${link.line}`, `"${link.target.slice(0, 200)}" leads to no page of the import.`)
-    const item: BulkItem = { id: survey.table.ids.get(place.path)!, locale: used.get(locale) ?? locale, fields, publish: options.publish }
+    for (const link of unresolved)
+      tell.report.remark(
+        'link',
+        `${file.path}:${link.line}`,
+        `"${link.target.slice(0, 200)}" leads to no page of the import.`,
+      )
+    const item: BulkItem = {
+      id: survey.table.ids.get(place.path)!,
+      locale: used.get(locale) ?? locale,
+      fields,
+      publish: options.publish,
+    }
     await writer.add(item, file.path, parsed.page.body.length)
     progress.update(writer.done, survey.taken.size)
   }
@@ -143,13 +220,34 @@ async function writePages(source: PageSource, survey: Survey, used: ReadonlyMap<
   return !tell.signal.aborted
 }
 
-/** All locales of a page one after the other: they share a batch, and the database is asked for each entry once. */
-function inOrder(files: readonly SourceFile[], survey: Survey): { readonly file: SourceFile; readonly place: Place }[] {
-  const taken = files.filter((file) => survey.taken.has(file.path)).map((file) => ({ file, place: placeOf(file.path, survey.layout) }))
-  return taken.sort((left, right) => (left.place.path === right.place.path ? (left.file.path < right.file.path ? -1 : 1) : left.place.path < right.place.path ? -1 : 1))
+/**
+ * All locales of a page one after the other: they share a batch, and the database is asked for each
+ * entry once.
+ */
+function inOrder(
+  files: readonly SourceFile[],
+  survey: Survey,
+): { readonly file: SourceFile; readonly place: Place }[] {
+  const taken = files
+    .filter((file) => survey.taken.has(file.path))
+    .map((file) => ({ file, place: placeOf(file.path, survey.layout) }))
+  return taken.sort((left, right) =>
+    left.place.path === right.place.path
+      ? left.file.path < right.file.path
+        ? -1
+        : 1
+      : left.place.path < right.place.path
+        ? -1
+        : 1,
+  )
 }
 
-function fieldsOf(page: { readonly frontMatter: Readonly<Record<string, unknown>>; readonly body: string }, place: Place, survey: Survey, slugs: ReadonlyMap<string, string>): { fields: Record<string, unknown>; unresolved: ReturnType<typeof resolveLinks>['unresolved'] } {
+function fieldsOf(
+  page: { readonly frontMatter: Readonly<Record<string, unknown>>; readonly body: string },
+  place: Place,
+  survey: Survey,
+  slugs: ReadonlyMap<string, string>,
+): { fields: Record<string, unknown>; unresolved: ReturnType<typeof resolveLinks>['unresolved'] } {
   const fields: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(page.frontMatter)) {
     const field = survey.inferred.fieldOf.get(key)
@@ -157,7 +255,16 @@ function fieldsOf(page: { readonly frontMatter: Readonly<Record<string, unknown>
   }
   fields['title'] ??= headingOf(page.body) ?? place.path.split('/').at(-1)
   const { ids, unresolved } = resolveLinks(scanLinks(page.body), place, survey.table)
-  return { fields: { ...fields, path: place.path, slug: slugs.get(place.path), body: page.body, links: ids }, unresolved }
+  return {
+    fields: {
+      ...fields,
+      path: place.path,
+      slug: slugs.get(place.path),
+      body: page.body,
+      links: ids,
+    },
+    unresolved,
+  }
 }
 
 /** The heading that a page begins with; null when it begins with something else. */

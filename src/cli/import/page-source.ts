@@ -11,9 +11,15 @@ import { readTar } from '#cli/import/untar.ts'
 const pageBytesMax = 16 * 1_024 * 1_024
 /** Paths are kept in memory, some 300 bytes for each. */
 const filesMax = 1_000_000
-/** So much of an unpacked archive stays in memory: asking the disk for each small page would take longer than parsing it. */
+/**
+ * So much of an unpacked archive stays in memory: asking the disk for each small page would take
+ * longer than parsing it.
+ */
 const memoryBytesMax = 32 * 1_024 * 1_024
-/** What the pages of one archive may take on the disk: a small archive can unpack to more than the disk holds. */
+/**
+ * What the pages of one archive may take on the disk: a small archive can unpack to more than the
+ * disk holds.
+ */
 const spoolBytesMax = 16 * 1_024 * 1_024 * 1_024
 /** Folders are walked no deeper: a loop of mounts ends here. */
 const depthMax = 64
@@ -24,21 +30,39 @@ export type SourceFile = {
   /** With `/`, relative to the folder or inside the archive. */
   readonly path: string
   /** In any order and as often as wanted. */
-  readonly read: () => Promise<{ readonly ok: true; readonly text: string } | { readonly ok: false; readonly reason: string }>
+  readonly read: () => Promise<
+    { readonly ok: true; readonly text: string } | { readonly ok: false; readonly reason: string }
+  >
 }
 
-/** Where pages come from: their paths, in order, and a way to each page's text. Hidden files are left out. */
-export type PageSource = AsyncDisposable & { readonly name: string; readonly files: readonly SourceFile[] }
+/**
+ * Where pages come from: their paths, in order, and a way to each page's text. Hidden files are
+ * left out.
+ */
+export type PageSource = AsyncDisposable & {
+  readonly name: string
+  readonly files: readonly SourceFile[]
+}
 
 /**
- * Opens a folder, or a `.tar`, `.tar.gz` or `.tgz` file. Throws `ImportSourceError` where there is neither, and where there are
- * more than `filesMax` pages. Null when `signal` aborts.
+ * Opens a folder, or a `.tar`, `.tar.gz` or `.tgz` file. Throws `ImportSourceError` where there is
+ * neither, and where there are more than `filesMax` pages. Null when `signal` aborts.
  */
-export async function openPageSource(path: string, signal: AbortSignal): Promise<PageSource | null> {
+export async function openPageSource(
+  path: string,
+  signal: AbortSignal,
+): Promise<PageSource | null> {
   const info = await stat(path).catch((cause: unknown) => {
-    throw new ImportSourceError(`${path} cannot be read; give a folder of Markdown files or a .tar.gz of one.`, { path }, { cause })
+    throw new ImportSourceError(
+      `${path} cannot be read; give a folder of Markdown files or a .tar.gz of one.`,
+      { path },
+      { cause },
+    )
   })
-  if (!info.isDirectory() && !/\.(?:tar|tar\.gz|tgz)$/i.test(path)) throw new ImportSourceError(`${path} is neither a folder nor a .tar, .tar.gz or .tgz file.`, { path })
+  if (!info.isDirectory() && !/\.(?:tar|tar\.gz|tgz)$/i.test(path))
+    throw new ImportSourceError(`${path} is neither a folder nor a .tar, .tar.gz or .tgz file.`, {
+      path,
+    })
   const spool = info.isDirectory() ? null : await Spool.open()
   const files: SourceFile[] = []
   try {
@@ -47,7 +71,11 @@ export async function openPageSource(path: string, signal: AbortSignal): Promise
         await spool?.close()
         return null
       }
-      if (files.length >= filesMax) throw new ImportSourceError(`${path} has more than ${filesMax} pages; import it in parts.`, { path })
+      if (files.length >= filesMax)
+        throw new ImportSourceError(
+          `${path} has more than ${filesMax} pages; import it in parts.`,
+          { path },
+        )
       files.push(file)
     }
   } catch (error) {
@@ -59,8 +87,9 @@ export async function openPageSource(path: string, signal: AbortSignal): Promise
 }
 
 /**
- * The pages of an archive one after the other, the first ones in memory and the rest in a temporary file, so that they can be
- * read in any order. The file has no name any more once it is open: however this process ends, nothing of it stays.
+ * The pages of an archive one after the other, the first ones in memory and the rest in a temporary
+ * file, so that they can be read in any order. The file has no name any more once it is open:
+ * however this process ends, nothing of it stays.
  */
 class Spool {
   readonly #file: FileHandle
@@ -87,7 +116,11 @@ class Spool {
       return async () => content
     }
     const at = this.#length
-    if (at + content.length > spoolBytesMax) throw new ImportSourceError(`The pages of the archive unpack to more than ${spoolBytesMax} bytes; import it in parts.`, { bytesMax: spoolBytesMax })
+    if (at + content.length > spoolBytesMax)
+      throw new ImportSourceError(
+        `The pages of the archive unpack to more than ${spoolBytesMax} bytes; import it in parts.`,
+        { bytesMax: spoolBytesMax },
+      )
     await this.#file.write(content, 0, content.length, at)
     this.#length += content.length
     return async () => {
@@ -116,7 +149,11 @@ async function* archived(path: string, spool: Spool): AsyncGenerator<SourceFile>
   try {
     for await (const entry of readTar(openTarStream(path))) {
       const segments = entry.path.split('/').filter((segment) => segment !== '' && segment !== '.')
-      if (!pageName.test(entry.path) || segments.some((segment) => segment.startsWith('.') || segment === '__MACOSX')) continue
+      if (
+        !pageName.test(entry.path) ||
+        segments.some((segment) => segment.startsWith('.') || segment === '__MACOSX')
+      )
+        continue
       if (entry.bytes > pageBytesMax) {
         const reason = tooLong(entry.bytes)
         yield { path: segments.join('/'), read: async () => reason }
@@ -128,7 +165,11 @@ async function* archived(path: string, spool: Spool): AsyncGenerator<SourceFile>
     }
   } catch (error) {
     if (error instanceof ImportSourceError) throw error
-    throw new ImportSourceError(`${path} cannot be unpacked: ${error instanceof Error ? error.message : String(error)}.`, { path }, { cause: error })
+    throw new ImportSourceError(
+      `${path} cannot be unpacked: ${error instanceof Error ? error.message : String(error)}.`,
+      { path },
+      { cause: error },
+    )
   }
 }
 
@@ -141,7 +182,8 @@ async function* walk(root: string, below: string, depth: number): AsyncGenerator
   const names: { name: string; isFolder: boolean }[] = []
   for await (const item of await opendir(join(root, below))) {
     if (item.name.startsWith('.') || item.name === 'node_modules') continue
-    if (item.isDirectory() || (item.isFile() && pageName.test(item.name))) names.push({ name: item.name, isFolder: item.isDirectory() })
+    if (item.isDirectory() || (item.isFile() && pageName.test(item.name)))
+      names.push({ name: item.name, isFolder: item.isDirectory() })
   }
   names.sort((left, right) => (left.name < right.name ? -1 : 1))
   for (const { name, isFolder } of names) {
@@ -156,7 +198,10 @@ async function readPage(path: string): ReturnType<SourceFile['read']> {
     const { size } = await stat(path)
     return size > pageBytesMax ? tooLong(size) : decode(await readFile(path))
   } catch (error) {
-    return { ok: false, reason: `The file cannot be read: ${error instanceof Error ? error.message : String(error)}` }
+    return {
+      ok: false,
+      reason: `The file cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+    }
   }
 }
 
@@ -167,7 +212,9 @@ function tooLong(bytes: number): { ok: false; reason: string } {
 function decode(bytes: Buffer): { ok: true; text: string } | { ok: false; reason: string } {
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-    return text.includes('\0') ? { ok: false, reason: 'The file has U+0000 in it; it is no text.' } : { ok: true, text }
+    return text.includes('\0')
+      ? { ok: false, reason: 'The file has U+0000 in it; it is no text.' }
+      : { ok: true, text }
   } catch {
     // The decoder says only that it is wrong, not where.
     return { ok: false, reason: 'The file is not UTF-8.' }
@@ -178,10 +225,17 @@ function decode(bytes: Buffer): { ok: true; text: string } | { ok: false; reason
 const readAheadMax = 16
 
 /** The contents of files in their order, read a little ahead. */
-export async function* readAhead<Item>(items: readonly Item[], fileOf: (item: Item) => SourceFile): AsyncGenerator<{ readonly item: Item; readonly content: Awaited<ReturnType<SourceFile['read']>> }> {
+export async function* readAhead<Item>(
+  items: readonly Item[],
+  fileOf: (item: Item) => SourceFile,
+): AsyncGenerator<{
+  readonly item: Item
+  readonly content: Awaited<ReturnType<SourceFile['read']>>
+}> {
   const reading: ReturnType<SourceFile['read']>[] = []
   for (const [index, item] of items.entries()) {
-    while (reading.length < readAheadMax && index + reading.length < items.length) reading.push(fileOf(items[index + reading.length]!).read())
+    while (reading.length < readAheadMax && index + reading.length < items.length)
+      reading.push(fileOf(items[index + reading.length]!).read())
     yield { item, content: await reading.shift()! }
   }
 }

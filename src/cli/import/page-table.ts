@@ -4,7 +4,9 @@ import { makeSlug } from '#content/validation/slug.ts'
 
 const pageExtension = /\.(?:mdx?|markdown)$/i
 
-/** Names of languages, to tell the folder `fr` from the folder `faq`: CLDR knows only one of them. */
+/**
+ * Names of languages, to tell the folder `fr` from the folder `faq`: CLDR knows only one of them.
+ */
 const languages = new Intl.DisplayNames(['en'], { type: 'language', fallback: 'none' })
 
 /** True for a BCP 47 tag of a language that exists: `en`, `pt-br`, `zh-Hant-TW`. */
@@ -17,7 +19,10 @@ export function isLanguageTag(text: string): boolean {
   return is
 }
 
-/** Asking CLDR takes a tenth of a millisecond, and the same few folders are asked about for every page. */
+/**
+ * Asking CLDR takes a tenth of a millisecond, and the same few folders are asked about for every
+ * page.
+ */
 const asked = new Map<string, boolean>()
 const askedMax = 1_000
 
@@ -38,31 +43,51 @@ export type Layout = {
 }
 
 /**
- * Finds how the files lie: which leading folders all have in common, and whether the next ones are locales. `wish` is what
- * the user asked for; null: locales if every folder there is named as a language.
+ * Finds how the files lie: which leading folders all have in common, and whether the next ones are
+ * locales. `wish` is what the user asked for; null: locales if every folder there is named as a
+ * language.
  */
 export function findLayout(paths: readonly string[], wish: boolean | null): Layout {
   const split = paths.map((path) => path.split('/'))
   const [first = []] = split
   let depth = 0
-  while (depth < first.length - 1 && split.every((segments) => segments.length > depth + 1 && segments[depth] === first[depth])) {
+  while (
+    depth < first.length - 1 &&
+    split.every((segments) => segments.length > depth + 1 && segments[depth] === first[depth])
+  ) {
     if (wish !== false && isLanguageTag(first[depth]!)) break
     depth += 1
   }
-  const prefix = first.slice(0, depth).map((segment) => `${segment}/`).join('')
-  const folders = new Set(split.filter((segments) => segments.length > depth + 1).map((segments) => segments[depth]!))
+  const prefix = first
+    .slice(0, depth)
+    .map((segment) => `${segment}/`)
+    .join('')
+  const folders = new Set(
+    split.filter((segments) => segments.length > depth + 1).map((segments) => segments[depth]!),
+  )
   const allLanguages = folders.size > 0 && [...folders].every(isLanguageTag)
   return { prefix, localeFolders: wish ?? allLanguages }
 }
 
-export type Place = { readonly path: string; readonly locale: string | null; readonly isIndex: boolean }
+export type Place = {
+  readonly path: string
+  readonly locale: string | null
+  readonly isIndex: boolean
+}
 
 /** Which page a file is, and in which locale; locale null: the default one. */
 export function placeOf(filePath: string, layout: Layout): Place {
   const segments = filePath.slice(layout.prefix.length).split('/')
-  const locale = layout.localeFolders && segments.length > 1 && isLanguageTag(segments[0]!) ? segments.shift()! : null
+  const locale =
+    layout.localeFolders && segments.length > 1 && isLanguageTag(segments[0]!)
+      ? segments.shift()!
+      : null
   const isIndex = /^index\./i.test(segments.at(-1) ?? '')
-  return { path: pagePath([...segments.slice(0, -1), (segments.at(-1) ?? '').replace(pageExtension, '')]), locale, isIndex }
+  return {
+    path: pagePath([...segments.slice(0, -1), (segments.at(-1) ?? '').replace(pageExtension, '')]),
+    locale,
+    isIndex,
+  }
 }
 
 /** The id of the entry for a page path. The same page of the same type always has it. */
@@ -71,8 +96,9 @@ export function pageId(type: string, path: string): string {
 }
 
 /**
- * Slugs for page paths: `guides/images` becomes `guides-images`. Paths that would share a slug all get a few characters
- * of their id, so that which slug a page has depends on the pages there are and not on their order.
+ * Slugs for page paths: `guides/images` becomes `guides-images`. Paths that would share a slug all
+ * get a few characters of their id, so that which slug a page has depends on the pages there are
+ * and not on their order.
  */
 export function slugsOf(ids: ReadonlyMap<string, string>): Map<string, string> {
   const bySlug = new Map<string, string[]>()
@@ -84,7 +110,13 @@ export function slugsOf(ids: ReadonlyMap<string, string>): Map<string, string> {
   }
   const result = new Map<string, string>()
   for (const [slug, paths] of bySlug) {
-    for (const path of paths) result.set(path, paths.length === 1 && slug !== '' ? slug : `${slug === '' ? 'page' : slug}-${ids.get(path)!.slice(0, 8)}`)
+    for (const path of paths)
+      result.set(
+        path,
+        paths.length === 1 && slug !== ''
+          ? slug
+          : `${slug === '' ? 'page' : slug}-${ids.get(path)!.slice(0, 8)}`,
+      )
   }
   return result
 }

@@ -23,7 +23,9 @@ export type ReportDocument = {
   readonly source: string
   readonly finished: boolean
   readonly seconds: number
-  /** `<things>PerSecond`, and what this process took in processor time and, at its peak, in memory. */
+  /**
+   * `<things>PerSecond`, and what this process took in processor time and, at its peak, in memory.
+   */
   readonly measured: Readonly<Record<string, number>>
   readonly counts: Readonly<Record<string, Readonly<Record<Outcome, number>>>>
   readonly refused: readonly Finding[]
@@ -45,7 +47,11 @@ export class Report {
   #unlisted = 0
   #finished = true
 
-  constructor(options: { readonly command: string; readonly source: string; readonly clock: Clock }) {
+  constructor(options: {
+    readonly command: string
+    readonly source: string
+    readonly clock: Clock
+  }) {
     this.#command = options.command
     this.#source = options.source
     this.#clock = options.clock
@@ -72,7 +78,9 @@ export class Report {
     this.#keep(this.#remarks, { what, where, reason })
   }
 
-  /** The last of these things is done: rates count up to here, whatever else the command does then. */
+  /**
+   * The last of these things is done: rates count up to here, whatever else the command does then.
+   */
   lap(what: string): void {
     this.#laps.set(what, (this.#clock.monotonicMs() - this.#startMs) / 1_000)
   }
@@ -95,8 +103,11 @@ export class Report {
     const measured: Record<string, number> = {}
     for (const what of rates) {
       const counts = this.#counts.get(what)
-      const done = counts === undefined ? 0 : outcomes.reduce((sum, outcome) => sum + counts[outcome], 0)
-      measured[`${what}PerSecond`] = Math.round(done / Math.max(this.#laps.get(what) ?? seconds, 0.001))
+      const done =
+        counts === undefined ? 0 : outcomes.reduce((sum, outcome) => sum + counts[outcome], 0)
+      measured[`${what}PerSecond`] = Math.round(
+        done / Math.max(this.#laps.get(what) ?? seconds, 0.001),
+      )
     }
     const { maxRSS, userCPUTime, systemCPUTime } = process.resourceUsage()
     measured['cpuSeconds'] = Math.round((userCPUTime + systemCPUTime) / 100_000) / 10
@@ -115,15 +126,23 @@ export class Report {
   }
 
   /**
-   * Tells it: to people the counts and the first findings, with `--json` the document, and all of it into `file`. Returns
-   * the exit status: 0 all done, 3 something was refused, 130 interrupted.
+   * Tells it: to people the counts and the first findings, with `--json` the document, and all of
+   * it into `file`. Returns the exit status: 0 all done, 3 something was refused, 130 interrupted.
    */
-  async tell(output: Output, options: { readonly file: string | null; readonly rates: readonly string[] }): Promise<number> {
+  async tell(
+    output: Output,
+    options: { readonly file: string | null; readonly rates: readonly string[] },
+  ): Promise<number> {
     const document = this.document(options.rates)
-    if (options.file !== null) await writeFile(options.file, `${JSON.stringify(document, null, 2)}\n`)
+    if (options.file !== null)
+      await writeFile(options.file, `${JSON.stringify(document, null, 2)}\n`)
     output.result(document)
-    if (!document.finished) output.line('Interrupted. What is done is done; the same command goes on from there.')
-    const rows = Object.entries(document.counts).map(([what, counts]) => [what, ...outcomes.map((outcome) => String(counts[outcome]))])
+    if (!document.finished)
+      output.line('Interrupted. What is done is done; the same command goes on from there.')
+    const rows = Object.entries(document.counts).map(([what, counts]) => [
+      what,
+      ...outcomes.map((outcome) => String(counts[outcome])),
+    ])
     if (rows.length > 0) output.table([['', ...outcomes], ...rows])
     tellFindings(output, 'Refused', document.refused)
     tellFindings(output, 'Remarks', document.remarks)
@@ -138,17 +157,26 @@ export class Report {
 function tellFindings(output: Output, title: string, findings: readonly Finding[]): void {
   if (findings.length === 0) return
   output.line(`${title} (${findings.length}):`)
-  for (const { what, where, reason } of findings.slice(0, shownMax)) output.line(`  ${what} ${where}: ${reason}`)
-  if (findings.length > shownMax) output.line(`  … and ${findings.length - shownMax} more; --report FILE writes them all.`)
+  for (const { what, where, reason } of findings.slice(0, shownMax))
+    output.line(`  ${what} ${where}: ${reason}`)
+  if (findings.length > shownMax)
+    output.line(`  … and ${findings.length - shownMax} more; --report FILE writes them all.`)
 }
 
-/** The file that `--report` names, made now if it is missing: that it cannot be written is better known before hours of work. Errors: `UsageError`. */
+/**
+ * The file that `--report` names, made now if it is missing: that it cannot be written is better
+ * known before hours of work. Errors: `UsageError`.
+ */
 export async function reportFile(path: unknown): Promise<string | null> {
   if (typeof path !== 'string') return null
   try {
     await (await open(path, 'a')).close()
   } catch (error) {
-    throw new UsageError(`The report cannot be written to ${path} (${error instanceof Error ? error.message : String(error)}).`, {}, { cause: error })
+    throw new UsageError(
+      `The report cannot be written to ${path} (${error instanceof Error ? error.message : String(error)}).`,
+      {},
+      { cause: error },
+    )
   }
   return path
 }

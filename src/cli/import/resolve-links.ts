@@ -6,7 +6,9 @@ export type PageTable = {
   readonly ids: ReadonlyMap<string, string>
   /** First segments of absolute links that name a locale, in lower case. */
   readonly locales: ReadonlySet<string>
-  /** `https://docs.example.org`: links that begin with it are links between pages. Null: none do. */
+  /**
+   * `https://docs.example.org`: links that begin with it are links between pages. Null: none do.
+   */
   readonly siteUrl: string | null
 }
 
@@ -19,34 +21,49 @@ export type Resolved = {
 const pageExtension = /\.(?:mdx?|markdown|html?)$/i
 
 /**
- * Which entries a page's links mean. Links to other sites and to places in the same page are neither kept nor reported.
- * A relative link with a file extension is relative to the file; without one, to the page's URL (`/guides/x/`) and, should
- * nothing be there, to the file: both conventions are in use.
+ * Which entries a page's links mean. Links to other sites and to places in the same page are
+ * neither kept nor reported. A relative link with a file extension is relative to the file; without
+ * one, to the page's URL (`/guides/x/`) and, should nothing be there, to the file: both conventions
+ * are in use.
  */
-export function resolveLinks(links: readonly Link[], from: { readonly path: string; readonly isIndex: boolean }, table: PageTable): Resolved {
+export function resolveLinks(
+  links: readonly Link[],
+  from: { readonly path: string; readonly isIndex: boolean },
+  table: PageTable,
+): Resolved {
   const ids = new Set<string>()
   const unresolved: Link[] = []
   const own = table.ids.get(from.path)
   for (const link of links) {
     const target = internalTarget(link.target, table.siteUrl)
     if (target === null) continue
-    const id = candidates(target, from, table.locales).map((path) => table.ids.get(path)).find((found) => found !== undefined)
+    const id = candidates(target, from, table.locales)
+      .map((path) => table.ids.get(path))
+      .find((found) => found !== undefined)
     if (id === undefined) unresolved.push(link)
     else if (id !== own) ids.add(id)
   }
   return { ids: [...ids], unresolved }
 }
 
-/** The path that a link names inside the site; null for other sites, other schemes and places in the same page. */
+/**
+ * The path that a link names inside the site; null for other sites, other schemes and places in the
+ * same page.
+ */
 function internalTarget(target: string, siteUrl: string | null): string | null {
   let rest = target.trim()
-  if (siteUrl !== null && (rest === siteUrl || rest.startsWith(`${siteUrl}/`))) rest = rest.slice(siteUrl.length) || '/'
+  if (siteUrl !== null && (rest === siteUrl || rest.startsWith(`${siteUrl}/`)))
+    rest = rest.slice(siteUrl.length) || '/'
   if (/^[A-Za-z][A-Za-z0-9+.-]*:/.test(rest) || rest.startsWith('//')) return null
   if (rest.startsWith('#') || rest.startsWith('?')) return null
   return rest.replace(/[?#].*$/s, '')
 }
 
-function candidates(target: string, from: { readonly path: string; readonly isIndex: boolean }, locales: ReadonlySet<string>): string[] {
+function candidates(
+  target: string,
+  from: { readonly path: string; readonly isIndex: boolean },
+  locales: ReadonlySet<string>,
+): string[] {
   if (target === '') return []
   const decoded = decode(target)
   if (decoded.startsWith('/')) {
@@ -65,11 +82,14 @@ function candidates(target: string, from: { readonly path: string; readonly isIn
 }
 
 /**
- * The path of a page from its segments: without extension, and a folder's `index` is the folder. The root is `index`. In Unicode form
- * NFC: file systems and editors write the same name in other forms.
+ * The path of a page from its segments: without extension, and a folder's `index` is the folder.
+ * The root is `index`. In Unicode form NFC: file systems and editors write the same name in other
+ * forms.
  */
 export function pagePath(segments: readonly string[]): string {
-  const clean = segments.filter((segment) => segment !== '').map((segment) => segment.normalize('NFC'))
+  const clean = segments
+    .filter((segment) => segment !== '')
+    .map((segment) => segment.normalize('NFC'))
   const last = clean.at(-1)
   if (last === undefined) return 'index'
   const bare = last.replace(pageExtension, '')

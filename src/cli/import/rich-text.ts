@@ -5,7 +5,13 @@ import { isSafeLink } from '#content/validation/rich-text.ts'
 /** Longest attribute that rich text takes. */
 const attributeCharsMax = 2_000
 
-export type RichNode = { type: string; attrs?: Record<string, unknown>; content?: RichNode[]; marks?: RichMark[]; text?: string }
+export type RichNode = {
+  type: string
+  attrs?: Record<string, unknown>
+  content?: RichNode[]
+  marks?: RichMark[]
+  text?: string
+}
 type RichMark = { readonly type: string; readonly attrs?: Readonly<Record<string, unknown>> }
 
 /** How addresses in the HTML relate to what is imported; null: not at all. */
@@ -15,17 +21,70 @@ export type Addresses = {
 }
 
 const markOf: Readonly<Record<string, string>> = {
-  b: 'bold', strong: 'bold', i: 'italic', em: 'italic', cite: 'italic', dfn: 'italic', var: 'italic', s: 'strike', strike: 'strike', del: 'strike',
-  u: 'underline', ins: 'underline', code: 'code', kbd: 'code', samp: 'code', tt: 'code', sub: 'subscript', sup: 'superscript', mark: 'highlight',
+  b: 'bold',
+  strong: 'bold',
+  i: 'italic',
+  em: 'italic',
+  cite: 'italic',
+  dfn: 'italic',
+  var: 'italic',
+  s: 'strike',
+  strike: 'strike',
+  del: 'strike',
+  u: 'underline',
+  ins: 'underline',
+  code: 'code',
+  kbd: 'code',
+  samp: 'code',
+  tt: 'code',
+  sub: 'subscript',
+  sup: 'superscript',
+  mark: 'highlight',
 }
 const blockTags = new Set([
-  'p', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'ul', 'ol', 'li', 'blockquote', 'pre', 'hr', 'table', 'thead', 'tbody', 'tfoot', 'tr', 'td', 'th', 'caption',
-  'div', 'section', 'article', 'figure', 'figcaption', 'address', 'dl', 'dt', 'dd', 'center', 'details', 'summary', 'header', 'footer', 'aside', 'main',
+  'p',
+  'h1',
+  'h2',
+  'h3',
+  'h4',
+  'h5',
+  'h6',
+  'ul',
+  'ol',
+  'li',
+  'blockquote',
+  'pre',
+  'hr',
+  'table',
+  'thead',
+  'tbody',
+  'tfoot',
+  'tr',
+  'td',
+  'th',
+  'caption',
+  'div',
+  'section',
+  'article',
+  'figure',
+  'figcaption',
+  'address',
+  'dl',
+  'dt',
+  'dd',
+  'center',
+  'details',
+  'summary',
+  'header',
+  'footer',
+  'aside',
+  'main',
 ])
 
 /**
- * HTML as Stoa's rich text. Classic WordPress texts, in which a blank line is a paragraph and a line end a break, are read
- * that way; texts of the block editor are HTML as it is. Takes any text, never throws; null when nothing is left.
+ * HTML as Stoa's rich text. Classic WordPress texts, in which a blank line is a paragraph and a
+ * line end a break, are read that way; texts of the block editor are HTML as it is. Takes any text,
+ * never throws; null when nothing is left.
  */
 export function richTextOf(html: string, addresses: Addresses): RichNode | null {
   const isClassic = !html.includes('<!-- wp:')
@@ -55,7 +114,11 @@ class Converter {
       if ('text' in node || !hasBlocks(node)) inline.push(...this.#inline(node, marks, false))
       else {
         flush()
-        result.push(...(blockTags.has(node.tag) ? this.#block(node, marks) : this.blocks(node.children, this.#marked(node, marks))))
+        result.push(
+          ...(blockTags.has(node.tag)
+            ? this.#block(node, marks)
+            : this.blocks(node.children, this.#marked(node, marks))),
+        )
       }
     }
     flush()
@@ -64,14 +127,26 @@ class Converter {
 
   #block(element: HtmlElement, marks: readonly RichMark[]): RichNode[] {
     const { tag, children, attributes } = element
-    if (/^h[1-6]$/.test(tag)) return this.#textBlock(element, { type: 'heading', attrs: { level: Number(tag[1]), ...alignOf(attributes) } }, marks)
+    if (/^h[1-6]$/.test(tag))
+      return this.#textBlock(
+        element,
+        { type: 'heading', attrs: { level: Number(tag[1]), ...alignOf(attributes) } },
+        marks,
+      )
     switch (tag) {
       case 'p':
       case 'address':
       case 'figcaption':
       case 'caption':
       case 'summary':
-        return this.#textBlock(element, { type: 'paragraph', ...(alignOf(attributes) === null ? {} : { attrs: { ...alignOf(attributes) } }) }, marks)
+        return this.#textBlock(
+          element,
+          {
+            type: 'paragraph',
+            ...(alignOf(attributes) === null ? {} : { attrs: { ...alignOf(attributes) } }),
+          },
+          marks,
+        )
       case 'dt':
         return this.#textBlock(element, { type: 'paragraph' }, [...marks, { type: 'bold' }])
       case 'hr':
@@ -90,10 +165,17 @@ class Converter {
     }
   }
 
-  /** A paragraph or heading. With blocks inside (which HTML forbids and people write) the blocks stand by themselves. */
+  /**
+   * A paragraph or heading. With blocks inside (which HTML forbids and people write) the blocks
+   * stand by themselves.
+   */
   #textBlock(element: HtmlElement, block: RichNode, marks: readonly RichMark[]): RichNode[] {
-    if (element.children.some((child) => !('text' in child) && hasBlocks(child))) return this.blocks(element.children, marks)
-    const runs = paragraphsOf(element.children.flatMap((child) => this.#inline(child, marks, false)), true)
+    if (element.children.some((child) => !('text' in child) && hasBlocks(child)))
+      return this.blocks(element.children, marks)
+    const runs = paragraphsOf(
+      element.children.flatMap((child) => this.#inline(child, marks, false)),
+      true,
+    )
     return runs.map((content) => ({ ...block, content }))
   }
 
@@ -110,11 +192,16 @@ class Converter {
       const content = this.blocks(isItem ? child.children : [child], marks)
       // A list that hangs in a list instead of in an item belongs to the item before it.
       if (!isItem && items.length > 0) items.at(-1)!.content!.push(...content)
-      else items.push({ type: 'listItem', content: content.length > 0 ? content : [{ type: 'paragraph' }] })
+      else
+        items.push({
+          type: 'listItem',
+          content: content.length > 0 ? content : [{ type: 'paragraph' }],
+        })
     }
     if (items.length === 0) return []
     const start = Number(element.attributes.get('start') ?? 1)
-    const attrs = element.tag === 'ol' && Number.isSafeInteger(start) && start !== 1 ? { attrs: { start } } : {}
+    const attrs =
+      element.tag === 'ol' && Number.isSafeInteger(start) && start !== 1 ? { attrs: { start } } : {}
     return [{ type: element.tag === 'ol' ? 'orderedList' : 'bulletList', ...attrs, content: items }]
   }
 
@@ -143,7 +230,11 @@ class Converter {
         if (Number.isSafeInteger(span) && span > 1) attrs[name] = span
       }
       const content = this.blocks(node.children, marks)
-      cells.push({ type: node.tag === 'th' ? 'tableHeader' : 'tableCell', ...(Object.keys(attrs).length === 0 ? {} : { attrs }), content: content.length > 0 ? content : [{ type: 'paragraph' }] })
+      cells.push({
+        type: node.tag === 'th' ? 'tableHeader' : 'tableCell',
+        ...(Object.keys(attrs).length === 0 ? {} : { attrs }),
+        content: content.length > 0 ? content : [{ type: 'paragraph' }],
+      })
     }
     return wrapped('tableRow', cells)
   }
@@ -152,19 +243,30 @@ class Converter {
     if ('text' in node) return this.#text(node.text, marks, keepSpace)
     if (node.tag === 'br') return [{ type: 'hardBreak' }]
     if (node.tag === 'img') return this.#image(node)
-    const inside = node.children.flatMap((child) => this.#inline(child, this.#marked(node, marks), keepSpace))
-    return node.tag === 'q' ? [...this.#text('“', marks, true), ...inside, ...this.#text('”', marks, true)] : inside
+    const inside = node.children.flatMap((child) =>
+      this.#inline(child, this.#marked(node, marks), keepSpace),
+    )
+    return node.tag === 'q'
+      ? [...this.#text('“', marks, true), ...inside, ...this.#text('”', marks, true)]
+      : inside
   }
 
   #text(text: string, marks: readonly RichMark[], keepSpace: boolean): RichNode[] {
-    const make = (part: string): RichNode => ({ type: 'text', text: part, ...(marks.length === 0 ? {} : { marks: [...marks] }) })
+    const make = (part: string): RichNode => ({
+      type: 'text',
+      text: part,
+      ...(marks.length === 0 ? {} : { marks: [...marks] }),
+    })
     if (keepSpace) return text === '' ? [] : [make(text)]
     if (!this.#isClassic) {
       const collapsed = text.replaceAll(/[ \t\r\n]+/g, ' ')
       return collapsed === '' ? [] : [make(collapsed)]
     }
     const result: RichNode[] = []
-    for (const [at, paragraph] of text.replaceAll('\r', '').split(/\n[ \t]*\n\s*/).entries()) {
+    for (const [at, paragraph] of text
+      .replaceAll('\r', '')
+      .split(/\n[ \t]*\n\s*/)
+      .entries()) {
       if (at > 0) result.push({ type: 'paragraphEnd' })
       for (const [lineAt, line] of paragraph.split('\n').entries()) {
         if (lineAt > 0) result.push({ type: 'softBreak' })
@@ -181,7 +283,8 @@ class Converter {
     const attrs: Record<string, unknown> = { src }
     for (const name of ['alt', 'title']) {
       const value = element.attributes.get(name)
-      if (value !== undefined && value !== '') attrs[name] = clean(value).slice(0, attributeCharsMax).toWellFormed()
+      if (value !== undefined && value !== '')
+        attrs[name] = clean(value).slice(0, attributeCharsMax).toWellFormed()
     }
     for (const name of ['width', 'height']) {
       const value = Number(element.attributes.get(name) ?? Number.NaN)
@@ -203,31 +306,42 @@ class Converter {
 }
 
 function hasBlocks(element: HtmlElement): boolean {
-  return blockTags.has(element.tag) || element.children.some((child) => !('text' in child) && hasBlocks(child))
+  return (
+    blockTags.has(element.tag) ||
+    element.children.some((child) => !('text' in child) && hasBlocks(child))
+  )
 }
 
 function wrapped(type: string, content: RichNode[]): RichNode[] {
   return content.length === 0 ? [] : [{ type, content }]
 }
 
-/** Splits inline nodes where a classic text has a blank line, and trims each run. `whole`: the element is one block, whatever it holds. */
+/**
+ * Splits inline nodes where a classic text has a blank line, and trims each run. `whole`: the
+ * element is one block, whatever it holds.
+ */
 function paragraphsOf(nodes: readonly RichNode[], whole = false): RichNode[][] {
   const runs: RichNode[][] = [[]]
   for (const node of nodes) {
     if (node.type === 'paragraphEnd' && !whole) runs.push([])
-    else if (node.type === 'softBreak' || node.type === 'paragraphEnd') runs.at(-1)!.push({ type: 'hardBreak' })
+    else if (node.type === 'softBreak' || node.type === 'paragraphEnd')
+      runs.at(-1)!.push({ type: 'hardBreak' })
     else runs.at(-1)!.push(node)
   }
   return runs.map(trimmed).filter((run) => run.length > 0)
 }
 
 function trimmed(run: RichNode[]): RichNode[] {
-  const isBlank = (node: RichNode | undefined): boolean => node !== undefined && (node.type === 'hardBreak' || (node.type === 'text' && node.text!.trim() === ''))
+  const isBlank = (node: RichNode | undefined): boolean =>
+    node !== undefined &&
+    (node.type === 'hardBreak' || (node.type === 'text' && node.text!.trim() === ''))
   let start = 0
   let end = run.length
   while (start < end && isBlank(run[start])) start += 1
   while (end > start && isBlank(run[end - 1])) end -= 1
-  const result = run.slice(start, end).map((node) => (node.type === 'text' ? { ...node, text: clean(node.text!) } : node))
+  const result = run
+    .slice(start, end)
+    .map((node) => (node.type === 'text' ? { ...node, text: clean(node.text!) } : node))
   const [first] = result
   if (first?.type === 'text') first.text = first.text!.trimStart()
   const last = result.at(-1)
@@ -241,7 +355,13 @@ function clean(text: string): string {
 }
 
 function textOf(nodes: readonly HtmlNode[]): string {
-  return clean(nodes.map((node) => ('text' in node ? node.text : node.tag === 'br' ? '\n' : textOf(node.children))).join(''))
+  return clean(
+    nodes
+      .map((node) =>
+        'text' in node ? node.text : node.tag === 'br' ? '\n' : textOf(node.children),
+      )
+      .join(''),
+  )
 }
 
 function alignOf(attributes: ReadonlyMap<string, string>): { textAlign: string } | null {

@@ -19,7 +19,11 @@ test('a folder and its tar, in every format tar can write, give the same pages',
     const deep = join(folder, 'pages', 'd'.repeat(90), 'e'.repeat(60))
     mkdirSync(deep, { recursive: true })
     mkdirSync(join(folder, 'pages', '.hidden'))
-    const texts: Record<string, string> = { 'pages/b.md': 'B', 'pages/ünï.mdx': 'ü'.repeat(3_000), [`pages/${'d'.repeat(90)}/${'e'.repeat(60)}/c.markdown`]: '' }
+    const texts: Record<string, string> = {
+      'pages/b.md': 'B',
+      'pages/ünï.mdx': 'ü'.repeat(3_000),
+      [`pages/${'d'.repeat(90)}/${'e'.repeat(60)}/c.markdown`]: '',
+    }
     for (const [path, text] of Object.entries(texts)) writeFileSync(join(folder, path), text)
     writeFileSync(join(folder, 'pages/picture.png'), 'no page')
     writeFileSync(join(folder, 'pages/.hidden/x.md'), 'hidden')
@@ -34,7 +38,15 @@ test('a folder and its tar, in every format tar can write, give the same pages',
       return result
     }
     const expected = { ...texts, 'pages/latin1.md': 'The file is not UTF-8.' }
-    assert.deepEqual(Object.fromEntries(Object.entries(await read(join(folder, 'pages'))).map(([path, text]) => [`pages/${path}`, text])), expected)
+    assert.deepEqual(
+      Object.fromEntries(
+        Object.entries(await read(join(folder, 'pages'))).map(([path, text]) => [
+          `pages/${path}`,
+          text,
+        ]),
+      ),
+      expected,
+    )
     for (const format of ['gnu', 'pax', 'ustar']) {
       const archive = join(folder, `${format}.tar.gz`)
       execFileSync('tar', ['-C', folder, `--format=${format}`, '-czf', archive, 'pages'])
@@ -43,20 +55,33 @@ test('a folder and its tar, in every format tar can write, give the same pages',
       writeFileSync(cut, readFileSync(archive).subarray(0, 300))
       await assert.rejects(read(cut), ImportSourceError)
     }
-    await assert.rejects(openPageSource(join(folder, 'gone'), new AbortController().signal), /cannot be read/)
-    await assert.rejects(openPageSource(join(folder, 'pages/b.md'), new AbortController().signal), /neither a folder nor/)
+    await assert.rejects(
+      openPageSource(join(folder, 'gone'), new AbortController().signal),
+      /cannot be read/,
+    )
+    await assert.rejects(
+      openPageSource(join(folder, 'pages/b.md'), new AbortController().signal),
+      /neither a folder nor/,
+    )
   } finally {
     rmSync(folder, { recursive: true })
   }
 })
 
 test('bytes that are no tar are refused, whatever they are', async () => {
-  await fc.assert(fc.asyncProperty(fc.uint8Array({ minLength: 1, maxLength: 2_000 }), fc.integer({ min: 1, max: 700 }), async (bytes, size) => {
-    try {
-      for await (const entry of readTar(chunks(Buffer.from(bytes), size))) assert.fail(`found ${entry.path}`)
-      assert.ok(bytes.slice(0, 512).every((byte) => byte === 0))
-    } catch (error) {
-      assert.ok(error instanceof ImportSourceError, String(error))
-    }
-  }))
+  await fc.assert(
+    fc.asyncProperty(
+      fc.uint8Array({ minLength: 1, maxLength: 2_000 }),
+      fc.integer({ min: 1, max: 700 }),
+      async (bytes, size) => {
+        try {
+          for await (const entry of readTar(chunks(Buffer.from(bytes), size)))
+            assert.fail(`found ${entry.path}`)
+          assert.ok(bytes.slice(0, 512).every((byte) => byte === 0))
+        } catch (error) {
+          assert.ok(error instanceof ImportSourceError, String(error))
+        }
+      },
+    ),
+  )
 })

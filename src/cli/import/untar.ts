@@ -7,7 +7,10 @@ const headerBytesMax = 1_000_000
 export type TarEntry = {
   readonly path: string
   readonly bytes: number
-  /** The content, to be read at most once and before the next entry; what is left unread is passed over. */
+  /**
+   * The content, to be read at most once and before the next entry; what is left unread is passed
+   * over.
+   */
   readonly content: AsyncIterable<Buffer>
 }
 
@@ -39,7 +42,10 @@ class ChunkReader {
       const part = await this.some(missing)
       if (part.length === 0) {
         if (missing === length) return null
-        throw new ImportSourceError('The archive ends in the middle of an entry; it was cut off.', {})
+        throw new ImportSourceError(
+          'The archive ends in the middle of an entry; it was cut off.',
+          {},
+        )
       }
       parts.push(part)
       missing -= part.length
@@ -55,9 +61,10 @@ class ChunkReader {
 type Header = { readonly path: string; readonly bytes: number; readonly kind: string }
 
 /**
- * The regular files of a tar stream (POSIX ustar and pax, and GNU long names), in its order, without ever holding more
- * than a chunk. Links, devices and directories are passed over. Throws `ImportSourceError` for what is no tar, or not all of one: what
- * imports a part may take the rest for removed.
+ * The regular files of a tar stream (POSIX ustar and pax, and GNU long names), in its order,
+ * without ever holding more than a chunk. Links, devices and directories are passed over. Throws
+ * `ImportSourceError` for what is no tar, or not all of one: what imports a part may take the rest
+ * for removed.
  */
 export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<TarEntry> {
   const reader = new ChunkReader(source)
@@ -66,15 +73,18 @@ export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<Ta
   try {
     for (;;) {
       const block = await reader.exactly(blockBytes)
-      if (block === null) throw new ImportSourceError('The archive has no end: it was cut off between two files.', {})
+      if (block === null)
+        throw new ImportSourceError('The archive has no end: it was cut off between two files.', {})
       if (block.every((byte) => byte === 0)) return
       const header = parseHeader(block)
       const padding = (blockBytes - (header.bytes % blockBytes)) % blockBytes
       if (header.kind === 'x' || header.kind === 'L') {
-        if (header.bytes > headerBytesMax) throw new ImportSourceError('The archive has a header of more than a megabyte.', {})
+        if (header.bytes > headerBytesMax)
+          throw new ImportSourceError('The archive has a header of more than a megabyte.', {})
         const text = ((await reader.exactly(header.bytes)) ?? Buffer.alloc(0)).toString('utf8')
         await reader.exactly(padding)
-        const pax = header.kind === 'x' ? parsePax(text) : new Map([['path', text.replace(/\0.*$/s, '')]])
+        const pax =
+          header.kind === 'x' ? parsePax(text) : new Map([['path', text.replace(/\0.*$/s, '')]])
         longPath = pax.get('path') ?? longPath
         longBytes = pax.has('size') ? Number(pax.get('size')) : longBytes
         continue
@@ -96,7 +106,8 @@ export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<Ta
 async function* contentOf(reader: ChunkReader, rest: { left: number }): AsyncGenerator<Buffer> {
   while (rest.left > 0) {
     const part = await reader.some(rest.left)
-    if (part.length === 0) throw new ImportSourceError('The archive ends in the middle of a file; it was cut off.', {})
+    if (part.length === 0)
+      throw new ImportSourceError('The archive ends in the middle of a file; it was cut off.', {})
     rest.left -= part.length
     yield part
   }
@@ -106,11 +117,19 @@ function parseHeader(block: Buffer): Header {
   const stored = octal(block.subarray(148, 156))
   let sum = 0
   for (let at = 0; at < blockBytes; at += 1) sum += at >= 148 && at < 156 ? 32 : block[at]!
-  if (stored !== sum) throw new ImportSourceError('This is no tar archive, or it is damaged: a header has the wrong checksum.', {})
+  if (stored !== sum)
+    throw new ImportSourceError(
+      'This is no tar archive, or it is damaged: a header has the wrong checksum.',
+      {},
+    )
   const name = text(block.subarray(0, 100))
   const isUstar = block.subarray(257, 262).toString('latin1') === 'ustar'
   const prefix = isUstar && block[262] === 0 ? text(block.subarray(345, 500)) : ''
-  return { path: prefix === '' ? name : `${prefix}/${name}`, bytes: size(block.subarray(124, 136)), kind: String.fromCharCode(block[156]!) }
+  return {
+    path: prefix === '' ? name : `${prefix}/${name}`,
+    bytes: size(block.subarray(124, 136)),
+    kind: String.fromCharCode(block[156]!),
+  }
 }
 
 function text(bytes: Buffer): string {
@@ -128,14 +147,15 @@ function size(bytes: Buffer): number {
   let value = 0
   if ((bytes[0]! & 0x80) === 0) value = octal(bytes)
   else for (let at = 1; at < bytes.length; at += 1) value = value * 256 + bytes[at]!
-  if (!Number.isSafeInteger(value) || value < 0) throw new ImportSourceError('The archive is damaged: an entry has no valid size.', {})
+  if (!Number.isSafeInteger(value) || value < 0)
+    throw new ImportSourceError('The archive is damaged: an entry has no valid size.', {})
   return value
 }
 
 function parsePax(content: string): Map<string, string> {
   const result = new Map<string, string>()
   const bytes = Buffer.from(content, 'utf8')
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const space = bytes.indexOf(32, at)
     const length = Number(bytes.subarray(at, Math.max(space, at)).toString('latin1'))
     if (space < 0 || !Number.isSafeInteger(length) || length <= 0) break

@@ -6,6 +6,10 @@ linkContract('memory', {
   open: async (count) => {
     const hub = new MemoryHub()
     const links = Array.from({ length: count }, () => new MemoryLink(hub))
-    return { links, [Symbol.asyncDispose]: async () => void (await Promise.all(links.map((link) => link.close()))) }
+    return {
+      links,
+      [Symbol.asyncDispose]: async () =>
+        void (await Promise.all(links.map((link) => link.close()))),
+    }
   },
 })

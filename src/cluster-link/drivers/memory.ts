@@ -4,7 +4,10 @@ import { checkMessage } from '#cluster-link/message.ts'
 
 type Listener = { readonly channel: string; readonly listener: (text: string) => void }
 
-/** The nodes of one process: every `MemoryLink` of one hub hears the others. Also the link of a node that is alone. */
+/**
+ * The nodes of one process: every `MemoryLink` of one hub hears the others. Also the link of a node
+ * that is alone.
+ */
 export class MemoryHub {
   readonly links = new Set<MemoryLink>()
 }

@@ -10,7 +10,10 @@ import { databaseMissing, freePort, testDatabase } from '#test/support/database.
 import { startProxy } from '#test/support/proxy.ts'
 
 function linkTo(url: string): PostgresLink {
-  return new PostgresLink({ connect: primaryConnector({ url, applicationName: 'stoa test link' }), logger: silentLogger })
+  return new PostgresLink({
+    connect: primaryConnector({ url, applicationName: 'stoa test link' }),
+    logger: silentLogger,
+  })
 }
 
 linkContract('PostgreSQL NOTIFY', {
@@ -18,7 +21,8 @@ linkContract('PostgreSQL NOTIFY', {
   open: async (count) => {
     const db = await testDatabase({ migrated: false })
     const links = Array.from({ length: count }, () => linkTo(db.url))
-    // A link that is still connecting hears nothing yet: losing that is allowed, but not what is tested here.
+    // A link that is still connecting hears nothing yet: losing that is allowed, but not what is
+    // tested here.
     await Promise.all(links.map((link) => link.send('warm', 'x')))
     return {
       links,
@@ -30,77 +34,97 @@ linkContract('PostgreSQL NOTIFY', {
   },
 })
 
-test('PostgreSQL NOTIFY: a broken connection is made again by itself', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase({ migrated: false })
-  const link = linkTo(db.url)
-  await link.send('feed', 'x')
-  await db.database.run(sql(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and query like 'listen%' or query like '%pg_notify%' and pid <> pg_backend_pid()`))
-  const deadline = Date.now() + 10_000
-  for (;;) {
-    try {
-      await link.send('feed', 'again')
-      break
-    } catch (error) {
-      if (Date.now() > deadline) throw error
+test(
+  'PostgreSQL NOTIFY: a broken connection is made again by itself',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    const link = linkTo(db.url)
+    await link.send('feed', 'x')
+    await db.database.run(
+      sql(
+        `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and query like 'listen%' or query like '%pg_notify%' and pid <> pg_backend_pid()`,
+      ),
+    )
+    const deadline = Date.now() + 10_000
+    for (;;) {
+      try {
+        await link.send('feed', 'again')
+        break
+      } catch (error) {
+        if (Date.now() > deadline) throw error
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+    }
+    assert.equal(link.connected, true)
+    await link.close()
+  },
+)
+
+test(
+  'PostgreSQL NOTIFY: where something ends each connection at once, there is not a new one all the time, and the log has it once',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    const connect = primaryConnector({ url: db.url, applicationName: 'stoa test link' })
+    let connections = 0
+    const said: string[] = []
+    const note = (_facts: object, message: string): void => void said.push(message)
+    const link = new PostgresLink({
+      connect: async () => {
+        const client = await connect()
+        connections += 1
+        setTimeout(() => client.connection.stream.destroy(), 50)
+        return client
+      },
+      logger: { ...silentLogger, warn: note, info: note },
+    })
+    await new Promise((resolve) => setTimeout(resolve, 4_000))
+    await link.close()
+    assert.ok(connections >= 3 && connections <= 7, `${connections} connections`)
+    assert.ok(said.length <= 3, said.join('; '))
+  },
+)
+
+test(
+  'PostgreSQL NOTIFY: finds the primary among several hosts, and leaves a connection that swallows everything',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    await using network = await startProxy(db.url)
+    const closed = await freePort()
+    const url = network.url.replace('@', `@127.0.0.1:${closed},`)
+    const link = linkTo(url)
+    const other = linkTo(db.url)
+    await Promise.all([link.send('feed', 'x'), other.send('feed', 'x')])
+    network.swallowAnswers()
+    await assert.rejects(link.send('feed', 'lost'), LinkUnavailableError)
+    network.heal()
+    const heard: string[] = []
+    other.listen('feed', (text) => heard.push(text))
+    const deadline = Date.now() + 10_000
+    while (!heard.includes('again')) {
+      assert.ok(Date.now() < deadline, 'the link does not come back')
+      await link.send('feed', 'again').catch(() => undefined)
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
-  }
-  assert.equal(link.connected, true)
-  await link.close()
-})
+    await Promise.all([link.close(), other.close()])
+  },
+)
 
-test('PostgreSQL NOTIFY: where something ends each connection at once, there is not a new one all the time, and the log has it once', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase({ migrated: false })
-  const connect = primaryConnector({ url: db.url, applicationName: 'stoa test link' })
-  let connections = 0
-  const said: string[] = []
-  const note = (_facts: object, message: string): void => void said.push(message)
-  const link = new PostgresLink({
-    connect: async () => {
-      const client = await connect()
-      connections += 1
-      setTimeout(() => client.connection.stream.destroy(), 50)
-      return client
-    },
-    logger: { ...silentLogger, warn: note, info: note },
-  })
-  await new Promise((resolve) => setTimeout(resolve, 4_000))
-  await link.close()
-  assert.ok(connections >= 3 && connections <= 7, `${connections} connections`)
-  assert.ok(said.length <= 3, said.join('; '))
-})
-
-test('PostgreSQL NOTIFY: finds the primary among several hosts, and leaves a connection that swallows everything', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase({ migrated: false })
-  await using network = await startProxy(db.url)
-  const closed = await freePort()
-  const url = network.url.replace('@', `@127.0.0.1:${closed},`)
-  const link = linkTo(url)
-  const other = linkTo(db.url)
-  await Promise.all([link.send('feed', 'x'), other.send('feed', 'x')])
-  network.swallowAnswers()
-  await assert.rejects(link.send('feed', 'lost'), LinkUnavailableError)
-  network.heal()
-  const heard: string[] = []
-  other.listen('feed', (text) => heard.push(text))
-  const deadline = Date.now() + 10_000
-  while (!heard.includes('again')) {
-    assert.ok(Date.now() < deadline, 'the link does not come back')
-    await link.send('feed', 'again').catch(() => undefined)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-  await Promise.all([link.close(), other.close()])
-})
-
-test('PostgreSQL NOTIFY: closing does not wait for a server that answers no goodbye', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase({ migrated: false })
-  await using network = await startProxy(db.url)
-  const link = linkTo(network.url)
-  await link.send('feed', 'x')
-  network.silence()
-  const late = Symbol('late')
-  const timer = Promise.withResolvers<symbol>()
-  const alarm = setTimeout(() => timer.resolve(late), 4_000)
-  assert.notEqual(await Promise.race([link.close(), timer.promise]), late)
-  clearTimeout(alarm)
-})
+test(
+  'PostgreSQL NOTIFY: closing does not wait for a server that answers no goodbye',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    await using network = await startProxy(db.url)
+    const link = linkTo(network.url)
+    await link.send('feed', 'x')
+    network.silence()
+    const late = Symbol('late')
+    const timer = Promise.withResolvers<symbol>()
+    const alarm = setTimeout(() => timer.resolve(late), 4_000)
+    assert.notEqual(await Promise.race([link.close(), timer.promise]), late)
+    clearTimeout(alarm)
+  },
+)

@@ -6,7 +6,10 @@ import type { Logger } from '#lib/logger.ts'
 import { Trouble } from '#lib/trouble.ts'
 
 export type PostgresLinkOptions = {
-  /** Opens a connection to the primary, where alone LISTEN works, or rejects within its deadline. The link closes it. */
+  /**
+   * Opens a connection to the primary, where alone LISTEN works, or rejects within its deadline.
+   * The link closes it.
+   */
   readonly connect: () => Promise<pg.Client>
   readonly logger: Logger
 }
@@ -18,18 +21,28 @@ const goodbyeMaxMs = 1_000
 /** A lost connection is tried again after this long, doubled up to the maximum. */
 const retryFirstMs = 100
 const retryMaxMs = 2_000
-/** One that was lost sooner than this counts as a further failure: whatever ends each connection at once is not asked for ten of them a second. */
+/**
+ * One that was lost sooner than this counts as a further failure: whatever ends each connection at
+ * once is not asked for ten of them a second.
+ */
 const steadyAfterMs = 5_000
-/** A connection that has carried nothing for so long is asked whether it still leads somewhere: who only listens never learns that it does not. */
+/**
+ * A connection that has carried nothing for so long is asked whether it still leads somewhere: who
+ * only listens never learns that it does not.
+ */
 const probeEveryMs = 5_000
-/** Messages on their way at a time; the next are refused at once instead of queueing behind a connection that hangs. */
+/**
+ * Messages on their way at a time; the next are refused at once instead of queueing behind a
+ * connection that hangs.
+ */
 const sendingMax = 100
 
 type Listener = { readonly channel: string; readonly listener: (text: string) => void }
 
 /**
- * LISTEN and NOTIFY on one connection of its own, outside any transaction: a NOTIFY inside the transaction of a write would
- * take a lock that all writers share (R2). All channels travel on one PostgreSQL channel as `channel text`.
+ * LISTEN and NOTIFY on one connection of its own, outside any transaction: a NOTIFY inside the
+ * transaction of a write would take a lock that all writers share (R2). All channels travel on one
+ * PostgreSQL channel as `channel text`.
  */
 export class PostgresLink implements ClusterLink {
   readonly #options: PostgresLinkOptions
@@ -47,7 +60,10 @@ export class PostgresLink implements ClusterLink {
 
   constructor(options: PostgresLinkOptions) {
     this.#options = options
-    this.#trouble = new Trouble(options.logger, { failing: 'Cluster Link lost its connection; changes are found by polling meanwhile', over: 'Cluster Link is connected again' })
+    this.#trouble = new Trouble(options.logger, {
+      failing: 'Cluster Link lost its connection; changes are found by polling meanwhile',
+      over: 'Cluster Link is connected again',
+    })
     this.#opening = this.#open()
     this.#probing = setInterval(() => void this.#probe(), probeEveryMs).unref()
   }
@@ -98,24 +114,36 @@ export class PostgresLink implements ClusterLink {
   #hear(payload: string): void {
     const space = payload.indexOf(' ')
     const channel = payload.slice(0, space)
-    for (const one of this.#listeners) if (one.channel === channel) one.listener(payload.slice(space + 1))
+    for (const one of this.#listeners)
+      if (one.channel === channel) one.listener(payload.slice(space + 1))
   }
 
   async send(channel: string, text: string): Promise<void> {
     checkMessage(channel, text)
-    if (this.#sending >= sendingMax) throw new LinkUnavailableError(`Cluster Link has ${sendingMax} messages on their way already.`)
+    if (this.#sending >= sendingMax)
+      throw new LinkUnavailableError(
+        `Cluster Link has ${sendingMax} messages on their way already.`,
+      )
     this.#sending += 1
     try {
       await this.#opening
       const client = this.#client
-      if (client === null) throw new LinkUnavailableError('Cluster Link has no connection to the database.')
-      await this.#use(client, { name: 'stoa_link_send', text: 'select pg_notify($1, $2)', values: [channelName, `${channel} ${text}`] })
+      if (client === null)
+        throw new LinkUnavailableError('Cluster Link has no connection to the database.')
+      await this.#use(client, {
+        name: 'stoa_link_send',
+        text: 'select pg_notify($1, $2)',
+        values: [channelName, `${channel} ${text}`],
+      })
     } finally {
       this.#sending -= 1
     }
   }
 
-  /** One after another. Whatever fails on the connection ends it: a new one is quickly made, and one that hangs would swallow all that follows. */
+  /**
+   * One after another. Whatever fails on the connection ends it: a new one is quickly made, and one
+   * that hangs would swallow all that follows.
+   */
   async #use(client: pg.Client, query: pg.QueryConfig): Promise<void> {
     const turn = this.#last.then(() => run(client, query))
     this.#last = turn.then(

@@ -16,7 +16,10 @@ export type ArchivedVersion = {
   readonly fields: Readonly<Record<string, unknown>>
 }
 
-/** An entry as an export keeps it, with the versions of each locale in their order and the actions that wait. */
+/**
+ * An entry as an export keeps it, with the versions of each locale in their order and the actions
+ * that wait.
+ */
 export type ArchivedEntry = {
   readonly id: string
   readonly type: string
@@ -55,7 +58,9 @@ export type ArchivedRelease = {
   }[]
 }
 
-export type ArchiveOutcome = { readonly outcome: 'made' | 'changed' | 'unchanged' } | { readonly outcome: 'refused'; readonly reason: string }
+export type ArchiveOutcome =
+  | { readonly outcome: 'made' | 'changed' | 'unchanged' }
+  | { readonly outcome: 'refused'; readonly reason: string }
 
 /** What an entry of an archive holds and refers to, for the check before anything is written. */
 export type ArchiveCheck = {
@@ -65,19 +70,32 @@ export type ArchiveCheck = {
 }
 
 /**
- * Content exactly as it is: out of one database, into another. For callers who may do everything. Reading is consistent when
- * `call.db` is a transaction that sees one snapshot.
+ * Content exactly as it is: out of one database, into another. For callers who may do everything.
+ * Reading is consistent when `call.db` is a transaction that sees one snapshot.
  */
 export interface Archive {
-  /** By id; `history` gives all versions, otherwise the latest, the published, and those that releases and schedules name. */
-  entries(call: Call, type: string, page: { readonly after: string | null; readonly limit: number; readonly history: boolean }): Promise<ArchivedEntry[]>
-  releases(call: Call, page: { readonly after: string | null; readonly limit: number }): Promise<ArchivedRelease[]>
-  /** What keeps an entry from being restored under this definition. Touches no database, and takes any JSON. */
+  /**
+   * By id; `history` gives all versions, otherwise the latest, the published, and those that
+   * releases and schedules name.
+   */
+  entries(
+    call: Call,
+    type: string,
+    page: { readonly after: string | null; readonly limit: number; readonly history: boolean },
+  ): Promise<ArchivedEntry[]>
+  releases(
+    call: Call,
+    page: { readonly after: string | null; readonly limit: number },
+  ): Promise<ArchivedRelease[]>
+  /**
+   * What keeps an entry from being restored under this definition. Touches no database, and takes
+   * any JSON.
+   */
   check(definition: ContentType, entry: ArchivedEntry): ArchiveCheck
   /**
-   * Restores entries of one type, all that they refer to being there (see `Bulk.reserve`). One that is not there, or has no
-   * version, becomes exactly what the archive has; one that has the same content is left alone; one with other content gets
-   * new versions with that of the archive.
+   * Restores entries of one type, all that they refer to being there (see `Bulk.reserve`). One that
+   * is not there, or has no version, becomes exactly what the archive has; one that has the same
+   * content is left alone; one with other content gets new versions with that of the archive.
    */
   restore(call: Call, type: string, entries: readonly ArchivedEntry[]): Promise<ArchiveOutcome[]>
   /** One that is there is left as it is, and refused if it differs. */

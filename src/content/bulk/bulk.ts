@@ -26,21 +26,33 @@ export type BulkState = {
 }
 
 /**
- * Content by the batch, for importers: the rules of `Entries` (validation, normal form, references, unique values, one
- * published version, fields shared by all locales), with the statements of a whole batch made together. A batch is one
- * transaction; an item that breaks a rule is refused by itself and the others are saved. Only for callers who may do
- * everything: the command line on the node's own machine.
+ * Content by the batch, for importers: the rules of `Entries` (validation, normal form, references,
+ * unique values, one published version, fields shared by all locales), with the statements of a
+ * whole batch made together. A batch is one transaction; an item that breaks a rule is refused by
+ * itself and the others are saved. Only for callers who may do everything: the command line on the
+ * node's own machine.
  */
 export interface Bulk {
   /**
-   * Makes entries without versions, so that others can refer to them before their content comes. Ids that exist already
-   * are left alone; one of another type is not. Returns the ids that were made.
+   * Makes entries without versions, so that others can refer to them before their content comes.
+   * Ids that exist already are left alone; one of another type is not. Returns the ids that were
+   * made.
    */
   reserve(call: Call, type: string, ids: readonly string[]): Promise<string[]>
   /** One outcome for each item, in their order. Equal content makes no version. */
   save(call: Call, type: string, items: readonly BulkItem[]): Promise<BulkOutcome[]>
-  /** Latest versions of all entries of a type, by id and locale, `limit` entries at a time, after the id `after`. */
-  states(call: Call, type: string, page: { readonly after: string | null; readonly limit: number }): Promise<BulkState[]>
-  /** Deletes those of these entries that have no version and that nothing refers to. Returns the ids that were deleted. */
+  /**
+   * Latest versions of all entries of a type, by id and locale, `limit` entries at a time, after
+   * the id `after`.
+   */
+  states(
+    call: Call,
+    type: string,
+    page: { readonly after: string | null; readonly limit: number },
+  ): Promise<BulkState[]>
+  /**
+   * Deletes those of these entries that have no version and that nothing refers to. Returns the ids
+   * that were deleted.
+   */
   release(call: Call, type: string, ids: readonly string[]): Promise<string[]>
 }

@@ -1,5 +1,12 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { Archive, ArchiveCheck, ArchivedEntry, ArchivedRelease, ArchivedVersion, ArchiveOutcome } from '#content/bulk/archive.ts'
+import type {
+  Archive,
+  ArchiveCheck,
+  ArchivedEntry,
+  ArchivedRelease,
+  ArchivedVersion,
+  ArchiveOutcome,
+} from '#content/bulk/archive.ts'
 import type { Bulk, BulkItem } from '#content/bulk/bulk.ts'
 import type { OwnedRow } from '#content/bulk/flush-together.ts'
 import { beginBatch, holdTogether, insertRows } from '#content/bulk/flush-together.ts'
@@ -46,11 +53,24 @@ const insertItems = sql<object>(`
   select $1::uuid, entry_id, locale, action, version, version_before, published_before
   from json_to_recordset($2::json) as i (entry_id uuid, locale text, action text, version int, version_before int, published_before timestamptz)`)
 
-export function createArchive(options: { readonly clock: Clock; readonly logger: Logger; readonly content: Content; readonly bulk: Bulk }): Archive {
-  const context: Context = { models: new ModelStore(), recent: new RecentSaves(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
+export function createArchive(options: {
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly content: Content
+  readonly bulk: Bulk
+}): Archive {
+  const context: Context = {
+    models: new ModelStore(),
+    recent: new RecentSaves(),
+    clock: options.clock,
+    logger: options.logger.child({ part: 'content' }),
+  }
   const parts = { content: options.content, bulk: options.bulk }
   return {
-    entries: (call, type, page) => context.models.use(call.db, (model) => readArchive(demandAll(call, type), model, model.type(type), page)),
+    entries: (call, type, page) =>
+      context.models.use(call.db, (model) =>
+        readArchive(demandAll(call, type), model, model.type(type), page),
+      ),
     releases: (call, page) => readReleaseArchive(call, page),
     check: checkEntry,
     restore: (call, type, entries) => restore(context, parts, demandAll(call, type), type, entries),
@@ -61,12 +81,19 @@ export function createArchive(options: { readonly clock: Clock; readonly logger:
 function demandAll(call: Call, type: string): Call {
   for (const action of ['create', 'update', 'publish', 'readDraft'] as const) {
     const grant = call.authority.grant(action, type)
-    if (grant === null || grant.filter !== null || grant.fields !== null) throw new ForbiddenError('Only somebody who may do everything with a type can export or restore it.', { type })
+    if (grant === null || grant.filter !== null || grant.fields !== null)
+      throw new ForbiddenError(
+        'Only somebody who may do everything with a type can export or restore it.',
+        { type },
+      )
   }
   return call
 }
 
-/** See `Archive.check`. Values must be what the type would have stored: then they are stored as they are. */
+/**
+ * See `Archive.check`. Values must be what the type would have stored: then they are stored as they
+ * are.
+ */
 function checkEntry(definition: ContentType, entry: ArchivedEntry): ArchiveCheck {
   const type = modelFor(definition)
   const faults: string[] = []
@@ -77,14 +104,20 @@ function checkEntry(definition: ContentType, entry: ArchivedEntry): ArchiveCheck
       const kept = type.validator.project(version.fields)
       if (!isDeepStrictEqual(JSON.parse(JSON.stringify(kept)), version.fields)) {
         const [fault] = type.validator.validate(version.fields, { publishing: false }).faults
-        faults.push(`Version ${version.number} in ${locale} is not of the type: ${fault === undefined ? 'values are not in stored form.' : `${fault.path}: ${fault.message}`}`)
+        faults.push(
+          `Version ${version.number} in ${locale} is not of the type: ${fault === undefined ? 'values are not in stored form.' : `${fault.path}: ${fault.message}`}`,
+        )
       }
       if (!version.latest && !version.published) continue
-      for (const target of type.validator.targets(version.fields)) (target.kind === 'entry' ? entries : assets).add(target.id)
+      for (const target of type.validator.targets(version.fields))
+        (target.kind === 'entry' ? entries : assets).add(target.id)
     }
-    if (versions.filter((version) => version.latest).length !== 1) faults.push(`The locale ${locale} has not one latest version.`)
-    if (versions.filter((version) => version.published).length > 1) faults.push(`The locale ${locale} has several published versions.`)
-    if (new Set(versions.map((version) => version.number)).size !== versions.length) faults.push(`The locale ${locale} has a version twice.`)
+    if (versions.filter((version) => version.latest).length !== 1)
+      faults.push(`The locale ${locale} has not one latest version.`)
+    if (versions.filter((version) => version.published).length > 1)
+      faults.push(`The locale ${locale} has several published versions.`)
+    if (new Set(versions.map((version) => version.number)).size !== versions.length)
+      faults.push(`The locale ${locale} has a version twice.`)
   }
   return { faults, entries: [...entries], assets: [...assets] }
 }
@@ -100,15 +133,30 @@ function modelFor(definition: ContentType): TypeModel {
   return model
 }
 
-async function restore(context: Context, parts: { readonly content: Content; readonly bulk: Bulk }, call: Call, typeName: string, entries: readonly ArchivedEntry[]): Promise<ArchiveOutcome[]> {
+async function restore(
+  context: Context,
+  parts: { readonly content: Content; readonly bulk: Bulk },
+  call: Call,
+  typeName: string,
+  entries: readonly ArchivedEntry[],
+): Promise<ArchiveOutcome[]> {
   if (entries.length === 0) return []
   try {
-    const outcomes = await context.models.use(call.db, (model) => atomically(call.db, (tx) => restoreTogether({ ...call, db: tx }, model, model.type(typeName), entries)))
+    const outcomes = await context.models.use(call.db, (model) =>
+      atomically(call.db, (tx) =>
+        restoreTogether({ ...call, db: tx }, model, model.type(typeName), entries),
+      ),
+    )
     const result: ArchiveOutcome[] = []
-    for (const [index, outcome] of outcomes.entries()) result.push(outcome === 'differs' ? await overwrite(parts, call, typeName, entries[index]!) : outcome)
+    for (const [index, outcome] of outcomes.entries())
+      result.push(
+        outcome === 'differs' ? await overwrite(parts, call, typeName, entries[index]!) : outcome,
+      )
     return result
   } catch (error) {
-    const isContent = error instanceof StoaError && (error instanceof ConstraintError || !error.code.startsWith('E_DATABASE_'))
+    const isContent =
+      error instanceof StoaError &&
+      (error instanceof ConstraintError || !error.code.startsWith('E_DATABASE_'))
     if (!isContent) throw error
     if (entries.length === 1) return [{ outcome: 'refused', reason: error.message }]
     const middle = Math.ceil(entries.length / 2)
@@ -117,42 +165,109 @@ async function restore(context: Context, parts: { readonly content: Content; rea
   }
 }
 
-async function restoreTogether(call: Call, model: Model, type: TypeModel, entries: readonly ArchivedEntry[]): Promise<(ArchiveOutcome | 'differs')[]> {
+async function restoreTogether(
+  call: Call,
+  model: Model,
+  type: TypeModel,
+  entries: readonly ArchivedEntry[],
+): Promise<(ArchiveOutcome | 'differs')[]> {
   const tx = call.db
   await beginBatch(tx)
   const ids = entries.map((entry) => entry.id)
-  await tx.run(insertEntries, [ids, entries.map((entry) => entry.createdAt), entries.map((entry) => JSON.stringify(entry.createdBy)), type.definition.name])
+  await tx.run(insertEntries, [
+    ids,
+    entries.map((entry) => entry.createdAt),
+    entries.map((entry) => JSON.stringify(entry.createdBy)),
+    type.definition.name,
+  ])
   const locked = new Map((await tx.run(lockEntries, [ids])).map((row) => [row.id, row]))
   const there = entries.filter((entry) => locked.get(entry.id)?.versions === true)
-  const existing = new Map((await readChosenArchive(call, model, type, there.map((entry) => entry.id))).map((entry) => [entry.id, entry]))
-  const fresh = entries.filter((entry) => locked.get(entry.id)?.versions === false && locked.get(entry.id)?.type === type.definition.name)
+  const existing = new Map(
+    (
+      await readChosenArchive(
+        call,
+        model,
+        type,
+        there.map((entry) => entry.id),
+      )
+    ).map((entry) => [entry.id, entry]),
+  )
+  const fresh = entries.filter(
+    (entry) =>
+      locked.get(entry.id)?.versions === false &&
+      locked.get(entry.id)?.type === type.definition.name,
+  )
   await insertFresh(call, model, type, fresh)
   return entries.map((entry) => {
-    if (locked.get(entry.id)?.type !== type.definition.name) return { outcome: 'refused', reason: 'There is an entry of another type with this id.' }
+    if (locked.get(entry.id)?.type !== type.definition.name)
+      return { outcome: 'refused', reason: 'There is an entry of another type with this id.' }
     const before = existing.get(entry.id)
-    if (before === undefined) return { outcome: Object.keys(entry.locales).length === 0 ? 'unchanged' : 'made' }
+    if (before === undefined)
+      return { outcome: Object.keys(entry.locales).length === 0 ? 'unchanged' : 'made' }
     return isDeepStrictEqual(shown(before), shown(entry)) ? { outcome: 'unchanged' } : 'differs'
   })
 }
 
-async function insertFresh(call: Call, model: Model, type: TypeModel, entries: readonly ArchivedEntry[]): Promise<void> {
+async function insertFresh(
+  call: Call,
+  model: Model,
+  type: TypeModel,
+  entries: readonly ArchivedEntry[],
+): Promise<void> {
   if (entries.length === 0) return
   const tx = call.db
-  const owned = entries.flatMap((entry) => rowsOf(type, entry).map((row): OwnedRow => ({ id: entry.id, row })))
+  const owned = entries.flatMap((entry) =>
+    rowsOf(type, entry).map((row): OwnedRow => ({ id: entry.id, row })),
+  )
   const held = owned.filter(({ row }) => row.isLatest || row.isPublished)
-  await checkTargets(call, type, held.map(({ row }) => row))
+  await checkTargets(
+    call,
+    type,
+    held.map(({ row }) => row),
+  )
   await insertRows(tx, model, type, owned)
   const counts = entries.map((entry) => Math.max(1, Object.keys(entry.locales).length))
-  await tx.run(setEntries, [entries.map((entry) => entry.id), entries.map((entry) => entry.createdAt), entries.map((entry) => JSON.stringify(entry.createdBy)), entries.map((entry) => entry.archivedAt), counts])
+  await tx.run(setEntries, [
+    entries.map((entry) => entry.id),
+    entries.map((entry) => entry.createdAt),
+    entries.map((entry) => JSON.stringify(entry.createdBy)),
+    entries.map((entry) => entry.archivedAt),
+    counts,
+  ])
   const byId = Map.groupBy(held, ({ id }) => id)
-  await holdTogether(tx, model, type, entries.map((entry) => ({ id: entry.id, held: (byId.get(entry.id) ?? []).map(({ row }) => row) })))
-  const actions = entries.flatMap((entry) => entry.schedule.map((action) => ({ id: action.id, entry_id: entry.id, locale: action.locale, action: action.action, version: action.version, due_at: action.dueAt, created_at: action.createdAt, created_by: action.createdBy })))
+  await holdTogether(
+    tx,
+    model,
+    type,
+    entries.map((entry) => ({
+      id: entry.id,
+      held: (byId.get(entry.id) ?? []).map(({ row }) => row),
+    })),
+  )
+  const actions = entries.flatMap((entry) =>
+    entry.schedule.map((action) => ({
+      id: action.id,
+      entry_id: entry.id,
+      locale: action.locale,
+      action: action.action,
+      version: action.version,
+      due_at: action.dueAt,
+      created_at: action.createdAt,
+      created_by: action.createdBy,
+    })),
+  )
   if (actions.length > 0) await tx.run(insertActions, [JSON.stringify(actions)])
 }
 
-async function checkTargets(call: Call, type: TypeModel, rows: readonly VersionRow[]): Promise<void> {
+async function checkTargets(
+  call: Call,
+  type: TypeModel,
+  rows: readonly VersionRow[],
+): Promise<void> {
   if (type.pointing.size === 0) return
-  const targets = rows.flatMap((row) => type.validator.targets(JSON.parse(row.data) as Record<string, unknown>))
+  const targets = rows.flatMap((row) =>
+    type.validator.targets(JSON.parse(row.data) as Record<string, unknown>),
+  )
   const faults = targetFaults(targets, await lockKnown(call.db, targets))
   if (faults.length > 0) throw new ValidationError(faults)
 }
@@ -181,7 +296,13 @@ function rowsOf(type: TypeModel, entry: ArchivedEntry): VersionRow[] {
 
 /** What readers and editors see of an entry: what decides whether two are the same. */
 function shown(entry: ArchivedEntry): unknown {
-  const locales = Object.entries(entry.locales).map(([locale, versions]) => [locale, { latest: fieldsOf(versions, 'latest'), published: fieldsOf(versions, 'published') }] as const)
+  const locales = Object.entries(entry.locales).map(
+    ([locale, versions]) =>
+      [
+        locale,
+        { latest: fieldsOf(versions, 'latest'), published: fieldsOf(versions, 'published') },
+      ] as const,
+  )
   return { archived: entry.archivedAt !== null, locales: Object.fromEntries(locales) }
 }
 
@@ -190,19 +311,30 @@ function fieldsOf(versions: readonly ArchivedVersion[], role: 'latest' | 'publis
 }
 
 /** New versions with the content of the archive on top of what is there. */
-async function overwrite(parts: { readonly content: Content; readonly bulk: Bulk }, call: Call, type: string, entry: ArchivedEntry): Promise<ArchiveOutcome> {
+async function overwrite(
+  parts: { readonly content: Content; readonly bulk: Bulk },
+  call: Call,
+  type: string,
+  entry: ArchivedEntry,
+): Promise<ArchiveOutcome> {
   try {
     for (const [locale, versions] of Object.entries(entry.locales)) {
       const published = versions.find((version) => version.published)
       const latest = versions.find((version) => version.latest)
       const items: BulkItem[] = []
-      if (published !== undefined) items.push({ id: entry.id, locale, fields: published.fields, publish: true })
-      if (latest !== undefined && latest !== published) items.push({ id: entry.id, locale, fields: latest.fields, publish: false })
-      const refused = (await parts.bulk.save(call, type, items)).find((outcome) => outcome.outcome === 'refused')
+      if (published !== undefined)
+        items.push({ id: entry.id, locale, fields: published.fields, publish: true })
+      if (latest !== undefined && latest !== published)
+        items.push({ id: entry.id, locale, fields: latest.fields, publish: false })
+      const refused = (await parts.bulk.save(call, type, items)).find(
+        (outcome) => outcome.outcome === 'refused',
+      )
       if (refused !== undefined) return refused
-      if (published === undefined) await parts.content.entries.unpublish(call, type, entry.id, [locale], null)
+      if (published === undefined)
+        await parts.content.entries.unpublish(call, type, entry.id, [locale], null)
     }
-    if (entry.archivedAt !== null) await parts.content.entries.archive(call, type, entry.id, true, null)
+    if (entry.archivedAt !== null)
+      await parts.content.entries.archive(call, type, entry.id, true, null)
     return { outcome: 'changed' }
   } catch (error) {
     if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
@@ -211,16 +343,36 @@ async function overwrite(parts: { readonly content: Content; readonly bulk: Bulk
 }
 
 async function restoreRelease(call: Call, release: ArchivedRelease): Promise<ArchiveOutcome> {
-  if (!isId(release.id)) return { outcome: 'refused', reason: 'The id of a release is a UUID in small letters.' }
+  if (!isId(release.id))
+    return { outcome: 'refused', reason: 'The id of a release is a UUID in small letters.' }
   return atomically(call.db, async (tx: Queryable): Promise<ArchiveOutcome> => {
-    const values = [release.id, release.name, release.state, release.createdAt, JSON.stringify(release.createdBy), release.publishedAt, release.publishedBy === null ? null : JSON.stringify(release.publishedBy)]
+    const values = [
+      release.id,
+      release.name,
+      release.state,
+      release.createdAt,
+      JSON.stringify(release.createdBy),
+      release.publishedAt,
+      release.publishedBy === null ? null : JSON.stringify(release.publishedBy),
+    ]
     if ((await tx.run(insertRelease, values)).length > 0) {
-      const items = release.items.map((item) => ({ entry_id: item.entryId, locale: item.locale, action: item.action, version: item.version, version_before: item.versionBefore, published_before: item.publishedBefore }))
+      const items = release.items.map((item) => ({
+        entry_id: item.entryId,
+        locale: item.locale,
+        action: item.action,
+        version: item.version,
+        version_before: item.versionBefore,
+        published_before: item.publishedBefore,
+      }))
       await tx.run(insertItems, [release.id, JSON.stringify(items)])
       return { outcome: 'made' }
     }
-    const there = (await readReleaseArchive({ ...call, db: tx }, { after: before(release.id), limit: 1 })).find((one) => one.id === release.id)
-    return isDeepStrictEqual(there, JSON.parse(JSON.stringify(release))) ? { outcome: 'unchanged' } : { outcome: 'refused', reason: 'There is a release with this id that differs.' }
+    const there = (
+      await readReleaseArchive({ ...call, db: tx }, { after: before(release.id), limit: 1 })
+    ).find((one) => one.id === release.id)
+    return isDeepStrictEqual(there, JSON.parse(JSON.stringify(release)))
+      ? { outcome: 'unchanged' }
+      : { outcome: 'refused', reason: 'There is a release with this id that differs.' }
   })
 }
 

@@ -19,7 +19,9 @@ const insertEntries = sql<{ id: string }>(`
   on conflict (id) do nothing returning id`)
 
 /** First, in a statement of its own: what is looked at after that is what holds. */
-const lockEntries = sql<object>(`select 1 from stoa.entry where id = any($1::uuid[]) order by id for update`)
+const lockEntries = sql<object>(
+  `select 1 from stoa.entry where id = any($1::uuid[]) order by id for update`,
+)
 
 const releaseEntries = sql<{ id: string }>(`
   delete from stoa.entry e where e.id = any($1::uuid[]) and e.type = $2
@@ -27,7 +29,14 @@ const releaseEntries = sql<{ id: string }>(`
     and not exists (select from stoa.reference r where r.target_id = e.id)
   returning e.id`)
 
-const readStates = sql<{ model: string; id: string | null; locale: string; filter: string; isPublished: boolean; isArchived: boolean }>(`
+const readStates = sql<{
+  model: string
+  id: string | null
+  locale: string
+  filter: string
+  isPublished: boolean
+  isArchived: boolean
+}>(`
   with page as (
     select id from stoa.entry where type = $1 and ($2::uuid is null or id > $2) order by id limit $3
   )
@@ -37,13 +46,23 @@ const readStates = sql<{ model: string; id: string | null; locale: string; filte
   order by v.entry_id, v.locale`)
 
 export function createBulk(options: { readonly clock: Clock; readonly logger: Logger }): Bulk {
-  const context: Context = { models: new ModelStore(), recent: new RecentSaves(), clock: options.clock, logger: options.logger.child({ part: 'content' }) }
+  const context: Context = {
+    models: new ModelStore(),
+    recent: new RecentSaves(),
+    clock: options.clock,
+    logger: options.logger.child({ part: 'content' }),
+  }
   return {
     reserve: async (call, type, ids) => {
       demandEverything(call, type)
       const by = JSON.stringify(call.authority.actor)
       return context.models.use(call.db, async (model) => {
-        const rows = await call.db.run(insertEntries, [ids, model.type(type).definition.name, stampNow(context), by])
+        const rows = await call.db.run(insertEntries, [
+          ids,
+          model.type(type).definition.name,
+          stampNow(context),
+          by,
+        ])
         return rows.map((row) => row.id)
       })
     },
@@ -68,28 +87,46 @@ export function createBulk(options: { readonly clock: Clock; readonly logger: Lo
 function demandEverything(call: Call, type: string): void {
   for (const action of ['create', 'update', 'publish', 'readDraft'] as const) {
     const grant = call.authority.grant(action, type)
-    if (grant === null || grant.filter !== null || grant.fields !== null) throw new ForbiddenError('Only somebody who may do everything with a type can save it by the batch.', { type })
+    if (grant === null || grant.filter !== null || grant.fields !== null)
+      throw new ForbiddenError(
+        'Only somebody who may do everything with a type can save it by the batch.',
+        { type },
+      )
   }
 }
 
 /**
- * What can be seen beforehand is refused item by item. What shows only later (a unique value that another entry took, another
- * locale that would become too large) fails the batch; its halves are tried again, until the one item that is to blame is alone.
+ * What can be seen beforehand is refused item by item. What shows only later (a unique value that
+ * another entry took, another locale that would become too large) fails the batch; its halves are
+ * tried again, until the one item that is to blame is alone.
  */
-async function saveOrSplit(context: Context, call: Call, type: string, items: readonly BulkItem[]): Promise<BulkOutcome[]> {
+async function saveOrSplit(
+  context: Context,
+  call: Call,
+  type: string,
+  items: readonly BulkItem[],
+): Promise<BulkOutcome[]> {
   if (items.length === 0) return []
   try {
     return await context.models.use(call.db, (model) =>
       atomically(call.db, async (tx) => {
         await beginBatch(tx)
-        const { outcomes, edits, empty } = await saveItems(context, { db: tx, authority: call.authority }, model, type, items)
+        const { outcomes, edits, empty } = await saveItems(
+          context,
+          { db: tx, authority: call.authority },
+          model,
+          type,
+          items,
+        )
         await flushTogether(tx, model, model.type(type), edits)
         if (empty.length > 0) await tx.run(releaseEntries, [empty, type])
         return outcomes
       }),
     )
   } catch (error) {
-    const isContent = error instanceof StoaError && (error instanceof ConstraintError || !error.code.startsWith('E_DATABASE_'))
+    const isContent =
+      error instanceof StoaError &&
+      (error instanceof ConstraintError || !error.code.startsWith('E_DATABASE_'))
     if (!isContent) throw error
     if (items.length === 1) return [{ outcome: 'refused', reason: reasonOf(error) }]
     const middle = Math.ceil(items.length / 2)
@@ -98,10 +135,31 @@ async function saveOrSplit(context: Context, call: Call, type: string, items: re
   }
 }
 
-async function states(context: Context, call: Call, typeName: string, page: { readonly after: string | null; readonly limit: number }): Promise<BulkState[]> {
+async function states(
+  context: Context,
+  call: Call,
+  typeName: string,
+  page: { readonly after: string | null; readonly limit: number },
+): Promise<BulkState[]> {
   return context.models.use(call.db, async (model) => {
-    const rows = await call.db.run(readStates, [model.type(typeName).definition.name, page.after, page.limit])
+    const rows = await call.db.run(readStates, [
+      model.type(typeName).definition.name,
+      page.after,
+      page.limit,
+    ])
     if (rows[0]?.model !== model.revision) await context.models.confirm(call.db, model)
-    return rows.flatMap((row) => (row.id === null ? [] : [{ id: row.id, locale: row.locale, isPublished: row.isPublished, isArchived: row.isArchived, filterJson: row.filter }]))
+    return rows.flatMap((row) =>
+      row.id === null
+        ? []
+        : [
+            {
+              id: row.id,
+              locale: row.locale,
+              isPublished: row.isPublished,
+              isArchived: row.isArchived,
+              filterJson: row.filter,
+            },
+          ],
+    )
   })
 }

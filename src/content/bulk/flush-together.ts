@@ -12,9 +12,9 @@ import type { Queryable } from '#database/database.ts'
 const byKey = sql<object>(`set local enable_seqscan = off`)
 
 /**
- * Settings of one batch's transaction. Every statement of a batch finds its rows by key; on tables that grow from nothing
- * PostgreSQL does not know yet that they are large, plans to read them whole, and keeps that plan: each batch would take longer
- * than the one before.
+ * Settings of one batch's transaction. Every statement of a batch finds its rows by key; on tables
+ * that grow from nothing PostgreSQL does not know yet that they are large, plans to read them
+ * whole, and keeps that plan: each batch would take longer than the one before.
  */
 export async function beginBatch(tx: Queryable): Promise<void> {
   await tx.run(byKey)
@@ -29,7 +29,10 @@ const changeVersions = sql<object>(`
     published_at timestamptz, published_by json, first_published_at timestamptz)
   where v.entry_id = c.id and v.locale = c.locale and v.number = c.number`)
 
-/** Columns as arrays: `data` arrives as the very text it is kept as. Versions that are not held go into the history. */
+/**
+ * Columns as arrays: `data` arrives as the very text it is kept as. Versions that are not held go
+ * into the history.
+ */
 const insertVersions = sql<{ model: string }>(`
   with r as (
     select id, locale, number, $1::text as type, data::json, filter::jsonb, type_revision, filter_revision, is_latest, is_published, is_archived,
@@ -88,17 +91,35 @@ const claimsOfOthers = sql<{ field: string; locale: string }>(`
 /** What is written of one version, with the entry that it belongs to. */
 export type OwnedRow = { readonly id: string; readonly row: VersionRow }
 
-/** Writes what came of these edits. Throws `UniqueConflictError` where another entry has a value, and `StaleModel`. */
-export async function flushTogether(tx: Queryable, model: Model, type: TypeModel, edits: readonly EntryEdit[]): Promise<void> {
-  const changes = edits.map((edit) => ({ id: edit.id, held: edit.held, ...edit.changes() })).filter((each) => each.changed)
+/**
+ * Writes what came of these edits. Throws `UniqueConflictError` where another entry has a value,
+ * and `StaleModel`.
+ */
+export async function flushTogether(
+  tx: Queryable,
+  model: Model,
+  type: TypeModel,
+  edits: readonly EntryEdit[],
+): Promise<void> {
+  const changes = edits
+    .map((edit) => ({ id: edit.id, held: edit.held, ...edit.changes() }))
+    .filter((each) => each.changed)
   if (changes.length === 0) return
-  assert.ok(changes.every((each) => each.revived.length === 0), 'a batch publishes no old versions')
-  const owned = (key: 'lost' | 'added' | 'gained'): OwnedRow[] => changes.flatMap((each) => each[key].map((row) => ({ id: each.id, row })))
+  assert.ok(
+    changes.every((each) => each.revived.length === 0),
+    'a batch publishes no old versions',
+  )
+  const owned = (key: 'lost' | 'added' | 'gained'): OwnedRow[] =>
+    changes.flatMap((each) => each[key].map((row) => ({ id: each.id, row })))
   await changeRows(tx, owned('lost'))
   await insertRows(tx, model, type, owned('added'))
   await changeRows(tx, owned('gained'))
   const counted = changes.filter((each) => each.localeCount !== null)
-  if (counted.length > 0) await tx.run(countLocales, [counted.map((each) => each.id), counted.map((each) => each.localeCount)])
+  if (counted.length > 0)
+    await tx.run(countLocales, [
+      counted.map((each) => each.id),
+      counted.map((each) => each.localeCount),
+    ])
   const grown = counted.filter((each) => each.grew).map((each) => each.id)
   if (grown.length > 0) await tx.run(touchLatest, [grown])
   await holdTogether(tx, model, type, changes)
@@ -107,34 +128,78 @@ export async function flushTogether(tx: Queryable, model: Model, type: TypeModel
 async function changeRows(tx: Queryable, rows: readonly OwnedRow[]): Promise<void> {
   if (rows.length === 0) return
   const values = rows.map(({ id, row }) => ({
-    id, locale: row.locale, number: row.number, is_latest: row.isLatest, is_published: row.isPublished, is_archived: row.isArchived,
-    published_at: row.publishedAt, published_by: row.publishedBy === null ? null : (JSON.parse(row.publishedBy) as unknown), first_published_at: row.firstPublishedAt,
+    id,
+    locale: row.locale,
+    number: row.number,
+    is_latest: row.isLatest,
+    is_published: row.isPublished,
+    is_archived: row.isArchived,
+    published_at: row.publishedAt,
+    published_by: row.publishedBy === null ? null : (JSON.parse(row.publishedBy) as unknown),
+    first_published_at: row.firstPublishedAt,
   }))
   await tx.run(changeVersions, [JSON.stringify(values)])
 }
 
-/** Inserts versions exactly as they are given. Throws `StaleModel` where the types changed since the model was read. */
-export async function insertRows(tx: Queryable, model: Model, type: TypeModel, owned: readonly OwnedRow[]): Promise<void> {
+/**
+ * Inserts versions exactly as they are given. Throws `StaleModel` where the types changed since the
+ * model was read.
+ */
+export async function insertRows(
+  tx: Queryable,
+  model: Model,
+  type: TypeModel,
+  owned: readonly OwnedRow[],
+): Promise<void> {
   if (owned.length === 0) return
-  const column = (read: (row: VersionRow) => unknown): unknown[] => owned.map(({ row }) => read(row))
+  const column = (read: (row: VersionRow) => unknown): unknown[] =>
+    owned.map(({ row }) => read(row))
   const [written] = await tx.run(insertVersions, [
-    type.definition.name, owned.map(({ id }) => id), column((row) => row.locale), column((row) => row.number), column((row) => row.data), column((row) => row.filter),
-    column((row) => row.typeRevision), column((row) => row.filterRevision), column((row) => row.isLatest), column((row) => row.isPublished), column((row) => row.isArchived),
-    column((row) => row.createdAt), column((row) => row.createdById), column((row) => row.savedAt), column((row) => row.savedBy),
-    column((row) => row.publishedAt), column((row) => row.publishedBy), column((row) => row.firstPublishedAt),
+    type.definition.name,
+    owned.map(({ id }) => id),
+    column((row) => row.locale),
+    column((row) => row.number),
+    column((row) => row.data),
+    column((row) => row.filter),
+    column((row) => row.typeRevision),
+    column((row) => row.filterRevision),
+    column((row) => row.isLatest),
+    column((row) => row.isPublished),
+    column((row) => row.isArchived),
+    column((row) => row.createdAt),
+    column((row) => row.createdById),
+    column((row) => row.savedAt),
+    column((row) => row.savedBy),
+    column((row) => row.publishedAt),
+    column((row) => row.publishedBy),
+    column((row) => row.firstPublishedAt),
   ])
   if (written?.model !== model.revision) throw new StaleModel()
 }
 
 /** Brings reference rows and claims of these entries in line with the versions they hold. */
-export async function holdTogether(tx: Queryable, model: Model, type: TypeModel, entries: readonly { readonly id: string; readonly held: readonly VersionRow[] }[]): Promise<void> {
+export async function holdTogether(
+  tx: Queryable,
+  model: Model,
+  type: TypeModel,
+  entries: readonly { readonly id: string; readonly held: readonly VersionRow[] }[],
+): Promise<void> {
   const ids = entries.map((entry) => entry.id)
   if (type.pointing.size > 0) {
-    const wanted = entries.flatMap(({ id, held }) => once(held.flatMap((row) => referencesOf(type, row))).map((reference) => ({ entry_id: id, ...reference })))
+    const wanted = entries.flatMap(({ id, held }) =>
+      once(held.flatMap((row) => referencesOf(type, row))).map((reference) => ({
+        entry_id: id,
+        ...reference,
+      })),
+    )
     await tx.run(syncReferences, [ids, JSON.stringify(wanted)])
   }
   if (type.unique.length === 0) return
-  const claims = JSON.stringify(entries.flatMap(({ id, held }) => once(held.flatMap((row) => claimsOf(type, row))).map((claim) => ({ entry_id: id, ...claim }))))
+  const claims = JSON.stringify(
+    entries.flatMap(({ id, held }) =>
+      once(held.flatMap((row) => claimsOf(type, row))).map((claim) => ({ entry_id: id, ...claim })),
+    ),
+  )
   const [synced] = await tx.run(syncClaims, [ids, type.definition.name, claims])
   if (synced?.model !== model.revision) throw new StaleModel()
   const [taken] = await tx.run(claimsOfOthers, [type.definition.name, claims])

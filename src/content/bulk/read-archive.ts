@@ -1,4 +1,9 @@
-import type { ArchivedAction, ArchivedEntry, ArchivedRelease, ArchivedVersion } from '#content/bulk/archive.ts'
+import type {
+  ArchivedAction,
+  ArchivedEntry,
+  ArchivedRelease,
+  ArchivedVersion,
+} from '#content/bulk/archive.ts'
 import type { Call } from '#content/content.ts'
 import type { VersionRow } from '#content/entries/entry-state.ts'
 import { versionColumns } from '#content/entries/entry-state.ts'
@@ -8,11 +13,21 @@ import { StaleModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
-const readEntries = sql<{ id: string; createdAt: string; createdBy: string; archivedAt: string | null }>(`
+const readEntries = sql<{
+  id: string
+  createdAt: string
+  createdBy: string
+  archivedAt: string | null
+}>(`
   select id, created_at as "createdAt", created_by as "createdBy", archived_at as "archivedAt"
   from stoa.entry where type = $1 and ($2::uuid is null or id > $2) order by id limit $3`)
 
-const readChosen = sql<{ id: string; createdAt: string; createdBy: string; archivedAt: string | null }>(`
+const readChosen = sql<{
+  id: string
+  createdAt: string
+  createdBy: string
+  archivedAt: string | null
+}>(`
   select id, created_at as "createdAt", created_by as "createdBy", archived_at as "archivedAt" from stoa.entry where id = any($1::uuid[]) order by id`)
 
 const readVersions = sql<VersionRow & { model: string; id: string | null }>(`
@@ -23,34 +38,72 @@ const readVersions = sql<VersionRow & { model: string; id: string | null }>(`
     or exists (select from stoa.schedule s where s.entry_id = v.entry_id and s.locale = v.locale and s.number = v.number and s.state = 'waiting'))
   order by v.entry_id, v.locale collate "C", v.number`)
 
-const readSchedule = sql<Omit<ArchivedAction, 'createdBy'> & { entryId: string; createdBy: string }>(`
+const readSchedule = sql<
+  Omit<ArchivedAction, 'createdBy'> & { entryId: string; createdBy: string }
+>(`
   select id, entry_id as "entryId", locale, action, number as version, due_at as "dueAt", created_at as "createdAt", created_by as "createdBy"
   from stoa.schedule where entry_id = any($1::uuid[]) and state = 'waiting' order by id`)
 
-const readReleases = sql<Omit<ArchivedRelease, 'items' | 'createdBy' | 'publishedBy'> & { createdBy: string; publishedBy: string | null; items: string | null }>(`
+const readReleases = sql<
+  Omit<ArchivedRelease, 'items' | 'createdBy' | 'publishedBy'> & {
+    createdBy: string
+    publishedBy: string | null
+    items: string | null
+  }
+>(`
   select r.id, r.name, r.state, r.created_at as "createdAt", r.created_by as "createdBy", r.published_at as "publishedAt", r.published_by as "publishedBy",
     (select json_agg(json_build_object('entryId', i.entry_id, 'locale', i.locale, 'action', i.action, 'version', i.number, 'versionBefore', i.number_before,
       'publishedBefore', to_char(i.published_before at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) order by i.entry_id, i.locale collate "C")
      from stoa.release_item i where i.release_id = r.id) as items
   from stoa.release r where $1::uuid is null or r.id > $1 order by r.id limit $2`)
 
-type EntryRow = { readonly id: string; readonly createdAt: string; readonly createdBy: string; readonly archivedAt: string | null }
+type EntryRow = {
+  readonly id: string
+  readonly createdAt: string
+  readonly createdBy: string
+  readonly archivedAt: string | null
+}
 
-export async function readArchive(call: Call, model: Model, type: TypeModel, page: { readonly after: string | null; readonly limit: number; readonly history: boolean }): Promise<ArchivedEntry[]> {
-  return assembled(call, model, type, await call.db.run(readEntries, [type.definition.name, page.after, page.limit]), page.history)
+export async function readArchive(
+  call: Call,
+  model: Model,
+  type: TypeModel,
+  page: { readonly after: string | null; readonly limit: number; readonly history: boolean },
+): Promise<ArchivedEntry[]> {
+  return assembled(
+    call,
+    model,
+    type,
+    await call.db.run(readEntries, [type.definition.name, page.after, page.limit]),
+    page.history,
+  )
 }
 
 /** These entries as an export would have them. */
-export async function readChosenArchive(call: Call, model: Model, type: TypeModel, ids: readonly string[]): Promise<ArchivedEntry[]> {
+export async function readChosenArchive(
+  call: Call,
+  model: Model,
+  type: TypeModel,
+  ids: readonly string[],
+): Promise<ArchivedEntry[]> {
   return assembled(call, model, type, await call.db.run(readChosen, [ids]), false)
 }
 
-async function assembled(call: Call, model: Model, type: TypeModel, entries: readonly EntryRow[], history: boolean): Promise<ArchivedEntry[]> {
+async function assembled(
+  call: Call,
+  model: Model,
+  type: TypeModel,
+  entries: readonly EntryRow[],
+  history: boolean,
+): Promise<ArchivedEntry[]> {
   const ids = entries.map((entry) => entry.id)
   if (ids.length === 0) return []
   const rows = await call.db.run(readVersions, [ids, history])
   if (rows[0]?.model !== model.revision) throw new StaleModel()
-  const versions = Map.groupBy(rows.filter((row) => row.id !== null), (row) => row.id)
+  const versions = Map.groupBy(
+    rows.filter((row) => row.id !== null),
+    (row) => row.id,
+  )
   const schedule = Map.groupBy(await call.db.run(readSchedule, [ids]), (row) => row.entryId)
   return entries.map(({ id, createdAt, createdBy, archivedAt }) => {
     const locales = Map.groupBy(versions.get(id) ?? [], (row) => row.locale)
@@ -60,8 +113,13 @@ async function assembled(call: Call, model: Model, type: TypeModel, entries: rea
       createdAt,
       createdBy: JSON.parse(createdBy) as Actor,
       archivedAt,
-      locales: Object.fromEntries([...locales].map(([locale, own]) => [locale, own.map((row) => archivedVersion(type, row))])),
-      schedule: (schedule.get(id) ?? []).map(({ entryId: _entryId, ...action }) => ({ ...action, createdBy: JSON.parse(action.createdBy) as Actor })),
+      locales: Object.fromEntries(
+        [...locales].map(([locale, own]) => [locale, own.map((row) => archivedVersion(type, row))]),
+      ),
+      schedule: (schedule.get(id) ?? []).map(({ entryId: _entryId, ...action }) => ({
+        ...action,
+        createdBy: JSON.parse(action.createdBy) as Actor,
+      })),
     }
   })
 }
@@ -81,7 +139,10 @@ function archivedVersion(type: TypeModel, row: VersionRow): ArchivedVersion {
   }
 }
 
-export async function readReleaseArchive(call: Call, page: { readonly after: string | null; readonly limit: number }): Promise<ArchivedRelease[]> {
+export async function readReleaseArchive(
+  call: Call,
+  page: { readonly after: string | null; readonly limit: number },
+): Promise<ArchivedRelease[]> {
   const rows = await call.db.run(readReleases, [page.after, page.limit])
   return rows.map((row) => ({
     ...row,

@@ -25,7 +25,13 @@ const insertEntries = sql<{ id: string }>(`
   select id, $3::text, created_at, $4::json from unnest($1::uuid[], $2::timestamptz[]) as wanted (id, created_at) order by id
   on conflict (id) do nothing returning id`)
 
-const lockEntries = sql<{ id: string; type: string; createdAt: string; createdById: string | null; archivedAt: string | null }>(`
+const lockEntries = sql<{
+  id: string
+  type: string
+  createdAt: string
+  createdById: string | null
+  archivedAt: string | null
+}>(`
   select id, type, created_at as "createdAt", created_by ->> 'id' as "createdById", archived_at as "archivedAt"
   from stoa.entry where id = any($1::uuid[]) order by id for no key update`)
 
@@ -39,47 +45,100 @@ const lockHeld = sql<VersionRow & { model: string; id: string | null; top: numbe
 const everything: Grant = { filter: null, fields: null }
 
 /** `empty`: entries that were made here and got no version. */
-type Saved = { readonly outcomes: BulkOutcome[]; readonly edits: readonly EntryEdit[]; readonly empty: readonly string[] }
+type Saved = {
+  readonly outcomes: BulkOutcome[]
+  readonly edits: readonly EntryEdit[]
+  readonly empty: readonly string[]
+}
 
 /**
- * Thinks out the saves of a batch over entries that are locked and read together. What an item may not do by itself is its
- * outcome; what came of the others is in the edits, to be flushed in the same transaction. What shows only while an edit is being
- * made, such as another locale that becomes too large, is thrown: the edit is half made then.
+ * Thinks out the saves of a batch over entries that are locked and read together. What an item may
+ * not do by itself is its outcome; what came of the others is in the edits, to be flushed in the
+ * same transaction. What shows only while an edit is being made, such as another locale that
+ * becomes too large, is thrown: the edit is half made then.
  */
-export async function saveItems(context: Context, call: Call, model: Model, typeName: string, items: readonly BulkItem[]): Promise<Saved> {
+export async function saveItems(
+  context: Context,
+  call: Call,
+  model: Model,
+  typeName: string,
+  items: readonly BulkItem[],
+): Promise<Saved> {
   const type = model.type(typeName)
   const { edits, made } = await lockAll(context, call, model, type, items)
-  const known = await lockKnown(call.db, items.flatMap((item) => targetsOf(type, item)))
+  const known = await lockKnown(
+    call.db,
+    items.flatMap((item) => targetsOf(type, item)),
+  )
   const outcomes: BulkOutcome[] = []
   for (const item of items) {
     const checked = checkedItem(model, type, edits.get(item.id), item, known)
-    outcomes.push(typeof checked === 'string' ? { outcome: 'refused', reason: checked } : await saveItem(call, type, checked, item))
+    outcomes.push(
+      typeof checked === 'string'
+        ? { outcome: 'refused', reason: checked }
+        : await saveItem(call, type, checked, item),
+    )
   }
-  return { outcomes, edits: [...edits.values()], empty: made.filter((id) => edits.get(id)?.held.length === 0) }
+  return {
+    outcomes,
+    edits: [...edits.values()],
+    empty: made.filter((id) => edits.get(id)?.held.length === 0),
+  }
 }
 
-/** Makes the entries that are not there, locks all in the order of their ids, and reads what they hold. */
-async function lockAll(context: Context, call: Call, model: Model, type: TypeModel, items: readonly BulkItem[]): Promise<{ edits: Map<string, EntryEdit>; made: readonly string[] }> {
+/**
+ * Makes the entries that are not there, locks all in the order of their ids, and reads what they
+ * hold.
+ */
+async function lockAll(
+  context: Context,
+  call: Call,
+  model: Model,
+  type: TypeModel,
+  items: readonly BulkItem[],
+): Promise<{ edits: Map<string, EntryEdit>; made: readonly string[] }> {
   const { db: tx, authority } = call
   const stamp = { by: authority.actor, at: stampNow(context) }
   const ids = [...new Set(items.filter((item) => isId(item.id)).map((item) => item.id))]
   let entries = await tx.run(lockEntries, [ids])
   const there = new Set(entries.map((entry) => entry.id))
-  const fresh = new Map(items.filter((item) => isId(item.id) && !there.has(item.id) && isPlausible(type, item)).map((item) => [item.id, importedTimes(item).createdAt ?? stamp.at]))
+  const fresh = new Map(
+    items
+      .filter((item) => isId(item.id) && !there.has(item.id) && isPlausible(type, item))
+      .map((item) => [item.id, importedTimes(item).createdAt ?? stamp.at]),
+  )
   const made: string[] = []
   if (fresh.size > 0) {
-    const inserted = await tx.run(insertEntries, [[...fresh.keys()], [...fresh.values()], type.definition.name, JSON.stringify(authority.actor)])
+    const inserted = await tx.run(insertEntries, [
+      [...fresh.keys()],
+      [...fresh.values()],
+      type.definition.name,
+      JSON.stringify(authority.actor),
+    ])
     made.push(...inserted.map((row) => row.id))
     entries = await tx.run(lockEntries, [ids])
   }
-  const rows = await whole(() => tx.run(lockHeld, [ids]), (all) => Map.groupBy(all, (row) => row.id).values())
+  const rows = await whole(
+    () => tx.run(lockHeld, [ids]),
+    (all) => Map.groupBy(all, (row) => row.id).values(),
+  )
   if (rows[0]?.model !== model.revision) throw new StaleModel()
-  const held = Map.groupBy(rows.filter((row) => row.id !== null), (row) => row.id)
+  const held = Map.groupBy(
+    rows.filter((row) => row.id !== null),
+    (row) => row.id,
+  )
   const edits = new Map<string, EntryEdit>()
   for (const entry of entries) {
     if (entry.type !== type.definition.name) continue
     const own = held.get(entry.id) ?? []
-    edits.set(entry.id, new EntryEdit(type, { ...entry, model: rows[0].model, held: own, numbers: topNumbers(own) }, stamp))
+    edits.set(
+      entry.id,
+      new EntryEdit(
+        type,
+        { ...entry, model: rows[0].model, held: own, numbers: topNumbers(own) },
+        stamp,
+      ),
+    )
   }
   return { edits, made }
 }
@@ -91,16 +150,33 @@ function isPlausible(type: TypeModel, item: BulkItem): boolean {
 
 function targetsOf(type: TypeModel, item: BulkItem): ReturnType<TypeModel['validator']['targets']> {
   const pointing: Record<string, unknown> = {}
-  for (const name of type.pointing) if (Object.hasOwn(item.fields, name)) pointing[name] = item.fields[name]
+  for (const name of type.pointing)
+    if (Object.hasOwn(item.fields, name)) pointing[name] = item.fields[name]
   return type.validator.targets(pointing)
 }
 
-type Checked = { readonly edit: EntryEdit; readonly locale: string; readonly latest: VersionRow | null; readonly fields: Record<string, unknown>; readonly changed: ReadonlySet<string> }
+type Checked = {
+  readonly edit: EntryEdit
+  readonly locale: string
+  readonly latest: VersionRow | null
+  readonly fields: Record<string, unknown>
+  readonly changed: ReadonlySet<string>
+}
 
 /** What the item comes to, or why it is refused. */
-function checkedItem(model: Model, type: TypeModel, edit: EntryEdit | undefined, item: BulkItem, known: Known): Checked | string {
+function checkedItem(
+  model: Model,
+  type: TypeModel,
+  edit: EntryEdit | undefined,
+  item: BulkItem,
+  known: Known,
+): Checked | string {
   try {
-    if (edit === undefined) throw new EntryExistsError('There is an entry of another type with this id, or it is no id.', { id: item.id })
+    if (edit === undefined)
+      throw new EntryExistsError(
+        'There is an entry of another type with this id, or it is no id.',
+        { id: item.id },
+      )
     return check(model, type, edit, item, known)
   } catch (error) {
     if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
@@ -108,7 +184,13 @@ function checkedItem(model: Model, type: TypeModel, edit: EntryEdit | undefined,
   }
 }
 
-function check(model: Model, type: TypeModel, edit: EntryEdit, item: BulkItem, known: Known): Checked {
+function check(
+  model: Model,
+  type: TypeModel,
+  edit: EntryEdit,
+  item: BulkItem,
+  known: Known,
+): Checked {
   const locale = model.locale(item.locale)
   // A date that is none is refused like any other value.
   importedTimes(item)
@@ -116,7 +198,12 @@ function check(model: Model, type: TypeModel, edit: EntryEdit, item: BulkItem, k
   const latest = edit.latest(locale)
   const before = latest === null ? sharedFields(type, edit, model) : storedFields(type, latest)
   const given = latest === null ? { ...before, ...item.fields } : item.fields
-  const { fields, changed, newTargets } = compose(type, everything, { fields: given, merge: latest === null, publishing: false }, before)
+  const { fields, changed, newTargets } = compose(
+    type,
+    everything,
+    { fields: given, merge: latest === null, publishing: false },
+    before,
+  )
   const faults = targetFaults(newTargets, known)
   if (faults.length > 0) throw new ValidationError(faults)
   if (item.publish) checkComplete(type, fields)
@@ -124,16 +211,37 @@ function check(model: Model, type: TypeModel, edit: EntryEdit, item: BulkItem, k
   return { edit, locale, latest, fields, changed }
 }
 
-async function saveItem(call: Call, type: TypeModel, { edit, locale, latest, fields, changed }: Checked, item: BulkItem): Promise<BulkOutcome> {
+async function saveItem(
+  call: Call,
+  type: TypeModel,
+  { edit, locale, latest, fields, changed }: Checked,
+  item: BulkItem,
+): Promise<BulkOutcome> {
   const times = importedTimes(item)
-  const row = await versionFor(call.db, type, edit, locale, latest, { fields, changed }, times.createdAt)
+  const row = await versionFor(
+    call.db,
+    type,
+    edit,
+    locale,
+    latest,
+    { fields, changed },
+    times.createdAt,
+  )
   const wasPublished = edit.published(locale)?.number === row.number
   if (item.publish && !wasPublished) edit.publish(row, times.publishedAt)
   const same = row.number === latest?.number && (wasPublished || !item.publish)
   return { outcome: latest === null ? 'made' : same ? 'unchanged' : 'changed', version: row.number }
 }
 
-async function versionFor(tx: Queryable, type: TypeModel, edit: EntryEdit, locale: string, latest: VersionRow | null, next: { readonly fields: Record<string, unknown>; readonly changed: ReadonlySet<string> }, createdAt: string | undefined): Promise<VersionRow> {
+async function versionFor(
+  tx: Queryable,
+  type: TypeModel,
+  edit: EntryEdit,
+  locale: string,
+  latest: VersionRow | null,
+  next: { readonly fields: Record<string, unknown>; readonly changed: ReadonlySet<string> },
+  createdAt: string | undefined,
+): Promise<VersionRow> {
   const { fields } = next
   const base = slugBase(type, fields)
   if (latest !== null && next.changed.size === 0 && base === null) return latest
@@ -150,6 +258,8 @@ async function versionFor(tx: Queryable, type: TypeModel, edit: EntryEdit, local
 /** Why an item is refused, in a line of a report. */
 export function reasonOf(error: StoaError): string {
   if (!(error instanceof ValidationError)) return error.message
-  const shown = error.faults.slice(0, 3).map((fault) => (fault.path === '' ? fault.message : `${fault.path}: ${fault.message}`))
+  const shown = error.faults
+    .slice(0, 3)
+    .map((fault) => (fault.path === '' ? fault.message : `${fault.path}: ${fault.message}`))
   return `${shown.join(' ')}${error.faults.length > 3 ? ` And ${error.faults.length - 3} more.` : ''}`
 }

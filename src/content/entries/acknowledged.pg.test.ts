@@ -14,7 +14,10 @@ import { StoaError } from '#lib/stoa-error.ts'
 import { brokenInvariants, everything, testContent } from '#test/support/content.ts'
 import { databaseMissing as skip, testDatabase } from '#test/support/database.ts'
 
-/** `STOA_TEST_RUNS=100 STOA_TEST_SEED=1 npm test -- acknowledged` looks further than every run of the tests does. */
+/**
+ * `STOA_TEST_RUNS=100 STOA_TEST_SEED=1 npm test -- acknowledged` looks further than every run of
+ * the tests does.
+ */
 const rounds = Number(process.env['STOA_TEST_RUNS'] ?? 12)
 const seed = Number(process.env['STOA_TEST_SEED'] ?? 5)
 const nodesCount = 3
@@ -35,7 +38,13 @@ const thing: ContentType = {
 type Node = { readonly database: Database; readonly content: Content }
 /** `expected`: the version that it was saved on, where that was asked for. */
 type Acknowledged = { readonly entry: EntryView; readonly expected: number | null }
-type Site = { readonly nodes: readonly Node[]; readonly ids: string[]; readonly gone: Set<string>; readonly told: Acknowledged[]; readonly random: () => number }
+type Site = {
+  readonly nodes: readonly Node[]
+  readonly ids: string[]
+  readonly gone: Set<string>
+  readonly told: Acknowledged[]
+  readonly random: () => number
+}
 
 /** The same numbers for the same seed, evenly enough (a linear congruential generator). */
 function randomFrom(start: number): () => number {
@@ -51,23 +60,69 @@ type Work = (call: Call, node: Node) => Promise<readonly Acknowledged[]>
 /** Something that somebody may do, thought out before anything else has a turn. */
 function chosen({ ids, gone, random }: Site): Work {
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!
-  const [id, other, locale, version] = [pick(ids), pick(ids), pick(['en', 'en', 'de']), 1 + Math.floor(random() * 5)]
-  const fields = { title: `T${random()}`, ...(random() < 0.3 ? { note: pick(['a', 'b', null]) } : {}), ...(random() < 0.2 ? { code: pick(['x', 'y', null]) } : {}), ...(random() < 0.2 ? { links: [other] } : {}) }
+  const [id, other, locale, version] = [
+    pick(ids),
+    pick(ids),
+    pick(['en', 'en', 'de']),
+    1 + Math.floor(random() * 5),
+  ]
+  const fields = {
+    title: `T${random()}`,
+    ...(random() < 0.3 ? { note: pick(['a', 'b', null]) } : {}),
+    ...(random() < 0.2 ? { code: pick(['x', 'y', null]) } : {}),
+    ...(random() < 0.2 ? { links: [other] } : {}),
+  }
   const publish = random() < 0.3
-  const plain = (entries: readonly EntryView[]): Acknowledged[] => entries.map((entry) => ({ entry, expected: null }))
+  const plain = (entries: readonly EntryView[]): Acknowledged[] =>
+    entries.map((entry) => ({ entry, expected: null }))
   const works: Work[] = [
-    async (call, { content }) => plain([await content.entries.save(call, 'thing', id, { locale, fields, merge: true, publish }, null)]),
+    async (call, { content }) =>
+      plain([
+        await content.entries.save(
+          call,
+          'thing',
+          id,
+          { locale, fields, merge: true, publish },
+          null,
+        ),
+      ]),
     async (call, { content }) => {
-      const seen = (await content.entries.locales(call, 'thing', id, 'draft')).find((entry) => entry.locale === locale)
+      const seen = (await content.entries.locales(call, 'thing', id, 'draft')).find(
+        (entry) => entry.locale === locale,
+      )
       if (seen === undefined) return []
-      return [{ entry: await content.entries.save(call, 'thing', id, { locale, fields, merge: true, publish }, seen.version), expected: seen.version }]
+      return [
+        {
+          entry: await content.entries.save(
+            call,
+            'thing',
+            id,
+            { locale, fields, merge: true, publish },
+            seen.version,
+          ),
+          expected: seen.version,
+        },
+      ]
     },
-    async (call, { content }) => plain(await content.entries.publish(call, 'thing', id, { locales: [locale], version: publish ? version : null }, null)),
-    async (call, { content }) => plain([await content.entries.restore(call, 'thing', id, { locale, version }, null)]),
-    async (call, { content }) => plain(await content.entries.unpublish(call, 'thing', id, null, null)),
-    async (call, { content }) => plain(await content.entries.archive(call, 'thing', id, publish, null)),
+    async (call, { content }) =>
+      plain(
+        await content.entries.publish(
+          call,
+          'thing',
+          id,
+          { locales: [locale], version: publish ? version : null },
+          null,
+        ),
+      ),
+    async (call, { content }) =>
+      plain([await content.entries.restore(call, 'thing', id, { locale, version }, null)]),
+    async (call, { content }) =>
+      plain(await content.entries.unpublish(call, 'thing', id, null, null)),
+    async (call, { content }) =>
+      plain(await content.entries.archive(call, 'thing', id, publish, null)),
     async (call, { content }) => {
-      for (const one of (await content.entries.delete(call, 'thing', id, null)).deleted) gone.add(one)
+      for (const one of (await content.entries.delete(call, 'thing', id, null)).deleted)
+        gone.add(one)
       return []
     },
   ]
@@ -75,66 +130,137 @@ function chosen({ ids, gone, random }: Site): Work {
   return pick(works.flatMap((work, at) => Array.from({ length: weights[at]! }, () => work)))
 }
 
-/** Does it on one node, in a transaction of the caller's now and then, and notes what it was told. */
+/**
+ * Does it on one node, in a transaction of the caller's now and then, and notes what it was told.
+ */
 async function act(site: Site): Promise<void> {
   const node = site.nodes[Math.floor(site.random() * nodesCount)]!
   const inside = site.random() < 0.3
   const work = chosen(site)
-  const run = (db: Queryable): Promise<readonly Acknowledged[]> => work({ db, authority: everything }, node)
+  const run = (db: Queryable): Promise<readonly Acknowledged[]> =>
+    work({ db, authority: everything }, node)
   try {
     site.told.push(...(inside ? await node.database.transaction(run) : await run(node.database)))
   } catch (error) {
     if (inside && error instanceof SerializationError) return
-    assert.ok(error instanceof StoaError && !error.code.startsWith('E_DATABASE_'), error instanceof Error ? error.stack : String(error))
+    assert.ok(
+      error instanceof StoaError && !error.code.startsWith('E_DATABASE_'),
+      error instanceof Error ? error.stack : String(error),
+    )
   }
 }
 
 /** Of what was told, what the database does not have, or has otherwise. */
 async function missing(database: Database, { told, gone }: Site): Promise<string[]> {
-  const rows = await database.run(sql<{ key: string; data: string }>(`select concat_ws(' ', entry_id, locale, number) as key, data from stoa.any_version`))
+  const rows = await database.run(
+    sql<{ key: string; data: string }>(
+      `select concat_ws(' ', entry_id, locale, number) as key, data from stoa.any_version`,
+    ),
+  )
   const kept = new Map(rows.map((row) => [row.key, row.data]))
   const keyOf = ({ id, locale, version }: EntryView): string => `${id} ${locale} ${version}`
-  const lost = told.filter(({ entry }) => !gone.has(entry.id) && kept.get(keyOf(entry)) !== entry.fieldsJson).map(({ entry }) => `lost: ${keyOf(entry)} ${entry.fieldsJson}`)
-  const changed = told.filter(({ entry, expected }) => expected !== null && expected !== entry.version)
-  const grounds = Map.groupBy(changed, ({ entry, expected }) => `${entry.id} ${entry.locale} ${expected}`)
-  return [...lost, ...[...grounds].filter(([, saves]) => saves.length > 1).map(([ground]) => `saved twice on: ${ground}`)]
+  const lost = told
+    .filter(({ entry }) => !gone.has(entry.id) && kept.get(keyOf(entry)) !== entry.fieldsJson)
+    .map(({ entry }) => `lost: ${keyOf(entry)} ${entry.fieldsJson}`)
+  const changed = told.filter(
+    ({ entry, expected }) => expected !== null && expected !== entry.version,
+  )
+  const grounds = Map.groupBy(
+    changed,
+    ({ entry, expected }) => `${entry.id} ${entry.locale} ${expected}`,
+  )
+  return [
+    ...lost,
+    ...[...grounds]
+      .filter(([, saves]) => saves.length > 1)
+      .map(([ground]) => `saved twice on: ${ground}`),
+  ]
 }
 
-test('whatever several nodes are told at once: what was acknowledged is there, and no save on a version is overwritten', { skip }, async () => {
-  await using db = await testDatabase()
-  const open = (): PostgresDatabase => new PostgresDatabase({ url: db.url, connectionsMax: 8, statementTimeoutMs: 20_000, connectTimeoutMs: 20_000, logger: silentLogger })
-  const nodes = Array.from({ length: nodesCount }, () => ({ database: open(), content: createContent({ clock: systemClock, logger: silentLogger }) }))
-  const { content, database } = nodes[0]!
-  try {
-    await content.locales.save(database, { code: 'de', fallback: 'en', isDefault: false })
-    await content.types.save(database, thing, { expected: null, allowLoss: false })
-    const site: Site = { nodes, ids: [], gone: new Set(), told: [], random: randomFrom(seed) }
-    for (let round = 0; round < rounds; round += 1) {
-      // Few, so that they are in each other's way; new ones take the place of those that went.
-      while (site.ids.filter((id) => !site.gone.has(id)).length < 4) site.ids.push((await content.entries.create({ db: database, authority: everything }, 'thing', { locale: 'en', fields: { title: 'New' } })).id)
-      site.ids.splice(0, site.ids.length, ...site.ids.filter((id) => !site.gone.has(id)))
-      await Promise.all(Array.from({ length: atOnce }, () => act(site)))
-      assert.deepEqual([...(await missing(database, site)), ...(await brokenInvariants(database))], [])
+test(
+  'whatever several nodes are told at once: what was acknowledged is there, and no save on a version is overwritten',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const open = (): PostgresDatabase =>
+      new PostgresDatabase({
+        url: db.url,
+        connectionsMax: 8,
+        statementTimeoutMs: 20_000,
+        connectTimeoutMs: 20_000,
+        logger: silentLogger,
+      })
+    const nodes = Array.from({ length: nodesCount }, () => ({
+      database: open(),
+      content: createContent({ clock: systemClock, logger: silentLogger }),
+    }))
+    const { content, database } = nodes[0]!
+    try {
+      await content.locales.save(database, { code: 'de', fallback: 'en', isDefault: false })
+      await content.types.save(database, thing, { expected: null, allowLoss: false })
+      const site: Site = { nodes, ids: [], gone: new Set(), told: [], random: randomFrom(seed) }
+      for (let round = 0; round < rounds; round += 1) {
+        // Few, so that they are in each other's way; new ones take the place of those that went.
+        while (site.ids.filter((id) => !site.gone.has(id)).length < 4)
+          site.ids.push(
+            (
+              await content.entries.create({ db: database, authority: everything }, 'thing', {
+                locale: 'en',
+                fields: { title: 'New' },
+              })
+            ).id,
+          )
+        site.ids.splice(0, site.ids.length, ...site.ids.filter((id) => !site.gone.has(id)))
+        await Promise.all(Array.from({ length: atOnce }, () => act(site)))
+        assert.deepEqual(
+          [...(await missing(database, site)), ...(await brokenInvariants(database))],
+          [],
+        )
+      }
+      assert.ok(site.told.length > rounds * 2, `only ${site.told.length} were acknowledged`)
+    } finally {
+      for (const node of nodes) {
+        await node.content.stop()
+        await node.database.close()
+      }
     }
-    assert.ok(site.told.length > rounds * 2, `only ${site.told.length} were acknowledged`)
-  } finally {
-    for (const node of nodes) {
-      await node.content.stop()
-      await node.database.close()
-    }
-  }
-})
+  },
+)
 
-test('a save that loses a deadlock with somebody who changes several entries is done all the same', { skip }, async () => {
-  await using t = await testContent({ types: [thing] })
-  const { id } = await t.content.entries.create(t.admin, 'thing', { locale: 'en', fields: { title: 'One' }, publish: true })
-  let saved: Promise<EntryView> | null = null
-  await t.database.transaction(async (tx) => {
-    await tx.run(sql(`select 1 from stoa.version where entry_id = $1 for no key update`), [id])
-    saved = t.content.entries.save(t.admin, 'thing', id, { locale: 'en', fields: { note: 'Two' }, merge: true, publish: false }, null)
-    // It has the entry's lock by then, waits for the version's, and is the first to find out that it will not get it.
-    while ((await t.database.run(sql(`select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`))).length === 0) await sleep(5)
-    await tx.run(sql(`select 1 from stoa.entry where id = $1 for update`), [id])
-  })
-  assert.equal(JSON.parse((await saved!).fieldsJson).note, 'Two')
-})
+test(
+  'a save that loses a deadlock with somebody who changes several entries is done all the same',
+  { skip },
+  async () => {
+    await using t = await testContent({ types: [thing] })
+    const { id } = await t.content.entries.create(t.admin, 'thing', {
+      locale: 'en',
+      fields: { title: 'One' },
+      publish: true,
+    })
+    let saved: Promise<EntryView> | null = null
+    await t.database.transaction(async (tx) => {
+      await tx.run(sql(`select 1 from stoa.version where entry_id = $1 for no key update`), [id])
+      saved = t.content.entries.save(
+        t.admin,
+        'thing',
+        id,
+        { locale: 'en', fields: { note: 'Two' }, merge: true, publish: false },
+        null,
+      )
+      // It has the entry's lock by then, waits for the version's, and is the first to find out that
+      // it will not get it.
+      while (
+        (
+          await t.database.run(
+            sql(
+              `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+            ),
+          )
+        ).length === 0
+      )
+        await sleep(5)
+      await tx.run(sql(`select 1 from stoa.entry where id = $1 for update`), [id])
+    })
+    assert.equal(JSON.parse((await saved!).fieldsJson).note, 'Two')
+  },
+)

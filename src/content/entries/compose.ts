@@ -15,9 +15,10 @@ export type Composed = {
 }
 
 /**
- * Makes the fields of a new version out of the input and the version before it. With `merge`, fields that the input leaves
- * out stay; without, they are cleared, except for the slug (an address does not change by being left out) and for fields
- * that the grant does not reach. Unchanged values are not checked again: a type may have become stricter since.
+ * Makes the fields of a new version out of the input and the version before it. With `merge`,
+ * fields that the input leaves out stay; without, they are cleared, except for the slug (an address
+ * does not change by being left out) and for fields that the grant does not reach. Unchanged values
+ * are not checked again: a type may have become stricter since.
  */
 export function compose(
   type: TypeModel,
@@ -30,45 +31,80 @@ export function compose(
   const fields: Record<string, unknown> = {}
   for (const { name, kind } of type.definition.fields) {
     const given = Object.hasOwn(input.fields, name)
-    const stays = !given && (input.merge || kind === 'slug' || grant.fields?.includes(name) === false)
+    const stays =
+      !given && (input.merge || kind === 'slug' || grant.fields?.includes(name) === false)
     const value = given ? validated.fields[name] : stays ? before[name] : undefined
     if (value !== undefined) fields[name] = value
   }
   const changed = new Set<string>()
   for (const { name } of type.definition.fields) {
-    if (fields[name] !== before[name] && JSON.stringify(fields[name]) !== JSON.stringify(before[name])) changed.add(name)
+    if (
+      fields[name] !== before[name] &&
+      JSON.stringify(fields[name]) !== JSON.stringify(before[name])
+    )
+      changed.add(name)
   }
   // What is as it was before is left in peace, even if the type would refuse it today.
-  const faults = validated.faults.filter((fault) => changed.has(fieldOf(fault.path)) || !Object.hasOwn(before, fieldOf(fault.path)))
+  const faults = validated.faults.filter(
+    (fault) => changed.has(fieldOf(fault.path)) || !Object.hasOwn(before, fieldOf(fault.path)),
+  )
   if (faults.length > 0) throw new ValidationError(faults)
   if (input.publishing) checkComplete(type, fields)
   return { fields, changed, newTargets: newTargets(type, validated.targets, changed, before) }
 }
 
 /** Throws `ValidationError` with everything that keeps these fields from being published. */
-export function checkComplete(type: TypeModel, fields: Readonly<Record<string, unknown>>, locale: string | null = null): void {
+export function checkComplete(
+  type: TypeModel,
+  fields: Readonly<Record<string, unknown>>,
+  locale: string | null = null,
+): void {
   // A slug that is left out is made from another field before anything is written.
-  const made = type.slug?.required === true && fields[type.slug.name] === undefined && slugBase(type, fields) !== null ? `/${type.slug.name}` : null
-  const faults = type.validator.validate(fields, { publishing: true }).faults.filter((fault) => fault.path !== made)
+  const made =
+    type.slug?.required === true &&
+    fields[type.slug.name] === undefined &&
+    slugBase(type, fields) !== null
+      ? `/${type.slug.name}`
+      : null
+  const faults = type.validator
+    .validate(fields, { publishing: true })
+    .faults.filter((fault) => fault.path !== made)
   if (faults.length === 0) return
-  throw new ValidationError(locale === null ? faults : faults.map((fault) => ({ ...fault, message: `In ${locale}: ${fault.message}` })))
+  throw new ValidationError(
+    locale === null
+      ? faults
+      : faults.map((fault) => ({ ...fault, message: `In ${locale}: ${fault.message}` })),
+  )
 }
 
 function fieldOf(pointer: string): string {
   return (pointer.split('/')[1] ?? '').replaceAll('~1', '/').replaceAll('~0', '~')
 }
 
-function newTargets(type: TypeModel, targets: readonly Target[], changed: ReadonlySet<string>, before: Readonly<Record<string, unknown>>): readonly Target[] {
+function newTargets(
+  type: TypeModel,
+  targets: readonly Target[],
+  changed: ReadonlySet<string>,
+  before: Readonly<Record<string, unknown>>,
+): readonly Target[] {
   const touched = targets.filter((target) => changed.has(fieldOf(target.pointer)))
   if (touched.length === 0) return touched
   const pointing: Record<string, unknown> = {}
   for (const name of type.pointing) if (Object.hasOwn(before, name)) pointing[name] = before[name]
-  const had = new Set(type.validator.targets(pointing).map((target) => `${target.path} ${target.id}`))
+  const had = new Set(
+    type.validator.targets(pointing).map((target) => `${target.path} ${target.id}`),
+  )
   return touched.filter((target) => !had.has(`${target.path} ${target.id}`))
 }
 
-/** What a slug that was left out is made from; null where there is nothing to make it from yet, or one is there. */
-export function slugBase(type: TypeModel, fields: Readonly<Record<string, unknown>>): string | null {
+/**
+ * What a slug that was left out is made from; null where there is nothing to make it from yet, or
+ * one is there.
+ */
+export function slugBase(
+  type: TypeModel,
+  fields: Readonly<Record<string, unknown>>,
+): string | null {
   const { slug } = type
   if (slug === null || slug.from === undefined || fields[slug.name] !== undefined) return null
   const source = fields[slug.from]

@@ -8,11 +8,19 @@ import type { Logger } from '#lib/logger.ts'
 
 /** A transaction that lost a deadlock is run this many times in all. */
 const attemptsMax = 8
-/** Before each further attempt, times the attempts so far: the one that won needs a moment to take the locks that it waited for. */
+/**
+ * Before each further attempt, times the attempts so far: the one that won needs a moment to take
+ * the locks that it waited for.
+ */
 const pauseMs = 20
 
 /** What every part of content is made with. */
-export type Context = { readonly models: ModelStore; readonly recent: RecentSaves; readonly clock: Clock; readonly logger: Logger }
+export type Context = {
+  readonly models: ModelStore
+  readonly recent: RecentSaves
+  readonly clock: Clock
+  readonly logger: Logger
+}
 
 /** Now, as it is stored. */
 export function stampNow(context: Context): string {
@@ -25,15 +33,19 @@ export function isDatabase(db: Queryable): db is Database {
 }
 
 /**
- * Runs `work` in a transaction: again after a deadlock, unless the caller's own transaction is around it, which is lost
- * with it and is the caller's to repeat.
+ * Runs `work` in a transaction: again after a deadlock, unless the caller's own transaction is
+ * around it, which is lost with it and is the caller's to repeat.
  */
-export async function atomically<T>(db: Queryable, work: (tx: Queryable) => Promise<T>): Promise<T> {
+export async function atomically<T>(
+  db: Queryable,
+  work: (tx: Queryable) => Promise<T>,
+): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await db.transaction(work)
     } catch (error) {
-      if (!(error instanceof SerializationError) || !isDatabase(db) || attempt >= attemptsMax) throw error
+      if (!(error instanceof SerializationError) || !isDatabase(db) || attempt >= attemptsMax)
+        throw error
     }
     await wait(attempt * pauseMs)
   }

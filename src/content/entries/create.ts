@@ -7,7 +7,15 @@ import type { Context } from '#content/entries/context.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
 import { encodeFields, insertRow } from '#content/entries/entry-edit.ts'
 import type { VersionRow } from '#content/entries/entry-state.ts'
-import { checkTargets, claimSlug, claimsOf, freeSlug, hold, once, referencesOf } from '#content/entries/hold.ts'
+import {
+  checkTargets,
+  claimSlug,
+  claimsOf,
+  freeSlug,
+  hold,
+  once,
+  referencesOf,
+} from '#content/entries/hold.ts'
 import { demandAfter, demandOnType, grantOf } from '#content/entries/permission.ts'
 import { viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -46,10 +54,15 @@ class SlugTaken extends Error {}
 export type CreateInput = SaveInput & { readonly id?: string }
 
 /**
- * Makes an entry with its first version, in one statement after the looks at slug and targets. If the slug is taken from
- * under it, once more with the claims one by one.
+ * Makes an entry with its first version, in one statement after the looks at slug and targets. If
+ * the slug is taken from under it, once more with the claims one by one.
  */
-export async function createEntry(context: Context, call: Call, typeName: string, input: CreateInput): Promise<EntryView> {
+export async function createEntry(
+  context: Context,
+  call: Call,
+  typeName: string,
+  input: CreateInput,
+): Promise<EntryView> {
   return context.models.use(call.db, async (model) => {
     const plan = prepare(context, call, model, typeName, input)
     try {
@@ -71,14 +84,32 @@ type Plan = {
   readonly row: Omit<VersionRow, 'data' | 'filter'>
 }
 
-function prepare(context: Context, call: Call, model: Model, typeName: string, input: CreateInput): Plan {
+function prepare(
+  context: Context,
+  call: Call,
+  model: Model,
+  typeName: string,
+  input: CreateInput,
+): Plan {
   const type = model.type(typeName)
   const locale = model.locale(input.locale)
   const grant = demandOnType(call, 'create', type)
   const publishGrant = input.publish === true ? demandOnType(call, 'publish', type) : null
   const id = input.id ?? newId(context.clock.nowMs())
-  if (!isId(id)) throw new ValidationError([{ path: '/id', code: 'format', message: 'Give a UUID in small letters, or leave the id out.' }])
-  const composed = compose(type, grant, { fields: input.fields, merge: false, publishing: input.publish === true }, {})
+  if (!isId(id))
+    throw new ValidationError([
+      {
+        path: '/id',
+        code: 'format',
+        message: 'Give a UUID in small letters, or leave the id out.',
+      },
+    ])
+  const composed = compose(
+    type,
+    grant,
+    { fields: input.fields, merge: false, publishing: input.publish === true },
+    {},
+  )
   const now = stampNow(context)
   const times = importedTimes(input)
   const by = JSON.stringify(call.authority.actor)
@@ -103,25 +134,51 @@ function prepare(context: Context, call: Call, model: Model, typeName: string, i
 }
 
 /** The row with its content, if the grants reach it. */
-function complete({ type, id, grant, publishGrant, row }: Plan, fields: Readonly<Record<string, unknown>>): VersionRow {
+function complete(
+  { type, id, grant, publishGrant, row }: Plan,
+  fields: Readonly<Record<string, unknown>>,
+): VersionRow {
   const result = { ...row, ...encodeFields(type, fields) }
   demandAfter(grant, 'create', type, id, result)
   if (publishGrant !== null) demandAfter(publishGrant, 'publish', type, id, result)
   return result
 }
 
-async function createAtOnce(call: Call, tx: Queryable, model: Model, plan: Plan): Promise<EntryView> {
+async function createAtOnce(
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  plan: Plan,
+): Promise<EntryView> {
   const { type, id, composed } = plan
   const fields = { ...composed.fields }
   const base = slugBase(type, fields)
-  const made = base === null ? null : await freeSlug(tx, type, { id, locale: plan.row.locale }, base)
+  const made =
+    base === null ? null : await freeSlug(tx, type, { id, locale: plan.row.locale }, base)
   if (base !== null && made === null) throw new SlugTaken()
   if (made !== null && type.slug !== null) fields[type.slug.name] = made
   if (composed.newTargets.length > 0) await checkTargets(call, tx, model, composed.newTargets)
   const row = complete(plan, fields)
   const claims = claimsOf(type, row)
-  const content = [row.locale, row.data, row.filter, row.typeRevision, row.isPublished, row.createdById, row.savedAt, row.publishedAt]
-  const values = [id, type.definition.name, row.createdAt, row.savedBy, ...content, JSON.stringify(claims), JSON.stringify(once(referencesOf(type, row)))]
+  const content = [
+    row.locale,
+    row.data,
+    row.filter,
+    row.typeRevision,
+    row.isPublished,
+    row.createdById,
+    row.savedAt,
+    row.publishedAt,
+  ]
+  const values = [
+    id,
+    type.definition.name,
+    row.createdAt,
+    row.savedBy,
+    ...content,
+    JSON.stringify(claims),
+    JSON.stringify(once(referencesOf(type, row))),
+  ]
   const [outcome] = await refusingStale(tx.run(insertAll, values))
   if (outcome?.model !== model.revision) throw new StaleModel()
   if (!outcome.made) throw taken(id)
@@ -131,13 +188,23 @@ async function createAtOnce(call: Call, tx: Queryable, model: Model, plan: Plan)
   return viewOf(type, { id }, row, grantOf(call, 'readDraft', type) ?? plan.grant)
 }
 
-async function createStepByStep(call: Call, tx: Queryable, model: Model, plan: Plan): Promise<EntryView> {
+async function createStepByStep(
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  plan: Plan,
+): Promise<EntryView> {
   const { type, id, composed } = plan
   const fields = { ...composed.fields }
   const { createdAt, savedBy, locale } = plan.row
-  if ((await refusingStale(tx.run(insertEntry, [id, type.definition.name, createdAt, savedBy]))).length === 0) throw taken(id)
+  if (
+    (await refusingStale(tx.run(insertEntry, [id, type.definition.name, createdAt, savedBy])))
+      .length === 0
+  )
+    throw taken(id)
   const base = slugBase(type, fields)
-  if (base !== null && type.slug !== null) fields[type.slug.name] = await claimSlug(tx, type, { id, locale }, base)
+  if (base !== null && type.slug !== null)
+    fields[type.slug.name] = await claimSlug(tx, type, { id, locale }, base)
   if (composed.newTargets.length > 0) await checkTargets(call, tx, model, composed.newTargets)
   const row = complete(plan, fields)
   if ((await insertRow(tx, type, id, row)) !== model.revision) throw new StaleModel()
@@ -146,7 +213,10 @@ async function createStepByStep(call: Call, tx: Queryable, model: Model, plan: P
 }
 
 function taken(id: string): EntryExistsError {
-  return new EntryExistsError('There is an entry with this id already. Save it instead, or leave the id out.', { id })
+  return new EntryExistsError(
+    'There is an entry with this id already. Save it instead, or leave the id out.',
+    { id },
+  )
 }
 
 /** A type that was deleted since the model was loaded shows as a foreign key that leads nowhere. */
@@ -160,13 +230,23 @@ async function refusingStale<T>(inserting: Promise<T>): Promise<T> {
 }
 
 /** The dates that an importer brings along, checked. */
-export function importedTimes(input: Pick<SaveInput, 'at'>): { readonly createdAt?: string; readonly publishedAt?: string } {
+export function importedTimes(input: Pick<SaveInput, 'at'>): {
+  readonly createdAt?: string
+  readonly publishedAt?: string
+} {
   const times: { createdAt?: string; publishedAt?: string } = {}
   for (const key of ['createdAt', 'publishedAt'] as const) {
     const given = input.at?.[key]
     if (given === undefined) continue
     const normal = normalDateTime(given)
-    if (normal === null) throw new ValidationError([{ path: `/at/${key}`, code: 'format', message: 'Give a time with its zone, as RFC 3339 has it.' }])
+    if (normal === null)
+      throw new ValidationError([
+        {
+          path: `/at/${key}`,
+          code: 'format',
+          message: 'Give a time with its zone, as RFC 3339 has it.',
+        },
+      ])
     times[key] = normal
   }
   return times

@@ -3,7 +3,13 @@ import { test } from 'node:test'
 import type { ContentType } from '#content/content-type.ts'
 import { EntryReferencedError } from '#content/errors.ts'
 import { sql } from '#database/database.ts'
-import { brokenInvariants, heldOpen, reading, testContent, untilWaiting } from '#test/support/content.ts'
+import {
+  brokenInvariants,
+  heldOpen,
+  reading,
+  testContent,
+  untilWaiting,
+} from '#test/support/content.ts'
 import type { TestContent } from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 
@@ -15,16 +21,39 @@ const node: ContentType = {
     { name: 'hard', kind: 'reference', onDelete: 'restrict' },
     { name: 'soft', kind: 'reference', many: true, onDelete: 'unset', filterable: true },
     { name: 'owner', kind: 'reference', onDelete: 'cascade' },
-    { name: 'parts', kind: 'list', of: { name: 'part', kind: 'group', fields: [{ name: 'to', kind: 'reference', onDelete: 'unset' }] } },
+    {
+      name: 'parts',
+      kind: 'list',
+      of: {
+        name: 'part',
+        kind: 'group',
+        fields: [{ name: 'to', kind: 'reference', onDelete: 'unset' }],
+      },
+    },
     { name: 'body', kind: 'richText' },
   ],
 }
-const secret: ContentType = { name: 'secret', label: 'Secret', fields: [{ name: 'hard', kind: 'reference' }] }
+const secret: ContentType = {
+  name: 'secret',
+  label: 'Secret',
+  fields: [{ name: 'hard', kind: 'reference' }],
+}
 const types = [node, secret]
-const input = (fields: Record<string, unknown>, publish = false) => ({ locale: null, fields, publish })
+const input = (fields: Record<string, unknown>, publish = false) => ({
+  locale: null,
+  fields,
+  publish,
+})
 
 async function noneDangles(t: TestContent): Promise<void> {
-  assert.deepEqual(await t.database.run(sql<object>(`select 1 from stoa.reference r where target_kind = 'entry' and not exists (select from stoa.entry e where e.id = r.target_id)`)), [])
+  assert.deepEqual(
+    await t.database.run(
+      sql<object>(
+        `select 1 from stoa.reference r where target_kind = 'entry' and not exists (select from stoa.entry e where e.id = r.target_id)`,
+      ),
+    ),
+    [],
+  )
 }
 
 test('restrict refuses and names those that the caller may read', { skip }, async () => {
@@ -33,7 +62,27 @@ test('restrict refuses and names those that the caller may read', { skip }, asyn
   const target = await entries.create(t.admin, 'node', input({ title: 'Target' }))
   for (let i = 0; i < 25; i += 1) await entries.create(t.admin, 'node', input({ hard: target.id }))
   await entries.create(t.admin, 'secret', input({ hard: target.id }))
-  const linked = await entries.create(t.admin, 'node', input({ body: { type: 'doc', content: [{ type: 'paragraph', content: [{ type: 'text', text: 'x', marks: [{ type: 'link', attrs: { href: '/x', entry: target.id } }] }] }] } }))
+  const linked = await entries.create(
+    t.admin,
+    'node',
+    input({
+      body: {
+        type: 'doc',
+        content: [
+          {
+            type: 'paragraph',
+            content: [
+              {
+                type: 'text',
+                text: 'x',
+                marks: [{ type: 'link', attrs: { href: '/x', entry: target.id } }],
+              },
+            ],
+          },
+        ],
+      },
+    }),
+  )
   assert.equal(linked.version, 1)
   const editor = t.call({ node: { readDraft: true, delete: true } })
   await assert.rejects(entries.delete(editor, 'node', target.id, null), (error) => {
@@ -46,53 +95,92 @@ test('restrict refuses and names those that the caller may read', { skip }, asyn
   })
 })
 
-test('unset makes new versions without the reference, published where it was; cascade deletes along', { skip }, async () => {
-  await using t = await testContent({ types })
-  const { entries } = t.content
-  const target = await entries.create(t.admin, 'node', input({ title: 'Target' }, true))
-  const keep = await entries.create(t.admin, 'node', input({ title: 'Keep' }))
-  const soft = await entries.create(t.admin, 'node', input({ title: 'Soft', soft: [target.id, keep.id], parts: [{ to: target.id }, { to: keep.id }] }, true))
-  await entries.save(t.admin, 'node', soft.id, { ...input({ title: 'Soft draft' }), merge: true }, null)
-  const child = await entries.create(t.admin, 'node', input({ owner: target.id }))
-  const grandchild = await entries.create(t.admin, 'node', input({ owner: child.id, hard: target.id }))
-  await assert.rejects(entries.delete(t.call({ node: { readDraft: true } }), 'node', target.id, null), { code: 'E_FORBIDDEN' })
-  const outcome = await entries.delete(t.admin, 'node', target.id, 1)
-  assert.deepEqual([...outcome.deleted].sort(), [target.id, child.id, grandchild.id].sort())
-  assert.deepEqual(outcome.unset, [soft.id])
-  const expected = { soft: [keep.id], parts: [{}, { to: keep.id }] }
-  const published = await entries.get(t.admin, 'node', soft.id, reading())
-  assert.deepEqual(JSON.parse(published.entry.fieldsJson), { title: 'Soft', ...expected })
-  const draft = await entries.get(t.admin, 'node', soft.id, reading({ perspective: 'draft' }))
-  assert.deepEqual(JSON.parse(draft.entry.fieldsJson), { title: 'Soft draft', ...expected })
-  await assert.rejects(entries.get(t.admin, 'node', target.id, reading({ perspective: 'draft' })), { code: 'E_ENTRY_NOT_FOUND' })
-  await noneDangles(t)
-  assert.deepEqual(await brokenInvariants(t.database), [])
-})
+test(
+  'unset makes new versions without the reference, published where it was; cascade deletes along',
+  { skip },
+  async () => {
+    await using t = await testContent({ types })
+    const { entries } = t.content
+    const target = await entries.create(t.admin, 'node', input({ title: 'Target' }, true))
+    const keep = await entries.create(t.admin, 'node', input({ title: 'Keep' }))
+    const soft = await entries.create(
+      t.admin,
+      'node',
+      input(
+        { title: 'Soft', soft: [target.id, keep.id], parts: [{ to: target.id }, { to: keep.id }] },
+        true,
+      ),
+    )
+    await entries.save(
+      t.admin,
+      'node',
+      soft.id,
+      { ...input({ title: 'Soft draft' }), merge: true },
+      null,
+    )
+    const child = await entries.create(t.admin, 'node', input({ owner: target.id }))
+    const grandchild = await entries.create(
+      t.admin,
+      'node',
+      input({ owner: child.id, hard: target.id }),
+    )
+    await assert.rejects(
+      entries.delete(t.call({ node: { readDraft: true } }), 'node', target.id, null),
+      { code: 'E_FORBIDDEN' },
+    )
+    const outcome = await entries.delete(t.admin, 'node', target.id, 1)
+    assert.deepEqual([...outcome.deleted].sort(), [target.id, child.id, grandchild.id].sort())
+    assert.deepEqual(outcome.unset, [soft.id])
+    const expected = { soft: [keep.id], parts: [{}, { to: keep.id }] }
+    const published = await entries.get(t.admin, 'node', soft.id, reading())
+    assert.deepEqual(JSON.parse(published.entry.fieldsJson), { title: 'Soft', ...expected })
+    const draft = await entries.get(t.admin, 'node', soft.id, reading({ perspective: 'draft' }))
+    assert.deepEqual(JSON.parse(draft.entry.fieldsJson), { title: 'Soft draft', ...expected })
+    await assert.rejects(
+      entries.get(t.admin, 'node', target.id, reading({ perspective: 'draft' })),
+      { code: 'E_ENTRY_NOT_FOUND' },
+    )
+    await noneDangles(t)
+    assert.deepEqual(await brokenInvariants(t.database), [])
+  },
+)
 
-test('an asset is taken out of fields that say unset, unless a field restricts', { skip }, async () => {
-  const gallery: ContentType = {
-    name: 'gallery',
-    label: 'Gallery',
-    fields: [{ name: 'images', kind: 'asset', many: true, onDelete: 'unset' }, { name: 'cover', kind: 'asset' }],
-  }
-  await using t = await testContent({ types: [gallery] })
-  const { entries } = t.content
-  const asset = '0197a000-0000-7000-8000-0000000000f1'
-  const missing = '0197a000-0000-7000-8000-0000000000f2'
-  await t.database.run(
-    sql<object>(`insert into stoa.asset (id, name, content_type, bytes, blob, alt, search, created_at, created_by)
+test(
+  'an asset is taken out of fields that say unset, unless a field restricts',
+  { skip },
+  async () => {
+    const gallery: ContentType = {
+      name: 'gallery',
+      label: 'Gallery',
+      fields: [
+        { name: 'images', kind: 'asset', many: true, onDelete: 'unset' },
+        { name: 'cover', kind: 'asset' },
+      ],
+    }
+    await using t = await testContent({ types: [gallery] })
+    const { entries } = t.content
+    const asset = '0197a000-0000-7000-8000-0000000000f1'
+    const missing = '0197a000-0000-7000-8000-0000000000f2'
+    await t.database.run(
+      sql<object>(`insert into stoa.asset (id, name, content_type, bytes, blob, alt, search, created_at, created_by)
       values ($1, 'a.png', 'image/png', 1, repeat('a', 64), '{}', '', now(), '{}')`),
-    [asset],
-  )
-  await assert.rejects(entries.create(t.admin, 'gallery', input({ images: [missing] })), { code: 'E_VALIDATION' })
-  const one = await entries.create(t.admin, 'gallery', input({ images: [asset] }, true))
-  const two = await entries.create(t.admin, 'gallery', input({ cover: asset }))
-  assert.deepEqual(await entries.takeOutAsset(t.admin, asset), [])
-  await entries.save(t.admin, 'gallery', two.id, { ...input({ cover: null }), merge: true }, null)
-  assert.deepEqual(await entries.takeOutAsset(t.admin, asset), [one.id])
-  assert.equal((await entries.get(t.admin, 'gallery', one.id, reading())).entry.fieldsJson, '{"images":[]}')
-  assert.deepEqual(await t.database.run(sql<object>('select 1 from stoa.reference')), [])
-})
+      [asset],
+    )
+    await assert.rejects(entries.create(t.admin, 'gallery', input({ images: [missing] })), {
+      code: 'E_VALIDATION',
+    })
+    const one = await entries.create(t.admin, 'gallery', input({ images: [asset] }, true))
+    const two = await entries.create(t.admin, 'gallery', input({ cover: asset }))
+    assert.deepEqual(await entries.takeOutAsset(t.admin, asset), [])
+    await entries.save(t.admin, 'gallery', two.id, { ...input({ cover: null }), merge: true }, null)
+    assert.deepEqual(await entries.takeOutAsset(t.admin, asset), [one.id])
+    assert.equal(
+      (await entries.get(t.admin, 'gallery', one.id, reading())).entry.fieldsJson,
+      '{"images":[]}',
+    )
+    assert.deepEqual(await t.database.run(sql<object>('select 1 from stoa.reference')), [])
+  },
+)
 
 test('a reference made while its target is deleted never dangles', { skip }, async () => {
   await using t = await testContent({ types, connectionsMax: 20 })
@@ -109,99 +197,195 @@ test('a reference made while its target is deleted never dangles', { skip }, asy
   await noneDangles(t)
 })
 
-test('an old version that refers to what was deleted is published neither by hand nor by a release nor by undoing one', { skip }, async () => {
-  await using t = await testContent({ types })
-  const { entries, releases } = t.content
-  const [target, kept] = [await entries.create(t.admin, 'node', input({ title: 'T' })), await entries.create(t.admin, 'node', input({ title: 'K' }))]
-  const { id } = await entries.create(t.admin, 'node', input({ title: 'v1', soft: [target.id, kept.id] }, true))
-  const release = async (version: number): Promise<string> => {
-    const { id: made } = await releases.create(t.admin, 'R')
-    await releases.put(t.admin, made, [{ entryId: id, locale: 'en', action: 'publish', version }])
-    return made
-  }
-  await entries.save(t.admin, 'node', id, { ...input({ title: 'v2', soft: [kept.id] }), merge: true }, null)
-  const over = await release(2)
-  await releases.publish(t.admin, over)
-  assert.deepEqual((await entries.delete(t.admin, 'node', target.id, null)).unset, [])
-  const refused = { code: 'E_VALIDATION', message: /deleted/ }
-  await assert.rejects(entries.publish(t.admin, 'node', id, { locales: null, version: 1 }, null), refused)
-  await assert.rejects(releases.publish(t.admin, await release(1)), refused)
-  await assert.rejects(releases.undo(t.admin, over), refused)
-  await assert.rejects(entries.restore(t.admin, 'node', id, { locale: null, version: 1 }, null), { code: 'E_VALIDATION' })
-  assert.equal((await entries.get(t.admin, 'node', id, reading())).entry.version, 2)
-  await noneDangles(t)
-  assert.deepEqual(await brokenInvariants(t.database), [])
-})
+test(
+  'an old version that refers to what was deleted is published neither by hand nor by a release nor by undoing one',
+  { skip },
+  async () => {
+    await using t = await testContent({ types })
+    const { entries, releases } = t.content
+    const [target, kept] = [
+      await entries.create(t.admin, 'node', input({ title: 'T' })),
+      await entries.create(t.admin, 'node', input({ title: 'K' })),
+    ]
+    const { id } = await entries.create(
+      t.admin,
+      'node',
+      input({ title: 'v1', soft: [target.id, kept.id] }, true),
+    )
+    const release = async (version: number): Promise<string> => {
+      const { id: made } = await releases.create(t.admin, 'R')
+      await releases.put(t.admin, made, [{ entryId: id, locale: 'en', action: 'publish', version }])
+      return made
+    }
+    await entries.save(
+      t.admin,
+      'node',
+      id,
+      { ...input({ title: 'v2', soft: [kept.id] }), merge: true },
+      null,
+    )
+    const over = await release(2)
+    await releases.publish(t.admin, over)
+    assert.deepEqual((await entries.delete(t.admin, 'node', target.id, null)).unset, [])
+    const refused = { code: 'E_VALIDATION', message: /deleted/ }
+    await assert.rejects(
+      entries.publish(t.admin, 'node', id, { locales: null, version: 1 }, null),
+      refused,
+    )
+    await assert.rejects(releases.publish(t.admin, await release(1)), refused)
+    await assert.rejects(releases.undo(t.admin, over), refused)
+    await assert.rejects(entries.restore(t.admin, 'node', id, { locale: null, version: 1 }, null), {
+      code: 'E_VALIDATION',
+    })
+    assert.equal((await entries.get(t.admin, 'node', id, reading())).entry.version, 2)
+    await noneDangles(t)
+    assert.deepEqual(await brokenInvariants(t.database), [])
+  },
+)
 
-test('publishing an old version waits for the deletion of what it refers to, and a deletion for the publication', { skip }, async () => {
-  await using t = await testContent({ types })
-  const { entries } = t.content
-  const target = await entries.create(t.admin, 'node', input({ title: 'T' }))
-  const { id } = await entries.create(t.admin, 'node', input({ title: 'v1', hard: target.id }))
-  await entries.save(t.admin, 'node', id, { ...input({ title: 'v2', hard: null }), merge: true }, null)
-  const publication = await heldOpen(t, (call) => entries.publish(call, 'node', id, { locales: null, version: 1 }, null))
-  const deletion = entries.delete(t.admin, 'node', target.id, null)
-  await untilWaiting(t, 1)
-  const stopped = assert.rejects(deletion, { code: 'E_ENTRY_REFERENCED' })
-  await publication.end()
-  await stopped
-  await entries.unpublish(t.admin, 'node', id, null, null)
-  const second = await heldOpen(t, (call) => entries.delete(call, 'node', target.id, null))
-  const late = entries.publish(t.admin, 'node', id, { locales: null, version: 1 }, null)
-  await untilWaiting(t, 1)
-  const refused = assert.rejects(late, { code: 'E_VALIDATION' })
-  await second.end()
-  await refused
-  await noneDangles(t)
-})
+test(
+  'publishing an old version waits for the deletion of what it refers to, and a deletion for the publication',
+  { skip },
+  async () => {
+    await using t = await testContent({ types })
+    const { entries } = t.content
+    const target = await entries.create(t.admin, 'node', input({ title: 'T' }))
+    const { id } = await entries.create(t.admin, 'node', input({ title: 'v1', hard: target.id }))
+    await entries.save(
+      t.admin,
+      'node',
+      id,
+      { ...input({ title: 'v2', hard: null }), merge: true },
+      null,
+    )
+    const publication = await heldOpen(t, (call) =>
+      entries.publish(call, 'node', id, { locales: null, version: 1 }, null),
+    )
+    const deletion = entries.delete(t.admin, 'node', target.id, null)
+    await untilWaiting(t, 1)
+    const stopped = assert.rejects(deletion, { code: 'E_ENTRY_REFERENCED' })
+    await publication.end()
+    await stopped
+    await entries.unpublish(t.admin, 'node', id, null, null)
+    const second = await heldOpen(t, (call) => entries.delete(call, 'node', target.id, null))
+    const late = entries.publish(t.admin, 'node', id, { locales: null, version: 1 }, null)
+    await untilWaiting(t, 1)
+    const refused = assert.rejects(late, { code: 'E_VALIDATION' })
+    await second.end()
+    await refused
+    await noneDangles(t)
+  },
+)
 
 test('a deletion goes on from what referrers are once it has their locks', { skip }, async () => {
   await using t = await testContent({ types })
   const { entries, releases } = t.content
   const target = await entries.create(t.admin, 'node', input({ title: 'T' }))
-  const from = async (fields: Record<string, unknown>): Promise<string> => (await entries.create(t.admin, 'node', input({ ...fields, soft: [target.id] }))).id
-  const [letsGo, gone, archived] = [await from({ owner: target.id }), await from({ owner: target.id }), await from({})]
+  const from = async (fields: Record<string, unknown>): Promise<string> =>
+    (await entries.create(t.admin, 'node', input({ ...fields, soft: [target.id] }))).id
+  const [letsGo, gone, archived] = [
+    await from({ owner: target.id }),
+    await from({ owner: target.id }),
+    await from({}),
+  ]
   await entries.archive(t.admin, 'node', archived, true, null)
   const other = await heldOpen(t, async (call) => {
-    await entries.save(call, 'node', letsGo, { ...input({ owner: null, soft: [] }), merge: true }, null)
+    await entries.save(
+      call,
+      'node',
+      letsGo,
+      { ...input({ owner: null, soft: [] }), merge: true },
+      null,
+    )
     await entries.delete(call, 'node', gone, null)
   })
   const deletion = entries.delete(t.admin, 'node', target.id, null)
   await untilWaiting(t, 1)
   const { id: release } = await releases.create(t.admin, 'R')
-  const put = releases.put(t.admin, release, [{ entryId: target.id, locale: 'en', action: 'unpublish', version: null }])
+  const put = releases.put(t.admin, release, [
+    { entryId: target.id, locale: 'en', action: 'unpublish', version: null },
+  ])
   await untilWaiting(t, 2)
   const refused = assert.rejects(put, { code: 'E_ENTRY_NOT_FOUND' })
   await other.end()
   assert.deepEqual(await deletion, { deleted: [target.id], unset: [archived] })
   await refused
-  assert.equal((await entries.get(t.admin, 'node', letsGo, reading({ perspective: 'draft' }))).entry.fieldsJson, '{"soft":[]}')
+  assert.equal(
+    (await entries.get(t.admin, 'node', letsGo, reading({ perspective: 'draft' }))).entry
+      .fieldsJson,
+    '{"soft":[]}',
+  )
   await entries.archive(t.admin, 'node', archived, false, null)
-  assert.equal((await entries.publish(t.admin, 'node', archived, { locales: null, version: 2 }, null))[0]?.status, 'published')
+  assert.equal(
+    (await entries.publish(t.admin, 'node', archived, { locales: null, version: 2 }, null))[0]
+      ?.status,
+    'published',
+  )
   await noneDangles(t)
   assert.deepEqual(await brokenInvariants(t.database), [])
 })
 
-test('history: versions page by page, one version, restore; archive hides and unarchive brings back', { skip }, async () => {
-  await using t = await testContent({ types })
-  const { entries } = t.content
-  const { id } = await entries.create(t.admin, 'node', input({ title: 'v1' }, true))
-  for (let i = 2; i <= 5; i += 1) await entries.save(t.admin, 'node', id, { ...input({ title: `v${i}` }), merge: true }, null)
-  const first = await entries.versions(t.admin, 'node', id, { locale: null, limit: 3, before: null })
-  assert.deepEqual(first.map((one) => one.version), [5, 4, 3])
-  const rest = await entries.versions(t.admin, 'node', id, { locale: null, limit: 3, before: 3 })
-  assert.deepEqual(rest.map((one) => [one.version, one.publishedAt !== null, one.isPublished]), [[2, false, false], [1, true, true]])
-  assert.equal((await entries.version(t.admin, 'node', id, { locale: null, version: 3 })).fieldsJson, '{"title":"v3"}')
-  await assert.rejects(entries.version(t.admin, 'node', id, { locale: null, version: 9 }), { code: 'E_VERSION_NOT_FOUND' })
-  await assert.rejects(entries.versions(t.call({ node: { read: true } }), 'node', id, { locale: null, limit: 3, before: null }), { code: 'E_FORBIDDEN' })
-  assert.equal((await entries.restore(t.admin, 'node', id, { locale: null, version: 2 }, 5)).fieldsJson, '{"title":"v2"}')
-  await assert.rejects(entries.restore(t.admin, 'node', id, { locale: null, version: 2 }, 5), { code: 'E_VERSION_CONFLICT' })
-  const [archived] = await entries.archive(t.admin, 'node', id, true, null)
-  assert.equal(archived?.status, 'archived')
-  await assert.rejects(entries.get(t.admin, 'node', id, reading()), { code: 'E_ENTRY_NOT_FOUND' })
-  await assert.rejects(entries.save(t.admin, 'node', id, { ...input({ title: 'x' }), merge: true }, null), { code: 'E_ENTRY_ARCHIVED' })
-  await assert.rejects(entries.publish(t.admin, 'node', id, { locales: null, version: null }, null), { code: 'E_ENTRY_ARCHIVED' })
-  const [back] = await entries.archive(t.admin, 'node', id, false, null)
-  assert.equal(back?.status, 'draft')
-  assert.deepEqual(await brokenInvariants(t.database), [])
-})
+test(
+  'history: versions page by page, one version, restore; archive hides and unarchive brings back',
+  { skip },
+  async () => {
+    await using t = await testContent({ types })
+    const { entries } = t.content
+    const { id } = await entries.create(t.admin, 'node', input({ title: 'v1' }, true))
+    for (let i = 2; i <= 5; i += 1)
+      await entries.save(t.admin, 'node', id, { ...input({ title: `v${i}` }), merge: true }, null)
+    const first = await entries.versions(t.admin, 'node', id, {
+      locale: null,
+      limit: 3,
+      before: null,
+    })
+    assert.deepEqual(
+      first.map((one) => one.version),
+      [5, 4, 3],
+    )
+    const rest = await entries.versions(t.admin, 'node', id, { locale: null, limit: 3, before: 3 })
+    assert.deepEqual(
+      rest.map((one) => [one.version, one.publishedAt !== null, one.isPublished]),
+      [
+        [2, false, false],
+        [1, true, true],
+      ],
+    )
+    assert.equal(
+      (await entries.version(t.admin, 'node', id, { locale: null, version: 3 })).fieldsJson,
+      '{"title":"v3"}',
+    )
+    await assert.rejects(entries.version(t.admin, 'node', id, { locale: null, version: 9 }), {
+      code: 'E_VERSION_NOT_FOUND',
+    })
+    await assert.rejects(
+      entries.versions(t.call({ node: { read: true } }), 'node', id, {
+        locale: null,
+        limit: 3,
+        before: null,
+      }),
+      { code: 'E_FORBIDDEN' },
+    )
+    assert.equal(
+      (await entries.restore(t.admin, 'node', id, { locale: null, version: 2 }, 5)).fieldsJson,
+      '{"title":"v2"}',
+    )
+    await assert.rejects(entries.restore(t.admin, 'node', id, { locale: null, version: 2 }, 5), {
+      code: 'E_VERSION_CONFLICT',
+    })
+    const [archived] = await entries.archive(t.admin, 'node', id, true, null)
+    assert.equal(archived?.status, 'archived')
+    await assert.rejects(entries.get(t.admin, 'node', id, reading()), { code: 'E_ENTRY_NOT_FOUND' })
+    await assert.rejects(
+      entries.save(t.admin, 'node', id, { ...input({ title: 'x' }), merge: true }, null),
+      { code: 'E_ENTRY_ARCHIVED' },
+    )
+    await assert.rejects(
+      entries.publish(t.admin, 'node', id, { locales: null, version: null }, null),
+      { code: 'E_ENTRY_ARCHIVED' },
+    )
+    const [back] = await entries.archive(t.admin, 'node', id, false, null)
+    assert.equal(back?.status, 'draft')
+    assert.deepEqual(await brokenInvariants(t.database), [])
+  },
+)

@@ -12,14 +12,27 @@ import { entryBytesMax } from '#content/validation/compile.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
-/** The JSON text of fields, in the order of the type, and their filter. Throws `ValidationError` where it is too large. */
-export function encodeFields(type: TypeModel, fields: Readonly<Record<string, unknown>>): { data: string; filter: string } {
+/**
+ * The JSON text of fields, in the order of the type, and their filter. Throws `ValidationError`
+ * where it is too large.
+ */
+export function encodeFields(
+  type: TypeModel,
+  fields: Readonly<Record<string, unknown>>,
+): { data: string; filter: string } {
   const ordered: Record<string, unknown> = {}
-  for (const { name } of type.definition.fields) if (fields[name] !== undefined) ordered[name] = fields[name]
+  for (const { name } of type.definition.fields)
+    if (fields[name] !== undefined) ordered[name] = fields[name]
   const data = JSON.stringify(ordered)
   // A UTF-16 unit takes one to three bytes, so small entries need not be measured.
   if (data.length * 3 > entryBytesMax && Buffer.byteLength(data) > entryBytesMax) {
-    throw new ValidationError([{ path: '', code: 'tooLarge', message: `An entry has at most ${entryBytesMax} bytes in one locale.` }])
+    throw new ValidationError([
+      {
+        path: '',
+        code: 'tooLarge',
+        message: `An entry has at most ${entryBytesMax} bytes in one locale.`,
+      },
+    ])
   }
   return { data, filter: JSON.stringify(filterOf(type.definition, ordered)) }
 }
@@ -34,18 +47,50 @@ const changeVersion = sql<object>(`
   update stoa.version set is_latest = $4, is_published = $5, is_archived = $6, published_at = $7, published_by = $8, first_published_at = $9
   where entry_id = $1 and locale = $2 and number = $3`)
 
-const takeFromHistory = sql<object>(`delete from stoa.version_history where entry_id = $1 and locale = $2 and number = $3`)
+const takeFromHistory = sql<object>(
+  `delete from stoa.version_history where entry_id = $1 and locale = $2 and number = $3`,
+)
 
 const countLocales = sql<object>(`update stoa.entry set locale_count = $2 where id = $1`)
 /** Plain saves that saw fewer locales find that their row was changed since. */
-export const touchLatest = sql<object>(`update stoa.version set is_latest = is_latest where entry_id = any($1::uuid[]) and is_latest`)
+export const touchLatest = sql<object>(
+  `update stoa.version set is_latest = is_latest where entry_id = any($1::uuid[]) and is_latest`,
+)
 
 const setArchived = sql<object>(`update stoa.entry set archived_at = $2 where id = $1`)
 
-export async function insertRow(tx: Queryable, type: TypeModel, id: string, row: VersionRow): Promise<string> {
-  const content = [id, row.locale, row.number, type.definition.name, row.data, row.filter, row.typeRevision, row.filterRevision]
-  const flags = [row.isLatest, row.isPublished, row.isArchived, row.createdAt, row.createdById, row.savedAt, row.savedBy]
-  const [inserted] = await tx.run(insertVersion, [...content, ...flags, row.publishedAt, row.publishedBy, row.firstPublishedAt])
+export async function insertRow(
+  tx: Queryable,
+  type: TypeModel,
+  id: string,
+  row: VersionRow,
+): Promise<string> {
+  const content = [
+    id,
+    row.locale,
+    row.number,
+    type.definition.name,
+    row.data,
+    row.filter,
+    row.typeRevision,
+    row.filterRevision,
+  ]
+  const flags = [
+    row.isLatest,
+    row.isPublished,
+    row.isArchived,
+    row.createdAt,
+    row.createdById,
+    row.savedAt,
+    row.savedBy,
+  ]
+  const [inserted] = await tx.run(insertVersion, [
+    ...content,
+    ...flags,
+    row.publishedAt,
+    row.publishedBy,
+    row.firstPublishedAt,
+  ])
   return inserted?.model ?? ''
 }
 
@@ -67,8 +112,8 @@ export type EntryChanges = {
 type Stamp = { readonly by: Actor; readonly at: string }
 
 /**
- * Changes to one entry, thought out in memory and written by `flush`. The entry is locked from before its state was read
- * until the transaction ends, so nothing here can be outrun.
+ * Changes to one entry, thought out in memory and written by `flush`. The entry is locked from
+ * before its state was read until the transaction ends, so nothing here can be outrun.
  */
 export class EntryEdit {
   readonly #type: TypeModel
@@ -106,12 +151,20 @@ export class EntryEdit {
     return publishedOf(this, locale)
   }
 
-  /** Adds a version, the latest of its locale unless `beside` it (for a new published one that is not what editors go on from). */
-  add(locale: string, fields: Readonly<Record<string, unknown>>, options: { readonly createdAt?: string; readonly beside?: VersionRow } = {}): VersionRow {
+  /**
+   * Adds a version, the latest of its locale unless `beside` it (for a new published one that is
+   * not what editors go on from).
+   */
+  add(
+    locale: string,
+    fields: Readonly<Record<string, unknown>>,
+    options: { readonly createdAt?: string; readonly beside?: VersionRow } = {},
+  ): VersionRow {
     const before = options.beside ?? this.latest(locale)
     const number = (this.#numbers.get(locale) ?? 0) + 1
     this.#numbers.set(locale, number)
-    if (before !== null && options.beside === undefined) this.#set({ ...before, isLatest: false, isArchived: false })
+    if (before !== null && options.beside === undefined)
+      this.#set({ ...before, isLatest: false, isArchived: false })
     const row: VersionRow = {
       ...encodeFields(this.#type, fields),
       locale,
@@ -133,16 +186,27 @@ export class EntryEdit {
     return row
   }
 
-  /** Publishes a version of this entry, which may be an old one. Does nothing if it is published. Returns it as it is then. */
+  /**
+   * Publishes a version of this entry, which may be an old one. Does nothing if it is published.
+   * Returns it as it is then.
+   */
   publish(row: VersionRow, publishedAt: string = this.#stamp.at): VersionRow {
     const before = this.published(row.locale)
     if (before?.number === row.number) return before
     const latest = this.latest(row.locale)
-    const firstPublishedAt = before?.firstPublishedAt ?? latest?.firstPublishedAt ?? row.firstPublishedAt ?? publishedAt
+    const firstPublishedAt =
+      before?.firstPublishedAt ?? latest?.firstPublishedAt ?? row.firstPublishedAt ?? publishedAt
     if (before !== null) this.#set({ ...before, isPublished: false })
-    const result: VersionRow = { ...(this.#rows.get(keyOf(row)) ?? this.#renewed(row)), isPublished: true, publishedAt, publishedBy: JSON.stringify(this.#stamp.by), firstPublishedAt }
+    const result: VersionRow = {
+      ...(this.#rows.get(keyOf(row)) ?? this.#renewed(row)),
+      isPublished: true,
+      publishedAt,
+      publishedBy: JSON.stringify(this.#stamp.by),
+      firstPublishedAt,
+    }
     const draft = this.latest(row.locale)
-    if (draft !== null && draft.number !== row.number) this.#set({ ...draft, publishedAt, firstPublishedAt })
+    if (draft !== null && draft.number !== row.number)
+      this.#set({ ...draft, publishedAt, firstPublishedAt })
     this.#set(result)
     return result
   }
@@ -166,7 +230,10 @@ export class EntryEdit {
     return this.#archivedAt !== null
   }
 
-  /** What there is to write. Rows that lose a flag go first, because the database lets each flag be there once. */
+  /**
+   * What there is to write. Rows that lose a flag go first, because the database lets each flag be
+   * there once.
+   */
   changes(): EntryChanges {
     const changed = [...this.#rows.values()].filter((row) => this.#before.get(keyOf(row)) !== row)
     const added = changed.filter((row) => this.#isNew(row))
@@ -174,9 +241,14 @@ export class EntryEdit {
     const kept = changed.filter((row) => this.#before.has(keyOf(row)))
     const gains = (row: VersionRow): boolean => {
       const before = this.#before.get(keyOf(row))
-      return before === undefined || (row.isLatest && !before.isLatest) || (row.isPublished && !before.isPublished)
+      return (
+        before === undefined ||
+        (row.isLatest && !before.isLatest) ||
+        (row.isPublished && !before.isPublished)
+      )
     }
-    const count = (rows: readonly VersionRow[]): number => new Set(rows.filter((row) => row.isLatest).map((row) => row.locale)).size
+    const count = (rows: readonly VersionRow[]): number =>
+      new Set(rows.filter((row) => row.isLatest).map((row) => row.locale)).size
     const locales = count(this.held)
     return {
       changed: changed.length > 0,
@@ -194,18 +266,29 @@ export class EntryEdit {
     const { changed, lost, added, revived, gained, localeCount, grew } = this.changes()
     for (const row of lost) await this.#change(tx, row)
     for (const row of revived) await tx.run(takeFromHistory, [this.id, row.locale, row.number])
-    for (const row of [...revived, ...added]) if ((await insertRow(tx, this.#type, this.id, row)) !== this.#state.model) throw new StaleModel()
+    for (const row of [...revived, ...added])
+      if ((await insertRow(tx, this.#type, this.id, row)) !== this.#state.model)
+        throw new StaleModel()
     for (const row of gained) await this.#change(tx, row)
     if (localeCount !== null) await tx.run(countLocales, [this.id, localeCount])
     if (grew) await tx.run(touchLatest, [[this.id]])
-    if (this.#archivedAt !== this.#state.archivedAt) await tx.run(setArchived, [this.id, this.#archivedAt])
-    if (changed) await hold(tx, { revision: this.#state.model, type: this.#type }, this.id, this.held)
+    if (this.#archivedAt !== this.#state.archivedAt)
+      await tx.run(setArchived, [this.id, this.#archivedAt])
+    if (changed)
+      await hold(tx, { revision: this.#state.model, type: this.#type }, this.id, this.held)
   }
 
-  /** A version out of the history, where filters stay as they were made: what is held again is found by the fields of today. */
+  /**
+   * A version out of the history, where filters stay as they were made: what is held again is found
+   * by the fields of today.
+   */
   #renewed(row: VersionRow): VersionRow {
     if (row.filterRevision >= this.#type.filterRevision) return row
-    return { ...row, filter: JSON.stringify(renewedFilter(this.#type, row)), filterRevision: this.#type.revision }
+    return {
+      ...row,
+      filter: JSON.stringify(renewedFilter(this.#type, row)),
+      filterRevision: this.#type.revision,
+    }
   }
 
   #isNew(row: VersionRow): boolean {
@@ -213,7 +296,17 @@ export class EntryEdit {
   }
 
   async #change(tx: Queryable, row: VersionRow): Promise<void> {
-    await tx.run(changeVersion, [this.id, row.locale, row.number, row.isLatest, row.isPublished, row.isArchived, row.publishedAt, row.publishedBy, row.firstPublishedAt])
+    await tx.run(changeVersion, [
+      this.id,
+      row.locale,
+      row.number,
+      row.isLatest,
+      row.isPublished,
+      row.isArchived,
+      row.publishedAt,
+      row.publishedBy,
+      row.firstPublishedAt,
+    ])
   }
 
   #set(row: VersionRow): void {

@@ -6,7 +6,10 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { isId } from '#lib/id.ts'
 
-/** A version is added beside a published one once per publishing: waiting for more than this many in a row is a defect. */
+/**
+ * A version is added beside a published one once per publishing: waiting for more than this many in
+ * a row is a defect.
+ */
 const lockAttemptsMax = 100
 
 /** A row of `stoa.version`, or of `stoa.version_history` without flags; JSON columns are text. */
@@ -52,18 +55,33 @@ export const judgedColumns = `v.locale, v.number, v.filter, v.type_revision as "
   v.published_by as "publishedBy", v.first_published_at as "firstPublishedAt"`
 export const versionColumns = `v.data, ${judgedColumns}`
 
-/** The highest number of an entry in a locale. The latest version need not have it: one that was published beside it may. */
+/**
+ * The highest number of an entry in a locale. The latest version need not have it: one that was
+ * published beside it may.
+ */
 export function topOf(entry: string, locale: string): string {
-  const highest = (table: string): string => `(select max(number) from ${table} w where w.entry_id = ${entry} and w.locale = ${locale})`
+  const highest = (table: string): string =>
+    `(select max(number) from ${table} w where w.entry_id = ${entry} and w.locale = ${locale})`
   return `greatest(${highest('stoa.version')}, ${highest('stoa.version_history')})`
 }
 
-type EntryRow = { readonly type: string; readonly created_at: string; readonly created_by_id: string | null; readonly archived_at: string | null }
+type EntryRow = {
+  readonly type: string
+  readonly created_at: string
+  readonly created_by_id: string | null
+  readonly archived_at: string | null
+}
 
 const entryColumns = `e.type, e.created_at, e.created_by ->> 'id' as created_by_id, e.archived_at`
-const lockForWriting = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1 for no key update`)
-const lockForDeleting = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1 for update`)
-const lockForKeeping = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1 for key share`)
+const lockForWriting = sql<EntryRow>(
+  `select ${entryColumns} from stoa.entry e where e.id = $1 for no key update`,
+)
+const lockForDeleting = sql<EntryRow>(
+  `select ${entryColumns} from stoa.entry e where e.id = $1 for update`,
+)
+const lockForKeeping = sql<EntryRow>(
+  `select ${entryColumns} from stoa.entry e where e.id = $1 for key share`,
+)
 const readEntry = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1`)
 
 type HeldRow = VersionRow & { model: string; top: number }
@@ -73,7 +91,10 @@ const readHeld = sql<HeldRow>(`
   from stoa.model m left join stoa.version v on v.entry_id = $1 and (v.is_latest or v.is_published)
   order by v.locale, v.number`)
 
-/** Plain saves lock nothing but the row that they replace, so whoever goes on from the held rows locks them. */
+/**
+ * Plain saves lock nothing but the row that they replace, so whoever goes on from the held rows
+ * locks them.
+ */
 const lockHeld = sql<HeldRow>(`
   with v as (
     select * from stoa.version where entry_id = $1 and (is_latest or is_published) order by locale, number for no key update
@@ -81,8 +102,9 @@ const lockHeld = sql<HeldRow>(`
   select m.revision as model, ${versionColumns}, ${topOf('v.entry_id', 'v.locale')} as top from stoa.model m left join v on true order by v.locale, v.number`)
 
 /**
- * Whether each locale shows its latest version. One that does not was waited for while a save added a version beside the
- * published one: it was committed after the statement began, which therefore did not see it.
+ * Whether each locale shows its latest version. One that does not was waited for while a save added
+ * a version beside the published one: it was committed after the statement began, which therefore
+ * did not see it.
  */
 export function isWhole(rows: readonly Pick<VersionRow, 'locale' | 'isLatest'>[]): boolean {
   const latest = new Set(rows.filter((row) => row.isLatest).map((row) => row.locale))
@@ -90,24 +112,40 @@ export function isWhole(rows: readonly Pick<VersionRow, 'locale' | 'isLatest'>[]
   return rows.every((row) => row.locale === null || latest.has(row.locale))
 }
 
-const readVersion = sql<VersionRow>(`select ${versionColumns} from stoa.any_version v where v.entry_id = $1 and v.locale = $2 and v.number = $3`)
+const readVersion = sql<VersionRow>(
+  `select ${versionColumns} from stoa.any_version v where v.entry_id = $1 and v.locale = $2 and v.number = $3`,
+)
 
 export type Hold = 'reading' | 'keeping' | 'writing' | 'deleting'
 
-const readers = { reading: readEntry, keeping: lockForKeeping, writing: lockForWriting, deleting: lockForDeleting }
+const readers = {
+  reading: readEntry,
+  keeping: lockForKeeping,
+  writing: lockForWriting,
+  deleting: lockForDeleting,
+}
 
 /**
- * Reads an entry; with `writing` and `deleting` under its lock, which no other writer of it passes until the transaction
- * ends; with `keeping` it is not deleted until then. The lock comes first, in a statement of its own, so that what is read
- * then is what holds.
+ * Reads an entry; with `writing` and `deleting` under its lock, which no other writer of it passes
+ * until the transaction ends; with `keeping` it is not deleted until then. The lock comes first, in
+ * a statement of its own, so that what is read then is what holds.
  */
-export async function entryState(tx: Queryable, model: Model, type: TypeModel | null, id: string, hold: Hold): Promise<EntryState> {
+export async function entryState(
+  tx: Queryable,
+  model: Model,
+  type: TypeModel | null,
+  id: string,
+  hold: Hold,
+): Promise<EntryState> {
   if (!isId(id)) throw new EntryNotFoundError()
   const [entry] = await tx.run(readers[hold], [id])
   if (entry === undefined || (type !== null && entry.type !== type.definition.name)) {
     throw new EntryNotFoundError()
   }
-  const rows = hold === 'reading' || hold === 'keeping' ? await tx.run(readHeld, [id]) : await whole(() => tx.run(lockHeld, [id]))
+  const rows =
+    hold === 'reading' || hold === 'keeping'
+      ? await tx.run(readHeld, [id])
+      : await whole(() => tx.run(lockHeld, [id]))
   if (rows[0]?.model !== model.revision) throw new StaleModel()
   const held = rows.filter((row) => row.locale !== null)
   return {
@@ -122,8 +160,14 @@ export async function entryState(tx: Queryable, model: Model, type: TypeModel | 
   }
 }
 
-/** Reads and locks until nothing is missing, which takes one more time for each save that came between. */
-export async function whole<Row extends Pick<VersionRow, 'locale' | 'isLatest'>>(read: () => Promise<readonly Row[]>, groups: (rows: readonly Row[]) => Iterable<readonly Row[]> = (rows) => [rows]): Promise<readonly Row[]> {
+/**
+ * Reads and locks until nothing is missing, which takes one more time for each save that came
+ * between.
+ */
+export async function whole<Row extends Pick<VersionRow, 'locale' | 'isLatest'>>(
+  read: () => Promise<readonly Row[]>,
+  groups: (rows: readonly Row[]) => Iterable<readonly Row[]> = (rows) => [rows],
+): Promise<readonly Row[]> {
   for (let attempt = 1; ; attempt += 1) {
     const rows = await read()
     if ([...groups(rows)].every(isWhole)) return rows
@@ -131,14 +175,25 @@ export async function whole<Row extends Pick<VersionRow, 'locale' | 'isLatest'>>
   }
 }
 
-/** The highest number of each locale: a row that was waited for may have a higher one than its statement counted. */
-export function topNumbers(rows: readonly { readonly locale: string; readonly number: number; readonly top: number }[]): Map<string, number> {
+/**
+ * The highest number of each locale: a row that was waited for may have a higher one than its
+ * statement counted.
+ */
+export function topNumbers(
+  rows: readonly { readonly locale: string; readonly number: number; readonly top: number }[],
+): Map<string, number> {
   const numbers = new Map<string, number>()
-  for (const { locale, number, top } of rows) numbers.set(locale, Math.max(numbers.get(locale) ?? 0, number, top))
+  for (const { locale, number, top } of rows)
+    numbers.set(locale, Math.max(numbers.get(locale) ?? 0, number, top))
   return numbers
 }
 
-export async function versionOf(tx: Queryable, id: string, locale: string, number: number): Promise<VersionRow | null> {
+export async function versionOf(
+  tx: Queryable,
+  id: string,
+  locale: string,
+  number: number,
+): Promise<VersionRow | null> {
   const [row] = await tx.run(readVersion, [id, locale, number])
   return row ?? null
 }
@@ -155,5 +210,8 @@ export function publishedOf(state: Pick<EntryState, 'held'>, locale: string): Ve
 /** The locales an entry has, the default one first. */
 export function localesOf(state: Pick<EntryState, 'held'>, model: Model): string[] {
   const codes = state.held.filter((row) => row.isLatest).map((row) => row.locale)
-  return codes.sort((a, b) => Number(b === model.defaultLocale) - Number(a === model.defaultLocale) || (a < b ? -1 : 1))
+  return codes.sort(
+    (a, b) =>
+      Number(b === model.defaultLocale) - Number(a === model.defaultLocale) || (a < b ? -1 : 1),
+  )
 }

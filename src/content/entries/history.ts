@@ -1,12 +1,31 @@
 import type { Call, EntryView, Expected, VersionSummary } from '#content/content.ts'
-import { EntryArchivedError, EntryNotFoundError, ValidationError, VersionNotFoundError } from '#content/errors.ts'
+import {
+  EntryArchivedError,
+  EntryNotFoundError,
+  ValidationError,
+  VersionNotFoundError,
+} from '#content/errors.ts'
 import { compose } from '#content/entries/compose.ts'
 import type { Context } from '#content/entries/context.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
 import { EntryEdit } from '#content/entries/entry-edit.ts'
 import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
-import { entryState, latestOf, localesOf, publishedOf, versionOf } from '#content/entries/entry-state.ts'
-import { demand, demandAfter, forbidden, grantOf, mayRead, reaches, statusOf } from '#content/entries/permission.ts'
+import {
+  entryState,
+  latestOf,
+  localesOf,
+  publishedOf,
+  versionOf,
+} from '#content/entries/entry-state.ts'
+import {
+  demand,
+  demandAfter,
+  forbidden,
+  grantOf,
+  mayRead,
+  reaches,
+  statusOf,
+} from '#content/entries/permission.ts'
 import { addVersion, checkExpected } from '#content/entries/save.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { TypeModel } from '#content/model/model.ts'
@@ -16,8 +35,18 @@ import type { Actor } from '#lib/actor.ts'
 /** Versions on one page at most: 200, and one that tells whether there is a next page. */
 export const versionsPageMax = 201
 
-/** Makes a new latest version with the content of an old one; what locales share is carried as in any save. */
-export async function restoreVersion(context: Context, call: Call, typeName: string, id: string, from: { readonly locale: string | null; readonly version: number }, expected: Expected): Promise<EntryView> {
+/**
+ * Makes a new latest version with the content of an old one; what locales share is carried as in
+ * any save.
+ */
+export async function restoreVersion(
+  context: Context,
+  call: Call,
+  typeName: string,
+  id: string,
+  from: { readonly locale: string | null; readonly version: number },
+  expected: Expected,
+): Promise<EntryView> {
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
       const type = model.type(typeName)
@@ -30,8 +59,17 @@ export async function restoreVersion(context: Context, call: Call, typeName: str
       const old = latest === null ? null : await versionOf(tx, id, locale, from.version)
       if (latest === null || old === null) throw noVersion(locale, from.version)
       // Only what fits the type as it is now comes back, and only where the caller may write.
-      const fields = Object.fromEntries(Object.entries(type.validator.project(JSON.parse(old.data) as Record<string, unknown>)).filter(([name]) => grant.fields?.includes(name) !== false))
-      const composed = compose(type, grant, { fields, merge: false, publishing: false }, storedFields(type, latest))
+      const fields = Object.fromEntries(
+        Object.entries(
+          type.validator.project(JSON.parse(old.data) as Record<string, unknown>),
+        ).filter(([name]) => grant.fields?.includes(name) !== false),
+      )
+      const composed = compose(
+        type,
+        grant,
+        { fields, merge: false, publishing: false },
+        storedFields(type, latest),
+      )
       const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
       const row = await addVersion(call, tx, model, { type, edit, locale, composed })
       demandAfter(grant, 'update', type, id, row)
@@ -42,15 +80,27 @@ export async function restoreVersion(context: Context, call: Call, typeName: str
 }
 
 function noVersion(locale: string, version: number): VersionNotFoundError {
-  return new VersionNotFoundError(`The entry has no version ${version} in the locale "${locale}".`, { locale, version })
+  return new VersionNotFoundError(
+    `The entry has no version ${version} in the locale "${locale}".`,
+    { locale, version },
+  )
 }
 
-/** Who asks for history must be one who sees the draft in that locale; where the entry has none, of the entry. */
-function demandHistory(call: Call, type: TypeModel, state: EntryState, locale: string): ReturnType<typeof demand> {
+/**
+ * Who asks for history must be one who sees the draft in that locale; where the entry has none, of
+ * the entry.
+ */
+function demandHistory(
+  call: Call,
+  type: TypeModel,
+  state: EntryState,
+  locale: string,
+): ReturnType<typeof demand> {
   const grant = grantOf(call, 'readDraft', type)
   const latest = latestOf(state, locale)
   const rows = latest === null ? state.held.filter((row) => row.isLatest) : [latest]
-  const reached = grant !== null && rows.some((row) => reaches(grant, type, state.id, row, statusOf(row)))
+  const reached =
+    grant !== null && rows.some((row) => reaches(grant, type, state.id, row, statusOf(row)))
   if (reached) return grant
   if (!mayRead(call, type, state)) throw new EntryNotFoundError()
   throw forbidden('readDraft', type)
@@ -70,7 +120,10 @@ const listVersions = sql<SummaryRow>(`
   select locale, number, saved_at, saved_by, case when published_by is not null then published_at end as published_at, is_latest, is_published
   from stoa.any_version where entry_id = $1 and locale = $2 and number < $3 order by number desc limit $4`)
 
-/** Versions of one locale, the newest first; `before` is the number of the last one on the page before. */
+/**
+ * Versions of one locale, the newest first; `before` is the number of the last one on the page
+ * before.
+ */
 export async function versionsOf(
   context: Context,
   call: Call,
@@ -84,9 +137,16 @@ export async function versionsOf(
     const locale = model.locale(page.locale)
     demandHistory(call, type, state, locale)
     if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > versionsPageMax) {
-      throw new ValidationError([{ path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${versionsPageMax} versions.` }])
+      throw new ValidationError([
+        { path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${versionsPageMax} versions.` },
+      ])
     }
-    const rows = await call.db.run(listVersions, [id, locale, page.before ?? 2_147_483_647, page.limit])
+    const rows = await call.db.run(listVersions, [
+      id,
+      locale,
+      page.before ?? 2_147_483_647,
+      page.limit,
+    ])
     return rows.map((row) => ({
       locale: row.locale,
       version: row.number,
@@ -99,36 +159,78 @@ export async function versionsOf(
   })
 }
 
-/** One version with its content. Its status is what it is now: `draft` for one that neither is the latest nor published. */
-export async function oneVersion(context: Context, call: Call, typeName: string, id: string, which: { readonly locale: string | null; readonly version: number }): Promise<EntryView> {
+/**
+ * One version with its content. Its status is what it is now: `draft` for one that neither is the
+ * latest nor published.
+ */
+export async function oneVersion(
+  context: Context,
+  call: Call,
+  typeName: string,
+  id: string,
+  which: { readonly locale: string | null; readonly version: number },
+): Promise<EntryView> {
   return context.models.use(call.db, async (model) => {
     const type = model.type(typeName)
     const state = await entryState(call.db, model, type, id, 'reading')
     const locale = model.locale(which.locale)
     const grant = demandHistory(call, type, state, locale)
-    const row = Number.isInteger(which.version) && which.version > 0 && which.version < 2_147_483_648 ? await versionOf(call.db, id, locale, which.version) : null
+    const row =
+      Number.isInteger(which.version) && which.version > 0 && which.version < 2_147_483_648
+        ? await versionOf(call.db, id, locale, which.version)
+        : null
     if (row === null) throw noVersion(locale, which.version)
     return viewOf(type, state, settledRow(row), grant)
   })
 }
 
 function settledRow(row: VersionRow): VersionRow {
-  return row.isLatest || row.isPublished || row.publishedBy !== null ? row : { ...row, publishedAt: null }
+  return row.isLatest || row.isPublished || row.publishedBy !== null
+    ? row
+    : { ...row, publishedAt: null }
 }
 
-/** Every locale of an entry, the default one first: published versions for those who may read them, or latest ones. */
-export async function localesOfEntry(context: Context, call: Call, typeName: string, id: string, perspective: 'published' | 'draft'): Promise<EntryView[]> {
+/**
+ * Every locale of an entry, the default one first: published versions for those who may read them,
+ * or latest ones.
+ */
+export async function localesOfEntry(
+  context: Context,
+  call: Call,
+  typeName: string,
+  id: string,
+  perspective: 'published' | 'draft',
+): Promise<EntryView[]> {
   return context.models.use(call.db, async (model) => {
     const type = model.type(typeName)
     const state = await entryState(call.db, model, type, id, 'reading')
     const drafts = grantOf(call, 'readDraft', type)
     const grant = perspective === 'published' ? grantOf(call, 'read', type) : drafts
-    const rows = localesOf(state, model).map((locale) => (perspective === 'published' ? publishedOf(state, locale) : latestOf(state, locale))).filter((row) => row !== null)
-    const seen = grant === null ? [] : rows.filter((row) => reaches(grant, type, id, row, perspective === 'published' && drafts === null ? 'published' : statusOf(row)))
+    const rows = localesOf(state, model)
+      .map((locale) =>
+        perspective === 'published' ? publishedOf(state, locale) : latestOf(state, locale),
+      )
+      .filter((row) => row !== null)
+    const seen =
+      grant === null
+        ? []
+        : rows.filter((row) =>
+            reaches(
+              grant,
+              type,
+              id,
+              row,
+              perspective === 'published' && drafts === null ? 'published' : statusOf(row),
+            ),
+          )
     if (grant === null || seen.length === 0) {
-      if (grant === null && mayRead(call, type, state)) throw forbidden(perspective === 'published' ? 'read' : 'readDraft', type)
+      if (grant === null && mayRead(call, type, state))
+        throw forbidden(perspective === 'published' ? 'read' : 'readDraft', type)
       throw new EntryNotFoundError()
     }
-    return seen.map((row) => ({ ...viewOf(type, state, row, grant), ...(perspective === 'published' && drafts === null ? { status: 'published' as const } : {}) }))
+    return seen.map((row) => ({
+      ...viewOf(type, state, row, grant),
+      ...(perspective === 'published' && drafts === null ? { status: 'published' as const } : {}),
+    }))
   })
 }

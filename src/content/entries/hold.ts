@@ -13,10 +13,11 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**
- * What the held versions of an entry, the latest and the published ones, hold besides themselves: rows in
- * `stoa.reference` for what they point to, and claims in `stoa.unique_value`. Both are made from the versions as a whole
- * under the entry's lock, so that they are right whatever came before. A target that the entry did not hold by that field
- * before is locked, and must be there: the version may be an old one, and what only old versions point to can be deleted.
+ * What the held versions of an entry, the latest and the published ones, hold besides themselves:
+ * rows in `stoa.reference` for what they point to, and claims in `stoa.unique_value`. Both are made
+ * from the versions as a whole under the entry's lock, so that they are right whatever came before.
+ * A target that the entry did not hold by that field before is locked, and must be there: the
+ * version may be an old one, and what only old versions point to can be deleted.
  */
 
 /** The locale of claims of a field that all locales share. */
@@ -24,7 +25,14 @@ const everyLocale = '*'
 
 export type Claim = { readonly field: string; readonly locale: string; readonly value: string }
 
-export type ReferenceRow = { readonly locale: string; readonly perspective: 'draft' | 'published'; readonly path: string; readonly target_kind: string; readonly target_id: string; readonly on_delete: string }
+export type ReferenceRow = {
+  readonly locale: string
+  readonly perspective: 'draft' | 'published'
+  readonly path: string
+  readonly target_kind: string
+  readonly target_id: string
+  readonly on_delete: string
+}
 
 /** Returns what is gone of the targets that were not held before. */
 const syncReferences = sql<{ locale: string; path: string }>(`
@@ -49,7 +57,10 @@ const syncReferences = sql<{ locale: string; path: string }>(`
   select distinct locale, path from fresh
   where target_id not in (select id from entries union all select id from assets) order by locale, path limit 100`)
 
-/** Returns the model by which it is right: another may have made claims that this one knows nothing of, and took away. */
+/**
+ * Returns the model by which it is right: another may have made claims that this one knows nothing
+ * of, and took away.
+ */
 const syncClaims = sql<{ model: string }>(`
   with wanted as (
     select * from json_to_recordset($3::json) as c (field text, locale text, value text)
@@ -75,7 +86,15 @@ export function claimsOf(type: TypeModel, row: VersionRow): Claim[] {
   const filter = currentFilter(type, row)
   return type.unique.flatMap((field) => {
     const value = filter[field.name]
-    return value === undefined ? [] : [{ field: field.name, locale: field.localized === true ? row.locale : everyLocale, value: String(value) }]
+    return value === undefined
+      ? []
+      : [
+          {
+            field: field.name,
+            locale: field.localized === true ? row.locale : everyLocale,
+            value: String(value),
+          },
+        ]
   })
 }
 
@@ -84,9 +103,19 @@ export function referencesOf(type: TypeModel, row: VersionRow): ReferenceRow[] {
   const stored = storedFields(type, row)
   const pointing: Record<string, unknown> = {}
   for (const name of type.pointing) if (Object.hasOwn(stored, name)) pointing[name] = stored[name]
-  const perspectives = [...(row.isLatest ? (['draft'] as const) : []), ...(row.isPublished ? (['published'] as const) : [])]
+  const perspectives = [
+    ...(row.isLatest ? (['draft'] as const) : []),
+    ...(row.isPublished ? (['published'] as const) : []),
+  ]
   return type.validator.targets(pointing).flatMap((target) =>
-    perspectives.map((perspective) => ({ locale: row.locale, perspective, path: target.path, target_kind: target.kind, target_id: target.id, on_delete: target.onDelete })),
+    perspectives.map((perspective) => ({
+      locale: row.locale,
+      perspective,
+      path: target.path,
+      target_kind: target.kind,
+      target_id: target.id,
+      on_delete: target.onDelete,
+    })),
   )
 }
 
@@ -96,12 +125,21 @@ export function once<Row extends object>(rows: readonly Row[]): Row[] {
 }
 
 /**
- * Brings reference rows and claims in line with the held versions. Throws `UniqueConflictError` where another entry has a
- * value, `ValidationError` where a version points to what is gone, and `StaleModel` where the model is not that of `type` any more.
+ * Brings reference rows and claims in line with the held versions. Throws `UniqueConflictError`
+ * where another entry has a value, `ValidationError` where a version points to what is gone, and
+ * `StaleModel` where the model is not that of `type` any more.
  */
-export async function hold(tx: Queryable, { revision, type }: { readonly revision: string; readonly type: TypeModel }, id: string, held: readonly VersionRow[]): Promise<void> {
+export async function hold(
+  tx: Queryable,
+  { revision, type }: { readonly revision: string; readonly type: TypeModel },
+  id: string,
+  held: readonly VersionRow[],
+): Promise<void> {
   if (type.pointing.size > 0) {
-    const gone = await tx.run(syncReferences, [id, JSON.stringify(once(held.flatMap((row) => referencesOf(type, row))))])
+    const gone = await tx.run(syncReferences, [
+      id,
+      JSON.stringify(once(held.flatMap((row) => referencesOf(type, row)))),
+    ])
     if (gone.length > 0) throw new ValidationError(gone.map(goneFault))
   }
   if (type.unique.length === 0) return
@@ -115,7 +153,11 @@ export async function hold(tx: Queryable, { revision, type }: { readonly revisio
 }
 
 function goneFault({ locale, path }: { readonly locale: string; readonly path: string }): Fault {
-  return { path: `/${path.replaceAll('.', '/')}`, code: 'target', message: `The version in "${locale}" refers to something that was deleted. Save it without that, and publish what you saved.` }
+  return {
+    path: `/${path.replaceAll('.', '/')}`,
+    code: 'target',
+    message: `The version in "${locale}" refers to something that was deleted. Save it without that, and publish what you saved.`,
+  }
 }
 
 const takenValues = sql<{ value: string }>(`
@@ -131,28 +173,56 @@ const slugRounds = [20, 200, 2_000] as const
 
 /** The place of a slug's claim. */
 function slugPlace(type: TypeModel, locale: string): readonly string[] {
-  return [type.definition.name, type.slug?.name ?? '', type.slug?.localized === true ? locale : everyLocale]
+  return [
+    type.definition.name,
+    type.slug?.name ?? '',
+    type.slug?.localized === true ? locale : everyLocale,
+  ]
 }
 
 function numbered(base: string, from: number, to: number): string[] {
-  return Array.from({ length: to - from }, (_, index) => (from + index === 0 ? base : `${base}-${from + index + 1}`))
+  return Array.from({ length: to - from }, (_, index) =>
+    from + index === 0 ? base : `${base}-${from + index + 1}`,
+  )
 }
 
-/** A slug that nobody has at this moment, without claiming it; null if the first numbers are all taken. */
-export async function freeSlug(tx: Queryable, type: TypeModel, entry: { readonly id: string; readonly locale: string }, base: string): Promise<string | null> {
+/**
+ * A slug that nobody has at this moment, without claiming it; null if the first numbers are all
+ * taken.
+ */
+export async function freeSlug(
+  tx: Queryable,
+  type: TypeModel,
+  entry: { readonly id: string; readonly locale: string },
+  base: string,
+): Promise<string | null> {
   const candidates = numbered(base, 0, slugRounds[0])
-  const taken = new Set((await tx.run(takenValues, [...slugPlace(type, entry.locale), candidates, entry.id])).map((row) => row.value))
+  const taken = new Set(
+    (await tx.run(takenValues, [...slugPlace(type, entry.locale), candidates, entry.id])).map(
+      (row) => row.value,
+    ),
+  )
   return candidates.find((one) => !taken.has(one)) ?? null
 }
 
-/** Claims the first free of `base`, `base-2`, `base-3`, … for the entry, and returns it. The entry's row must exist. */
-export async function claimSlug(tx: Queryable, type: TypeModel, entry: { readonly id: string; readonly locale: string }, base: string): Promise<string> {
+/**
+ * Claims the first free of `base`, `base-2`, `base-3`, … for the entry, and returns it. The entry's
+ * row must exist.
+ */
+export async function claimSlug(
+  tx: Queryable,
+  type: TypeModel,
+  entry: { readonly id: string; readonly locale: string },
+  base: string,
+): Promise<string> {
   const place = slugPlace(type, entry.locale)
   let tried = 0
   for (const last of slugRounds) {
     const candidates = numbered(base, tried, last)
     tried = last
-    const taken = new Set((await tx.run(takenValues, [...place, candidates, entry.id])).map((row) => row.value))
+    const taken = new Set(
+      (await tx.run(takenValues, [...place, candidates, entry.id])).map((row) => row.value),
+    )
     for (const candidate of candidates.filter((one) => !taken.has(one))) {
       const [claimed] = await tx.run(claimOne, [...place, candidate, entry.id])
       if (claimed !== undefined) return candidate
@@ -161,37 +231,64 @@ export async function claimSlug(tx: Queryable, type: TypeModel, entry: { readonl
   return `${base}-${entry.id.slice(-12)}`
 }
 
-const lockTargets = sql<{ id: string; type: string }>(`select id, type from stoa.entry where id = any($1::uuid[]) order by id for key share`)
-const lockAssets = sql<{ id: string }>(`select id from stoa.asset where id = any($1::uuid[]) order by id for key share`)
+const lockTargets = sql<{ id: string; type: string }>(
+  `select id, type from stoa.entry where id = any($1::uuid[]) order by id for key share`,
+)
+const lockAssets = sql<{ id: string }>(
+  `select id from stoa.asset where id = any($1::uuid[]) order by id for key share`,
+)
 
 /** What is there of what references point to: the type of each entry, and the assets. */
-export type Known = { readonly types: ReadonlyMap<string, string>; readonly assets: ReadonlySet<string> }
+export type Known = {
+  readonly types: ReadonlyMap<string, string>
+  readonly assets: ReadonlySet<string>
+}
 
 /** Looks up what these point to, and keeps it from being deleted until the transaction ends. */
 export async function lockKnown(tx: Queryable, targets: readonly Target[]): Promise<Known> {
-  const ids = (kind: Target['kind']): string[] => [...new Set(targets.filter((target) => target.kind === kind).map((target) => target.id))].sort()
+  const ids = (kind: Target['kind']): string[] =>
+    [...new Set(targets.filter((target) => target.kind === kind).map((target) => target.id))].sort()
   const [entryIds, assetIds] = [ids('entry'), ids('asset')]
   const types = new Map<string, string>()
-  if (entryIds.length > 0) for (const row of await tx.run(lockTargets, [entryIds])) types.set(row.id, row.type)
-  const assets = new Set(assetIds.length === 0 ? [] : (await tx.run(lockAssets, [assetIds])).map((row) => row.id))
+  if (entryIds.length > 0)
+    for (const row of await tx.run(lockTargets, [entryIds])) types.set(row.id, row.type)
+  const assets = new Set(
+    assetIds.length === 0 ? [] : (await tx.run(lockAssets, [assetIds])).map((row) => row.id),
+  )
   return { types, assets }
 }
 
 /**
- * Checks that what new references point to exists, is of an allowed type and may be read by the one who refers to it, and
- * keeps it from being deleted until the transaction ends.
+ * Checks that what new references point to exists, is of an allowed type and may be read by the one
+ * who refers to it, and keeps it from being deleted until the transaction ends.
  */
-export async function checkTargets(call: Call, tx: Queryable, model: Model, targets: readonly Target[]): Promise<void> {
+export async function checkTargets(
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  targets: readonly Target[],
+): Promise<void> {
   const known = await lockKnown(tx, targets)
-  const faults = targetFaults(targets, { ...known, types: await onlyReadable(call, tx, model, known.types) })
+  const faults = targetFaults(targets, {
+    ...known,
+    types: await onlyReadable(call, tx, model, known.types),
+  })
   if (faults.length > 0) throw new ValidationError(faults)
 }
 
 const heldOfMany = sql<VersionRow & { id: string }>(`
   select v.entry_id as id, ${versionColumns} from stoa.version v where v.entry_id = any($1::uuid[]) and (v.is_latest or v.is_published)`)
 
-/** Without the entries that the caller may not read, so that a reference cannot tell whether a hidden one exists. */
-async function onlyReadable(call: Call, tx: Queryable, model: Model, types: ReadonlyMap<string, string>): Promise<ReadonlyMap<string, string>> {
+/**
+ * Without the entries that the caller may not read, so that a reference cannot tell whether a
+ * hidden one exists.
+ */
+async function onlyReadable(
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  types: ReadonlyMap<string, string>,
+): Promise<ReadonlyMap<string, string>> {
   const doubtful = [...types].filter(([, name]) => {
     const type = model.types.get(name)
     const drafts = type === undefined ? null : grantOf(call, 'readDraft', type)
@@ -201,7 +298,9 @@ async function onlyReadable(call: Call, tx: Queryable, model: Model, types: Read
   const rows = await tx.run(heldOfMany, [doubtful.map(([id]) => id)])
   const hidden = doubtful.filter(([id, name]) => {
     const type = model.types.get(name)
-    return type === undefined || !mayRead(call, type, { id, held: rows.filter((row) => row.id === id) })
+    return (
+      type === undefined || !mayRead(call, type, { id, held: rows.filter((row) => row.id === id) })
+    )
   })
   return new Map([...types].filter(([id]) => hidden.every(([other]) => other !== id)))
 }
@@ -212,12 +311,23 @@ export function targetFaults(targets: readonly Target[], known: Known): readonly
   for (const target of targets) {
     const { id, kind, pointer } = target
     if (kind === 'asset') {
-      if (!known.assets.has(id)) faults.push({ path: pointer, code: 'target', message: 'There is no asset with this id.' })
+      if (!known.assets.has(id))
+        faults.push({ path: pointer, code: 'target', message: 'There is no asset with this id.' })
       continue
     }
     const type = known.types.get(id)
-    if (type === undefined) faults.push({ path: pointer, code: 'target', message: 'There is no entry with this id, or it is not yours to read.' })
-    else if (target.types !== null && !target.types.includes(type)) faults.push({ path: pointer, code: 'target', message: `It may refer to: ${target.types.join(', ')}; this is of type ${type}.` })
+    if (type === undefined)
+      faults.push({
+        path: pointer,
+        code: 'target',
+        message: 'There is no entry with this id, or it is not yours to read.',
+      })
+    else if (target.types !== null && !target.types.includes(type))
+      faults.push({
+        path: pointer,
+        code: 'target',
+        message: `It may refer to: ${target.types.join(', ')}; this is of type ${type}.`,
+      })
   }
   return faults.slice(0, 100)
 }

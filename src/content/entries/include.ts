@@ -16,46 +16,98 @@ import { sql } from '#database/database.ts'
 /** Entries that one answer includes at most. */
 const includedMax = 1_000
 
-/** Steps that follow from here: `author.employer` and `author.friend` make `author → employer, friend`. */
+/**
+ * Steps that follow from here: `author.employer` and `author.friend` make `author → employer,
+ * friend`.
+ */
 type Steps = ReadonlyMap<string, Steps>
 
-type Source = { readonly type: TypeModel; readonly grant: Grant; readonly id: string; readonly locale: string; readonly steps: Steps; readonly data: () => Record<string, unknown> }
-type Reached = { readonly place: number; readonly id: string; readonly type: string; readonly row: VersionRow; readonly status: EntryView['status']; readonly filtered: boolean }
+type Source = {
+  readonly type: TypeModel
+  readonly grant: Grant
+  readonly id: string
+  readonly locale: string
+  readonly steps: Steps
+  readonly data: () => Record<string, unknown>
+}
+type Reached = {
+  readonly place: number
+  readonly id: string
+  readonly type: string
+  readonly row: VersionRow
+  readonly status: EntryView['status']
+  readonly filtered: boolean
+}
 
-type Include = { readonly call: Call; readonly model: Model; readonly reading: Pick<ReadOptions, 'locale' | 'perspective'>; readonly include: readonly string[] }
+type Include = {
+  readonly call: Call
+  readonly model: Model
+  readonly reading: Pick<ReadOptions, 'locale' | 'perspective'>
+  readonly include: readonly string[]
+}
 
 /** What one step from one source asks for; `place` tells the answers apart. */
 type Ask = { readonly source: Source; readonly name: string; readonly next: Steps }
 
 function stepsOf(paths: readonly (readonly string[])[]): Steps {
   const names = new Set(paths.flatMap(([name]) => (name === undefined ? [] : [name])))
-  return new Map([...names].map((name) => [name, stepsOf(paths.filter((path) => path[0] === name).map((path) => path.slice(1)))]))
+  return new Map(
+    [...names].map((name) => [
+      name,
+      stepsOf(paths.filter((path) => path[0] === name).map((path) => path.slice(1))),
+    ]),
+  )
 }
 
 /**
- * The entries that the paths of `include` lead to, each once, in the perspective and locale of the entries they come from.
- * One statement a level, whatever the types; permission is asked for the type of each entry reached and its filter applied,
- * so that nothing arrives by a reference that would not be readable by itself.
+ * The entries that the paths of `include` lead to, each once, in the perspective and locale of the
+ * entries they come from. One statement a level, whatever the types; permission is asked for the
+ * type of each entry reached and its filter applied, so that nothing arrives by a reference that
+ * would not be readable by itself.
  */
-export async function includedEntries(include: Include, from: readonly { readonly type: TypeModel; readonly grant: Grant; readonly row: EntryRow }[]): Promise<ReadonlyMap<string, EntryView>> {
+export async function includedEntries(
+  include: Include,
+  from: readonly { readonly type: TypeModel; readonly grant: Grant; readonly row: EntryRow }[],
+): Promise<ReadonlyMap<string, EntryView>> {
   const steps = stepsOf(include.include.map((path) => path.split('.')))
   const found = new Map<string, EntryView>()
-  let sources: Source[] = from.map(({ type, grant, row }) => ({ type, grant, id: row.id, locale: row.locale, steps, data: () => storedFields(type, row) }))
+  let sources: Source[] = from.map(({ type, grant, row }) => ({
+    type,
+    grant,
+    id: row.id,
+    locale: row.locale,
+    steps,
+    data: () => storedFields(type, row),
+  }))
   while (sources.length > 0) {
-    const asks = sources.flatMap((source) => [...source.steps].flatMap(([name, next]) => (follows(source, name) ? [{ source, name, next }] : [])))
+    const asks = sources.flatMap((source) =>
+      [...source.steps].flatMap(([name, next]) =>
+        follows(source, name) ? [{ source, name, next }] : [],
+      ),
+    )
     if (asks.length === 0) break
     const next = new Map<string, Source>()
     for (const reached of await reach(include, asks)) {
       const type = include.model.types.get(reached.type)
       const grant = type === undefined ? null : grantOf(include.call, action(include), type)
       if (type === undefined || grant === null) continue
-      const published = include.reading.perspective === 'published' && grantOf(include.call, 'readDraft', type) === null
+      const published =
+        include.reading.perspective === 'published' &&
+        grantOf(include.call, 'readDraft', type) === null
       const status = published ? 'published' : reached.status
       if (!reached.filtered && !reaches(grant, type, reached.id, reached.row, status)) continue
-      if (!found.has(reached.id)) found.set(reached.id, { ...viewOf(type, reached, reached.row, grant), status })
+      if (!found.has(reached.id))
+        found.set(reached.id, { ...viewOf(type, reached, reached.row, grant), status })
       const key = `${reached.place} ${reached.id}`
       const { row } = reached
-      next.set(key, { type, grant, id: reached.id, locale: row.locale, steps: asks[reached.place]!.next, data: () => storedFields(type, row) })
+      next.set(key, {
+        type,
+        grant,
+        id: reached.id,
+        locale: row.locale,
+        steps: asks[reached.place]!.next,
+        data: () => storedFields(type, row),
+      })
     }
     if (found.size > includedMax) throw tooMany()
     sources = [...next.values()].filter((source) => source.steps.size > 0)
@@ -68,23 +120,38 @@ function action(include: Include): 'read' | 'readDraft' {
 }
 
 function tooMany(): QueryLimitError {
-  return new QueryLimitError(`One answer includes at most ${includedMax} entries; ask for fewer entries or paths.`, { limit: includedMax })
+  return new QueryLimitError(
+    `One answer includes at most ${includedMax} entries; ask for fewer entries or paths.`,
+    { limit: includedMax },
+  )
 }
 
 /** Whether the type has such a reference and the one who asks may see it. */
 function follows({ type, grant }: Source, name: string): boolean {
   const field = type.definition.fields.find((one) => one.name === name)
-  return field !== undefined && referenceOf(field) !== null && grant.fields?.includes(name) !== false
+  return (
+    field !== undefined && referenceOf(field) !== null && grant.fields?.includes(name) !== false
+  )
 }
 
 async function reach(include: Include, asks: readonly Ask[]): Promise<Reached[]> {
-  return typeof include.reading.perspective === 'string' ? reachHeld(include, asks, include.reading.perspective) : reachByData(include, asks)
+  return typeof include.reading.perspective === 'string'
+    ? reachHeld(include, asks, include.reading.perspective)
+    : reachByData(include, asks)
 }
 
 /** `type` null: what is referred to does not show itself, and may later. */
-type HeldRow = VersionRow & { readonly place: number; readonly id: string; readonly type: string | null; readonly model: string }
+type HeldRow = VersionRow & {
+  readonly place: number
+  readonly id: string
+  readonly type: string | null
+  readonly model: string
+}
 
-/** By the rows of `stoa.reference`, so that no entry's data has to be parsed to learn what it points to. */
+/**
+ * By the rows of `stoa.reference`, so that no entry's data has to be parsed to learn what it points
+ * to.
+ */
 function heldStatement(perspective: 'published' | 'draft'): ReturnType<typeof sql<HeldRow>> {
   const shown = perspective === 'published' ? 'v.is_published' : 'v.is_latest and not v.is_archived'
   return sql<HeldRow>(`
@@ -98,28 +165,52 @@ function heldStatement(perspective: 'published' | 'draft'): ReturnType<typeof sq
 
 const heldStatements = { published: heldStatement('published'), draft: heldStatement('draft') }
 
-async function reachHeld(include: Include, asks: readonly Ask[], perspective: 'published' | 'draft'): Promise<Reached[]> {
-  // Sources of one step share what follows from it, so they share its place, and an entry reached from many comes once.
+async function reachHeld(
+  include: Include,
+  asks: readonly Ask[],
+  perspective: 'published' | 'draft',
+): Promise<Reached[]> {
+  // Sources of one step share what follows from it, so they share its place, and an entry reached
+  // from many comes once.
   const places = new Map<Steps, number>()
   asks.forEach((ask, index) => places.has(ask.next) || places.set(ask.next, index))
-  const values = [asks.map((ask) => ask.source.id), asks.map((ask) => ask.source.locale), asks.map((ask) => ask.name), asks.map((ask) => places.get(ask.next)!)]
-  const rows = await include.call.db.run(heldStatements[perspective], [...values, include.model.chain(include.reading.locale)])
+  const values = [
+    asks.map((ask) => ask.source.id),
+    asks.map((ask) => ask.source.locale),
+    asks.map((ask) => ask.name),
+    asks.map((ask) => places.get(ask.next)!),
+  ]
+  const rows = await include.call.db.run(heldStatements[perspective], [
+    ...values,
+    include.model.chain(include.reading.locale),
+  ])
   if (rows.length >= includedMax * 4) throw tooMany()
   if (rows.length > 0 && rows[0]?.model !== include.model.revision) throw new StaleModel()
   const { depends } = include.call
-  if (depends !== undefined) for (const id of new Set(rows.map((row) => row.id))) dependOnEntry(depends, { perspective }, id)
-  return rows.flatMap(({ type, ...row }) => (type === null ? [] : [{ place: row.place, id: row.id, type, row, status: statusOf(row), filtered: false }]))
+  if (depends !== undefined)
+    for (const id of new Set(rows.map((row) => row.id))) dependOnEntry(depends, { perspective }, id)
+  return rows.flatMap(({ type, ...row }) =>
+    type === null
+      ? []
+      : [{ place: row.place, id: row.id, type, row, status: statusOf(row), filtered: false }],
+  )
 }
 
-const typesOf = sql<{ id: string; type: string }>(`select id, type from stoa.entry where id = any($1::uuid[])`)
+const typesOf = sql<{ id: string; type: string }>(
+  `select id, type from stoa.entry where id = any($1::uuid[])`,
+)
 
-/** In a release, versions are shown that hold no rows in `stoa.reference`: what they point to is read from their data. */
+/**
+ * In a release, versions are shown that hold no rows in `stoa.reference`: what they point to is
+ * read from their data.
+ */
 async function reachByData(include: Include, asks: readonly Ask[]): Promise<Reached[]> {
   const { call, model, reading } = include
   const places = new Map<string, Set<number>>()
   asks.forEach(({ source, name }, place) => {
     for (const target of source.type.validator.targets({ [name]: source.data()[name] })) {
-      if (target.kind === 'entry') places.set(target.id, (places.get(target.id) ?? new Set()).add(place))
+      if (target.kind === 'entry')
+        places.set(target.id, (places.get(target.id) ?? new Set()).add(place))
     }
   })
   if (places.size > includedMax) throw tooMany()
@@ -129,11 +220,29 @@ async function reachByData(include: Include, asks: readonly Ask[]): Promise<Reac
     const type = model.types.get(name)
     const grant = type === undefined ? null : grantOf(call, 'readDraft', type)
     if (type === undefined || grant === null) continue
-    const scope = { type: name, schema: type.schema, locales: model.chain(reading.locale), perspective: reading.perspective, grantFilter: grant.filter, draftsSeen: true }
-    const compiled = compileByIds(scope, rows.filter((row) => row.type === name).map((row) => row.id))
+    const scope = {
+      type: name,
+      schema: type.schema,
+      locales: model.chain(reading.locale),
+      perspective: reading.perspective,
+      grantFilter: grant.filter,
+      draftsSeen: true,
+    }
+    const compiled = compileByIds(
+      scope,
+      rows.filter((row) => row.type === name).map((row) => row.id),
+    )
     for (const row of await call.db.run(compiled.statement, compiled.values)) {
       if (row.modelRevision !== model.revision) throw new StaleModel()
-      for (const place of places.get(row.id) ?? []) reached.push({ place, id: row.id, type: name, row: asVersion(row), status: row.status, filtered: true })
+      for (const place of places.get(row.id) ?? [])
+        reached.push({
+          place,
+          id: row.id,
+          type: name,
+          row: asVersion(row),
+          status: row.status,
+          filtered: true,
+        })
     }
   }
   return reached

@@ -9,11 +9,15 @@ import { grantFilter } from '#content/query/validate-query.ts'
 import type { EntryState, JudgedRow, VersionRow } from '#content/entries/entry-state.ts'
 
 /**
- * What the one who asks may do, over entries as they are in memory. A grant is checked against the entry before a write
- * and after it, so that nobody takes over what is not theirs, nor gives away what they could not take back.
+ * What the one who asks may do, over entries as they are in memory. A grant is checked against the
+ * entry before a write and after it, so that nobody takes over what is not theirs, nor gives away
+ * what they could not take back.
  */
 
-/** The grant for an action; null where there is none. A filter that does not fit the type (any more) comes out as one that matches nothing. */
+/**
+ * The grant for an action; null where there is none. A filter that does not fit the type (any more)
+ * comes out as one that matches nothing.
+ */
 export function grantOf(call: Call, action: ContentAction, type: TypeModel): Grant | null {
   const grant = call.authority.grant(action, type.definition.name)
   if (grant === null || grant.filter === null) return grant
@@ -36,31 +40,57 @@ function queryRow(row: JudgedRow, id: string, status: QueryRow['status']): Query
 }
 
 /** Whether the grant reaches this version; the filter is evaluated as the database would. */
-export function reaches(grant: Grant | null, type: TypeModel, id: string, row: JudgedRow, status: QueryRow['status']): boolean {
+export function reaches(
+  grant: Grant | null,
+  type: TypeModel,
+  id: string,
+  row: JudgedRow,
+  status: QueryRow['status'],
+): boolean {
   if (grant === null) return false
-  return grant.filter === null || compilePredicate(grant.filter, type.schema)(queryRow(row, id, status))
-}
-
-/** Whether the one who asks may read the entry at all: some draft of it, or something published. */
-export function mayRead(call: Call, type: TypeModel, state: Pick<EntryState, 'id' | 'held'>): boolean {
-  const drafts = grantOf(call, 'readDraft', type)
-  const published = grantOf(call, 'read', type)
-  return state.held.some(
-    (row) => (row.isLatest && reaches(drafts, type, state.id, row, statusOf(row))) || (row.isPublished && reaches(published, type, state.id, row, 'published')),
+  return (
+    grant.filter === null || compilePredicate(grant.filter, type.schema)(queryRow(row, id, status))
   )
 }
 
-/** As `EntryView.status` for one who sees drafts. Only for rows that are the latest or published. */
+/** Whether the one who asks may read the entry at all: some draft of it, or something published. */
+export function mayRead(
+  call: Call,
+  type: TypeModel,
+  state: Pick<EntryState, 'id' | 'held'>,
+): boolean {
+  const drafts = grantOf(call, 'readDraft', type)
+  const published = grantOf(call, 'read', type)
+  return state.held.some(
+    (row) =>
+      (row.isLatest && reaches(drafts, type, state.id, row, statusOf(row))) ||
+      (row.isPublished && reaches(published, type, state.id, row, 'published')),
+  )
+}
+
+/**
+ * As `EntryView.status` for one who sees drafts. Only for rows that are the latest or published.
+ */
 export function statusOf(row: JudgedRow): 'draft' | 'published' | 'changed' | 'archived' {
   if (row.isArchived) return 'archived'
   if (row.isPublished) return row.isLatest ? 'published' : 'changed'
   return row.publishedAt === null ? 'draft' : 'changed'
 }
 
-/** The grant for doing something to an entry. `EntryNotFoundError` for those who may not read it, `ForbiddenError` for the rest. */
-export function demand(call: Call, action: ContentAction, type: TypeModel, state: Pick<EntryState, 'id' | 'held'>, rows: readonly VersionRow[] = state.held.filter((row) => row.isLatest)): Grant {
+/**
+ * The grant for doing something to an entry. `EntryNotFoundError` for those who may not read it,
+ * `ForbiddenError` for the rest.
+ */
+export function demand(
+  call: Call,
+  action: ContentAction,
+  type: TypeModel,
+  state: Pick<EntryState, 'id' | 'held'>,
+  rows: readonly VersionRow[] = state.held.filter((row) => row.isLatest),
+): Grant {
   const grant = grantOf(call, action, type)
-  if (grant !== null && rows.every((row) => reaches(grant, type, state.id, row, statusOf(row)))) return grant
+  if (grant !== null && rows.every((row) => reaches(grant, type, state.id, row, statusOf(row))))
+    return grant
   if (!mayRead(call, type, state)) throw new EntryNotFoundError()
   throw forbidden(action, type)
 }
@@ -73,7 +103,13 @@ export function demandOnType(call: Call, action: ContentAction, type: TypeModel)
 }
 
 /** After a write: what came out must still be within the grant. */
-export function demandAfter(grant: Grant, action: ContentAction, type: TypeModel, id: string, row: VersionRow): void {
+export function demandAfter(
+  grant: Grant,
+  action: ContentAction,
+  type: TypeModel,
+  id: string,
+  row: VersionRow,
+): void {
   if (!reaches(grant, type, id, row, statusOf(row))) throw forbidden(action, type)
 }
 
@@ -82,7 +118,10 @@ export function demandFields(grant: Grant, type: TypeModel, names: readonly stri
   if (grant.fields === null) return
   const refused = names.filter((name) => grant.fields?.includes(name) === false)
   if (refused.length === 0) return
-  throw new ForbiddenError(`You may not write these fields of "${type.definition.name}": ${refused.join(', ').slice(0, 200)}.`, { type: type.definition.name, fields: refused.slice(0, 20) })
+  throw new ForbiddenError(
+    `You may not write these fields of "${type.definition.name}": ${refused.join(', ').slice(0, 200)}.`,
+    { type: type.definition.name, fields: refused.slice(0, 20) },
+  )
 }
 
 const verbs: Readonly<Record<ContentAction, string>> = {
@@ -96,5 +135,8 @@ const verbs: Readonly<Record<ContentAction, string>> = {
 }
 
 export function forbidden(action: ContentAction, type: TypeModel): ForbiddenError {
-  return new ForbiddenError(`You may not ${verbs[action]} this entry of "${type.definition.name}". Ask somebody whose role may.`, { action, type: type.definition.name })
+  return new ForbiddenError(
+    `You may not ${verbs[action]} this entry of "${type.definition.name}". Ask somebody whose role may.`,
+    { action, type: type.definition.name },
+  )
 }

@@ -9,10 +9,23 @@ import { fieldsJson, shownFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import type { Depends } from '#content/query/dependencies.ts'
-import { boundOf, dependOnEntry, dependOnList, dependOnModel, dependOnSlug } from '#content/query/dependencies.ts'
+import {
+  boundOf,
+  dependOnEntry,
+  dependOnList,
+  dependOnModel,
+  dependOnSlug,
+} from '#content/query/dependencies.ts'
 import type { ListQuery } from '#content/query/query.ts'
 import type { EntryRow, ListRow, Scope } from '#content/query/sql.ts'
-import { compileBareList, compileById, compileBySlug, compileCount, compileList, pageOf } from '#content/query/sql.ts'
+import {
+  compileBareList,
+  compileById,
+  compileBySlug,
+  compileCount,
+  compileList,
+  pageOf,
+} from '#content/query/sql.ts'
 import type { QueryReader } from '#content/query/validate-query.ts'
 import { validateQuery } from '#content/query/validate-query.ts'
 import { slugLengthMax } from '#content/validation/slug.ts'
@@ -22,7 +35,10 @@ import { isId } from '#lib/id.ts'
 
 type Reading = Pick<ReadOptions, 'locale' | 'perspective'>
 
-/** The grant that a perspective needs; null: none, and nothing that would tell the entry or type from one that is not there. */
+/**
+ * The grant that a perspective needs; null: none, and nothing that would tell the entry or type
+ * from one that is not there.
+ */
 function readGrant(call: Call, type: TypeModel, perspective: Reading['perspective']): Grant | null {
   if (perspective === 'published') return grantOf(call, 'read', type)
   const grant = grantOf(call, 'readDraft', type)
@@ -42,7 +58,13 @@ function scopeOf(call: Call, model: Model, type: TypeModel, grant: Grant, readin
 }
 
 /** The types as the one who asks sees them, for checking paths of `include`. */
-function readerOf(call: Call, model: Model, type: TypeModel, grant: Grant, perspective: Reading['perspective']): QueryReader {
+function readerOf(
+  call: Call,
+  model: Model,
+  type: TypeModel,
+  grant: Grant,
+  perspective: Reading['perspective'],
+): QueryReader {
   const action = perspective === 'published' ? 'read' : 'readDraft'
   return {
     type: type.definition,
@@ -77,13 +99,23 @@ const releaseExists = sql<{ id: string }>(`select id from stoa.release where id 
 /** A wrong release would look like one without items. */
 async function checkRelease(db: Queryable, perspective: Reading['perspective']): Promise<void> {
   if (typeof perspective === 'string') return
-  if (!isId(perspective.release) || (await db.run(releaseExists, [perspective.release])).length === 0) throw new ReleaseNotFoundError()
+  if (
+    !isId(perspective.release) ||
+    (await db.run(releaseExists, [perspective.release])).length === 0
+  )
+    throw new ReleaseNotFoundError()
 }
 
 export type Found = { readonly entry: EntryView; readonly included: ReadonlyMap<string, EntryView> }
 
 /** One entry, in one statement; one more for each level of `include`. */
-export async function getEntry(context: Context, call: Call, typeName: string, idOrSlug: string, options: ReadOptions): Promise<Found> {
+export async function getEntry(
+  context: Context,
+  call: Call,
+  typeName: string,
+  idOrSlug: string,
+  options: ReadOptions,
+): Promise<Found> {
   return context.models.use(call.db, async (model) => {
     if (call.depends !== undefined) dependOnModel(call.depends)
     const type = model.types.get(typeName)
@@ -91,52 +123,94 @@ export async function getEntry(context: Context, call: Call, typeName: string, i
     if (type === undefined || grant === null) throw await absent(context, call.db, model)
     const { fields, include } = options
     if (fields !== null || include.length > 0) {
-      const query: ListQuery = { ...options, type: typeName, filter: null, sort: [], limit: 1, after: null, count: false }
+      const query: ListQuery = {
+        ...options,
+        type: typeName,
+        filter: null,
+        sort: [],
+        limit: 1,
+        after: null,
+        count: false,
+      }
       validateQuery(query, readerOf(call, model, type, grant, options.perspective))
     }
     await checkRelease(call.db, options.perspective)
     const scope = scopeOf(call, model, type, grant, options)
     const compiled = getStatement(scope, type, grant, idOrSlug)
     const [row] = compiled === null ? [] : await call.db.run(compiled.statement, compiled.values)
-    if (call.depends !== undefined && compiled !== null) dependOnGot(call.depends, scope, type, idOrSlug, row ?? null)
+    if (call.depends !== undefined && compiled !== null)
+      dependOnGot(call.depends, scope, type, idOrSlug, row ?? null)
     if (row === undefined) throw await absent(context, call.db, model)
     if (row.modelRevision !== model.revision) throw new StaleModel()
     const entry = viewOfRow(type, row, shownFields(grant, fields))
-    const included = include.length === 0 ? none : await includedEntries({ call, model, reading: options, include }, [{ type, grant, row }])
+    const included =
+      include.length === 0
+        ? none
+        : await includedEntries({ call, model, reading: options, include }, [{ type, grant, row }])
     return { entry, included }
   })
 }
 
 const none: ReadonlyMap<string, EntryView> = new Map()
 
-function dependOnGot(depends: Depends, scope: Scope, type: TypeModel, idOrSlug: string, found: EntryRow | null): void {
+function dependOnGot(
+  depends: Depends,
+  scope: Scope,
+  type: TypeModel,
+  idOrSlug: string,
+  found: EntryRow | null,
+): void {
   if (isId(idOrSlug)) dependOnEntry(depends, scope, idOrSlug.toLowerCase())
   else dependOnSlug(depends, scope, { field: type.slug!.name, value: idOrSlug }, found)
 }
 
 type GetStatement = ReturnType<typeof compileById>
 
-function getStatement(scope: Scope, type: TypeModel, grant: Grant, idOrSlug: string): GetStatement | null {
+function getStatement(
+  scope: Scope,
+  type: TypeModel,
+  grant: Grant,
+  idOrSlug: string,
+): GetStatement | null {
   if (isId(idOrSlug)) return compiledOnce(scope, type, 'id', idOrSlug)
   const { slug } = type
   const hidden = slug === null || grant.fields?.includes(slug.name) === false
-  return hidden || idOrSlug.length > slugLengthMax * 2 || !idOrSlug.isWellFormed() || idOrSlug.includes('\u0000') ? null : compiledOnce(scope, type, 'slug', idOrSlug)
+  return hidden ||
+    idOrSlug.length > slugLengthMax * 2 ||
+    !idOrSlug.isWellFormed() ||
+    idOrSlug.includes('\u0000')
+    ? null
+    : compiledOnce(scope, type, 'slug', idOrSlug)
 }
 
-/** Statements for one entry, by what they are made of: a few for each locale, kept as long as the type is. Making one costs as much as running it. */
+/**
+ * Statements for one entry, by what they are made of: a few for each locale, kept as long as the
+ * type is. Making one costs as much as running it.
+ */
 const getStatements = new WeakMap<TypeModel, Map<string, GetStatement>>()
 /** Stands in a kept statement for the id or slug that is asked for. */
 const place = '\u0000place'
 
-function compiledOnce(scope: Scope, type: TypeModel, by: 'id' | 'slug', value: string): GetStatement {
-  const compile = (wanted: string): GetStatement => (by === 'id' || type.slug === null ? compileById(scope, wanted) : compileBySlug(scope, type.slug.name, wanted))
+function compiledOnce(
+  scope: Scope,
+  type: TypeModel,
+  by: 'id' | 'slug',
+  value: string,
+): GetStatement {
+  const compile = (wanted: string): GetStatement =>
+    by === 'id' || type.slug === null
+      ? compileById(scope, wanted)
+      : compileBySlug(scope, type.slug.name, wanted)
   if (scope.grantFilter !== null || typeof scope.perspective !== 'string') return compile(value)
   const kept = getStatements.get(type) ?? new Map<string, GetStatement>()
   getStatements.set(type, kept)
   const key = `${by} ${scope.perspective} ${scope.draftsSeen} ${scope.locales.join(' ')}`
   const compiled = kept.get(key) ?? compile(place)
   kept.set(key, compiled)
-  return { statement: compiled.statement, values: compiled.values.map((one) => (one === place ? value : one)) }
+  return {
+    statement: compiled.statement,
+    values: compiled.values.map((one) => (one === place ? value : one)),
+  }
 }
 
 /** Not found, unless the model was stale: then the work is done again. */
@@ -145,8 +219,14 @@ async function absent(context: Context, db: Queryable, model: Model): Promise<En
   return new EntryNotFoundError()
 }
 
-/** A page of entries, in one statement; one more for each level of `include`, and one for the count. */
-export async function listEntries(context: Context, call: Call, asked: ListQuery | UnreadQuery): Promise<Page> {
+/**
+ * A page of entries, in one statement; one more for each level of `include`, and one for the count.
+ */
+export async function listEntries(
+  context: Context,
+  call: Call,
+  asked: ListQuery | UnreadQuery,
+): Promise<Page> {
   return context.models.use(call.db, async (model) => {
     if (call.depends !== undefined) dependOnModel(call.depends)
     const type = model.type(asked.type)
@@ -162,11 +242,28 @@ export async function listEntries(context: Context, call: Call, asked: ListQuery
     const fetched = await fetchList(call, scope, checked)
     if (fetched.length === 0) await context.models.confirm(call.db, model)
     else if (fetched[0]?.modelRevision !== model.revision) throw new StaleModel()
-    if (call.depends !== undefined) dependOnList(call.depends, scope, checked.filter, query.count ? null : boundOf(scope, checked, fetched))
+    if (call.depends !== undefined)
+      dependOnList(
+        call.depends,
+        scope,
+        checked.filter,
+        query.count ? null : boundOf(scope, checked, fetched),
+      )
     const { rows, after } = pageOf(fetched, scope, checked)
     const shown = shownFields(grant, checked.fields)
-    const included = checked.include.length === 0 ? none : await includedEntries({ call, model, reading: query, include: checked.include }, rows.map((row) => ({ type, grant, row })))
-    return { data: rows.map((row) => viewOfRow(type, row, shown)), included, after, count: query.count ? await countEntries(call.db, scope, checked) : null }
+    const included =
+      checked.include.length === 0
+        ? none
+        : await includedEntries(
+            { call, model, reading: query, include: checked.include },
+            rows.map((row) => ({ type, grant, row })),
+          )
+    return {
+      data: rows.map((row) => viewOfRow(type, row, shown)),
+      included,
+      after,
+      count: query.count ? await countEntries(call.db, scope, checked) : null,
+    }
   })
 }
 
@@ -179,13 +276,24 @@ async function fetchList(call: Call, scope: Scope, query: ListQuery): Promise<re
     return db.run(statement, values)
   }
   const { filter, sort, limit, after } = query
-  const list = JSON.stringify([scope.type, scope.locales, perspective, scope.draftsSeen, scope.grantFilter, filter, sort, limit, after])
+  const list = JSON.stringify([
+    scope.type,
+    scope.locales,
+    perspective,
+    scope.draftsSeen,
+    scope.grantFilter,
+    filter,
+    sort,
+    limit,
+    after,
+  ])
   const ask = async (writers: readonly string[]): Promise<readonly ListRow[] | null> => {
     const { statement, values } = compileBareList({ ...scope, perspective }, query, writers)
     const rows = await db.run(statement, values)
     return known.texts.complete(list, known.life(), rows)
   }
-  // One transaction may have written more rows than those that are known, and a text may have gone to make room.
+  // One transaction may have written more rows than those that are known, and a text may have gone
+  // to make room.
   return (await ask(known.texts.writersOf(list))) ?? (await ask([]))!
 }
 

@@ -8,10 +8,15 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**
- * The filter of a version by the type as it is now, made from its data. A text that was there before its field became
- * filterable may be too long for an index: it stays, but filters do not see it, and `unseen` hears of it.
+ * The filter of a version by the type as it is now, made from its data. A text that was there
+ * before its field became filterable may be too long for an index: it stays, but filters do not see
+ * it, and `unseen` hears of it.
  */
-export function renewedFilter(type: TypeModel, row: Pick<VersionRow, 'data' | 'typeRevision'>, unseen?: (field: string) => void): FilterData {
+export function renewedFilter(
+  type: TypeModel,
+  row: Pick<VersionRow, 'data' | 'typeRevision'>,
+  unseen?: (field: string) => void,
+): FilterData {
   const fields = storedFields(type, row)
   for (;;) {
     try {
@@ -25,15 +30,36 @@ export function renewedFilter(type: TypeModel, row: Pick<VersionRow, 'data' | 't
   }
 }
 
-/** The filter of a version, made anew where the type's fields changed since the one it has was made. */
-export function currentFilter(type: TypeModel, row: Pick<VersionRow, 'data' | 'typeRevision' | 'filter' | 'filterRevision'>): FilterData {
-  return row.filterRevision < type.filterRevision ? renewedFilter(type, row) : (JSON.parse(row.filter) as FilterData)
+/**
+ * The filter of a version, made anew where the type's fields changed since the one it has was made.
+ */
+export function currentFilter(
+  type: TypeModel,
+  row: Pick<VersionRow, 'data' | 'typeRevision' | 'filter' | 'filterRevision'>,
+): FilterData {
+  return row.filterRevision < type.filterRevision
+    ? renewedFilter(type, row)
+    : (JSON.parse(row.filter) as FilterData)
 }
 
 const changeKept = sql<object>(`
   update stoa.version_history set filter = $4, filter_revision = $5 where entry_id = $1 and locale = $2 and number = $3 and filter_revision < $5`)
 
-/** Renews the filter of a version in the history, for a release that shows it. One that is held is renewed while its type settles. */
-export async function renewKept(tx: Queryable, type: TypeModel, id: string, row: Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'>): Promise<void> {
-  await tx.run(changeKept, [id, row.locale, row.number, JSON.stringify(renewedFilter(type, row)), type.revision])
+/**
+ * Renews the filter of a version in the history, for a release that shows it. One that is held is
+ * renewed while its type settles.
+ */
+export async function renewKept(
+  tx: Queryable,
+  type: TypeModel,
+  id: string,
+  row: Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'>,
+): Promise<void> {
+  await tx.run(changeKept, [
+    id,
+    row.locale,
+    row.number,
+    JSON.stringify(renewedFilter(type, row)),
+    type.revision,
+  ])
 }

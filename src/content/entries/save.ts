@@ -8,7 +8,13 @@ import { atomically, isDatabase, stampNow } from '#content/entries/context.ts'
 import { importedTimes } from '#content/entries/create.ts'
 import { EntryEdit, encodeFields } from '#content/entries/entry-edit.ts'
 import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
-import { entryState, latestOf, localesOf, topOf, versionColumns } from '#content/entries/entry-state.ts'
+import {
+  entryState,
+  latestOf,
+  localesOf,
+  topOf,
+  versionColumns,
+} from '#content/entries/entry-state.ts'
 import { checkTargets, claimSlug } from '#content/entries/hold.ts'
 import { demand, demandAfter, grantOf, reaches, statusOf } from '#content/entries/permission.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
@@ -20,17 +26,27 @@ import { ConstraintError, SerializationError } from '#database/errors.ts'
 import { isId } from '#lib/id.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** How often a save without an optimistic lock goes on from what somebody else saved meanwhile before it queues for the entry's lock. */
+/**
+ * How often a save without an optimistic lock goes on from what somebody else saved meanwhile
+ * before it queues for the entry's lock.
+ */
 const plainAttemptsMax = 2
 
 export type EntrySave = SaveInput & { readonly merge: boolean }
 
 /**
- * Saves a version. Most saves change neither references nor unique values nor what other locales share; they take two
- * statements: one that reads, and one that makes the new version the latest under the condition that nothing changed
- * since. Everything else happens under the entry's lock.
+ * Saves a version. Most saves change neither references nor unique values nor what other locales
+ * share; they take two statements: one that reads, and one that makes the new version the latest
+ * under the condition that nothing changed since. Everything else happens under the entry's lock.
  */
-export async function saveEntry(context: Context, call: Call, typeName: string, id: string, input: EntrySave, expected: Expected): Promise<EntryView> {
+export async function saveEntry(
+  context: Context,
+  call: Call,
+  typeName: string,
+  id: string,
+  input: EntrySave,
+  expected: Expected,
+): Promise<EntryView> {
   if (!isId(id)) throw new EntryNotFoundError()
   return context.models.use(call.db, async (model) => {
     const type = model.type(typeName)
@@ -39,13 +55,29 @@ export async function saveEntry(context: Context, call: Call, typeName: string, 
       if (outcome === 'not plain') break
       if (outcome !== 'outrun') return outcome
     }
-    return atomically(call.db, (tx) => saveUnderLock(context, call, tx, { model, type, id, input, expected }))
+    return atomically(call.db, (tx) =>
+      saveUnderLock(context, call, tx, { model, type, id, input, expected }),
+    )
   })
 }
 
-type Save = { readonly model: Model; readonly type: TypeModel; readonly id: string; readonly input: EntrySave; readonly expected: Expected }
+type Save = {
+  readonly model: Model
+  readonly type: TypeModel
+  readonly id: string
+  readonly input: EntrySave
+  readonly expected: Expected
+}
 
-const readForSave = sql<VersionRow & { model: string; entryType: string | null; localeCount: number; writer: string; top: number }>(`
+const readForSave = sql<
+  VersionRow & {
+    model: string
+    entryType: string | null
+    localeCount: number
+    writer: string
+    top: number
+  }
+>(`
   select m.revision as model, e.type as "entryType", e.locale_count as "localeCount", ${versionColumns}, v.xmin::text as writer,
     ${topOf('$1', '$2')} as top
   from stoa.model m
@@ -53,9 +85,10 @@ const readForSave = sql<VersionRow & { model: string; entryType: string | null; 
   left join stoa.version v on v.entry_id = $1 and v.locale = $2 and v.is_latest`)
 
 /**
- * Nothing is locked but the version's row: whoever changes an entry under its lock locks these rows before reading them, and
- * changes the row of each locale when there comes another. So a row that the same transaction wrote last as when it was read
- * says that all of it is as it was; PostgreSQL looks again after waiting for the row.
+ * Nothing is locked but the version's row: whoever changes an entry under its lock locks these rows
+ * before reading them, and changes the row of each locale when there comes another. So a row that
+ * the same transaction wrote last as when it was read says that all of it is as it was; PostgreSQL
+ * looks again after waiting for the row.
  */
 const unchanged = `v.entry_id = $1 and v.locale = $2 and v.is_latest and v.number = $3 and v.xmin::text = $11 and not v.is_archived
   and (select revision from stoa.model) = $4`
@@ -66,7 +99,10 @@ const replaceLatest = sql<{ writer: string }>(`
   where ${unchanged} and not v.is_published
   returning v.xmin::text as writer`)
 
-/** The same where the row is published too and the new version is published with it: what points where, and who has which value, stays as it is. */
+/**
+ * The same where the row is published too and the new version is published with it: what points
+ * where, and who has which value, stays as it is.
+ */
 const replacePublished = sql<{ writer: string }>(`
   update stoa.version v set number = $5, data = $6, filter = $7, type_revision = $8, filter_revision = $8, saved_at = $9, saved_by = $10,
     published_at = $9, published_by = $10
@@ -74,8 +110,8 @@ const replacePublished = sql<{ writer: string }>(`
   returning v.xmin::text as writer`)
 
 /**
- * The published version stays, and the new one becomes the latest beside it. Its foreign key will look at the entry, which a
- * deletion locks before the versions: so it is locked first here too.
+ * The published version stays, and the new one becomes the latest beside it. Its foreign key will
+ * look at the entry, which a deletion locks before the versions: so it is locked first here too.
  */
 const addLatest = sql<{ writer: string }>(`
   with entry as (
@@ -90,7 +126,11 @@ const addLatest = sql<{ writer: string }>(`
   select entry_id, locale, $5, type, $6, $7, $8, $8, true, false, false, created_at, created_by_id, $9, $10, published_at, first_published_at from before
   returning xmin::text as writer`)
 
-async function savePlainly(context: Context, call: Call, save: Save): Promise<EntryView | 'not plain' | 'outrun'> {
+async function savePlainly(
+  context: Context,
+  call: Call,
+  save: Save,
+): Promise<EntryView | 'not plain' | 'outrun'> {
   const { model, type, id, input, expected } = save
   const locale = model.locale(input.locale)
   const known = await saveRemembered(context, call, save, locale)
@@ -98,10 +138,15 @@ async function savePlainly(context: Context, call: Call, save: Save): Promise<En
   const [row] = await call.db.run(readForSave, [id, locale])
   if (row?.model !== model.revision) throw new StaleModel()
   const grant = grantOf(call, 'update', type)
-  const usual = row.entryType === type.definition.name && row.locale !== null && !row.isArchived && mayPublishPlainly(call, save, row)
+  const usual =
+    row.entryType === type.definition.name &&
+    row.locale !== null &&
+    !row.isArchived &&
+    mayPublishPlainly(call, save, row)
   if (!usual || grant === null || !reaches(grant, type, id, row, statusOf(row))) return 'not plain'
   const seen = grantOf(call, 'readDraft', type) ?? grant
-  if (expected !== null && row.number !== expected) throw new VersionConflictError(expected, viewOf(type, { id }, row, seen), input.fields)
+  if (expected !== null && row.number !== expected)
+    throw new VersionConflictError(expected, viewOf(type, { id }, row, seen), input.fields)
   const composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
   if (input.publish === true) checkComplete(type, composed.fields)
   if (composed.changed.size === 0) return viewOf(type, { id }, row, seen)
@@ -109,41 +154,87 @@ async function savePlainly(context: Context, call: Call, save: Save): Promise<En
   return writeNext(context, call, save, { grant, composed, before, localeCount, top, writer })
 }
 
-/** Without publishing, or where the row that editors go on from is the published one, and the caller may publish it. */
+/**
+ * Without publishing, or where the row that editors go on from is the published one, and the caller
+ * may publish it.
+ */
 function mayPublishPlainly(call: Call, { type, id, input }: Save, row: VersionRow): boolean {
-  return input.publish !== true || (row.isPublished && input.at === undefined && reaches(grantOf(call, 'publish', type), type, id, row, statusOf(row)))
+  return (
+    input.publish !== true ||
+    (row.isPublished &&
+      input.at === undefined &&
+      reaches(grantOf(call, 'publish', type), type, id, row, statusOf(row)))
+  )
 }
 
-/** The save without reading first, if this node wrote the version that it goes on from; null: it did not, or somebody changed it since. */
-async function saveRemembered(context: Context, call: Call, save: Save, locale: string): Promise<EntryView | null> {
+/**
+ * The save without reading first, if this node wrote the version that it goes on from; null: it did
+ * not, or somebody changed it since.
+ */
+async function saveRemembered(
+  context: Context,
+  call: Call,
+  save: Save,
+  locale: string,
+): Promise<EntryView | null> {
   const { type, id, input, expected } = save
-  const remembered = isDatabase(call.db) ? context.recent.get(type.definition.name, id, locale) : null
+  const remembered = isDatabase(call.db)
+    ? context.recent.get(type.definition.name, id, locale)
+    : null
   const grant = grantOf(call, 'update', type)
   if (remembered === null || grant === null || grant.filter !== null) return null
   const { row, localeCount, writer } = remembered
-  if ((expected !== null && row.number !== expected) || !mayPublishPlainly(call, save, row)) return null
+  if ((expected !== null && row.number !== expected) || !mayPublishPlainly(call, save, row))
+    return null
   let composed: Composed
   try {
-    composed = compose(type, grant, { ...input, publishing: input.publish === true }, storedFields(type, row))
+    composed = compose(
+      type,
+      grant,
+      { ...input, publishing: input.publish === true },
+      storedFields(type, row),
+    )
   } catch (error) {
     // What is refused is refused on the ground of what there is now: it is read first.
     if (error instanceof StoaError) return null
     throw error
   }
   if (composed.changed.size === 0) return null
-  const outcome = await writeNext(context, call, save, { grant, composed, before: row, localeCount, top: row.number, writer })
+  const outcome = await writeNext(context, call, save, {
+    grant,
+    composed,
+    before: row,
+    localeCount,
+    top: row.number,
+    writer,
+  })
   if (typeof outcome !== 'string') return outcome
   context.recent.forget(type.definition.name, id, locale)
   return null
 }
 
-type Next = { readonly grant: Grant; readonly composed: Composed; readonly before: VersionRow; readonly localeCount: number; readonly top: number; readonly writer: string }
+type Next = {
+  readonly grant: Grant
+  readonly composed: Composed
+  readonly before: VersionRow
+  readonly localeCount: number
+  readonly top: number
+  readonly writer: string
+}
 
-async function writeNext(context: Context, call: Call, { model, type, id, input }: Save, { grant, composed, before, localeCount, top, writer }: Next): Promise<EntryView | 'not plain' | 'outrun'> {
+async function writeNext(
+  context: Context,
+  call: Call,
+  { model, type, id, input }: Save,
+  { grant, composed, before, localeCount, top, writer }: Next,
+): Promise<EntryView | 'not plain' | 'outrun'> {
   const { fields, changed } = composed
-  const special = [...changed].some((name) => type.pointing.has(name)) || type.unique.some((field) => changed.has(field.name))
+  const special =
+    [...changed].some((name) => type.pointing.has(name)) ||
+    type.unique.some((field) => changed.has(field.name))
   const shared = [...changed].some((name) => type.shared.has(name))
-  if (special || slugBase(type, fields) !== null || (shared && localeCount !== 1)) return 'not plain'
+  if (special || slugBase(type, fields) !== null || (shared && localeCount !== 1))
+    return 'not plain'
   const [savedAt, savedBy] = [stampNow(context), JSON.stringify(call.authority.actor)]
   const publishing = input.publish === true
   const next: VersionRow = {
@@ -162,41 +253,82 @@ async function writeNext(context: Context, call: Call, { model, type, id, input 
   const publishGrant = grantOf(call, 'publish', type)
   if (publishing && publishGrant !== null) demandAfter(publishGrant, 'publish', type, id, next)
   const content = [next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy]
-  const [written] = await run(call.db, publishing ? replacePublished : before.isPublished ? addLatest : replaceLatest, [id, next.locale, before.number, model.revision, ...content, writer])
+  const [written] = await run(
+    call.db,
+    publishing ? replacePublished : before.isPublished ? addLatest : replaceLatest,
+    [id, next.locale, before.number, model.revision, ...content, writer],
+  )
   if (written === undefined) return 'outrun'
   // Inside a caller's transaction it may yet be rolled back.
   call.wrote?.(written.writer)
-  if (isDatabase(call.db)) context.recent.set(type.definition.name, id, { row: next, localeCount, writer: written.writer })
+  if (isDatabase(call.db))
+    context.recent.set(type.definition.name, id, { row: next, localeCount, writer: written.writer })
   return viewOf(type, { id }, next, grantOf(call, 'readDraft', type) ?? grant)
 }
 
-/** A number that was taken after this statement's snapshot, and a deadlock with those that change several entries, mean the same as no row: outrun. Inside a caller's transaction they end that. */
-async function run(db: Queryable, statement: Statement<{ writer: string }>, values: readonly unknown[]): Promise<readonly { writer: string }[]> {
+/**
+ * A number that was taken after this statement's snapshot, and a deadlock with those that change
+ * several entries, mean the same as no row: outrun. Inside a caller's transaction they end that.
+ */
+async function run(
+  db: Queryable,
+  statement: Statement<{ writer: string }>,
+  values: readonly unknown[],
+): Promise<readonly { writer: string }[]> {
   try {
     return await db.run(statement, values)
   } catch (error) {
-    const outrun = error instanceof SerializationError || (error instanceof ConstraintError && error.constraint === 'version_pkey')
+    const outrun =
+      error instanceof SerializationError ||
+      (error instanceof ConstraintError && error.constraint === 'version_pkey')
     if (outrun && isDatabase(db)) return []
     throw error
   }
 }
 
-async function saveUnderLock(context: Context, call: Call, tx: Queryable, save: Save): Promise<EntryView> {
+async function saveUnderLock(
+  context: Context,
+  call: Call,
+  tx: Queryable,
+  save: Save,
+): Promise<EntryView> {
   const { model, type, id, input, expected } = save
   const locale = model.locale(input.locale)
   const state = await entryState(tx, model, type, id, 'writing')
   const latest = latestOf(state, locale)
   const grant = demand(call, 'update', type, state, latest === null ? undefined : [latest])
-  const publishGrant = input.publish === true ? demand(call, 'publish', type, state, latest === null ? undefined : [latest]) : null
-  checkExpected(call, type, state, { expected, grant, row: latest ?? state.held.find((row) => row.isLatest) ?? null, yours: input.fields })
+  const publishGrant =
+    input.publish === true
+      ? demand(call, 'publish', type, state, latest === null ? undefined : [latest])
+      : null
+  checkExpected(call, type, state, {
+    expected,
+    grant,
+    row: latest ?? state.held.find((row) => row.isLatest) ?? null,
+    yours: input.fields,
+  })
   if (state.archivedAt !== null) throw new EntryArchivedError()
   const before = latest === null ? sharedFields(type, state, model) : storedFields(type, latest)
   const fieldsGiven = latest === null ? { ...before, ...input.fields } : input.fields
-  const reached = latest === null && grant.fields !== null ? onlyGiven(fieldsGiven, input.fields, grant) : fieldsGiven
-  const composed = compose(type, grant, { fields: reached, merge: input.merge || latest === null, publishing: false }, before)
+  const reached =
+    latest === null && grant.fields !== null
+      ? onlyGiven(fieldsGiven, input.fields, grant)
+      : fieldsGiven
+  const composed = compose(
+    type,
+    grant,
+    { fields: reached, merge: input.merge || latest === null, publishing: false },
+    before,
+  )
   const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
   const times = importedTimes(input)
-  const row = await addVersion(call, tx, model, { type, edit, locale, composed, createdAt: times.createdAt })
+  const row = await addVersion(call, tx, model, {
+    type,
+    edit,
+    locale,
+    composed,
+    createdAt: times.createdAt,
+  })
   demandAfter(grant, 'update', type, id, row)
   let result = row
   if (publishGrant !== null) {
@@ -208,13 +340,28 @@ async function saveUnderLock(context: Context, call: Call, tx: Queryable, save: 
   return viewOf(type, { id }, result, grantOf(call, 'readDraft', type) ?? grant)
 }
 
-/** Fields of the input, without shared ones that the caller may not write: those come from the other locales by themselves. */
-function onlyGiven(all: Readonly<Record<string, unknown>>, given: Readonly<Record<string, unknown>>, grant: Grant): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(all).filter(([name]) => Object.hasOwn(given, name) || grant.fields?.includes(name) === true))
+/**
+ * Fields of the input, without shared ones that the caller may not write: those come from the other
+ * locales by themselves.
+ */
+function onlyGiven(
+  all: Readonly<Record<string, unknown>>,
+  given: Readonly<Record<string, unknown>>,
+  grant: Grant,
+): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(all).filter(
+      ([name]) => Object.hasOwn(given, name) || grant.fields?.includes(name) === true,
+    ),
+  )
 }
 
 /** What a new locale starts with: the fields that all locales share. */
-export function sharedFields(type: TypeModel, state: Pick<EntryState, 'held'>, model: Model): Record<string, unknown> {
+export function sharedFields(
+  type: TypeModel,
+  state: Pick<EntryState, 'held'>,
+  model: Model,
+): Record<string, unknown> {
   const [first] = localesOf(state, model)
   const row = first === undefined ? null : latestOf(state, first)
   const stored = row === null ? {} : storedFields(type, row)
@@ -222,14 +369,20 @@ export function sharedFields(type: TypeModel, state: Pick<EntryState, 'held'>, m
 }
 
 /**
- * Adds a version of these fields in a locale to an edit, and to the other locales if it changes what they share. Returns
- * the latest row of the locale: the one there was, if nothing changed.
+ * Adds a version of these fields in a locale to an edit, and to the other locales if it changes
+ * what they share. Returns the latest row of the locale: the one there was, if nothing changed.
  */
 export async function addVersion(
   call: Call,
   tx: Queryable,
   model: Model,
-  add: { readonly type: TypeModel; readonly edit: EntryEdit; readonly locale: string; readonly composed: Composed; readonly createdAt?: string | undefined },
+  add: {
+    readonly type: TypeModel
+    readonly edit: EntryEdit
+    readonly locale: string
+    readonly composed: Composed
+    readonly createdAt?: string | undefined
+  },
 ): Promise<VersionRow> {
   const { type, edit, locale, composed } = add
   const { fields, changed } = composed
@@ -242,23 +395,45 @@ export async function addVersion(
     touched.add(type.slug.name)
   }
   if (composed.newTargets.length > 0) await checkTargets(call, tx, model, composed.newTargets)
-  const row = edit.add(locale, fields, add.createdAt === undefined ? {} : { createdAt: add.createdAt })
+  const row = edit.add(
+    locale,
+    fields,
+    add.createdAt === undefined ? {} : { createdAt: add.createdAt },
+  )
   carryShared(type, edit, row, touched, fields)
   return row
 }
 
 /** Takes shared fields that changed to the latest versions of the entry's other locales. */
-export function carryShared(type: TypeModel, edit: EntryEdit, row: VersionRow, changed: ReadonlySet<string>, fields: Readonly<Record<string, unknown>>): void {
+export function carryShared(
+  type: TypeModel,
+  edit: EntryEdit,
+  row: VersionRow,
+  changed: ReadonlySet<string>,
+  fields: Readonly<Record<string, unknown>>,
+): void {
   const carried = [...changed].filter((name) => type.shared.has(name))
   if (carried.length === 0) return
-  for (const other of edit.held.filter((one) => one.isLatest && one.locale !== row.locale)) carry(type, edit, other, carried, fields)
+  for (const other of edit.held.filter((one) => one.isLatest && one.locale !== row.locale))
+    carry(type, edit, other, carried, fields)
 }
 
-function carry(type: TypeModel, edit: EntryEdit, other: VersionRow, names: readonly string[], fields: Readonly<Record<string, unknown>>): void {
+function carry(
+  type: TypeModel,
+  edit: EntryEdit,
+  other: VersionRow,
+  names: readonly string[],
+  fields: Readonly<Record<string, unknown>>,
+): void {
   const stored = storedFields(type, other)
-  const differs = names.some((name) => JSON.stringify(stored[name]) !== JSON.stringify(fields[name]))
+  const differs = names.some(
+    (name) => JSON.stringify(stored[name]) !== JSON.stringify(fields[name]),
+  )
   if (!differs) return
-  edit.add(other.locale, { ...stored, ...Object.fromEntries(names.map((name) => [name, fields[name]])) })
+  edit.add(other.locale, {
+    ...stored,
+    ...Object.fromEntries(names.map((name) => [name, fields[name]])),
+  })
 }
 
 /** The optimistic lock, under the entry's lock. Throws `VersionConflictError` with both sides. */
@@ -266,9 +441,18 @@ export function checkExpected(
   call: Call,
   type: TypeModel,
   state: EntryState,
-  check: { readonly expected: Expected; readonly grant: Grant; readonly row: VersionRow | null; readonly yours: Readonly<Record<string, unknown>> | null },
+  check: {
+    readonly expected: Expected
+    readonly grant: Grant
+    readonly row: VersionRow | null
+    readonly yours: Readonly<Record<string, unknown>> | null
+  },
 ): void {
   const { expected, row } = check
   if (expected === null || row === null || row.number === expected) return
-  throw new VersionConflictError(expected, viewOf(type, state, row, grantOf(call, 'readDraft', type) ?? check.grant), check.yours)
+  throw new VersionConflictError(
+    expected,
+    viewOf(type, state, row, grantOf(call, 'readDraft', type) ?? check.grant),
+    check.yours,
+  )
 }

@@ -14,10 +14,16 @@ export function shownFields(grant: Grant, asked: Shown): Shown {
 }
 
 /**
- * The JSON text of an entry's fields. Data that is valid for the type, for a reader who may see all of it, stays the very
- * text that was stored; data from before the type lost a field is brought to what the type has now.
+ * The JSON text of an entry's fields. Data that is valid for the type, for a reader who may see all
+ * of it, stays the very text that was stored; data from before the type lost a field is brought to
+ * what the type has now.
  */
-export function fieldsJson(type: TypeModel, data: string, typeRevision: number, shown: Shown): string {
+export function fieldsJson(
+  type: TypeModel,
+  data: string,
+  typeRevision: number,
+  shown: Shown,
+): string {
   const old = typeRevision < type.shapeRevision
   if (!old && shown === null) return data
   const stored = JSON.parse(data) as Record<string, unknown>
@@ -29,13 +35,21 @@ export function fieldsJson(type: TypeModel, data: string, typeRevision: number, 
 }
 
 /** Parsed data, brought to what the type has now. */
-export function storedFields(type: TypeModel, row: Pick<VersionRow, 'data' | 'typeRevision'>): Record<string, unknown> {
+export function storedFields(
+  type: TypeModel,
+  row: Pick<VersionRow, 'data' | 'typeRevision'>,
+): Record<string, unknown> {
   const stored = JSON.parse(row.data) as Record<string, unknown>
   return row.typeRevision < type.shapeRevision ? type.validator.project(stored) : stored
 }
 
 /** A version in memory as somebody with this grant sees it. */
-export function viewOf(type: TypeModel, state: Pick<EntryState, 'id'>, row: VersionRow, grant: Grant): EntryView {
+export function viewOf(
+  type: TypeModel,
+  state: Pick<EntryState, 'id'>,
+  row: VersionRow,
+  grant: Grant,
+): EntryView {
   return {
     id: state.id,
     type: type.definition.name,

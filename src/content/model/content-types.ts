@@ -1,6 +1,12 @@
 import type { ContentTypes, TypePlan } from '#content/content.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
-import { TypeConflictError, TypeInUseError, TypeInvalidError, TypeLossError, TypeNotFoundError } from '#content/errors.ts'
+import {
+  TypeConflictError,
+  TypeInUseError,
+  TypeInvalidError,
+  TypeLossError,
+  TypeNotFoundError,
+} from '#content/errors.ts'
 import type { Context } from '#content/entries/context.ts'
 import { atomically, isDatabase } from '#content/entries/context.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -26,7 +32,9 @@ const updateType = sql<object>(`
 const deleteType = sql<object>(`delete from stoa.content_type where name = $1`)
 const entryOfType = sql<object>(`select 1 from stoa.entry where type = $1 limit 1`)
 
-const dropClaims = sql<object>(`delete from stoa.unique_value where type = $1 and field = any($2::text[])`)
+const dropClaims = sql<object>(
+  `delete from stoa.unique_value where type = $1 and field = any($2::text[])`,
+)
 const makeClaims = sql<object>(`
   insert into stoa.unique_value (type, field, locale, value, entry_id)
   select distinct on (place, value) $1, $2, place, value, entry_id from (
@@ -40,7 +48,10 @@ const duplicate = sql<{ value: string; count: number }>(`
     from stoa.version where type = $1 and (is_latest or is_published) and data ->> $2 is not null
   ) held group by place, value having count(distinct entry_id) > 1 limit 1`)
 
-/** Everybody who saves waits behind this lock as long as it waits itself: for an index that is being built, or a long import. */
+/**
+ * Everybody who saves waits behind this lock as long as it waits itself: for an index that is being
+ * built, or a long import.
+ */
 const lockWaitMs = 2_000
 const boundWait = sql<object>(`select set_config('lock_timeout', '${lockWaitMs}', true)`)
 const unboundWait = sql<object>(`select set_config('lock_timeout', '0', true)`)
@@ -55,14 +66,19 @@ type Saved = { readonly definition: ContentType; readonly revision: number }
 
 export function createContentTypes(context: Context, settling: Settling): ContentTypes {
   const { models } = context
-  const fresh = async (db: Queryable): Promise<Model> => models.use(db, async (model) => ((await models.confirm(db, model)), model))
+  const fresh = async (db: Queryable): Promise<Model> =>
+    models.use(db, async (model) => (await models.confirm(db, model), model))
   return {
     get: async (db, name) => saved((await fresh(db)).type(name)),
     list: async (db) => [...(await fresh(db)).types.values()].map(saved),
     plan: async (db, input) => {
       const model = await fresh(db)
       const definition = checkContentType(input, model.types.keys())
-      const { change, steps } = await planType(db, model.types.get(definition.name) ?? null, definition)
+      const { change, steps } = await planType(
+        db,
+        model.types.get(definition.name) ?? null,
+        definition,
+      )
       return { change, steps }
     },
     save: async (db, input, options) => {
@@ -83,20 +99,31 @@ function saved(type: TypeModel): Saved {
   return { definition: type.definition, revision: type.revision }
 }
 
-async function save(context: Context, tx: Queryable, input: ContentType, options: { readonly expected: number | null; readonly allowLoss: boolean }): Promise<Saved> {
+async function save(
+  context: Context,
+  tx: Queryable,
+  input: ContentType,
+  options: { readonly expected: number | null; readonly allowLoss: boolean },
+): Promise<Saved> {
   await tx.run(lockModel)
   const model = await context.models.load(tx)
   const definition = checkContentType(input, model.types.keys())
   const before = model.types.get(definition.name) ?? null
   const current = before?.revision ?? 0
-  if (options.expected !== null && options.expected !== current) throw new TypeConflictError(definition.name, options.expected, current)
-  if (before === null && model.types.size >= typesMax) throw new TypeInvalidError([{ path: '', code: 'tooMany', message: `There can be at most ${typesMax} types.` }])
+  if (options.expected !== null && options.expected !== current)
+    throw new TypeConflictError(definition.name, options.expected, current)
+  if (before === null && model.types.size >= typesMax)
+    throw new TypeInvalidError([
+      { path: '', code: 'tooMany', message: `There can be at most ${typesMax} types.` },
+    ])
   const plan = await planType(tx, before, definition)
   if (before !== null && plan.change === 'none') return saved(before)
   refuseLoss(plan, options.allowLoss)
   const revision = current + 1
   const json = JSON.stringify(definition)
-  await (before === null ? tx.run(insertType, [definition.name, json]) : tx.run(updateType, [definition.name, json, revision, plan.shape, plan.filter]))
+  await (before === null
+    ? tx.run(insertType, [definition.name, json])
+    : tx.run(updateType, [definition.name, json, revision, plan.shape, plan.filter]))
   await claim(tx, definition, plan)
   return { definition: JSON.parse(json) as ContentType, revision }
 }
@@ -105,12 +132,16 @@ function refuseLoss(plan: TypePlan, allowLoss: boolean): void {
   const losing = plan.steps.filter((step) => step.losesData)
   if (allowLoss || losing.length === 0) return
   const names = losing.map((step) => step.name).join(', ')
-  throw new TypeLossError(`The change would lose values of: ${names}. Look at the plan; to go on, allow the loss.`, { steps: losing })
+  throw new TypeLossError(
+    `The change would lose values of: ${names}. Look at the plan; to go on, allow the loss.`,
+    { steps: losing },
+  )
 }
 
 /**
- * Claims of fields that became unique, in the same transaction: from its end on, no second entry can take a value. No version is written
- * meanwhile: one that was being saved before is seen, and one that comes after finds that the model has changed.
+ * Claims of fields that became unique, in the same transaction: from its end on, no second entry
+ * can take a value. No version is written meanwhile: one that was being saved before is seen, and
+ * one that comes after finds that the model has changed.
  */
 async function claim(tx: Queryable, definition: ContentType, change: TypeChange): Promise<void> {
   if (change.claims.length > 0) {
@@ -123,15 +154,31 @@ async function claim(tx: Queryable, definition: ContentType, change: TypeChange)
     const values = [definition.name, field.name, field.localized === true]
     const [long] = await tx.run(tooLong, [definition.name, field.name])
     if (long !== undefined && long.count > 0) {
-      throw notUnique(definition, field, 'tooLong', `${long.count} entries have a value of more than ${filterTextBytesMax} bytes, which cannot be unique; shorten them first.`)
+      throw notUnique(
+        definition,
+        field,
+        'tooLong',
+        `${long.count} entries have a value of more than ${filterTextBytesMax} bytes, which cannot be unique; shorten them first.`,
+      )
     }
     const [repeated] = await tx.run(duplicate, values)
-    if (repeated !== undefined) throw notUnique(definition, field, 'duplicate', `${repeated.count} entries have the same value; change them first.`)
+    if (repeated !== undefined)
+      throw notUnique(
+        definition,
+        field,
+        'duplicate',
+        `${repeated.count} entries have the same value; change them first.`,
+      )
     await tx.run(makeClaims, values)
   }
 }
 
-function notUnique(definition: ContentType, field: Field, code: 'tooLong' | 'duplicate', message: string): TypeInvalidError {
+function notUnique(
+  definition: ContentType,
+  field: Field,
+  code: 'tooLong' | 'duplicate',
+  message: string,
+): TypeInvalidError {
   const path = `/fields/${definition.fields.indexOf(field)}/${field.kind === 'slug' ? 'kind' : 'unique'}`
   return new TypeInvalidError([{ path, code, message }])
 }
@@ -141,9 +188,14 @@ async function remove(context: Context, tx: Queryable, name: string): Promise<vo
   const model = await context.models.load(tx)
   if (!model.types.has(name)) throw new TypeNotFoundError(name)
   if ((await tx.run(entryOfType, [name])).length > 0) throw hasEntries(name)
-  const referring = [...model.types.values()].find((type) => type.definition.name !== name && refersTo(type.definition.fields, name))
+  const referring = [...model.types.values()].find(
+    (type) => type.definition.name !== name && refersTo(type.definition.fields, name),
+  )
   if (referring !== undefined) {
-    throw new TypeInUseError(`Fields of the type "${referring.definition.name}" refer to it. Change them first.`, { name, referring: referring.definition.name })
+    throw new TypeInUseError(
+      `Fields of the type "${referring.definition.name}" refer to it. Change them first.`,
+      { name, referring: referring.definition.name },
+    )
   }
   try {
     await tx.run(deleteType, [name])

@@ -11,12 +11,16 @@ import type { Queryable } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /**
- * Types and locales in memory, exact on every node without asking first: each statement that uses the model also returns
- * `stoa.model.revision` from its own snapshot, or writes only if it is the one expected. Where it differs, the model is
- * loaded and the work done again. So a change holds at once everywhere, and costs readers the look at one hot row.
+ * Types and locales in memory, exact on every node without asking first: each statement that uses
+ * the model also returns `stoa.model.revision` from its own snapshot, or writes only if it is the
+ * one expected. Where it differs, the model is loaded and the work done again. So a change holds at
+ * once everywhere, and costs readers the look at one hot row.
  */
 
-/** Models kept at a time: more than one only while a transaction that changes types is open beside others. */
+/**
+ * Models kept at a time: more than one only while a transaction that changes types is open beside
+ * others.
+ */
 const modelsMax = 4
 const attemptsMax = 5
 const fallbacksMax = 10
@@ -50,7 +54,8 @@ export class Model {
     this.revision = revision
     this.types = types
     this.locales = locales
-    this.defaultLocale = locales.find((locale) => locale.isDefault)?.code ?? locales[0]?.code ?? 'en'
+    this.defaultLocale =
+      locales.find((locale) => locale.isDefault)?.code ?? locales[0]?.code ?? 'en'
     for (const locale of locales) this.#chains.set(locale.code, chainOf(locale.code, locales))
   }
 
@@ -75,7 +80,10 @@ export class Model {
 
 function chainOf(code: string, locales: readonly Locale[]): readonly string[] {
   const chain: string[] = []
-  for (let at: string | null = code; at !== null && !chain.includes(at) && chain.length <= fallbacksMax; ) {
+  for (
+    let at: string | null = code;
+    at !== null && !chain.includes(at) && chain.length <= fallbacksMax;
+  ) {
     chain.push(at)
     at = locales.find((locale) => locale.code === at)?.fallback ?? null
   }
@@ -99,10 +107,20 @@ function canPoint(field: Field): boolean {
   }
 }
 
-type TypeRow = { readonly name: string; readonly definition: string; readonly revision: number; readonly shape_revision: number; readonly filter_revision: number }
+type TypeRow = {
+  readonly name: string
+  readonly definition: string
+  readonly revision: number
+  readonly shape_revision: number
+  readonly filter_revision: number
+}
 
 /** Makes the model of one type; also for definitions that are not saved yet. */
-export function modelOfType(definition: ContentType, revisions: Omit<TypeRow, 'name' | 'definition'>, json: string = JSON.stringify(definition)): TypeModel {
+export function modelOfType(
+  definition: ContentType,
+  revisions: Omit<TypeRow, 'name' | 'definition'>,
+  json: string = JSON.stringify(definition),
+): TypeModel {
   return {
     definition,
     revision: revisions.revision,
@@ -112,7 +130,9 @@ export function modelOfType(definition: ContentType, revisions: Omit<TypeRow, 'n
     validator: compileType(definition),
     slug: definition.fields.find((field) => field.kind === 'slug') ?? null,
     unique: definition.fields.filter(isUnique),
-    shared: new Set(definition.fields.filter((field) => field.localized !== true).map((field) => field.name)),
+    shared: new Set(
+      definition.fields.filter((field) => field.localized !== true).map((field) => field.name),
+    ),
     pointing: new Set(definition.fields.filter(canPoint).map((field) => field.name)),
     json,
   }
@@ -127,7 +147,10 @@ const loadModel = sql<{ revision: string; types: string | null; locales: string 
 
 const readRevision = sql<{ revision: string }>(`select revision from stoa.model`)
 
-/** Thrown where a statement ran under another model than the one it was made with; `ModelStore.use` answers it. */
+/**
+ * Thrown where a statement ran under another model than the one it was made with; `ModelStore.use`
+ * answers it.
+ */
 export class StaleModel extends Error {}
 
 export class ModelStore {
@@ -135,8 +158,9 @@ export class ModelStore {
   readonly #known = new Map<string, Model>()
 
   /**
-   * Runs `work` with the model, again with a newly loaded one when it finds that the model is stale. `work` must not
-   * have written outside a transaction of its own by then. `ContentBusyError` after several tries.
+   * Runs `work` with the model, again with a newly loaded one when it finds that the model is
+   * stale. `work` must not have written outside a transaction of its own by then.
+   * `ContentBusyError` after several tries.
    */
   async use<T>(db: Queryable, work: (model: Model) => Promise<T>): Promise<T> {
     let model = this.#current ?? (await this.load(db))
@@ -144,7 +168,8 @@ export class ModelStore {
       try {
         return await work(model)
       } catch (error) {
-        // What content refuses, it may refuse by a definition that changed a moment ago: it is told only once that is ruled out.
+        // What content refuses, it may refuse by a definition that changed a moment ago: it is told
+        // only once that is ruled out.
         const refused = error instanceof StoaError && !error.code.startsWith('E_DATABASE_')
         if (!refused && !(error instanceof StaleModel)) throw error
         if (refused && (await this.revision(db)) === model.revision) throw error
@@ -159,7 +184,10 @@ export class ModelStore {
     return row?.revision ?? ''
   }
 
-  /** Confirms that nothing newer is there; for work whose statements return no row to carry the revision. */
+  /**
+   * Confirms that nothing newer is there; for work whose statements return no row to carry the
+   * revision.
+   */
   async confirm(db: Queryable, model: Model): Promise<void> {
     if ((await this.revision(db)) !== model.revision) throw new StaleModel()
   }
@@ -167,7 +195,9 @@ export class ModelStore {
   async load(db: Queryable): Promise<Model> {
     const [row] = await db.run(loadModel)
     if (row === undefined) throw new Error('stoa.model has no row: the migrations did not run')
-    const model = this.#known.get(row.revision) ?? this.#build(row.revision, parse<TypeRow>(row.types), parse<Locale>(row.locales))
+    const model =
+      this.#known.get(row.revision) ??
+      this.#build(row.revision, parse<TypeRow>(row.types), parse<Locale>(row.locales))
     this.#known.delete(row.revision)
     this.#known.set(row.revision, model)
     for (const revision of this.#known.keys()) {
@@ -182,8 +212,15 @@ export class ModelStore {
     const types = new Map<string, TypeModel>()
     for (const row of rows) {
       const before = this.#current?.types.get(row.name)
-      const same = before?.json === row.definition && before.revision === row.revision && before.shapeRevision === row.shape_revision && before.filterRevision === row.filter_revision
-      types.set(row.name, same ? before : modelOfType(JSON.parse(row.definition) as ContentType, row, row.definition))
+      const same =
+        before?.json === row.definition &&
+        before.revision === row.revision &&
+        before.shapeRevision === row.shape_revision &&
+        before.filterRevision === row.filter_revision
+      types.set(
+        row.name,
+        same ? before : modelOfType(JSON.parse(row.definition) as ContentType, row, row.definition),
+      )
     }
     return new Model(revision, types, locales)
   }

@@ -12,13 +12,17 @@ import type { Database, Queryable } from '#database/database.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
- * What a change of a type leaves to do: filters of versions in the new normal form, references and claims of their
- * entries, and indexes. All of it goes on beside reads and writes, in small steps, on one node at a time; what was done
- * stays done, so that any node can go on after a crash. `content_type.settled_revision` says how far it is.
+ * What a change of a type leaves to do: filters of versions in the new normal form, references and
+ * claims of their entries, and indexes. All of it goes on beside reads and writes, in small steps,
+ * on one node at a time; what was done stays done, so that any node can go on after a crash.
+ * `content_type.settled_revision` says how far it is.
  */
 
 const batchSize = 100
-/** Waiting for transactions that were writing under the old definition. Longer ones are left to the next run. */
+/**
+ * Waiting for transactions that were writing under the old definition. Longer ones are left to the
+ * next run.
+ */
 const oldWritersWaitMs = 30_000
 const pollMs = 100
 /** Types changed while this runs are taken in the next round. */
@@ -30,10 +34,13 @@ const lockKey = 0x73746f74
 const tryLock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as locked`)
 const unlock = sql<object>(`select pg_advisory_unlock($1)`)
 type Unsettled = { readonly name: string; readonly revision: number }
-const unsettled = sql<Unsettled>(`select name, revision from stoa.content_type where settled_revision < revision order by name`)
+const unsettled = sql<Unsettled>(
+  `select name, revision from stoa.content_type where settled_revision < revision order by name`,
+)
 /**
- * A value of a field's former kind is one thing to SQL, which reads it as text, and another to the predicates of caches, which go by its kind.
- * So what was kept between the change and now may hang on the wrong rows: where values were narrowed, all of it goes.
+ * A value of a field's former kind is one thing to SQL, which reads it as text, and another to the
+ * predicates of caches, which go by its kind. So what was kept between the change and now may hang
+ * on the wrong rows: where values were narrowed, all of it goes.
  */
 const markSettled = sql<object>(`
   with before as (
@@ -45,7 +52,9 @@ const markSettled = sql<object>(`
 const horizon = sql<{ next: string; oldest: string }>(`
   select pg_snapshot_xmax(pg_current_snapshot())::text as next, pg_snapshot_xmin(pg_current_snapshot())::text as oldest`)
 
-const waitingRows = sql<Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }>(`
+const waitingRows = sql<
+  Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }
+>(`
   select entry_id as id, locale, number, data, type_revision as "typeRevision" from stoa.version
   where type = $1 and (is_latest or is_published) and filter_revision < $2 and (entry_id, locale, number) > ($3, $4, $5)
   order by entry_id, locale, number limit ${batchSize}`)
@@ -56,7 +65,9 @@ const renew = sql<object>(`
   where v.entry_id = c.id and v.locale = c.locale and v.number = c.number and v.filter_revision < $2`)
 
 /** Versions in the history that a release shows. */
-const pinnedRows = sql<Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }>(`
+const pinnedRows = sql<
+  Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }
+>(`
   select distinct on (h.entry_id, h.locale, h.number) h.entry_id as id, h.locale, h.number, h.data, h.type_revision as "typeRevision"
   from stoa.release_item i join stoa.version_history h on h.entry_id = i.entry_id and h.locale = i.locale and h.number = i.number
   where h.type = $1 and h.filter_revision < $2 and (h.entry_id, h.locale, h.number) > ($3, $4, $5)
@@ -108,11 +119,17 @@ export class Settling {
     await this.#running
   }
 
-  /** Does what there is to do. Returns at once where another node is at it. Takes one connection at a time, two while indexes are built. */
+  /**
+   * Does what there is to do. Returns at once where another node is at it. Takes one connection at
+   * a time, two while indexes are built.
+   */
   async run(database: Database): Promise<void> {
     for (let round = 1; round <= roundsMax && !this.#stopped; round += 1) {
       const todo = await database.run(unsettled)
-      const renewed = todo.length === 0 ? [] : await database.session((session) => this.#renewLocked(session, todo))
+      const renewed =
+        todo.length === 0
+          ? []
+          : await database.session((session) => this.#renewLocked(session, todo))
       if (renewed === null || (renewed.length === 0 && todo.length > 0) || this.#stopped) return
       // A type that was deleted leaves only indexes to drop.
       await this.#index(database)
@@ -125,7 +142,10 @@ export class Settling {
   }
 
   /** The types whose filters are all renewed; null: another node has the lock. */
-  async #renewLocked(session: Queryable, todo: readonly Unsettled[]): Promise<readonly Unsettled[] | null> {
+  async #renewLocked(
+    session: Queryable,
+    todo: readonly Unsettled[],
+  ): Promise<readonly Unsettled[] | null> {
     const [lock] = await session.run(tryLock, [lockKey])
     if (lock?.locked !== true) return null
     try {
@@ -138,18 +158,23 @@ export class Settling {
       }
       return renewed
     } finally {
-      await session.run(unlock, [lockKey]).catch((error: unknown) => this.#logger.debug({ err: error }, 'the lock ends with its connection'))
+      await session
+        .run(unlock, [lockKey])
+        .catch((error: unknown) =>
+          this.#logger.debug({ err: error }, 'the lock ends with its connection'),
+        )
     }
   }
 
   async #index(database: Database): Promise<void> {
-    const definitions = async (): Promise<readonly TypeModel['definition'][]> => [...(await this.#models.load(database)).types.values()].map((one) => one.definition)
+    const definitions = async (): Promise<readonly TypeModel['definition'][]> =>
+      [...(await this.#models.load(database)).types.values()].map((one) => one.definition)
     await applyIndexes(database, definitions, { logger: this.#logger })
   }
 
   /**
-   * Renews the filters, then once more those of versions that were being written under the old definition meanwhile.
-   * False: such a writer is still at it, or this was stopped.
+   * Renews the filters, then once more those of versions that were being written under the old
+   * definition meanwhile. False: such a writer is still at it, or this was stopped.
    */
   async #renewType(session: Queryable, type: TypeModel): Promise<boolean> {
     const [begin] = await session.run(horizon)
@@ -157,7 +182,8 @@ export class Settling {
     const deadline = performance.now() + oldWritersWaitMs
     for (;;) {
       const [now] = await session.run(horizon)
-      if (begin !== undefined && now !== undefined && BigInt(now.oldest) >= BigInt(begin.next)) break
+      if (begin !== undefined && now !== undefined && BigInt(now.oldest) >= BigInt(begin.next))
+        break
       if (this.#stopped || performance.now() > deadline) return false
       // Where nobody writes, the horizon stands still; taking a transaction id of our own moves it.
       await session.run(takeId)
@@ -169,7 +195,11 @@ export class Settling {
   async #renewPinned(session: Queryable, type: TypeModel): Promise<boolean> {
     let place: [string, string, number] = [firstId, '', 0]
     while (!this.#stopped) {
-      const rows = await session.run(pinnedRows, [type.definition.name, type.filterRevision, ...place])
+      const rows = await session.run(pinnedRows, [
+        type.definition.name,
+        type.filterRevision,
+        ...place,
+      ])
       const last = rows.at(-1)
       if (last === undefined) return true
       for (const { id, ...row } of rows) await renewKept(session, type, id, row)
@@ -181,10 +211,19 @@ export class Settling {
   async #renewAll(session: Queryable, type: TypeModel): Promise<boolean> {
     let place: [string, string, number] = [firstId, '', 0]
     while (!this.#stopped) {
-      const rows = await session.run(waitingRows, [type.definition.name, type.filterRevision, ...place])
+      const rows = await session.run(waitingRows, [
+        type.definition.name,
+        type.filterRevision,
+        ...place,
+      ])
       const last = rows.at(-1)
       if (last === undefined) return true
-      const filters = rows.map((row) => ({ id: row.id, locale: row.locale, number: row.number, filter: this.#filter(type, row) }))
+      const filters = rows.map((row) => ({
+        id: row.id,
+        locale: row.locale,
+        number: row.number,
+        filter: this.#filter(type, row),
+      }))
       await session.run(renew, [JSON.stringify(filters), type.revision])
       for (const id of new Set(rows.map((row) => row.id))) await this.#hold(session, type, id)
       place = [last.id, last.locale, last.number]
@@ -192,8 +231,16 @@ export class Settling {
     return false
   }
 
-  #filter(type: TypeModel, row: Pick<VersionRow, 'data' | 'typeRevision'> & { readonly id: string }): object {
-    return renewedFilter(type, row, (field) => this.#logger.warn({ type: type.definition.name, entry: row.id, field }, 'a text is too long for a filter, which will not find it'))
+  #filter(
+    type: TypeModel,
+    row: Pick<VersionRow, 'data' | 'typeRevision'> & { readonly id: string },
+  ): object {
+    return renewedFilter(type, row, (field) =>
+      this.#logger.warn(
+        { type: type.definition.name, entry: row.id, field },
+        'a text is too long for a filter, which will not find it',
+      ),
+    )
   }
 
   async #hold(session: Queryable, type: TypeModel, id: string): Promise<void> {
@@ -203,21 +250,36 @@ export class Settling {
         session.transaction(async (tx) => {
           const state = await unlessGone(entryState(tx, model, null, id, 'writing'))
           const now = model.types.get(type.definition.name)
-          if (state !== null && now !== undefined) await hold(tx, { revision: model.revision, type: now }, id, state.held)
+          if (state !== null && now !== undefined)
+            await hold(tx, { revision: model.revision, type: now }, id, state.held)
         }),
       )
     } catch (error) {
       const at = { type: type.definition.name, entry: id }
-      if (error instanceof UniqueConflictError) this.#logger.error({ ...at, ...error.facts }, 'two entries have one value of a field that became unique; change one of them')
-      // A field that was taken out of the type and came back: what it pointed to was free to go meanwhile.
-      else if (error instanceof ValidationError) this.#logger.error({ ...at, ...error.facts }, 'an entry refers to what was deleted; save it without that')
+      if (error instanceof UniqueConflictError)
+        this.#logger.error(
+          { ...at, ...error.facts },
+          'two entries have one value of a field that became unique; change one of them',
+        )
+      // A field that was taken out of the type and came back: what it pointed to was free to go
+      // meanwhile.
+      else if (error instanceof ValidationError)
+        this.#logger.error(
+          { ...at, ...error.facts },
+          'an entry refers to what was deleted; save it without that',
+        )
       else throw error
     }
   }
 
   async states(db: Queryable): Promise<TypeState[]> {
     const rows = await db.run(states)
-    return rows.map((row) => ({ name: row.name, revision: row.revision, settled: row.settled >= row.revision, versionsWaiting: row.waiting }))
+    return rows.map((row) => ({
+      name: row.name,
+      revision: row.revision,
+      settled: row.settled >= row.revision,
+      versionsWaiting: row.waiting,
+    }))
   }
 }
 

@@ -16,7 +16,10 @@ const definitionBytesMax = 262_144
 
 export const typeNamePattern = /^[a-z][a-z0-9-]{0,62}$/
 const fieldNamePattern = /^[a-z][A-Za-z0-9]{0,62}$/
-/** Names that every JavaScript object answers to; a client that reads `entry.fields.constructor` shall not be surprised. */
+/**
+ * Names that every JavaScript object answers to; a client that reads `entry.fields.constructor`
+ * shall not be surprised.
+ */
 const objectNames = new Set(Object.getOwnPropertyNames(Object.prototype))
 const reservedNames = new Set<string>([...systemFields, ...reservedWords, ...objectNames])
 /** Names that no field of a type may take. */
@@ -24,11 +27,23 @@ export function isReservedName(name: string): boolean {
   return reservedNames.has(name)
 }
 
-const indexableSystem = new Set<string>(['createdAt', 'updatedAt', 'publishedAt', 'firstPublishedAt'])
+const indexableSystem = new Set<string>([
+  'createdAt',
+  'updatedAt',
+  'publishedAt',
+  'firstPublishedAt',
+])
 
 type Shape = Readonly<Record<string, 'text' | 'boolean' | 'number' | 'count' | 'texts' | 'other'>>
 
-const common: Shape = { name: 'text', kind: 'text', label: 'text', help: 'text', required: 'boolean', localized: 'boolean' }
+const common: Shape = {
+  name: 'text',
+  kind: 'text',
+  label: 'text',
+  help: 'text',
+  required: 'boolean',
+  localized: 'boolean',
+}
 const filterable: Shape = { filterable: 'boolean', unique: 'boolean' }
 
 const shapes: Readonly<Record<FieldKind, Shape>> = {
@@ -49,7 +64,15 @@ const shapes: Readonly<Record<FieldKind, Shape>> = {
 }
 
 /** Kinds with a normal form, so that a list of them can be filtered too. */
-const scalarKinds = new Set<FieldKind>(['text', 'number', 'boolean', 'dateTime', 'select', 'asset', 'reference'])
+const scalarKinds = new Set<FieldKind>([
+  'text',
+  'number',
+  'boolean',
+  'dateTime',
+  'select',
+  'asset',
+  'reference',
+])
 
 class Check {
   readonly faults = new Faults()
@@ -63,15 +86,41 @@ class Check {
   type(input: unknown): void {
     if (!isObject(input)) return this.faults.add('', 'kind', 'Give an object.')
     const { name } = input
-    if (typeof name !== 'string' || !typeNamePattern.test(name)) this.faults.add('/name', 'format', 'A type is named by small letters, digits and -, a letter first, at most 63.')
-    this.#keys(input, { name: 'text', label: 'text', description: 'text', titleField: 'text', fields: 'other', indexes: 'other' }, '')
-    if (typeof input['label'] !== 'string' || input['label'] === '') this.faults.add('/label', 'required', 'A type has a label.')
+    if (typeof name !== 'string' || !typeNamePattern.test(name))
+      this.faults.add(
+        '/name',
+        'format',
+        'A type is named by small letters, digits and -, a letter first, at most 63.',
+      )
+    this.#keys(
+      input,
+      {
+        name: 'text',
+        label: 'text',
+        description: 'text',
+        titleField: 'text',
+        fields: 'other',
+        indexes: 'other',
+      },
+      '',
+    )
+    if (typeof input['label'] !== 'string' || input['label'] === '')
+      this.faults.add('/label', 'required', 'A type has a label.')
     const fields = this.#fieldList(input['fields'], '/fields', 1, true)
     this.#titleField(input['titleField'], fields)
     this.#slugs(fields)
     this.#indexes(input['indexes'], fields)
-    if (this.#fields > fieldsMax) this.faults.add('/fields', 'tooMany', `At most ${fieldsMax} fields, those inside groups, lists and blocks included.`)
-    if (this.faults.list.length === 0 && Buffer.byteLength(JSON.stringify(input)) > definitionBytesMax) this.faults.add('', 'tooLarge', `A definition has at most ${definitionBytesMax} bytes.`)
+    if (this.#fields > fieldsMax)
+      this.faults.add(
+        '/fields',
+        'tooMany',
+        `At most ${fieldsMax} fields, those inside groups, lists and blocks included.`,
+      )
+    if (
+      this.faults.list.length === 0 &&
+      Buffer.byteLength(JSON.stringify(input)) > definitionBytesMax
+    )
+      this.faults.add('', 'tooLarge', `A definition has at most ${definitionBytesMax} bytes.`)
   }
 
   #fieldList(input: unknown, path: string, depth: number, top: boolean): readonly Field[] {
@@ -88,7 +137,8 @@ class Check {
       const at = step(path, index)
       this.#field(field, at, depth, top)
       const name = isObject(field) ? field['name'] : undefined
-      if (names.has(name)) this.faults.add(step(at, 'name'), 'duplicate', 'Another field here has this name.')
+      if (names.has(name))
+        this.faults.add(step(at, 'name'), 'duplicate', 'Another field here has this name.')
       names.add(name)
     })
     return input.filter(isObject) as unknown as Field[]
@@ -98,44 +148,98 @@ class Check {
     this.#fields += 1
     if (!isObject(input)) return this.faults.add(path, 'kind', 'A field is an object.')
     const { name, kind } = input
-    if (typeof name !== 'string' || !fieldNamePattern.test(name)) this.faults.add(step(path, 'name'), 'format', 'A field is named by letters and digits, a small letter first, at most 63.')
-    else if (reservedNames.has(name) || (name === 'block' && !top)) this.faults.add(step(path, 'name'), 'definition', `"${name}" is a word of ours; choose another.`)
-    if (typeof kind !== 'string' || !Object.hasOwn(shapes, kind)) return this.faults.add(step(path, 'kind'), 'option', `A kind is one of: ${Object.keys(shapes).join(', ')}.`)
+    if (typeof name !== 'string' || !fieldNamePattern.test(name))
+      this.faults.add(
+        step(path, 'name'),
+        'format',
+        'A field is named by letters and digits, a small letter first, at most 63.',
+      )
+    else if (reservedNames.has(name) || (name === 'block' && !top))
+      this.faults.add(
+        step(path, 'name'),
+        'definition',
+        `"${name}" is a word of ours; choose another.`,
+      )
+    if (typeof kind !== 'string' || !Object.hasOwn(shapes, kind))
+      return this.faults.add(
+        step(path, 'kind'),
+        'option',
+        `A kind is one of: ${Object.keys(shapes).join(', ')}.`,
+      )
     this.#keys(input, { ...common, ...shapes[kind as FieldKind] }, path)
     if (!top) this.#onlyOnTop(input, path)
     this.#kind(input as unknown as Field, path, depth)
   }
 
-  /** What a part of a group, list or block cannot have: it has no column to filter, and no locale of its own. */
+  /**
+   * What a part of a group, list or block cannot have: it has no column to filter, and no locale of
+   * its own.
+   */
   #onlyOnTop(input: Readonly<Record<string, unknown>>, path: string): void {
     for (const key of ['filterable', 'unique', 'localized']) {
-      if (input[key] === true) this.faults.add(step(path, key), 'definition', 'Only fields of the type itself can have this, not fields inside groups, lists and blocks.')
+      if (input[key] === true)
+        this.faults.add(
+          step(path, key),
+          'definition',
+          'Only fields of the type itself can have this, not fields inside groups, lists and blocks.',
+        )
     }
-    if (input['kind'] === 'slug') this.faults.add(step(path, 'kind'), 'definition', 'A slug is a field of the type itself.')
+    if (input['kind'] === 'slug')
+      this.faults.add(step(path, 'kind'), 'definition', 'A slug is a field of the type itself.')
   }
 
   #kind(field: Field, path: string, depth: number): void {
     if (field.kind === 'text') this.#text(field, path)
-    if (field.kind === 'number' && field.min !== undefined && field.max !== undefined && field.min > field.max) this.faults.add(step(path, 'min'), 'definition', 'min is larger than max.')
+    if (
+      field.kind === 'number' &&
+      field.min !== undefined &&
+      field.max !== undefined &&
+      field.min > field.max
+    )
+      this.faults.add(step(path, 'min'), 'definition', 'min is larger than max.')
     if (field.kind === 'select') this.#options(field.options, step(path, 'options'))
-    if ((field.kind === 'asset' || field.kind === 'reference') && field.onDelete !== undefined && !['restrict', 'unset', 'cascade'].includes(field.onDelete)) {
+    if (
+      (field.kind === 'asset' || field.kind === 'reference') &&
+      field.onDelete !== undefined &&
+      !['restrict', 'unset', 'cascade'].includes(field.onDelete)
+    ) {
       this.faults.add(step(path, 'onDelete'), 'option', 'onDelete is restrict, unset or cascade.')
     }
-    if (field.kind === 'asset' && field.onDelete === 'cascade') this.faults.add(step(path, 'onDelete'), 'option', 'Deleting an asset does not delete entries: restrict or unset.')
+    if (field.kind === 'asset' && field.onDelete === 'cascade')
+      this.faults.add(
+        step(path, 'onDelete'),
+        'option',
+        'Deleting an asset does not delete entries: restrict or unset.',
+      )
     if (field.kind === 'reference') this.#types(field.types, step(path, 'types'))
-    if ('unique' in field && field.unique && (field.kind === 'boolean' || ('many' in field && field.many))) {
-      this.faults.add(step(path, 'unique'), 'definition', 'A field with many values, or with only two, cannot be unique.')
+    if (
+      'unique' in field &&
+      field.unique &&
+      (field.kind === 'boolean' || ('many' in field && field.many))
+    ) {
+      this.faults.add(
+        step(path, 'unique'),
+        'definition',
+        'A field with many values, or with only two, cannot be unique.',
+      )
     }
-    if (field.kind === 'group') this.#fieldList(field.fields, step(path, 'fields'), depth + 1, false)
+    if (field.kind === 'group')
+      this.#fieldList(field.fields, step(path, 'fields'), depth + 1, false)
     if (field.kind === 'list') this.#list(field, path, depth)
     if (field.kind === 'blocks') this.#blocks(field.blocks, step(path, 'blocks'), depth)
   }
 
   #text(field: Extract<Field, { kind: 'text' }>, path: string): void {
     const { lengthMin = 0, lengthMax } = field
-    if (lengthMax !== undefined && lengthMin > lengthMax) this.faults.add(step(path, 'lengthMin'), 'definition', 'lengthMin is larger than lengthMax.')
+    if (lengthMax !== undefined && lengthMin > lengthMax)
+      this.faults.add(step(path, 'lengthMin'), 'definition', 'lengthMin is larger than lengthMax.')
     if (typeof field.pattern !== 'string') return
-    if (lengthMax !== undefined && lengthMax > patternTextMax) this.faults.add(step(path, 'lengthMax'), 'tooLarge', `With a pattern, at most ${patternTextMax}.`)
+    if (lengthMax !== undefined && lengthMax > patternTextMax)
+      this.faults.add(
+        step(path, 'lengthMax'),
+        'tooLarge',
+        `With a pattern, at most ${patternTextMax}.`,
+      )
     try {
       compilePattern(field.pattern)
     } catch (error) {
@@ -145,39 +249,73 @@ class Check {
   }
 
   #options(options: unknown, path: string): void {
-    if (!Array.isArray(options) || options.length === 0 || options.length > optionsMax) return this.faults.add(path, 'kind', `Give 1 to ${optionsMax} options.`)
+    if (!Array.isArray(options) || options.length === 0 || options.length > optionsMax)
+      return this.faults.add(path, 'kind', `Give 1 to ${optionsMax} options.`)
     options.forEach((option: unknown, index) => {
-      if (typeof option !== 'string' || option === '' || option.length > labelMax || !isStorableText(option)) this.faults.add(step(path, index), 'text', `An option is text of 1 to ${labelMax} characters.`)
+      if (
+        typeof option !== 'string' ||
+        option === '' ||
+        option.length > labelMax ||
+        !isStorableText(option)
+      )
+        this.faults.add(
+          step(path, index),
+          'text',
+          `An option is text of 1 to ${labelMax} characters.`,
+        )
     })
-    if (new Set(options).size !== options.length) this.faults.add(path, 'duplicate', 'Each option is there once.')
+    if (new Set(options).size !== options.length)
+      this.faults.add(path, 'duplicate', 'Each option is there once.')
   }
 
   #types(types: unknown, path: string): void {
     if (types === undefined || !Array.isArray(types)) return
-    if (types.length === 0) this.faults.add(path, 'kind', 'Name at least one type, or leave it out for any.')
+    if (types.length === 0)
+      this.faults.add(path, 'kind', 'Name at least one type, or leave it out for any.')
     types.forEach((name: unknown, index) => {
-      if (typeof name !== 'string' || !this.#known.has(name)) this.faults.add(step(path, index), 'target', 'There is no such type; make it first.')
+      if (typeof name !== 'string' || !this.#known.has(name))
+        this.faults.add(step(path, index), 'target', 'There is no such type; make it first.')
     })
   }
 
   #list(field: Extract<Field, { kind: 'list' }>, path: string, depth: number): void {
-    if (depth + 1 > depthMax) return this.faults.add(step(path, 'of'), 'tooDeep', `Fields nest at most ${depthMax} deep.`)
+    if (depth + 1 > depthMax)
+      return this.faults.add(step(path, 'of'), 'tooDeep', `Fields nest at most ${depthMax} deep.`)
     this.#field(field.of, step(path, 'of'), depth + 1, false)
     if (!isObject(field.of)) return
-    if (field.of.kind === 'list') this.faults.add(step(path, 'of'), 'definition', 'A list of lists is a list of groups that hold a list.')
-    if ((field.of as { required?: boolean }).required === true) this.faults.add(step(step(path, 'of'), 'required'), 'definition', 'Items of a list are never missing.')
+    if (field.of.kind === 'list')
+      this.faults.add(
+        step(path, 'of'),
+        'definition',
+        'A list of lists is a list of groups that hold a list.',
+      )
+    if ((field.of as { required?: boolean }).required === true)
+      this.faults.add(
+        step(step(path, 'of'), 'required'),
+        'definition',
+        'Items of a list are never missing.',
+      )
     const many = 'many' in field.of && field.of.many
-    if (field.filterable === true && (!scalarKinds.has(field.of.kind) || many)) this.faults.add(step(path, 'filterable'), 'definition', 'Only lists of single values can be filtered.')
+    if (field.filterable === true && (!scalarKinds.has(field.of.kind) || many))
+      this.faults.add(
+        step(path, 'filterable'),
+        'definition',
+        'Only lists of single values can be filtered.',
+      )
   }
 
   #blocks(blocks: unknown, path: string, depth: number): void {
-    if (!Array.isArray(blocks) || blocks.length === 0) return this.faults.add(path, 'kind', 'Give an array of at least one block.')
+    if (!Array.isArray(blocks) || blocks.length === 0)
+      return this.faults.add(path, 'kind', 'Give an array of at least one block.')
     const names = new Set<unknown>()
     blocks.slice(0, fieldsMax).forEach((block: unknown, index) => {
       const at = step(path, index)
-      if (!isObject(block)) return this.faults.add(at, 'kind', 'A block is an object with a name and fields.')
-      if (typeof block['name'] !== 'string' || !fieldNamePattern.test(block['name'])) this.faults.add(step(at, 'name'), 'format', 'A block is named as a field is.')
-      if (names.has(block['name'])) this.faults.add(step(at, 'name'), 'duplicate', 'Another block here has this name.')
+      if (!isObject(block))
+        return this.faults.add(at, 'kind', 'A block is an object with a name and fields.')
+      if (typeof block['name'] !== 'string' || !fieldNamePattern.test(block['name']))
+        this.faults.add(step(at, 'name'), 'format', 'A block is named as a field is.')
+      if (names.has(block['name']))
+        this.faults.add(step(at, 'name'), 'duplicate', 'Another block here has this name.')
       names.add(block['name'])
       this.#keys(block, { name: 'text', fields: 'other' }, at)
       this.#fieldList(block['fields'], step(at, 'fields'), depth + 1, false)
@@ -187,32 +325,52 @@ class Check {
   #titleField(name: unknown, fields: readonly Field[]): void {
     if (name === undefined || typeof name !== 'string') return
     const field = fields.find((one) => one.name === name)
-    if (field === undefined || (field.kind !== 'text' && field.kind !== 'slug')) this.faults.add('/titleField', 'target', 'It names a text field of the type.')
+    if (field === undefined || (field.kind !== 'text' && field.kind !== 'slug'))
+      this.faults.add('/titleField', 'target', 'It names a text field of the type.')
   }
 
   #slugs(fields: readonly Field[]): void {
     const slugs = fields.filter((field) => field.kind === 'slug')
-    if (slugs.length > 1) this.faults.add('/fields', 'definition', 'A type has at most one slug: it is part of the address.')
+    if (slugs.length > 1)
+      this.faults.add(
+        '/fields',
+        'definition',
+        'A type has at most one slug: it is part of the address.',
+      )
     for (const slug of slugs) {
       if (slug.from === undefined || typeof slug.from !== 'string') continue
       const source = fields.find((field) => field.name === slug.from)
       const at = step(step('/fields', fields.indexOf(slug)), 'from')
-      if (source?.kind !== 'text') this.faults.add(at, 'target', 'It names a text field of the type.')
-      else if (source.localized === true && slug.localized !== true) this.faults.add(at, 'definition', 'A slug made from a localized field is localized too.')
+      if (source?.kind !== 'text')
+        this.faults.add(at, 'target', 'It names a text field of the type.')
+      else if (source.localized === true && slug.localized !== true)
+        this.faults.add(at, 'definition', 'A slug made from a localized field is localized too.')
     }
   }
 
   #indexes(indexes: unknown, fields: readonly Field[]): void {
     if (indexes === undefined) return
-    if (!Array.isArray(indexes) || indexes.length > indexesMax) return this.faults.add('/indexes', 'kind', `Give at most ${indexesMax} arrays of field names.`)
+    if (!Array.isArray(indexes) || indexes.length > indexesMax)
+      return this.faults.add(
+        '/indexes',
+        'kind',
+        `Give at most ${indexesMax} arrays of field names.`,
+      )
     indexes.forEach((index: unknown, position) => {
       const at = step('/indexes', position)
-      if (!Array.isArray(index) || index.length === 0 || index.length > indexFieldsMax) return this.faults.add(at, 'kind', `An index has 1 to ${indexFieldsMax} fields.`)
+      if (!Array.isArray(index) || index.length === 0 || index.length > indexFieldsMax)
+        return this.faults.add(at, 'kind', `An index has 1 to ${indexFieldsMax} fields.`)
       index.forEach((entry: unknown, place) => {
         const name = typeof entry === 'string' ? entry.replace(/^-/, '') : ''
         const field = fields.find((one) => one.name === name)
-        const usable = field === undefined ? indexableSystem.has(name) : queryFieldOf(field)?.many === false
-        if (!usable) this.faults.add(step(at, place), 'target', 'It names a filterable field with one value, or createdAt, updatedAt, publishedAt, firstPublishedAt.')
+        const usable =
+          field === undefined ? indexableSystem.has(name) : queryFieldOf(field)?.many === false
+        if (!usable)
+          this.faults.add(
+            step(at, place),
+            'target',
+            'It names a filterable field with one value, or createdAt, updatedAt, publishedAt, firstPublishedAt.',
+          )
       })
     })
   }
@@ -222,13 +380,26 @@ class Check {
       if (value === undefined) continue
       const at = step(path, key)
       const expected = Object.hasOwn(shape, key) ? shape[key] : undefined
-      const long = key === 'help' || key === 'description' ? helpMax : key === 'pattern' ? helpMax : labelMax
-      if (expected === undefined) this.faults.add(at, 'unknown', `Known here: ${Object.keys(shape).join(', ')}.`)
-      else if (expected === 'text' && (typeof value !== 'string' || value.length > long || !isStorableText(value))) this.faults.add(at, 'kind', `Give text of at most ${long} characters.`)
-      else if (expected === 'boolean' && typeof value !== 'boolean') this.faults.add(at, 'kind', 'Give true or false.')
-      else if (expected === 'number' && (typeof value !== 'number' || !Number.isFinite(value))) this.faults.add(at, 'kind', 'Give a finite number.')
-      else if (expected === 'count' && (!Number.isSafeInteger(value) || (value as number) < 0)) this.faults.add(at, 'kind', 'Give a whole number from 0.')
-      else if (expected === 'texts' && (!Array.isArray(value) || !value.every((one) => typeof one === 'string'))) this.faults.add(at, 'kind', 'Give an array of texts.')
+      const long =
+        key === 'help' || key === 'description' ? helpMax : key === 'pattern' ? helpMax : labelMax
+      if (expected === undefined)
+        this.faults.add(at, 'unknown', `Known here: ${Object.keys(shape).join(', ')}.`)
+      else if (
+        expected === 'text' &&
+        (typeof value !== 'string' || value.length > long || !isStorableText(value))
+      )
+        this.faults.add(at, 'kind', `Give text of at most ${long} characters.`)
+      else if (expected === 'boolean' && typeof value !== 'boolean')
+        this.faults.add(at, 'kind', 'Give true or false.')
+      else if (expected === 'number' && (typeof value !== 'number' || !Number.isFinite(value)))
+        this.faults.add(at, 'kind', 'Give a finite number.')
+      else if (expected === 'count' && (!Number.isSafeInteger(value) || (value as number) < 0))
+        this.faults.add(at, 'kind', 'Give a whole number from 0.')
+      else if (
+        expected === 'texts' &&
+        (!Array.isArray(value) || !value.every((one) => typeof one === 'string'))
+      )
+        this.faults.add(at, 'kind', 'Give an array of texts.')
     }
   }
 }
@@ -242,7 +413,10 @@ export function isUnique(field: Field): boolean {
   return field.kind === 'slug' || ('unique' in field && field.unique)
 }
 
-/** Checks a definition as it came. `known` are the names of all types there are; the type may refer to itself. Throws `TypeInvalidError` with every fault. */
+/**
+ * Checks a definition as it came. `known` are the names of all types there are; the type may refer
+ * to itself. Throws `TypeInvalidError` with every fault.
+ */
 export function checkContentType(input: unknown, known: Iterable<string>): ContentType {
   const own = isObject(input) && typeof input['name'] === 'string' ? [input['name']] : []
   const check = new Check(new Set([...known, ...own]))

@@ -25,38 +25,70 @@ type Step = TypePlan['steps'][number]
 const batchSize = 500
 const countMax = 1_000
 
-/** Finds what saving `next` would change, looking at the versions that there are where a change could lose values. */
-export async function planType(db: Queryable, before: TypeModel | null, next: ContentType): Promise<TypeChange> {
+/**
+ * Finds what saving `next` would change, looking at the versions that there are where a change
+ * could lose values.
+ */
+export async function planType(
+  db: Queryable,
+  before: TypeModel | null,
+  next: ContentType,
+): Promise<TypeChange> {
   if (before === null) {
-    const steps: Step[] = [...next.fields.map((field) => added(field)), ...indexNames(next).map((name) => indexStep('addIndex', name))]
+    const steps: Step[] = [
+      ...next.fields.map((field) => added(field)),
+      ...indexNames(next).map((name) => indexStep('addIndex', name)),
+    ]
     return { change: 'create', steps, shape: false, filter: true, claims: [], unclaimed: [] }
   }
   const old = before.definition
-  if (isDeepStrictEqual(JSON.parse(JSON.stringify(next)), old)) return { change: 'none', steps: [], shape: false, filter: false, claims: [], unclaimed: [] }
-  const removed = old.fields.filter((field) => next.fields.every((other) => other.name !== field.name))
+  if (isDeepStrictEqual(JSON.parse(JSON.stringify(next)), old))
+    return { change: 'none', steps: [], shape: false, filter: false, claims: [], unclaimed: [] }
+  const removed = old.fields.filter((field) =>
+    next.fields.every((other) => other.name !== field.name),
+  )
   const changed = next.fields.flatMap((field) => {
     const was = old.fields.find((other) => other.name === field.name)
-    return was === undefined || isDeepStrictEqual(JSON.parse(JSON.stringify(field)), was) ? [] : [{ field, was }]
+    return was === undefined || isDeepStrictEqual(JSON.parse(JSON.stringify(field)), was)
+      ? []
+      : [{ field, was }]
   })
   const narrowed = changed.filter(({ field, was }) => !keepsShape(was, field))
-  const lost = await lostValues(db, before, next, [...removed.map((field) => field.name), ...narrowed.map(({ field }) => field.name)])
+  const lost = await lostValues(db, before, next, [
+    ...removed.map((field) => field.name),
+    ...narrowed.map(({ field }) => field.name),
+  ])
   const steps: Step[] = [
-    ...next.fields.filter((field) => old.fields.every((other) => other.name !== field.name)).map(added),
+    ...next.fields
+      .filter((field) => old.fields.every((other) => other.name !== field.name))
+      .map(added),
     ...(await changes(db, old, changed, lost)),
     ...removed.map((field) => removal(field.name, lost.get(field.name) ?? 0)),
-    ...indexNames(next).filter((name) => !indexNames(old).includes(name)).map((name) => indexStep('addIndex', name)),
-    ...indexNames(old).filter((name) => !indexNames(next).includes(name)).map((name) => indexStep('removeIndex', name)),
+    ...indexNames(next)
+      .filter((name) => !indexNames(old).includes(name))
+      .map((name) => indexStep('addIndex', name)),
+    ...indexNames(old)
+      .filter((name) => !indexNames(next).includes(name))
+      .map((name) => indexStep('removeIndex', name)),
   ]
-  const claimKey = (field: Field): string => (isClaimed(field) ? `unique ${field.localized === true}` : '')
+  const claimKey = (field: Field): string =>
+    isClaimed(field) ? `unique ${field.localized === true}` : ''
   const reclaimed = changed.filter(({ field, was }) => claimKey(field) !== claimKey(was))
   const shape = removed.length > 0 || narrowed.length > 0
   return {
     change: 'update',
     steps,
     shape,
-    filter: shape || reclaimed.length > 0 || !isDeepStrictEqual(queryShape(old), queryShape(next)) || !isDeepStrictEqual(pointers(old.fields), pointers(next.fields)),
+    filter:
+      shape ||
+      reclaimed.length > 0 ||
+      !isDeepStrictEqual(queryShape(old), queryShape(next)) ||
+      !isDeepStrictEqual(pointers(old.fields), pointers(next.fields)),
     claims: reclaimed.filter(({ field }) => isClaimed(field)).map(({ field }) => field),
-    unclaimed: [...reclaimed.map(({ field }) => field.name), ...removed.filter(isClaimed).map((field) => field.name)],
+    unclaimed: [
+      ...reclaimed.map(({ field }) => field.name),
+      ...removed.filter(isClaimed).map((field) => field.name),
+    ],
   }
 }
 
@@ -72,21 +104,27 @@ function queryShape(type: ContentType): unknown[] {
 function pointers(fields: readonly Field[], path = ''): string[] {
   return fields.flatMap((field) => {
     const at = `${path}${field.name}`
-    if (field.kind === 'asset' || field.kind === 'reference') return [`${at} ${field.kind} ${field.onDelete ?? 'restrict'}`]
+    if (field.kind === 'asset' || field.kind === 'reference')
+      return [`${at} ${field.kind} ${field.onDelete ?? 'restrict'}`]
     if (field.kind === 'group') return pointers(field.fields, `${at}.`)
     if (field.kind === 'list') return pointers([{ ...field.of, name: field.name }], path)
-    return field.kind === 'blocks' ? field.blocks.flatMap((block) => pointers(block.fields, `${at}.${block.name}.`)) : []
+    return field.kind === 'blocks'
+      ? field.blocks.flatMap((block) => pointers(block.fields, `${at}.${block.name}.`))
+      : []
   })
 }
 
 /** True when every value of the old field is one of the new field too, in kind and form. */
 function keepsShape(was: Field, field: Field): boolean {
   if (was.kind !== field.kind) return false
-  if (was.kind === 'select' && field.kind === 'select') return was.many === field.many && was.options.every((option) => field.options.includes(option))
-  if ('many' in was || 'many' in field) return ('many' in was && was.many) === ('many' in field && field.many)
+  if (was.kind === 'select' && field.kind === 'select')
+    return was.many === field.many && was.options.every((option) => field.options.includes(option))
+  if ('many' in was || 'many' in field)
+    return ('many' in was && was.many) === ('many' in field && field.many)
   if (was.kind === 'group' && field.kind === 'group') return keepsFields(was.fields, field.fields)
   if (was.kind === 'list' && field.kind === 'list') return keepsShape(was.of, field.of)
-  if (was.kind === 'number' && field.kind === 'number') return field.integer !== true || was.integer === true
+  if (was.kind === 'number' && field.kind === 'number')
+    return field.integer !== true || was.integer === true
   if (was.kind !== 'blocks' || field.kind !== 'blocks') return true
   return was.blocks.every((block) => {
     const other = field.blocks.find((one) => one.name === block.name)
@@ -102,51 +140,107 @@ function keepsFields(was: readonly Field[], fields: readonly Field[]): boolean {
 }
 
 function added(field: Field): Step {
-  return { what: 'addField', name: field.name, losesData: false, note: field.required === true ? 'Entries need a value before they are published again.' : '' }
+  return {
+    what: 'addField',
+    name: field.name,
+    losesData: false,
+    note: field.required === true ? 'Entries need a value before they are published again.' : '',
+  }
 }
 
 function removal(name: string, count: number): Step {
-  return { what: 'removeField', name, losesData: count > 0, note: count > 0 ? `${amount(count)} a value.` : 'No version has a value.' }
+  return {
+    what: 'removeField',
+    name,
+    losesData: count > 0,
+    note: count > 0 ? `${amount(count)} a value.` : 'No version has a value.',
+  }
 }
 
 function indexStep(what: 'addIndex' | 'removeIndex', name: string): Step {
-  return { what, name, losesData: false, note: what === 'addIndex' ? 'Made in the background, without blocking writes.' : '' }
+  return {
+    what,
+    name,
+    losesData: false,
+    note: what === 'addIndex' ? 'Made in the background, without blocking writes.' : '',
+  }
 }
 
 function amount(count: number): string {
-  return count > countMax ? `More than ${countMax} versions have` : count === 1 ? '1 version has' : `${count} versions have`
+  return count > countMax
+    ? `More than ${countMax} versions have`
+    : count === 1
+      ? '1 version has'
+      : `${count} versions have`
 }
 
 function indexNames(type: ContentType): string[] {
-  const single = type.fields.filter((field) => queryFieldOf(field) !== null).map((field) => field.name)
+  const single = type.fields
+    .filter((field) => queryFieldOf(field) !== null)
+    .map((field) => field.name)
   return [...single, ...(type.indexes ?? []).map((index) => index.join(','))]
 }
 
-const inSeveralLocales = sql<object>(`select 1 from stoa.entry where type = $1 and locale_count > 1 limit 1`)
+const inSeveralLocales = sql<object>(
+  `select 1 from stoa.entry where type = $1 and locale_count > 1 limit 1`,
+)
 
-async function changes(db: Queryable, old: ContentType, changed: readonly { readonly field: Field; readonly was: Field }[], lost: ReadonlyMap<string, number>): Promise<Step[]> {
+async function changes(
+  db: Queryable,
+  old: ContentType,
+  changed: readonly { readonly field: Field; readonly was: Field }[],
+  lost: ReadonlyMap<string, number>,
+): Promise<Step[]> {
   const steps: Step[] = []
   for (const { field, was } of changed) {
     const count = lost.get(field.name) ?? 0
-    const merges = was.localized === true && field.localized !== true && (await db.run(inSeveralLocales, [old.name])).length > 0
+    const merges =
+      was.localized === true &&
+      field.localized !== true &&
+      (await db.run(inSeveralLocales, [old.name])).length > 0
     const notes = [
       ...(was.kind === field.kind ? [] : [`From ${was.kind} to ${field.kind}.`]),
       ...(count > 0 ? [`${amount(count)} a value that does not fit.`] : []),
-      ...(merges ? ['Entries have several locales: the next save in one of them replaces the values of the others.'] : []),
-      ...(field.required === true && was.required !== true ? ['Entries need a value before they are published again.'] : []),
+      ...(merges
+        ? [
+            'Entries have several locales: the next save in one of them replaces the values of the others.',
+          ]
+        : []),
+      ...(field.required === true && was.required !== true
+        ? ['Entries need a value before they are published again.']
+        : []),
     ]
-    steps.push({ what: 'changeField', name: field.name, losesData: count > 0 || merges, note: notes.join(' ') })
+    steps.push({
+      what: 'changeField',
+      name: field.name,
+      losesData: count > 0 || merges,
+      note: notes.join(' '),
+    })
   }
   return steps
 }
 
-const heldData = sql<{ entry_id: string; locale: string; number: number; data: string; type_revision: number }>(`
+const heldData = sql<{
+  entry_id: string
+  locale: string
+  number: number
+  data: string
+  type_revision: number
+}>(`
   select entry_id, locale, number, data, type_revision from stoa.version
   where type = $1 and (is_latest or is_published) and (entry_id, locale, number) > ($2, $3, $4)
   order by entry_id, locale, number limit ${batchSize}`)
 
-/** How many versions have a value that the new definition would lose, by field; counting stops at `countMax` of each. */
-async function lostValues(db: Queryable, before: TypeModel, next: ContentType, names: readonly string[]): Promise<Map<string, number>> {
+/**
+ * How many versions have a value that the new definition would lose, by field; counting stops at
+ * `countMax` of each.
+ */
+async function lostValues(
+  db: Queryable,
+  before: TypeModel,
+  next: ContentType,
+  names: readonly string[],
+): Promise<Map<string, number>> {
   const lost = new Map<string, number>()
   if (names.length === 0) return lost
   const { validator } = modelOfType(next, { revision: 0, shape_revision: 0, filter_revision: 0 })
@@ -155,15 +249,22 @@ async function lostValues(db: Queryable, before: TypeModel, next: ContentType, n
     const rows = await db.run(heldData, [next.name, ...place])
     for (const row of rows) {
       const parsed = JSON.parse(row.data) as Record<string, unknown>
-      const stored = row.type_revision < before.shapeRevision ? before.validator.project(parsed) : parsed
+      const stored =
+        row.type_revision < before.shapeRevision ? before.validator.project(parsed) : parsed
       for (const name of names) {
         if (stored[name] === undefined) continue
         const kept = validator.project({ [name]: stored[name] })
-        if (JSON.stringify(kept[name]) !== JSON.stringify(stored[name])) lost.set(name, (lost.get(name) ?? 0) + 1)
+        if (JSON.stringify(kept[name]) !== JSON.stringify(stored[name]))
+          lost.set(name, (lost.get(name) ?? 0) + 1)
       }
     }
     const last = rows.at(-1)
-    if (last === undefined || rows.length < batchSize || names.every((name) => (lost.get(name) ?? 0) > countMax)) return lost
+    if (
+      last === undefined ||
+      rows.length < batchSize ||
+      names.every((name) => (lost.get(name) ?? 0) > countMax)
+    )
+      return lost
     place = [last.entry_id, last.locale, last.number]
   }
 }

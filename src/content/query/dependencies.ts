@@ -7,16 +7,23 @@ import { completeSort } from '#content/query/sort.ts'
 import type { ListRow, Scope } from '#content/query/sql.ts'
 
 /**
- * What an answer is made of, in the words of the cache: rows of `stoa.version` as the change feed tells them. A dependency may
- * be wider than the truth, and then drops an answer too early; it is never narrower. What only the database can evaluate
- * (the status, which hangs on other rows; a filter of too many alternatives) is left out, which makes it wider.
+ * What an answer is made of, in the words of the cache: rows of `stoa.version` as the change feed
+ * tells them. A dependency may be wider than the truth, and then drops an answer too early; it is
+ * never narrower. What only the database can evaluate (the status, which hangs on other rows; a
+ * filter of too many alternatives) is left out, which makes it wider.
  */
 
-/** Whoever keeps an answer and drops it when one of these changes. A fill's context of the part cache is one. */
+/**
+ * Whoever keeps an answer and drops it when one of these changes. A fill's context of the part
+ * cache is one.
+ */
 export interface Depends {
   row(collection: string, key: string): unknown
   list(collection: string, predicate: Predicate, page?: PageBound | null): unknown
-  /** A dependency was made wider than the question, because only the database could tell exactly; for a counter. */
+  /**
+   * A dependency was made wider than the question, because only the database could tell exactly;
+   * for a counter.
+   */
   widened?(): void
 }
 
@@ -33,7 +40,11 @@ export function dependOnModel(depends: Depends): void {
 type Shown = Pick<Scope, 'perspective'>
 
 function shownIn({ perspective }: Shown): Atom {
-  return { field: perspective === 'published' ? 'is_published' : 'is_latest', is: 'eq', value: true }
+  return {
+    field: perspective === 'published' ? 'is_published' : 'is_latest',
+    is: 'eq',
+    value: true,
+  }
 }
 
 /** One entry, there or not, in whatever locale. */
@@ -42,49 +53,85 @@ export function dependOnEntry(depends: Depends, scope: Shown, id: string): void 
 }
 
 /**
- * Which entry has this slug; `found`: the one that does. Of entries with one slug in one locale there is only one, but in a locale
- * before that of the one that was found another may have it, and be hidden by what it has in a still earlier one.
+ * Which entry has this slug; `found`: the one that does. Of entries with one slug in one locale
+ * there is only one, but in a locale before that of the one that was found another may have it, and
+ * be hidden by what it has in a still earlier one.
  */
-export function dependOnSlug(depends: Depends, scope: Scope, slug: { readonly field: string; readonly value: string }, found: { readonly id: string; readonly locale: string } | null): void {
+export function dependOnSlug(
+  depends: Depends,
+  scope: Scope,
+  slug: { readonly field: string; readonly value: string },
+  found: { readonly id: string; readonly locale: string } | null,
+): void {
   const base = [ofType(scope), shownIn(scope)]
   if (found === null || scope.locales.indexOf(found.locale) > 1) dependOnHidden(depends, scope)
   if (found !== null) dependOnEntry(depends, scope, found.id)
-  depends.list(versions, [{ field: slug.field, is: 'eq', value: slug.value }, ...base, { field: 'locale', is: 'in', values: scope.locales }])
+  depends.list(versions, [
+    { field: slug.field, is: 'eq', value: slug.value },
+    ...base,
+    { field: 'locale', is: 'in', values: scope.locales },
+  ])
 }
 
 /** A list: rows that match its filter, within its page. Null: all pages, as for a count. */
-export function dependOnList(depends: Depends, scope: Scope, filter: Filter | null, page: PageBound | null): void {
+export function dependOnList(
+  depends: Depends,
+  scope: Scope,
+  filter: Filter | null,
+  page: PageBound | null,
+): void {
   dependOnHidden(depends, scope)
   const last: Atom = { field: 'locale', is: 'eq', value: scope.locales.at(-1) ?? '' }
-  for (const atoms of alternativesOf(filter, scope, depends)) depends.list(versions, [...atoms, ofType(scope), shownIn(scope), last], page)
+  for (const atoms of alternativesOf(filter, scope, depends))
+    depends.list(versions, [...atoms, ofType(scope), shownIn(scope), last], page)
 }
 
 /**
- * In a chain of locales, a row hides those of its entry in later ones, whether it matches itself or not. So whatever comes
- * or goes in any but the last locale counts.
+ * In a chain of locales, a row hides those of its entry in later ones, whether it matches itself or
+ * not. So whatever comes or goes in any but the last locale counts.
  */
 function dependOnHidden(depends: Depends, scope: Scope): void {
   const earlier = scope.locales.slice(0, -1)
-  if (earlier.length > 0) depends.list(versions, [ofType(scope), shownIn(scope), { field: 'locale', is: 'in', values: earlier }])
+  if (earlier.length > 0)
+    depends.list(versions, [
+      ofType(scope),
+      shownIn(scope),
+      { field: 'locale', is: 'in', values: earlier },
+    ])
 }
 
 function ofType({ type }: Scope): Atom {
   return { field: 'type', is: 'eq', value: type }
 }
 
-/** Where a page begins and ends, of rows as `compileList` fetched them; null if only the database could tell. */
-export function boundOf(scope: Scope, query: Pick<ListQuery, 'sort' | 'limit' | 'after'>, fetched: readonly ListRow[]): PageBound | null {
+/**
+ * Where a page begins and ends, of rows as `compileList` fetched them; null if only the database
+ * could tell.
+ */
+export function boundOf(
+  scope: Scope,
+  query: Pick<ListQuery, 'sort' | 'limit' | 'after'>,
+  fetched: readonly ListRow[],
+): PageBound | null {
   const keys = completeSort(query.sort)
   const fields = keys.map((key) => fieldOf(key.field, scope.schema))
   const names = fields.map(nameOf)
   if (names.includes(null)) return null
-  const places = (values: readonly (Scalar | null)[]): (Scalar | null)[] => values.map((value, at) => scalarOf(fields[at]!, value))
-  // The row behind the page counts as its end: without it there is no next page, and the answer says so.
+  const places = (values: readonly (Scalar | null)[]): (Scalar | null)[] =>
+    values.map((value, at) => scalarOf(fields[at]!, value))
+  // The row behind the page counts as its end: without it there is no next page, and the answer
+  // says so.
   const behind = fetched[query.limit]
   return {
     sort: keys.map((key, at) => ({ field: names[at]!, descending: key.descending })),
-    after: query.after === null ? null : places(decodeCursor(query.after, scope.type, query.sort, scope.schema)),
-    upTo: behind === undefined ? null : places([...keys.slice(0, -1).map((_: Sort, at) => behind[`s${at}`] ?? null), behind.id]),
+    after:
+      query.after === null
+        ? null
+        : places(decodeCursor(query.after, scope.type, query.sort, scope.schema)),
+    upTo:
+      behind === undefined
+        ? null
+        : places([...keys.slice(0, -1).map((_: Sort, at) => behind[`s${at}`] ?? null), behind.id]),
   }
 }
 
@@ -110,7 +157,11 @@ function scalarOf(field: QueryField, value: Scalar | null): Scalar | null {
   return field.type === 'boolean' ? value === true || value === 'true' : value
 }
 
-function alternativesOf(filter: Filter | null, { grantFilter, schema }: Scope, depends: Depends): readonly Predicate[] {
+function alternativesOf(
+  filter: Filter | null,
+  { grantFilter, schema }: Scope,
+  depends: Depends,
+): readonly Predicate[] {
   const filters = [filter, grantFilter].filter((one) => one !== null)
   return alternatives({ op: 'and', filters }, { schema, depends }, false)
 }
@@ -131,12 +182,20 @@ function alternatives(filter: Filter, telling: Telling, negated: boolean): reado
     case 'or': {
       const parts = filter.filters.map((part) => alternatives(part, telling, negated))
       const all = (filter.op === 'and') !== negated
-      const size = parts.reduce((count, part) => (all ? count * part.length : count + part.length), all ? 1 : 0)
+      const size = parts.reduce(
+        (count, part) => (all ? count * part.length : count + part.length),
+        all ? 1 : 0,
+      )
       if (size > alternativesMax) {
         telling.depends.widened?.()
         return [[]]
       }
-      return all ? parts.reduce<readonly Predicate[]>((before, part) => before.flatMap((one) => part.map((other) => [...one, ...other])), [[]]) : parts.flat()
+      return all
+        ? parts.reduce<readonly Predicate[]>(
+            (before, part) => before.flatMap((one) => part.map((other) => [...one, ...other])),
+            [[]],
+          )
+        : parts.flat()
     }
   }
 }
@@ -154,10 +213,18 @@ function atomOf(field: QueryField, test: Test): Atom | null {
       return { field: name, is: 'in', values: test.values.map(scalar), negated: test.is === 'nin' }
     case 'lt':
     case 'lte':
-      return { field: name, is: 'range', max: { value: scalar(test.value), inclusive: test.is === 'lte' } }
+      return {
+        field: name,
+        is: 'range',
+        max: { value: scalar(test.value), inclusive: test.is === 'lte' },
+      }
     case 'gt':
     case 'gte':
-      return { field: name, is: 'range', min: { value: scalar(test.value), inclusive: test.is === 'gte' } }
+      return {
+        field: name,
+        is: 'range',
+        min: { value: scalar(test.value), inclusive: test.is === 'gte' },
+      }
     case 'contains':
     case 'startsWith':
       return { field: name, is: test.is, value: test.value }

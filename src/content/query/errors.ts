@@ -1,6 +1,9 @@
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** A query names a field that the type does not have, that the reader may not see, or that cannot be used that way. */
+/**
+ * A query names a field that the type does not have, that the reader may not see, or that cannot be
+ * used that way.
+ */
 export class QueryFieldError extends StoaError {
   readonly code = 'E_QUERY_FIELD'
 }
@@ -15,7 +18,9 @@ export class QueryValueError extends StoaError {
   readonly code = 'E_QUERY_VALUE'
 }
 
-/** The query is larger than what one request may ask. Facts: `limit`, the largest number allowed. */
+/**
+ * The query is larger than what one request may ask. Facts: `limit`, the largest number allowed.
+ */
 export class QueryLimitError extends StoaError {
   readonly code = 'E_QUERY_LIMIT'
 }

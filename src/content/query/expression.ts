@@ -23,21 +23,29 @@ const columns: Readonly<Record<string, string>> = {
   createdBy: 'created_by_id',
 }
 
-/** `draftsSeen` false: a reader who knows only what is published, for whom every entry simply is. */
+/**
+ * `draftsSeen` false: a reader who knows only what is published, for whom every entry simply is.
+ */
 export type Sight = { readonly draftsSeen: boolean }
 
 /**
- * The SQL of one field's value, NULL where it is missing: what queries compare and sort by, and what indexes are made of.
- * Both come from here, because PostgreSQL uses an index only for the very expression it was made with. `prefix` is `v.`
- * in a query and empty in an index, which cannot hold `status`: that depends on other rows.
+ * The SQL of one field's value, NULL where it is missing: what queries compare and sort by, and
+ * what indexes are made of. Both come from here, because PostgreSQL uses an index only for the very
+ * expression it was made with. `prefix` is `v.` in a query and empty in an index, which cannot hold
+ * `status`: that depends on other rows.
  */
-export function expressionOf(field: QueryField, prefix: 'v.' | '', sight: Sight = { draftsSeen: true }): string {
+export function expressionOf(
+  field: QueryField,
+  prefix: 'v.' | '',
+  sight: Sight = { draftsSeen: true },
+): string {
   if (field.system) return systemExpression(field, prefix, sight)
   const key = literal(field.name)
   if (field.many) return `(${prefix}filter -> ${key})`
   switch (field.type) {
     case 'number':
-      // Guarded: a value of a field's former kind must not make every query and save fail until it is renewed.
+      // Guarded: a value of a field's former kind must not make every query and save fail until it
+      // is renewed.
       return `(case when jsonb_typeof(${prefix}filter -> ${key}) = 'number' then (${prefix}filter -> ${key})::float8 end)`
     default:
       // Instants in normal form and booleans order as text the way they order as values.
@@ -46,7 +54,10 @@ export function expressionOf(field: QueryField, prefix: 'v.' | '', sight: Sight 
 }
 
 function systemExpression(field: QueryField, prefix: string, sight: Sight): string {
-  if (field.name === 'status') return prefix === '' ? assert.fail('status cannot be indexed') : `(${statusExpression(sight)} collate "C")`
+  if (field.name === 'status')
+    return prefix === ''
+      ? assert.fail('status cannot be indexed')
+      : `(${statusExpression(sight)} collate "C")`
   const column = `${prefix}${columns[field.name] ?? assert.fail(`no column for ${field.name}`)}`
   if (field.name === 'locale') return `(${column} collate "C")`
   return field.type === 'number' ? `(${column}::float8)` : column
@@ -70,13 +81,21 @@ export function parameterType(field: QueryField): 'uuid' | 'text' | 'float8' | '
 export function parameterOf(field: QueryField, value: Scalar): string {
   const text = String(value)
   // PostgreSQL calls the year 0000 of ISO 8601 the year 1 BC.
-  return parameterType(field) === 'timestamptz' && text.startsWith('0000-') ? `0001${text.slice(4)} BC` : text
+  return parameterType(field) === 'timestamptz' && text.startsWith('0000-')
+    ? `0001${text.slice(4)} BC`
+    : text
 }
 
 const literalPattern = /^[A-Za-z][A-Za-z0-9-]{0,62}$/
 
-/** A name as an SQL literal. Names of types and fields are part of a statement's structure; their pattern cannot end a literal. */
+/**
+ * A name as an SQL literal. Names of types and fields are part of a statement's structure; their
+ * pattern cannot end a literal.
+ */
 export function literal(name: string): string {
-  assert.ok(literalPattern.test(name), 'a name of a type or field has a character that its pattern forbids')
+  assert.ok(
+    literalPattern.test(name),
+    'a name of a type or field has a character that its pattern forbids',
+  )
   return `'${name}'`
 }

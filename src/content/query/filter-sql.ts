@@ -5,13 +5,22 @@ import type { Filter, Scalar, Sort, Test } from '#content/query/query.ts'
 import { completeSort } from '#content/query/sort.ts'
 import type { Position } from '#content/query/cursor.ts'
 
-/** What the parts of a statement need to know. `nullable` says of a field whether it can be missing in this perspective. */
-export type SqlContext = { readonly schema: QuerySchema; readonly values: Values; readonly sight: Sight; readonly nullable: (field: QueryField) => boolean }
+/**
+ * What the parts of a statement need to know. `nullable` says of a field whether it can be missing
+ * in this perspective.
+ */
+export type SqlContext = {
+  readonly schema: QuerySchema
+  readonly values: Values
+  readonly sight: Sight
+  readonly nullable: (field: QueryField) => boolean
+}
 
 /**
- * The condition of a filter on the row `v`. Where the filter is false it is FALSE or NULL, and `where`, `and` and `or` take
- * those for the same; only `not` must tell them apart, and does so with `is not true`. So comparisons stay bare, as
- * indexes need them, and the logic is two-valued all the same.
+ * The condition of a filter on the row `v`. Where the filter is false it is FALSE or NULL, and
+ * `where`, `and` and `or` take those for the same; only `not` must tell them apart, and does so
+ * with `is not true`. So comparisons stay bare, as indexes need them, and the logic is two-valued
+ * all the same.
  */
 export function conditionOf(filter: Filter, context: SqlContext): string {
   switch (filter.op) {
@@ -25,46 +34,80 @@ export function conditionOf(filter: Filter, context: SqlContext): string {
       return `(${conditionOf(filter.filter, context)} is not true)`
     case 'compare': {
       const field = fieldOf(filter.field, context.schema)
-      return field.many ? testMany(field, filter.test, context) : testOne(field, filter.test, context)
+      return field.many
+        ? testMany(field, filter.test, context)
+        : testOne(field, filter.test, context)
     }
   }
 }
 
 /**
- * The entries after a position in a sort (keyset paging), as conditions that no two of which hold for one row: each is one range of
- * an index. It is a row comparison where it can be, and otherwise begins with a bound on the first key.
+ * The entries after a position in a sort (keyset paging), as conditions that no two of which hold
+ * for one row: each is one range of an index. It is a row comparison where it can be, and otherwise
+ * begins with a bound on the first key.
  */
-export function afterConditions(sort: readonly Sort[], position: Position, context: SqlContext): string[] {
+export function afterConditions(
+  sort: readonly Sort[],
+  position: Position,
+  context: SqlContext,
+): string[] {
   const keys = completeSort(sort).map((key, i) => {
     const field = fieldOf(key.field, context.schema)
-    return { x: expressionOf(field, 'v.', context.sight), field, descending: key.descending, value: position[i] ?? null, nullable: context.nullable(field) }
+    return {
+      x: expressionOf(field, 'v.', context.sight),
+      field,
+      descending: key.descending,
+      value: position[i] ?? null,
+      nullable: context.nullable(field),
+    }
   })
   const [first, ...rest] = keys as [Key, ...Key[]]
   if (first.value === null) return [afterKey(keys, 0, context)]
-  // Ascending, the missing values of the first key come after all others: a range of their own, so that the first ends before it.
+  // Ascending, the missing values of the first key come after all others: a range of their own, so
+  // that the first ends before it.
   const missing = !first.descending && first.nullable ? [`${first.x} is null`] : []
   const present = keys.every((key) => key.value !== null)
-  // Descending, a missing value comes before all others, so it is never after one: there NULL, which counts as false, is right.
+  // Descending, a missing value comes before all others, so it is never after one: there NULL,
+  // which counts as false, is right.
   if (present && keys.every((key) => key.descending)) return [rowComparison('<', keys, context)]
-  if (present && !first.descending && rest.every((key) => !key.descending && !key.nullable)) return [rowComparison('>', keys, context), ...missing]
+  if (present && !first.descending && rest.every((key) => !key.descending && !key.nullable))
+    return [rowComparison('>', keys, context), ...missing]
   const bound = `${first.x} ${first.descending ? '<=' : '>='} ${parameter(first.field, first.value, context)}`
-  return [`(${bound} and ${afterKey([{ ...first, nullable: false }, ...rest], 0, context)})`, ...missing]
+  return [
+    `(${bound} and ${afterKey([{ ...first, nullable: false }, ...rest], 0, context)})`,
+    ...missing,
+  ]
 }
 
-/** `order by` of a sort, on the expressions that indexes hold. PostgreSQL's own place for NULL is that of missing values. */
+/**
+ * `order by` of a sort, on the expressions that indexes hold. PostgreSQL's own place for NULL is
+ * that of missing values.
+ */
 export function orderOf(sort: readonly Sort[], context: SqlContext): string {
   return completeSort(sort)
-    .map((key) => `${expressionOf(fieldOf(key.field, context.schema), 'v.', context.sight)}${key.descending ? ' desc' : ''}`)
+    .map(
+      (key) =>
+        `${expressionOf(fieldOf(key.field, context.schema), 'v.', context.sight)}${key.descending ? ' desc' : ''}`,
+    )
     .join(', ')
 }
 
 export function fieldOf(name: string, schema: QuerySchema): QueryField {
   const field = schema.get(name)
-  if (field === undefined) throw new Error(`the field ${name} is not in the schema: queries are validated before they are compiled`)
+  if (field === undefined)
+    throw new Error(
+      `the field ${name} is not in the schema: queries are validated before they are compiled`,
+    )
   return field
 }
 
-type Key = { readonly x: string; readonly field: QueryField; readonly descending: boolean; readonly value: Scalar | null; readonly nullable: boolean }
+type Key = {
+  readonly x: string
+  readonly field: QueryField
+  readonly descending: boolean
+  readonly value: Scalar | null
+  readonly nullable: boolean
+}
 
 function rowComparison(operator: '<' | '>', keys: readonly Key[], context: SqlContext): string {
   const left = keys.map((key) => key.x).join(', ')
@@ -76,7 +119,10 @@ function afterKey(keys: readonly Key[], i: number, context: SqlContext): string 
   const key = keys[i]!
   const strictly = strictlyAfter(key, context)
   if (i === keys.length - 1) return strictly ?? 'false'
-  const same = key.value === null ? `${key.x} is null` : `${key.x} = ${parameter(key.field, key.value, context)}`
+  const same =
+    key.value === null
+      ? `${key.x} is null`
+      : `${key.x} = ${parameter(key.field, key.value, context)}`
   const tied = `(${same} and ${afterKey(keys, i + 1, context)})`
   return strictly === null ? tied : `(${strictly} or ${tied})`
 }
@@ -142,13 +188,18 @@ function testMany(field: QueryField, test: Test, context: SqlContext): string {
     case 'exists':
       return `((${x} -> 0) is ${test.value ? 'not null' : 'null'})`
     default:
-      throw new Error(`${test.is} does not exist for fields with many values: queries are validated before they are compiled`)
+      throw new Error(
+        `${test.is} does not exist for fields with many values: queries are validated before they are compiled`,
+      )
   }
 }
 
 const codePointMax = 0x10ffff
 
-/** The least text above every text that begins with the prefix, in the order of code points; null: there is none. */
+/**
+ * The least text above every text that begins with the prefix, in the order of code points; null:
+ * there is none.
+ */
 export function endOfPrefix(prefix: string): string | null {
   const points = Array.from(prefix, (character) => character.codePointAt(0)!)
   while (points.at(-1) === codePointMax) points.pop()

@@ -10,13 +10,17 @@ import { DatabaseTimeoutError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
- * The indexes of the filterable fields. Each is partial: of one type, and of what is published or what is latest. They are
- * built and dropped `concurrently`, which never blocks a write, by one node at a time.
+ * The indexes of the filterable fields. Each is partial: of one type, and of what is published or
+ * what is latest. They are built and dropped `concurrently`, which never blocks a write, by one
+ * node at a time.
  */
 
 /** "stoi" in ASCII: the session lock of the one node that works on indexes. */
 const lockKey = 0x73746f69
-/** How often a node that waits for another asks again. It must not wait inside a statement: `concurrently` waits for those. */
+/**
+ * How often a node that waits for another asks again. It must not wait inside a statement:
+ * `concurrently` waits for those.
+ */
 const lockPollMs = 200
 const lockWaitMs = 3_600_000
 /** One index of a very large type takes minutes; an hour means that something else is wrong. */
@@ -26,15 +30,25 @@ const namePrefix = 'version_x_'
 
 export type PlannedIndex = { readonly name: string; readonly text: string }
 
-/** The indexes that a type needs, each once, in the order in which they help most. Equal definitions have equal names. */
+/**
+ * The indexes that a type needs, each once, in the order in which they help most. Equal definitions
+ * have equal names.
+ */
 export function planIndexes(type: ContentType): readonly PlannedIndex[] {
   const schema = querySchema(type)
   const planned = new Map<string, PlannedIndex>()
   const add = (column: string, hint: string, using: string, columns: string): void => {
     const definition = `on stoa.version using ${using} (${columns}) where type = ${literal(type.name)} and ${column}`
-    const name = nameOf(`${type.name}_${hint}_${column === 'is_published' ? 'published' : 'latest'}`, definition)
+    const name = nameOf(
+      `${type.name}_${hint}_${column === 'is_published' ? 'published' : 'latest'}`,
+      definition,
+    )
     // An index that a type asks for may be the one that its field has anyway.
-    if (!planned.has(definition)) planned.set(definition, { name, text: `create index concurrently if not exists ${name} ${definition}` })
+    if (!planned.has(definition))
+      planned.set(definition, {
+        name,
+        text: `create index concurrently if not exists ${name} ${definition}`,
+      })
   }
   const views = [
     { column: 'is_published', newest: 'publishedAt' },
@@ -46,33 +60,60 @@ export function planIndexes(type: ContentType): readonly PlannedIndex[] {
       if (field.many) add(column, field.name, 'gin', `${expressionOf(field, '')} jsonb_path_ops`)
       else add(column, field.name, 'btree', columnsOf([field.name, `-${newest}`], schema))
     }
-    for (const index of type.indexes ?? []) add(column, index.map((key) => key.replace('-', '')).join('_'), 'btree', columnsOf(index, schema))
+    for (const index of type.indexes ?? [])
+      add(
+        column,
+        index.map((key) => key.replace('-', '')).join('_'),
+        'btree',
+        columnsOf(index, schema),
+      )
   }
   return [...planned.values()]
 }
 
-/** The columns of a B-tree: the locale, which every query names; the keys; and the id that ends every sort. */
+/**
+ * The columns of a B-tree: the locale, which every query names; the keys; and the id that ends
+ * every sort.
+ */
 function columnsOf(keys: readonly string[], schema: ReadonlyMap<string, QueryField>): string {
   const columns = keys.map((key) => {
     const descending = key.startsWith('-')
     const field = schema.get(descending ? key.slice(1) : key)
-    if (field === undefined || field.many) throw new Error(`an index by ${key}: types are checked before they are saved`)
+    if (field === undefined || field.many)
+      throw new Error(`an index by ${key}: types are checked before they are saved`)
     return `${expressionOf(field, '')}${descending ? ' desc' : ''}`
   })
-  return ['locale', ...columns, `entry_id${keys.at(-1)?.startsWith('-') === true ? ' desc' : ''}`].join(', ')
+  return [
+    'locale',
+    ...columns,
+    `entry_id${keys.at(-1)?.startsWith('-') === true ? ' desc' : ''}`,
+  ].join(', ')
 }
 
-/** Deterministic, at most 63 bytes, a plain identifier: what people read, cut, and a hash of the whole definition. */
+/**
+ * Deterministic, at most 63 bytes, a plain identifier: what people read, cut, and a hash of the
+ * whole definition.
+ */
 function nameOf(hint: string, definition: string): string {
   const hash = createHash('sha256').update(definition).digest('hex').slice(0, 12)
-  const readable = hint.toLowerCase().replaceAll(/[^a-z0-9]+/g, '_').slice(0, 63 - namePrefix.length - hash.length - 1)
+  const readable = hint
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, '_')
+    .slice(0, 63 - namePrefix.length - hash.length - 1)
   return `${namePrefix}${readable}_${hash}`
 }
 
-export type IndexReport = { readonly created: readonly string[]; readonly dropped: readonly string[] }
+export type IndexReport = {
+  readonly created: readonly string[]
+  readonly dropped: readonly string[]
+}
 
 /** `invalid` is what a build left that did not end: its name must be free before the next. */
-type Work = { readonly invalid: readonly string[]; readonly create: readonly PlannedIndex[]; readonly unneeded: readonly string[] }
+type Work = {
+  readonly invalid: readonly string[]
+  readonly create: readonly PlannedIndex[]
+  readonly unneeded: readonly string[]
+}
 
 const existing = sql<{ name: string; valid: boolean }>(`
   select c.relname as name, i.indisvalid as valid
@@ -83,15 +124,21 @@ const tryLock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as loc
 const unlock = sql<{ unlocked: boolean }>(`select pg_advisory_unlock($1) as unlocked`)
 
 /**
- * Makes the indexes of `stoa.version` those that the types need: builds what is missing, rebuilds what a crash left invalid,
- * drops what no type needs any more. `types` gives all types there are, and is asked again under the lock, so that a node with old
- * definitions undoes nothing. Of many nodes that call this at once one does the work and the others find it done.
+ * Makes the indexes of `stoa.version` those that the types need: builds what is missing, rebuilds
+ * what a crash left invalid, drops what no type needs any more. `types` gives all types there are,
+ * and is asked again under the lock, so that a node with old definitions undoes nothing. Of many
+ * nodes that call this at once one does the work and the others find it done.
  *
  * Errors: those of the database; what was finished stays, and calling it again goes on from there.
  */
-export async function applyIndexes(database: Database, types: () => Promise<readonly ContentType[]>, { logger }: { readonly logger: Logger }): Promise<IndexReport> {
+export async function applyIndexes(
+  database: Database,
+  types: () => Promise<readonly ContentType[]>,
+  { logger }: { readonly logger: Logger },
+): Promise<IndexReport> {
   const missing = await workLeft(database, await types())
-  if (missing.invalid.length + missing.create.length + missing.unneeded.length === 0) return { created: [], dropped: [] }
+  if (missing.invalid.length + missing.create.length + missing.unneeded.length === 0)
+    return { created: [], dropped: [] }
   return database.session(async (session) => {
     await lock(session)
     try {
@@ -114,7 +161,11 @@ async function workLeft(db: Queryable, types: readonly ContentType[]): Promise<W
   }
 }
 
-async function work(session: Queryable, { invalid, create, unneeded }: Work, logger: Logger): Promise<IndexReport> {
+async function work(
+  session: Queryable,
+  { invalid, create, unneeded }: Work,
+  logger: Logger,
+): Promise<IndexReport> {
   const drop = async (name: string): Promise<void> => {
     await session.run(maintenance(`drop index concurrently if exists stoa.${name}`))
     logger.info({ index: name }, 'dropped an index')
@@ -141,7 +192,10 @@ async function lock(session: Queryable): Promise<void> {
   for (;;) {
     const [row] = await session.run(tryLock, [lockKey])
     if (row?.locked === true) return
-    if (performance.now() > deadline) throw new DatabaseTimeoutError('Another node has worked on indexes for over an hour; look at what it waits for in pg_stat_activity.')
+    if (performance.now() > deadline)
+      throw new DatabaseTimeoutError(
+        'Another node has worked on indexes for over an hour; look at what it waits for in pg_stat_activity.',
+      )
     await wait(lockPollMs)
   }
 }
@@ -150,12 +204,18 @@ async function release(session: Queryable, logger: Logger): Promise<void> {
   await leniently(logger, () => session.run(unlock, [lockKey]))
 }
 
-/** Tidies up after work that may itself have failed: on a broken connection the server does it by itself, and the first error is the one to tell. */
+/**
+ * Tidies up after work that may itself have failed: on a broken connection the server does it by
+ * itself, and the first error is the one to tell.
+ */
 async function leniently(logger: Logger, tidy: () => Promise<unknown>): Promise<void> {
   try {
     await tidy()
   } catch (error) {
-    logger.warn({ err: error }, 'could not tidy up after work on indexes; the server does it when the connection ends')
+    logger.warn(
+      { err: error },
+      'could not tidy up after work on indexes; the server does it when the connection ends',
+    )
   }
 }
 

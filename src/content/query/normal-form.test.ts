@@ -19,35 +19,64 @@ const article: ContentType = {
     { name: 'tags', kind: 'select', options: ['a', 'b'], many: true, filterable: true },
     { name: 'author', kind: 'reference', filterable: true },
     { name: 'scores', kind: 'list', of: { name: 'score', kind: 'number' }, filterable: true },
-    { name: 'pairs', kind: 'list', of: { name: 'pair', kind: 'select', options: ['a'], many: true }, filterable: true },
-    { name: 'parts', kind: 'list', of: { name: 'part', kind: 'group', fields: [] }, filterable: true },
+    {
+      name: 'pairs',
+      kind: 'list',
+      of: { name: 'pair', kind: 'select', options: ['a'], many: true },
+      filterable: true,
+    },
+    {
+      name: 'parts',
+      kind: 'list',
+      of: { name: 'part', kind: 'group', fields: [] },
+      filterable: true,
+    },
     { name: 'constructor', kind: 'text', filterable: true },
   ],
 }
 
 test('the fields that queries can use, with their types', () => {
   const own = [...querySchema(article).values()].filter((field) => !field.system)
-  assert.deepEqual(own.map((field) => `${field.name}:${field.type}${field.many ? '[]' : ''}`), [
-    'title:text',
-    'code:text',
-    'slug:text',
-    'rank:number',
-    'hot:boolean',
-    'day:instant',
-    'tags:text[]',
-    'author:id',
-    'scores:number[]',
-    'constructor:text',
-  ])
+  assert.deepEqual(
+    own.map((field) => `${field.name}:${field.type}${field.many ? '[]' : ''}`),
+    [
+      'title:text',
+      'code:text',
+      'slug:text',
+      'rank:number',
+      'hot:boolean',
+      'day:instant',
+      'tags:text[]',
+      'author:id',
+      'scores:number[]',
+      'constructor:text',
+    ],
+  )
   assert.equal(querySchema(article), querySchema(article))
   assert.equal(querySchema(article).has('type'), false)
 })
 
 test('the normal form keeps what is filterable and leaves out what is missing', () => {
   const id = '0197a000-0000-7000-8000-000000000000'
-  const fields = { title: 'Hi', secret: 'x', rank: -0, hot: false, day: '2026-02-01T01:00:00+02:00', tags: ['b', 'b', 'a'], author: id, scores: [] }
+  const fields = {
+    title: 'Hi',
+    secret: 'x',
+    rank: -0,
+    hot: false,
+    day: '2026-02-01T01:00:00+02:00',
+    tags: ['b', 'b', 'a'],
+    author: id,
+    scores: [],
+  }
   const found = filterOf(article, fields)
-  assert.deepEqual(found, { title: 'Hi', rank: 0, hot: false, day: '2026-01-31T23:00:00.000Z', tags: ['b', 'a'], author: id })
+  assert.deepEqual(found, {
+    title: 'Hi',
+    rank: 0,
+    hot: false,
+    day: '2026-01-31T23:00:00.000Z',
+    tags: ['b', 'a'],
+    author: id,
+  })
   assert.ok(Object.is(found['rank'], 0))
   assert.deepEqual(filterOf(article, { title: null, rank: undefined, tags: null }), {})
 })
@@ -78,22 +107,33 @@ const instants: [string, string | null][] = [
   ['', null],
 ]
 for (const [text, expected] of instants) {
-  test(`the instant ${JSON.stringify(text)} is ${expected ?? 'refused'}`, () => assert.equal(normalInstant(text), expected))
+  test(`the instant ${JSON.stringify(text)} is ${expected ?? 'refused'}`, () =>
+    assert.equal(normalInstant(text), expected))
 }
 
 test('an instant in normal form stays as it is, and text order is time order', () => {
-  const instant = fc.date({ min: new Date('0000-01-01T00:00:00.000Z'), max: new Date('9999-12-31T23:59:59.999Z'), noInvalidDate: true })
+  const instant = fc.date({
+    min: new Date('0000-01-01T00:00:00.000Z'),
+    max: new Date('9999-12-31T23:59:59.999Z'),
+    noInvalidDate: true,
+  })
   fc.assert(
     fc.property(instant, instant, (a, b) => {
       assert.equal(normalInstant(a.toISOString()), a.toISOString())
-      assert.equal(Math.sign(a.getTime() - b.getTime()), a.toISOString() < b.toISOString() ? -1 : a.toISOString() > b.toISOString() ? 1 : 0)
+      assert.equal(
+        Math.sign(a.getTime() - b.getTime()),
+        a.toISOString() < b.toISOString() ? -1 : a.toISOString() > b.toISOString() ? 1 : 0,
+      )
     }),
   )
 })
 
 test('what is none of the type has no normal form', () => {
-  for (const text of ['a\0b', '\ud800', '\udc00x', 1, null, ['a']]) assert.equal(normalValue('text', text), null)
-  for (const number of [Number.NaN, Number.POSITIVE_INFINITY, '1', null]) assert.equal(normalValue('number', number), null)
-  for (const id of ['', 'x', '0197A000-0000-7000-8000-000000000000']) assert.equal(normalValue('id', id), null)
+  for (const text of ['a\0b', '\ud800', '\udc00x', 1, null, ['a']])
+    assert.equal(normalValue('text', text), null)
+  for (const number of [Number.NaN, Number.POSITIVE_INFINITY, '1', null])
+    assert.equal(normalValue('number', number), null)
+  for (const id of ['', 'x', '0197A000-0000-7000-8000-000000000000'])
+    assert.equal(normalValue('id', id), null)
   assert.equal(normalValue('boolean', 'true'), null)
 })

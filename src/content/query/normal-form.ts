@@ -4,8 +4,9 @@ import { FilterValueTooLongError } from '#content/query/errors.ts'
 import type { Scalar } from '#content/query/query.ts'
 
 /**
- * Longest text that a filterable field may have, in bytes of UTF-8. A row of a B-tree holds 2,704 bytes, and a composite
- * index can have four texts besides locale, instant and id; past that the database would refuse the save.
+ * Longest text that a filterable field may have, in bytes of UTF-8. A row of a B-tree holds 2,704
+ * bytes, and a composite index can have four texts besides locale, instant and id; past that the
+ * database would refuse the save.
  */
 export const filterTextBytesMax = 600
 
@@ -24,7 +25,10 @@ export type QueryField = {
 
 export type QuerySchema = ReadonlyMap<string, QueryField>
 
-/** What is kept in `stoa.version.filter`: the filterable fields in normal form; a missing value has no key. */
+/**
+ * What is kept in `stoa.version.filter`: the filterable fields in normal form; a missing value has
+ * no key.
+ */
 export type FilterData = Readonly<Record<string, Scalar | readonly Scalar[]>>
 
 function system(name: string, type: ValueType, nullable = false): QueryField {
@@ -60,17 +64,25 @@ export function queryFieldOf(field: Field): QueryField | null {
   if (field.kind === 'list') {
     const type = valueTypes[field.of.kind]
     const nested = 'many' in field.of && field.of.many
-    return field.filterable === true && type !== undefined && !nested ? { ...shape, type, many: true } : null
+    return field.filterable === true && type !== undefined && !nested
+      ? { ...shape, type, many: true }
+      : null
   }
   const type = valueTypes[field.kind]
   if (type === undefined) return null
-  const asked = field.kind === 'slug' || ('filterable' in field && field.filterable) || ('unique' in field && field.unique)
+  const asked =
+    field.kind === 'slug' ||
+    ('filterable' in field && field.filterable) ||
+    ('unique' in field && field.unique)
   return asked ? { ...shape, type, many: 'many' in field && field.many } : null
 }
 
 const schemas = new WeakMap<ContentType, QuerySchema>()
 
-/** The fields of a type that queries can use, system fields included. The same definition gives the same map. */
+/**
+ * The fields of a type that queries can use, system fields included. The same definition gives the
+ * same map.
+ */
 export function querySchema(type: ContentType): QuerySchema {
   const known = schemas.get(type)
   if (known !== undefined) return known
@@ -87,17 +99,28 @@ const instantPattern =
   /^(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(?:([Zz])|([+-])(\d\d):?(\d\d)))?$/
 
 /**
- * An instant as `YYYY-MM-DDTHH:mm:ss.sssZ`, so that text order is time order; null for anything else. Takes ISO 8601
- * with `Z` or an offset, and a date alone as midnight UTC. A time without a zone names no instant. Digits past the
- * millisecond are cut. Years 0000 to 9999 in UTC.
+ * An instant as `YYYY-MM-DDTHH:mm:ss.sssZ`, so that text order is time order; null for anything
+ * else. Takes ISO 8601 with `Z` or an offset, and a date alone as midnight UTC. A time without a
+ * zone names no instant. Digits past the millisecond are cut. Years 0000 to 9999 in UTC.
  */
 export function normalInstant(text: string): string | null {
   const match = instantPattern.exec(text)
   if (match === null) return null
-  const [, date = '', minutes = '00:00', seconds = '00', fraction = '', , sign, zoneHours = '0', zoneMinutes = '0'] = match
+  const [
+    ,
+    date = '',
+    minutes = '00:00',
+    seconds = '00',
+    fraction = '',
+    ,
+    sign,
+    zoneHours = '0',
+    zoneMinutes = '0',
+  ] = match
   const local = `${date}T${minutes}:${seconds}.${fraction.padEnd(3, '0').slice(0, 3)}Z`
   const localMs = Date.parse(local)
-  // Date.parse rolls 30 February over to March and takes 24:00; neither is a date that somebody meant.
+  // Date.parse rolls 30 February over to March and takes 24:00; neither is a date that somebody
+  // meant.
   if (Number.isNaN(localMs) || new Date(localMs).toISOString() !== local) return null
   if (Number(zoneHours) > 23 || Number(zoneMinutes) > 59) return null
   const offsetMs = (Number(zoneHours) * 60 + Number(zoneMinutes)) * 60_000 * (sign === '-' ? -1 : 1)
@@ -128,15 +151,18 @@ export function normalValue(type: ValueType, value: unknown): Scalar | null {
 }
 
 /**
- * What `stoa.version.filter` keeps of an entry's fields, which must be valid for the type. Many values are kept once each; an
- * empty list is missing. Throws `FilterValueTooLongError` where an index could not hold the text.
+ * What `stoa.version.filter` keeps of an entry's fields, which must be valid for the type. Many
+ * values are kept once each; an empty list is missing. Throws `FilterValueTooLongError` where an
+ * index could not hold the text.
  */
 export function filterOf(type: ContentType, fields: Readonly<Record<string, unknown>>): FilterData {
   const data: Record<string, Scalar | readonly Scalar[]> = {}
   for (const field of querySchema(type).values()) {
     if (field.system || !Object.hasOwn(fields, field.name)) continue
     const raw = fields[field.name]
-    const values = (Array.isArray(raw) ? raw : [raw]).map((value) => normalValue(field.type, value)).filter((value) => value !== null)
+    const values = (Array.isArray(raw) ? raw : [raw])
+      .map((value) => normalValue(field.type, value))
+      .filter((value) => value !== null)
     for (const value of values) checkLength(field.name, value)
     const [first] = values
     if (first === undefined) continue

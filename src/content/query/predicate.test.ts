@@ -22,14 +22,32 @@ const schema = querySchema(type)
 function row(filter: QueryRow['filter'], more: Partial<QueryRow> = {}): QueryRow {
   const at = '2026-01-01T00:00:00.000Z'
   const id = '0197a000-0000-7000-8000-000000000000'
-  return { id, locale: 'en', version: 1, status: 'published', createdAt: at, updatedAt: at, publishedAt: at, firstPublishedAt: at, createdBy: null, filter, ...more }
+  return {
+    id,
+    locale: 'en',
+    version: 1,
+    status: 'published',
+    createdAt: at,
+    updatedAt: at,
+    publishedAt: at,
+    firstPublishedAt: at,
+    createdBy: null,
+    filter,
+    ...more,
+  }
 }
 
 const compare = (field: string, test: Test): Filter => ({ op: 'compare', field, test })
-const holds = (filter: Filter, data: QueryRow['filter']): boolean => compilePredicate(filter, schema)(row(data))
+const holds = (filter: Filter, data: QueryRow['filter']): boolean =>
+  compilePredicate(filter, schema)(row(data))
 
 test('text order is the byte order of UTF-8', () => {
-  const text = fc.string({ unit: fc.oneof(fc.constantFrom('\uffff', '\ue000', '\ud7ff', '😀', '\u{10ffff}', 'é', 'e\u0301', 'a'), fc.string({ minLength: 1, maxLength: 1, unit: 'binary' })) })
+  const text = fc.string({
+    unit: fc.oneof(
+      fc.constantFrom('\uffff', '\ue000', '\ud7ff', '😀', '\u{10ffff}', 'é', 'e\u0301', 'a'),
+      fc.string({ minLength: 1, maxLength: 1, unit: 'binary' }),
+    ),
+  })
   fc.assert(
     fc.property(text, text, (a, b) => {
       assert.equal(Math.sign(compareText(a, b)), Buffer.compare(Buffer.from(a), Buffer.from(b)))
@@ -67,12 +85,24 @@ test('many values: one of them is enough', () => {
 
 test('missing sorts last ascending and first descending; ties end on id in the last direction', () => {
   const ids = ['a', 'b', 'c', 'd'].map((letter) => `0197a000-0000-7000-8000-00000000000${letter}`)
-  const rows = [row({ rank: 2 }, { id: ids[0]! }), row({}, { id: ids[1]! }), row({ rank: 1 }, { id: ids[2]! }), row({ rank: 2 }, { id: ids[3]! })]
-  const order = (descending: boolean): string => rows.toSorted(compileComparator([{ field: 'rank', descending }], schema)).map((one) => one.id.slice(-1)).join('')
+  const rows = [
+    row({ rank: 2 }, { id: ids[0]! }),
+    row({}, { id: ids[1]! }),
+    row({ rank: 1 }, { id: ids[2]! }),
+    row({ rank: 2 }, { id: ids[3]! }),
+  ]
+  const order = (descending: boolean): string =>
+    rows
+      .toSorted(compileComparator([{ field: 'rank', descending }], schema))
+      .map((one) => one.id.slice(-1))
+      .join('')
   assert.equal(order(false), 'cadb')
   assert.equal(order(true), 'bdac')
 })
 
 test('a field that is not in the schema is a defect of the caller', () => {
-  assert.throws(() => compilePredicate(compare('other', { is: 'exists', value: true }), schema), /not in the schema/)
+  assert.throws(
+    () => compilePredicate(compare('other', { is: 'exists', value: true }), schema),
+    /not in the schema/,
+  )
 })

@@ -3,8 +3,9 @@ import type { Filter, Scalar, Sort, Test } from '#content/query/query.ts'
 import { completeSort } from '#content/query/sort.ts'
 
 /**
- * One version of an entry as filters and sorts see it: system fields as in `EntryView`, `filter` as the database keeps it.
- * Two evaluators, this one and sql.ts, agree on every row; query.pg.test.ts holds that.
+ * One version of an entry as filters and sorts see it: system fields as in `EntryView`, `filter` as
+ * the database keeps it. Two evaluators, this one and sql.ts, agree on every row; query.pg.test.ts
+ * holds that.
  */
 export type QueryRow = {
   readonly id: string
@@ -22,9 +23,18 @@ export type QueryRow = {
 export type Predicate = (row: QueryRow) => boolean
 export type Comparator = (a: QueryRow, b: QueryRow) => number
 
-const jsTypes = { text: 'string', id: 'string', instant: 'string', number: 'number', boolean: 'boolean' } as const
+const jsTypes = {
+  text: 'string',
+  id: 'string',
+  instant: 'string',
+  number: 'number',
+  boolean: 'boolean',
+} as const
 
-/** The predicate of a filter whose values are in normal form and whose fields are in the schema: an assertion otherwise. */
+/**
+ * The predicate of a filter whose values are in normal form and whose fields are in the schema: an
+ * assertion otherwise.
+ */
 export function compilePredicate(filter: Filter | null, schema: QuerySchema): Predicate {
   if (filter === null) return () => true
   switch (filter.op) {
@@ -51,7 +61,9 @@ export function compilePredicate(filter: Filter | null, schema: QuerySchema): Pr
 export function compileComparator(sort: readonly Sort[], schema: QuerySchema): Comparator {
   const keys = completeSort(sort).map((key) => {
     const field = fieldOf(key.field, schema)
-    const compare = key.descending ? (a: Scalar, b: Scalar) => -compareScalars(a, b) : compareScalars
+    const compare = key.descending
+      ? (a: Scalar, b: Scalar) => -compareScalars(a, b)
+      : compareScalars
     return { read: readerOf(field), compare, whenMissing: key.descending ? -1 : 1 }
   })
   return (a, b) => {
@@ -69,8 +81,9 @@ export function compileComparator(sort: readonly Sort[], schema: QuerySchema): C
 }
 
 /**
- * Text by code point, which is the byte order of UTF-8 and PostgreSQL's collation "C". The order of UTF-16 units differs
- * from it in one place: surrogates, which stand for the highest code points, are below U+E000 to U+FFFF.
+ * Text by code point, which is the byte order of UTF-8 and PostgreSQL's collation "C". The order of
+ * UTF-16 units differs from it in one place: surrogates, which stand for the highest code points,
+ * are below U+E000 to U+FFFF.
  */
 export function compareText(a: string, b: string): number {
   if (a === b) return 0
@@ -98,13 +111,19 @@ function compareScalars(a: Scalar, b: Scalar): number {
 
 function fieldOf(name: string, schema: QuerySchema): QueryField {
   const field = schema.get(name)
-  if (field === undefined) throw new Error(`the field ${name} is not in the schema: queries are validated before they are compiled`)
+  if (field === undefined)
+    throw new Error(
+      `the field ${name} is not in the schema: queries are validated before they are compiled`,
+    )
   return field
 }
 
 type Read = (row: QueryRow) => Scalar | undefined
 
-/** What is not of the field's type counts as missing: it can be there only while a change of the type is being carried out. */
+/**
+ * What is not of the field's type counts as missing: it can be there only while a change of the
+ * type is being carried out.
+ */
 function readerOf(field: QueryField): Read {
   const { name } = field
   const expected = jsTypes[field.type]
@@ -178,6 +197,8 @@ function compileMany(field: QueryField, test: Test): Predicate {
     case 'exists':
       return (row) => read(row).length > 0 === test.value
     default:
-      throw new Error(`${test.is} does not exist for fields with many values: queries are validated before they are compiled`)
+      throw new Error(
+        `${test.is} does not exist for fields with many values: queries are validated before they are compiled`,
+      )
   }
 }

@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { compileById, compileBySlug, compileCount, compileList, pageOf } from '#content/query/sql.ts'
+import {
+  compileById,
+  compileBySlug,
+  compileCount,
+  compileList,
+  pageOf,
+} from '#content/query/sql.ts'
 import type { Scope } from '#content/query/sql.ts'
 import { applyIndexes } from '#content/query/index-plan.ts'
 import { compileComparator, compilePredicate } from '#content/query/predicate.ts'
@@ -23,14 +29,24 @@ const casesMin = 10_000
 const seed = Number(process.env['STOA_TEST_SEED'] ?? Date.now() % 2 ** 31)
 
 /** What the two evaluators are, so that a test can plant a bug in either. */
-type Evaluators = { readonly rewrite: (text: string) => string; readonly predicate: typeof compilePredicate; readonly comparator: typeof compileComparator }
-const honest: Evaluators = { rewrite: (text) => text, predicate: compilePredicate, comparator: compileComparator }
+type Evaluators = {
+  readonly rewrite: (text: string) => string
+  readonly predicate: typeof compilePredicate
+  readonly comparator: typeof compileComparator
+}
+const honest: Evaluators = {
+  rewrite: (text) => text,
+  predicate: compilePredicate,
+  comparator: compileComparator,
+}
 
 const clear = sql(`delete from stoa.entry`)
 const clearItems = sql(`delete from stoa.release_item`)
 const insertType = sql(`insert into stoa.content_type (name, definition) values ($1, $2)`)
 const insertRelease = sql(`insert into stoa.release (id, name, created_by) values ($1, 'R', '{}')`)
-const insertEntries = sql(`insert into stoa.entry (id, type, created_by) select id, 'thing', '{}' from unnest($1::uuid[]) id`)
+const insertEntries = sql(
+  `insert into stoa.entry (id, type, created_by) select id, 'thing', '{}' from unnest($1::uuid[]) id`,
+)
 const insertVersions = sql(`
   insert into stoa.version (entry_id, locale, number, type, data, filter, is_latest, is_published, is_archived, created_at,
     created_by_id, saved_at, saved_by, published_at, first_published_at)
@@ -57,12 +73,21 @@ async function insert(database: Database, { versions, items }: World): Promise<v
 }
 
 /** The versions that a perspective shows, one per entry and locale. */
-function shown({ versions, items }: World, perspective: Perspective, archived: boolean): VersionCase[] {
+function shown(
+  { versions, items }: World,
+  perspective: Perspective,
+  archived: boolean,
+): VersionCase[] {
   if (perspective === 'published') return versions.filter((version) => version.isPublished)
-  if (perspective === 'draft') return versions.filter((version) => version.isLatest && (archived || !version.isArchived))
+  if (perspective === 'draft')
+    return versions.filter((version) => version.isLatest && (archived || !version.isArchived))
   return versions.filter((version) => {
-    const item = items.find((one) => one.entryId === version.entryId && one.locale === version.locale)
-    return item === undefined ? version.isPublished : item.action === 'publish' && item.number === version.number
+    const item = items.find(
+      (one) => one.entryId === version.entryId && one.locale === version.locale,
+    )
+    return item === undefined
+      ? version.isPublished
+      : item.action === 'publish' && item.number === version.number
   })
 }
 
@@ -70,21 +95,55 @@ function statusOf(version: VersionCase, all: World, draftsSeen: boolean): string
   if (!draftsSeen) return 'published'
   if (version.isArchived) return 'archived'
   if (version.isPublished) return version.isLatest ? 'published' : 'changed'
-  return all.versions.some((other) => other.isPublished && other.entryId === version.entryId && other.locale === version.locale) ? 'changed' : 'draft'
+  return all.versions.some(
+    (other) =>
+      other.isPublished && other.entryId === version.entryId && other.locale === version.locale,
+  )
+    ? 'changed'
+    : 'draft'
 }
 
 function rowOf(version: VersionCase, all: World, draftsSeen: boolean): QueryRow {
-  const { entryId, locale, number, createdAt, savedAt, publishedAt, firstPublishedAt, createdBy, filter } = version
-  return { id: entryId, locale, version: number, status: statusOf(version, all, draftsSeen), createdAt, updatedAt: savedAt, publishedAt, firstPublishedAt, createdBy, filter }
+  const {
+    entryId,
+    locale,
+    number,
+    createdAt,
+    savedAt,
+    publishedAt,
+    firstPublishedAt,
+    createdBy,
+    filter,
+  } = version
+  return {
+    id: entryId,
+    locale,
+    version: number,
+    status: statusOf(version, all, draftsSeen),
+    createdAt,
+    updatedAt: savedAt,
+    publishedAt,
+    firstPublishedAt,
+    createdBy,
+    filter,
+  }
 }
 
-const speaksOfStatus = (filter: Filter | null): boolean => JSON.stringify(filter)?.includes('"status"') ?? false
+const speaksOfStatus = (filter: Filter | null): boolean =>
+  JSON.stringify(filter)?.includes('"status"') ?? false
 
-/** The rows of a scope: for each entry, the first locale of the chain that the perspective shows; then what the grant leaves. */
+/**
+ * The rows of a scope: for each entry, the first locale of the chain that the perspective shows;
+ * then what the grant leaves.
+ */
 function rowsIn(all: World, one: QueryCase, archived: boolean): QueryRow[] {
   const visible = shown(all, one.perspective, archived)
   return [...new Set(visible.map((version) => version.entryId))].flatMap((id) => {
-    const found = one.locales.map((locale) => visible.find((version) => version.entryId === id && version.locale === locale)).find((version) => version !== undefined)
+    const found = one.locales
+      .map((locale) =>
+        visible.find((version) => version.entryId === id && version.locale === locale),
+      )
+      .find((version) => version !== undefined)
     return found === undefined ? [] : [rowOf(found, all, one.draftsSeen)]
   })
 }
@@ -97,25 +156,53 @@ function expected(all: World, one: QueryCase, evaluators: Evaluators): QueryRow[
     .sort(evaluators.comparator(one.sort, thingSchema))
 }
 
-const scopeOf = (one: QueryCase): Scope => ({ type: 'thing', schema: thingSchema, locales: one.locales, perspective: one.perspective, grantFilter: one.grantFilter, draftsSeen: one.draftsSeen })
-const rewritten = <Row>(statement: Statement<Row>, rewrite: Evaluators['rewrite']): Statement<Row> => {
+const scopeOf = (one: QueryCase): Scope => ({
+  type: 'thing',
+  schema: thingSchema,
+  locales: one.locales,
+  perspective: one.perspective,
+  grantFilter: one.grantFilter,
+  draftsSeen: one.draftsSeen,
+})
+const rewritten = <Row>(
+  statement: Statement<Row>,
+  rewrite: Evaluators['rewrite'],
+): Statement<Row> => {
   const text = rewrite(statement.text)
   return text === statement.text ? statement : { text, name: null }
 }
-const brief = (row: { id: string; locale: string; version: number; status: string }): string => `${row.id.slice(24)} ${row.locale} ${row.version} ${row.status}`
+const brief = (row: { id: string; locale: string; version: number; status: string }): string =>
+  `${row.id.slice(24)} ${row.locale} ${row.version} ${row.status}`
 
 /** Pages through a query to its end and compares every page. Returns the number of pages. */
-async function check(database: Database, all: World, one: QueryCase, evaluators: Evaluators): Promise<number> {
+async function check(
+  database: Database,
+  all: World,
+  one: QueryCase,
+  evaluators: Evaluators,
+): Promise<number> {
   const rows = expected(all, one, evaluators)
   const scope = scopeOf(one)
   let after: string | null = null
   let pages = 0
   for (let from = 0; ; from += one.limit) {
     const { statement, values } = compileList(scope, { ...one, after })
-    const page = pageOf(await database.run(rewritten(statement, evaluators.rewrite), values), scope, one)
+    const page = pageOf(
+      await database.run(rewritten(statement, evaluators.rewrite), values),
+      scope,
+      one,
+    )
     pages += 1
-    assert.deepEqual(page.rows.map(brief), rows.slice(from, from + one.limit).map(brief), statement.text)
-    assert.equal(page.after !== null, from + one.limit < rows.length, 'a next page where there is one')
+    assert.deepEqual(
+      page.rows.map(brief),
+      rows.slice(from, from + one.limit).map(brief),
+      statement.text,
+    )
+    assert.equal(
+      page.after !== null,
+      from + one.limit < rows.length,
+      'a next page where there is one',
+    )
     after = page.after
     if (after === null) break
   }
@@ -124,7 +211,9 @@ async function check(database: Database, all: World, one: QueryCase, evaluators:
 
 async function checkCount(database: Database, all: World, one: QueryCase): Promise<void> {
   const { statement, values } = compileCount(scopeOf(one), one.filter)
-  assert.deepEqual(await database.run(statement, values), [{ count: expected(all, one, honest).length }])
+  assert.deepEqual(await database.run(statement, values), [
+    { count: expected(all, one, honest).length },
+  ])
 }
 
 /** Every entry by its id and by its slug: found as the model finds it, archived ones too. */
@@ -134,7 +223,10 @@ async function checkGets(database: Database, all: World, one: QueryCase): Promis
   const scope = scopeOf(one)
   for (const id of new Set(all.versions.map((version) => version.entryId))) {
     const { statement, values } = compileById(scope, id)
-    assert.deepEqual((await database.run(statement, values)).map(brief), rows.filter((row) => row.id === id).map(brief))
+    assert.deepEqual(
+      (await database.run(statement, values)).map(brief),
+      rows.filter((row) => row.id === id).map(brief),
+    )
   }
   for (const slug of new Set(all.versions.map((version) => version.filter['slug']))) {
     if (typeof slug !== 'string') continue
@@ -143,14 +235,22 @@ async function checkGets(database: Database, all: World, one: QueryCase): Promis
     const candidates = rows.filter((row) => row.filter['slug'] === slug)
     const first = one.locales.find((locale) => candidates.some((row) => row.locale === locale))
     const possible = candidates.filter((row) => row.locale === first).map(brief)
-    assert.ok(found === undefined ? possible.length === 0 : possible.includes(brief(found)), `the slug ${slug}`)
+    assert.ok(
+      found === undefined ? possible.length === 0 : possible.includes(brief(found)),
+      `the slug ${slug}`,
+    )
   }
 }
 
 /** Queries asked at once, each on a connection of its own. */
 const parallel = 4
 
-async function agree(database: Database, evaluators: Evaluators, runs: number, from = seed): Promise<number> {
+async function agree(
+  database: Database,
+  evaluators: Evaluators,
+  runs: number,
+  from = seed,
+): Promise<number> {
   let cases = 0
   const ask = async (all: World, one: QueryCase, counted: boolean): Promise<void> => {
     try {
@@ -161,75 +261,128 @@ async function agree(database: Database, evaluators: Evaluators, runs: number, f
       throw new Error(`they disagree on ${JSON.stringify(one)}`, { cause: error })
     }
   }
-  const property = fc.asyncProperty(world, fc.array(query, { minLength: queriesPerWorld, maxLength: queriesPerWorld, size: 'max' }), async (all, queries) => {
-    await insert(database, all)
-    const waiting = queries.entries()
-    const asker = async (): Promise<void> => {
-      for (const [i, one] of waiting) await ask(all, one, i % 8 === 0)
-    }
-    const outcomes = await Promise.allSettled(Array.from({ length: parallel }, asker))
-    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
-    await checkGets(database, all, queries[0]!)
-  })
-  // A failure names its one query already; making the world smaller too would ask the database thousands of times more.
+  const property = fc.asyncProperty(
+    world,
+    fc.array(query, { minLength: queriesPerWorld, maxLength: queriesPerWorld, size: 'max' }),
+    async (all, queries) => {
+      await insert(database, all)
+      const waiting = queries.entries()
+      const asker = async (): Promise<void> => {
+        for (const [i, one] of waiting) await ask(all, one, i % 8 === 0)
+      }
+      const outcomes = await Promise.allSettled(Array.from({ length: parallel }, asker))
+      for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+      await checkGets(database, all, queries[0]!)
+    },
+  )
+  // A failure names its one query already; making the world smaller too would ask the database
+  // thousands of times more.
   await fc.assert(property, { numRuns: runs, seed: from, endOnFailure: true })
   return cases
 }
 
-test('SQL and JavaScript agree on every page of random queries over random entries', { skip: databaseMissing }, async (t) => {
-  // A server that sorts text by the rules of a language: nothing may depend on its collation.
-  await using db = await testDatabase({ icuLocale: 'en-US' })
-  await prepare(db.database)
-  let scanned = await agree(db.database, honest, scannedWorlds)
+test(
+  'SQL and JavaScript agree on every page of random queries over random entries',
+  { skip: databaseMissing },
+  async (t) => {
+    // A server that sorts text by the rules of a language: nothing may depend on its collation.
+    await using db = await testDatabase({ icuLocale: 'en-US' })
+    await prepare(db.database)
+    let scanned = await agree(db.database, honest, scannedWorlds)
 
-  await applyIndexes(db.database, () => Promise.resolve([thing]), { logger: silentLogger })
-  // Forbidden scans count as dear, and what is dear gets compiled, which takes longer than all the rest.
-  for (const setting of ['enable_seqscan', 'jit']) {
-    await db.database.run({ text: `do $$ begin execute format('alter database %I set ${setting} = off', current_database()); end $$`, name: null })
-  }
-  const indexed = new PostgresDatabase({ url: db.url, connectionsMax: parallel, statementTimeoutMs: 10_000, connectTimeoutMs: 10_000, logger: silentLogger })
-  let walked = 0
-  try {
-    walked = await agree(indexed, honest, walkedWorlds)
-  } finally {
-    await indexed.close()
-  }
+    await applyIndexes(db.database, () => Promise.resolve([thing]), { logger: silentLogger })
+    // Forbidden scans count as dear, and what is dear gets compiled, which takes longer than all
+    // the rest.
+    for (const setting of ['enable_seqscan', 'jit']) {
+      await db.database.run({
+        text: `do $$ begin execute format('alter database %I set ${setting} = off', current_database()); end $$`,
+        name: null,
+      })
+    }
+    const indexed = new PostgresDatabase({
+      url: db.url,
+      connectionsMax: parallel,
+      statementTimeoutMs: 10_000,
+      connectTimeoutMs: 10_000,
+      logger: silentLogger,
+    })
+    let walked = 0
+    try {
+      walked = await agree(indexed, honest, walkedWorlds)
+    } finally {
+      await indexed.close()
+    }
 
-  for (let more = 1; scanned + walked < casesMin; more++) {
-    const found = await agree(db.database, honest, 10, seed + more)
-    assert.ok(found > 0)
-    scanned += found
-  }
-  t.diagnostic(`seed ${seed} (repeat with STOA_TEST_SEED): ${scanned} cases by scan, ${walked} by index`)
-})
+    for (let more = 1; scanned + walked < casesMin; more++) {
+      const found = await agree(db.database, honest, 10, seed + more)
+      assert.ok(found > 0)
+      scanned += found
+    }
+    t.diagnostic(
+      `seed ${seed} (repeat with STOA_TEST_SEED): ${scanned} cases by scan, ${walked} by index`,
+    )
+  },
+)
 
 /** Worlds in which a planted bug may hide at most; most are found in the first few. */
 const plantedWorlds = 400
 
 /** Bugs that an evaluator could have. */
 const planted: Record<string, Partial<Evaluators>> = {
-  'NULL taken for neither true nor false under not': { rewrite: (text) => text.replaceAll('is not true', 'is false') },
+  'NULL taken for neither true nor false under not': {
+    rewrite: (text) => text.replaceAll('is not true', 'is false'),
+  },
   'text in the order of the language': { rewrite: (text) => text.replaceAll(' collate "C"', '') },
-  'the last entry of a page repeated on the next': { rewrite: (text) => text.replaceAll(') < (', ') <= (').replaceAll(') > (', ') >= (') },
-  'missing values last when descending': { rewrite: (text) => text.replaceAll(' desc', ' desc nulls last') },
-  'a fallback where the entry has the locale': { rewrite: (text) => text.replaceAll('not exists (select from stoa.version w', 'not exists (select from stoa.version w join stoa.release r on false') },
-  'archived entries among drafts': { rewrite: (text) => text.replaceAll('and not v.is_archived', '') },
-  'numbers rounded': { rewrite: (text) => text.replaceAll(/\(case when jsonb_typeof\(v\.filter -> ('\w+')\) = 'number' then .*? end\)/g, 'round((v.filter ->> $1)::numeric, 2)::float8') },
+  'the last entry of a page repeated on the next': {
+    rewrite: (text) => text.replaceAll(') < (', ') <= (').replaceAll(') > (', ') >= ('),
+  },
+  'missing values last when descending': {
+    rewrite: (text) => text.replaceAll(' desc', ' desc nulls last'),
+  },
+  'a fallback where the entry has the locale': {
+    rewrite: (text) =>
+      text.replaceAll(
+        'not exists (select from stoa.version w',
+        'not exists (select from stoa.version w join stoa.release r on false',
+      ),
+  },
+  'archived entries among drafts': {
+    rewrite: (text) => text.replaceAll('and not v.is_archived', ''),
+  },
+  'numbers rounded': {
+    rewrite: (text) =>
+      text.replaceAll(
+        /\(case when jsonb_typeof\(v\.filter -> ('\w+')\) = 'number' then .*? end\)/g,
+        'round((v.filter ->> $1)::numeric, 2)::float8',
+      ),
+  },
   'text in the order of UTF-16': {
     comparator: (sort, schema) => {
       const right = compileComparator(sort, schema)
       return (a, b) => {
         const [left, other] = [a.filter['title'], b.filter['title']]
-        if (sort[0]?.field !== 'title' || typeof left !== 'string' || typeof other !== 'string' || left === other) return right(a, b)
+        if (
+          sort[0]?.field !== 'title' ||
+          typeof left !== 'string' ||
+          typeof other !== 'string' ||
+          left === other
+        )
+          return right(a, b)
         return left < other === sort[0].descending ? 1 : -1
       }
     },
   },
-  'ties left as they come': { comparator: (sort, schema) => (a, b) => (a.id < b.id ? 1 : -1) * (sort.length === 0 ? 1 : Math.sign(compileComparator(sort, schema)(a, b))) },
+  'ties left as they come': {
+    comparator: (sort, schema) => (a, b) =>
+      (a.id < b.id ? 1 : -1) *
+      (sort.length === 0 ? 1 : Math.sign(compileComparator(sort, schema)(a, b))),
+  },
   'a missing value equal to nothing, not unequal': {
     predicate: (filter, schema) => {
       const right = compilePredicate(filter, schema)
-      return filter?.op === 'compare' && filter.test.is === 'ne' ? (row) => right(row) && row.filter[filter.field] !== undefined : right
+      return filter?.op === 'compare' && filter.test.is === 'ne'
+        ? (row) => right(row) && row.filter[filter.field] !== undefined
+        : right
     },
   },
 }
@@ -239,12 +392,18 @@ test('a bug in either evaluator is noticed', { skip: databaseMissing }, async (t
   await prepare(db.database)
   for (const [bug, part] of Object.entries(planted)) {
     await t.test(bug, async () => {
-      await assert.rejects(agree(db.database, { ...honest, ...part }, plantedWorlds), (error: Error) => {
-        const disagreement = error.cause as Error | undefined
-        assert.match(disagreement?.message ?? String(error), /^they disagree/)
-        assert.ok(disagreement?.cause instanceof assert.AssertionError, 'noticed by a comparison, not by a statement that does not run')
-        return true
-      })
+      await assert.rejects(
+        agree(db.database, { ...honest, ...part }, plantedWorlds),
+        (error: Error) => {
+          const disagreement = error.cause as Error | undefined
+          assert.match(disagreement?.message ?? String(error), /^they disagree/)
+          assert.ok(
+            disagreement?.cause instanceof assert.AssertionError,
+            'noticed by a comparison, not by a statement that does not run',
+          )
+          return true
+        },
+      )
     })
   }
 })

@@ -1,9 +1,10 @@
 /**
- * The one query model. REST, GraphQL, the in-process API and the cache's predicates are all written in it, and two
- * evaluators (sql.ts, predicate.ts) agree on it exactly; query.pg.test.ts holds that.
+ * The one query model. REST, GraphQL, the in-process API and the cache's predicates are all written
+ * in it, and two evaluators (sql.ts, predicate.ts) agree on it exactly; query.pg.test.ts holds
+ * that.
  *
- * Logic is two-valued: a comparison with a missing value is false, and `not` turns it round. So `ne` and `nin` are true
- * for a missing value.
+ * Logic is two-valued: a comparison with a missing value is false, and `not` turns it round. So
+ * `ne` and `nin` are true for a missing value.
  */
 export type Filter =
   | { readonly op: 'and' | 'or'; readonly filters: readonly Filter[] }
@@ -11,10 +12,15 @@ export type Filter =
   | { readonly op: 'compare'; readonly field: string; readonly test: Test }
 
 export type Test =
-  /** Equal in normal form (see normal-form.ts); on a field with many values: one of them is equal. */
+  /**
+   * Equal in normal form (see normal-form.ts); on a field with many values: one of them is equal.
+   */
   | { readonly is: 'eq' | 'ne'; readonly value: Scalar }
   | { readonly is: 'in' | 'nin'; readonly values: readonly Scalar[] }
-  /** Text by code point, numbers as IEEE doubles, dates by instant. Never on fields with many values. */
+  /**
+   * Text by code point, numbers as IEEE doubles, dates by instant. Never on fields with many
+   * values.
+   */
   | { readonly is: 'lt' | 'lte' | 'gt' | 'gte'; readonly value: Scalar }
   /** By code point, case-sensitive, on text. */
   | { readonly is: 'contains' | 'startsWith'; readonly value: string }
@@ -23,7 +29,10 @@ export type Test =
 
 export type Scalar = string | number | boolean
 
-/** A missing value sorts after every other one ascending and before them descending. Ties end on `id`, in the last direction. */
+/**
+ * A missing value sorts after every other one ascending and before them descending. Ties end on
+ * `id`, in the last direction.
+ */
 export type Sort = { readonly field: string; readonly descending: boolean }
 
 export type Perspective = 'published' | 'draft' | { readonly release: string }
@@ -34,7 +43,9 @@ export type ListQuery = {
   readonly sort: readonly Sort[]
   /** Names of fields to return; null: all that the reader may see. */
   readonly fields: readonly string[] | null
-  /** Paths along reference fields, `category` or `author.employer`; at most `includeDepthMax` deep. */
+  /**
+   * Paths along reference fields, `category` or `author.employer`; at most `includeDepthMax` deep.
+   */
   readonly include: readonly string[]
   /** Null: the default locale. Entries without it come in their first fallback that exists. */
   readonly locale: string | null
@@ -47,10 +58,22 @@ export type ListQuery = {
 }
 
 /**
- * Fields that every entry has. No field of a type may take these names. `createdBy` is the id of the user or API token
- * that created the entry (missing when the system or the anonymous role did): filterable, not part of an entry's JSON.
+ * Fields that every entry has. No field of a type may take these names. `createdBy` is the id of
+ * the user or API token that created the entry (missing when the system or the anonymous role did):
+ * filterable, not part of an entry's JSON.
  */
-export const systemFields = ['id', 'type', 'locale', 'version', 'status', 'createdAt', 'updatedAt', 'publishedAt', 'firstPublishedAt', 'createdBy'] as const
+export const systemFields = [
+  'id',
+  'type',
+  'locale',
+  'version',
+  'status',
+  'createdAt',
+  'updatedAt',
+  'publishedAt',
+  'firstPublishedAt',
+  'createdBy',
+] as const
 
 /** Words of the query language: no field of a type may take these names either. */
 export const reservedWords = ['and', 'or', 'not'] as const

@@ -1,7 +1,9 @@
 import { LRUCache } from 'lru-cache'
 import type { BareRow, ListRow } from '#content/query/sql.ts'
 
-/** What a text and a list take besides their characters, and what a row of a list takes, in bytes. */
+/**
+ * What a text and a list take besides their characters, and what a row of a list takes, in bytes.
+ */
 const textBytes = 300
 const listBytes = 500
 const rowBytes = 100
@@ -11,10 +13,11 @@ const listsShare = 0.25
 type Known = { readonly key: string; readonly writer: string }
 
 /**
- * The texts of rows that were in lists, so that a list which is read anew because one of its entries changed is sent that one and not
- * all others again. Rows are never changed, only replaced by others with another writer, so there is nothing to
- * invalidate: a text is used where the database says that it still has the very row. In another life of the
- * database, ids of transactions may be given out again; so each text is of one life.
+ * The texts of rows that were in lists, so that a list which is read anew because one of its
+ * entries changed is sent that one and not all others again. Rows are never changed, only replaced
+ * by others with another writer, so there is nothing to invalidate: a text is used where the
+ * database says that it still has the very row. In another life of the database, ids of
+ * transactions may be given out again; so each text is of one life.
  */
 export class RowTexts {
   readonly #texts: LRUCache<string, string>
@@ -26,8 +29,14 @@ export class RowTexts {
     const listsMax = Math.max(1, Math.floor(bytesMax * listsShare))
     const textsMax = Math.max(1, Math.floor(bytesMax) - listsMax)
     // A character takes one byte or two.
-    this.#texts = new LRUCache({ maxSize: textsMax, sizeCalculation: (text, key) => textBytes + 2 * (text.length + key.length) })
-    this.#lists = new LRUCache({ maxSize: listsMax, sizeCalculation: (rows, list) => listBytes + 2 * list.length + rowBytes * rows.length })
+    this.#texts = new LRUCache({
+      maxSize: textsMax,
+      sizeCalculation: (text, key) => textBytes + 2 * (text.length + key.length),
+    })
+    this.#lists = new LRUCache({
+      maxSize: listsMax,
+      sizeCalculation: (rows, list) => listBytes + 2 * list.length + rowBytes * rows.length,
+    })
   }
 
   /** Memory of what is kept, in bytes. */
@@ -35,14 +44,19 @@ export class RowTexts {
     return this.#texts.calculatedSize + this.#lists.calculatedSize
   }
 
-  /** Who wrote the rows that this list had when it was read last, as far as their texts are still here. */
+  /**
+   * Who wrote the rows that this list had when it was read last, as far as their texts are still
+   * here.
+   */
   writersOf(list: string): readonly string[] {
-    return (this.#lists.get(list) ?? []).filter(({ key }) => this.#texts.has(key)).map(({ writer }) => writer)
+    return (this.#lists.get(list) ?? [])
+      .filter(({ key }) => this.#texts.has(key))
+      .map(({ writer }) => writer)
   }
 
   /**
-   * The rows with their texts, which are kept for the next time; null where one was left out that is not here. `life`: of the
-   * database that sent them; null: nobody knows which.
+   * The rows with their texts, which are kept for the next time; null where one was left out that
+   * is not here. `life`: of the database that sent them; null: nobody knows which.
    */
   complete(list: string, life: string | null, bare: readonly BareRow[]): ListRow[] | null {
     const rows: ListRow[] = []

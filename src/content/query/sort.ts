@@ -1,8 +1,8 @@
 import type { Sort } from '#content/query/query.ts'
 
 /**
- * The whole order that a sort stands for: ties end on `id` in the last direction, so no two entries are equal in it. What
- * follows `id`, or repeats a field, can decide nothing and is left out.
+ * The whole order that a sort stands for: ties end on `id` in the last direction, so no two entries
+ * are equal in it. What follows `id`, or repeats a field, can decide nothing and is left out.
  */
 export function completeSort(sort: readonly Sort[]): readonly Sort[] {
   const keys: Sort[] = []

@@ -1,7 +1,13 @@
 import { sql } from '#database/database.ts'
 import type { Statement } from '#database/database.ts'
 import { decodeCursor, encodeCursor } from '#content/query/cursor.ts'
-import { Values, expressionOf, literal, parameterType, statusExpression } from '#content/query/expression.ts'
+import {
+  Values,
+  expressionOf,
+  literal,
+  parameterType,
+  statusExpression,
+} from '#content/query/expression.ts'
 import type { Sight } from '#content/query/expression.ts'
 import { afterConditions, conditionOf, fieldOf, orderOf } from '#content/query/filter-sql.ts'
 import type { SqlContext } from '#content/query/filter-sql.ts'
@@ -9,28 +15,45 @@ import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
 import type { Filter, ListQuery, Perspective, Scalar, Sort } from '#content/query/query.ts'
 import { completeSort } from '#content/query/sort.ts'
 
-/** A list's text is named, and so planned once per connection, from its this-many-th use on: odd queries leave no plans behind. */
+/**
+ * A list's text is named, and so planned once per connection, from its this-many-th use on: odd
+ * queries leave no plans behind.
+ */
 const namedFromUse = 3
-/** Texts of lists that are counted, and texts that are named; past them statements go unnamed and are planned each time. */
+/**
+ * Texts of lists that are counted, and texts that are named; past them statements go unnamed and
+ * are planned each time.
+ */
 const textsCountedMax = 500
 const textsNamedMax = 400
 
-/** Which rows a reader asks among: one per entry, in the first locale of the chain in which the perspective has it. */
+/**
+ * Which rows a reader asks among: one per entry, in the first locale of the chain in which the
+ * perspective has it.
+ */
 export type Scope = {
   readonly type: string
   readonly schema: QuerySchema
   /** The locale asked for, then its fallbacks, none twice. Each costs one more index scan. */
   readonly locales: readonly string[]
   readonly perspective: Perspective
-  /** From the reader's grant: only entries that match exist for them. Checked after the locale is chosen. */
+  /**
+   * From the reader's grant: only entries that match exist for them. Checked after the locale is
+   * chosen.
+   */
   readonly grantFilter: Filter | null
   /** False: the reader knows only what is published, so every `status` is `published`. */
   readonly draftsSeen: boolean
-  /** In the draft perspective: archived entries too. Absent: if the query's filter names `status`. */
+  /**
+   * In the draft perspective: archived entries too. Absent: if the query's filter names `status`.
+   */
   readonly archivedIncluded?: boolean
 }
 
-/** A row as every statement here returns it: `EntryView` with the whole `data` as JSON text, and the revisions it was made with. */
+/**
+ * A row as every statement here returns it: `EntryView` with the whole `data` as JSON text, and the
+ * revisions it was made with.
+ */
 export type EntryRow = {
   readonly id: string
   readonly locale: string
@@ -46,48 +69,107 @@ export type EntryRow = {
   readonly modelRevision: string
 }
 
-/** A row of a list; `s0`, `s1`, … are the values of its sort keys, without the `id` that ends them. */
+/**
+ * A row of a list; `s0`, `s1`, … are the values of its sort keys, without the `id` that ends them.
+ */
 export type ListRow = EntryRow & { readonly [key: `s${number}`]: Scalar | null }
 
-/** The same with the transaction that wrote the row (its `xmin`), and without the text if that is one of those that were named. */
-export type BareRow = Omit<EntryRow, 'data'> & { readonly data: string | null; readonly writer: string; readonly [key: `s${number}`]: Scalar | null }
+/**
+ * The same with the transaction that wrote the row (its `xmin`), and without the text if that is
+ * one of those that were named.
+ */
+export type BareRow = Omit<EntryRow, 'data'> & {
+  readonly data: string | null
+  readonly writer: string
+  readonly [key: `s${number}`]: Scalar | null
+}
 
-export type Compiled<Row> = { readonly statement: Statement<Row>; readonly values: readonly unknown[] }
+export type Compiled<Row> = {
+  readonly statement: Statement<Row>
+  readonly values: readonly unknown[]
+}
 
 type Listing = Pick<ListQuery, 'filter' | 'sort' | 'limit' | 'after'>
 
-/** One page, and one row more if there is a next one; hand the rows to `pageOf`. The query is validated. `QueryCursorError`. */
+/**
+ * One page, and one row more if there is a next one; hand the rows to `pageOf`. The query is
+ * validated. `QueryCursorError`.
+ */
 export function compileList(scope: Scope, query: Listing): Compiled<ListRow> {
   return compileListing(scope, query, ({ sight }) => columnsOf(sight))
 }
 
 /** As `compileList`, of held versions; texts of rows that one of `writers` wrote are left out. */
-export function compileBareList(scope: Scope & { readonly perspective: 'published' | 'draft' }, query: Listing, writers: readonly string[]): Compiled<BareRow> {
-  return compileListing(scope, query, ({ values, sight }) => columnsOf(sight, `case when v.xmin = any(${values.add(writers)}::xid[]) then null else v.data end as data, v.xmin::text as writer`))
+export function compileBareList(
+  scope: Scope & { readonly perspective: 'published' | 'draft' },
+  query: Listing,
+  writers: readonly string[],
+): Compiled<BareRow> {
+  return compileListing(scope, query, ({ values, sight }) =>
+    columnsOf(
+      sight,
+      `case when v.xmin = any(${values.add(writers)}::xid[]) then null else v.data end as data, v.xmin::text as writer`,
+    ),
+  )
 }
 
-function compileListing<Row extends object>(scope: Scope, query: Listing, columnsIn: (context: SqlContext) => string[]): Compiled<Row> {
+function compileListing<Row extends object>(
+  scope: Scope,
+  query: Listing,
+  columnsIn: (context: SqlContext) => string[],
+): Compiled<Row> {
   const { context, branches } = compileScope(scope, query.filter)
   const { values, sight, schema } = context
-  const after = query.after === null ? ['true'] : afterConditions(query.sort, decodeCursor(query.after, scope.type, query.sort, schema), context)
-  const keys = completeSort(query.sort).slice(0, -1).map((key) => ({ ...key, field: fieldOf(key.field, schema) }))
-  const columns = [...columnsIn(context), ...keys.map((key, i) => `${expressionOf(key.field, 'v.', sight)} as s${i}`)].join(', ')
+  const after =
+    query.after === null
+      ? ['true']
+      : afterConditions(
+          query.sort,
+          decodeCursor(query.after, scope.type, query.sort, schema),
+          context,
+        )
+  const keys = completeSort(query.sort)
+    .slice(0, -1)
+    .map((key) => ({ ...key, field: fieldOf(key.field, schema) }))
+  const columns = [
+    ...columnsIn(context),
+    ...keys.map((key, i) => `${expressionOf(key.field, 'v.', sight)} as s${i}`),
+  ].join(', ')
   const order = orderOf(query.sort, context)
   const limit = `limit ${values.add(query.limit + 1)}::int`
-  const select = (branch: Branch, place: string): string => `select ${columns} from ${branch.from} where ${branch.where.join(' and ')} and ${place} order by ${order} ${limit}`
+  const select = (branch: Branch, place: string): string =>
+    `select ${columns} from ${branch.from} where ${branch.where.join(' and ')} and ${place} order by ${order} ${limit}`
   const selects = branches.flatMap((branch) => after.map((place) => select(branch, place)))
   if (selects.length === 1) return { statement: statementOf(selects[0]!), values: values.list }
-  const outer = [...keys.map((key, i) => `s${i}${parameterType(key.field) === 'text' ? ' collate "C"' : ''}${key.descending ? ' desc' : ''}`), lastOrder(query.sort)]
+  const outer = [
+    ...keys.map(
+      (key, i) =>
+        `s${i}${parameterType(key.field) === 'text' ? ' collate "C"' : ''}${key.descending ? ' desc' : ''}`,
+    ),
+    lastOrder(query.sort),
+  ]
   const text = `select * from (${selects.map((select) => `(${select})`).join(' union all ')}) as branch order by ${outer.join(', ')} ${limit}`
   return { statement: statementOf(text), values: values.list }
 }
 
-/** Cuts the rows of `compileList` to the page, and makes the cursor of the next; `after` is null on the last page. */
-export function pageOf(rows: readonly ListRow[], scope: Pick<Scope, 'type' | 'schema'>, query: Pick<ListQuery, 'sort' | 'limit'>): { readonly rows: readonly ListRow[]; readonly after: string | null } {
+/**
+ * Cuts the rows of `compileList` to the page, and makes the cursor of the next; `after` is null on
+ * the last page.
+ */
+export function pageOf(
+  rows: readonly ListRow[],
+  scope: Pick<Scope, 'type' | 'schema'>,
+  query: Pick<ListQuery, 'sort' | 'limit'>,
+): { readonly rows: readonly ListRow[]; readonly after: string | null } {
   const last = rows[query.limit - 1]
   if (rows.length <= query.limit || last === undefined) return { rows, after: null }
   const keys = completeSort(query.sort)
-  const position = [...keys.slice(0, -1).map((key, i) => keyValue(fieldOf(key.field, scope.schema), last[`s${i}`] ?? null)), last.id]
+  const position = [
+    ...keys
+      .slice(0, -1)
+      .map((key, i) => keyValue(fieldOf(key.field, scope.schema), last[`s${i}`] ?? null)),
+    last.id,
+  ]
   return { rows: rows.slice(0, query.limit), after: encodeCursor(scope.type, query.sort, position) }
 }
 
@@ -98,8 +180,13 @@ function keyValue(field: QueryField, value: Scalar | null): Scalar | null {
 /** How many entries the filter matches, over all pages. */
 export function compileCount(scope: Scope, filter: Filter | null): Compiled<{ count: number }> {
   const { context, branches } = compileScope(scope, filter)
-  const counts = branches.map((branch) => `(select count(*) from ${branch.from} where ${branch.where.join(' and ')})`)
-  return { statement: statementOf(`select (${counts.join(' + ')})::float8 as count`), values: context.values.list }
+  const counts = branches.map(
+    (branch) => `(select count(*) from ${branch.from} where ${branch.where.join(' and ')})`,
+  )
+  return {
+    statement: statementOf(`select (${counts.join(' + ')})::float8 as count`),
+    values: context.values.list,
+  }
 }
 
 /** The entry with this id: no row or one. */
@@ -112,17 +199,35 @@ export function compileByIds(scope: Scope, ids: readonly string[]): Compiled<Ent
   return compileGet(scope, ({ values }) => `v.entry_id = any(${values.add(ids)}::uuid[])`, null)
 }
 
-/** The entry that has this slug in the row that the scope shows of it: no row or one, the earliest locale of the chain first. */
+/**
+ * The entry that has this slug in the row that the scope shows of it: no row or one, the earliest
+ * locale of the chain first.
+ */
 export function compileBySlug(scope: Scope, slugField: string, slug: string): Compiled<EntryRow> {
-  return compileGet(scope, (context) => conditionOf({ op: 'compare', field: slugField, test: { is: 'eq', value: slug } }, context))
+  return compileGet(scope, (context) =>
+    conditionOf({ op: 'compare', field: slugField, test: { is: 'eq', value: slug } }, context),
+  )
 }
 
-function compileGet(scope: Scope, condition: (context: SqlContext) => string, limit: 1 | null = 1): Compiled<EntryRow> {
+function compileGet(
+  scope: Scope,
+  condition: (context: SqlContext) => string,
+  limit: 1 | null = 1,
+): Compiled<EntryRow> {
   const { context, branches } = compileScope({ archivedIncluded: true, ...scope }, null, condition)
   const columns = columnsOf(context.sight).join(', ')
-  const selects = branches.map((branch, i) => `select ${columns}${branches.length > 1 ? `, ${i} as place` : ''} from ${branch.from} where ${branch.where.join(' and ')}`)
-  const union = selects.length === 1 ? selects[0]! : `select * from (${selects.join(' union all ')}) as branch order by place`
-  return { statement: sql(limit === null ? union : `${union} limit ${limit}`), values: context.values.list }
+  const selects = branches.map(
+    (branch, i) =>
+      `select ${columns}${branches.length > 1 ? `, ${i} as place` : ''} from ${branch.from} where ${branch.where.join(' and ')}`,
+  )
+  const union =
+    selects.length === 1
+      ? selects[0]!
+      : `select * from (${selects.join(' union all ')}) as branch order by place`
+  return {
+    statement: sql(limit === null ? union : `${union} limit ${limit}`),
+    values: context.values.list,
+  }
 }
 
 function columnsOf(sight: Sight, data = 'v.data'): string[] {
@@ -144,44 +249,84 @@ function columnsOf(sight: Sight, data = 'v.data'): string[] {
 type Branch = { readonly from: string; readonly where: readonly string[] }
 
 /**
- * The rows of a scope that match, as branches that share no row: one for each locale of the chain, and in a release one more
- * for what it pins. Each branch is one walk along an index that is in order already, which `locale = any(…)` is not.
+ * The rows of a scope that match, as branches that share no row: one for each locale of the chain,
+ * and in a release one more for what it pins. Each branch is one walk along an index that is in
+ * order already, which `locale = any(…)` is not.
  */
-function compileScope(scope: Scope, filter: Filter | null, also?: (context: SqlContext) => string): { context: SqlContext; branches: readonly Branch[] } {
+function compileScope(
+  scope: Scope,
+  filter: Filter | null,
+  also?: (context: SqlContext) => string,
+): { context: SqlContext; branches: readonly Branch[] } {
   const values = new Values()
   const onlyPublished = scope.perspective === 'published'
-  const nullable = (field: QueryField): boolean => field.nullable && !(onlyPublished && (field.name === 'publishedAt' || field.name === 'firstPublishedAt') && field.system)
-  const context: SqlContext = { schema: scope.schema, values, sight: { draftsSeen: scope.draftsSeen }, nullable }
+  const nullable = (field: QueryField): boolean =>
+    field.nullable &&
+    !(
+      onlyPublished &&
+      (field.name === 'publishedAt' || field.name === 'firstPublishedAt') &&
+      field.system
+    )
+  const context: SqlContext = {
+    schema: scope.schema,
+    values,
+    sight: { draftsSeen: scope.draftsSeen },
+    nullable,
+  }
   const locales = scope.locales.map((locale) => values.add(locale))
   const view = viewOf(scope, filter, values)
-  const conditions = [also?.(context) ?? null, ...[filter, scope.grantFilter].map((one) => (one === null ? null : conditionOf(one, context)))].filter((one) => one !== null)
+  const conditions = [
+    also?.(context) ?? null,
+    ...[filter, scope.grantFilter].map((one) => (one === null ? null : conditionOf(one, context))),
+  ].filter((one) => one !== null)
   const branches = locales.flatMap((locale, i) => {
     const elsewhere = locales.slice(0, i).map((earlier) => `not ${view.has(earlier)}`)
-    return view.sources.map(({ from, where }) => ({ from, where: [`v.type = ${literal(scope.type)}`, ...where, `v.locale = ${locale}`, ...conditions, ...elsewhere] }))
+    return view.sources.map(({ from, where }) => ({
+      from,
+      where: [
+        `v.type = ${literal(scope.type)}`,
+        ...where,
+        `v.locale = ${locale}`,
+        ...conditions,
+        ...elsewhere,
+      ],
+    }))
   })
   return { context, branches }
 }
 
-/** What a perspective shows: where its rows come from, and whether it has the entry of the row `v` in a locale. */
+/**
+ * What a perspective shows: where its rows come from, and whether it has the entry of the row `v`
+ * in a locale.
+ */
 type View = { readonly sources: readonly Branch[]; readonly has: (locale: string) => string }
 
 const table = 'stoa.version v'
 
 function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
-  const other = (locale: string, where: string): string => `exists (select from stoa.version w where w.entry_id = v.entry_id and w.locale = ${locale} and ${where})`
+  const other = (locale: string, where: string): string =>
+    `exists (select from stoa.version w where w.entry_id = v.entry_id and w.locale = ${locale} and ${where})`
   if (scope.perspective === 'published') {
-    return { sources: [{ from: table, where: ['v.is_published'] }], has: (locale) => other(locale, 'w.is_published') }
+    return {
+      sources: [{ from: table, where: ['v.is_published'] }],
+      has: (locale) => other(locale, 'w.is_published'),
+    }
   }
   if (scope.perspective === 'draft') {
     const archived = scope.archivedIncluded ?? (filter !== null && names(filter, 'status'))
     return {
-      sources: [{ from: table, where: archived ? ['v.is_latest'] : ['v.is_latest', 'not v.is_archived'] }],
-      has: (locale) => other(locale, archived ? 'w.is_latest' : 'w.is_latest and not w.is_archived'),
+      sources: [
+        { from: table, where: archived ? ['v.is_latest'] : ['v.is_latest', 'not v.is_archived'] },
+      ],
+      has: (locale) =>
+        other(locale, archived ? 'w.is_latest' : 'w.is_latest and not w.is_archived'),
     }
   }
   const release = `${values.add(scope.perspective.release)}::uuid`
-  const item = (row: string): string => `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = ${row}.entry_id and j.locale = ${row}.locale)`
-  const pinned = (locale: string): string => `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = v.entry_id and j.locale = ${locale} and j.action = 'publish')`
+  const item = (row: string): string =>
+    `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = ${row}.entry_id and j.locale = ${row}.locale)`
+  const pinned = (locale: string): string =>
+    `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = v.entry_id and j.locale = ${locale} and j.action = 'publish')`
   return {
     sources: [
       { from: table, where: ['v.is_published', `not ${item('v')}`] },
@@ -190,13 +335,16 @@ function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
         where: [`i.release_id = ${release}`, `i.action = 'publish'`],
       },
     ],
-    has: (locale) => `(${other(locale, `w.is_published and not ${item('w')}`)} or ${pinned(locale)})`,
+    has: (locale) =>
+      `(${other(locale, `w.is_published and not ${item('w')}`)} or ${pinned(locale)})`,
   }
 }
 
 function names(filter: Filter, field: string): boolean {
   if (filter.op === 'compare') return filter.field === field
-  return filter.op === 'not' ? names(filter.filter, field) : filter.filters.some((part) => names(part, field))
+  return filter.op === 'not'
+    ? names(filter.filter, field)
+    : filter.filters.some((part) => names(part, field))
 }
 
 function lastOrder(sort: readonly Sort[]): string {

@@ -1,6 +1,11 @@
 import type { Grant } from '#content/authority.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
-import { QueryFieldError, QueryLimitError, QueryOperatorError, QueryValueError } from '#content/query/errors.ts'
+import {
+  QueryFieldError,
+  QueryLimitError,
+  QueryOperatorError,
+  QueryValueError,
+} from '#content/query/errors.ts'
 import { filterTextBytesMax, normalValue, querySchema } from '#content/query/normal-form.ts'
 import type { QueryField, QuerySchema, ValueType } from '#content/query/normal-form.ts'
 import type { Filter, ListQuery, Scalar, Sort, Test } from '#content/query/query.ts'
@@ -24,13 +29,38 @@ export const pageLimitMax = 200
 export type ReadableType = { readonly type: ContentType; readonly grant: Grant }
 
 export type QueryReader = ReadableType & {
-  /** The types of these names that the reader may read; null: all of them. Asked along the paths of `include`. */
+  /**
+   * The types of these names that the reader may read; null: all of them. Asked along the paths of
+   * `include`.
+   */
   readonly targets: (names: readonly string[] | null) => readonly ReadableType[]
 }
 
-const everyTest = ['eq', 'ne', 'in', 'nin', 'lt', 'lte', 'gt', 'gte', 'contains', 'startsWith', 'exists'] as const satisfies readonly Test['is'][]
+const everyTest = [
+  'eq',
+  'ne',
+  'in',
+  'nin',
+  'lt',
+  'lte',
+  'gt',
+  'gte',
+  'contains',
+  'startsWith',
+  'exists',
+] as const satisfies readonly Test['is'][]
 const equalTests: readonly Test['is'][] = ['eq', 'ne', 'in', 'nin', 'exists']
-const orderTests: readonly Test['is'][] = ['eq', 'ne', 'in', 'nin', 'lt', 'lte', 'gt', 'gte', 'exists']
+const orderTests: readonly Test['is'][] = [
+  'eq',
+  'ne',
+  'in',
+  'nin',
+  'lt',
+  'lte',
+  'gt',
+  'gte',
+  'exists',
+]
 
 /** The comparisons that a field takes. */
 export function testsOf(field: QueryField): readonly Test['is'][] {
@@ -47,7 +77,10 @@ const wanted: Record<ValueType, string> = {
   id: 'an id: a UUID in lower case',
 }
 
-/** The fields that this reader can query. A field outside the grant is not there, exactly as if the type did not have it. */
+/**
+ * The fields that this reader can query. A field outside the grant is not there, exactly as if the
+ * type did not have it.
+ */
 export function readableSchema({ type, grant }: ReadableType): QuerySchema {
   const schema = querySchema(type)
   const { fields } = grant
@@ -56,17 +89,23 @@ export function readableSchema({ type, grant }: ReadableType): QuerySchema {
 }
 
 /**
- * Checks a query against the type and what the reader may see of it, and returns it with every value in normal form, as
- * the evaluators want it. Throws `QueryFieldError`, `QueryOperatorError`, `QueryValueError` or `QueryLimitError`; each says
- * what is possible, and tells nothing about fields that the reader may not see. The cursor is checked by `compileList`.
+ * Checks a query against the type and what the reader may see of it, and returns it with every
+ * value in normal form, as the evaluators want it. Throws `QueryFieldError`, `QueryOperatorError`,
+ * `QueryValueError` or `QueryLimitError`; each says what is possible, and tells nothing about
+ * fields that the reader may not see. The cursor is checked by `compileList`.
  */
 export function validateQuery(query: ListQuery, reader: QueryReader): ListQuery {
   if (!Number.isInteger(query.limit) || query.limit < 1 || query.limit > pageLimitMax) {
-    throw new QueryLimitError(`A page has 1 to ${pageLimitMax} entries; ask for the next with \`after\`.`, { limit: pageLimitMax })
+    throw new QueryLimitError(
+      `A page has 1 to ${pageLimitMax} entries; ask for the next with \`after\`.`,
+      { limit: pageLimitMax },
+    )
   }
   const { perspective } = query
   if (typeof perspective === 'object' && !isId(perspective.release)) {
-    throw new QueryValueError(`A release is named by its id, ${wanted.id.slice(7)}.`, { field: 'perspective' })
+    throw new QueryValueError(`A release is named by its id, ${wanted.id.slice(7)}.`, {
+      field: 'perspective',
+    })
   }
   return {
     ...query,
@@ -85,8 +124,15 @@ export function validateFilter(filter: Filter, readable: ReadableType): Filter {
 
   function normalFilter(part: Filter, depth: number): Filter {
     budget.nodes += 1
-    if (budget.nodes > filterNodesMax) throw new QueryLimitError(`A filter has at most ${filterNodesMax} comparisons and connectives.`, { limit: filterNodesMax })
-    if (depth > filterDepthMax) throw new QueryLimitError(`A filter is at most ${filterDepthMax} levels deep.`, { limit: filterDepthMax })
+    if (budget.nodes > filterNodesMax)
+      throw new QueryLimitError(
+        `A filter has at most ${filterNodesMax} comparisons and connectives.`,
+        { limit: filterNodesMax },
+      )
+    if (depth > filterDepthMax)
+      throw new QueryLimitError(`A filter is at most ${filterDepthMax} levels deep.`, {
+        limit: filterDepthMax,
+      })
     switch (part.op) {
       case 'and':
       case 'or':
@@ -94,17 +140,24 @@ export function validateFilter(filter: Filter, readable: ReadableType): Filter {
       case 'not':
         return { op: 'not', filter: normalFilter(part.filter, depth + 1) }
       case 'compare':
-        return { op: 'compare', field: part.field, test: normalTest(queryFieldNamed(part.field, schema, readable), part.test) }
+        return {
+          op: 'compare',
+          field: part.field,
+          test: normalTest(queryFieldNamed(part.field, schema, readable), part.test),
+        }
       default:
-        throw new QueryOperatorError('A filter is made of "and", "or", "not" and "compare".', { allowed: ['and', 'or', 'not', 'compare'] })
+        throw new QueryOperatorError('A filter is made of "and", "or", "not" and "compare".', {
+          allowed: ['and', 'or', 'not', 'compare'],
+        })
     }
   }
 }
 
 /**
- * The filter of a grant with its values in normal form. A role may have been written for another shape of the type: a filter that
- * does not fit it matches nothing, so that the mistake hides entries and never shows them. Alternatives, which come from
- * several roles, are taken one by one: what one role got wrong takes nothing from another, and together they may be large.
+ * The filter of a grant with its values in normal form. A role may have been written for another
+ * shape of the type: a filter that does not fit it matches nothing, so that the mistake hides
+ * entries and never shows them. Alternatives, which come from several roles, are taken one by one:
+ * what one role got wrong takes nothing from another, and together they may be large.
  */
 export function grantFilter({ type, grant }: ReadableType): Filter | null {
   if (grant.filter === null) return null
@@ -122,21 +175,38 @@ function fittingFilter(filter: Filter, type: ContentType): readonly Filter[] {
   }
 }
 
-/** The field of this name as queries use it. `QueryFieldError` where this reader has none. `schema` is their `readableSchema`. */
-export function queryFieldNamed(name: string, schema: QuerySchema, readable: ReadableType): QueryField {
+/**
+ * The field of this name as queries use it. `QueryFieldError` where this reader has none. `schema`
+ * is their `readableSchema`.
+ */
+export function queryFieldNamed(
+  name: string,
+  schema: QuerySchema,
+  readable: ReadableType,
+): QueryField {
   const field = schema.get(name)
   if (field !== undefined) return field
   if (visibleFields(readable).some((other) => other.name === name)) {
-    throw new QueryFieldError(`The field "${name}" of "${readable.type.name}" is not filterable: queries can neither filter nor sort by it.`, {
-      field: name,
-      allowed: [...schema.keys()],
-    })
+    throw new QueryFieldError(
+      `The field "${name}" of "${readable.type.name}" is not filterable: queries can neither filter nor sort by it.`,
+      {
+        field: name,
+        allowed: [...schema.keys()],
+      },
+    )
   }
   throw unknownField(name, readable.type, [...schema.keys()])
 }
 
-function unknownField(name: string, type: ContentType, allowed: readonly string[]): QueryFieldError {
-  return new QueryFieldError(`"${type.name}" has no field "${brief(name)}" that you can use here; there are: ${allowed.join(', ') || 'none'}.`, { field: brief(name), allowed })
+function unknownField(
+  name: string,
+  type: ContentType,
+  allowed: readonly string[],
+): QueryFieldError {
+  return new QueryFieldError(
+    `"${type.name}" has no field "${brief(name)}" that you can use here; there are: ${allowed.join(', ') || 'none'}.`,
+    { field: brief(name), allowed },
+  )
 }
 
 function visibleFields({ type, grant }: ReadableType): readonly Field[] {
@@ -151,16 +221,25 @@ function normalTest(field: QueryField, test: Test): Test {
     case 'nin':
       if (!Array.isArray(test.values)) throw wrongValue(field, is, 'a list')
       if (test.values.length > filterListMax) {
-        throw new QueryLimitError(`"${test.is}" on "${field.name}" takes at most ${filterListMax} values.`, { field: field.name, limit: filterListMax })
+        throw new QueryLimitError(
+          `"${test.is}" on "${field.name}" takes at most ${filterListMax} values.`,
+          { field: field.name, limit: filterListMax },
+        )
       }
-      return { is: test.is, values: test.values.map((value) => normalScalar(field, test.is, value)) }
+      return {
+        is: test.is,
+        values: test.values.map((value) => normalScalar(field, test.is, value)),
+      }
     case 'exists':
       if (typeof test.value !== 'boolean') throw wrongValue(field, is, wanted.boolean)
       return { is: test.is, value: test.value }
     case 'contains':
     case 'startsWith':
       if (typeof test.value === 'string' && test.value.length > containsLengthMax) {
-        throw new QueryLimitError(`"${test.is}" on "${field.name}" takes at most ${containsLengthMax} characters.`, { field: field.name, limit: containsLengthMax })
+        throw new QueryLimitError(
+          `"${test.is}" on "${field.name}" takes at most ${containsLengthMax} characters.`,
+          { field: field.name, limit: containsLengthMax },
+        )
       }
       return { is: test.is, value: normalScalar(field, test.is, test.value) as string }
     default:
@@ -174,33 +253,61 @@ export function testNamed(name: string, field: QueryField): Test['is'] {
   const found = allowed.find((is) => is === name)
   if (found !== undefined) return found
   const kind = field.many ? 'has many values' : `holds ${wanted[field.type]}`
-  throw new QueryOperatorError(`The field "${field.name}" ${kind}: it takes ${allowed.join(', ')}, not "${brief(name)}".`, { field: field.name, op: brief(name), allowed })
+  throw new QueryOperatorError(
+    `The field "${field.name}" ${kind}: it takes ${allowed.join(', ')}, not "${brief(name)}".`,
+    { field: field.name, op: brief(name), allowed },
+  )
 }
 
 function normalScalar(field: QueryField, is: Test['is'], value: unknown): Scalar {
   if (typeof value === 'string' && value.length > filterTextBytesMax) {
-    throw new QueryLimitError(`"${is}" on "${field.name}" takes a text of at most ${filterTextBytesMax} characters.`, { field: field.name, limit: filterTextBytesMax })
+    throw new QueryLimitError(
+      `"${is}" on "${field.name}" takes a text of at most ${filterTextBytesMax} characters.`,
+      { field: field.name, limit: filterTextBytesMax },
+    )
   }
   const normal = normalValue(field.type, value)
   if (normal === null) throw wrongValue(field, is, wanted[field.type], value)
   return normal
 }
 
-function wrongValue(field: QueryField, is: Test['is'], expected: string, value?: unknown): QueryValueError {
-  const got = typeof value === 'string' || typeof value === 'number' ? `, not ${JSON.stringify(brief(String(value)))}` : ''
-  return new QueryValueError(`"${is}" on "${field.name}" takes ${expected}${got}.`, { field: field.name, op: is, allowed: expected })
+function wrongValue(
+  field: QueryField,
+  is: Test['is'],
+  expected: string,
+  value?: unknown,
+): QueryValueError {
+  const got =
+    typeof value === 'string' || typeof value === 'number'
+      ? `, not ${JSON.stringify(brief(String(value)))}`
+      : ''
+  return new QueryValueError(`"${is}" on "${field.name}" takes ${expected}${got}.`, {
+    field: field.name,
+    op: is,
+    allowed: expected,
+  })
 }
 
 function validateSort(sort: readonly Sort[], readable: ReadableType): readonly Sort[] {
-  if (sort.length > sortKeysMax) throw new QueryLimitError(`A list is sorted by at most ${sortKeysMax} fields.`, { limit: sortKeysMax })
+  if (sort.length > sortKeysMax)
+    throw new QueryLimitError(`A list is sorted by at most ${sortKeysMax} fields.`, {
+      limit: sortKeysMax,
+    })
   const schema = readableSchema(readable)
   const seen = new Set<string>()
   for (const { field: name } of sort) {
     const field = queryFieldNamed(name, schema, readable)
-    if (field.many) throw new QueryFieldError(`The field "${name}" has many values: there is no order by it.`, { field: name })
+    if (field.many)
+      throw new QueryFieldError(`The field "${name}" has many values: there is no order by it.`, {
+        field: name,
+      })
     // A cursor holds the values of its sort, and creators are not part of what readers see.
-    if (name === 'createdBy') throw new QueryFieldError('Lists can be filtered by "createdBy", not sorted by it.', { field: name })
-    if (seen.has(name)) throw new QueryFieldError(`The sort names "${name}" twice.`, { field: name })
+    if (name === 'createdBy')
+      throw new QueryFieldError('Lists can be filtered by "createdBy", not sorted by it.', {
+        field: name,
+      })
+    if (seen.has(name))
+      throw new QueryFieldError(`The sort names "${name}" twice.`, { field: name })
     seen.add(name)
   }
   return sort
@@ -208,32 +315,62 @@ function validateSort(sort: readonly Sort[], readable: ReadableType): readonly S
 
 function validateFields(names: readonly string[], readable: ReadableType): readonly string[] {
   const visible = visibleFields(readable).map((field) => field.name)
-  for (const name of names) if (!visible.includes(name)) throw unknownField(name, readable.type, visible)
+  for (const name of names)
+    if (!visible.includes(name)) throw unknownField(name, readable.type, visible)
   return [...new Set(names)]
 }
 
-/** Checks the paths of `include` along the reference fields that the reader may see. Errors as in `validateQuery`. */
+/**
+ * Checks the paths of `include` along the reference fields that the reader may see. Errors as in
+ * `validateQuery`.
+ */
 export function validateInclude(paths: readonly string[], reader: QueryReader): readonly string[] {
-  if (paths.length > includePathsMax) throw new QueryLimitError(`\`include\` takes at most ${includePathsMax} paths.`, { limit: includePathsMax })
+  if (paths.length > includePathsMax)
+    throw new QueryLimitError(`\`include\` takes at most ${includePathsMax} paths.`, {
+      limit: includePathsMax,
+    })
   for (const path of paths) {
     const steps = path.split('.')
-    if (steps.length > includeDepthMax) throw new QueryLimitError(`A path of \`include\` has at most ${includeDepthMax} steps.`, { limit: includeDepthMax, path: brief(path) })
+    if (steps.length > includeDepthMax)
+      throw new QueryLimitError(`A path of \`include\` has at most ${includeDepthMax} steps.`, {
+        limit: includeDepthMax,
+        path: brief(path),
+      })
     checkSteps(steps, [reader], reader)
   }
   return [...new Set(paths)]
 }
 
-function checkSteps(steps: readonly string[], from: readonly ReadableType[], reader: QueryReader): void {
+function checkSteps(
+  steps: readonly string[],
+  from: readonly ReadableType[],
+  reader: QueryReader,
+): void {
   const [step, ...rest] = steps
   if (step === undefined) return
-  const found = from.flatMap((readable) => visibleFields(readable).filter((field) => field.name === step && referenceOf(field) !== null))
+  const found = from.flatMap((readable) =>
+    visibleFields(readable).filter((field) => field.name === step && referenceOf(field) !== null),
+  )
   if (found.length === 0) {
-    const allowed = [...new Set(from.flatMap((readable) => visibleFields(readable).filter((field) => referenceOf(field) !== null).map((field) => field.name)))]
-    throw new QueryFieldError(`\`include\` has no reference field "${brief(step)}" to follow here; there are: ${allowed.join(', ') || 'none'}.`, { field: brief(step), allowed })
+    const allowed = [
+      ...new Set(
+        from.flatMap((readable) =>
+          visibleFields(readable)
+            .filter((field) => referenceOf(field) !== null)
+            .map((field) => field.name),
+        ),
+      ),
+    ]
+    throw new QueryFieldError(
+      `\`include\` has no reference field "${brief(step)}" to follow here; there are: ${allowed.join(', ') || 'none'}.`,
+      { field: brief(step), allowed },
+    )
   }
   if (rest.length === 0) return
   const targets = found.map((field) => referenceOf(field)?.types ?? null)
-  const names = targets.includes(null) ? null : [...new Set(targets.flatMap((types) => types ?? []))]
+  const names = targets.includes(null)
+    ? null
+    : [...new Set(targets.flatMap((types) => types ?? []))]
   checkSteps(rest, reader.targets(names), reader)
 }
 

@@ -14,8 +14,9 @@ import { checkLength, isText } from '#content/validation/text.ts'
 import { isId } from '#lib/id.ts'
 
 /**
- * Validation as closures made once per type. A schema library would check the shape as fast, but not say where each
- * fault is in our words, nor bring values to the form that is stored in the same walk.
+ * Validation as closures made once per type. A schema library would check the shape as fast, but
+ * not say where each fault is in our words, nor bring values to the form that is stored in the same
+ * walk.
  */
 
 /** Limits where a field sets none; lengths in code points. */
@@ -26,55 +27,81 @@ export const itemsMax = 1_000
 export const entryBytesMax = 1_048_576
 
 type Mode = { readonly faults: Faults; readonly targets: Target[]; readonly publishing: boolean }
-/** The value as it is stored, or undefined where there is none (or none that fits: then a fault says so). */
+/**
+ * The value as it is stored, or undefined where there is none (or none that fits: then a fault says
+ * so).
+ */
 type Check = (value: unknown, pointer: string, mode: Mode) => unknown
 
-export type Validated = { readonly fields: Record<string, unknown>; readonly faults: readonly Fault[]; readonly targets: readonly Target[] }
+export type Validated = {
+  readonly fields: Record<string, unknown>
+  readonly faults: readonly Fault[]
+  readonly targets: readonly Target[]
+}
 
 export type Validator = {
   /**
-   * Checks the fields named in `input` (all of the type when it is a whole entry) and brings them to the stored form.
-   * `publishing` also demands what is required; drafts may lack it. Null means: no value.
+   * Checks the fields named in `input` (all of the type when it is a whole entry) and brings them
+   * to the stored form. `publishing` also demands what is required; drafts may lack it. Null means:
+   * no value.
    */
-  validate(input: Readonly<Record<string, unknown>>, options: { readonly publishing: boolean }): Validated
-  /** What is left of data saved under an older definition: values that still fit in kind and form. */
+  validate(
+    input: Readonly<Record<string, unknown>>,
+    options: { readonly publishing: boolean },
+  ): Validated
+  /**
+   * What is left of data saved under an older definition: values that still fit in kind and form.
+   */
   project(data: Readonly<Record<string, unknown>>): Record<string, unknown>
   /** What stored data points to. */
   targets(data: Readonly<Record<string, unknown>>): readonly Target[]
 }
 
-/** Faults after which an old value is not shown any more: it is of another kind, not just beyond a new limit. */
+/**
+ * Faults after which an old value is not shown any more: it is of another kind, not just beyond a
+ * new limit.
+ */
 const lostCodes = new Set(['kind', 'unknown', 'format', 'option'])
 
 export function compileType(definition: ContentType): Validator {
-  const checks = new Map(definition.fields.map((field) => [field.name, compileField(field, field.name)]))
+  const checks = new Map(
+    definition.fields.map((field) => [field.name, compileField(field, field.name)]),
+  )
   const required = definition.fields.filter((field) => field.required === true)
   const order = definition.fields.map((field) => field.name)
   const narrowings = new Map(definition.fields.map((field) => [field.name, narrowing(field, leaf)]))
 
   const walk = (input: Readonly<Record<string, unknown>>, mode: Mode): Validated => {
-    for (const name of Object.keys(input)) if (!checks.has(name)) mode.faults.add(step('', name), 'unknown', 'The type has no such field.')
+    for (const name of Object.keys(input))
+      if (!checks.has(name))
+        mode.faults.add(step('', name), 'unknown', 'The type has no such field.')
     const fields: Record<string, unknown> = {}
     for (const name of order) {
       if (!Object.hasOwn(input, name)) continue
       const value = run(checks.get(name)!, input[name], step('', name), mode)
       if (value !== undefined) fields[name] = value
     }
-    if (mode.publishing) for (const field of required) demand(fields[field.name], step('', field.name), mode)
+    if (mode.publishing)
+      for (const field of required) demand(fields[field.name], step('', field.name), mode)
     return { fields, faults: mode.faults.list, targets: mode.targets }
   }
 
   return {
-    validate: (input, { publishing }) => walk(input, { faults: new Faults(), targets: [], publishing }),
+    validate: (input, { publishing }) =>
+      walk(input, { faults: new Faults(), targets: [], publishing }),
     project: (data) => {
       const kept: Record<string, unknown> = {}
       for (const name of order) {
-        const value = Object.hasOwn(data, name) && data[name] !== null ? narrowings.get(name)!(data[name]) : undefined
+        const value =
+          Object.hasOwn(data, name) && data[name] !== null
+            ? narrowings.get(name)!(data[name])
+            : undefined
         if (value !== undefined) kept[name] = value
       }
       return kept
     },
-    targets: (data) => walk(data, { faults: new Faults({ kept: false }), targets: [], publishing: false }).targets,
+    targets: (data) =>
+      walk(data, { faults: new Faults({ kept: false }), targets: [], publishing: false }).targets,
   }
 }
 
@@ -94,8 +121,11 @@ function run(check: Check, value: unknown, pointer: string, mode: Mode): unknown
 }
 
 function demand(value: unknown, pointer: string, mode: Mode): void {
-  const missing = value === undefined || value === '' || (Array.isArray(value) && value.length === 0)
-  const there = mode.faults.list.some((fault) => fault.path === pointer || fault.path.startsWith(`${pointer}/`))
+  const missing =
+    value === undefined || value === '' || (Array.isArray(value) && value.length === 0)
+  const there = mode.faults.list.some(
+    (fault) => fault.path === pointer || fault.path.startsWith(`${pointer}/`),
+  )
   if (missing && !there) mode.faults.add(pointer, 'required', 'A value is required to publish.')
 }
 
@@ -113,7 +143,8 @@ function compileField(field: Field, path: string): Check {
     case 'number':
       return number(field)
     case 'boolean':
-      return (value, pointer, mode) => (typeof value === 'boolean' ? value : refuse(mode, pointer, 'Give true or false.'))
+      return (value, pointer, mode) =>
+        typeof value === 'boolean' ? value : refuse(mode, pointer, 'Give true or false.')
     case 'dateTime':
       return dateTime
     case 'select':
@@ -158,10 +189,20 @@ function text(field: Extract<Field, { kind: 'text' }>): Check {
   return (value, pointer, mode) => {
     const before = mode.faults.list.length
     const result = plain(value, pointer, mode)
-    if (bytesMax !== null && typeof result === 'string' && result.length * 3 > bytesMax && Buffer.byteLength(result) > bytesMax) {
+    if (
+      bytesMax !== null &&
+      typeof result === 'string' &&
+      result.length * 3 > bytesMax &&
+      Buffer.byteLength(result) > bytesMax
+    ) {
       mode.faults.add(pointer, 'tooLong', `A filterable field takes at most ${bytesMax} bytes.`)
     }
-    if (pattern !== null && typeof result === 'string' && mode.faults.list.length === before && !pattern.matches(result)) {
+    if (
+      pattern !== null &&
+      typeof result === 'string' &&
+      mode.faults.list.length === before &&
+      !pattern.matches(result)
+    ) {
       mode.faults.add(pointer, 'pattern', `The whole value has to match ${field.pattern}`)
     }
     return result
@@ -170,18 +211,28 @@ function text(field: Extract<Field, { kind: 'text' }>): Check {
 
 function number(field: Extract<Field, { kind: 'number' }>): Check {
   return (value, pointer, mode) => {
-    if (typeof value !== 'number' || !Number.isFinite(value)) return refuse(mode, pointer, 'Give a finite number.')
-    if (field.integer === true && !Number.isSafeInteger(value)) mode.faults.add(pointer, 'format', 'Give a whole number between -(2^53 - 1) and 2^53 - 1.')
-    if (field.min !== undefined && value < field.min) mode.faults.add(pointer, 'tooSmall', `At least ${field.min}.`)
-    if (field.max !== undefined && value > field.max) mode.faults.add(pointer, 'tooLarge', `At most ${field.max}.`)
+    if (typeof value !== 'number' || !Number.isFinite(value))
+      return refuse(mode, pointer, 'Give a finite number.')
+    if (field.integer === true && !Number.isSafeInteger(value))
+      mode.faults.add(pointer, 'format', 'Give a whole number between -(2^53 - 1) and 2^53 - 1.')
+    if (field.min !== undefined && value < field.min)
+      mode.faults.add(pointer, 'tooSmall', `At least ${field.min}.`)
+    if (field.max !== undefined && value > field.max)
+      mode.faults.add(pointer, 'tooLarge', `At most ${field.max}.`)
     return Object.is(value, -0) ? 0 : value
   }
 }
 
 const dateTime: Check = (value, pointer, mode) => {
-  if (typeof value !== 'string') return refuse(mode, pointer, 'Give a time as text, such as 2026-11-20T18:00:00Z.')
+  if (typeof value !== 'string')
+    return refuse(mode, pointer, 'Give a time as text, such as 2026-11-20T18:00:00Z.')
   const normal = normalDateTime(value)
-  if (normal === null) mode.faults.add(pointer, 'format', 'Give a time with its zone as RFC 3339 has it, such as 2026-11-20T18:00:00+01:00.')
+  if (normal === null)
+    mode.faults.add(
+      pointer,
+      'format',
+      'Give a time with its zone as RFC 3339 has it, such as 2026-11-20T18:00:00+01:00.',
+    )
   return normal ?? undefined
 }
 
@@ -201,7 +252,8 @@ function oneOrMany(one: Check, many: boolean): Check {
     const result = value.map((item: unknown, index) => one(item, step(pointer, index), mode))
     const seen = new Set<unknown>()
     result.forEach((item, index) => {
-      if (item !== undefined && seen.has(item)) mode.faults.add(step(pointer, index), 'duplicate', 'The value is there already.')
+      if (item !== undefined && seen.has(item))
+        mode.faults.add(step(pointer, index), 'duplicate', 'The value is there already.')
       seen.add(item)
     })
     return result
@@ -212,7 +264,12 @@ function select(field: Extract<Field, { kind: 'select' }>): Check {
   const options = new Set(field.options)
   const one: Check = (value, pointer, mode) => {
     if (typeof value !== 'string') return refuse(mode, pointer, 'Give one of the options.')
-    if (!options.has(value)) mode.faults.add(pointer, 'option', `Give one of: ${field.options.slice(0, 20).join(', ')}${field.options.length > 20 ? ', …' : ''}.`)
+    if (!options.has(value))
+      mode.faults.add(
+        pointer,
+        'option',
+        `Give one of: ${field.options.slice(0, 20).join(', ')}${field.options.length > 20 ? ', …' : ''}.`,
+      )
     return value
   }
   return oneOrMany(one, field.many === true)
@@ -232,17 +289,23 @@ function target(field: Extract<Field, { kind: 'asset' | 'reference' }>, path: st
 }
 
 function group(fields: readonly Field[], path: string, tag: string | null = null): Check {
-  const checks = new Map(fields.map((field) => [field.name, compileField(field, `${path}.${field.name}`)]))
+  const checks = new Map(
+    fields.map((field) => [field.name, compileField(field, `${path}.${field.name}`)]),
+  )
   return (value, pointer, mode) => {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) return refuse(mode, pointer, 'Give an object.')
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      return refuse(mode, pointer, 'Give an object.')
     const input = value as Record<string, unknown>
     for (const name of Object.keys(input)) {
-      if (!checks.has(name) && name !== tag) mode.faults.add(step(pointer, name), 'unknown', 'There is no such field here.')
+      if (!checks.has(name) && name !== tag)
+        mode.faults.add(step(pointer, name), 'unknown', 'There is no such field here.')
     }
     const result: Record<string, unknown> = tag === null ? {} : { [tag]: input[tag] }
     for (const field of fields) {
       const at = step(pointer, field.name)
-      const one = Object.hasOwn(input, field.name) ? run(checks.get(field.name)!, input[field.name], at, mode) : undefined
+      const one = Object.hasOwn(input, field.name)
+        ? run(checks.get(field.name)!, input[field.name], at, mode)
+        : undefined
       if (one !== undefined) result[field.name] = one
       else if (mode.publishing && field.required === true) demand(one, at, mode)
     }
@@ -253,19 +316,36 @@ function group(fields: readonly Field[], path: string, tag: string | null = null
 function list(item: Check, max: number): Check {
   return (value, pointer, mode) => {
     if (!Array.isArray(value)) return refuse(mode, pointer, 'Give an array.')
-    // Beyond the limit too it points to what it points to, and one from before the limit stays as it is.
+    // Beyond the limit too it points to what it points to, and one from before the limit stays as
+    // it is.
     if (value.length > max) mode.faults.add(pointer, 'tooMany', `At most ${max} items.`)
-    return value.map((one: unknown, index) => (one === null ? refuse(mode, step(pointer, index), 'An item cannot be null.') : item(one, step(pointer, index), mode)))
+    return value.map((one: unknown, index) =>
+      one === null
+        ? refuse(mode, step(pointer, index), 'An item cannot be null.')
+        : item(one, step(pointer, index), mode),
+    )
   }
 }
 
 function blocks(field: Extract<Field, { kind: 'blocks' }>, path: string): Check {
-  const checks = new Map(field.blocks.map((block) => [block.name, group(block.fields, `${path}.${block.name}`, 'block')]))
+  const checks = new Map(
+    field.blocks.map((block) => [
+      block.name,
+      group(block.fields, `${path}.${block.name}`, 'block'),
+    ]),
+  )
   const one: Check = (value, pointer, mode) => {
-    const name = typeof value === 'object' && value !== null ? (value as Record<string, unknown>)['block'] : undefined
+    const name =
+      typeof value === 'object' && value !== null
+        ? (value as Record<string, unknown>)['block']
+        : undefined
     const check = typeof name === 'string' ? checks.get(name) : undefined
     if (check !== undefined) return check(value, pointer, mode)
-    mode.faults.add(step(pointer, 'block'), 'option', `Name the block: ${[...checks.keys()].join(', ')}.`)
+    mode.faults.add(
+      step(pointer, 'block'),
+      'option',
+      `Name the block: ${[...checks.keys()].join(', ')}.`,
+    )
     return undefined
   }
   return list(one, field.itemsMax ?? itemsMax)

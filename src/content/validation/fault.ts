@@ -1,4 +1,7 @@
-/** What is wrong with one value. `path` is a JSON pointer (RFC 6901), `message` a sentence for people. */
+/**
+ * What is wrong with one value. `path` is a JSON pointer (RFC 6901), `message` a sentence for
+ * people.
+ */
 export type Fault = { readonly path: string; readonly code: FaultCode; readonly message: string }
 
 export type FaultCode =
@@ -23,7 +26,10 @@ export type FaultCode =
 /** More faults than this help nobody: the rest is left out. */
 const faultsMax = 100
 
-/** Collects the faults of one validation. Without `kept` nobody reads them: a walk that looks for something else ends for none. */
+/**
+ * Collects the faults of one validation. Without `kept` nobody reads them: a walk that looks for
+ * something else ends for none.
+ */
 export class Faults {
   readonly list: Fault[] = []
   readonly #kept: boolean

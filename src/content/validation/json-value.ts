@@ -5,7 +5,9 @@ import { step } from '#content/validation/fault.ts'
 const depthMax = 20
 const valuesMax = 50_000
 
-/** Checks a value of kind `json`: anything JSON can say, at most 20 deep and 50,000 values large. */
+/**
+ * Checks a value of kind `json`: anything JSON can say, at most 20 deep and 50,000 values large.
+ */
 export function checkJson(value: unknown, path: string, faults: Faults): void {
   let left = valuesMax
   const visit = (one: unknown, at: string, depth: number): void => {
@@ -13,7 +15,8 @@ export function checkJson(value: unknown, path: string, faults: Faults): void {
     if (left === 0) faults.add(path, 'tooMany', `At most ${valuesMax} values.`)
     if (left <= 0 || faults.full) return
     if (typeof one === 'string') {
-      if (!isStorableText(one)) faults.add(at, 'text', 'The text holds U+0000 or half of a surrogate pair; take it out.')
+      if (!isStorableText(one))
+        faults.add(at, 'text', 'The text holds U+0000 or half of a surrogate pair; take it out.')
     } else if (typeof one === 'number') {
       if (!Number.isFinite(one)) faults.add(at, 'kind', 'The number is too large for JSON.')
     } else if (typeof one === 'object' && one !== null) {
@@ -22,7 +25,8 @@ export function checkJson(value: unknown, path: string, faults: Faults): void {
         return
       }
       for (const [key, child] of Object.entries(one)) {
-        if (!isStorableText(key)) faults.add(at, 'text', 'A key holds U+0000 or half of a surrogate pair; take it out.')
+        if (!isStorableText(key))
+          faults.add(at, 'text', 'A key holds U+0000 or half of a surrogate pair; take it out.')
         visit(child, step(at, key), depth + 1)
       }
     } else if (one !== null && typeof one !== 'boolean') {

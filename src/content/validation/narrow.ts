@@ -6,8 +6,9 @@ export type Narrow = (value: unknown) => unknown
 type Values = Readonly<Record<string, unknown>>
 
 /**
- * Narrowing of values that were saved under an older definition, part by part: a group that loses a field keeps its others, a
- * list keeps the items that fit. `leaf` decides about a field that has no parts.
+ * Narrowing of values that were saved under an older definition, part by part: a group that loses a
+ * field keeps its others, a list keeps the items that fit. `leaf` decides about a field that has no
+ * parts.
  */
 export function narrowing(field: Field, leaf: (field: Field) => Narrow): Narrow {
   switch (field.kind) {
@@ -38,7 +39,8 @@ function group(fields: readonly Field[], leaf: (field: Field) => Narrow): Narrow
     if (!isObject(value)) return undefined
     const kept: Record<string, unknown> = {}
     for (const [name, narrow] of parts) {
-      const part = Object.hasOwn(value, name) && value[name] !== null ? narrow(value[name]) : undefined
+      const part =
+        Object.hasOwn(value, name) && value[name] !== null ? narrow(value[name]) : undefined
       if (part !== undefined) kept[name] = part
     }
     return kept
@@ -46,7 +48,12 @@ function group(fields: readonly Field[], leaf: (field: Field) => Narrow): Narrow
 }
 
 function items(narrow: Narrow): Narrow {
-  return (value) => (Array.isArray(value) ? value.map((item: unknown) => (item === null ? undefined : narrow(item))).filter((item) => item !== undefined) : undefined)
+  return (value) =>
+    Array.isArray(value)
+      ? value
+          .map((item: unknown) => (item === null ? undefined : narrow(item)))
+          .filter((item) => item !== undefined)
+      : undefined
 }
 
 function isObject(value: unknown): value is Values {

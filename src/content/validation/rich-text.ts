@@ -5,18 +5,33 @@ import type { Target } from '#content/validation/target.ts'
 import { isId } from '#lib/id.ts'
 
 /**
- * Rich text is a document as ProseMirror and Tiptap write it: `{ type: 'doc', content: [...] }`. What is not named here
- * is refused, so a site that renders it by this table never meets a surprise, nor a script.
+ * Rich text is a document as ProseMirror and Tiptap write it: `{ type: 'doc', content: [...] }`.
+ * What is not named here is refused, so a site that renders it by this table never meets a
+ * surprise, nor a script.
  */
 
 const depthMax = 40
 const nodesMax = 20_000
 const attributeTextMax = 2_000
 
-type Attribute = 'text' | 'link' | 'source' | 'integer' | 'boolean' | 'integers' | 'assetId' | 'entryId'
-type Rule = { readonly attrs: Readonly<Record<string, Attribute>>; readonly content: 'block' | 'inline' | 'none' | readonly string[] }
+type Attribute =
+  | 'text'
+  | 'link'
+  | 'source'
+  | 'integer'
+  | 'boolean'
+  | 'integers'
+  | 'assetId'
+  | 'entryId'
+type Rule = {
+  readonly attrs: Readonly<Record<string, Attribute>>
+  readonly content: 'block' | 'inline' | 'none' | readonly string[]
+}
 
-const cell: Rule = { attrs: { colspan: 'integer', rowspan: 'integer', colwidth: 'integers' }, content: 'block' }
+const cell: Rule = {
+  attrs: { colspan: 'integer', rowspan: 'integer', colwidth: 'integers' },
+  content: 'block',
+}
 const blocks = {
   paragraph: { attrs: { textAlign: 'text' }, content: 'inline' },
   heading: { attrs: { level: 'integer', textAlign: 'text' }, content: 'inline' },
@@ -27,7 +42,17 @@ const blocks = {
   codeBlock: { attrs: { language: 'text' }, content: ['text'] },
   horizontalRule: { attrs: {}, content: 'none' },
   table: { attrs: {}, content: ['tableRow'] },
-  image: { attrs: { src: 'source', alt: 'text', title: 'text', width: 'integer', height: 'integer', asset: 'assetId' }, content: 'none' },
+  image: {
+    attrs: {
+      src: 'source',
+      alt: 'text',
+      title: 'text',
+      width: 'integer',
+      height: 'integer',
+      asset: 'assetId',
+    },
+    content: 'none',
+  },
 } as const satisfies Record<string, Rule>
 
 const rules: Readonly<Record<string, Rule>> = {
@@ -57,12 +82,22 @@ const marks: Readonly<Record<string, Readonly<Record<string, Attribute>>>> = {
   subscript: {},
   superscript: {},
   highlight: { color: 'text' },
-  link: { href: 'link', title: 'text', target: 'text', rel: 'text', class: 'text', entry: 'entryId' },
+  link: {
+    href: 'link',
+    title: 'text',
+    target: 'text',
+    rel: 'text',
+    class: 'text',
+    entry: 'entryId',
+  },
 }
 
 const nodeKeys = new Set(['type', 'content', 'attrs', 'marks', 'text'])
 
-/** True for http, https, mailto, tel and addresses relative to the site; browsers skip control characters, so they are refused. */
+/**
+ * True for http, https, mailto, tel and addresses relative to the site; browsers skip control
+ * characters, so they are refused.
+ */
 export function isSafeLink(address: string): boolean {
   // eslint-disable-next-line no-control-regex
   if (/[\u0000-\u0020\u007f-\u009f\\]/.test(address)) return false
@@ -86,18 +121,27 @@ class Visit {
     this.#nodes += 1
     if (this.#nodes === nodesMax) this.#faults.add(path, 'tooMany', `At most ${nodesMax} nodes.`)
     if (this.#nodes >= nodesMax || this.#faults.full) return
-    if (depth > depthMax) return this.#faults.add(path, 'tooDeep', `At most ${depthMax} levels deep.`)
-    if (!isObject(node)) return this.#faults.add(path, 'kind', 'Give a node: an object with a "type".')
+    if (depth > depthMax)
+      return this.#faults.add(path, 'tooDeep', `At most ${depthMax} levels deep.`)
+    if (!isObject(node))
+      return this.#faults.add(path, 'kind', 'Give a node: an object with a "type".')
     const { type } = node
     const rule = typeof type === 'string' && Object.hasOwn(rules, type) ? rules[type]! : null
     if (rule === null || typeof type !== 'string' || !allowed.includes(type)) {
-      return this.#faults.add(step(path, 'type'), 'option', `Here it may be: ${allowed.join(', ')}.`)
+      return this.#faults.add(
+        step(path, 'type'),
+        'option',
+        `Here it may be: ${allowed.join(', ')}.`,
+      )
     }
-    for (const key of Object.keys(node)) if (!nodeKeys.has(key)) this.#faults.add(path, 'unknown', 'A node has type, attrs, content, marks and text only.')
+    for (const key of Object.keys(node))
+      if (!nodeKeys.has(key))
+        this.#faults.add(path, 'unknown', 'A node has type, attrs, content, marks and text only.')
     this.#attributes(node['attrs'], rule.attrs, step(path, 'attrs'))
     if (type === 'heading') this.#level(node['attrs'], step(path, 'attrs'))
     if (type === 'text') this.#text(node, path)
-    else if (node['marks'] !== undefined && type !== 'hardBreak' && type !== 'image') this.#faults.add(step(path, 'marks'), 'unknown', 'Only text has marks.')
+    else if (node['marks'] !== undefined && type !== 'hardBreak' && type !== 'image')
+      this.#faults.add(step(path, 'marks'), 'unknown', 'Only text has marks.')
     this.#content(node['content'], rule, path, depth)
   }
 
@@ -106,27 +150,39 @@ class Visit {
     const at = step(path, 'content')
     if (!Array.isArray(content)) return this.#faults.add(at, 'kind', 'Give an array of nodes.')
     const allowed = typeof rule.content === 'string' ? groups[rule.content] : rule.content
-    if (content.length > 0 && allowed.length === 0) return this.#faults.add(at, 'unknown', 'This node has no content.')
-    content.forEach((child: unknown, index) => this.node(child, allowed, step(at, index), depth + 1))
+    if (content.length > 0 && allowed.length === 0)
+      return this.#faults.add(at, 'unknown', 'This node has no content.')
+    content.forEach((child: unknown, index) =>
+      this.node(child, allowed, step(at, index), depth + 1),
+    )
   }
 
   #text(node: Readonly<Record<string, unknown>>, path: string): void {
     const { text, marks: own } = node
-    if (typeof text !== 'string' || text === '') this.#faults.add(step(path, 'text'), 'kind', 'Give text that is not empty.')
-    else if (!isStorableText(text)) this.#faults.add(step(path, 'text'), 'text', 'The text holds U+0000 or half of a surrogate pair; take it out.')
+    if (typeof text !== 'string' || text === '')
+      this.#faults.add(step(path, 'text'), 'kind', 'Give text that is not empty.')
+    else if (!isStorableText(text))
+      this.#faults.add(
+        step(path, 'text'),
+        'text',
+        'The text holds U+0000 or half of a surrogate pair; take it out.',
+      )
     if (own === undefined) return
-    if (!Array.isArray(own) || own.length > 10) return this.#faults.add(step(path, 'marks'), 'kind', 'Give an array of at most 10 marks.')
+    if (!Array.isArray(own) || own.length > 10)
+      return this.#faults.add(step(path, 'marks'), 'kind', 'Give an array of at most 10 marks.')
     own.forEach((mark: unknown, index) => {
       const at = step(step(path, 'marks'), index)
       const type = isObject(mark) ? mark['type'] : null
-      if (typeof type !== 'string' || !Object.hasOwn(marks, type)) return this.#faults.add(at, 'option', `A mark is one of: ${Object.keys(marks).join(', ')}.`)
+      if (typeof type !== 'string' || !Object.hasOwn(marks, type))
+        return this.#faults.add(at, 'option', `A mark is one of: ${Object.keys(marks).join(', ')}.`)
       this.#attributes((mark as Record<string, unknown>)['attrs'], marks[type]!, step(at, 'attrs'))
     })
   }
 
   #level(attrs: unknown, path: string): void {
     const level = isObject(attrs) ? attrs['level'] : null
-    if (typeof level !== 'number' || level < 1 || level > 6) this.#faults.add(path, 'kind', 'A heading has a level from 1 to 6.')
+    if (typeof level !== 'number' || level < 1 || level > 6)
+      this.#faults.add(path, 'kind', 'A heading has a level from 1 to 6.')
   }
 
   #attributes(attrs: unknown, allowed: Readonly<Record<string, Attribute>>, path: string): void {
@@ -135,21 +191,59 @@ class Visit {
     for (const [name, value] of Object.entries(attrs)) {
       if (value === null) continue
       const kind = Object.hasOwn(allowed, name) ? allowed[name]! : null
-      if (kind === null) this.#faults.add(step(path, name), 'unknown', `Allowed here: ${Object.keys(allowed).join(', ') || 'nothing'}.`)
+      if (kind === null)
+        this.#faults.add(
+          step(path, name),
+          'unknown',
+          `Allowed here: ${Object.keys(allowed).join(', ') || 'nothing'}.`,
+        )
       else this.#attribute(value, kind, step(path, name))
     }
   }
 
   #attribute(value: unknown, kind: Attribute, path: string): void {
-    if (kind === 'integer' ? Number.isSafeInteger(value) : kind === 'boolean' ? typeof value === 'boolean' : false) return
-    if (kind === 'integers' && Array.isArray(value) && value.length <= 100 && value.every((one) => Number.isSafeInteger(one))) return
-    if (kind === 'integer' || kind === 'boolean' || kind === 'integers') return this.#faults.add(path, 'kind', `Give ${kind === 'integers' ? 'whole numbers' : `a value of kind ${kind}`}.`)
-    if (typeof value !== 'string' || value.length > attributeTextMax || !isStorableText(value)) return this.#faults.add(path, 'kind', `Give text of at most ${attributeTextMax} characters.`)
-    if (kind === 'link' && !isSafeLink(value)) return this.#faults.add(path, 'link', 'Link to http, https, mailto, tel, or a place on this site.')
-    if (kind === 'source' && (!isSafeLink(value) || /^(mailto|tel):/i.test(value))) return this.#faults.add(path, 'link', 'Take images from http, https, or this site.')
+    if (
+      kind === 'integer'
+        ? Number.isSafeInteger(value)
+        : kind === 'boolean'
+          ? typeof value === 'boolean'
+          : false
+    )
+      return
+    if (
+      kind === 'integers' &&
+      Array.isArray(value) &&
+      value.length <= 100 &&
+      value.every((one) => Number.isSafeInteger(one))
+    )
+      return
+    if (kind === 'integer' || kind === 'boolean' || kind === 'integers')
+      return this.#faults.add(
+        path,
+        'kind',
+        `Give ${kind === 'integers' ? 'whole numbers' : `a value of kind ${kind}`}.`,
+      )
+    if (typeof value !== 'string' || value.length > attributeTextMax || !isStorableText(value))
+      return this.#faults.add(path, 'kind', `Give text of at most ${attributeTextMax} characters.`)
+    if (kind === 'link' && !isSafeLink(value))
+      return this.#faults.add(
+        path,
+        'link',
+        'Link to http, https, mailto, tel, or a place on this site.',
+      )
+    if (kind === 'source' && (!isSafeLink(value) || /^(mailto|tel):/i.test(value)))
+      return this.#faults.add(path, 'link', 'Take images from http, https, or this site.')
     if (kind !== 'assetId' && kind !== 'entryId') return
-    if (!isId(value)) return this.#faults.add(path, 'format', 'Give an id: a UUID in small letters.')
-    this.#targets.push({ path: this.#field, pointer: path, kind: kind === 'assetId' ? 'asset' : 'entry', id: value, types: null, onDelete: 'restrict' })
+    if (!isId(value))
+      return this.#faults.add(path, 'format', 'Give an id: a UUID in small letters.')
+    this.#targets.push({
+      path: this.#field,
+      pointer: path,
+      kind: kind === 'assetId' ? 'asset' : 'entry',
+      id: value,
+      types: null,
+      onDelete: 'restrict',
+    })
   }
 }
 
@@ -157,7 +251,18 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** Checks a document; entries and assets that it links to are added to `targets` under the name path of the field. */
-export function checkRichText(value: unknown, context: { readonly field: string; readonly pointer: string; readonly faults: Faults; readonly targets: Target[] }): void {
+/**
+ * Checks a document; entries and assets that it links to are added to `targets` under the name path
+ * of the field.
+ */
+export function checkRichText(
+  value: unknown,
+  context: {
+    readonly field: string
+    readonly pointer: string
+    readonly faults: Faults
+    readonly targets: Target[]
+  },
+): void {
   new Visit(context.faults, context.targets, context.field).node(value, ['doc'], context.pointer, 0)
 }

@@ -7,20 +7,39 @@ const madeLengthMax = 120
 
 const shape = /^[\p{Ll}\p{Lo}\p{Lm}\p{N}\p{M}_.~-]+(?:\/[\p{Ll}\p{Lo}\p{Lm}\p{N}\p{M}_.~-]+)*$/u
 
-/** Why this cannot be a slug, or null. Slugs are parts of URLs: small letters of any script, digits, `-._~`, and `/` between parts. */
+/**
+ * Why this cannot be a slug, or null. Slugs are parts of URLs: small letters of any script, digits,
+ * `-._~`, and `/` between parts.
+ */
 export function slugProblem(text: string): string | null {
   if (codePoints(text) > slugLengthMax) return `At most ${slugLengthMax} characters.`
   if (!shape.test(text)) return 'Use small letters, digits, and - . _ ~ ; / only between parts.'
   if (text !== text.normalize('NFC')) return 'Write it in Unicode form NFC.'
-  if (text.split('/').some((part) => part === '.' || part === '..')) return 'A part may not be "." or "..".'
+  if (text.split('/').some((part) => part === '.' || part === '..'))
+    return 'A part may not be "." or "..".'
   if (isId(text)) return 'It looks like the id of an entry; choose another.'
   return null
 }
 
-/** A slug from any text: "Über uns!" gives "uber-uns". Empty when the text has neither letters nor digits. */
+/**
+ * A slug from any text: "Über uns!" gives "uber-uns". Empty when the text has neither letters nor
+ * digits.
+ */
 export function makeSlug(text: string): string {
-  const plain = text.normalize('NFKD').replace(/[\u0300-\u036f]/g, '').normalize('NFC').toLowerCase().replaceAll('ß', 'ss')
-  const joined = plain.replace(/['’]/g, '').replace(/[^\p{Ll}\p{Lo}\p{Lm}\p{N}\p{M}]+/gu, '-').replace(/^-+|-+$/g, '')
-  const cut = Array.from(joined).slice(0, madeLengthMax).join('').replace(/-+$/, '').normalize('NFC')
+  const plain = text
+    .normalize('NFKD')
+    .replace(/[\u0300-\u036f]/g, '')
+    .normalize('NFC')
+    .toLowerCase()
+    .replaceAll('ß', 'ss')
+  const joined = plain
+    .replace(/['’]/g, '')
+    .replace(/[^\p{Ll}\p{Lo}\p{Lm}\p{N}\p{M}]+/gu, '-')
+    .replace(/^-+|-+$/g, '')
+  const cut = Array.from(joined)
+    .slice(0, madeLengthMax)
+    .join('')
+    .replace(/-+$/, '')
+    .normalize('NFC')
   return slugProblem(cut) === null ? cut : ''
 }

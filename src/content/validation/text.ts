@@ -28,7 +28,12 @@ export function isText(value: unknown, path: string, faults: Faults): value is s
 }
 
 /** Checks a length in code points, counting only where the bound is in doubt. */
-export function checkLength(text: string, limits: { readonly min: number; readonly max: number }, path: string, faults: Faults): void {
+export function checkLength(
+  text: string,
+  limits: { readonly min: number; readonly max: number },
+  path: string,
+  faults: Faults,
+): void {
   if (text.length > limits.max && codePoints(text) > limits.max) {
     faults.add(path, 'tooLong', `At most ${limits.max} characters.`)
   } else if (text.length < limits.min * 2 && codePoints(text) < limits.min) {

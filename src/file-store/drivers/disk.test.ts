@@ -20,7 +20,10 @@ async function folder(): Promise<AsyncDisposable & { path: string }> {
 
 async function traces(path: string): Promise<string[]> {
   const entries = await readdir(path, { recursive: true, withFileTypes: true })
-  return entries.filter((entry) => entry.isFile() && entry.name !== 'stoa-files').map((entry) => join(entry.parentPath, entry.name).slice(path.length)).sort()
+  return entries
+    .filter((entry) => entry.isFile() && entry.name !== 'stoa-files')
+    .map((entry) => join(entry.parentPath, entry.name).slice(path.length))
+    .sort()
 }
 
 fileStoreContract('disk', async (clock) => {
@@ -40,7 +43,13 @@ test('disk: a folder that disappears is "unavailable", not "no such blob", and i
   const blob = await store.put(generated(1, 1), { bytesMax })
   await rename(path, `${path}-unmounted`)
   await mkdir(path)
-  for (const call of [() => store.get(blob.id), () => store.info(blob.id), () => store.put(generated(1, 1), { bytesMax }), () => store.delete(blob.id), () => store.check(AbortSignal.timeout(5_000))]) {
+  for (const call of [
+    () => store.get(blob.id),
+    () => store.info(blob.id),
+    () => store.put(generated(1, 1), { bytesMax }),
+    () => store.delete(blob.id),
+    () => store.check(AbortSignal.timeout(5_000)),
+  ]) {
     await assert.rejects(call, FileStoreUnavailableError)
   }
   assert.deepEqual(await traces(path), [])
@@ -55,7 +64,10 @@ test('disk: a folder where none can be is "unavailable" with the reason, and wor
   await writeFile(path, 'a file, no folder')
   const store = new DiskFileStore({ folder: path, clock: new HandClock() })
   const source = generated(1, 3)
-  await assert.rejects(store.put(source, { bytesMax }), (error) => error instanceof FileStoreUnavailableError && error.facts['reason'] !== undefined)
+  await assert.rejects(
+    store.put(source, { bytesMax }),
+    (error) => error instanceof FileStoreUnavailableError && error.facts['reason'] !== undefined,
+  )
   assert.ok(source.destroyed)
   await rm(path)
   await store.put(generated(1, 3), { bytesMax })
@@ -71,12 +83,22 @@ const failingWriter = `
   process.stdout.write(JSON.stringify({ code: error.code, reason: error.facts?.reason }))
 `
 
-test('disk: a write that fails halfway is "unavailable" and leaves nothing', { skip: process.platform === 'linux' ? false : 'needs ulimit -f in KiB' }, async () => {
-  await using place = await folder()
-  const { stdout } = await promisify(execFile)('bash', ['-c', 'ulimit -f 64; exec "$0" --input-type=module -e "$1" "$2"', process.execPath, failingWriter, place.path])
-  assert.deepEqual(JSON.parse(stdout), { code: 'E_FILE_STORE_UNAVAILABLE', reason: 'EFBIG' })
-  assert.deepEqual(await traces(place.path), [])
-})
+test(
+  'disk: a write that fails halfway is "unavailable" and leaves nothing',
+  { skip: process.platform === 'linux' ? false : 'needs ulimit -f in KiB' },
+  async () => {
+    await using place = await folder()
+    const { stdout } = await promisify(execFile)('bash', [
+      '-c',
+      'ulimit -f 64; exec "$0" --input-type=module -e "$1" "$2"',
+      process.execPath,
+      failingWriter,
+      place.path,
+    ])
+    assert.deepEqual(JSON.parse(stdout), { code: 'E_FILE_STORE_UNAVAILABLE', reason: 'EFBIG' })
+    assert.deepEqual(await traces(place.path), [])
+  },
+)
 
 test('disk: what a dead process left is swept after its time, and a blob that it had moved aside comes back', async () => {
   await using place = await folder()
@@ -99,7 +121,10 @@ test('disk: what a dead process left is swept after its time, and a blob that it
   assert.equal((await traces(place.path)).length, 4)
   assert.equal(await store.sweep({ writtenBeforeMs, dryRun: false }), 1)
   const id = sha256('moved')
-  assert.deepEqual(await traces(place.path), [`/${id.slice(0, 2)}/${id.slice(2, 4)}/${id}`, '/tmp/young.part', `/tmp/${moving}`].sort())
+  assert.deepEqual(
+    await traces(place.path),
+    [`/${id.slice(0, 2)}/${id.slice(2, 4)}/${id}`, '/tmp/young.part', `/tmp/${moving}`].sort(),
+  )
   assert.equal((await buffer(await store.get(id))).toString(), 'moved')
 })
 
@@ -112,11 +137,16 @@ test('disk: a blob that something else cut short is healed by the next put of it
   assert.equal((await buffer(await store.get(id))).toString(), 'whole')
 })
 
-test('disk: two nodes on one folder see each other\'s blobs', async () => {
+test("disk: two nodes on one folder see each other's blobs", async () => {
   await using place = await folder()
   const clock = new HandClock()
-  const [one, two] = [new DiskFileStore({ folder: place.path, clock }), new DiskFileStore({ folder: place.path, clock })]
-  const blobs = await Promise.all([one, two, one, two].map((store) => store.put(generated(3, 4), { bytesMax })))
+  const [one, two] = [
+    new DiskFileStore({ folder: place.path, clock }),
+    new DiskFileStore({ folder: place.path, clock }),
+  ]
+  const blobs = await Promise.all(
+    [one, two, one, two].map((store) => store.put(generated(3, 4), { bytesMax })),
+  )
   assert.equal((await buffer(await two.get(blobs[0]!.id))).length, 4 * 65_536)
   assert.equal((await traces(place.path)).length, 1)
 })

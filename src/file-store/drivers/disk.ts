@@ -1,14 +1,33 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { access, link, mkdir, open, opendir, readFile, rename, stat, unlink, utimes, writeFile } from 'node:fs/promises'
+import {
+  access,
+  link,
+  mkdir,
+  open,
+  opendir,
+  readFile,
+  rename,
+  stat,
+  unlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { addAbortSignal } from 'node:stream'
 import type { Readable } from 'node:stream'
 import type { Clock } from '#lib/clock.ts'
-import { BlobNotFoundError, BlobTooLargeError, FileStoreUnavailableError } from '#file-store/errors.ts'
+import {
+  BlobNotFoundError,
+  BlobTooLargeError,
+  FileStoreUnavailableError,
+} from '#file-store/errors.ts'
 import type { BlobId, BlobInfo, FileProbe, FileStore } from '#file-store/file-store.ts'
 
-/** A put and a delete of equal bytes may cross; each retry means that the other side moved, so few are ever needed. */
+/**
+ * A put and a delete of equal bytes may cross; each retry means that the other side moved, so few
+ * are ever needed.
+ */
 const publishAttemptsMax = 20
 
 /** The bytes that a reader holds at once. */
@@ -23,16 +42,17 @@ const trashSuffix = '.trash'
 /**
  * Blobs in a folder of this machine, or of a file server that several nodes mount at the same path.
  *
- *     FOLDER/stoa-files         says that this is a store; when it is gone, the file system is not mounted
+ * FOLDER/stoa-files says that this is a store; when it is gone, the file system is not mounted
  *     FOLDER/stoa-probe         what nodes compare to see that it is the same store
  *     FOLDER/ab/cd/abcd…        a blob, under the first four digits of its id
  *     FOLDER/tmp/RANDOM.part    a put under way
  *     FOLDER/tmp/abcd….MS.RANDOM.trash   a delete under way since MS
  *
- * A put writes and syncs a part file, then links it to its final name: atomic on local file systems and on NFS, where
- * a lost answer shows as "exists" and is right all the same. A blob is never replaced, because a reader on another NFS
- * client would get ESTALE. A delete with `writtenBeforeMs` moves the blob aside, looks at its time once more, and puts
- * it back when a put has touched it meanwhile; a put that comes later finds the name free. So neither can lose bytes.
+ * A put writes and syncs a part file, then links it to its final name: atomic on local file systems
+ * and on NFS, where a lost answer shows as "exists" and is right all the same. A blob is never
+ * replaced, because a reader on another NFS client would get ESTALE. A delete with
+ * `writtenBeforeMs` moves the blob aside, looks at its time once more, and puts it back when a put
+ * has touched it meanwhile; a put that comes later finds the name free. So neither can lose bytes.
  */
 export class DiskFileStore implements FileStore {
   readonly #folder: string
@@ -64,8 +84,12 @@ export class DiskFileStore implements FileStore {
     this.#clock = options.clock
   }
 
-  async put(source: Readable, options: { readonly bytesMax: number; readonly signal?: AbortSignal }): Promise<BlobInfo> {
-    // It may fail before it is read: reading tells that, whereas an error that nobody hears of would end the process.
+  async put(
+    source: Readable,
+    options: { readonly bytesMax: number; readonly signal?: AbortSignal },
+  ): Promise<BlobInfo> {
+    // It may fail before it is read: reading tells that, whereas an error that nobody hears of
+    // would end the process.
     source.on('error', () => undefined)
     try {
       options.signal?.throwIfAborted()
@@ -86,14 +110,19 @@ export class DiskFileStore implements FileStore {
     }
   }
 
-  async get(id: BlobId, range?: { readonly start: number; readonly end: number }): Promise<Readable> {
+  async get(
+    id: BlobId,
+    range?: { readonly start: number; readonly end: number },
+  ): Promise<Readable> {
     const file = await this.#open(id)
     try {
       const { size } = await file.stat()
       const start = range?.start ?? 0
       const end = range?.end ?? size - 1
       if (range !== undefined && !(start >= 0 && start <= end && end < size)) {
-        throw new RangeError(`Bytes ${start} to ${end} of a blob of ${size}: the caller checks ranges.`)
+        throw new RangeError(
+          `Bytes ${start} to ${end} of a blob of ${size}: the caller checks ranges.`,
+        )
       }
       return file.createReadStream(size === 0 ? {} : { start, end, highWaterMark: readChunkBytes })
     } catch (error) {
@@ -116,7 +145,11 @@ export class DiskFileStore implements FileStore {
       if (options === undefined) return await remove(place)
       const found = await statIfThere(place)
       if (found === null || found.mtimeMs >= options.writtenBeforeMs) return false
-      const trash = join(this.#folder, 'tmp', `${id}.${this.#clock.nowMs()}.${randomBytes(8).toString('hex')}${trashSuffix}`)
+      const trash = join(
+        this.#folder,
+        'tmp',
+        `${id}.${this.#clock.nowMs()}.${randomBytes(8).toString('hex')}${trashSuffix}`,
+      )
       await rename(place, trash)
       const aside = await statIfThere(trash)
       if (aside !== null && aside.mtimeMs >= options.writtenBeforeMs) {
@@ -142,15 +175,20 @@ export class DiskFileStore implements FileStore {
     }
   }
 
-  async sweep(options: { readonly writtenBeforeMs: number; readonly dryRun: boolean }): Promise<number> {
+  async sweep(options: {
+    readonly writtenBeforeMs: number
+    readonly dryRun: boolean
+  }): Promise<number> {
     await this.#ready()
     let count = 0
     for await (const name of names(join(this.#folder, 'tmp'), /\.(part|trash)$/)) {
       const path = join(this.#folder, 'tmp', name)
       if (name.endsWith(trashSuffix)) {
-        // The delete died before it looked at the blob once more, so nobody knows: it is a blob again.
+        // The delete died before it looked at the blob once more, so nobody knows: it is a blob
+        // again.
         const movedAtMs = Number(name.split('.')[1])
-        if (movedAtMs < options.writtenBeforeMs && !options.dryRun) await this.#putBack(path, name.slice(0, 64))
+        if (movedAtMs < options.writtenBeforeMs && !options.dryRun)
+          await this.#putBack(path, name.slice(0, 64))
         continue
       }
       const found = await statIfThere(path)
@@ -170,7 +208,10 @@ export class DiskFileStore implements FileStore {
         await file.write('stoa', 0)
         signal.throwIfAborted()
         const { bytesRead } = await file.read(Buffer.alloc(8), 0, 8, 0)
-        if (bytesRead !== 4) throw new FileStoreUnavailableError('The files folder does not return what was written to it.')
+        if (bytesRead !== 4)
+          throw new FileStoreUnavailableError(
+            'The files folder does not return what was written to it.',
+          )
       } finally {
         await file.close()
       }
@@ -194,13 +235,18 @@ export class DiskFileStore implements FileStore {
     }
   }
 
-  /** What to say of a blob that is not there: nothing is missing from a folder that is not mounted. */
+  /**
+   * What to say of a blob that is not there: nothing is missing from a folder that is not mounted.
+   */
   async #missing(id: BlobId): Promise<Error> {
     await this.#ready()
     return new BlobNotFoundError(id)
   }
 
-  /** Makes the folder once; from then on it must stay what it was, or else a lost mount would look like lost files. */
+  /**
+   * Makes the folder once; from then on it must stay what it was, or else a lost mount would look
+   * like lost files.
+   */
   async #ready(): Promise<void> {
     const first = this.#prepared === null
     try {
@@ -210,7 +256,11 @@ export class DiskFileStore implements FileStore {
     } catch (error) {
       if (first) this.#prepared = null
       if (codeOf(error) === 'ENOENT') {
-        throw new FileStoreUnavailableError('The files folder has disappeared; mount it again.', { folder: this.#folder }, { cause: error })
+        throw new FileStoreUnavailableError(
+          'The files folder has disappeared; mount it again.',
+          { folder: this.#folder },
+          { cause: error },
+        )
       }
       throw translate(error)
     }
@@ -222,7 +272,9 @@ export class DiskFileStore implements FileStore {
     await file.close()
   }
 
-  /** Writes the part file. Errors of `source` pass as they are, the file system's are translated. */
+  /**
+   * Writes the part file. Errors of `source` pass as they are, the file system's are translated.
+   */
   async #write(part: string, source: Readable, bytesMax: number): Promise<BlobInfo> {
     const hash = createHash('sha256')
     let bytes = 0
@@ -266,13 +318,17 @@ export class DiskFileStore implements FileStore {
         await mkdir(folder, { recursive: true })
         if (!synced) await sync(part, 'r+')
         synced = true
-        // Of another length than its id says: damaged by something outside, and healed by these bytes.
+        // Of another length than its id says: damaged by something outside, and healed by these
+        // bytes.
         if (there !== null) await rename(part, place)
         else if (!(await linkOrRename(part, place))) continue
         await sync(folder, 'r')
         return
       }
-      throw new FileStoreUnavailableError('A blob is deleted and stored over and over; try again.', { blob: blob.id })
+      throw new FileStoreUnavailableError(
+        'A blob is deleted and stored over and over; try again.',
+        { blob: blob.id },
+      )
     })
   }
 
@@ -297,7 +353,9 @@ function translate(error: unknown): unknown {
   const code = codeOf(error)
   if (code === undefined || !/^E[A-Z0-9]+$/.test(code)) return error
   const full = code === 'ENOSPC' || code === 'EDQUOT'
-  const message = full ? 'The files folder is full; make room.' : `The files folder cannot be used (${code}); see that it is mounted and ours to write.`
+  const message = full
+    ? 'The files folder is full; make room.'
+    : `The files folder cannot be used (${code}); see that it is mounted and ours to write.`
   return new FileStoreUnavailableError(message, { reason: code }, { cause: error })
 }
 
@@ -316,7 +374,10 @@ async function writeWhole(file: FileHandle, data: Buffer): Promise<void> {
   })
 }
 
-/** Atomic, and never replaces; false when the name is taken. File systems without hard links rename, equal bytes over equal bytes. */
+/**
+ * Atomic, and never replaces; false when the name is taken. File systems without hard links rename,
+ * equal bytes over equal bytes.
+ */
 async function linkOrRename(from: string, to: string): Promise<boolean> {
   try {
     await link(from, to)
@@ -324,7 +385,8 @@ async function linkOrRename(from: string, to: string): Promise<boolean> {
   } catch (error) {
     const code = codeOf(error)
     if (code === 'EEXIST') return false
-    if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'ENOSYS' && code !== 'EMLINK') throw error
+    if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'ENOSYS' && code !== 'EMLINK')
+      throw error
     await rename(from, to)
     return true
   }

@@ -43,7 +43,12 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   opened.defer(async () => rm(folder, { recursive: true, force: true }))
   const files = join(folder, 'files')
   await mkdir(files)
-  const common = { STOA_STARTER: 'false', STOA_LOG_LEVEL: 'warn', STOA_FILES_URL: `file://${files}`, ...options.environment }
+  const common = {
+    STOA_STARTER: 'false',
+    STOA_LOG_LEVEL: 'warn',
+    STOA_FILES_URL: `file://${files}`,
+    ...options.environment,
+  }
   const start = async (url: string, index: number): Promise<RunningNode> => {
     const environment = { ...common, STOA_DATABASE_URL: url, STOA_NODE: nodeName(index) }
     return opened.use(await startNode({ dataDir: join(folder, nodeName(index)), environment }))
@@ -55,15 +60,36 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     return each.value
   })
   const [first] = nodes
-  const command = [stoaProgram, '--json', 'token', 'create', 'administrator', '--role', 'administrator']
-  const { stdout } = await promisify(execFile)(process.execPath, command, { env: { PATH: process.env['PATH'] ?? '', ...first!.environment } })
+  const command = [
+    stoaProgram,
+    '--json',
+    'token',
+    'create',
+    'administrator',
+    '--role',
+    'administrator',
+  ]
+  const { stdout } = await promisify(execFile)(process.execPath, command, {
+    env: { PATH: process.env['PATH'] ?? '', ...first!.environment },
+  })
   const { token: administrator } = JSON.parse(stdout) as { token: string }
-  const call = async (method: string, path: string, content: object): Promise<string> => send(`${first!.origin}${path}`, administrator, method, content)
-  const made = JSON.parse(await call('POST', '/api/tokens', { name: 'reader', roles: ['author'], expiresAt: null })) as { data: { token: string } }
+  const call = async (method: string, path: string, content: object): Promise<string> =>
+    send(`${first!.origin}${path}`, administrator, method, content)
+  const made = JSON.parse(
+    await call('POST', '/api/tokens', { name: 'reader', roles: ['author'], expiresAt: null }),
+  ) as { data: { token: string } }
   const tokens = { administrator, reader: made.data.token }
   const entries = Array.from({ length: options.entries }, () => newId())
   await call('PUT', `/api/types/${typeName}`, probeType)
-  await Promise.all(entries.map((id) => call('POST', `/api/content/${typeName}`, { id, fields: { ...fieldsOf(0), body }, publish: true })))
+  await Promise.all(
+    entries.map((id) =>
+      call('POST', `/api/content/${typeName}`, {
+        id,
+        fields: { ...fieldsOf(0), body },
+        publish: true,
+      }),
+    ),
+  )
   const closing = opened.move()
   return { nodes, entries, tokens, [Symbol.asyncDispose]: async () => closing.disposeAsync() }
 }
@@ -92,16 +118,25 @@ export function numberIn(text: string): number {
 }
 
 export function numbersIn(text: string): Map<string, number> {
-  return new Map((JSON.parse(text) as { data: Told[] }).data.map(({ id, fields }) => [id, fields.n]))
+  return new Map(
+    (JSON.parse(text) as { data: Told[] }).data.map(({ id, fields }) => [id, fields.n]),
+  )
 }
 
 /** What the database itself has, by entry. */
 export async function numbersInDatabase(url: string): Promise<Map<string, number>> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000, query_timeout: 20_000 })
+  const client = new pg.Client({
+    connectionString: url,
+    connectionTimeoutMillis: 5_000,
+    query_timeout: 20_000,
+  })
   client.on('error', () => undefined)
   await client.connect()
   try {
-    const { rows } = await client.query<{ id: string; n: string }>(`select entry_id as id, data->>'n' as n from stoa.version where type = $1 and is_published`, [typeName])
+    const { rows } = await client.query<{ id: string; n: string }>(
+      `select entry_id as id, data->>'n' as n from stoa.version where type = $1 and is_published`,
+      [typeName],
+    )
     return new Map(rows.map(({ id, n }) => [id, Number(n)]))
   } finally {
     await client.end()
@@ -109,7 +144,11 @@ export async function numbersInDatabase(url: string): Promise<Map<string, number
 }
 
 async function send(url: string, token: string, method: string, content: object): Promise<string> {
-  const answer = await fetch(url, { method, headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: JSON.stringify(content) })
+  const answer = await fetch(url, {
+    method,
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: JSON.stringify(content),
+  })
   const text = await answer.text()
   if (!answer.ok) throw new Error(`${method} ${url}: ${answer.status} ${text}`)
   return text

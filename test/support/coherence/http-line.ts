@@ -1,7 +1,9 @@
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 
-/** What came back; `status` 0: nothing did, and `text` says why. Times are of `performance.now()`. */
+/**
+ * What came back; `status` 0: nothing did, and `text` says why. Times are of `performance.now()`.
+ */
 export type LineAnswer = {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
@@ -18,13 +20,17 @@ export type LineRequest = {
   readonly timeoutMs: number
 }
 
-type Waiting = { readonly resolve: (answer: Omit<LineAnswer, 'startMs' | 'endMs'>) => void; readonly timer: NodeJS.Timeout }
+type Waiting = {
+  readonly resolve: (answer: Omit<LineAnswer, 'startMs' | 'endMs'>) => void
+  readonly timer: NodeJS.Timeout
+}
 
 const headEnd = Buffer.from('\r\n\r\n')
 
 /**
- * One keep-alive connection, one request at a time, with as little work per answer as there can be: who measures must not take the
- * processor from what is measured. Reads answers with `Content-Length` only, which is all that a node sends here.
+ * One keep-alive connection, one request at a time, with as little work per answer as there can be:
+ * who measures must not take the processor from what is measured. Reads answers with
+ * `Content-Length` only, which is all that a node sends here.
  */
 export class HttpLine {
   readonly #port: number
@@ -40,12 +46,19 @@ export class HttpLine {
     if (this.#waiting !== null) throw new Error('one request at a time')
     const startMs = performance.now()
     const answer = await new Promise<Omit<LineAnswer, 'startMs' | 'endMs'>>((resolve) => {
-      this.#waiting = { resolve, timer: setTimeout(() => this.#broke(`no answer within ${request.timeoutMs} ms`), request.timeoutMs) }
+      this.#waiting = {
+        resolve,
+        timer: setTimeout(
+          () => this.#broke(`no answer within ${request.timeoutMs} ms`),
+          request.timeoutMs,
+        ),
+      }
       this.#socket ??= this.#open()
       const { method, path, headers = {}, body } = request
       let head = `${method} ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\n`
       for (const name in headers) head += `${name}: ${headers[name]}\r\n`
-      if (body !== undefined) head += `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n`
+      if (body !== undefined)
+        head += `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n`
       this.#socket.write(`${head}\r\n${body ?? ''}`)
     })
     return { ...answer, startMs, endMs: performance.now() }

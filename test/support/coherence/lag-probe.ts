@@ -3,8 +3,15 @@ import { entryPath, numberIn } from '#test/support/coherence/cluster.ts'
 import type { Cluster } from '#test/support/coherence/cluster.ts'
 import { HttpLine } from '#test/support/coherence/http-line.ts'
 
-/** One write: its transaction, when it was acknowledged, and when the last of the nodes had it, by `performance.now()`. */
-export type LagSample = { readonly xid: string; readonly acknowledgedMs: number; readonly arrivedMs: number }
+/**
+ * One write: its transaction, when it was acknowledged, and when the last of the nodes had it, by
+ * `performance.now()`.
+ */
+export type LagSample = {
+  readonly xid: string
+  readonly acknowledgedMs: number
+  readonly arrivedMs: number
+}
 
 const pauseMs = 25
 const timeoutMs = 10_000
@@ -14,8 +21,9 @@ const receiptRoundingMs = 1
 const receiptPauseMs = 100
 
 /**
- * Writes an entry of its own on each node in turn. Of every other write the receipt tells when each node had applied it. For
- * the rest the other nodes are asked, without token and without pause, until they show it.
+ * Writes an entry of its own on each node in turn. Of every other write the receipt tells when each
+ * node had applied it. For the rest the other nodes are asked, without token and without pause,
+ * until they show it.
  */
 export class LagProbe {
   readonly applied: LagSample[] = []
@@ -37,7 +45,11 @@ export class LagProbe {
   /** `key`: the id of the entry that it makes, in no group that others look at. */
   static async start(cluster: Cluster, key: string): Promise<LagProbe> {
     const probe = new LagProbe(cluster, key)
-    await probe.#write(0, 'POST', '/api/content/probe', { id: key, fields: { n: 0, grp: 'lag' }, publish: true })
+    await probe.#write(0, 'POST', '/api/content/probe', {
+      id: key,
+      fields: { n: 0, grp: 'lag' },
+      publish: true,
+    })
     probe.#running = probe.#run()
     return probe
   }
@@ -55,9 +67,16 @@ export class LagProbe {
       const writer = n % this.#lines.length
       const others = this.#lines.filter((_, node) => node !== writer)
       const asking = n % 2 === 0 ? others.map(async (line) => this.#shown(line, n)) : []
-      const { token, ...write } = await this.#write(writer, 'PATCH', entryPath(this.#key), { fields: { n }, publish: true })
-      if (n % 2 === 0) this.shown.push({ ...write, arrivedMs: Math.max(...(await Promise.all(asking))) })
-      else receipts = Promise.all([receipts, sleep(receiptPauseMs)]).then(async () => void this.applied.push({ ...write, arrivedMs: await this.#applied(token) }))
+      const { token, ...write } = await this.#write(writer, 'PATCH', entryPath(this.#key), {
+        fields: { n },
+        publish: true,
+      })
+      if (n % 2 === 0)
+        this.shown.push({ ...write, arrivedMs: Math.max(...(await Promise.all(asking))) })
+      else
+        receipts = Promise.all([receipts, sleep(receiptPauseMs)]).then(
+          async () => void this.applied.push({ ...write, arrivedMs: await this.#applied(token) }),
+        )
       await sleep(pauseMs * (0.5 + Math.random()))
     }
     await receipts
@@ -65,10 +84,20 @@ export class LagProbe {
 
   async #applied(token: string): Promise<number> {
     const headers = { authorization: `Bearer ${this.#cluster.tokens.administrator}` }
-    const answer = await this.#receipts.send({ method: 'GET', path: `/api/receipts/${token}`, headers, timeoutMs })
-    const { data } = JSON.parse(answer.text) as { data: { everywhere: boolean; nodes: { appliedAt: string | null }[] } }
+    const answer = await this.#receipts.send({
+      method: 'GET',
+      path: `/api/receipts/${token}`,
+      headers,
+      timeoutMs,
+    })
+    const { data } = JSON.parse(answer.text) as {
+      data: { everywhere: boolean; nodes: { appliedAt: string | null }[] }
+    }
     const times = data.nodes.map(({ appliedAt }) => Date.parse(appliedAt ?? ''))
-    if (!data.everywhere || times.length !== this.#lines.length || times.some(Number.isNaN)) throw new Error(`a write was not applied everywhere after ${receiptPauseMs} ms: ${answer.text}`)
+    if (!data.everywhere || times.length !== this.#lines.length || times.some(Number.isNaN))
+      throw new Error(
+        `a write was not applied everywhere after ${receiptPauseMs} ms: ${answer.text}`,
+      )
     return Math.max(...times) + receiptRoundingMs - performance.timeOrigin
   }
 
@@ -77,15 +106,30 @@ export class LagProbe {
     for (;;) {
       const answer = await line.send({ method: 'GET', path: entryPath(this.#key), timeoutMs })
       if (answer.status === 200 && numberIn(answer.text) >= n) return answer.endMs
-      if (performance.now() > end) throw new Error(`a write was not shown within ${timeoutMs} ms: ${answer.status} ${answer.text}`)
+      if (performance.now() > end)
+        throw new Error(
+          `a write was not shown within ${timeoutMs} ms: ${answer.status} ${answer.text}`,
+        )
     }
   }
 
-  async #write(node: number, method: string, path: string, content: object): Promise<{ acknowledgedMs: number; xid: string; token: string }> {
+  async #write(
+    node: number,
+    method: string,
+    path: string,
+    content: object,
+  ): Promise<{ acknowledgedMs: number; xid: string; token: string }> {
     const headers = { authorization: `Bearer ${this.#cluster.tokens.administrator}` }
-    const answer = await this.#lines[node]!.send({ method, path, headers, body: JSON.stringify(content), timeoutMs })
+    const answer = await this.#lines[node]!.send({
+      method,
+      path,
+      headers,
+      body: JSON.stringify(content),
+      timeoutMs,
+    })
     const token = answer.headers['stoa-token']
-    if (answer.status >= 300 || token === undefined) throw new Error(`${method} ${path}: ${answer.status} ${answer.text}`)
+    if (answer.status >= 300 || token === undefined)
+      throw new Error(`${method} ${path}: ${answer.status} ${answer.text}`)
     return { acknowledgedMs: answer.endMs, xid: token.slice(token.lastIndexOf('-') + 1), token }
   }
 }

@@ -1,18 +1,34 @@
 /**
- * The checker of coherence. It knows nothing of how Stoa keeps answers: only when each write was acknowledged, and what each
- * reader was shown. Every entry holds a number that one writer raises by one with each write.
+ * The checker of coherence. It knows nothing of how Stoa keeps answers: only when each write was
+ * acknowledged, and what each reader was shown. Every entry holds a number that one writer raises
+ * by one with each write.
  *
- * What a read must at least show follows from what had been acknowledged before it began; see `read` and `list`.
- * All times are of one clock.
+ * What a read must at least show follows from what had been acknowledged before it began; see
+ * `read` and `list`. All times are of one clock.
  */
 
-export type Violation = { readonly rule: 'stale' | 'token' | 'mark' | 'invented' | 'lost' | 'list' | 'rest' | 'refused'; readonly text: string }
+export type Violation = {
+  readonly rule: 'stale' | 'token' | 'mark' | 'invented' | 'lost' | 'list' | 'rest' | 'refused'
+  readonly text: string
+}
 
-/** How an answer was given. `staleS`: it was marked as stale for so many seconds; null: it was not. */
-export type Shown = { readonly startMs: number; readonly endMs: number; readonly staleS: number | null; readonly node: string; readonly who?: string }
+/**
+ * How an answer was given. `staleS`: it was marked as stale for so many seconds; null: it was not.
+ */
+export type Shown = {
+  readonly startMs: number
+  readonly endMs: number
+  readonly staleS: number | null
+  readonly node: string
+  readonly who?: string
+}
 
 type Acknowledged = { readonly n: number; readonly atMs: number }
-type Entry = { attempted: number; acknowledged: Acknowledged[]; lost: { readonly above: number; readonly upTo: number; readonly fromMs: number }[] }
+type Entry = {
+  attempted: number
+  acknowledged: Acknowledged[]
+  lost: { readonly above: number; readonly upTo: number; readonly fromMs: number }[]
+}
 
 const violationsKept = 50
 
@@ -26,11 +42,23 @@ export class Ledger {
   judged = 0
   marked = 0
 
-  /** `numbers`: what each entry has at the beginning. One with the number `n` is in the list of the group `n % groups`. */
-  constructor(options: { readonly leaseMs: number; readonly groups: number; readonly numbers: ReadonlyMap<string, number> }) {
+  /**
+   * `numbers`: what each entry has at the beginning. One with the number `n` is in the list of the
+   * group `n % groups`.
+   */
+  constructor(options: {
+    readonly leaseMs: number
+    readonly groups: number
+    readonly numbers: ReadonlyMap<string, number>
+  }) {
     this.#leaseMs = options.leaseMs
     this.#groups = options.groups
-    for (const [key, n] of options.numbers) this.#entries.set(key, { attempted: n, acknowledged: [{ n, atMs: Number.NEGATIVE_INFINITY }], lost: [] })
+    for (const [key, n] of options.numbers)
+      this.#entries.set(key, {
+        attempted: n,
+        acknowledged: [{ n, atMs: Number.NEGATIVE_INFINITY }],
+        lost: [],
+      })
   }
 
   get keys(): string[] {
@@ -53,12 +81,15 @@ export class Ledger {
 
   /** Whether the outcome of every write is known. */
   get settled(): boolean {
-    return [...this.#entries].every(([key, { attempted }]) => attempted === this.lastAcknowledged(key))
+    return [...this.#entries].every(
+      ([key, { attempted }]) => attempted === this.lastAcknowledged(key),
+    )
   }
 
   /**
-   * An asynchronous standby took over, and has of each entry the number in `numbers`. What was acknowledged above it is lost; who shows it
-   * to a reader that came later than a lease after `deadAtMs`, when the old primary was dead, lives in the past.
+   * An asynchronous standby took over, and has of each entry the number in `numbers`. What was
+   * acknowledged above it is lost; who shows it to a reader that came later than a lease after
+   * `deadAtMs`, when the old primary was dead, lives in the past.
    */
   survived(numbers: ReadonlyMap<string, number>, deadAtMs: number): number {
     let lost = 0
@@ -78,21 +109,39 @@ export class Ledger {
     this.judged += 1
     if (shown.staleS !== null) this.marked += 1
     const complaint = this.#judge(key, n, shown, mustShow)
-    if (complaint !== null) this.violates(complaint.rule, `${shown.node}: ${key}=${n}, ${complaint.text}${shown.who === undefined ? '' : ` (${shown.who})`}`)
+    if (complaint !== null)
+      this.violates(
+        complaint.rule,
+        `${shown.node}: ${key}=${n}, ${complaint.text}${shown.who === undefined ? '' : ` (${shown.who})`}`,
+      )
   }
 
-  /** The list of a group: entries that are there were current within the bound, and those that are not need not be there. */
+  /**
+   * The list of a group: entries that are there were current within the bound, and those that are
+   * not need not be there.
+   */
   list(group: number, there: ReadonlyMap<string, number>, shown: Shown): void {
     this.judged += 1
     if (shown.staleS !== null) this.marked += 1
     for (const [key, n] of there) {
       const complaint = this.#judge(key, n, shown, null)
-      if (complaint !== null) this.violates(complaint.rule, `${shown.node}: in list ${group}: ${key}=${n}, ${complaint.text}`)
-      if (n % this.#groups !== group) this.violates('list', `${shown.node}: list ${group} shows ${key}=${n}, which belongs to ${n % this.#groups}`)
+      if (complaint !== null)
+        this.violates(
+          complaint.rule,
+          `${shown.node}: in list ${group}: ${key}=${n}, ${complaint.text}`,
+        )
+      if (n % this.#groups !== group)
+        this.violates(
+          'list',
+          `${shown.node}: list ${group} shows ${key}=${n}, which belongs to ${n % this.#groups}`,
+        )
     }
     for (const [key, entry] of this.#entries) {
       if (there.has(key) || this.#canBeAbsent(entry, group, shown)) continue
-      this.violates('list', `${shown.node}: list ${group} lacks ${key}, which has ${entry.attempted} there since more than ${this.#leaseMs} ms`)
+      this.violates(
+        'list',
+        `${shown.node}: list ${group} lacks ${key}, which has ${entry.attempted} there since more than ${this.#leaseMs} ms`,
+      )
     }
   }
 
@@ -117,20 +166,49 @@ export class Ledger {
     return n
   }
 
-  /** An unmarked answer was true within the lease before the question; a marked one within what its mark says. */
+  /**
+   * An unmarked answer was true within the lease before the question; a marked one within what its
+   * mark says.
+   */
   #asOfMs(shown: Shown): number {
-    return shown.startMs - (shown.staleS === null ? this.#leaseMs : Math.max(this.#leaseMs, shown.staleS * 1_000))
+    return (
+      shown.startMs -
+      (shown.staleS === null ? this.#leaseMs : Math.max(this.#leaseMs, shown.staleS * 1_000))
+    )
   }
 
-  #judge(key: string, n: number, shown: Shown, mustShow: number | null): Pick<Violation, 'rule' | 'text'> | null {
+  #judge(
+    key: string,
+    n: number,
+    shown: Shown,
+    mustShow: number | null,
+  ): Pick<Violation, 'rule' | 'text'> | null {
     const entry = this.#entry(key)
-    if (n > entry.attempted) return { rule: 'invented', text: `but no write above ${entry.attempted} was ever sent` }
-    const undone = entry.lost.some(({ above, upTo }) => mustShow !== null && mustShow > above && mustShow <= upTo)
-    if (mustShow !== null && n < mustShow && !undone) return { rule: 'token', text: `but the reader's token names ${mustShow}` }
+    if (n > entry.attempted)
+      return { rule: 'invented', text: `but no write above ${entry.attempted} was ever sent` }
+    const undone = entry.lost.some(
+      ({ above, upTo }) => mustShow !== null && mustShow > above && mustShow <= upTo,
+    )
+    if (mustShow !== null && n < mustShow && !undone)
+      return { rule: 'token', text: `but the reader's token names ${mustShow}` }
     const floor = this.#floor(entry, this.#asOfMs(shown))
-    if (n < floor) return { rule: shown.staleS === null ? 'stale' : 'mark', text: `but ${floor} was acknowledged ${this.#since(entry, floor, shown)} ms before the question${shown.staleS === null ? '' : `, and the mark says ${shown.staleS} s`}` }
-    const lost = shown.staleS === null ? entry.lost.find(({ above, upTo, fromMs }) => n > above && n <= upTo && shown.startMs > fromMs) : undefined
-    return lost === undefined ? null : { rule: 'lost', text: `which a failover undid ${Math.round(shown.startMs - lost.fromMs + this.#leaseMs)} ms before the question` }
+    if (n < floor)
+      return {
+        rule: shown.staleS === null ? 'stale' : 'mark',
+        text: `but ${floor} was acknowledged ${this.#since(entry, floor, shown)} ms before the question${shown.staleS === null ? '' : `, and the mark says ${shown.staleS} s`}`,
+      }
+    const lost =
+      shown.staleS === null
+        ? entry.lost.find(
+            ({ above, upTo, fromMs }) => n > above && n <= upTo && shown.startMs > fromMs,
+          )
+        : undefined
+    return lost === undefined
+      ? null
+      : {
+          rule: 'lost',
+          text: `which a failover undid ${Math.round(shown.startMs - lost.fromMs + this.#leaseMs)} ms before the question`,
+        }
   }
 
   #since(entry: Entry, n: number, shown: Shown): number {

@@ -1,5 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { entryPath, fieldsOf, groups, listPath, nodeName, numberIn, numbersIn } from '#test/support/coherence/cluster.ts'
+import {
+  entryPath,
+  fieldsOf,
+  groups,
+  listPath,
+  nodeName,
+  numberIn,
+  numbersIn,
+} from '#test/support/coherence/cluster.ts'
 import type { Cluster } from '#test/support/coherence/cluster.ts'
 import { HttpLine } from '#test/support/coherence/http-line.ts'
 import type { LineAnswer } from '#test/support/coherence/http-line.ts'
@@ -26,7 +34,12 @@ export type WorkloadOptions = {
 
 /** How long a request took, by what it was, in milliseconds. */
 export type Took = 'write' | 'plain' | 'token' | 'list' | 'refused read' | 'refused write'
-type Write = { readonly key: string; readonly n: number; readonly token: string; readonly node: number }
+type Write = {
+  readonly key: string
+  readonly n: number
+  readonly token: string
+  readonly node: number
+}
 
 const readTimeoutMs = 20_000
 const writeTimeoutMs = 20_000
@@ -35,7 +48,9 @@ const repeatPauseMs = 50
 const recentMax = 64
 const tookMax = 1_000_000
 
-/** Writers and readers on all nodes of a cluster; what they are told and shown goes to the ledger. */
+/**
+ * Writers and readers on all nodes of a cluster; what they are told and shown goes to the ledger.
+ */
 export class Workload implements AsyncDisposable {
   readonly ledger: Ledger
   readonly took = new Map<Took, number[]>()
@@ -53,7 +68,9 @@ export class Workload implements AsyncDisposable {
     this.#options = options
     this.#origins = options.origins ?? options.cluster.nodes.map(({ origin }) => origin)
     this.active = this.#origins.map((_, index) => index)
-    const numbers = new Map(options.cluster.entries.map((key) => [key, options.from?.ledger.lastAcknowledged(key) ?? 0]))
+    const numbers = new Map(
+      options.cluster.entries.map((key) => [key, options.from?.ledger.lastAcknowledged(key) ?? 0]),
+    )
     this.ledger = new Ledger({ leaseMs: options.leaseMs, groups, numbers })
   }
 
@@ -81,11 +98,18 @@ export class Workload implements AsyncDisposable {
     for (const line of this.#lines) line.close()
   }
 
-  /** Nothing is written any more: what do the nodes show? Everything must be there, unmarked, within `deadlineMs`. */
+  /**
+   * Nothing is written any more: what do the nodes show? Everything must be there, unmarked, within
+   * `deadlineMs`.
+   */
   async atRest(truth: ReadonlyMap<string, number>, deadlineMs: number): Promise<void> {
     const { ledger } = this
     for (const key of ledger.keys) {
-      if (truth.get(key) !== ledger.lastAcknowledged(key)) ledger.violates('rest', `the database has ${key}=${truth.get(key)}, and ${ledger.lastAcknowledged(key)} was acknowledged`)
+      if (truth.get(key) !== ledger.lastAcknowledged(key))
+        ledger.violates(
+          'rest',
+          `the database has ${key}=${truth.get(key)}, and ${ledger.lastAcknowledged(key)} was acknowledged`,
+        )
     }
     const end = performance.now() + deadlineMs
     for (const [node, origin] of this.#origins.entries()) {
@@ -103,13 +127,25 @@ export class Workload implements AsyncDisposable {
     const entries = this.ledger.keys.map((key) => [key, truth.get(key)] as const)
     const ask = async (path: string, judge: (text: string) => string | null): Promise<void> => {
       const answer = await line.send({ method: 'GET', path, timeoutMs: readTimeoutMs })
-      const complaint = answer.status !== 200 ? `${answer.status} ${answer.text}` : staleSOf(answer) !== null ? 'still marked stale' : judge(answer.text)
+      const complaint =
+        answer.status !== 200
+          ? `${answer.status} ${answer.text}`
+          : staleSOf(answer) !== null
+            ? 'still marked stale'
+            : judge(answer.text)
       if (complaint !== null) complaints.push(`${path}: ${complaint}`)
     }
-    for (const [key, n] of entries) await ask(entryPath(key), (text) => (numberIn(text) === n ? null : `shows ${numberIn(text)}, and ${n} is there`))
+    for (const [key, n] of entries)
+      await ask(entryPath(key), (text) =>
+        numberIn(text) === n ? null : `shows ${numberIn(text)}, and ${n} is there`,
+      )
     for (let group = 0; group < groups; group += 1) {
       const there = listed(entries.filter(([, n]) => n !== undefined && n % groups === group))
-      await ask(listPath(group), (text) => (listed(numbersIn(text)) === there ? null : `shows ${listed(numbersIn(text))}, and there is ${there}`))
+      await ask(listPath(group), (text) =>
+        listed(numbersIn(text)) === there
+          ? null
+          : `shows ${listed(numbersIn(text))}, and there is ${there}`,
+      )
     }
     return complaints
   }
@@ -141,11 +177,19 @@ export class Workload implements AsyncDisposable {
       const n = numbers.get(key)! + 1
       numbers.set(key, n)
       this.ledger.attempts(key, n)
-      const idempotency: Record<string, string> = repeats ? { 'idempotency-key': `${key}-${n}-${process.pid}` } : {}
+      const idempotency: Record<string, string> = repeats
+        ? { 'idempotency-key': `${key}-${n}-${process.pid}` }
+        : {}
       for (;;) {
         const node = this.#anyNode()
         const headers = { authorization: `Bearer ${cluster.tokens.administrator}`, ...idempotency }
-        const answer = await this.#line(lines, node).send({ method: 'PATCH', path: entryPath(key), headers, body: JSON.stringify({ fields: fieldsOf(n), publish: true }), timeoutMs: writeTimeoutMs })
+        const answer = await this.#line(lines, node).send({
+          method: 'PATCH',
+          path: entryPath(key),
+          headers,
+          body: JSON.stringify({ fields: fieldsOf(n), publish: true }),
+          timeoutMs: writeTimeoutMs,
+        })
         if (answer.status === 200) {
           this.#wrote(key, n, node, answer)
           break
@@ -165,7 +209,8 @@ export class Workload implements AsyncDisposable {
     this.#time('write', answer)
     const token = answer.headers['stoa-token']
     if (token === undefined) {
-      if (this.#options.calm) this.ledger.violates('refused', `${nodeName(node)}: a write came without a token`)
+      if (this.#options.calm)
+        this.ledger.violates('refused', `${nodeName(node)}: a write came without a token`)
       return
     }
     if (this.#recent.push({ key, n, token, node }) > recentMax) this.#recent.shift()
@@ -175,7 +220,8 @@ export class Workload implements AsyncDisposable {
     const { readPauseMs, cluster } = this.#options
     const lines = new Map<number, HttpLine>()
     // Half of them are known by an API token, the others are anonymous.
-    const headers: Record<string, string> = reader % 2 === 0 ? {} : { authorization: `Bearer ${cluster.tokens.reader}` }
+    const headers: Record<string, string> =
+      reader % 2 === 0 ? {} : { authorization: `Bearer ${cluster.tokens.reader}` }
     for (let turn = reader; this.#phase !== 'over'; turn += 1) {
       if (turn % 16 === 0) await this.#readList(lines, headers)
       else await this.#readEntry(lines, headers, turn % 4 !== 3)
@@ -184,7 +230,11 @@ export class Workload implements AsyncDisposable {
   }
 
   /** What was written lately, read on another node: with the token, or, to compare, without. */
-  async #readEntry(lines: Map<number, HttpLine>, headers: Record<string, string>, withToken: boolean): Promise<void> {
+  async #readEntry(
+    lines: Map<number, HttpLine>,
+    headers: Record<string, string>,
+    withToken: boolean,
+  ): Promise<void> {
     const write = this.#recent[Math.floor(Math.random() * this.#recent.length)]
     if (write === undefined) {
       await sleep(5)
@@ -192,32 +242,55 @@ export class Workload implements AsyncDisposable {
     }
     const others = this.active.filter((each) => each !== write.node)
     const node = others[Math.floor(Math.random() * others.length)] ?? this.#anyNode()
-    const answer = await this.#line(lines, node).send({ method: 'GET', path: entryPath(write.key), headers: withToken ? { ...headers, 'stoa-token': write.token } : headers, timeoutMs: readTimeoutMs })
+    const answer = await this.#line(lines, node).send({
+      method: 'GET',
+      path: entryPath(write.key),
+      headers: withToken ? { ...headers, 'stoa-token': write.token } : headers,
+      timeoutMs: readTimeoutMs,
+    })
     if (answer.status !== 200) return this.#note('refused read', answer, node)
     this.#time(withToken ? 'token' : 'plain', answer)
     if (withToken) this.counts.pairs += 1
     this.counts.reads += 1
-    this.ledger.read(write.key, numberIn(answer.text), shownBy(answer, node), withToken ? write.n : null)
+    this.ledger.read(
+      write.key,
+      numberIn(answer.text),
+      shownBy(answer, node),
+      withToken ? write.n : null,
+    )
   }
 
   async #readList(lines: Map<number, HttpLine>, headers: Record<string, string>): Promise<void> {
     const group = Math.floor(Math.random() * groups)
     const node = this.#anyNode()
-    const answer = await this.#line(lines, node).send({ method: 'GET', path: listPath(group), headers, timeoutMs: readTimeoutMs })
+    const answer = await this.#line(lines, node).send({
+      method: 'GET',
+      path: listPath(group),
+      headers,
+      timeoutMs: readTimeoutMs,
+    })
     if (answer.status !== 200) return this.#note('refused read', answer, node)
     this.#time('list', answer)
     this.counts.reads += 1
     this.ledger.list(group, numbersIn(answer.text), shownBy(answer, node))
   }
 
-  /** A request that brought nothing. Anything but 503 or a broken connection is wrong at any time; those are where nothing is broken. */
+  /**
+   * A request that brought nothing. Anything but 503 or a broken connection is wrong at any time;
+   * those are where nothing is broken.
+   */
   #note(what: Took | null, answer: LineAnswer, node: number): void {
     const { status, text } = answer
     if (status === 0) this.counts.broken += 1
     else if (status === 503) this.counts.refused += 1
     if (status === 503 && what !== null) this.#time(what, answer)
-    const allowed = !this.#options.calm && (status === 0 || (status === 503 && answer.headers['retry-after'] !== undefined) || (status === 409 && text.includes('E_IDEMPOTENCY_KEY_BUSY')))
-    if (!allowed && this.#phase !== 'over') this.ledger.violates('refused', `${nodeName(node)}: ${status} ${text.slice(0, 300)}`)
+    const allowed =
+      !this.#options.calm &&
+      (status === 0 ||
+        (status === 503 && answer.headers['retry-after'] !== undefined) ||
+        (status === 409 && text.includes('E_IDEMPOTENCY_KEY_BUSY')))
+    if (!allowed && this.#phase !== 'over')
+      this.ledger.violates('refused', `${nodeName(node)}: ${status} ${text.slice(0, 300)}`)
   }
 
   #time(what: Took, answer: LineAnswer): void {
@@ -228,11 +301,19 @@ export class Workload implements AsyncDisposable {
 }
 
 function listed(entries: Iterable<readonly [string, number | undefined]>): string {
-  return [...entries].map(([key, n]) => `${key}=${n}`).sort().join()
+  return [...entries]
+    .map(([key, n]) => `${key}=${n}`)
+    .sort()
+    .join()
 }
 
 function shownBy(answer: LineAnswer, node: number): Shown {
-  return { startMs: answer.startMs, endMs: answer.endMs, staleS: staleSOf(answer), node: nodeName(node) }
+  return {
+    startMs: answer.startMs,
+    endMs: answer.endMs,
+    staleS: staleSOf(answer),
+    node: nodeName(node),
+  }
 }
 
 /** For how many seconds the mark says that nobody could tell; null: it is not marked. */

@@ -19,9 +19,14 @@ export type FetchOptions = {
   readonly signal: AbortSignal
 }
 
-export type Found = { readonly ok: true; readonly file: string; readonly name: string } | { readonly ok: false; readonly reason: string }
+export type Found =
+  | { readonly ok: true; readonly file: string; readonly name: string }
+  | { readonly ok: false; readonly reason: string }
 
-/** Gets the files of attachments, from a folder or from the site that they were on, each into a file of its own. */
+/**
+ * Gets the files of attachments, from a folder or from the site that they were on, each into a file
+ * of its own.
+ */
 export class AttachmentFiles implements AsyncDisposable {
   readonly #options: FetchOptions
   readonly #folder: string
@@ -40,12 +45,24 @@ export class AttachmentFiles implements AsyncDisposable {
   async find(url: string): Promise<Found> {
     if (!URL.canParse(url)) return { ok: false, reason: 'It has no address.' }
     const name = fileName(url)
-    const local = this.#options.mediaDir === null ? null : await inFolder(this.#options.mediaDir, url)
+    const local =
+      this.#options.mediaDir === null ? null : await inFolder(this.#options.mediaDir, url)
     if (local !== null) return { ok: true, file: local, name }
-    if (!this.#options.download) return { ok: false, reason: this.#options.mediaDir === null ? 'Nothing is downloaded, as was asked.' : `It is not in ${this.#options.mediaDir}, and nothing is downloaded, as was asked.` }
+    if (!this.#options.download)
+      return {
+        ok: false,
+        reason:
+          this.#options.mediaDir === null
+            ? 'Nothing is downloaded, as was asked.'
+            : `It is not in ${this.#options.mediaDir}, and nothing is downloaded, as was asked.`,
+      }
     const { host } = new URL(url)
     const failures = this.#failures.get(host) ?? 0
-    if (failures >= hostFailuresMax) return { ok: false, reason: `It could not be downloaded: ${host} did not answer ${hostFailuresMax} times before.` }
+    if (failures >= hostFailuresMax)
+      return {
+        ok: false,
+        reason: `It could not be downloaded: ${host} did not answer ${hostFailuresMax} times before.`,
+      }
     this.#count += 1
     const file = join(this.#folder, String(this.#count))
     const { bytesMax, allowPrivate, signal } = this.#options
@@ -55,10 +72,17 @@ export class AttachmentFiles implements AsyncDisposable {
     return { ok: false, reason: `It could not be downloaded: ${outcome.reason}.` }
   }
 
-  /** Puts a found file into the file store, or says why it is not taken. A downloaded file is gone after it. */
+  /**
+   * Puts a found file into the file store, or says why it is not taken. A downloaded file is gone
+   * after it.
+   */
   async receive(media: Media, found: Extract<Found, { ok: true }>): Promise<Received | string> {
     try {
-      return await media.receive({ name: found.name, source: createReadStream(found.file), signal: this.#options.signal })
+      return await media.receive({
+        name: found.name,
+        source: createReadStream(found.file),
+        signal: this.#options.signal,
+      })
     } catch (error) {
       if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
       return error.message
@@ -84,9 +108,16 @@ function fileName(url: string): string {
 
 /** The file under its path below `uploads`, under its year and month, or by its name alone. */
 async function inFolder(folder: string, url: string): Promise<string | null> {
-  const segments = normalize(decodePath(new URL(url).pathname)).split('/').filter((segment) => segment !== '' && segment !== '..')
+  const segments = normalize(decodePath(new URL(url).pathname))
+    .split('/')
+    .filter((segment) => segment !== '' && segment !== '..')
   const uploads = segments.lastIndexOf('uploads')
-  const candidates = [segments.slice(uploads + 1), segments, segments.slice(-3), [basename(segments.join('/'))]]
+  const candidates = [
+    segments.slice(uploads + 1),
+    segments,
+    segments.slice(-3),
+    [basename(segments.join('/'))],
+  ]
   for (const candidate of candidates) {
     if (candidate.length === 0) continue
     const path = join(folder, ...candidate)
@@ -104,7 +135,9 @@ function decodePath(path: string): string {
   }
 }
 
-/** The address of an image without query and without the size that WordPress adds to resized copies. */
+/**
+ * The address of an image without query and without the size that WordPress adds to resized copies.
+ */
 export function originalAddress(src: string, siteUrl: string): string | null {
   if (!URL.canParse(src, siteUrl)) return null
   const url = new URL(src, siteUrl)

@@ -12,7 +12,11 @@ const textCharsMax = 20_000
 const addressCharsMax = 2_000
 
 /** What an item refers to and that is known only while importing. */
-export type Surroundings = { readonly survey: WordpressSurvey; readonly addresses: Addresses; readonly assetOf: (wordpressId: string) => string | null }
+export type Surroundings = {
+  readonly survey: WordpressSurvey
+  readonly addresses: Addresses
+  readonly assetOf: (wordpressId: string) => string | null
+}
 
 /** The fields of a post or page. What is empty is left out. */
 export function itemFields(item: WxrItem, around: Surroundings): Record<string, unknown> {
@@ -38,13 +42,31 @@ function pageFields(item: WxrItem, survey: WordpressSurvey): Record<string, unkn
   const parent = survey.items.get(item.parent)
   const order = Number(item.menuOrder)
   const template = item.meta.get('_wp_page_template') ?? 'default'
-  return { parent: parent?.kind === 'page' ? parent.id : null, menuOrder: Number.isSafeInteger(order) ? order : 0, template: template === 'default' ? null : template }
+  return {
+    parent: parent?.kind === 'page' ? parent.id : null,
+    menuOrder: Number.isSafeInteger(order) ? order : 0,
+    template: template === 'default' ? null : template,
+  }
 }
 
 function postFields(item: WxrItem, survey: WordpressSurvey): Record<string, unknown> {
-  const ids = (taxonomy: string, terms: WordpressSurvey['tags']): string[] => [...new Set(item.terms.filter((term) => term.taxonomy === taxonomy).flatMap((term) => terms.get(termKey(term))?.id ?? []))]
-  const format = item.terms.find((term) => term.taxonomy === 'post_format')?.slug.replace(/^post-format-/, '').slice(0, 100)
-  return { categories: ids('category', survey.categories), tags: ids('post_tag', survey.tags), sticky: item.sticky, format: format ?? 'standard' }
+  const ids = (taxonomy: string, terms: WordpressSurvey['tags']): string[] => [
+    ...new Set(
+      item.terms
+        .filter((term) => term.taxonomy === taxonomy)
+        .flatMap((term) => terms.get(termKey(term))?.id ?? []),
+    ),
+  ]
+  const format = item.terms
+    .find((term) => term.taxonomy === 'post_format')
+    ?.slug.replace(/^post-format-/, '')
+    .slice(0, 100)
+  return {
+    categories: ids('category', survey.categories),
+    tags: ids('post_tag', survey.tags),
+    sticky: item.sticky,
+    format: format ?? 'standard',
+  }
 }
 
 /** Approved comments, as plain text, with neither email nor network address. */
@@ -52,16 +74,32 @@ function commentsOf(comments: readonly WxrComment[]): unknown[] {
   return comments
     .filter((comment) => comment.approved)
     .map(({ id, parent, author, url, dateGmt, content, kind }) =>
-      present({ id, parent: parent === '0' ? null : parent, author: cut(plainText(author)), url: webAddress(url), at: wordpressTime(dateGmt), kind, text: plainText(content).slice(0, commentCharsMax).toWellFormed() }),
+      present({
+        id,
+        parent: parent === '0' ? null : parent,
+        author: cut(plainText(author)),
+        url: webAddress(url),
+        at: wordpressTime(dateGmt),
+        kind,
+        text: plainText(content).slice(0, commentCharsMax).toWellFormed(),
+      }),
     )
 }
 
 function present(fields: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null && value !== undefined && value !== ''))
+  return Object.fromEntries(
+    Object.entries(fields).filter(
+      ([, value]) => value !== null && value !== undefined && value !== '',
+    ),
+  )
 }
 
 /** The fields of an attachment. `file` is the asset, where there is one. */
-export function attachmentFields(item: WxrItem, survey: WordpressSurvey, file: string | null): Record<string, unknown> {
+export function attachmentFields(
+  item: WxrItem,
+  survey: WordpressSurvey,
+  file: string | null,
+): Record<string, unknown> {
   return present({
     title: cut(plainText(item.title)),
     slug: survey.items.get(item.id)?.slug,
@@ -73,7 +111,10 @@ export function attachmentFields(item: WxrItem, survey: WordpressSurvey, file: s
   })
 }
 
-/** Somebody may make a link of it: nothing but addresses of the web. A shortened one would lead elsewhere. */
+/**
+ * Somebody may make a link of it: nothing but addresses of the web. A shortened one would lead
+ * elsewhere.
+ */
 function webAddress(text: string): string | null {
   return text.length <= addressCharsMax && /^https?:\/\//i.test(text) ? text : null
 }

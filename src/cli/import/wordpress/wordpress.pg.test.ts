@@ -17,19 +17,44 @@ import type { Importing } from '#test/support/importing.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'stoa-wordpress-'))
 after(() => rmSync(folder, { recursive: true }))
-const options: WordpressOptions = { locale: null, prefix: null, publish: true, dryRun: false, mediaDir: null, download: false, allowPrivate: false, bytesMax: 10_000_000 }
+const options: WordpressOptions = {
+  locale: null,
+  prefix: null,
+  publish: true,
+  dryRun: false,
+  mediaDir: null,
+  download: false,
+  allowPrivate: false,
+  bytesMax: 10_000_000,
+}
 
-async function run(on: Importing, path: string, more: Partial<WordpressOptions> = {}): Promise<ReportDocument> {
+async function run(
+  on: Importing,
+  path: string,
+  more: Partial<WordpressOptions> = {},
+): Promise<ReportDocument> {
   const report = on.report()
-  await importWordpress(path, { ...on, clock: systemClock }, { ...options, ...more }, { report, output: on.output, signal: new AbortController().signal })
+  await importWordpress(
+    path,
+    { ...on, clock: systemClock },
+    { ...options, ...more },
+    { report, output: on.output, signal: new AbortController().signal },
+  )
   return report.document()
 }
 
 const published = { locale: null, perspective: 'published' as const, fields: null, include: [] }
 const draft = { ...published, perspective: 'draft' as const }
 
-async function fieldsOf(on: Importing, type: string, slug: string, options: typeof draft | typeof published = published): Promise<Record<string, unknown>> {
-  return JSON.parse((await on.content.entries.get(on.call, type, slug, options)).entry.fieldsJson) as Record<string, unknown>
+async function fieldsOf(
+  on: Importing,
+  type: string,
+  slug: string,
+  options: typeof draft | typeof published = published,
+): Promise<Record<string, unknown>> {
+  return JSON.parse(
+    (await on.content.entries.get(on.call, type, slug, options)).entry.fieldsJson,
+  ) as Record<string, unknown>
 }
 
 function item(id: number, kind: string, more: string): string {
@@ -39,9 +64,12 @@ function item(id: number, kind: string, more: string): string {
 
 function site(items: string): string {
   const path = join(folder, 'site.xml')
-  writeFileSync(path, `<rss xmlns:wp="w" xmlns:dc="d" xmlns:content="c" xmlns:excerpt="e"><channel><title>T</title><link>https://example.org</link>
+  writeFileSync(
+    path,
+    `<rss xmlns:wp="w" xmlns:dc="d" xmlns:content="c" xmlns:excerpt="e"><channel><title>T</title><link>https://example.org</link>
     <wp:category><wp:category_nicename>child</wp:category_nicename><wp:category_parent>top</wp:category_parent><wp:cat_name>Child</wp:cat_name></wp:category>
-    <wp:category><wp:category_nicename>top</wp:category_nicename><wp:cat_name>Top</wp:cat_name></wp:category>${items}</channel></rss>`)
+    <wp:category><wp:category_nicename>top</wp:category_nicename><wp:cat_name>Top</wp:cat_name></wp:category>${items}</channel></rss>`,
+  )
   return path
 }
 
@@ -58,78 +86,191 @@ const states = `${item(1, 'post', '<wp:status>publish</wp:status><content:encode
   ${item(11, 'nav_menu_item', '<wp:status>publish</wp:status>')}
   ${item(12, 'product', '<wp:status>publish</wp:status>')}`
 
-test('every state, kind and relation of a small site; again: nothing', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase()
-  await using on = importing(db)
-  const media = join(folder, 'uploads')
-  mkdirSync(join(media, '2012/01'), { recursive: true })
-  writeFileSync(join(media, '2012/01/a.png'), await sharp({ create: { width: 8, height: 6, channels: 3, background: 'red' } }).png().toBuffer())
-  const path = site(states)
-  const first = await run(on, path, { mediaDir: media, download: true })
-  const counted = Object.fromEntries(Object.entries(first.counts).map(([what, { made, refused }]) => [what, `${made} made, ${refused} refused`]))
-  assert.deepEqual(counted, {
-    locales: '0 made, 0 refused', types: '6 made, 0 refused', posts: '5 made, 1 refused', pages: '2 made, 0 refused', attachments: '2 made, 0 refused', 'attachment files': '1 made, 1 refused',
-    authors: '1 made, 0 refused', categories: '2 made, 0 refused', tags: '1 made, 0 refused', comments: '1 made, 1 refused', 'menu items': '0 made, 1 refused', items: '0 made, 1 refused', schedules: '1 made, 0 refused',
-  })
-  assert.match(first.refused.find(({ what }) => what === 'attachment files')!.reason, /private network/)
+test(
+  'every state, kind and relation of a small site; again: nothing',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    await using on = importing(db)
+    const media = join(folder, 'uploads')
+    mkdirSync(join(media, '2012/01'), { recursive: true })
+    writeFileSync(
+      join(media, '2012/01/a.png'),
+      await sharp({ create: { width: 8, height: 6, channels: 3, background: 'red' } })
+        .png()
+        .toBuffer(),
+    )
+    const path = site(states)
+    const first = await run(on, path, { mediaDir: media, download: true })
+    const counted = Object.fromEntries(
+      Object.entries(first.counts).map(([what, { made, refused }]) => [
+        what,
+        `${made} made, ${refused} refused`,
+      ]),
+    )
+    assert.deepEqual(counted, {
+      locales: '0 made, 0 refused',
+      types: '6 made, 0 refused',
+      posts: '5 made, 1 refused',
+      pages: '2 made, 0 refused',
+      attachments: '2 made, 0 refused',
+      'attachment files': '1 made, 1 refused',
+      authors: '1 made, 0 refused',
+      categories: '2 made, 0 refused',
+      tags: '1 made, 0 refused',
+      comments: '1 made, 1 refused',
+      'menu items': '0 made, 1 refused',
+      items: '0 made, 1 refused',
+      schedules: '1 made, 0 refused',
+    })
+    assert.match(
+      first.refused.find(({ what }) => what === 'attachment files')!.reason,
+      /private network/,
+    )
 
-  const post = await fieldsOf(on, 'post', 'same')
-  const linked = (await on.content.entries.get(on.call, 'post', 'same-2', draft)).entry
-  const body = JSON.stringify(post['body'])
-  assert.ok(body.includes(`"entry":"${linked.id}"`) && body.includes(`"asset":"${String(post['featuredImage'])}"`) && body.includes('[gallery]') && !body.includes('script'))
-  assert.deepEqual([post['sticky'], post['comments']], [true, [{ id: '5', author: 'Bob', kind: 'comment', text: 'Hi' }]])
-  assert.ok(!JSON.stringify(post).includes('bob@example.org'))
-  const view = (await on.content.entries.get(on.call, 'post', 'same', published)).entry
-  assert.deepEqual([view.createdAt, view.publishedAt, view.firstPublishedAt], Array(3).fill('2012-01-01T10:00:00.000Z'))
-  for (const slug of ['same-2', 'same-3', 'same-4', 'same-6']) await assert.rejects(on.content.entries.get(on.call, 'post', slug, published), /no such entry/, slug)
-  const hidden = await fieldsOf(on, 'post', 'same-3', draft)
-  assert.deepEqual([hidden['title'], hidden['originalUrl'], post['originalUrl']], ['Title 3', undefined, 'https://example.org/item-1/'])
-  const page = (await on.content.entries.get(on.call, 'page', 'same', { ...published, include: ['parent'] }))
-  assert.equal([...page.included.values()].length, 1)
-  const [waiting] = await on.content.schedule.list(on.call, 'post', (await on.content.entries.get(on.call, 'post', 'same-6', draft)).entry.id)
-  assert.deepEqual([waiting?.dueAt, waiting?.state], ['2040-01-06T10:00:00.000Z', 'waiting'])
+    const post = await fieldsOf(on, 'post', 'same')
+    const linked = (await on.content.entries.get(on.call, 'post', 'same-2', draft)).entry
+    const body = JSON.stringify(post['body'])
+    assert.ok(
+      body.includes(`"entry":"${linked.id}"`) &&
+        body.includes(`"asset":"${String(post['featuredImage'])}"`) &&
+        body.includes('[gallery]') &&
+        !body.includes('script'),
+    )
+    assert.deepEqual(
+      [post['sticky'], post['comments']],
+      [true, [{ id: '5', author: 'Bob', kind: 'comment', text: 'Hi' }]],
+    )
+    assert.ok(!JSON.stringify(post).includes('bob@example.org'))
+    const view = (await on.content.entries.get(on.call, 'post', 'same', published)).entry
+    assert.deepEqual(
+      [view.createdAt, view.publishedAt, view.firstPublishedAt],
+      Array(3).fill('2012-01-01T10:00:00.000Z'),
+    )
+    for (const slug of ['same-2', 'same-3', 'same-4', 'same-6'])
+      await assert.rejects(
+        on.content.entries.get(on.call, 'post', slug, published),
+        /no such entry/,
+        slug,
+      )
+    const hidden = await fieldsOf(on, 'post', 'same-3', draft)
+    assert.deepEqual(
+      [hidden['title'], hidden['originalUrl'], post['originalUrl']],
+      ['Title 3', undefined, 'https://example.org/item-1/'],
+    )
+    const page = await on.content.entries.get(on.call, 'page', 'same', {
+      ...published,
+      include: ['parent'],
+    })
+    assert.equal([...page.included.values()].length, 1)
+    const [waiting] = await on.content.schedule.list(
+      on.call,
+      'post',
+      (await on.content.entries.get(on.call, 'post', 'same-6', draft)).entry.id,
+    )
+    assert.deepEqual([waiting?.dueAt, waiting?.state], ['2040-01-06T10:00:00.000Z', 'waiting'])
 
-  const versions = sql<{ versions: string; assets: string; schedules: string }>('select (select count(*) from stoa.version) as versions, (select count(*) from stoa.asset) as assets, (select count(*) from stoa.schedule) as schedules')
-  const before = await on.database.run(versions)
-  const second = await run(on, path, { mediaDir: media, download: true })
-  assert.deepEqual(Object.values(second.counts).map(({ made, changed }) => made + changed), Object.values(second.counts).map(() => 0))
-  assert.deepEqual(await on.database.run(versions), before)
-})
+    const versions = sql<{ versions: string; assets: string; schedules: string }>(
+      'select (select count(*) from stoa.version) as versions, (select count(*) from stoa.asset) as assets, (select count(*) from stoa.schedule) as schedules',
+    )
+    const before = await on.database.run(versions)
+    const second = await run(on, path, { mediaDir: media, download: true })
+    assert.deepEqual(
+      Object.values(second.counts).map(({ made, changed }) => made + changed),
+      Object.values(second.counts).map(() => 0),
+    )
+    assert.deepEqual(await on.database.run(versions), before)
+  },
+)
 
-test('a type in the way gives the types other names; a chosen prefix that does not help is refused', { skip: databaseMissing }, async () => {
-  await using db = await testDatabase()
-  await using on = importing(db)
-  await on.content.types.save(on.database, { name: 'page', label: 'Page', fields: [{ name: 'body', kind: 'markdown' }] }, { expected: null, allowLoss: false })
-  const report = await run(on, site(item(1, 'page', '<wp:status>publish</wp:status>')))
-  assert.match(report.remarks.find(({ what }) => what === 'types')!.reason, /named wp-…/)
-  assert.equal((await fieldsOf(on, 'wp-page', 'same'))['title'], 'Title 1')
-  await assert.rejects(run(on, site(item(1, 'page', '')), { prefix: '' }), /Choose another --prefix/)
-})
+test(
+  'a type in the way gives the types other names; a chosen prefix that does not help is refused',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    await using on = importing(db)
+    await on.content.types.save(
+      on.database,
+      { name: 'page', label: 'Page', fields: [{ name: 'body', kind: 'markdown' }] },
+      { expected: null, allowLoss: false },
+    )
+    const report = await run(on, site(item(1, 'page', '<wp:status>publish</wp:status>')))
+    assert.match(report.remarks.find(({ what }) => what === 'types')!.reason, /named wp-…/)
+    assert.equal((await fieldsOf(on, 'wp-page', 'same'))['title'], 'Title 1')
+    await assert.rejects(
+      run(on, site(item(1, 'page', '')), { prefix: '' }),
+      /Choose another --prefix/,
+    )
+  },
+)
 
 test('what was scheduled for a time that has come is published with it', () => {
   const future = { status: 'future', password: '', date: '', dateGmt: '2020-01-01 00:00:00' }
-  assert.deepEqual(fateOf(future, Date.parse('2021-01-01')), { is: 'publish', at: '2020-01-01T00:00:00.000Z' })
+  assert.deepEqual(fateOf(future, Date.parse('2021-01-01')), {
+    is: 'publish',
+    at: '2020-01-01T00:00:00.000Z',
+  })
   assert.equal(fateOf({ ...future, password: 'x' }, Date.parse('2021-01-01')).is, 'draft')
   assert.equal(fateOf({ ...future, dateGmt: '' }, 0).is, 'draft')
   assert.equal(fateOf({ ...future, status: 'something' }, 0).is, 'draft')
 })
 
 const real = realData('themeunittestdata.wordpress.xml')
-test('the theme unit test data, without a network; again: nothing', { skip: databaseMissing === false ? real.skip : databaseMissing }, async () => {
-  await using db = await testDatabase()
-  await using on = importing(db)
-  const first = await run(on, real.path)
-  const counted = Object.fromEntries(Object.entries(first.counts).map(([what, { made, refused }]) => [what, [made, refused]]))
-  assert.deepEqual(counted, {
-    locales: [0, 0], types: [6, 0], menus: [0, 6], 'menu items': [0, 70], authors: [3, 0], categories: [68, 0], tags: [114, 0], attachments: [37, 0], 'attachment files': [0, 37],
-    posts: [58, 0], pages: [21, 0], comments: [30, 3], schedules: [1, 0],
-  })
-  const status = sql<{ type: string; published: string; drafts: string }>(`select type, count(*) filter (where is_published) as published, count(*) filter (where not is_published) as drafts from stoa.version where type in ('post', 'page') group by type order by type`)
-  assert.deepEqual(await on.database.run(status), [{ type: 'page', published: '21', drafts: '0' }, { type: 'post', published: '55', drafts: '3' }])
-  assert.equal((await fieldsOf(on, 'post', 'markup-title-with-markup'))['title'], 'Markup: Title With Markup')
-  await assert.rejects(on.content.entries.get(on.call, 'post', 'template-password-protected', published), /no such entry/)
-  assert.ok(!JSON.stringify(await on.database.run(sql('select data from stoa.version'))).includes('<script'))
-  const second = await run(on, real.path)
-  assert.deepEqual(Object.values(second.counts).map(({ made, changed }) => made + changed), Object.values(second.counts).map(() => 0))
-  assert.equal((await on.database.run(sql<{ top: number }>('select max(number) as top from stoa.version')))[0]?.top, 1)
-})
+test(
+  'the theme unit test data, without a network; again: nothing',
+  { skip: databaseMissing === false ? real.skip : databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    await using on = importing(db)
+    const first = await run(on, real.path)
+    const counted = Object.fromEntries(
+      Object.entries(first.counts).map(([what, { made, refused }]) => [what, [made, refused]]),
+    )
+    assert.deepEqual(counted, {
+      locales: [0, 0],
+      types: [6, 0],
+      menus: [0, 6],
+      'menu items': [0, 70],
+      authors: [3, 0],
+      categories: [68, 0],
+      tags: [114, 0],
+      attachments: [37, 0],
+      'attachment files': [0, 37],
+      posts: [58, 0],
+      pages: [21, 0],
+      comments: [30, 3],
+      schedules: [1, 0],
+    })
+    const status = sql<{ type: string; published: string; drafts: string }>(
+      `select type, count(*) filter (where is_published) as published, count(*) filter (where not is_published) as drafts from stoa.version where type in ('post', 'page') group by type order by type`,
+    )
+    assert.deepEqual(await on.database.run(status), [
+      { type: 'page', published: '21', drafts: '0' },
+      { type: 'post', published: '55', drafts: '3' },
+    ])
+    assert.equal(
+      (await fieldsOf(on, 'post', 'markup-title-with-markup'))['title'],
+      'Markup: Title With Markup',
+    )
+    await assert.rejects(
+      on.content.entries.get(on.call, 'post', 'template-password-protected', published),
+      /no such entry/,
+    )
+    assert.ok(
+      !JSON.stringify(await on.database.run(sql('select data from stoa.version'))).includes(
+        '<script',
+      ),
+    )
+    const second = await run(on, real.path)
+    assert.deepEqual(
+      Object.values(second.counts).map(({ made, changed }) => made + changed),
+      Object.values(second.counts).map(() => 0),
+    )
+    assert.equal(
+      (
+        await on.database.run(sql<{ top: number }>('select max(number) as top from stoa.version'))
+      )[0]?.top,
+      1,
+    )
+  },
+)

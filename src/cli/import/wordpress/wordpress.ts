@@ -6,7 +6,12 @@ import type { Addresses } from '#cli/import/rich-text.ts'
 import { AttachmentFiles, originalAddress } from '#cli/import/wordpress/attachments.ts'
 import type { FetchOptions } from '#cli/import/wordpress/attachments.ts'
 import { attachmentFields, itemFields } from '#cli/import/wordpress/item-fields.ts'
-import { addressOf, dateOf, fateOf, surveyWordpress } from '#cli/import/wordpress/wordpress-survey.ts'
+import {
+  addressOf,
+  dateOf,
+  fateOf,
+  surveyWordpress,
+} from '#cli/import/wordpress/wordpress-survey.ts'
 import type { Term, WordpressSurvey } from '#cli/import/wordpress/wordpress-survey.ts'
 import { typeNames, wordpressTypes } from '#cli/import/wordpress/wordpress-types.ts'
 import type { WordpressKind } from '#cli/import/wordpress/wordpress-types.ts'
@@ -31,25 +36,52 @@ export type WordpressOptions = Omit<FetchOptions, 'signal'> & {
   readonly dryRun: boolean
 }
 
-export type WordpressTarget = { readonly database: Database; readonly content: Content; readonly bulk: Bulk; readonly media: Media; readonly call: Call; readonly clock: Clock }
+export type WordpressTarget = {
+  readonly database: Database
+  readonly content: Content
+  readonly bulk: Bulk
+  readonly media: Media
+  readonly call: Call
+  readonly clock: Clock
+}
 type Tell = { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }
 
 /**
- * Imports a WordPress export. The file is gone through twice as a stream: for what there is, and for its content. Ids derive
- * from the site's address and WordPress's own ids, and equal content makes no version: it can be stopped and run again.
+ * Imports a WordPress export. The file is gone through twice as a stream: for what there is, and
+ * for its content. Ids derive from the site's address and WordPress's own ids, and equal content
+ * makes no version: it can be stopped and run again.
  */
-export async function importWordpress(path: string, target: WordpressTarget, options: WordpressOptions, tell: Tell): Promise<void> {
+export async function importWordpress(
+  path: string,
+  target: WordpressTarget,
+  options: WordpressOptions,
+  tell: Tell,
+): Promise<void> {
   const survey = await surveyWordpress(path, tell.report, tell.signal)
   if (survey === null) return tell.report.interrupted()
   const { content, call } = target
   const names = await chooseNames(content, call, options.prefix, tell.report)
   const defaultLocale = (await content.locales.list(call.db)).find((each) => each.isDefault)!.code
   const wanted = options.locale ?? defaultLocale
-  const locale = (await ensureLocales(content, call.db, [wanted], { dryRun: options.dryRun, report: tell.report })).get(wanted)!
-  if (options.locale === null && survey.language !== '' && survey.language.slice(0, 2).toLowerCase() !== locale.slice(0, 2)) {
-    tell.report.remark('locale', locale, `The site says that it is in "${survey.language}"; --locale imports it into another locale.`)
+  const locale = (
+    await ensureLocales(content, call.db, [wanted], { dryRun: options.dryRun, report: tell.report })
+  ).get(wanted)!
+  if (
+    options.locale === null &&
+    survey.language !== '' &&
+    survey.language.slice(0, 2).toLowerCase() !== locale.slice(0, 2)
+  ) {
+    tell.report.remark(
+      'locale',
+      locale,
+      `The site says that it is in "${survey.language}"; --locale imports it into another locale.`,
+    )
   }
-  for (const definition of wordpressTypes(names)) await saveType(content, call.db, await extended(content, call, definition), { dryRun: options.dryRun, ...tell })
+  for (const definition of wordpressTypes(names))
+    await saveType(content, call.db, await extended(content, call, definition), {
+      dryRun: options.dryRun,
+      ...tell,
+    })
   if (options.dryRun) return
   await new Importer(path, target, options, tell, { survey, names, locale }).run()
 }
@@ -57,15 +89,31 @@ export async function importWordpress(path: string, target: WordpressTarget, opt
 /** What the types are called where the site has types of the plain names for something else. */
 const otherPrefix = 'wp-'
 
-/** The wished prefix; with none, plain names, unless one of them is taken by a type that cannot hold what WordPress has. */
-async function chooseNames(content: Content, call: Call, prefix: string | null, report: Report): Promise<Record<WordpressKind, string>> {
+/**
+ * The wished prefix; with none, plain names, unless one of them is taken by a type that cannot hold
+ * what WordPress has.
+ */
+async function chooseNames(
+  content: Content,
+  call: Call,
+  prefix: string | null,
+  report: Report,
+): Promise<Record<WordpressKind, string>> {
   for (const wanted of wordpressTypes(typeNames(prefix ?? ''))) {
     const existing = await typeOrNull(content, call.db, wanted.name)
     const clash = existing === null ? null : clashOf(existing, wanted)
     if (clash === null) continue
     const sentence = `The type "${wanted.name}" has a field "${clash.name}" of kind ${clash.kind}, which WordPress needs for something else.`
-    if (prefix !== null) throw new ImportPlanError(`${sentence} Choose another --prefix.`, { type: wanted.name, field: clash.name })
-    report.remark('types', wanted.name, `${sentence} All types of this import are named ${otherPrefix}… instead; --prefix chooses another beginning.`)
+    if (prefix !== null)
+      throw new ImportPlanError(`${sentence} Choose another --prefix.`, {
+        type: wanted.name,
+        field: clash.name,
+      })
+    report.remark(
+      'types',
+      wanted.name,
+      `${sentence} All types of this import are named ${otherPrefix}… instead; --prefix chooses another beginning.`,
+    )
     return typeNames(otherPrefix)
   }
   return typeNames(prefix ?? '')
@@ -73,7 +121,11 @@ async function chooseNames(content: Content, call: Call, prefix: string | null, 
 
 function clashOf(existing: ContentType, wanted: ContentType): Field | null {
   const kinds = new Map(wanted.fields.map((field) => [field.name, field.kind]))
-  return existing.fields.find((field) => kinds.has(field.name) && kinds.get(field.name) !== field.kind) ?? null
+  return (
+    existing.fields.find(
+      (field) => kinds.has(field.name) && kinds.get(field.name) !== field.kind,
+    ) ?? null
+  )
 }
 
 /** The type as it is, with the fields that it lacks. */
@@ -81,8 +133,20 @@ async function extended(content: Content, call: Call, wanted: ContentType): Prom
   const existing = await typeOrNull(content, call.db, wanted.name)
   if (existing === null) return wanted
   const clash = clashOf(existing, wanted)
-  if (clash !== null) throw new ImportPlanError(`The type "${wanted.name}" has a field "${clash.name}" of kind ${clash.kind}; choose a --prefix.`, { type: wanted.name, field: clash.name })
-  return { ...existing, fields: [...existing.fields, ...wanted.fields.filter((field) => !existing.fields.some((there) => there.name === field.name))] }
+  if (clash !== null)
+    throw new ImportPlanError(
+      `The type "${wanted.name}" has a field "${clash.name}" of kind ${clash.kind}; choose a --prefix.`,
+      { type: wanted.name, field: clash.name },
+    )
+  return {
+    ...existing,
+    fields: [
+      ...existing.fields,
+      ...wanted.fields.filter(
+        (field) => !existing.fields.some((there) => there.name === field.name),
+      ),
+    ],
+  }
 }
 
 class Importer {
@@ -96,9 +160,24 @@ class Importer {
   /** Assets by the attachment's id in WordPress, and by the address of the file. */
   readonly #assets = new Map<string, string>()
   readonly #assetsByAddress = new Map<string, string>()
-  readonly #scheduled: { readonly id: string; readonly type: string; readonly dueAt: string; readonly where: string }[] = []
+  readonly #scheduled: {
+    readonly id: string
+    readonly type: string
+    readonly dueAt: string
+    readonly where: string
+  }[] = []
 
-  constructor(path: string, target: WordpressTarget, options: WordpressOptions, tell: Tell, made: { readonly survey: WordpressSurvey; readonly names: Record<WordpressKind, string>; readonly locale: string }) {
+  constructor(
+    path: string,
+    target: WordpressTarget,
+    options: WordpressOptions,
+    tell: Tell,
+    made: {
+      readonly survey: WordpressSurvey
+      readonly names: Record<WordpressKind, string>
+      readonly locale: string
+    },
+  ) {
     this.#path = path
     this.#target = target
     this.#options = options
@@ -121,14 +200,16 @@ class Importer {
       return
     }
     await this.#schedule()
-    for (const kind of ['post', 'page', 'attachment'] as const) await this.#target.bulk.release(this.#target.call, this.#names[kind], this.#idsOf(kind))
+    for (const kind of ['post', 'page', 'attachment'] as const)
+      await this.#target.bulk.release(this.#target.call, this.#names[kind], this.#idsOf(kind))
     progress.end(`${this.#survey.counts.entries} entries`)
   }
 
   #idsOf(kind: WordpressKind): string[] {
     const { authors, categories, tags, items } = this.#survey
     if (kind === 'author') return [...authors.values()].map(({ id }) => id)
-    if (kind === 'category' || kind === 'tag') return [...(kind === 'category' ? categories : tags).values()].map(({ id }) => id)
+    if (kind === 'category' || kind === 'tag')
+      return [...(kind === 'category' ? categories : tags).values()].map(({ id }) => id)
     return [...items.values()].filter((item) => item.kind === kind).map(({ id }) => id)
   }
 
@@ -136,7 +217,8 @@ class Importer {
     const { bulk, call } = this.#target
     for (const kind of Object.keys(this.#names) as WordpressKind[]) {
       const ids = this.#idsOf(kind)
-      for (let at = 0; at < ids.length; at += 5_000) await bulk.reserve(call, this.#names[kind], ids.slice(at, at + 5_000))
+      for (let at = 0; at < ids.length; at += 5_000)
+        await bulk.reserve(call, this.#names[kind], ids.slice(at, at + 5_000))
     }
   }
 
@@ -145,26 +227,53 @@ class Importer {
     return new BatchWriter({ bulk, call, type: this.#names[kind], report: this.#tell.report, what })
   }
 
-  #item(id: string, fields: Readonly<Record<string, unknown>>, more: Partial<BulkItem> = {}): BulkItem {
+  #item(
+    id: string,
+    fields: Readonly<Record<string, unknown>>,
+    more: Partial<BulkItem> = {},
+  ): BulkItem {
     return { id, locale: this.#locale, fields, publish: this.#options.publish, ...more }
   }
 
   async #termsAndAuthors(): Promise<void> {
     const authors = this.#writer('author', 'authors')
     for (const { id, login, name, firstName, lastName, slug } of this.#survey.authors.values()) {
-      await authors.add(this.#item(id, { name, slug, ...(firstName === '' ? {} : { firstName }), ...(lastName === '' ? {} : { lastName }) }), login, 100)
+      await authors.add(
+        this.#item(id, {
+          name,
+          slug,
+          ...(firstName === '' ? {} : { firstName }),
+          ...(lastName === '' ? {} : { lastName }),
+        }),
+        login,
+        100,
+      )
     }
     await authors.finish()
     await this.#terms('category', 'categories', this.#survey.categories)
     await this.#terms('tag', 'tags', this.#survey.tags)
   }
 
-  async #terms(kind: 'category' | 'tag', what: string, terms: ReadonlyMap<string, Term>): Promise<void> {
+  async #terms(
+    kind: 'category' | 'tag',
+    what: string,
+    terms: ReadonlyMap<string, Term>,
+  ): Promise<void> {
     const writer = this.#writer(kind, what)
     for (const { id, name, slug, description, parent } of terms.values()) {
       const parentId = parent === null ? undefined : terms.get(parent)?.id
-      if (parent !== null && parentId === undefined) this.#tell.report.remark(what, slug, `Its parent "${parent}" is not in the export.`)
-      await writer.add(this.#item(id, { name, slug, ...(description === '' ? {} : { description }), ...(parentId === undefined ? {} : { parent: parentId }) }), slug, 100)
+      if (parent !== null && parentId === undefined)
+        this.#tell.report.remark(what, slug, `Its parent "${parent}" is not in the export.`)
+      await writer.add(
+        this.#item(id, {
+          name,
+          slug,
+          ...(description === '' ? {} : { description }),
+          ...(parentId === undefined ? {} : { parent: parentId }),
+        }),
+        slug,
+        100,
+      )
     }
     await writer.finish()
   }
@@ -187,8 +296,11 @@ class Importer {
   /** Files that an earlier run got: they are not asked for again. */
   async #existingFiles(): Promise<Map<string, string>> {
     const result = new Map<string, string>()
-    for (let after: string | null = null; ; ) {
-      const states = await this.#target.bulk.states(this.#target.call, this.#names.attachment, { after, limit: 500 })
+    for (let after: string | null = null; ;) {
+      const states = await this.#target.bulk.states(this.#target.call, this.#names.attachment, {
+        after,
+        limit: 500,
+      })
       for (const { id, filterJson } of states) {
         const { file } = JSON.parse(filterJson) as { file?: unknown }
         if (typeof file === 'string') result.set(id, file)
@@ -199,14 +311,25 @@ class Importer {
     }
   }
 
-  async #attachment(item: WxrItem, id: string, existing: string | null, files: AttachmentFiles): Promise<void> {
+  async #attachment(
+    item: WxrItem,
+    id: string,
+    existing: string | null,
+    files: AttachmentFiles,
+  ): Promise<void> {
     const { report } = this.#tell
     const found = existing === null ? await files.find(item.attachmentUrl) : null
     if (this.#tell.signal.aborted) return
     const received = found?.ok === true ? await files.receive(this.#target.media, found) : null
-    const refusal = found?.ok === false ? found.reason : typeof received === 'string' ? received : null
+    const refusal =
+      found?.ok === false ? found.reason : typeof received === 'string' ? received : null
     if (refusal !== null) report.refuse('attachment files', item.attachmentUrl, refusal)
-    const file = await this.#saveAttachment(item, id, existing, typeof received === 'string' ? null : received)
+    const file = await this.#saveAttachment(
+      item,
+      id,
+      existing,
+      typeof received === 'string' ? null : received,
+    )
     if (file === null) return
     report.count('attachment files', existing === null ? 'made' : 'unchanged')
     this.#assets.set(item.id, file)
@@ -214,18 +337,40 @@ class Importer {
     if (address !== null) this.#assetsByAddress.set(address, file)
   }
 
-  /** The asset and the entry that remembers it are made in one transaction: a crash leaves both or neither. */
-  async #saveAttachment(item: WxrItem, id: string, existing: string | null, received: Received | null): Promise<string | null> {
+  /**
+   * The asset and the entry that remembers it are made in one transaction: a crash leaves both or
+   * neither.
+   */
+  async #saveAttachment(
+    item: WxrItem,
+    id: string,
+    existing: string | null,
+    received: Received | null,
+  ): Promise<string | null> {
     const { report } = this.#tell
     const { database, bulk, media, call, clock } = this.#target
     const at = dateOf(item)
     const alt = item.meta.get('_wp_attachment_image_alt')?.trim() ?? ''
     return database.transaction(async (tx) => {
-      const file = received === null ? existing : (await media.create(tx, call.authority.actor, received, alt === '' ? {} : { [this.#locale]: alt })).id
+      const file =
+        received === null
+          ? existing
+          : (
+              await media.create(
+                tx,
+                call.authority.actor,
+                received,
+                alt === '' ? {} : { [this.#locale]: alt },
+              )
+            ).id
       const publish = this.#options.publish && fateOf(item, clock.nowMs()).is === 'publish'
-      const saved = this.#item(id, attachmentFields(item, this.#survey, file), { publish, ...(at === null ? {} : { at: { createdAt: at, publishedAt: at } }) })
+      const saved = this.#item(id, attachmentFields(item, this.#survey, file), {
+        publish,
+        ...(at === null ? {} : { at: { createdAt: at, publishedAt: at } }),
+      })
       const [outcome] = await bulk.save({ ...call, db: tx }, this.#names.attachment, [saved])
-      if (outcome!.outcome === 'refused') report.refuse('attachments', item.attachmentUrl, outcome!.reason)
+      if (outcome!.outcome === 'refused')
+        report.refuse('attachments', item.attachmentUrl, outcome!.reason)
       else report.count('attachments', outcome!.outcome)
       return file
     })
@@ -238,9 +383,14 @@ class Importer {
         const address = addressOf(href.replace(/#.*$/s, ''), this.#survey.siteUrl)
         return address === null ? null : (this.#survey.byAddress.get(address) ?? null)
       },
-      asset: (src) => this.#assetsByAddress.get(originalAddress(src, this.#survey.siteUrl) ?? '') ?? null,
+      asset: (src) =>
+        this.#assetsByAddress.get(originalAddress(src, this.#survey.siteUrl) ?? '') ?? null,
     }
-    const around = { survey: this.#survey, addresses, assetOf: (id: string) => this.#assets.get(id) ?? null }
+    const around = {
+      survey: this.#survey,
+      addresses,
+      assetOf: (id: string) => this.#assets.get(id) ?? null,
+    }
     let done = this.#idsOf('attachment').length
     const seen = new Set<string>()
     for await (const record of readWxr(this.#path)) {
@@ -248,9 +398,20 @@ class Importer {
       if (record.is !== 'item') continue
       const { item } = record
       const known = this.#survey.items.get(item.id)
-      if (known === undefined || known.kind !== item.kind || known.kind === 'attachment' || seen.has(item.id)) continue
+      if (
+        known === undefined ||
+        known.kind !== item.kind ||
+        known.kind === 'attachment' ||
+        seen.has(item.id)
+      )
+        continue
       seen.add(item.id)
-      await writers[known.kind].add(this.#itemToSave(item, known.id, itemFields(item, around)), `${item.id} "${item.title.slice(0, 80)}"`, item.content.length + 1_000, (outcome) => this.#countComments(item, outcome))
+      await writers[known.kind].add(
+        this.#itemToSave(item, known.id, itemFields(item, around)),
+        `${item.id} "${item.title.slice(0, 80)}"`,
+        item.content.length + 1_000,
+        (outcome) => this.#countComments(item, outcome),
+      )
       done += 1
       progress(done)
     }
@@ -262,27 +423,63 @@ class Importer {
     const { report } = this.#tell
     const where = `${item.id} "${item.title.slice(0, 80)}"`
     const fate = fateOf(item, this.#target.clock.nowMs())
-    if (fate.is === 'draft' && fate.remark !== null) report.remark(`${item.kind}s`, where, fate.remark)
-    if (item.parent !== '' && item.parent !== '0' && item.kind === 'page' && fields['parent'] === undefined) report.remark('pages', where, `Its parent ${item.parent} is not in the export.`)
-    if (fate.is === 'schedule' && this.#options.publish) this.#scheduled.push({ id, type: this.#names[item.kind === 'page' ? 'page' : 'post'], dueAt: fate.dueAt, where })
+    if (fate.is === 'draft' && fate.remark !== null)
+      report.remark(`${item.kind}s`, where, fate.remark)
+    if (
+      item.parent !== '' &&
+      item.parent !== '0' &&
+      item.kind === 'page' &&
+      fields['parent'] === undefined
+    )
+      report.remark('pages', where, `Its parent ${item.parent} is not in the export.`)
+    if (fate.is === 'schedule' && this.#options.publish)
+      this.#scheduled.push({
+        id,
+        type: this.#names[item.kind === 'page' ? 'page' : 'post'],
+        dueAt: fate.dueAt,
+        where,
+      })
     const at = dateOf(item)
-    return this.#item(id, fields, { publish: this.#options.publish && fate.is === 'publish', ...(at === null || fate.is === 'schedule' ? {} : { at: { createdAt: at, publishedAt: at } }) })
+    return this.#item(id, fields, {
+      publish: this.#options.publish && fate.is === 'publish',
+      ...(at === null || fate.is === 'schedule' ? {} : { at: { createdAt: at, publishedAt: at } }),
+    })
   }
 
   #countComments(item: WxrItem, outcome: 'made' | 'changed' | 'unchanged' | 'refused'): void {
     const approved = item.comments.filter((comment) => comment.approved).length
     if (approved > 0) this.#tell.report.count('comments', outcome, approved)
-    for (const comment of item.comments) if (!comment.approved) this.#tell.report.refuse('comments', `${comment.id} on ${item.id}`, 'It is not approved in WordPress.')
+    for (const comment of item.comments)
+      if (!comment.approved)
+        this.#tell.report.refuse(
+          'comments',
+          `${comment.id} on ${item.id}`,
+          'It is not approved in WordPress.',
+        )
   }
 
-  /** What WordPress would publish later, Stoa does; an action that is waiting already is left as it is. */
+  /**
+   * What WordPress would publish later, Stoa does; an action that is waiting already is left as it
+   * is.
+   */
   async #schedule(): Promise<void> {
     const { content, call } = this.#target
     for (const { id, type, dueAt, where } of this.#scheduled) {
-      const waiting = (await content.schedule.list(call, type, id)).filter((action) => action.state === 'waiting' && action.action === 'publish' && action.locale === this.#locale)
+      const waiting = (await content.schedule.list(call, type, id)).filter(
+        (action) =>
+          action.state === 'waiting' &&
+          action.action === 'publish' &&
+          action.locale === this.#locale,
+      )
       const same = waiting.some((action) => action.dueAt === dueAt)
       try {
-        if (!same) await content.schedule.add(call, type, id, { locale: this.#locale, action: 'publish', version: null, dueAt })
+        if (!same)
+          await content.schedule.add(call, type, id, {
+            locale: this.#locale,
+            action: 'publish',
+            version: null,
+            dueAt,
+          })
         this.#tell.report.count('schedules', same ? 'unchanged' : 'made')
       } catch (error) {
         if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error

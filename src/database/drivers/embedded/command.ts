@@ -1,8 +1,15 @@
 import { execFile, spawn } from 'node:child_process'
 import type { SystemUser } from '#database/drivers/embedded/system-user.ts'
 
-/** What a child of ours may see: never the node's secrets, nor PG* variables that would change where PostgreSQL looks. */
-export const childEnvironment: NodeJS.ProcessEnv = { PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin', LC_ALL: 'C', TZ: 'UTC' }
+/**
+ * What a child of ours may see: never the node's secrets, nor PG* variables that would change where
+ * PostgreSQL looks.
+ */
+export const childEnvironment: NodeJS.ProcessEnv = {
+  PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin',
+  LC_ALL: 'C',
+  TZ: 'UTC',
+}
 
 const outputBytesMax = 1_000_000
 
@@ -15,8 +22,15 @@ export type CommandOptions = {
   readonly input?: string
 }
 
-/** Runs one program to its end, as `user`, without a shell. Never rejects: what could not start has status null and says why. */
-export function runCommand(program: string, args: readonly string[], options: CommandOptions): Promise<CommandResult> {
+/**
+ * Runs one program to its end, as `user`, without a shell. Never rejects: what could not start has
+ * status null and says why.
+ */
+export function runCommand(
+  program: string,
+  args: readonly string[],
+  options: CommandOptions,
+): Promise<CommandResult> {
   return new Promise((resolve) => {
     try {
       const child = execFile(
@@ -47,11 +61,18 @@ export function runCommand(program: string, args: readonly string[], options: Co
   })
 }
 
-/** Starts a program that outlives a signal to this process group: Ctrl-C reaches the node alone, which then stops it in order. */
+/**
+ * Starts a program that outlives a signal to this process group: Ctrl-C reaches the node alone,
+ * which then stops it in order.
+ */
 export function startDetached(
   program: string,
   args: readonly string[],
-  options: { readonly user: SystemUser | null; readonly cwd: string; readonly stdio: ['ignore' | 'pipe', 'ignore', 'ignore' | 'pipe'] },
+  options: {
+    readonly user: SystemUser | null
+    readonly cwd: string
+    readonly stdio: ['ignore' | 'pipe', 'ignore', 'ignore' | 'pipe']
+  },
 ): ReturnType<typeof spawn> {
   return spawn(program, [...args], {
     env: childEnvironment,

@@ -8,9 +8,10 @@ import type { SystemUser } from '#database/drivers/embedded/system-user.ts'
 import { EmbeddedDatabaseError } from '#database/errors.ts'
 
 /**
- * What lies in the folder, all of it owned by the node except `data`, which PostgreSQL's account owns:
- * `data/` the database files, `url` how to connect (with the password, for the owner's eyes only), `manifest.json` what
- * made the files, `owner.json` the lock, `making/` a first start in progress.
+ * What lies in the folder, all of it owned by the node except `data`, which PostgreSQL's account
+ * owns: `data/` the database files, `url` how to connect (with the password, for the owner's eyes
+ * only), `manifest.json` what made the files, `owner.json` the lock, `making/` a first start in
+ * progress.
  */
 export type DataFiles = { readonly folder: string; readonly data: string }
 
@@ -21,7 +22,11 @@ const passwordBytes = 24
 
 type Manifest = {
   readonly format: 1
-  readonly postgres: { readonly kind: Binaries['kind']; readonly version: string; readonly major: number }
+  readonly postgres: {
+    readonly kind: Binaries['kind']
+    readonly version: string
+    readonly major: number
+  }
   readonly createdAt: string
 }
 
@@ -31,15 +36,20 @@ export async function openDataFiles(folder: string): Promise<DataFiles> {
   return { folder: real, data: join(real, 'data') }
 }
 
-/** The major version of the database files as they say themselves, or null where there are none yet. */
+/**
+ * The major version of the database files as they say themselves, or null where there are none yet.
+ */
 export async function majorOf(files: DataFiles): Promise<number | null> {
   const version = await readText(join(files.data, 'PG_VERSION'))
   if (version !== null) return Number.parseInt(version, 10)
   const present = await stat(files.data).catch(() => null)
   if (present === null) return null
-  throw new EmbeddedDatabaseError(`${files.data} is there but holds no database (no PG_VERSION): move it away, then start again.`, {
-    reason: 'notADatabase',
-  })
+  throw new EmbeddedDatabaseError(
+    `${files.data} is there but holds no database (no PG_VERSION): move it away, then start again.`,
+    {
+      reason: 'notADatabase',
+    },
+  )
 }
 
 /** An ordinary user cannot open files that a start as root, or another user, has made. */
@@ -61,8 +71,16 @@ export async function readManifest(files: DataFiles): Promise<Manifest | null> {
 
 export async function writeManifest(files: DataFiles, binaries: Binaries): Promise<void> {
   const { kind, version, major } = binaries
-  const manifest: Manifest = { format: 1, postgres: { kind, version, major }, createdAt: new Date().toISOString() }
-  await writeDurably(join(files.folder, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`, 0o644)
+  const manifest: Manifest = {
+    format: 1,
+    postgres: { kind, version, major },
+    createdAt: new Date().toISOString(),
+  }
+  await writeDurably(
+    join(files.folder, 'manifest.json'),
+    `${JSON.stringify(manifest, null, 2)}\n`,
+    0o644,
+  )
 }
 
 export type Access = { readonly password: string; readonly port: number | null }
@@ -90,22 +108,35 @@ export function urlOf(access: Access, database: string): string {
 }
 
 /**
- * How PostgreSQL is told where its files are. An account that may not enter a folder above (a checkout below /root)
- * still gets at its working directory, which the node sets before it gives up root: so the files can stay where they belong.
+ * How PostgreSQL is told where its files are. An account that may not enter a folder above (a
+ * checkout below /root) still gets at its working directory, which the node sets before it gives up
+ * root: so the files can stay where they belong.
  */
 export async function dataArgument(data: string, user: SystemUser | null): Promise<string> {
   if (user === null) return data
-  const { status } = await runCommand('/bin/sh', ['-c', 'cd "$1"', 'sh', data], { user, cwd: '/', deadlineMs: 10_000 })
+  const { status } = await runCommand('/bin/sh', ['-c', 'cd "$1"', 'sh', data], {
+    user,
+    cwd: '/',
+    deadlineMs: 10_000,
+  })
   if (status === 0) return data
-  if (process.platform === 'linux' && (await stat('/proc/self/cwd').catch(() => null)) !== null) return '/proc/self/cwd'
+  if (process.platform === 'linux' && (await stat('/proc/self/cwd').catch(() => null)) !== null)
+    return '/proc/self/cwd'
   throw new EmbeddedDatabaseError(
     `The account ${user.name}, under which PostgreSQL has to run, cannot enter ${data}: set STOA_DATA to a folder that everybody may enter.`,
     { reason: 'unreachableData' },
   )
 }
 
-/** Makes the database files beside their place and moves them there when they are whole and on disk: a start that is killed leaves nothing half-made. */
-export async function makeDatabase(files: DataFiles, binaries: Binaries, user: SystemUser | null): Promise<void> {
+/**
+ * Makes the database files beside their place and moves them there when they are whole and on disk:
+ * a start that is killed leaves nothing half-made.
+ */
+export async function makeDatabase(
+  files: DataFiles,
+  binaries: Binaries,
+  user: SystemUser | null,
+): Promise<void> {
   const making = join(files.folder, 'making')
   const data = join(making, 'data')
   await rm(making, { recursive: true, force: true })
@@ -113,14 +144,28 @@ export async function makeDatabase(files: DataFiles, binaries: Binaries, user: S
   const access = (await readAccess(files)) ?? { password: newPassword(), port: null }
   await writeAccess(files, access)
   await writeDurably(join(making, 'password'), `${access.password}\n`, 0o600)
-  if (user !== null) for (const path of [making, data, join(making, 'password')]) await chown(path, user.uid, user.gid)
+  if (user !== null)
+    for (const path of [making, data, join(making, 'password')])
+      await chown(path, user.uid, user.gid)
   await chmod(making, 0o700)
   const argument = await dataArgument(data, user)
   const initdb = join(binaries.folder, 'initdb')
   const options = { user, cwd: data, deadlineMs: initdbDeadlineMs }
   const made = await runCommand(
     initdb,
-    ['-D', argument, '-U', roleName, '-A', 'scram-sha-256', `--pwfile=${argument}/../password`, '-E', 'UTF8', ...localeArguments(binaries.major), '--no-sync'],
+    [
+      '-D',
+      argument,
+      '-U',
+      roleName,
+      '-A',
+      'scram-sha-256',
+      `--pwfile=${argument}/../password`,
+      '-E',
+      'UTF8',
+      ...localeArguments(binaries.major),
+      '--no-sync',
+    ],
     options,
   )
   if (made.status !== 0) throw initdbFailed(made.output)
@@ -133,22 +178,45 @@ export async function makeDatabase(files: DataFiles, binaries: Binaries, user: S
 }
 
 function initdbFailed(output: string): EmbeddedDatabaseError {
-  if (output.includes('No space left on device')) return new EmbeddedDatabaseError('The embedded database could not be made: the disk is full. Make room, or set STOA_DATA to a folder elsewhere.', { reason: 'diskFull' })
-  return new EmbeddedDatabaseError(`The embedded database could not be made: ${output.split('\n').slice(-4).join(' ')}`, { reason: 'initdb' })
+  if (output.includes('No space left on device'))
+    return new EmbeddedDatabaseError(
+      'The embedded database could not be made: the disk is full. Make room, or set STOA_DATA to a folder elsewhere.',
+      { reason: 'diskFull' },
+    )
+  return new EmbeddedDatabaseError(
+    `The embedded database could not be made: ${output.split('\n').slice(-4).join(' ')}`,
+    { reason: 'initdb' },
+  )
 }
 
-/** Strings sort by code point, and letters of every alphabet have their cases, the same on every platform. */
+/**
+ * Strings sort by code point, and letters of every alphabet have their cases, the same on every
+ * platform.
+ */
 function localeArguments(major: number): string[] {
   if (major >= 17) return ['--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8']
-  return ['--lc-collate=C', process.platform === 'linux' ? '--lc-ctype=C.UTF-8' : '--lc-ctype=en_US.UTF-8', '--lc-messages=C', '--lc-monetary=C', '--lc-numeric=C', '--lc-time=C']
+  return [
+    '--lc-collate=C',
+    process.platform === 'linux' ? '--lc-ctype=C.UTF-8' : '--lc-ctype=en_US.UTF-8',
+    '--lc-messages=C',
+    '--lc-monetary=C',
+    '--lc-numeric=C',
+    '--lc-time=C',
+  ]
 }
 
 /** Makes Stoa's own database in a server that has just been started for the first time. */
 export async function createStoaDatabase(access: Access): Promise<void> {
-  const client = new pg.Client({ connectionString: urlOf(access, 'postgres'), connectionTimeoutMillis: 10_000, query_timeout: 30_000 })
+  const client = new pg.Client({
+    connectionString: urlOf(access, 'postgres'),
+    connectionTimeoutMillis: 10_000,
+    query_timeout: 30_000,
+  })
   await client.connect()
   try {
-    const { rowCount } = await client.query('select from pg_database where datname = $1', [databaseName])
+    const { rowCount } = await client.query('select from pg_database where datname = $1', [
+      databaseName,
+    ])
     if (rowCount === 0) await client.query(`create database ${databaseName}`)
   } finally {
     await client.end()
@@ -156,19 +224,30 @@ export async function createStoaDatabase(access: Access): Promise<void> {
 }
 
 /** Gives a stopped server a new password, where the file that knew the old one has been lost. */
-export async function resetPassword(files: DataFiles, binaries: Binaries, user: SystemUser | null): Promise<Access> {
+export async function resetPassword(
+  files: DataFiles,
+  binaries: Binaries,
+  user: SystemUser | null,
+): Promise<Access> {
   const access = { password: newPassword(), port: null }
   const argument = await dataArgument(files.data, user)
-  const { status, output } = await runCommand(join(binaries.folder, 'postgres'), ['--single', '-D', argument, 'postgres'], {
-    user,
-    cwd: files.data,
-    deadlineMs: initdbDeadlineMs,
-    input: `alter role ${roleName} with password '${access.password}'\n`,
-  })
+  const { status, output } = await runCommand(
+    join(binaries.folder, 'postgres'),
+    ['--single', '-D', argument, 'postgres'],
+    {
+      user,
+      cwd: files.data,
+      deadlineMs: initdbDeadlineMs,
+      input: `alter role ${roleName} with password '${access.password}'\n`,
+    },
+  )
   if (status !== 0 || output.includes('ERROR:')) {
-    throw new EmbeddedDatabaseError(`${join(files.folder, 'url')} is missing, and no new password could be set: ${output.split('\n').at(-1)}`, {
-      reason: 'passwordLost',
-    })
+    throw new EmbeddedDatabaseError(
+      `${join(files.folder, 'url')} is missing, and no new password could be set: ${output.split('\n').at(-1)}`,
+      {
+        reason: 'passwordLost',
+      },
+    )
   }
   await writeAccess(files, access)
   return access

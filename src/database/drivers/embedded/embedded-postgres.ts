@@ -29,37 +29,57 @@ import type { Logger } from '#lib/logger.ts'
 const probeMs = 2_000
 
 export type EmbeddedPostgresOptions = {
-  /** Stoa's data folder (`.stoa`); the database lives in its subfolder `postgres`. Made if it is missing. */
+  /**
+   * Stoa's data folder (`.stoa`); the database lives in its subfolder `postgres`. Made if it is
+   * missing.
+   */
   readonly dataDir: string
   readonly logger: Logger
-  /** A folder with `postgres` and `initdb` to use instead of those found; STOA_POSTGRES_BIN when left out. */
+  /**
+   * A folder with `postgres` and `initdb` to use instead of those found; STOA_POSTGRES_BIN when
+   * left out.
+   */
   readonly binFolder?: string
 }
 
 export interface EmbeddedPostgres extends AsyncDisposable {
-  /** For `PostgresDatabase`. Holds the password. Stays the same until `stop`, also when the server had to be restarted. */
+  /**
+   * For `PostgresDatabase`. Holds the password. Stays the same until `stop`, also when the server
+   * had to be restarted.
+   */
   readonly url: string
   /** Stops the server in order (at most 50 s; usually well under one). Safe to call twice. */
   stop(): Promise<void>
 }
 
 /**
- * Starts the PostgreSQL that comes with Stoa on the files in `dataDir`, making them first where there are none.
- * It listens on loopback only, with a random password, and is as durable as any. If this process is killed, a
- * watchdog stops the server, and the next start recovers whatever happened.
+ * Starts the PostgreSQL that comes with Stoa on the files in `dataDir`, making them first where
+ * there are none. It listens on loopback only, with a random password, and is as durable as any. If
+ * this process is killed, a watchdog stops the server, and the next start recovers whatever
+ * happened.
  *
- * Errors: `DataFolderInUseError` (another node runs on this folder), `EmbeddedDatabaseError` (it cannot start here;
- * `facts.reason` says why: no binaries, another major version, files of another user …).
+ * Errors: `DataFolderInUseError` (another node runs on this folder), `EmbeddedDatabaseError` (it
+ * cannot start here; `facts.reason` says why: no binaries, another major version, files of another
+ * user …).
  */
-export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+export async function startEmbeddedPostgres(
+  options: EmbeddedPostgresOptions,
+): Promise<EmbeddedPostgres> {
   if (process.platform === 'win32') {
-    throw new EmbeddedDatabaseError('The embedded database is not available on Windows: set STOA_DATABASE_URL to a PostgreSQL.', { reason: 'windows' })
+    throw new EmbeddedDatabaseError(
+      'The embedded database is not available on Windows: set STOA_DATABASE_URL to a PostgreSQL.',
+      { reason: 'windows' },
+    )
   }
   const logger = options.logger.child({ part: 'database' })
   const files = await openDataFiles(join(resolve(options.dataDir), 'postgres'))
   const lock = await lockFolder(files.folder)
   try {
-    const { url, server } = await start(files, options.binFolder ?? (process.env['STOA_POSTGRES_BIN'] || null), logger)
+    const { url, server } = await start(
+      files,
+      options.binFolder ?? (process.env['STOA_POSTGRES_BIN'] || null),
+      logger,
+    )
     let stopped: Promise<void> | null = null
     const stop = async (): Promise<void> => {
       stopped ??= stopServer(server, lock)
@@ -72,7 +92,10 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   }
 }
 
-async function stopServer(server: ServerProcess, lock: { release(): Promise<void> }): Promise<void> {
+async function stopServer(
+  server: ServerProcess,
+  lock: { release(): Promise<void> },
+): Promise<void> {
   try {
     await server.stop()
   } finally {
@@ -90,19 +113,37 @@ async function start(
   const major = await majorOf(files)
   const user = await chooseSystemUser(files.folder, files.data)
   if (user !== null) await chmod(files.folder, 0o711)
-  const binaries = await findBinaries({ binFolder, major, user, copiesFolder: files.folder, logger })
+  const binaries = await findBinaries({
+    binFolder,
+    major,
+    user,
+    copiesFolder: files.folder,
+    logger,
+  })
   const manifest = await readManifest(files)
   if (manifest !== null && manifest.postgres.kind !== binaries.kind) {
-    logger.warn({ madeBy: manifest.postgres, runsOn: binaries.version, kind: binaries.kind }, 'the database files were made by another build of the same PostgreSQL')
+    logger.warn(
+      { madeBy: manifest.postgres, runsOn: binaries.version, kind: binaries.kind },
+      'the database files were made by another build of the same PostgreSQL',
+    )
   }
   if (major === null) {
-    logger.info({ folder: files.folder, version: binaries.version, user: user?.name }, 'making the embedded database, once')
+    logger.info(
+      { folder: files.folder, version: binaries.version, user: user?.name },
+      'making the embedded database, once',
+    )
     await makeDatabase(files, binaries, user)
   } else {
     await stopLeftover(files.data, logger)
   }
   const access = (await readAccess(files)) ?? (await resetPassword(files, binaries, user))
-  const server = new ServerProcess({ binaries, user, data: files.data, dataArgument: await dataArgument(files.data, user), logger })
+  const server = new ServerProcess({
+    binaries,
+    user,
+    data: files.data,
+    dataArgument: await dataArgument(files.data, user),
+    logger,
+  })
   const port = await server.start(access.port)
   try {
     if (manifest === null) {
@@ -110,7 +151,10 @@ async function start(
       await writeManifest(files, binaries)
     }
     const url = await writeAccess(files, { ...access, port })
-    logger.info({ port, version: binaries.version, ms: Math.round(performance.now() - startedAt) }, 'the embedded database is ready')
+    logger.info(
+      { port, version: binaries.version, ms: Math.round(performance.now() - startedAt) },
+      'the embedded database is ready',
+    )
     return { url, server }
   } catch (error) {
     await server.stop()
@@ -119,9 +163,9 @@ async function start(
 }
 
 /**
- * The address of the embedded database that a node runs on the files in `dataDir`, for a command beside that node: after
- * `DataFolderInUseError`. Null when it was never started. It is not asked whether it answers.
- * Errors: `EmbeddedDatabaseError` where the files are not ours to read.
+ * The address of the embedded database that a node runs on the files in `dataDir`, for a command
+ * beside that node: after `DataFolderInUseError`. Null when it was never started. It is not asked
+ * whether it answers. Errors: `EmbeddedDatabaseError` where the files are not ours to read.
  */
 export async function urlOfRunning(dataDir: string): Promise<string | null> {
   const access = await accessTo(dataDir)
@@ -131,7 +175,9 @@ export async function urlOfRunning(dataDir: string): Promise<string | null> {
 /** The same, and null also when nothing listens there: the server ends with its node. */
 export async function urlOfListening(dataDir: string): Promise<string | null> {
   const access = await accessTo(dataDir)
-  return access === null || access.port === null || !(await listens(access.port)) ? null : urlOf(access, databaseName)
+  return access === null || access.port === null || !(await listens(access.port))
+    ? null
+    : urlOf(access, databaseName)
 }
 
 /** Makes no folder: who only looks leaves nothing behind. */
@@ -141,7 +187,11 @@ async function accessTo(dataDir: string): Promise<Access | null> {
     return await readAccess({ folder, data: join(folder, 'data') })
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
-    throw new EmbeddedDatabaseError(`${folder} cannot be read (${code}): run this command as the user that the node runs as, and with its STOA_DATA.`, { reason: 'unreadable' }, { cause: error })
+    throw new EmbeddedDatabaseError(
+      `${folder} cannot be read (${code}): run this command as the user that the node runs as, and with its STOA_DATA.`,
+      { reason: 'unreadable' },
+      { cause: error },
+    )
   }
 }
 

@@ -6,15 +6,24 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { DataFolderInUseError } from '#database/errors.ts'
 
-/** A lock that is being written or taken over by another process is looked at again this often, then given up. */
+/**
+ * A lock that is being written or taken over by another process is looked at again this often, then
+ * given up.
+ */
 const attemptsMax = 50
 const attemptPauseMs = 20
 
-type Holder = { readonly pid: number; readonly born: string; readonly nonce: string; readonly since: string }
+type Holder = {
+  readonly pid: number
+  readonly born: string
+  readonly nonce: string
+  readonly since: string
+}
 
 /**
- * One node at a time owns a data folder. The lock is a file that names its process by id *and* birth, so that one left
- * behind by a killed node, even when its id has been given to another process, never stands in the way.
+ * One node at a time owns a data folder. The lock is a file that names its process by id *and*
+ * birth, so that one left behind by a killed node, even when its id has been given to another
+ * process, never stands in the way.
  */
 export async function lockFolder(folder: string): Promise<{ release(): Promise<void> }> {
   const path = join(folder, 'owner.json')
@@ -34,7 +43,8 @@ export async function lockFolder(folder: string): Promise<{ release(): Promise<v
       else await rm(path, { force: true })
       continue
     }
-    if ((await birthOf(holder.pid)) === holder.born) throw new DataFolderInUseError(folder, holder.pid, holder.since)
+    if ((await birthOf(holder.pid)) === holder.born)
+      throw new DataFolderInUseError(folder, holder.pid, holder.since)
     await removeStale(path, holder)
   }
   throw new DataFolderInUseError(folder, null, null)
@@ -65,7 +75,10 @@ async function read(path: string): Promise<Holder | 'missing' | 'unfinished'> {
   }
 }
 
-/** Two processes may find the same stale lock: the one whose rename moved that very lock removes it, the other puts back what it took. */
+/**
+ * Two processes may find the same stale lock: the one whose rename moved that very lock removes it,
+ * the other puts back what it took.
+ */
 async function removeStale(path: string, stale: Holder): Promise<void> {
   const aside = `${path}.${randomUUID()}`
   try {
@@ -88,8 +101,12 @@ async function release(path: string, mine: Holder): Promise<void> {
 export async function birthOf(pid: number): Promise<string | null> {
   if (process.platform === 'linux') {
     try {
-      const [text, boot] = await Promise.all([readFile(`/proc/${pid}/stat`, 'utf8'), readFile('/proc/sys/kernel/random/boot_id', 'utf8')])
-      // The second field, the program's name in parentheses, may hold spaces; the 22nd is the start in clock ticks.
+      const [text, boot] = await Promise.all([
+        readFile(`/proc/${pid}/stat`, 'utf8'),
+        readFile('/proc/sys/kernel/random/boot_id', 'utf8'),
+      ])
+      // The second field, the program's name in parentheses, may hold spaces; the 22nd is the start
+      // in clock ticks.
       const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
       const zombie = fields[0] === 'Z' || fields[0] === 'X'
       return zombie ? null : `${boot.trim()}/${fields[19] ?? ''}`

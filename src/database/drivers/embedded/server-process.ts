@@ -11,7 +11,10 @@ import type { SystemUser } from '#database/drivers/embedded/system-user.ts'
 import { EmbeddedDatabaseError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 
-/** Recovery after a crash replays at most `max_wal_size` (1 GB) of log, which slow disks need a while for. */
+/**
+ * Recovery after a crash replays at most `max_wal_size` (1 GB) of log, which slow disks need a
+ * while for.
+ */
 const readyDeadlineMs = 300_000
 const readyPollMs = 10
 const readyReportMs = 5_000
@@ -21,10 +24,16 @@ const portPauseMs = 500
 /** The last processes of a killed server need a moment to notice and leave. */
 const leftoverDeadlineMs = 20_000
 const leftoverPauseMs = 50
-/** A fast shutdown writes a checkpoint; past this the server is told to stop without one, and recovers at its next start. */
+/**
+ * A fast shutdown writes a checkpoint; past this the server is told to stop without one, and
+ * recovers at its next start.
+ */
 const fastShutdownMs = 30_000
 const immediateShutdownMs = 10_000
-/** A server that dies is started again this often within the window; more is a fault for people to look at. */
+/**
+ * A server that dies is started again this often within the window; more is a fault for people to
+ * look at.
+ */
 const revivalsMax = 5
 const revivalWindowMs = 60_000
 const outputLinesKept = 20
@@ -38,7 +47,10 @@ export type ServerOptions = {
   readonly logger: Logger
 }
 
-/** Durable, on loopback only, and small at rest: memory is taken as it is used, background workers are few. */
+/**
+ * Durable, on loopback only, and small at rest: memory is taken as it is used, background workers
+ * are few.
+ */
 function settings(port: number, major: number): Record<string, string> {
   return {
     listen_addresses: '127.0.0.1',
@@ -71,8 +83,8 @@ function settings(port: number, major: number): Record<string, string> {
 }
 
 /**
- * One postmaster, from its start to its end. Modes: `idle` → start() → `running`; a running one that dies by itself is
- * started again on the same port; stop() → `stopped`, for ever.
+ * One postmaster, from its start to its end. Modes: `idle` → start() → `running`; a running one
+ * that dies by itself is started again on the same port; stop() → `stopped`, for ever.
  */
 export class ServerProcess {
   readonly #options: ServerOptions
@@ -88,7 +100,10 @@ export class ServerProcess {
     this.#options = options
   }
 
-  /** Starts on `preferredPort` if it is free, else on any. Resolves with the port once connections are accepted. */
+  /**
+   * Starts on `preferredPort` if it is free, else on any. Resolves with the port once connections
+   * are accepted.
+   */
   async start(preferredPort: number | null): Promise<number> {
     this.#port = await this.#begin(preferredPort ?? (await freePort()), 'anyPort')
     this.#mode = 'running'
@@ -98,44 +113,68 @@ export class ServerProcess {
   async #begin(firstPort: number, choice: 'anyPort' | 'samePort'): Promise<number> {
     let port = firstPort
     const leftoverUntil = performance.now() + leftoverDeadlineMs
-    for (let attempt = 1; ; ) {
+    for (let attempt = 1; ;) {
       const failure = await this.#attempt(port)
       if (failure === null) return port
-      if (/could not bind|Address already in use|could not create any TCP/.test(failure) && attempt < portAttemptsMax) {
+      if (
+        /could not bind|Address already in use|could not create any TCP/.test(failure) &&
+        attempt < portAttemptsMax
+      ) {
         attempt += 1
         if (choice === 'anyPort') port = await freePort()
         else await sleep(portPauseMs)
-      } else if (/pre-existing shared memory block|postmaster\.pid" already exists/.test(failure) && performance.now() < leftoverUntil) {
+      } else if (
+        /pre-existing shared memory block|postmaster\.pid" already exists/.test(failure) &&
+        performance.now() < leftoverUntil
+      ) {
         await sleep(leftoverPauseMs)
       } else {
-        throw new EmbeddedDatabaseError(`The embedded database does not start: ${failure}`, { reason: 'server' })
+        throw new EmbeddedDatabaseError(`The embedded database does not start: ${failure}`, {
+          reason: 'server',
+        })
       }
     }
   }
 
-  /** Ends the server in order, within `fastShutdownMs` + `immediateShutdownMs`. Safe to call twice. */
+  /**
+   * Ends the server in order, within `fastShutdownMs` + `immediateShutdownMs`. Safe to call twice.
+   */
   async stop(): Promise<void> {
     this.#mode = 'stopped'
     await this.#reviving
     const child = this.#child
     if (child !== null) {
       child.ref()
-      await stopPostmaster(child.pid!, async () => child.exitCode !== null || child.signalCode !== null, this.#options.logger)
+      await stopPostmaster(
+        child.pid!,
+        async () => child.exitCode !== null || child.signalCode !== null,
+        this.#options.logger,
+      )
     }
     this.#dismissWatchdog()
   }
 
   async #attempt(port: number): Promise<string | null> {
     const { binaries, user, data, dataArgument } = this.#options
-    const args = Object.entries(settings(port, binaries.major)).flatMap(([name, value]) => ['-c', `${name}=${value}`])
-    const child = startDetached(join(binaries.folder, 'postgres'), ['-D', dataArgument, ...args], { user, cwd: data, stdio: ['ignore', 'ignore', 'pipe'] })
+    const args = Object.entries(settings(port, binaries.major)).flatMap(([name, value]) => [
+      '-c',
+      `${name}=${value}`,
+    ])
+    const child = startDetached(join(binaries.folder, 'postgres'), ['-D', dataArgument, ...args], {
+      user,
+      cwd: data,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
     this.#output = []
     if (child.stderr === null) throw new Error('asked for a pipe')
     createInterface({ input: child.stderr }).on('line', (line) => this.#heard(line))
     const end: { reason: string | null } = { reason: null }
     child.once('error', (error) => (end.reason = error.message))
     child.once('close', (code, signal) => {
-      end.reason ??= this.#output.findLast((line) => /FATAL|PANIC/.test(line)) ?? this.#output.at(-1) ?? `it ended with ${signal ?? code}`
+      end.reason ??=
+        this.#output.findLast((line) => /FATAL|PANIC/.test(line)) ??
+        this.#output.at(-1) ??
+        `it ended with ${signal ?? code}`
       this.#ended(child, end.reason)
     })
     const startedAt = performance.now()
@@ -151,7 +190,10 @@ export class ServerProcess {
         return `it was not ready after ${readyDeadlineMs / 1000} s`
       }
       if (now > reportAt) {
-        this.#options.logger.info({ seconds: Math.round((now - startedAt) / 1000), lastLine: this.#output.at(-1) }, 'the database is still starting')
+        this.#options.logger.info(
+          { seconds: Math.round((now - startedAt) / 1000), lastLine: this.#output.at(-1) },
+          'the database is still starting',
+        )
         reportAt = now + readyReportMs
       }
       await sleep(readyPollMs)
@@ -182,13 +224,20 @@ export class ServerProcess {
     this.#revivals.splice(0, this.#revivals.length, ...recent)
     const { logger } = this.#options
     if (recent.length > revivalsMax) {
-      logger.error({ reason, times: recent.length }, 'the embedded database keeps dying and is left stopped; restart Stoa when the cause is gone')
+      logger.error(
+        { reason, times: recent.length },
+        'the embedded database keeps dying and is left stopped; restart Stoa when the cause is gone',
+      )
       return
     }
     logger.error({ reason }, 'the embedded database died and is started again')
     this.#reviving = this.#begin(this.#port, 'samePort').then(
       () => logger.info({}, 'the embedded database is back'),
-      (error: unknown) => logger.error({ err: error }, 'the embedded database could not be started again; restart Stoa'),
+      (error: unknown) =>
+        logger.error(
+          { err: error },
+          'the embedded database could not be started again; restart Stoa',
+        ),
     )
   }
 
@@ -197,7 +246,8 @@ export class ServerProcess {
     if (this.#output.length > outputLinesKept) this.#output.shift()
     const { logger } = this.#options
     if (line.startsWith('PANIC')) logger.error({ line }, 'the database panicked')
-    else if (line.startsWith('FATAL') || line.startsWith('WARNING')) logger.warn({ line }, 'the database warns')
+    else if (line.startsWith('FATAL') || line.startsWith('WARNING'))
+      logger.warn({ line }, 'the database warns')
     else logger.debug({ line }, 'the database says')
   }
 
@@ -208,17 +258,23 @@ export class ServerProcess {
 }
 
 /**
- * A shell that waits for the end of a pipe from this process: should the node be killed, so that it cannot stop its
- * server, the shell does. It makes sure that it still is the same server.
+ * A shell that waits for the end of a pipe from this process: should the node be killed, so that it
+ * cannot stop its server, the shell does. It makes sure that it still is the same server.
  */
 function startWatchdog(pid: number, options: ServerOptions): ChildProcess {
-  const script = 'if read -r word; then exit 0; fi; read -r pid < postmaster.pid && [ "$pid" = "$1" ] && kill -INT "$1"'
+  const script =
+    'if read -r word; then exit 0; fi; read -r pid < postmaster.pid && [ "$pid" = "$1" ] && kill -INT "$1"'
   const watchdog = startDetached('/bin/sh', ['-c', script, 'stoa-watchdog', String(pid)], {
     user: options.user,
     cwd: options.data,
     stdio: ['pipe', 'ignore', 'ignore'],
   })
-  watchdog.once('error', (error) => options.logger.warn({ err: error }, 'nothing will stop the database should this process be killed'))
+  watchdog.once('error', (error) =>
+    options.logger.warn(
+      { err: error },
+      'nothing will stop the database should this process be killed',
+    ),
+  )
   watchdog.stdin?.on('error', () => {
     // It is gone already, which is what writing to it asks for.
   })
@@ -228,8 +284,8 @@ function startWatchdog(pid: number, options: ServerOptions): ChildProcess {
 }
 
 /**
- * Deals with a server that a killed node left running in `data`: stops it in order, so that the start that follows is an
- * ordinary one. Call it only while holding the folder's lock.
+ * Deals with a server that a killed node left running in `data`: stops it in order, so that the
+ * start that follows is an ordinary one. Call it only while holding the folder's lock.
  */
 export async function stopLeftover(data: string, logger: Logger): Promise<void> {
   const lines = await postmasterFile(data)
@@ -238,7 +294,10 @@ export async function stopLeftover(data: string, logger: Logger): Promise<void> 
   const birth = await birthOf(pid)
   if (birth === null) return
   if (!(await servesFolder(pid, data))) {
-    logger.info({ pid }, 'removing a lock file of the database whose process id now belongs to another program')
+    logger.info(
+      { pid },
+      'removing a lock file of the database whose process id now belongs to another program',
+    )
     await rm(join(data, 'postmaster.pid'), { force: true })
     return
   }
@@ -258,11 +317,19 @@ async function servesFolder(pid: number, data: string): Promise<boolean> {
       throw error
     }
   }
-  const { output } = await runCommand('ps', ['-o', 'command=', '-p', String(pid)], { user: null, cwd: '/', deadlineMs: 10_000 })
+  const { output } = await runCommand('ps', ['-o', 'command=', '-p', String(pid)], {
+    user: null,
+    cwd: '/',
+    deadlineMs: 10_000,
+  })
   return output.includes('postgres') && output.includes(data)
 }
 
-async function stopPostmaster(pid: number, isGone: () => Promise<boolean>, logger: Logger): Promise<void> {
+async function stopPostmaster(
+  pid: number,
+  isGone: () => Promise<boolean>,
+  logger: Logger,
+): Promise<void> {
   const steps = [
     ['SIGINT', fastShutdownMs],
     ['SIGQUIT', immediateShutdownMs],
@@ -282,7 +349,10 @@ async function stopPostmaster(pid: number, isGone: () => Promise<boolean>, logge
     }
     logger.warn({ pid, signal, deadlineMs }, 'the database server did not stop within its deadline')
   }
-  throw new EmbeddedDatabaseError(`The database server with process id ${pid} cannot be stopped.`, { reason: 'unstoppable', pid })
+  throw new EmbeddedDatabaseError(`The database server with process id ${pid} cannot be stopped.`, {
+    reason: 'unstoppable',
+    pid,
+  })
 }
 
 async function postmasterFile(data: string): Promise<string[] | null> {

@@ -2,10 +2,16 @@ import { readFile, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { EmbeddedDatabaseError } from '#database/errors.ts'
 
-/** The account under which PostgreSQL runs when the node itself is root, which PostgreSQL refuses to be. */
+/**
+ * The account under which PostgreSQL runs when the node itself is root, which PostgreSQL refuses to
+ * be.
+ */
 export type SystemUser = { readonly name: string; readonly uid: number; readonly gid: number }
 
-/** Accounts to run under, best first, when neither the data folder nor the checkout belongs to anybody but root. */
+/**
+ * Accounts to run under, best first, when neither the data folder nor the checkout belongs to
+ * anybody but root.
+ */
 const accountNames = ['stoa', 'postgres', 'nobody']
 
 export function isRoot(): boolean {
@@ -13,16 +19,19 @@ export function isRoot(): boolean {
 }
 
 /**
- * Null when this process is an ordinary user: PostgreSQL then runs as the same user. As root: whoever owns the
- * database files already, else the owner of the checkout around them, else an account that is there for such things.
- * The account must have a name, since initdb asks for it.
+ * Null when this process is an ordinary user: PostgreSQL then runs as the same user. As root:
+ * whoever owns the database files already, else the owner of the checkout around them, else an
+ * account that is there for such things. The account must have a name, since initdb asks for it.
  */
 export async function chooseSystemUser(folder: string, data: string): Promise<SystemUser | null> {
   if (!isRoot()) return null
   const accounts = await readAccounts()
   const owner = (await ownerOf(data)) ?? null
-  if (owner !== null && owner.uid !== 0) return accounts.find((account) => account.uid === owner.uid) ?? { name: String(owner.uid), ...owner }
-  const around = await ownerOf(dirname(folder)) ?? null
+  if (owner !== null && owner.uid !== 0)
+    return (
+      accounts.find((account) => account.uid === owner.uid) ?? { name: String(owner.uid), ...owner }
+    )
+  const around = (await ownerOf(dirname(folder))) ?? null
   const checkout = await ownerOf(dirname(dirname(folder)))
   for (const candidate of [around, checkout]) {
     const account = accounts.find((account) => account.uid === candidate?.uid && account.uid !== 0)

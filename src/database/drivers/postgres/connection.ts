@@ -2,13 +2,19 @@ import type pg from 'pg'
 import type { OpenClient } from '#database/drivers/postgres/hosts.ts'
 import { NamedQuery } from '#database/drivers/postgres/named-query.ts'
 import type { Done, RowShape } from '#database/drivers/postgres/named-query.ts'
-import { isConnectionBroken, isUnanswered, readOnlyCode, translate } from '#database/drivers/postgres/translate.ts'
+import {
+  isConnectionBroken,
+  isUnanswered,
+  readOnlyCode,
+  translate,
+} from '#database/drivers/postgres/translate.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 
 /**
- * One connection at work for one caller. Statements run one after another, also when the caller does not wait for each.
- * `broken` once it must not be used again: it is then closed instead of going back to the pool.
+ * One connection at work for one caller. Statements run one after another, also when the caller
+ * does not wait for each. `broken` once it must not be used again: it is then closed instead of
+ * going back to the pool.
  */
 export class Connection implements Queryable {
   readonly client: pg.Client
@@ -31,11 +37,17 @@ export class Connection implements Queryable {
     this.client.on('end', () => (this.broken = true))
   }
 
-  // Not `async`, as everything on the way of a read: each turn of the queue of promises costs as much as parsing a row.
-  run<Row extends object>(statement: Statement<Row>, values: readonly unknown[] = []): Promise<Row[]> {
+  // Not `async`, as everything on the way of a read: each turn of the queue of promises costs as
+  // much as parsing a row.
+  run<Row extends object>(
+    statement: Statement<Row>,
+    values: readonly unknown[] = [],
+  ): Promise<Row[]> {
     const { name } = statement
     if (name === null) return this.#inTurn((done) => this.#unnamed(statement, values, rowsOf, done))
-    return this.#inTurn((done) => void this.client.query(new NamedQuery(name, statement, values, this.#shapes, done)))
+    return this.#inTurn(
+      (done) => void this.client.query(new NamedQuery(name, statement, values, this.#shapes, done)),
+    )
   }
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
@@ -49,7 +61,9 @@ export class Connection implements Queryable {
 
   #inTurn<T>(send: (done: Done) => void): Promise<T> {
     if (!this.#busy) return this.#send(send)
-    return new Promise<void>((resolve) => this.#queue.push(resolve)).then(async () => this.#send(send))
+    return new Promise<void>((resolve) => this.#queue.push(resolve)).then(async () =>
+      this.#send(send),
+    )
   }
 
   #send<T>(send: (done: Done) => void): Promise<T> {
@@ -65,10 +79,20 @@ export class Connection implements Queryable {
     })
   }
 
-  #unnamed(statement: Statement<object>, values: readonly unknown[], pick: (result: pg.QueryResult) => unknown, done: Done): void {
-    const config: pg.QueryConfig & { query_timeout?: number } = { text: statement.text, values: values as unknown[] }
+  #unnamed(
+    statement: Statement<object>,
+    values: readonly unknown[],
+    pick: (result: pg.QueryResult) => unknown,
+    done: Done,
+  ): void {
+    const config: pg.QueryConfig & { query_timeout?: number } = {
+      text: statement.text,
+      values: values as unknown[],
+    }
     if (statement.timeoutMs !== undefined) config.query_timeout = statement.timeoutMs
-    this.client.query(config, (error: Error | null | undefined, result: pg.QueryResult) => done(error, error === null || error === undefined ? pick(result) : undefined))
+    this.client.query(config, (error: Error | null | undefined, result: pg.QueryResult) =>
+      done(error, error === null || error === undefined ? pick(result) : undefined),
+    )
   }
 
   #failed(error: Error): unknown {
@@ -98,7 +122,10 @@ class Transaction implements Queryable {
     this.#depth = depth
   }
 
-  async run<Row extends object>(statement: Statement<Row>, values: readonly unknown[] = []): Promise<Row[]> {
+  async run<Row extends object>(
+    statement: Statement<Row>,
+    values: readonly unknown[] = [],
+  ): Promise<Row[]> {
     this.#check()
     return this.#connection.run(statement, values)
   }
@@ -113,11 +140,18 @@ class Transaction implements Queryable {
   }
 
   #check(): void {
-    if (this.#ended) throw new Error('A statement was sent to a transaction that has ended: somebody did not wait for it.')
+    if (this.#ended)
+      throw new Error(
+        'A statement was sent to a transaction that has ended: somebody did not wait for it.',
+      )
   }
 }
 
-async function runTransaction<T>(connection: Connection, depth: number, work: (tx: Queryable) => Promise<T>): Promise<T> {
+async function runTransaction<T>(
+  connection: Connection,
+  depth: number,
+  work: (tx: Queryable) => Promise<T>,
+): Promise<T> {
   const savepoint = `s${depth}`
   const transaction = new Transaction(connection, depth)
   await connection.command(depth === 0 ? 'begin' : `savepoint ${savepoint}`)
@@ -146,11 +180,18 @@ async function commit(connection: Connection): Promise<void> {
       { cause: error },
     )
   }
-  // The server answers so, without an error, when a statement before had failed and its error was swallowed.
-  if (command === 'ROLLBACK') throw new Error('A transaction was to be committed after a statement in it had failed: nothing was written.')
+  // The server answers so, without an error, when a statement before had failed and its error was
+  // swallowed.
+  if (command === 'ROLLBACK')
+    throw new Error(
+      'A transaction was to be committed after a statement in it had failed: nothing was written.',
+    )
 }
 
-/** The first error is the one to tell. A connection that cannot roll back is closed, and then the server does it. */
+/**
+ * The first error is the one to tell. A connection that cannot roll back is closed, and then the
+ * server does it.
+ */
 async function rollBack(connection: Connection, text: string): Promise<void> {
   if (connection.broken) return
   try {

@@ -1,13 +1,18 @@
 import type pg from 'pg'
 
-/** One that is idle, or tries to send what nobody takes, has nothing left to do: after a break of the network it may stay for hours. */
+/**
+ * One that is idle, or tries to send what nobody takes, has nothing left to do: after a break of
+ * the network it may stay for hours.
+ */
 const atWork = `select pid from pg_stat_activity where pid = any($1) and application_name = current_setting('application_name')
   and state = 'active' and wait_event_type is distinct from 'Client'`
 
 /**
- * Server processes that were left because they did not answer in time, and may be at work all the same: a commit that waits for a
- * synchronous standby ends neither by a deadline of the server nor because its client has gone. Each counts as a connection until the server
- * says that it is not at work any more: else a standby that is away for a minute would cost the server all the connections that it has.
+ * Server processes that were left because they did not answer in time, and may be at work all the
+ * same: a commit that waits for a synchronous standby ends neither by a deadline of the server nor
+ * because its client has gone. Each counts as a connection until the server says that it is not at
+ * work any more: else a standby that is away for a minute would cost the server all the connections
+ * that it has.
  */
 export class GivenUp {
   readonly #pids = new Set<number>()
@@ -21,10 +26,17 @@ export class GivenUp {
     if (typeof processID === 'number') this.#pids.add(processID)
   }
 
-  /** Asks the server that takes writes now. One that has replaced another knows none of its processes. Errors: those of pg. */
+  /**
+   * Asks the server that takes writes now. One that has replaced another knows none of its
+   * processes. Errors: those of pg.
+   */
   async check(client: pg.Client, timeoutMs: number): Promise<void> {
     const asked = [...this.#pids]
-    const query: pg.QueryConfig & { query_timeout: number } = { text: atWork, values: [asked], query_timeout: timeoutMs }
+    const query: pg.QueryConfig & { query_timeout: number } = {
+      text: atWork,
+      values: [asked],
+      query_timeout: timeoutMs,
+    }
     const { rows } = await client.query<{ pid: number }>(query)
     const still = new Set(rows.map(({ pid }) => pid))
     for (const pid of asked) if (!still.has(pid)) this.#pids.delete(pid)

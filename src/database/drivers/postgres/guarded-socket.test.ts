@@ -28,7 +28,13 @@ test('a server that sends nonsense is one that cannot be reached, and ends no pr
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
     const { port } = server.address() as AddressInfo
-    const database = new PostgresDatabase({ url: `postgres://x@127.0.0.1:${port}/x`, connectionsMax: 1, statementTimeoutMs: 500, connectTimeoutMs: 500, logger: silentLogger })
+    const database = new PostgresDatabase({
+      url: `postgres://x@127.0.0.1:${port}/x`,
+      connectionsMax: 1,
+      statementTimeoutMs: 500,
+      connectTimeoutMs: 500,
+      logger: silentLogger,
+    })
     await assert.rejects(database.run(sql('select 1')), DatabaseUnavailableError)
     await database.close()
     server.close()

@@ -11,7 +11,10 @@ const hostsMax = 16
 /** A connection that has been checked: its server is new enough and takes writes. */
 export type OpenClient = {
   readonly client: pg.Client
-  /** Counts primaries: a connection of an earlier generation leads to a server that is no longer the one to write to. */
+  /**
+   * Counts primaries: a connection of an earlier generation leads to a server that is no longer the
+   * one to write to.
+   */
   readonly generation: number
 }
 
@@ -32,8 +35,8 @@ const check = `select current_setting('server_version_num')::int as version, pg_
 type Check = { version: number; standby: boolean; read_only: 'on' | 'off' }
 
 /**
- * The servers named by one URL (`postgres://user@h1:5432,h2:5432/db`), of which at most one is the primary. Remembers
- * which one it was, and asks all of them at once when that is no longer known.
+ * The servers named by one URL (`postgres://user@h1:5432,h2:5432/db`), of which at most one is the
+ * primary. Remembers which one it was, and asks all of them at once when that is no longer known.
  */
 export class Hosts {
   readonly #hosts: readonly Host[]
@@ -63,8 +66,8 @@ export class Hosts {
   }
 
   /**
-   * Connects to the primary. Errors: `DatabaseUnavailableError` (none can be reached, or none takes writes;
-   * `facts.permanent` where trying again cannot help), `UnsupportedDatabaseError`.
+   * Connects to the primary. Errors: `DatabaseUnavailableError` (none can be reached, or none takes
+   * writes; `facts.permanent` where trying again cannot help), `UnsupportedDatabaseError`.
    */
   async connect(): Promise<OpenClient> {
     const known = this.#primary
@@ -84,7 +87,10 @@ export class Hosts {
     if (this.hasAlternatives) this.#primary = null
   }
 
-  /** The server of a connection of this generation takes no writes any more: no connection to it is used again. */
+  /**
+   * The server of a connection of this generation takes no writes any more: no connection to it is
+   * used again.
+   */
   demoted(generation: number): void {
     if (generation !== this.#generation) return
     this.#generation += 1
@@ -120,19 +126,37 @@ export class Hosts {
   #noneOf(errors: readonly unknown[]): Error {
     const unsupported = errors.find((error) => error instanceof UnsupportedDatabaseError)
     if (unsupported !== undefined) return unsupported
-    const permanent = errors.every((error) => error instanceof DatabaseUnavailableError && error.facts['permanent'] === true)
-    const reasons = errors.map((error, index) => `${this.#hosts[index]?.name}: ${error instanceof Error ? error.message : String(error)}`)
-    return new DatabaseUnavailableError(`No host of the database takes writes now. ${reasons.join(' ')}`, { permanent }, { cause: errors[0] })
+    const permanent = errors.every(
+      (error) => error instanceof DatabaseUnavailableError && error.facts['permanent'] === true,
+    )
+    const reasons = errors.map(
+      (error, index) =>
+        `${this.#hosts[index]?.name}: ${error instanceof Error ? error.message : String(error)}`,
+    )
+    return new DatabaseUnavailableError(
+      `No host of the database takes writes now. ${reasons.join(' ')}`,
+      { permanent },
+      { cause: errors[0] },
+    )
   }
 
   async #open(host: Host): Promise<pg.Client> {
     const { client: common, connectTimeoutMs } = this.#options
-    const client = new pg.Client({ ...common, ...host.config, connectionTimeoutMillis: connectTimeoutMs, stream: () => new GuardedSocket() })
-    // Each failure is also reported by the call that it makes fail; without a listener it would end the process.
+    const client = new pg.Client({
+      ...common,
+      ...host.config,
+      connectionTimeoutMillis: connectTimeoutMs,
+      stream: () => new GuardedSocket(),
+    })
+    // Each failure is also reported by the call that it makes fail; without a listener it would end
+    // the process.
     client.on('error', () => undefined)
     try {
       await client.connect()
-      const { rows } = await client.query<Check>({ text: check, query_timeout: connectTimeoutMs } as pg.QueryConfig)
+      const { rows } = await client.query<Check>({
+        text: check,
+        query_timeout: connectTimeoutMs,
+      } as pg.QueryConfig)
       refuseUnfit(rows[0], host, this.#options.wanted)
       return client
     } catch (error) {
@@ -145,20 +169,29 @@ export class Hosts {
 
 function refuseUnfit(found: Check | undefined, host: Host, wanted: HostsOptions['wanted']): void {
   if (found === undefined || !(found.version >= majorMin * 10_000)) {
-    throw new UnsupportedDatabaseError(`${host.name} runs PostgreSQL ${Math.floor((found?.version ?? 0) / 10_000)}; Stoa needs ${majorMin} or newer.`, { version: found?.version })
+    throw new UnsupportedDatabaseError(
+      `${host.name} runs PostgreSQL ${Math.floor((found?.version ?? 0) / 10_000)}; Stoa needs ${majorMin} or newer.`,
+      { version: found?.version },
+    )
   }
   if (wanted === 'any') return
-  if (found.standby) throw new DatabaseUnavailableError(`${host.name} is a standby, which takes no writes.`, { readOnly: true })
-  if (found.read_only !== 'off') throw new DatabaseUnavailableError(`${host.name} is read-only.`, { readOnly: true })
+  if (found.standby)
+    throw new DatabaseUnavailableError(`${host.name} is a standby, which takes no writes.`, {
+      readOnly: true,
+    })
+  if (found.read_only !== 'off')
+    throw new DatabaseUnavailableError(`${host.name} is read-only.`, { readOnly: true })
 }
 
 /** One client configuration per host of the URL; all else in it goes for each of them. */
 function parseHosts(url: string, serverOptions: string): Host[] {
-  const match = /^(postgres(?:ql)?:\/\/)((?:[^@/?#]*@)?)([^@/?#]*)((?:\/[^?#]*)?)(?:\?([^#]*))?$/.exec(url)
+  const match =
+    /^(postgres(?:ql)?:\/\/)((?:[^@/?#]*@)?)([^@/?#]*)((?:\/[^?#]*)?)(?:\?([^#]*))?$/.exec(url)
   if (match === null) throw wrongUrl('it does not look like that')
   const [, scheme = '', login = '', authority = '', path = ''] = match
   const query = new URLSearchParams(match[5] ?? '')
-  // The meaning that libpq gives to sslmode: `require` encrypts, `verify-full` also checks who answers.
+  // The meaning that libpq gives to sslmode: `require` encrypts, `verify-full` also checks who
+  // answers.
   if (query.has('sslmode') && !query.has('uselibpqcompat')) query.set('uselibpqcompat', 'true')
   // What the URL says goes before all else, so ours is put before it there.
   if (query.has('options')) query.set('options', `${serverOptions} ${query.get('options')}`)
@@ -179,5 +212,7 @@ function parseHosts(url: string, serverOptions: string): Host[] {
 }
 
 function wrongUrl(reason: string): UnsupportedDatabaseError {
-  return new UnsupportedDatabaseError(`The URL of the database must be like postgres://user:password@host:5432/name, with more hosts after commas: ${reason}.`)
+  return new UnsupportedDatabaseError(
+    `The URL of the database must be like postgres://user:password@host:5432/name, with more hosts after commas: ${reason}.`,
+  )
 }

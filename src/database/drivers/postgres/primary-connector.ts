@@ -6,9 +6,20 @@ const keepAliveDelayMs = 5_000
 /** Who listens is idle, and must not be sent away for it. */
 const serverOptions = '-c idle_session_timeout=0'
 
-/** Opens connections outside any pool, each to the host of the URL that takes writes now. The caller closes them. Errors: those of `Hosts.connect`. */
-export function primaryConnector(options: { readonly url: string; readonly applicationName: string }): () => Promise<pg.Client> {
-  const client = { application_name: options.applicationName, keepAlive: true, keepAliveInitialDelayMillis: keepAliveDelayMs, options: serverOptions }
+/**
+ * Opens connections outside any pool, each to the host of the URL that takes writes now. The caller
+ * closes them. Errors: those of `Hosts.connect`.
+ */
+export function primaryConnector(options: {
+  readonly url: string
+  readonly applicationName: string
+}): () => Promise<pg.Client> {
+  const client = {
+    application_name: options.applicationName,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: keepAliveDelayMs,
+    options: serverOptions,
+  }
   const hosts = new Hosts({ url: options.url, wanted: 'primary', connectTimeoutMs, client })
   return async () => (await hosts.connect()).client
 }
