@@ -1,7 +1,7 @@
 /**
- * `npm test`: types, lint, dead code, then every test with real services: first those of whole nodes, then the rest, and node:test's
- * summary last.
- * `npm test -- PATTERN…` runs only the test files whose path contains one of the patterns.
+ * `npm test`: format, types, lint, dead code, then every test with real services: first those of whole
+ * nodes, then the rest, and node:test's summary last. `npm test -- PATTERN…` runs only the test
+ * files whose path contains one of the patterns.
  */
 import { spawnSync } from 'node:child_process'
 import { globSync } from 'node:fs'
@@ -30,24 +30,44 @@ function step(name: string, command: string, args: readonly string[]): void {
 }
 
 if (patterns.length === 0) {
+  step('format', 'npm', ['run', '--silent', 'format', '--', '--check'])
   step('types', 'tsc', [])
   step('lint', 'oxlint', ['--deny-warnings', '--type-aware'])
   step('dead code', 'knip', [])
 }
 
 const server = databaseMissing === false ? await startTestPostgres() : null
-const env = { ...process.env, NODE_ENV: 'test', ...(server === null ? {} : { STOA_TEST_DATABASE_URL: server.url }) }
+const env = {
+  ...process.env,
+  NODE_ENV: 'test',
+  ...(server === null ? {} : { STOA_TEST_DATABASE_URL: server.url }),
+}
 
 /** Returns whether all of it passed. */
 function tests(name: string, some: readonly string[], concurrency: number): boolean {
   if (some.length === 0) return true
   process.stdout.write(`\n• ${name}\n`)
-  const args = ['--test', '--test-reporter=spec', `--test-timeout=${fileTimeoutMs}`, `--test-concurrency=${concurrency}`, ...some]
+  const args = [
+    '--test',
+    '--test-reporter=spec',
+    `--test-timeout=${fileTimeoutMs}`,
+    `--test-concurrency=${concurrency}`,
+    ...some,
+  ]
   return spawnSync(process.execPath, args, { stdio: 'inherit', env }).status === 0
 }
 
-// Whole clusters of real processes have deadlines that mean something: nothing else runs beside them.
-const whole = tests('whole nodes', files.filter((file) => file.startsWith('test/')), 1)
-const parts = tests('tests', files.filter((file) => !file.startsWith('test/')), 2)
+// Whole clusters of real processes have deadlines that mean something: nothing else runs beside
+// them.
+const whole = tests(
+  'whole nodes',
+  files.filter((file) => file.startsWith('test/')),
+  1,
+)
+const parts = tests(
+  'tests',
+  files.filter((file) => !file.startsWith('test/')),
+  2,
+)
 await server?.stop()
 process.exitCode = whole && parts ? 0 : 1
