@@ -1,17 +1,17 @@
 import { readFile } from 'node:fs/promises'
 import { setImmediate } from 'node:timers/promises'
 import { runCommandLine } from '#cli/program.ts'
-import type { Assembly } from '#cli/site.ts'
+import type { Assembly } from '#node/site.ts'
 
 const manifest = new URL('../package.json', import.meta.url)
 
 /** Loads the node itself only for commands that need it: the others answer at once. */
 const assembly: Assembly = {
-  openSite: async (config) => (await import('#main.ts')).openSiteForCommand(config),
-  openCluster: async (config) => (await import('#cluster-access.ts')).openCluster(config),
-  runNode: async (config, signal) => (await import('#main.ts')).runNode(config, signal),
+  openSite: async (config) => (await import('#node/start.ts')).openSiteForCommand(config),
+  openCluster: async (config) => (await import('#node/cluster-access.ts')).openCluster(config),
+  runNode: async (config, signal) => (await import('#node/start.ts')).runNode(config, signal),
   runNodes: async (config, count, signal) =>
-    (await import('#supervisor.ts')).superviseNodes(config, count, signal),
+    (await import('#supervisor/supervisor.ts')).superviseNodes(config, count, signal),
 }
 
 /** Runs one command line in this process; the exit status is set when everything has ended. */

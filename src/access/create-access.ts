@@ -1,7 +1,7 @@
 import type { Access, Identity, Origin } from '#access/access.ts'
 import { auditLog } from '#access/audit.ts'
 import { firstAdministrator } from '#access/first-administrator.ts'
-import type { AccessOptions, Ground } from '#access/ground.ts'
+import type { AccessOptions, Ground } from '#access/access-context.ts'
 import { KnownIdentity, systemIdentity } from '#access/identity.ts'
 import { loginOf, passwordProver } from '#access/login.ts'
 import { PasswordHasher } from '#access/password.ts'

@@ -1,11 +1,11 @@
-import { timestamp } from '#access/ground.ts'
-import type { Ground } from '#access/ground.ts'
+import { timestamp } from '#access/access-context.ts'
+import type { Ground } from '#access/access-context.ts'
 import { staleMsOf } from '#cache/cache.ts'
 import type { Cache } from '#cache/cache.ts'
 import type { FillContext } from '#cache/fill.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
-import { within } from '#lib/within.ts'
+import { within } from '#lib/timeout.ts'
 
 /**
  * How exactly the last use of sessions and API tokens is known: one write a minute, whatever the

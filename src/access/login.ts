@@ -1,7 +1,7 @@
 import type { Access, Login, LoginInput, Origin } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { LoginFailedError, ThrottledError } from '#access/errors.ts'
-import type { Ground } from '#access/ground.ts'
+import type { Ground } from '#access/access-context.ts'
 import type { Sessions } from '#access/session-store.ts'
 import type { LoginThrottle } from '#access/throttle.ts'
 import { normaliseEmail } from '#access/user-input.ts'

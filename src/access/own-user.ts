@@ -1,7 +1,7 @@
 import type { Access, Identity, User } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { EscalationError, LoginFailedError, PasswordRefusedError } from '#access/errors.ts'
-import type { Ground } from '#access/ground.ts'
+import type { Ground } from '#access/access-context.ts'
 import type { ProvePassword } from '#access/login.ts'
 import { checkPassword } from '#access/password.ts'
 import { endSessionsOf } from '#access/session-store.ts'

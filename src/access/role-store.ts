@@ -1,7 +1,7 @@
 import type { Access, Identity, Role } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { RoleBuiltInError, RoleInUseError, RoleNotFoundError } from '#access/errors.ts'
-import type { Ground } from '#access/ground.ts'
+import type { Ground } from '#access/access-context.ts'
 import { requireCovers } from '#access/identity.ts'
 import { administratorRole, PermissionSet } from '#access/permissions.ts'
 import { checkRole, roleNamePattern } from '#access/role-input.ts'

@@ -1,8 +1,8 @@
 import type { Access, Identity, Login, Origin, User } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { PermissionError, UnauthenticatedError, UserNotFoundError } from '#access/errors.ts'
-import { timestamp } from '#access/ground.ts'
-import type { Ground } from '#access/ground.ts'
+import { timestamp } from '#access/access-context.ts'
+import type { Ground } from '#access/access-context.ts'
 import { addressOf, KnownIdentity } from '#access/identity.ts'
 import { BoundAuthority } from '#access/permissions.ts'
 import type { PermissionSet } from '#access/permissions.ts'
@@ -16,7 +16,7 @@ import type { Authority } from '#content/authority.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { isId } from '#lib/id.ts'
-import { remembered } from '#lib/remembered.ts'
+import { remembered } from '#lib/memoize-bounded.ts'
 
 /**
  * A session ends when it was not used for `idleMs`, and at the latest `lifetimeMs` after the login.

@@ -1,7 +1,7 @@
 import { isIPv4, isIPv6 } from 'node:net'
 import { ThrottledError } from '#access/errors.ts'
-import { timestamp } from '#access/ground.ts'
-import type { Ground } from '#access/ground.ts'
+import { timestamp } from '#access/access-context.ts'
+import type { Ground } from '#access/access-context.ts'
 import { hashSecret } from '#access/secrets.ts'
 import { sql } from '#database/database.ts'
 

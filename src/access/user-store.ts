@@ -7,8 +7,8 @@ import {
   RoleNotFoundError,
   UserNotFoundError,
 } from '#access/errors.ts'
-import { timestamp } from '#access/ground.ts'
-import type { Ground } from '#access/ground.ts'
+import { timestamp } from '#access/access-context.ts'
+import type { Ground } from '#access/access-context.ts'
 import { checkPassword } from '#access/password.ts'
 import type { ProvePassword } from '#access/login.ts'
 import { administratorRole } from '#access/permissions.ts'

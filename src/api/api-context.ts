@@ -8,7 +8,7 @@ import type {
 } from 'fastify'
 import type { Static, TSchema } from 'typebox'
 import type { Access, Identity, SystemPermission } from '#access/access.ts'
-import type { WriteRecorder } from '#api/write-recorder.ts'
+import type { WriteRecorder } from '#api/writes/write-recorder.ts'
 import type { Metrics } from '#api/metrics.ts'
 import type { Cache } from '#cache/cache.ts'
 import type { AppliedLog } from '#change-feed/applied-log.ts'

@@ -11,7 +11,7 @@ import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
-import { Trouble } from '#lib/trouble.ts'
+import { Trouble } from '#lib/failure-log.ts'
 
 /**
  * Changes are kept so long: a node that was away for less catches up, one that was away for more

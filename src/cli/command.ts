@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { Config } from '#config/config.ts'
 import type { Output } from '#cli/output.ts'
-import type { Assembly, Site } from '#cli/site.ts'
+import type { Assembly, Site } from '#node/site.ts'
 
 /** What every command gets: the configuration, where to speak, and the way to the site. */
 export type Context = {

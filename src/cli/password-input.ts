@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { isCancel, password as ask } from '@clack/prompts'
-import { UsageError } from '#cli/errors.ts'
+import { UsageError } from '#lib/usage-error.ts'
 
 /** Longest line that is read: past it no password is meant. */
 const lineBytesMax = 4_096

@@ -3,7 +3,7 @@ import { Writable } from 'node:stream'
 import { test } from 'node:test'
 import { runCommandLine } from '#cli/program.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
-import type { Assembly } from '#cli/site.ts'
+import type { Assembly } from '#node/site.ts'
 
 const assembly: Assembly = {
   openSite: async () => assert.fail('this command needs no site'),

@@ -1,5 +1,5 @@
 import type { Logger } from '#lib/logger.ts'
-import { Trouble } from '#lib/trouble.ts'
+import { Trouble } from '#lib/failure-log.ts'
 
 /**
  * Work that comes round: `work` runs, then rests for `intervalMs`, and so on; never twice at once.

@@ -5,7 +5,7 @@ import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { StoaError } from '#lib/stoa-error.ts'
-import { late, within } from '#lib/within.ts'
+import { late, within } from '#lib/timeout.ts'
 import { callChannel, callPayloadMax } from '#nodes/calls.ts'
 import type { CallAnswer } from '#nodes/calls.ts'
 import {

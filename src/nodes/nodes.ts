@@ -4,7 +4,7 @@ import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
-import { Trouble } from '#lib/trouble.ts'
+import { Trouble } from '#lib/failure-log.ts'
 import { FenceLostError } from '#nodes/errors.ts'
 import { leads, liveMembers, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
 import type {

@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream'
 import { runCommandLine } from '#cli/program.ts'
-import type { Assembly } from '#cli/site.ts'
+import type { Assembly } from '#node/site.ts'
 import { settingNames } from '#config/config.ts'
 import type { Setting } from '#config/settings.ts'
 import { settings } from '#config/settings.ts'

@@ -2,8 +2,8 @@ import { STATUS_CODES } from 'node:http'
 import type { FastifySchema, RouteOptions } from 'fastify'
 import { Components } from '#api/openapi/components.ts'
 import type { Schema } from '#api/openapi/components.ts'
-import { problemSchema } from '#api/schemas.ts'
-import { statuses } from '#api/statuses.ts'
+import { problemSchema } from '#api/schemas/shared.ts'
+import { statuses } from '#api/problems/statuses.ts'
 
 export type Operation = { readonly [key: string]: unknown }
 export type OpenApi = {

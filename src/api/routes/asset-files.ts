@@ -1,12 +1,12 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { rangeOf } from '#api/byte-range.ts'
-import { notModified } from '#api/entity-tag.ts'
-import { RangeNotSatisfiableError } from '#api/errors.ts'
-import { idParam, strict } from '#api/schemas.ts'
-import { transferTimeoutMs } from '#api/upload-body.ts'
-import { addVary } from '#api/vary.ts'
+import { rangeOf } from '#api/delivery/byte-range.ts'
+import { notModified } from '#api/delivery/entity-tag.ts'
+import { RangeNotSatisfiableError } from '#api/problems/errors.ts'
+import { idParam, strict } from '#api/schemas/shared.ts'
+import { transferTimeoutMs } from '#api/http/upload-body.ts'
+import { addVary } from '#api/delivery/vary.ts'
 import type { Delivery, RenditionOptions } from '#media/media.ts'
 
 /**

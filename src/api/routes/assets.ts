@@ -3,14 +3,14 @@ import type { Multipart, MultipartFile } from '@fastify/multipart'
 import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
-import { audited } from '#api/audited.ts'
-import { expectedVersion, versionTag } from '#api/entity-tag.ts'
+import { audited } from '#api/writes/audited.ts'
+import { expectedVersion, versionTag } from '#api/delivery/entity-tag.ts'
 import {
   MediaTypeUnsupportedError,
   RequestInvalidError,
   RequestMalformedError,
-} from '#api/errors.ts'
-import { write } from '#api/idempotency.ts'
+} from '#api/problems/errors.ts'
+import { write } from '#api/writes/idempotency.ts'
 import {
   dataOf,
   idParam,
@@ -20,8 +20,8 @@ import {
   strict,
   text,
   timestamp,
-} from '#api/schemas.ts'
-import { transferTimeoutMs, withUploadBody } from '#api/upload-body.ts'
+} from '#api/schemas/shared.ts'
+import { transferTimeoutMs, withUploadBody } from '#api/http/upload-body.ts'
 import type { Queryable } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import { checkAlt } from '#media/alt.ts'

@@ -1,6 +1,6 @@
 import type { RoutePlugin } from '#api/api-context.ts'
-import { auditSchema, noStore } from '#api/routes/access-schemas.ts'
-import { defaultPageSize, pageOf, pageQuery, strict } from '#api/schemas.ts'
+import { auditSchema, noStore } from '#api/schemas/access.ts'
+import { defaultPageSize, pageOf, pageQuery, strict } from '#api/schemas/shared.ts'
 
 export const auditRoutes: RoutePlugin = (server, { access, config }) => {
   server.route({

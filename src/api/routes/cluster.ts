@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { dataOf, nullable, strict, timestamp } from '#api/schemas.ts'
+import { dataOf, nullable, strict, timestamp } from '#api/schemas/shared.ts'
 import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
 
 /** A node that has not answered by then is shown without its report. */

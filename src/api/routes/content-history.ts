@@ -1,8 +1,8 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { entriesJson, entryJson } from '#api/entry-json.ts'
-import { versionTag } from '#api/entity-tag.ts'
-import { write } from '#api/idempotency.ts'
+import { entriesJson, entryJson } from '#api/delivery/entry-json.ts'
+import { versionTag } from '#api/delivery/entity-tag.ts'
+import { write } from '#api/writes/idempotency.ts'
 import {
   entriesAnswer,
   entryAnswer,
@@ -14,8 +14,8 @@ import {
   typeName,
   versionNumber,
   versionSummarySchema,
-} from '#api/routes/content-schemas.ts'
-import { dataOf, defaultPageSize, idParam, nullable, strict } from '#api/schemas.ts'
+} from '#api/schemas/content.ts'
+import { dataOf, defaultPageSize, idParam, nullable, strict } from '#api/schemas/shared.ts'
 
 const config = { access: 'content' } as const
 const json = 'application/json; charset=utf-8'

@@ -1,16 +1,16 @@
 import { Type } from 'typebox'
-import { deliver } from '#api/answer-cache.ts'
+import { deliver } from '#api/delivery/response-cache.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { entriesJson, entryJson, includedJson } from '#api/entry-json.ts'
-import { parseListQuery, parseReadOptions } from '#api/query-string.ts'
+import { entriesJson, entryJson, includedJson } from '#api/delivery/entry-json.ts'
+import { parseListQuery, parseReadOptions } from '#api/delivery/query-string.ts'
 import {
   entryAnswer,
   entryParams,
   listAnswer,
   localeCode,
   typeParams,
-} from '#api/routes/content-schemas.ts'
-import { strict } from '#api/schemas.ts'
+} from '#api/schemas/content.ts'
+import { strict } from '#api/schemas/shared.ts'
 import type { Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 

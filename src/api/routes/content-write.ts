@@ -1,10 +1,10 @@
 import type { FastifyRequest } from 'fastify'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { audited } from '#api/audited.ts'
-import { entriesJson, entryJson } from '#api/entry-json.ts'
-import { expectedVersion, versionTag } from '#api/entity-tag.ts'
-import { write } from '#api/idempotency.ts'
-import type { WriteAnswer } from '#api/idempotency.ts'
+import { audited } from '#api/writes/audited.ts'
+import { entriesJson, entryJson } from '#api/delivery/entry-json.ts'
+import { expectedVersion, versionTag } from '#api/delivery/entity-tag.ts'
+import { write } from '#api/writes/idempotency.ts'
+import type { WriteAnswer } from '#api/writes/idempotency.ts'
 import {
   createBody,
   deleteAnswer,
@@ -17,10 +17,10 @@ import {
   saveBody,
   typeParams,
   unpublishBody,
-} from '#api/routes/content-schemas.ts'
-import { strict } from '#api/schemas.ts'
+} from '#api/schemas/content.ts'
+import { strict } from '#api/schemas/shared.ts'
 import type { Call, DeleteOutcome, EntryView } from '#content/content.ts'
-import { WriteRecorder } from '#api/write-recorder.ts'
+import { WriteRecorder } from '#api/writes/write-recorder.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**

@@ -1,7 +1,7 @@
 import { Type } from 'typebox'
 import type { ApiContext, RoutePlugin } from '#api/api-context.ts'
-import { NotReadyError } from '#api/errors.ts'
-import { strict } from '#api/schemas.ts'
+import { NotReadyError } from '#api/problems/errors.ts'
+import { strict } from '#api/schemas/shared.ts'
 import { sql } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 

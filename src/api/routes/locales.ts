@@ -1,8 +1,8 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { audited } from '#api/audited.ts'
-import { write } from '#api/idempotency.ts'
-import { dataOf, nullable, strict } from '#api/schemas.ts'
+import { audited } from '#api/writes/audited.ts'
+import { write } from '#api/writes/idempotency.ts'
+import { dataOf, nullable, strict } from '#api/schemas/shared.ts'
 
 const code = () => Type.String({ minLength: 1, maxLength: 35, examples: ['en', 'pt-BR'] })
 const localeSchema = strict(

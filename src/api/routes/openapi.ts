@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises'
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { notModified, tagOf } from '#api/entity-tag.ts'
+import { notModified, tagOf } from '#api/delivery/entity-tag.ts'
 import { describeRoutes } from '#api/openapi/document.ts'
 import type { OpenApi } from '#api/openapi/document.ts'
 import { describeTypes } from '#api/openapi/type-paths.ts'
-import { errorsPage } from '#api/problem.ts'
-import { strict } from '#api/schemas.ts'
+import { errorsPage } from '#api/problems/problem.ts'
+import { strict } from '#api/schemas/shared.ts'
 import type { Identity } from '#access/access.ts'
 
 /** Documents kept, one per kind of reader; roles are few. */

@@ -1,8 +1,8 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { ReceiptNotFoundError } from '#api/errors.ts'
-import { receiptOf } from '#api/receipts.ts'
-import { dataOf, nullable, strict, text, timestamp } from '#api/schemas.ts'
+import { ReceiptNotFoundError } from '#api/problems/errors.ts'
+import { receiptOf } from '#api/writes/receipts.ts'
+import { dataOf, nullable, strict, text, timestamp } from '#api/schemas/shared.ts'
 
 const receiptSchema = strict(
   {

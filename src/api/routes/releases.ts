@@ -1,8 +1,8 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { audited } from '#api/audited.ts'
-import { write } from '#api/idempotency.ts'
-import { localeCode, typeName, versionNumber } from '#api/routes/content-schemas.ts'
+import { audited } from '#api/writes/audited.ts'
+import { write } from '#api/writes/idempotency.ts'
+import { localeCode, typeName, versionNumber } from '#api/schemas/content.ts'
 import {
   dataOf,
   defaultPageSize,
@@ -13,7 +13,7 @@ import {
   strict,
   text,
   timestamp,
-} from '#api/schemas.ts'
+} from '#api/schemas/shared.ts'
 import type { Release } from '#content/content.ts'
 import type { Queryable } from '#database/database.ts'
 

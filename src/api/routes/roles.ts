@@ -1,9 +1,9 @@
 import { Type } from 'typebox'
 import type { Identity, Role, SystemPermission } from '#access/access.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { write } from '#api/idempotency.ts'
-import { noStore, roleBody, roleName, roleSchema } from '#api/routes/access-schemas.ts'
-import { dataOf, strict } from '#api/schemas.ts'
+import { write } from '#api/writes/idempotency.ts'
+import { noStore, roleBody, roleName, roleSchema } from '#api/schemas/access.ts'
+import { dataOf, strict } from '#api/schemas/shared.ts'
 
 const tags = ['access']
 const byName = strict({ name: roleName() })

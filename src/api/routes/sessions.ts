@@ -2,9 +2,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Access, Identity, Login } from '#access/access.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { noStore, sessionSchema, userSchema } from '#api/routes/access-schemas.ts'
-import { dataOf, strict, text, timestamp } from '#api/schemas.ts'
-import { readSessionCookie, setSessionCookie } from '#api/session-cookie.ts'
+import { noStore, sessionSchema, userSchema } from '#api/schemas/access.ts'
+import { dataOf, strict, text, timestamp } from '#api/schemas/shared.ts'
+import { readSessionCookie, setSessionCookie } from '#api/http/session-cookie.ts'
 import type { Clock } from '#lib/clock.ts'
 
 const tags = ['access']

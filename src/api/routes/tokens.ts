@@ -1,8 +1,8 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { write } from '#api/idempotency.ts'
-import { noStore, roleNames, tokenSchema } from '#api/routes/access-schemas.ts'
-import { dataOf, idParam, nullable, strict, text, timestamp } from '#api/schemas.ts'
+import { write } from '#api/writes/idempotency.ts'
+import { noStore, roleNames, tokenSchema } from '#api/schemas/access.ts'
+import { dataOf, idParam, nullable, strict, text, timestamp } from '#api/schemas/shared.ts'
 
 const tags = ['access']
 const managed = { permission: 'tokens.manage' } as const

@@ -1,14 +1,18 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { RoutePlugin, Server } from '#api/api-context.ts'
-import { MediaTypeUnsupportedError, RequestInvalidError, TusVersionError } from '#api/errors.ts'
-import { idParam, strict } from '#api/schemas.ts'
+import {
+  MediaTypeUnsupportedError,
+  RequestInvalidError,
+  TusVersionError,
+} from '#api/problems/errors.ts'
+import { idParam, strict } from '#api/schemas/shared.ts'
 import {
   bodyStream,
   transferTimeoutMs,
   withoutIdleLimit,
   withUploadBody,
-} from '#api/upload-body.ts'
+} from '#api/http/upload-body.ts'
 import { checksumAlgorithms } from '#media/media.ts'
 import type { Alt, Checksum, Media, UploadState } from '#media/media.ts'
 

@@ -1,9 +1,17 @@
 import { Type } from 'typebox'
 import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
-import { write } from '#api/idempotency.ts'
-import { noStore, roleNames, userSchema } from '#api/routes/access-schemas.ts'
-import { dataOf, defaultPageSize, idParam, pageOf, pageQuery, strict, text } from '#api/schemas.ts'
-import { setSessionCookie } from '#api/session-cookie.ts'
+import { write } from '#api/writes/idempotency.ts'
+import { noStore, roleNames, userSchema } from '#api/schemas/access.ts'
+import {
+  dataOf,
+  defaultPageSize,
+  idParam,
+  pageOf,
+  pageQuery,
+  strict,
+  text,
+} from '#api/schemas/shared.ts'
+import { setSessionCookie } from '#api/http/session-cookie.ts'
 
 const tags = ['access']
 const managed = { permission: 'users.manage' } as const

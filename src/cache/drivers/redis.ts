@@ -2,7 +2,7 @@ import { createClient, RESP_TYPES } from '@redis/client'
 import { secondLevelKeepS, secondLevelTimeoutMs } from '#cache/second-level.ts'
 import type { SecondLevel } from '#cache/second-level.ts'
 import type { Logger } from '#lib/logger.ts'
-import { late, within } from '#lib/within.ts'
+import { late, within } from '#lib/timeout.ts'
 
 export type RedisOptions = { readonly url: string; readonly logger: Logger }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Register } from '#cli/command.ts'
-import { UsageError } from '#cli/errors.ts'
+import { UsageError } from '#lib/usage-error.ts'
 import { askToDrain, whereabouts } from '#nodes/cluster-status.ts'
 import { DrainDeadlineError, NodeNotFoundError } from '#nodes/errors.ts'
 

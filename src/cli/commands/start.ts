@@ -1,5 +1,5 @@
 import type { Register } from '#cli/command.ts'
-import { UsageError } from '#cli/errors.ts'
+import { UsageError } from '#lib/usage-error.ts'
 
 const nodesMax = 64
 

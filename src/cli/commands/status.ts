@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Context, Register } from '#cli/command.ts'
 import type { Output } from '#cli/output.ts'
-import type { ClusterAccess } from '#cli/site.ts'
+import type { ClusterAccess } from '#node/site.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
 import type { ClusterStatus, NodeStatus } from '#nodes/cluster-status.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { parsePage } from '#cli/import/front-matter.ts'
+import { parsePage } from '#lib/front-matter.ts'
 import { scanLinks } from '#cli/import/links.ts'
 import { resolveLinks } from '#cli/import/resolve-links.ts'
 

@@ -1,5 +1,5 @@
 import { ImportSourceError } from '#cli/import/errors.ts'
-import { PageReader } from '#cli/import/front-matter.ts'
+import { PageReader } from '#lib/front-matter.ts'
 import { FrontMatterSeen, fieldValue, inferType } from '#cli/import/infer-type.ts'
 import type { InferredType } from '#cli/import/infer-type.ts'
 import { scanLinks } from '#cli/import/links.ts'

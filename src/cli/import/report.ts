@@ -1,5 +1,5 @@
 import { open, writeFile } from 'node:fs/promises'
-import { UsageError } from '#cli/errors.ts'
+import { UsageError } from '#lib/usage-error.ts'
 import type { Output } from '#cli/output.ts'
 import type { Clock } from '#lib/clock.ts'
 

@@ -3,7 +3,7 @@ import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { LinkUnavailableError } from '#cluster-link/errors.ts'
 import { checkMessage } from '#cluster-link/message.ts'
 import type { Logger } from '#lib/logger.ts'
-import { Trouble } from '#lib/trouble.ts'
+import { Trouble } from '#lib/failure-log.ts'
 
 export type PostgresLinkOptions = {
   /**

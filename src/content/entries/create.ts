@@ -15,7 +15,7 @@ import {
   hold,
   once,
   referencesOf,
-} from '#content/entries/hold.ts'
+} from '#content/entries/references.ts'
 import { demandAfter, demandOnType, grantOf } from '#content/entries/permission.ts'
 import { viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'

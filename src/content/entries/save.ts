@@ -15,7 +15,7 @@ import {
   topOf,
   versionColumns,
 } from '#content/entries/entry-state.ts'
-import { checkTargets, claimSlug } from '#content/entries/hold.ts'
+import { checkTargets, claimSlug } from '#content/entries/references.ts'
 import { demand, demandAfter, grantOf, reaches, statusOf } from '#content/entries/permission.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Connection } from '#database/drivers/postgres/connection.ts'
-import { GivenUp } from '#database/drivers/postgres/given-up.ts'
+import { GivenUp } from '#database/drivers/postgres/abandoned-backends.ts'
 import type { Hosts } from '#database/drivers/postgres/hosts.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
-import { Trouble } from '#lib/trouble.ts'
+import { Trouble } from '#lib/failure-log.ts'
 
 /**
  * Callers that wait for a connection; the next is refused at once, since the deadline of most would

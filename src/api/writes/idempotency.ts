@@ -1,0 +1,271 @@
+import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import {
+  IdempotencyKeyBusyError,
+  IdempotencyKeyReusedError,
+  RequestInvalidError,
+} from '#api/problems/errors.ts'
+import { WriteRecorder } from '#api/writes/write-recorder.ts'
+import { atomically } from '#content/entries/context.ts'
+import { sql } from '#database/database.ts'
+import type { Database, Queryable } from '#database/database.ts'
+import { DatabaseTimeoutError } from '#database/errors.ts'
+import type { Identity } from '#access/access.ts'
+
+/** A repeat waits this long for the first request to end. */
+const waitMs = 5_000
+/** A key is remembered for 24 h (see the SQL); this many expired ones go per clean-up statement. */
+const collectMax = 1_000
+const keyPattern = /^[\x21-\x7e]{1,255}$/
+
+/**
+ * What a write answers: `json` is JSON text that is ready, `body` a value that becomes JSON;
+ * neither: no body.
+ */
+export type WriteAnswer = {
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: unknown
+  readonly json?: string
+}
+
+type Stored = {
+  readonly request_hash: string
+  readonly status: number | null
+  readonly headers: string | null
+  readonly body: string | null
+}
+
+const boundWait = sql<{ set_config: string }>(`select set_config('lock_timeout', $1, true)`)
+const claim = sql<{ claimed: number }>(
+  `insert into stoa.idempotency (principal, key, request_hash) values ($1, $2, $3)
+   on conflict (principal, key) do update
+     set request_hash = excluded.request_hash, status = null, headers = null, body = null, created_at = now()
+     where stoa.idempotency.created_at < now() - interval '24 hours'
+   returning 1 as claimed`,
+)
+const unboundWait = sql<{ set_config: string }>(`select set_config('lock_timeout', '0', true)`)
+const stored = sql<Stored>(
+  `select request_hash, status, headers, body from stoa.idempotency where principal = $1 and key = $2`,
+)
+const keep = sql(
+  `update stoa.idempotency set status = $3, headers = $4, body = $5 where principal = $1 and key = $2`,
+)
+const expired = sql<{ key: string }>(
+  `delete from stoa.idempotency where ctid in (
+     select ctid from stoa.idempotency where created_at < now() - interval '24 hours' limit ${collectMax}
+   ) returning key`,
+)
+
+/**
+ * First requests that run on this node, so that repeats wait without holding a connection. As long
+ * as there are requests in flight.
+ */
+const running = new Map<string, Promise<unknown>>()
+
+/**
+ * Runs the write of a route and answers. Without `Idempotency-Key`: `work` gets the pool. With one:
+ * the key is claimed in the transaction that `work` gets and its answer is stored there too, so
+ * that the effect and the first answer exist together or not at all; after a deadlock all of it is
+ * done again. A repeat gets the first answer and changes nothing. A failure stores nothing: it may
+ * be repeated.
+ *
+ * `fingerprint` replaces the body in the comparison of requests, where the body is a stream.
+ */
+export async function write(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  work: (db: Queryable) => Promise<WriteAnswer>,
+  fingerprint?: string,
+): Promise<FastifyReply> {
+  const header = request.headers['idempotency-key']
+  const database = writesOf(request)
+  if (header === undefined) return send(reply, await work(database))
+  if (typeof header !== 'string' || !keyPattern.test(header)) {
+    throw new RequestInvalidError({
+      in: 'headers',
+      path: '/idempotency-key',
+      message: 'must be 1 to 255 visible ASCII characters',
+    })
+  }
+  const claimed = new Claim(principalOf(request.identity), header, hashOf(request, fingerprint))
+  return send(reply, await once(database, claimed, work))
+}
+
+/**
+ * The database for the writes of one request. Where there is a cluster it notes them, and the
+ * answer tells their token.
+ */
+function writesOf(request: FastifyRequest): Database {
+  const { cluster, database } = request.server.api
+  if (cluster === null) return database
+  request.writes ??= new WriteRecorder(database, () => ({
+    epoch: cluster.feed.state.epoch,
+    leased: cluster.cache.leased,
+  }))
+  return request.writes
+}
+
+/** Forgets expired keys, in bounded steps. Returns how many. */
+export async function collectIdempotencyKeys(database: Database): Promise<number> {
+  let total = 0
+  for (;;) {
+    const gone = (await database.run(expired)).length
+    total += gone
+    if (gone < collectMax) return total
+  }
+}
+
+async function once(
+  database: Database,
+  claimed: Claim,
+  work: (db: Queryable) => Promise<WriteAnswer>,
+): Promise<WriteAnswer> {
+  const deadline = performance.now() + waitMs
+  for (let first = running.get(claimed.id); first !== undefined; first = running.get(claimed.id))
+    await settled(first, deadline)
+  const run = atomically(database, async (tx) => {
+    if (!(await claimIn(tx, claimed, Math.max(1, deadline - performance.now()))))
+      return replay(tx, claimed)
+    const answer = await work(tx)
+    const text = answer.json ?? (answer.body === undefined ? null : JSON.stringify(answer.body))
+    await tx.run(keep, [
+      claimed.principal,
+      claimed.key,
+      answer.status,
+      JSON.stringify(answer.headers ?? {}),
+      text === null ? null : claimed.seal(text),
+    ])
+    return answer
+  })
+  running.set(claimed.id, run)
+  try {
+    return await run
+  } finally {
+    running.delete(claimed.id)
+  }
+}
+
+async function settled(first: Promise<unknown>, deadline: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(busy()), Math.max(0, deadline - performance.now()))
+  })
+  try {
+    await Promise.race([
+      first.then(
+        () => undefined,
+        () => undefined,
+      ),
+      late,
+    ])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+async function claimIn(tx: Queryable, claimed: Claim, lockTimeoutMs: number): Promise<boolean> {
+  await tx.run(boundWait, [String(Math.ceil(lockTimeoutMs))])
+  try {
+    const rows = await tx.run(claim, [claimed.principal, claimed.key, claimed.requestHash])
+    await tx.run(unboundWait)
+    return rows.length > 0
+  } catch (error) {
+    const lockTimeout = (error as { code?: unknown }).code === '55P03'
+    if (lockTimeout || error instanceof DatabaseTimeoutError) throw busy()
+    throw error
+  }
+}
+
+async function replay(tx: Queryable, claimed: Claim): Promise<WriteAnswer> {
+  const [row] = await tx.run(stored, [claimed.principal, claimed.key])
+  if (row === undefined || row.status === null) throw busy()
+  if (row.request_hash !== claimed.requestHash) {
+    throw new IdempotencyKeyReusedError(
+      'This Idempotency-Key came before with another request; make a new key for a new request.',
+    )
+  }
+  const headers = {
+    ...(JSON.parse(row.headers ?? '{}') as Record<string, string>),
+    'idempotency-replayed': 'true',
+  }
+  return {
+    status: row.status,
+    headers,
+    ...(row.body === null ? {} : { json: claimed.open(row.body) }),
+  }
+}
+
+function busy(): IdempotencyKeyBusyError {
+  return new IdempotencyKeyBusyError(
+    'The first request with this Idempotency-Key is still running; repeat this one later.',
+    { retryAfterS: 5 },
+  )
+}
+
+/**
+ * What the table holds is of no use without the client's key: it is stored as a hash, and answers,
+ * which may carry a new API token or a session, are sealed (AES-256-GCM) under the key itself.
+ */
+class Claim {
+  readonly principal: string
+  readonly key: string
+  readonly requestHash: string
+  readonly #secret: Buffer
+
+  constructor(principal: string, header: string, requestHash: string) {
+    this.principal = principal
+    this.key = digest('name', principal, header).toString('base64url')
+    this.#secret = digest('seal', principal, header)
+    this.requestHash = requestHash
+  }
+
+  get id(): string {
+    return `${this.principal} ${this.key}`
+  }
+
+  seal(text: string): string {
+    const nonce = randomBytes(12)
+    const cipher = createCipheriv('aes-256-gcm', this.#secret, nonce)
+    const sealed = Buffer.concat([cipher.update(text, 'utf8'), cipher.final()])
+    return Buffer.concat([nonce, cipher.getAuthTag(), sealed]).toString('base64')
+  }
+
+  open(text: string): string {
+    const bytes = Buffer.from(text, 'base64')
+    const decipher = createDecipheriv('aes-256-gcm', this.#secret, bytes.subarray(0, 12))
+    decipher.setAuthTag(bytes.subarray(12, 28))
+    return Buffer.concat([decipher.update(bytes.subarray(28)), decipher.final()]).toString('utf8')
+  }
+}
+
+function digest(...parts: readonly string[]): Buffer {
+  return createHash('sha256').update(JSON.stringify(parts)).digest()
+}
+
+function principalOf(identity: Identity): string {
+  const { kind, id } = identity.authority.actor
+  return `${kind}:${id ?? ''}`
+}
+
+/** `If-Match` belongs to what a request means; other headers do not. */
+function hashOf(request: FastifyRequest, fingerprint: string | undefined): string {
+  const { method, url, body, headers } = request
+  return digest(
+    method,
+    url,
+    headers['if-match'] ?? '',
+    fingerprint ?? JSON.stringify(body ?? null),
+  ).toString('base64url')
+}
+
+function send(reply: FastifyReply, answer: WriteAnswer): FastifyReply {
+  reply.code(answer.status)
+  if (answer.headers !== undefined) reply.headers(answer.headers)
+  reply.header('cache-control', 'no-store')
+  if (answer.json !== undefined)
+    return reply.type('application/json; charset=utf-8').send(answer.json)
+  return answer.body === undefined
+    ? reply.send()
+    : reply.type('application/json; charset=utf-8').send(JSON.stringify(answer.body))
+}

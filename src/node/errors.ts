@@ -1,0 +1,55 @@
+import { StoaError } from '#lib/stoa-error.ts'
+
+/** One of several nodes of this machine did not become ready. */
+export class NodeStartError extends StoaError {
+  readonly code = 'E_NODE_START'
+}
+
+/** The folder for what is local to the node cannot be made or used. */
+export class DataFolderError extends StoaError {
+  readonly code = 'E_DATA_FOLDER'
+
+  constructor(folder: string, cause: unknown) {
+    const code = codeOf(cause)
+    super(
+      `The data folder ${folder} cannot be used: ${folderReasons[code] ?? `the system says ${code}`}. Mend that, or set STOA_DATA (or --data) to another folder.`,
+      { folder, reason: code },
+      { cause },
+    )
+  }
+}
+
+/** The address that the node was told to listen on cannot be had. */
+export class ListenError extends StoaError {
+  readonly code = 'E_LISTEN'
+
+  constructor(options: { readonly host: string; readonly port: number }, cause: unknown) {
+    const code = codeOf(cause)
+    const why = reasons[code] ?? `the system says ${code}`
+    super(
+      `The node cannot listen on ${options.host} port ${options.port}: ${why}. Set STOA_HOST and STOA_PORT, or --host and --port.`,
+      { ...options, reason: code },
+      { cause },
+    )
+  }
+}
+
+const reasons: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another program listens there already',
+  EACCES: 'ports below 1024 need a privilege that this user does not have',
+  EADDRNOTAVAIL: 'no network interface of this machine has that address',
+  ENOTFOUND: 'no such host name is known',
+}
+
+const folderReasons: Readonly<Record<string, string>> = {
+  EACCES: 'this user may not write there',
+  EEXIST: 'there is a file of that name',
+  ENOSPC: 'the disk is full',
+  ENOTDIR: 'a part of that path is a file',
+  EPERM: 'this user may not write there',
+  EROFS: 'it is on a file system that is read-only',
+}
+
+function codeOf(cause: unknown): string {
+  return cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown'
+}
