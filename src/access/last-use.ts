@@ -5,7 +5,7 @@ import type { Cache } from '#cache/cache.ts'
 import type { FillContext } from '#cache/fill.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
-import { within } from '#lib/timeout.ts'
+import { withTimeout } from '#lib/timeout.ts'
 
 /**
  * How exactly the last use of sessions and API tokens is known: one write a minute, whatever the
@@ -43,9 +43,9 @@ export async function noteUse(
   const nowMs = ground.clock.nowMs()
   if (!isUseDue(use, nowMs)) return
   use.notedMs = nowMs
-  await within(
+  await withTimeout(
     note(ground, statement, [key, timestamp(nowMs), timestamp(nowMs - lastUseResolutionMs)]),
-    { ms: noteWaitMs },
+    noteWaitMs,
   )
 }
 

@@ -16,7 +16,7 @@ import type { Authority } from '#content/authority.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { isId } from '#lib/id.ts'
-import { remembered } from '#lib/memoize-bounded.ts'
+import { memoizeBounded } from '#lib/memoize-bounded.ts'
 
 /**
  * A session ends when it was not used for `idleMs`, and at the latest `lifetimeMs` after the login.
@@ -84,7 +84,7 @@ export type Sessions = Pick<Access, 'logout' | 'logoutEverywhere'> & {
 
 export function sessionStore(ground: Ground, log: AuditLog): Sessions {
   const { database, clock } = ground
-  const keyOf = remembered(keysMax, (cookie) => cacheKey(hashSecret(cookie)))
+  const keyOf = memoizeBounded(keysMax, (cookie) => cacheKey(hashSecret(cookie)))
 
   const start: Sessions['start'] = async ({ user, passwordHash, origin, agent, replaces }) => {
     const cookie = newSecret()

@@ -18,7 +18,7 @@ import type { Authority } from '#content/authority.ts'
 import { normalInstant } from '#content/query/normal-form.ts'
 import { sql } from '#database/database.ts'
 import { isId, newId } from '#lib/id.ts'
-import { remembered } from '#lib/memoize-bounded.ts'
+import { memoizeBounded } from '#lib/memoize-bounded.ts'
 
 /** API tokens that an installation can have: the list is shown whole. */
 const tokensMax = 1_000
@@ -113,7 +113,7 @@ export function tokenStore(ground: Ground, log: AuditLog): Tokens {
       }),
   }
   const memo = new TokenMemo<Found>(ground.roleCache, clock)
-  const keyOf = remembered(tokensMax, (token) => cacheKey(hashSecret(token)))
+  const keyOf = memoizeBounded(tokensMax, (token) => cacheKey(hashSecret(token)))
   return {
     tokens,
     identify: (token, origin, fresh) => identify({ ground, memo }, { token, origin, fresh }),

@@ -3,6 +3,7 @@ import { compareEpochs } from '#change-feed/epoch.ts'
 import type { Epoch } from '#change-feed/epoch.ts'
 import { includes } from '#change-feed/snapshot.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
+import { backoffMs } from '#lib/backoff.ts'
 
 /**
  * The change feed of one node as a pure state machine; src/change-feed/SPEC.md is its table.
@@ -343,7 +344,7 @@ function failed(
   config: FeedConfig,
   effects: readonly FeedEffect[],
 ): Step {
-  const waitMs = Math.min(retryFirstMs * 2 ** Math.min(state.failures, 20), config.leaseMs / 3)
+  const waitMs = backoffMs(state.failures, { firstMs: retryFirstMs, maxMs: config.leaseMs / 3 })
   return {
     state: {
       ...state,

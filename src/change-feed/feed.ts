@@ -11,7 +11,8 @@ import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
-import { Trouble } from '#lib/failure-log.ts'
+import { FailureLog } from '#lib/failure-log.ts'
+import { Tasks } from '#lib/tasks.ts'
 
 /**
  * Changes are kept so long: a node that was away for less catches up, one that was away for more
@@ -57,16 +58,16 @@ const channel = 'feed'
 export class ChangeFeed {
   readonly config: FeedConfig
   readonly #options: FeedOptions
-  readonly #pollTrouble: Trouble
-  readonly #beatTrouble: Trouble
-  readonly #trimTrouble: Trouble
+  readonly #pollFailures: FailureLog
+  readonly #beatFailures: FailureLog
+  readonly #trimFailures: FailureLog
   readonly #clock: SteadyClock
   /**
    * What its hints say: the link brings them back to it too, and what this node committed itself it
    * polls for anyway.
    */
   readonly #hintText = newId()
-  readonly #listenerTrouble: Trouble
+  readonly #listenerFailures: FailureLog
   readonly #listeners = new Set<Listener>()
   readonly #hints: Disposable | null
   readonly #trimming: NodeJS.Timeout
@@ -77,25 +78,25 @@ export class ChangeFeed {
   readonly #waiters = new Set<Waiter>()
   #busy = false
   readonly #queue: FeedEvent[] = []
-  readonly #running = new Set<Promise<void>>()
+  readonly #tasks = new Tasks()
 
   constructor(options: FeedOptions) {
     this.#options = options
-    this.#pollTrouble = new Trouble(options.logger, {
+    this.#pollFailures = new FailureLog(options.logger, {
       failing: 'a poll of the change feed failed',
-      over: 'the change feed is polled again',
+      recovered: 'the change feed is polled again',
     })
-    this.#beatTrouble = new Trouble(options.logger, {
+    this.#beatFailures = new FailureLog(options.logger, {
       failing: 'the heartbeat could not be written',
-      over: 'the heartbeat is written again',
+      recovered: 'the heartbeat is written again',
     })
-    this.#trimTrouble = new Trouble(options.logger, {
+    this.#trimFailures = new FailureLog(options.logger, {
       failing: 'old changes could not be trimmed',
-      over: 'old changes are trimmed again',
+      recovered: 'old changes are trimmed again',
     })
-    this.#listenerTrouble = new Trouble(options.logger, {
+    this.#listenerFailures = new FailureLog(options.logger, {
       failing: 'a listener of the change feed failed: it is told to begin anew',
-      over: 'the listener of the change feed has begun anew',
+      recovered: 'the listener of the change feed has begun anew',
     })
     this.config = { ...feedDefaults, ...options.config }
     this.#clock = new SteadyClock(options.clock)
@@ -194,7 +195,7 @@ export class ChangeFeed {
     this.#polling?.giveUp()
     this.#beating?.giveUp()
     for (const waiter of this.#waiters) waiter.resolve(false)
-    await Promise.allSettled(this.#running)
+    await this.#tasks.ended()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -248,17 +249,17 @@ export class ChangeFeed {
   #perform(effect: FeedEffect): void {
     switch (effect.kind) {
       case 'poll':
-        this.#watch(this.#poll(effect))
+        this.#tasks.add(this.#poll(effect))
         return
       case 'abandonPoll':
         this.#polling?.giveUp()
         this.#polling = null
         return
       case 'beat':
-        this.#watch(this.#beat(effect))
+        this.#tasks.add(this.#beat(effect))
         return
       case 'sendHint':
-        this.#watch(this.#hint())
+        this.#tasks.add(this.#hint())
         return
       case 'flush':
         if (effect.reason !== 'start')
@@ -289,17 +290,12 @@ export class ChangeFeed {
     if (listener.behind && news.kind !== 'flush') return
     try {
       listener.tell(news)
-      if (listener.behind) this.#listenerTrouble.worked()
+      if (listener.behind) this.#listenerFailures.success()
       listener.behind = false
     } catch (error) {
       listener.behind = true
-      this.#listenerTrouble.failed(error, { told: news.kind })
+      this.#listenerFailures.failure(error, { told: news.kind })
     }
-  }
-
-  #watch(work: Promise<void>): void {
-    this.#running.add(work)
-    void work.finally(() => this.#running.delete(work))
   }
 
   async #poll(effect: Extract<FeedEffect, { kind: 'poll' }>): Promise<void> {
@@ -308,12 +304,12 @@ export class ChangeFeed {
     try {
       if (effect.beginEpoch) await runBeginEpoch(session)
       const result = await runPoll(session, effect.since, effect.changesMax)
-      this.#pollTrouble.worked()
+      this.#pollFailures.success()
       this.#step({ kind: 'polled', id: effect.id, result })
     } catch (error) {
       if (this.#polling === session) this.#polling = null
       session.giveUp()
-      if (this.#state.mode !== 'stopped') this.#pollTrouble.failed(error)
+      if (this.#state.mode !== 'stopped') this.#pollFailures.failure(error)
       this.#step({ kind: 'pollFailed', id: effect.id })
     }
   }
@@ -323,12 +319,12 @@ export class ChangeFeed {
     const session = this.#beating
     try {
       const won = await runBeat(session, effect.seen, effect.epoch)
-      this.#beatTrouble.worked()
+      this.#beatFailures.success()
       this.#step({ kind: 'beaten', id: effect.id, won })
     } catch (error) {
       if (this.#beating === session) this.#beating = null
       session.giveUp()
-      if (this.#state.mode !== 'stopped') this.#beatTrouble.failed(error)
+      if (this.#state.mode !== 'stopped') this.#beatFailures.failure(error)
       this.#step({ kind: 'beaten', id: effect.id, won: false })
     }
   }
@@ -342,10 +338,10 @@ export class ChangeFeed {
   }
 
   #trim(): void {
-    this.#watch(
+    this.#tasks.add(
       runTrim(this.#options.database, keepMs).then(
-        () => this.#trimTrouble.worked(),
-        (error: unknown) => this.#trimTrouble.failed(error),
+        () => this.#trimFailures.success(),
+        (error: unknown) => this.#trimFailures.failure(error),
       ),
     )
   }

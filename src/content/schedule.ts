@@ -18,6 +18,7 @@ import { SerializationError } from '#database/errors.ts'
 import type { Actor } from '#lib/actor.ts'
 import { isId, newId } from '#lib/id.ts'
 import { StoaError } from '#lib/stoa-error.ts'
+import { backoffMs } from '#lib/backoff.ts'
 
 const waitingMax = 100
 const aheadMsMax = 20 * 366 * 86_400_000
@@ -238,7 +239,7 @@ function putOffOne(
   error: unknown,
 ): void {
   const times = (putOff.get(row.id)?.times ?? 0) + 1
-  const againInMs = Math.min(againFirstMs * 2 ** (times - 1), againMaxMs)
+  const againInMs = backoffMs(times - 1, { firstMs: againFirstMs, maxMs: againMaxMs })
   putOff.delete(row.id)
   putOff.set(row.id, { times, untilMs: clock.monotonicMs() + againInMs })
   const [first] = putOff.keys()

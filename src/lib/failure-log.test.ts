@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Logger } from '#lib/logger.ts'
-import { Trouble } from '#lib/failure-log.ts'
+import { FailureLog } from '#lib/failure-log.ts'
 
 const longEnoughMs = 60_000
 
-function listened(): { readonly trouble: Trouble; readonly said: string[] } {
+function recorded(): { readonly failures: FailureLog; readonly said: string[] } {
   const said: string[] = []
   const say = (level: string) => (facts: object, message: string) =>
     void said.push(
@@ -18,41 +18,44 @@ function listened(): { readonly trouble: Trouble; readonly said: string[] } {
     error: say('error'),
     child: () => logger,
   }
-  return { trouble: new Trouble(logger, { failing: 'it fails', over: 'it works again' }), said }
+  return {
+    failures: new FailureLog(logger, { failing: 'it fails', recovered: 'it works again' }),
+    said,
+  }
 }
 
-test('the log hears of the first failure and of the end, once each time', (t) => {
+test('the log has the first failure and the recovery, once each time', (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
-  const { trouble, said } = listened()
-  trouble.worked()
+  const { failures, said } = recorded()
+  failures.success()
   for (let time = 0; time < 2; time += 1) {
-    trouble.failed(new Error('x'))
-    trouble.failed(new Error('x'))
-    trouble.worked()
-    trouble.worked()
+    failures.failure(new Error('x'))
+    failures.failure(new Error('x'))
+    failures.success()
+    failures.success()
     t.mock.timers.tick(longEnoughMs)
   }
   const once = ['warn it fails', 'info it works again after 2']
   assert.deepEqual(said, [...once, ...once])
 })
 
-test('what comes and goes is told as that, once, and its end when it has kept away for a while', (t) => {
+test('a failure that comes and goes is logged as that once, and its end when it has stayed away', (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
-  const { trouble, said } = listened()
+  const { failures, said } = recorded()
   const offAndOn = (times: number): void => {
     for (let time = 0; time < times; time += 1) {
-      trouble.failed(new Error('x'))
-      trouble.worked()
+      failures.failure(new Error('x'))
+      failures.success()
       t.mock.timers.tick(100)
     }
   }
   offAndOn(1_000)
   const begun = ['warn it fails', 'info it works again after 1', 'warn it fails, off and on']
   assert.deepEqual(said, begun)
-  trouble.failed(new Error('x'))
+  failures.failure(new Error('x'))
   t.mock.timers.tick(longEnoughMs)
   assert.deepEqual(said, begun, 'it still fails')
-  trouble.worked()
+  failures.success()
   t.mock.timers.tick(longEnoughMs)
   assert.deepEqual(said, [...begun, 'info it works again after 1000'])
   said.length = 0

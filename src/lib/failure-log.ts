@@ -1,66 +1,67 @@
 import type { Logger } from '#lib/logger.ts'
 
 /**
- * What comes again within so long of its end is still the same trouble, and is over when it has
- * kept away for so long.
+ * Failures with less than this between them are one outage, and an outage is over when nothing has
+ * failed for this long.
  */
 const calmMs = 10_000
 
+export type FailureMessages = { readonly failing: string; readonly recovered: string }
+
 /**
- * Something that is tried over and over. The log hears of its first failure and of its end, and of
- * each in between at the level `debug`: a database that is away for an hour is not ten thousand
- * warnings, and neither is one that comes and goes.
+ * Logs the outcome of something that is tried over and over: the first failure and the recovery,
+ * and each failure in between at the level `debug`. A database that is away for an hour is not ten
+ * thousand warnings, and neither is one that comes and goes.
  *
- * Modes: `well`; `failing`, until it works; `calming`, for a while after the end was told, where a
- * failure begins `unsteady`; `unsteady`, told as such, until it has worked without a failure for a
- * while.
+ * Modes: `well`; `failing`, until it works; `calming`, for a while after the recovery was logged,
+ * where a failure begins `unsteady`; `unsteady`, logged as such, until it has worked without a
+ * failure for a while.
  */
-export class Trouble {
+export class FailureLog {
   readonly #logger: Logger
-  readonly #failing: string
-  readonly #over: string
+  readonly #messages: FailureMessages
   #mode: 'well' | 'failing' | 'calming' | 'unsteady' = 'well'
   #failures = 0
   #calm: NodeJS.Timeout | null = null
 
-  constructor(logger: Logger, sentences: { readonly failing: string; readonly over: string }) {
+  constructor(logger: Logger, messages: FailureMessages) {
     this.#logger = logger
-    this.#failing = sentences.failing
-    this.#over = sentences.over
+    this.#messages = messages
   }
 
-  failed(error: unknown, facts: object = {}): void {
+  failure(error: unknown, facts: object = {}): void {
     this.#failures += 1
-    this.#stir()
+    this.#stopCalming()
+    const { failing } = this.#messages
     if (this.#mode === 'well') {
       this.#mode = 'failing'
-      this.#logger.warn({ err: error, ...facts }, this.#failing)
+      this.#logger.warn({ err: error, ...facts }, failing)
     } else if (this.#mode === 'calming') {
       this.#mode = 'unsteady'
-      this.#logger.warn({ err: error, ...facts, comesAndGoes: true }, this.#failing)
-    } else this.#logger.debug({ err: error, ...facts }, this.#failing)
+      this.#logger.warn({ err: error, ...facts, comesAndGoes: true }, failing)
+    } else this.#logger.debug({ err: error, ...facts }, failing)
   }
 
-  worked(): void {
+  success(): void {
     if (this.#mode === 'failing') {
-      this.#tellEnd()
+      this.#logRecovery()
       this.#mode = 'calming'
     }
-    if (this.#mode !== 'well') this.#calm ??= setTimeout(() => this.#calmed(), calmMs).unref()
+    if (this.#mode !== 'well') this.#calm ??= setTimeout(() => this.#becomeWell(), calmMs).unref()
   }
 
-  #calmed(): void {
+  #becomeWell(): void {
     this.#calm = null
-    if (this.#mode === 'unsteady') this.#tellEnd()
+    if (this.#mode === 'unsteady') this.#logRecovery()
     this.#mode = 'well'
   }
 
-  #tellEnd(): void {
-    this.#logger.info({ failures: this.#failures }, this.#over)
+  #logRecovery(): void {
+    this.#logger.info({ failures: this.#failures }, this.#messages.recovered)
     this.#failures = 0
   }
 
-  #stir(): void {
+  #stopCalming(): void {
     if (this.#calm !== null) clearTimeout(this.#calm)
     this.#calm = null
   }

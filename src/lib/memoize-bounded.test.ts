@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { remembered } from '#lib/memoize-bounded.ts'
+import { memoizeBounded } from '#lib/memoize-bounded.ts'
 
-test('makes each value once while there are few, and keeps no more than it may', () => {
+test('makes each value once while there are few, and keeps no more than the limit', () => {
   const made: string[] = []
-  const lengthOf = remembered(2, (text) => {
+  const lengthOf = memoizeBounded(2, (text) => {
     made.push(text)
     return text === '' ? null : text.length
   })
@@ -17,14 +17,14 @@ test('makes each value once while there are few, and keeps no more than it may',
 
 test('long texts are not kept', () => {
   let made = 0
-  const count = remembered(2, () => (made += 1))
+  const count = memoizeBounded(2, () => (made += 1))
   const long = 'x'.repeat(100_000)
   assert.deepEqual([count(long), count(long), count('short'), count('short')], [1, 2, 3, 3])
 })
 
-test('what fails is tried again', () => {
+test('a failure is not kept', () => {
   let tries = 0
-  const flaky = remembered(2, () => {
+  const flaky = memoizeBounded(2, () => {
     tries += 1
     if (tries === 1) throw new Error('not yet')
     return tries

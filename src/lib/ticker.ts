@@ -1,5 +1,5 @@
 import type { Logger } from '#lib/logger.ts'
-import { Trouble } from '#lib/failure-log.ts'
+import { FailureLog } from '#lib/failure-log.ts'
 
 /**
  * Work that comes round: `work` runs, then rests for `intervalMs`, and so on; never twice at once.
@@ -10,7 +10,7 @@ export class Ticker {
   readonly #name: string
   readonly #intervalMs: number
   readonly #work: () => Promise<void>
-  readonly #trouble: Trouble
+  readonly #failureLog: FailureLog
   readonly #stopping = new AbortController()
   #running: Promise<void> | null = null
 
@@ -23,9 +23,9 @@ export class Ticker {
     this.#name = options.name
     this.#intervalMs = options.intervalMs
     this.#work = options.work
-    this.#trouble = new Trouble(options.logger, {
+    this.#failureLog = new FailureLog(options.logger, {
       failing: 'a round of background work failed; it will be tried again',
-      over: 'a round of background work has ended well again',
+      recovered: 'a round of background work has ended well again',
     })
   }
 
@@ -43,9 +43,9 @@ export class Ticker {
     while (!signal.aborted) {
       try {
         await this.#work()
-        this.#trouble.worked()
+        this.#failureLog.success()
       } catch (error) {
-        this.#trouble.failed(error, { work: this.#name })
+        this.#failureLog.failure(error, { work: this.#name })
       }
       await rest(this.#intervalMs, signal)
     }

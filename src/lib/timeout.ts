@@ -1,23 +1,24 @@
-/** What `within` gives when the work took too long. */
-export const late = Symbol('late')
+/** The result of `withTimeout` when the time is up first. */
+export const timedOut = Symbol('timedOut')
 
 /**
- * What `work` comes to, or `late`: after `ms`, or when `signal` aborts. Work that is late goes on,
- * and what comes of it then is dropped.
+ * Resolves or rejects as `work` does, or resolves to `timedOut` after `ms` or when `signal` aborts,
+ * whichever comes first. The work itself goes on; its late result or error is dropped.
  */
-export async function within<T>(
+export async function withTimeout<T>(
   work: Promise<T>,
-  { ms, signal }: { readonly ms: number; readonly signal?: AbortSignal },
-): Promise<T | typeof late> {
-  const { promise, resolve } = Promise.withResolvers<typeof late>()
-  const giveUp = (): void => resolve(late)
-  const timer = setTimeout(giveUp, ms)
-  signal?.addEventListener('abort', giveUp)
+  ms: number,
+  signal?: AbortSignal,
+): Promise<T | typeof timedOut> {
+  const { promise, resolve } = Promise.withResolvers<typeof timedOut>()
+  const expire = (): void => resolve(timedOut)
+  const timer = setTimeout(expire, ms)
+  signal?.addEventListener('abort', expire)
   try {
-    if (signal?.aborted === true) giveUp()
+    if (signal?.aborted === true) expire()
     return await Promise.race([work, promise])
   } finally {
     clearTimeout(timer)
-    signal?.removeEventListener('abort', giveUp)
+    signal?.removeEventListener('abort', expire)
   }
 }

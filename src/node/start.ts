@@ -25,7 +25,7 @@ import type { FileStore } from '#file-store/file-store.ts'
 import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
-import { late, within } from '#lib/timeout.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 import { addressOf } from '#node/admission.ts'
 import { enterCluster } from '#node/join.ts'
 import { reportOf } from '#node/report.ts'
@@ -402,7 +402,7 @@ async function startAndServe(
 
 /** Waits for background work, but not for longer than a node has that was told to stop. */
 async function inTime(work: Promise<unknown>, logger: Logger): Promise<void> {
-  if ((await within(work, { ms: backgroundMs })) === late)
+  if ((await withTimeout(work, backgroundMs)) === timedOut)
     logger.warn(
       { afterMs: backgroundMs },
       'background work did not end in time; it is left, and taken up again by a node that runs',

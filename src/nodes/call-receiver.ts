@@ -3,11 +3,12 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import type { Logger } from '#lib/logger.ts'
 import { StoaError } from '#lib/stoa-error.ts'
-import { Trouble } from '#lib/failure-log.ts'
-import { late, within } from '#lib/timeout.ts'
+import { FailureLog } from '#lib/failure-log.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 import { callChannel, callReplyMax } from '#nodes/calls.ts'
 import type { CallHandler } from '#nodes/calls.ts'
 import { CallTooLargeError, CallUnknownError } from '#nodes/errors.ts'
+import { Tasks } from '#lib/tasks.ts'
 
 /** Calls that one node works on at once; the others wait in the table until their deadlines. */
 const inHandMax = 64
@@ -42,10 +43,10 @@ export class CallReceiver {
     readonly link: ClusterLink | null
     readonly logger: Logger
   }
-  readonly #trouble: Trouble
+  readonly #failureLog: FailureLog
   readonly #handlers = new Map<string, CallHandler>()
   readonly #inHand = new Set<string>()
-  readonly #running = new Set<Promise<void>>()
+  readonly #tasks = new Tasks()
   readonly #stopping = new AbortController()
   readonly #listening: Disposable | null
   #looking = false
@@ -58,9 +59,9 @@ export class CallReceiver {
     readonly logger: Logger
   }) {
     this.#options = options
-    this.#trouble = new Trouble(options.logger, {
+    this.#failureLog = new FailureLog(options.logger, {
       failing: 'calls of other nodes could not be read; they are looked for at the next beat',
-      over: 'calls of other nodes are read again',
+      recovered: 'calls of other nodes are read again',
     })
     this.#listening =
       options.link?.listen(callChannel, (text) => {
@@ -91,13 +92,13 @@ export class CallReceiver {
     this.#again = true
     if (this.#looking) return
     this.#looking = true
-    this.#watch(this.#lookAll())
+    this.#tasks.add(this.#lookAll())
   }
 
   async stop(): Promise<void> {
     this.#listening?.[Symbol.dispose]()
     this.#stopping.abort()
-    await Promise.allSettled(this.#running)
+    await this.#tasks.ended()
   }
 
   async #lookAll(): Promise<void> {
@@ -110,14 +111,14 @@ export class CallReceiver {
           [...this.#inHand],
           inHandMax - this.#inHand.size,
         ])
-        this.#trouble.worked()
+        this.#failureLog.success()
         for (const question of questions) {
           this.#inHand.add(question.id)
-          this.#watch(this.#answer(question))
+          this.#tasks.add(this.#answer(question))
         }
       }
     } catch (error) {
-      this.#trouble.failed(error)
+      this.#failureLog.failure(error)
     } finally {
       this.#looking = false
     }
@@ -165,11 +166,12 @@ export class CallReceiver {
     left_ms,
   }: Question): Promise<{ readonly reply: string | null; readonly failure: string | null } | null> {
     try {
-      const value = await within(
+      const value = await withTimeout(
         this.run(method, JSON.parse(payload), { caller, leftMs: left_ms }),
-        { ms: left_ms + overMarginMs, signal: this.#stopping.signal },
+        left_ms + overMarginMs,
+        this.#stopping.signal,
       )
-      if (value === late) return null
+      if (value === timedOut) return null
       const reply = JSON.stringify(value ?? null)
       if (reply.length > callReplyMax)
         throw new CallTooLargeError(`An answer carries up to ${callReplyMax} characters.`, {
@@ -189,10 +191,5 @@ export class CallReceiver {
         }),
       }
     }
-  }
-
-  #watch(work: Promise<void>): void {
-    this.#running.add(work)
-    void work.finally(() => this.#running.delete(work))
   }
 }

@@ -5,7 +5,7 @@ import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { StoaError } from '#lib/stoa-error.ts'
-import { late, within } from '#lib/timeout.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 import { callChannel, callPayloadMax } from '#nodes/calls.ts'
 import type { CallAnswer } from '#nodes/calls.ts'
 import {
@@ -15,6 +15,7 @@ import {
   CallTooLargeError,
   CallUnknownError,
 } from '#nodes/errors.ts'
+import { Tasks } from '#lib/tasks.ts'
 
 /** Without hints the caller looks this often for answers, more and more rarely. */
 const lookFirstMs = 25
@@ -71,7 +72,7 @@ export class CallSender {
   readonly #options: CallSenderOptions
   readonly #listening: Disposable | null
   readonly #waiting = new Map<string, Waiting>()
-  readonly #running = new Set<Promise<void>>()
+  readonly #tasks = new Tasks()
   #stopped = false
 
   constructor(options: CallSenderOptions) {
@@ -112,7 +113,7 @@ export class CallSender {
         return await this.#collect(call, waiting, others, until)
       } finally {
         this.#waiting.delete(call)
-        if (others.length > 0) this.#watch(this.#forget(call))
+        if (others.length > 0) this.#tasks.add(this.#forget(call))
       }
     }
     try {
@@ -142,7 +143,7 @@ export class CallSender {
     this.#stopped = true
     this.#listening?.[Symbol.dispose]()
     for (const { wake } of this.#waiting.values()) wake?.()
-    await Promise.allSettled(this.#running)
+    await this.#tasks.ended()
   }
 
   async #collect(
@@ -168,10 +169,11 @@ export class CallSender {
       waiting.hinted = false
       try {
         // A database that hangs must not hold up whoever has a deadline.
-        const rows = await within(database.run(look, [call, answers.map(({ node }) => node)]), {
-          ms: Math.max(1, until - clock.monotonicMs()),
-        })
-        if (rows === late) break
+        const rows = await withTimeout(
+          database.run(look, [call, answers.map(({ node }) => node)]),
+          Math.max(1, until - clock.monotonicMs()),
+        )
+        if (rows === timedOut) break
         this.#sort(rows, pending, settle)
       } catch (error) {
         logger.warn({ err: error }, 'answers of other nodes could not be read')
@@ -215,7 +217,7 @@ export class CallSender {
   }
 
   #hint(text: string): void {
-    this.#watch(
+    this.#tasks.add(
       (this.#options.link?.send(callChannel, text) ?? Promise.resolve()).catch((error: unknown) =>
         this.#options.logger.debug(
           { err: error },
@@ -223,11 +225,6 @@ export class CallSender {
         ),
       ),
     )
-  }
-
-  #watch(work: Promise<void>): void {
-    this.#running.add(work)
-    void work.finally(() => this.#running.delete(work))
   }
 }
 

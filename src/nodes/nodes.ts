@@ -4,7 +4,7 @@ import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
-import { Trouble } from '#lib/failure-log.ts'
+import { FailureLog } from '#lib/failure-log.ts'
 import { FenceLostError } from '#nodes/errors.ts'
 import { leads, liveMembers, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
 import type {
@@ -15,6 +15,7 @@ import type {
   NodesState,
   RoleRow,
 } from '#nodes/nodes-core.ts'
+import { Tasks } from '#lib/tasks.ts'
 
 /**
  * What a node tells of itself: name, address, version, and a fingerprint of what must be the same
@@ -120,9 +121,9 @@ export class Nodes {
   readonly id: string
   readonly config: NodesConfig
   readonly #options: NodesOptions
-  readonly #trouble: Trouble
+  readonly #failureLog: FailureLog
   readonly #clock: SteadyClock
-  readonly #running = new Set<Promise<void>>()
+  readonly #tasks = new Tasks()
   readonly #listeners = new Set<(news: NodesNews) => void>()
   readonly #beats: Queryable
   #beating: Promise<void> = Promise.resolve()
@@ -135,9 +136,9 @@ export class Nodes {
   constructor(options: NodesOptions) {
     this.id = options.id ?? newId(options.clock.nowMs())
     this.#options = options
-    this.#trouble = new Trouble(options.logger, {
+    this.#failureLog = new FailureLog(options.logger, {
       failing: 'the nodes table could not be written',
-      over: 'the nodes table is written again',
+      recovered: 'the nodes table is written again',
     })
     this.#info = options.info
     this.#beats = options.database.control ?? options.database
@@ -246,7 +247,7 @@ export class Nodes {
   async leave(): Promise<void> {
     this.#step({ kind: 'leave' })
     if (this.#timer !== null) clearTimeout(this.#timer)
-    await Promise.allSettled(this.#running)
+    await this.#tasks.ended()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -270,10 +271,9 @@ export class Nodes {
     this.#state = state
     for (const effect of effects) {
       const work = this.#perform(effect).catch((error: unknown) =>
-        this.#trouble.failed(error, { effect: effect.kind }),
+        this.#failureLog.failure(error, { effect: effect.kind }),
       )
-      this.#running.add(work)
-      void work.finally(() => this.#running.delete(work))
+      this.#tasks.add(work)
     }
     this.#schedule()
   }
@@ -325,7 +325,7 @@ export class Nodes {
           ])
         return tx.run(readAll, [this.id])
       })
-      this.#trouble.worked()
+      this.#failureLog.success()
       if (this.#state.mode === 'left') return
       const nodes = rows.filter((row) => row.kind === 'node')
       this.#details = new Map(

@@ -10,6 +10,7 @@ import type { Logger } from '#lib/logger.ts'
 import { aliveEveryMs } from '#node/shared-port.ts'
 import type { UpMessage } from '#node/shared-port.ts'
 import type { FromSupervisor, ToSupervisor } from '#supervisor/supervised-node.ts'
+import { backoffMs } from '#lib/backoff.ts'
 
 /**
  * A node that ended by itself is started again after this long, doubled with each time up to the
@@ -175,7 +176,7 @@ export class NodeProcess {
   async #restart(reason: unknown): Promise<void> {
     const { signal } = this.#stopped
     for (let why = reason; !signal.aborted;) {
-      const pauseMs = Math.min(restartFirstMs * 2 ** this.#restarts, restartMaxMs)
+      const pauseMs = backoffMs(this.#restarts, { firstMs: restartFirstMs, maxMs: restartMaxMs })
       this.#restarts += 1
       this.#logger.error(
         { node: this.#config.node, why, pauseMs },

@@ -2,7 +2,7 @@ import { brotliCompress, constants, gzip, zstdCompress } from 'node:zlib'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { weakTag } from '#api/delivery/entity-tag.ts'
 import { addVary } from '#api/delivery/vary.ts'
-import { remembered } from '#lib/memoize-bounded.ts'
+import { memoizeBounded } from '#lib/memoize-bounded.ts'
 
 /** Below this the headers and the work cost more than the bytes saved. */
 const bytesMin = 1_024
@@ -29,7 +29,7 @@ export function chooseEncoding(accept: string | undefined): Encoding | null {
   return accept === undefined ? null : chosen(accept)
 }
 
-const chosen = remembered(choicesMax, (accept): Encoding | null => {
+const chosen = memoizeBounded(choicesMax, (accept): Encoding | null => {
   const weights = new Map<string, number>()
   for (const part of accept.toLowerCase().split(',')) {
     const [name = '', ...parameters] = part.split(';').map((text) => text.trim())

@@ -9,7 +9,7 @@ import { headLines, HeadWriter } from '#api/delivery/raw-head.ts'
 import { nextRequestId, requestIdOf } from '#api/http/request-id.ts'
 import { sessionCookieIn } from '#api/http/session-cookie.ts'
 import { parseToken } from '#change-feed/token.ts'
-import { remembered } from '#lib/memoize-bounded.ts'
+import { memoizeBounded } from '#lib/memoize-bounded.ts'
 
 const prefix = '/api/content/'
 const bearerPattern = /^Bearer +([\x21-\x7e]{1,512})$/i
@@ -122,11 +122,11 @@ const hitStatus = ['cache-status', 'stoa; hit']
  * A client sends its credentials, and the token of its last write, with each request that follows.
  */
 const textsMax = 1_000
-const bearerIn = remembered(
+const bearerIn = memoizeBounded(
   textsMax,
   (authorization) => bearerPattern.exec(authorization)?.[1] ?? '',
 )
-const tokenIn = remembered(textsMax, parseToken)
+const tokenIn = memoizeBounded(textsMax, parseToken)
 
 /**
  * Looks at the raw pairs, since to make an object of all headers takes as long as everything else
@@ -164,4 +164,4 @@ const wanted = new Map<string, keyof Asked>([
 
 /** What a header is here, by its name as a client spells it; null: nothing. */
 const namesMax = 500
-const fieldOf = remembered(namesMax, (name) => wanted.get(name.toLowerCase()) ?? null)
+const fieldOf = memoizeBounded(namesMax, (name) => wanted.get(name.toLowerCase()) ?? null)

@@ -2,7 +2,8 @@ import { createClient, RESP_TYPES } from '@redis/client'
 import { secondLevelKeepS, secondLevelTimeoutMs } from '#cache/second-level.ts'
 import type { SecondLevel } from '#cache/second-level.ts'
 import type { Logger } from '#lib/logger.ts'
-import { late, within } from '#lib/timeout.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
+import { backoffMs } from '#lib/backoff.ts'
 
 export type RedisOptions = { readonly url: string; readonly logger: Logger }
 
@@ -34,7 +35,7 @@ function clientOf(url: string) {
     socket: {
       connectTimeout: connectTimeoutMs,
       reconnectStrategy: (retries) =>
-        Math.min(retryFirstMs * 2 ** Math.min(retries, 10), retryMaxMs),
+        backoffMs(retries, { firstMs: retryFirstMs, maxMs: retryMaxMs }),
     },
   }).withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer })
 }
@@ -91,8 +92,8 @@ export class RedisSecondLevel implements SecondLevel {
       this.#logger.debug({ err: error }, 'the second level did not answer')
       return null
     })
-    const result = await within(tried, { ms: secondLevelTimeoutMs })
-    if (result !== late) return result
+    const result = await withTimeout(tried, secondLevelTimeoutMs)
+    if (result !== timedOut) return result
     this.#pausedUntilMs = performance.now() + pauseMs
     return null
   }

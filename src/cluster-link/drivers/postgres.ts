@@ -3,7 +3,8 @@ import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { LinkUnavailableError } from '#cluster-link/errors.ts'
 import { checkMessage } from '#cluster-link/message.ts'
 import type { Logger } from '#lib/logger.ts'
-import { Trouble } from '#lib/failure-log.ts'
+import { FailureLog } from '#lib/failure-log.ts'
+import { backoffMs } from '#lib/backoff.ts'
 
 export type PostgresLinkOptions = {
   /**
@@ -46,7 +47,7 @@ type Listener = { readonly channel: string; readonly listener: (text: string) =>
  */
 export class PostgresLink implements ClusterLink {
   readonly #options: PostgresLinkOptions
-  readonly #trouble: Trouble
+  readonly #failureLog: FailureLog
   readonly #listeners = new Set<Listener>()
   readonly #probing: NodeJS.Timeout
   #client: pg.Client | null = null
@@ -60,9 +61,9 @@ export class PostgresLink implements ClusterLink {
 
   constructor(options: PostgresLinkOptions) {
     this.#options = options
-    this.#trouble = new Trouble(options.logger, {
+    this.#failureLog = new FailureLog(options.logger, {
       failing: 'Cluster Link lost its connection; changes are found by polling meanwhile',
-      over: 'Cluster Link is connected again',
+      recovered: 'Cluster Link is connected again',
     })
     this.#opening = this.#open()
     this.#probing = setInterval(() => void this.#probe(), probeEveryMs).unref()
@@ -83,7 +84,7 @@ export class PostgresLink implements ClusterLink {
       await run(opened, { text: `listen ${channelName}` })
       this.#client = opened
       this.#connectedAtMs = performance.now()
-      this.#trouble.worked()
+      this.#failureLog.success()
       if (this.#closed) await this.#end()
     } catch (error) {
       client?.connection.stream.destroy()
@@ -102,8 +103,8 @@ export class PostgresLink implements ClusterLink {
 
   #again(error: unknown): void {
     if (this.#closed || this.#retry !== null) return
-    this.#trouble.failed(error)
-    const waitMs = Math.min(retryFirstMs * 2 ** this.#failures, retryMaxMs)
+    this.#failureLog.failure(error)
+    const waitMs = backoffMs(this.#failures, { firstMs: retryFirstMs, maxMs: retryMaxMs })
     this.#failures += 1
     this.#retry = setTimeout(() => {
       this.#retry = null

@@ -4,7 +4,8 @@ import { GivenUp } from '#database/drivers/postgres/abandoned-backends.ts'
 import type { Hosts } from '#database/drivers/postgres/hosts.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
-import { Trouble } from '#lib/failure-log.ts'
+import { FailureLog } from '#lib/failure-log.ts'
+import { backoffMs } from '#lib/backoff.ts'
 
 /**
  * Callers that wait for a connection; the next is refused at once, since the deadline of most would
@@ -46,7 +47,7 @@ export class ConnectionPool {
   readonly #connectionsMax: number
   readonly #waitTimeoutMs: number
   readonly #logger: Logger
-  readonly #trouble: Trouble
+  readonly #failureLog: FailureLog
   readonly #idle: Connection[] = []
   readonly #all = new Set<Connection>()
   #waiters: Waiter[] = []
@@ -71,9 +72,9 @@ export class ConnectionPool {
     this.#connectionsMax = options.connectionsMax
     this.#waitTimeoutMs = options.waitTimeoutMs
     this.#logger = options.logger
-    this.#trouble = new Trouble(options.logger, {
+    this.#failureLog = new FailureLog(options.logger, {
       failing: 'the database cannot be reached',
-      over: 'the database is back',
+      recovered: 'the database is back',
     })
     this.#sweeper = setInterval(() => this.#sweep(), sweepIntervalMs)
     this.#sweeper.unref()
@@ -207,7 +208,7 @@ export class ConnectionPool {
     // After a failure the whole pool would ask at once: each attempt waits a little longer.
     if (this.#failures > 0)
       await sleep(
-        Math.min(retryPauseMinMs * 2 ** Math.min(this.#failures - 1, 10), retryPauseMaxMs),
+        backoffMs(this.#failures - 1, { firstMs: retryPauseMinMs, maxMs: retryPauseMaxMs }),
       )
     let connection: Connection | null = null
     try {
@@ -229,13 +230,13 @@ export class ConnectionPool {
 
   #connected(): void {
     this.#failures = 0
-    this.#trouble.worked()
+    this.#failureLog.success()
   }
 
   #connectFailed(error: unknown): void {
     this.#failures += 1
     this.#lastFailure = error
-    this.#trouble.failed(error, { hosts: this.#hosts.names })
+    this.#failureLog.failure(error, { hosts: this.#hosts.names })
     if (error instanceof DatabaseUnavailableError && error.facts['permanent'] !== true) return
     // Trying again cannot help: a wrong password, a server that is too old, or a defect.
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error)
