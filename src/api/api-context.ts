@@ -39,13 +39,13 @@ export type ApiConfig = {
   readonly pageSizeMax: number
   /** Requests in flight on this node; past it 503 with `Retry-After`. */
   readonly requestsMax: number
-  /** From a request's first byte to its answer, except for routes that name their own. */
+  /** From a request's first byte to its response, except for routes that name their own. */
   readonly handlerTimeoutMs: number
   /** For the headers of a request to arrive. */
   readonly headersTimeoutMs: number
   readonly keepAliveTimeoutMs: number
   /**
-   * A connection on which nothing moves for so long in the middle of a request or an answer is
+   * A connection on which nothing moves for so long in the middle of a request or a response is
    * ended: whoever stalls must not hold a place among `requestsMax`.
    */
   readonly idleTimeoutMs: number
@@ -183,11 +183,11 @@ declare module 'fastify' {
      */
     idempotent?: boolean
     /**
-     * May be answered by what is known of who asks while the database is away: the answer then says
+     * May be answered by what is known of who asks while the database is away: the response then says
      * that it is stale.
      */
     mayBeStale?: true
-    /** Made by the server for methods that a path does not have: no operation of the API. */
+    /** Rendered by the server for methods that a path does not have: no operation of the API. */
     generated?: boolean
   }
   interface FastifySchema {

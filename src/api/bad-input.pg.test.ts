@@ -539,20 +539,20 @@ test('each bad input gets its problem document', { skip: databaseMissing }, asyn
       const [method = '', url = ''] = request.split(' ')
       const payload = raw ?? (body === undefined ? undefined : JSON.stringify(body))
       const sent = typeof payload === 'string' && raw === undefined ? real(payload) : payload
-      const answer = await site.request(method, real(url), {
+      const response = await site.request(method, real(url), {
         as,
         headers: { ...(body === undefined ? {} : json), ...headers },
         ...(sent === undefined ? {} : { body: sent }),
       })
-      assert.equal(answer.status, status, answer.text)
-      const { json: problem } = answer
-      assert.equal(problem.code, code, answer.text)
-      assert.match(answer.headers['content-type'] ?? '', /^application\/problem\+json/)
-      assert.equal(answer.headers['cache-control'], 'no-store')
+      assert.equal(response.status, status, response.text)
+      const { json: problem } = response
+      assert.equal(problem.code, code, response.text)
+      assert.match(response.headers['content-type'] ?? '', /^application\/problem\+json/)
+      assert.equal(response.headers['cache-control'], 'no-store')
       assert.equal(problem.status, status)
       assert.equal(problem.type, `/docs/reference/errors#${code.toLowerCase()}`)
-      assert.equal(problem.requestId, answer.headers['x-request-id'])
-      assert.ok(problem.title.length > 0 && problem.detail.length > 10, answer.text)
+      assert.equal(problem.requestId, response.headers['x-request-id'])
+      assert.ok(problem.title.length > 0 && problem.detail.length > 10, response.text)
       assert.doesNotMatch(problem.detail, /undefined|\[object|at .*\.ts:/)
     })
   }
@@ -572,7 +572,7 @@ test('the largest page that a list allows is no bad input', { skip: databaseMiss
     'users',
     'audit',
   ]) {
-    const answer = await site.request('GET', `/api/${list}?limit=200`)
-    assert.equal(answer.status, 200, `${list}: ${answer.text}`)
+    const response = await site.request('GET', `/api/${list}?limit=200`)
+    assert.equal(response.status, 200, `${list}: ${response.text}`)
   }
 })

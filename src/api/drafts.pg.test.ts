@@ -8,7 +8,7 @@ import type { Persona, Site, SiteAnswer } from '#test/support/site.ts'
 /**
  * Drafts never reach the anonymous role. Shown by non-interference: every probe is sent, then
  * whatever is not published is changed, added to and deleted, then every probe is sent again. If
- * any answer differs in any byte, it told of a draft.
+ * any response differs in any byte, it told of a draft.
  */
 const first = {
   word: 'zebra',
@@ -53,9 +53,9 @@ async function ok(
   body?: unknown,
   as: Persona = 'administrator',
 ): Promise<SiteAnswer> {
-  const answer = await site.request(method, url, { as, ...(body === undefined ? {} : { body }) })
-  assert.ok(answer.status < 300, `${method} ${url}: ${answer.text}`)
-  return answer
+  const response = await site.request(method, url, { as, ...(body === undefined ? {} : { body }) })
+  assert.ok(response.status < 300, `${method} ${url}: ${response.text}`)
+  return response
 }
 
 function secretFields(
@@ -386,7 +386,7 @@ const fitting: Readonly<Record<string, readonly [readonly string[], readonly str
   ],
 }
 
-async function answers(site: Site, urls: readonly string[]): Promise<Map<string, string>> {
+async function responses(site: Site, urls: readonly string[]): Promise<Map<string, string>> {
   const found = new Map<string, string>()
   // The order does not matter, so a few at once.
   const queue = [...urls]
@@ -409,15 +409,15 @@ async function answers(site: Site, urls: readonly string[]): Promise<Map<string,
 }
 
 test(
-  'nothing that editors do short of publishing changes any answer to the anonymous role',
+  'nothing that editors do short of publishing changes any response to the anonymous role',
   { skip: databaseMissing },
   async () => {
     await using site = await testSite()
     const ids = await build(site)
     const urls = probes(ids)
-    const before = await answers(site, urls)
+    const before = await responses(site, urls)
     await disturb(site, ids)
-    const after = await answers(site, urls)
+    const after = await responses(site, urls)
     const differing = urls.filter((url) => before.get(url) !== after.get(url))
     assert.deepEqual(
       differing
@@ -445,9 +445,9 @@ test('the same probes do see a publish', { skip: databaseMissing }, async () => 
   await using site = await testSite()
   const ids = await build(site)
   const urls = probes(ids)
-  const before = await answers(site, urls)
+  const before = await responses(site, urls)
   await ok(site, 'POST', `/api/content/article/${ids.draft}/publish`, { locales: ['en'] })
-  const after = await answers(site, urls)
+  const after = await responses(site, urls)
   assert.ok(urls.filter((url) => before.get(url) !== after.get(url)).length > 100)
 })
 

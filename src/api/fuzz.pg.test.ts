@@ -286,7 +286,7 @@ function request(
 }
 
 test(
-  `every answer to a random request is documented and none is a failure (seed ${seed})`,
+  `every response to a random request is documented and none is a failure (seed ${seed})`,
   { skip: databaseMissing },
   async () => {
     await using site = await testSite()
@@ -302,7 +302,7 @@ test(
         const result = await fc.check(
           fc.asyncProperty(operation, async (planned) => {
             const token = site.tokens.get(planned.as)
-            const answer = await site.server.inject({
+            const response = await site.server.inject({
               method: planned.method,
               url: planned.url,
               headers: {
@@ -312,8 +312,8 @@ test(
               },
               ...(planned.payload === null ? {} : { payload: planned.payload.text }),
             })
-            seen.set(answer.statusCode, (seen.get(answer.statusCode) ?? 0) + 1)
-            checker.check(planned.method, planned.url, answer)
+            seen.set(response.statusCode, (seen.get(response.statusCode) ?? 0) + 1)
+            checker.check(planned.method, planned.url, response)
           }),
           { numRuns: runs, seed },
         )
@@ -326,7 +326,7 @@ test(
     for (const status of [200, 201, 400, 401, 403, 404, 422])
       assert.ok(
         (seen.get(status) ?? 0) > 0,
-        `no answer was ${status}: ${JSON.stringify([...seen])}`,
+        `no response was ${status}: ${JSON.stringify([...seen])}`,
       )
   },
 )

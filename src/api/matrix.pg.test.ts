@@ -59,9 +59,9 @@ async function made(
   body?: unknown,
   as: Persona = 'administrator',
 ): Promise<SiteAnswer> {
-  const answer = await site.request(method, url, { as, ...(body === undefined ? {} : { body }) })
-  assert.ok(answer.status < 300, `${method} ${url}: ${answer.text}`)
-  return answer
+  const response = await site.request(method, url, { as, ...(body === undefined ? {} : { body }) })
+  assert.ok(response.status < 300, `${method} ${url}: ${response.text}`)
+  return response
 }
 
 const release = async ({ site, id }: World, filled = true): Promise<string> => {
@@ -346,12 +346,12 @@ test('everyone gets what the matrix says, on every route', { skip: databaseMissi
         const before = await site.get(`/api/content/note/${world.id}?perspective=draft`)
         const as: Persona = who === 'stranger' ? 'author' : who
         const options = { as, headers, ...(body === undefined ? {} : { body }) }
-        const answer = await site.request(method, url, options)
-        got[who] = answer.status
+        const response = await site.request(method, url, options)
+        got[who] = response.status
         expected[who] = statuses[at]!
-        if (answer.status >= 400) assert.match(answer.json.code, /^E_/)
+        if (response.status >= 400) assert.match(response.json.code, /^E_/)
         // The entry is as it was for those who were refused.
-        if (answer.status >= 400 && method !== 'GET') {
+        if (response.status >= 400 && method !== 'GET') {
           const after = await site.get(`/api/content/note/${world.id}?perspective=draft`)
           assert.equal(after.text, before.text, `${who} was refused and still changed something`)
         }

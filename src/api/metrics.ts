@@ -2,7 +2,7 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
 import type { ClusterParts } from '#api/api-context.ts'
 import type { Database } from '#database/database.ts'
 
-/** Of answers, in seconds. */
+/** Of responses, in seconds. */
 const durationBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
 /**
@@ -21,7 +21,7 @@ export class Metrics {
     collectDefaultMetrics({ register: this.registry })
     this.#durations = new Histogram({
       name: 'stoa_http_request_seconds',
-      help: 'Requests by route and status, from the first byte to the end of the answer. Status 499: the client left.',
+      help: 'Requests by route and status, from the first byte to the end of the response. Status 499: the client left.',
       labelNames: ['method', 'route', 'status'],
       buckets: durationBuckets,
       registers,
@@ -56,7 +56,7 @@ export class Metrics {
   }
 
   /**
-   * An answer was ready. A number, since a counter of the library would cost as much as the answer.
+   * A response was ready. A number, since a counter of the library would cost as much as the response.
    */
   ready(): void {
     this.#ready += 1

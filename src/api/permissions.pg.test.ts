@@ -18,8 +18,8 @@ const article = {
 }
 const inNews = { op: 'compare', field: 'section', test: { is: 'eq', value: 'news' } }
 
-async function fine(answer: Promise<SiteAnswer>): Promise<SiteAnswer['json']> {
-  const { status, text, json } = await answer
+async function fine(response: Promise<SiteAnswer>): Promise<SiteAnswer['json']> {
+  const { status, text, json } = await response
   assert.ok(status < 300, text)
   return json
 }

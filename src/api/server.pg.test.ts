@@ -60,7 +60,7 @@ async function sampleServer(
   } as ServerOptions)
 }
 
-test('answers, refuses and says why', { skip: databaseMissing }, async () => {
+test('responds, refuses and says why', { skip: databaseMissing }, async () => {
   await using db = await testDatabase()
   const server = await sampleServer({ database: db.database })
   const ready = await server.inject('/healthz/ready')
@@ -118,17 +118,20 @@ test('one Idempotency-Key, one effect', { skip: databaseMissing }, async () => {
   const server = await sampleServer({ database: db.database })
   const post = (url: string, key: string, text: string) =>
     server.inject({ method: 'POST', url, headers: { 'idempotency-key': key }, payload: { text } })
-  const answers = await Promise.all(
+  const responses = await Promise.all(
     Array.from({ length: 8 }, () => post('/sample/a?n=1', 'k1', 'x')),
   )
   assert.deepEqual(
-    answers.map((answer) => answer.statusCode),
+    responses.map((response) => response.statusCode),
     Array.from({ length: 8 }, () => 201),
-    answers[1]?.body,
+    responses[1]?.body,
   )
-  assert.deepEqual(new Set(answers.map((answer) => answer.body)), new Set(['{"said":"x","n":1}']))
+  assert.deepEqual(
+    new Set(responses.map((response) => response.body)),
+    new Set(['{"said":"x","n":1}']),
+  )
   assert.equal(
-    answers.filter((answer) => answer.headers['idempotency-replayed'] === 'true').length,
+    responses.filter((response) => response.headers['idempotency-replayed'] === 'true').length,
     7,
   )
   const other = await post('/sample/b', 'k1', 'x')
@@ -176,11 +179,11 @@ test(
     const server = await sampleServer({ database: db.database, plugins: [crossing] })
     const post = (url: string, key: string) =>
       server.inject({ method: 'POST', url, headers: { 'idempotency-key': key } })
-    const answers = await Promise.all([post('/crossing/1/2', 'a'), post('/crossing/2/1', 'b')])
+    const responses = await Promise.all([post('/crossing/1/2', 'a'), post('/crossing/2/1', 'b')])
     assert.deepEqual(
-      answers.map((answer) => answer.statusCode),
+      responses.map((response) => response.statusCode),
       [200, 200],
-      answers.map((answer) => answer.body).join(),
+      responses.map((response) => response.body).join(),
     )
     await server.close()
   },

@@ -6,8 +6,8 @@ import type { Access } from '#access/access.ts'
 import { PermissionError } from '#access/errors.ts'
 import { defaultApiConfig } from '#api/api-context.ts'
 import type { ApiConfig, ApiContext, ClusterParts, RoutePlugin, Server } from '#api/api-context.ts'
-import { answerHook, requestHook } from '#api/http/response-headers.ts'
-import { answerBrokenConnection } from '#api/http/broken-connection.ts'
+import { responseHook, requestHook } from '#api/http/response-headers.ts'
+import { respondToBrokenConnection } from '#api/http/broken-connection.ts'
 import {
   MediaTypeUnsupportedError,
   MethodNotAllowedError,
@@ -20,16 +20,16 @@ import { identityHook, isAnonymous } from '#api/http/identity.ts'
 import { parseJson } from '#api/http/json-body.ts'
 import { contentSecurityPolicy } from '#api/pages/layout.ts'
 import { problemPage } from '#api/pages/problem.ts'
-import { lateAnswer, problemAnswer } from '#api/problems/problem.ts'
-import { readyAnswers } from '#api/delivery/fast-path.ts'
-import { answerReceipts } from '#api/writes/receipts.ts'
-import { Refusals } from '#api/problems/refusal-log.ts'
+import { deadlineError, problemResponse } from '#api/problems/problem.ts'
+import { fastPath } from '#api/delivery/fast-path.ts'
+import { handleReceiptCalls } from '#api/writes/receipts.ts'
+import { RefusalLog } from '#api/problems/refusal-log.ts'
 import { requestId } from '#api/http/request-id.ts'
-import { writeHook } from '#api/writes/token-hook.ts'
+import { tokenHook } from '#api/writes/token-hook.ts'
 import { routePlugins } from '#api/routes.ts'
-import { endUnused } from '#api/http/unused-connections.ts'
+import { closeUnused } from '#api/http/unused-connections.ts'
 import { validatorCompiler } from '#api/http/validation.ts'
-import { tellWhenClosed } from '#api/http/waiting-responses.ts'
+import { announceClose } from '#api/http/waiting-responses.ts'
 import { ForbiddenError } from '#content/errors.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
@@ -58,7 +58,7 @@ export type ServerOptions = {
   /** Routes beside the API's own, by whoever wires the server. */
   readonly plugins?: readonly RoutePlugin[]
   /** Where refused requests are told of; left out: in the log only. */
-  readonly refusals?: Refusals
+  readonly refusals?: RefusalLog
 }
 
 /**
@@ -72,7 +72,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     version = '0.0.0',
     cluster = null,
     calls = cluster?.calls ?? null,
-    refusals = new Refusals(options.logger.child({ part: 'api' })),
+    refusals = new RefusalLog(options.logger.child({ part: 'api' })),
     ...parts
   } = options
   const context: ApiContext = {
@@ -87,7 +87,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   const { metrics, hook } = requestHook(context)
   const server = instance(
     context.config,
-    readyAnswers(context, () => metrics.ready()),
+    fastPath(context, () => metrics.ready()),
   )
   server.decorate('api', context)
   server.decorate('beginDrain', () => {
@@ -96,24 +96,24 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   server.decorateRequest('identity')
   server.decorateRequest('writes', null)
   server.setValidatorCompiler(validatorCompiler())
-  // What a handler answers is what is sent: schemas of answers are documentation that tests hold,
+  // What a handler answers is what is sent: schemas of responses are documentation that tests hold,
   // they remove nothing.
   server.setSerializerCompiler(() => JSON.stringify)
   bodies(server, context.config)
   failures(server, { logger: context.logger, refusals })
-  const endUnusedConnections = endUnused(server.server)
+  const endUnusedConnections = closeUnused(server.server)
   server.addHook('preClose', async () => {
     server.beginDrain()
     endUnusedConnections()
   })
   server.decorate('metrics', metrics)
   server.addHook('onClose', async () => metrics.registry.clear())
-  const answering = cluster === null ? null : answerReceipts(cluster)
+  const answering = cluster === null ? null : handleReceiptCalls(cluster)
   server.addHook('onClose', async () => answering?.[Symbol.dispose]())
   server.addHook('onRequest', hook)
   server.addHook('onRequest', identityHook(context.access))
-  if (cluster !== null) server.addHook('onSend', writeHook(cluster))
-  server.addHook('onSend', answerHook(context))
+  if (cluster !== null) server.addHook('onSend', tokenHook(cluster))
+  server.addHook('onSend', responseHook(context))
   const { paths, documented } = routeRules(server, context.config)
   server.decorate('documented', documented)
   for (const plugin of [...routePlugins, ...plugins]) await plugin(server, context)
@@ -124,10 +124,10 @@ export async function createServer(options: ServerOptions): Promise<Server> {
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => void
 
-/** The server itself, which first looks whether an answer is ready. */
+/** The server itself, which first looks whether a response is ready. */
 function listener(
   config: ApiConfig,
-  ready: ReturnType<typeof readyAnswers>,
+  ready: ReturnType<typeof fastPath>,
   routes: Handler,
 ): HttpServer {
   const options = {
@@ -136,7 +136,7 @@ function listener(
     connectionsCheckingInterval: 5_000,
   }
   const server = createHttpServer(options, (request, response) => {
-    tellWhenClosed(request, response)
+    announceClose(request, response)
     if (!ready(request, response)) routes(request, response)
   })
   server.keepAliveTimeout = config.keepAliveTimeoutMs
@@ -158,7 +158,7 @@ function trusted(
   return (_address, hop) => hop < Number(proxies)
 }
 
-function instance(config: ApiConfig, ready: ReturnType<typeof readyAnswers>): Server {
+function instance(config: ApiConfig, ready: ReturnType<typeof fastPath>): Server {
   const server = fastify({
     logger: false,
     genReqId: requestId,
@@ -168,9 +168,9 @@ function instance(config: ApiConfig, ready: ReturnType<typeof readyAnswers>): Se
     return503OnClosing: false,
     routerOptions: { maxParamLength: paramLengthMax },
     serverFactory: (routes) => listener(config, ready, routes),
-    clientErrorHandler: answerBrokenConnection,
+    clientErrorHandler: respondToBrokenConnection,
     frameworkErrors: (error, request, reply) =>
-      void answerProblem(
+      void sendProblem(
         error,
         request,
         reply.headers({ 'x-request-id': request.id, 'x-content-type-options': 'nosniff' }),
@@ -198,12 +198,12 @@ function bodies(server: Server, config: ApiConfig): void {
   })
 }
 
-type Told = { readonly logger: Logger; readonly refusals: Refusals }
+type Told = { readonly logger: Logger; readonly refusals: RefusalLog }
 
 function failures(server: Server, told: Told): void {
-  server.setErrorHandler((error, request, reply) => answerProblem(error, request, reply, told))
+  server.setErrorHandler((error, request, reply) => sendProblem(error, request, reply, told))
   server.setNotFoundHandler((request, reply) => {
-    return answerProblem(
+    return sendProblem(
       new RouteNotFoundError('There is nothing at this path.'),
       request,
       reply,
@@ -212,13 +212,13 @@ function failures(server: Server, told: Told): void {
   })
 }
 
-function answerProblem(
+function sendProblem(
   error: unknown,
   request: FastifyRequest,
   reply: FastifyReply,
   told?: Told,
 ): FastifyReply {
-  const { status, headers, body, defect } = problemAnswer(meant(error, request), request.id)
+  const { status, headers, body, defect } = problemResponse(meant(error, request), request.id)
   told?.refusals.note(error)
   if (defect)
     told?.logger.error(
@@ -305,7 +305,7 @@ function routeRules(
       route.handlerTimeout ??= config.handlerTimeoutMs
     if (!isRead && route.handlerTimeout !== undefined)
       route.preValidation = [
-        answerWithin(route.handlerTimeout),
+        respondWithin(route.handlerTimeout),
         ...[route.preValidation ?? []].flat(),
       ]
   })
@@ -316,10 +316,10 @@ function routeRules(
  * Fastify forgets the deadline of a request with the last byte of its body; this one holds from
  * there on.
  */
-function answerWithin(timeoutMs: number): preValidationHookHandler {
+function respondWithin(timeoutMs: number): preValidationHookHandler {
   return (_request, reply, done) => {
     const timer = setTimeout(() => {
-      if (!reply.sent) void reply.send(lateAnswer())
+      if (!reply.sent) void reply.send(deadlineError())
     }, timeoutMs)
     reply.raw.once('close', () => clearTimeout(timer))
     done()

@@ -4,7 +4,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ClusterParts, Server } from '#api/api-context.ts'
-import { Refusals } from '#api/problems/refusal-log.ts'
+import { RefusalLog } from '#api/problems/refusal-log.ts'
 import { backgroundWork } from '#node/background-work.ts'
 import { ListenError } from '#node/errors.ts'
 import type { Site } from '#node/site.ts'
@@ -343,7 +343,7 @@ async function startAndServe(
     logger,
   })
   signal.throwIfAborted()
-  const refusals = new Refusals(logger.child({ part: 'api' }))
+  const refusals = new RefusalLog(logger.child({ part: 'api' }))
   node.calls.handle(statusMethod, async () => reportOf(cluster, refusals.now()))
   if (config.starter) await plantStarter(site)
   const pages = pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl })

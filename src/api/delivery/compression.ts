@@ -50,7 +50,7 @@ export function isWorthCompressing(bytes: number): boolean {
   return bytes >= bytesMin
 }
 
-/** The bytes of an answer that is kept. */
+/** The bytes of a response that is kept. */
 export async function compressBytes(encoding: Encoding, bytes: Buffer): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     compressors[encoding](bytes, (error, result) =>
@@ -60,10 +60,10 @@ export async function compressBytes(encoding: Encoding, bytes: Buffer): Promise<
 }
 
 /**
- * The `onSend` step that compresses whole answers. Streams, small answers and what is compressed
+ * The `onSend` step that compresses whole responses. Streams, small responses and what is compressed
  * already pass as they are.
  */
-export function compressAnswer(
+export function compressResponse(
   request: FastifyRequest,
   reply: FastifyReply,
   payload: string | Buffer,
@@ -82,7 +82,7 @@ export function compressAnswer(
 }
 
 /**
- * Whether an answer is one that might be sent compressed; then `Vary` says so, whatever this client
+ * Whether a response is one that might be sent compressed; then `Vary` says so, whatever this client
  * accepts.
  */
 export function mayCompress(reply: FastifyReply, payload: unknown): payload is string | Buffer {

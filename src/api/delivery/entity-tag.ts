@@ -7,7 +7,7 @@ import type { Expected } from '#content/content.ts'
 const neverAVersion = 0
 
 /**
- * Tags are strong. Of a whole answer: made from its bytes, so that they change with everything that
+ * Tags are strong. Of a whole response: made from its bytes, so that they change with everything that
  * is visible. Of an entry: the version first, `"7-…"` in reads and `"7"` in answers to writes, and
  * `If-Match` takes either.
  */
@@ -17,7 +17,7 @@ export function tagOf(body: string | Buffer, version?: number): string {
 }
 
 /**
- * Of the same answer compressed. A strong tag is that of one sequence of bytes (RFC 9110 §8.8.1);
+ * Of the same response compressed. A strong tag is that of one sequence of bytes (RFC 9110 §8.8.1);
  * this one matches it all the same, here and in `If-Match`.
  */
 export function weakTag(tag: string): string {
@@ -29,7 +29,7 @@ export function versionTag(version: number): string {
 }
 
 /**
- * True when `If-None-Match` holds the tag of the answer: 304. Weak comparison (RFC 9110 §13.1.2).
+ * True when `If-None-Match` holds the tag of the response: 304. Weak comparison (RFC 9110 §13.1.2).
  */
 export function notModified(request: FastifyRequest, tag: string): boolean {
   return matchesTag(request.headers['if-none-match'], tag)

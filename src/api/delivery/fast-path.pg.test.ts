@@ -98,7 +98,7 @@ async function ready(site: Site): Promise<number> {
 }
 
 test(
-  'a ready answer is the answer of the route, byte for byte, in every encoding',
+  'a ready response is the response of the route, byte for byte, in every encoding',
   { skip },
   async () => {
     await using site = await testSite()
@@ -349,18 +349,18 @@ test('a deleted API token ends at once, also on the way before the router', { sk
   assert.equal((await ask(`/api/content/article/${id}`, headers)).status, 401)
 })
 
-test('a draining node lets the routes answer, which ask clients to leave', { skip }, async () => {
+test('a draining node lets the routes respond, which ask clients to leave', { skip }, async () => {
   await using site = await testSite()
   const id = await withArticle(site)
   const ask = await listening(site)
   await ask(`/api/content/article/${id}`)
   site.server.beginDrain()
-  const answer = await ask(`/api/content/article/${id}`)
-  assert.deepEqual([answer.status, answer.headers.connection], [200, 'close'])
+  const response = await ask(`/api/content/article/${id}`)
+  assert.deepEqual([response.status, response.headers.connection], [200, 'close'])
 })
 
 test(
-  'an answer that is compressed on its way has a weak tag, which matches all the same',
+  'a response that is compressed on its way has a weak tag, which matches all the same',
   { skip },
   async () => {
     await using site = await testSite()

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ApiContext } from '#api/api-context.ts'
-import { answerKey, staleHeaders } from '#api/delivery/response-cache.ts'
-import type { ReadyAnswer } from '#api/delivery/response-cache.ts'
+import { responseKey, staleHeaders } from '#api/delivery/response-cache.ts'
+import type { ReadyResponse } from '#api/delivery/response-cache.ts'
 import { cookieToken } from '#api/writes/token-header.ts'
 import { chooseEncoding } from '#api/delivery/compression.ts'
 import { matchesTag } from '#api/delivery/entity-tag.ts'
@@ -14,7 +14,7 @@ import { memoizeBounded } from '#lib/memoize-bounded.ts'
 const prefix = '/api/content/'
 const bearerPattern = /^Bearer +([\x21-\x7e]{1,512})$/i
 
-/** Headers of a request that decide its answer; null: it has not got it. */
+/** Headers of a request that decide its response; null: it has not got it. */
 type Asked = {
   authorization: string | null
   cookie: string | null
@@ -26,11 +26,11 @@ type Asked = {
 }
 
 /**
- * Answers a read whose answer is ready, before the router and the hooks: who asks, what they may
+ * Answers a read whose response is ready, before the router and the hooks: who asks, what they may
  * see and what they have to see are looked up in memory, and the bytes are written. Returns false,
  * having done nothing, whenever anything is not at hand; the routes then answer the same.
  */
-export function readyAnswers(
+export function fastPath(
   context: ApiContext,
   answered: () => void,
 ): (request: IncomingMessage, response: ServerResponse) => boolean {
@@ -65,8 +65,8 @@ export function readyAnswers(
     const since =
       (asked.token === null ? null : tokenIn(asked.token)) ??
       (asked.cookie === null ? null : cookieToken(asked.cookie))
-    const kept = cluster.cache.peek(answerKey(authority, url, encoding), nowMs, since) as
-      | ReadyAnswer
+    const kept = cluster.cache.peek(responseKey(authority, url, encoding), nowMs, since) as
+      | ReadyResponse
       | undefined
     if (kept === undefined || !('body' in kept)) return false
     answered()
@@ -78,7 +78,7 @@ export function readyAnswers(
 function write(
   response: ServerResponse,
   heads: HeadWriter,
-  kept: ReadyAnswer,
+  kept: ReadyResponse,
   asked: Asked,
   nowMs: number,
   staleForMs: number | null,

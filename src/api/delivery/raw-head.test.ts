@@ -80,11 +80,11 @@ test('the date is that of the second', async (t) => {
     [5_600, 1_000],
     [6_599, 0],
   ] as const) {
-    const answer = await fetch(
+    const response = await fetch(
       `http://127.0.0.1:${(server.address() as AddressInfo).port}/${nowMs}`,
     )
-    await answer.text()
-    dates.push(answer.headers.get('date')!.slice(17, 25))
+    await response.text()
+    dates.push(response.headers.get('date')!.slice(17, 25))
     t.mock.timers.tick(advance)
   }
   server.close()

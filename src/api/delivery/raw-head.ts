@@ -2,8 +2,8 @@ import { IncomingMessage, ServerResponse, validateHeaderName, validateHeaderValu
 import { Socket } from 'node:net'
 
 /**
- * The head of an answer as one text. `writeHead` checks and joins each header of each answer anew,
- * which takes as long as everything else that a ready answer needs. A text that is put where
+ * The head of a response as one text. `writeHead` checks and joins each header of each response anew,
+ * which takes as long as everything else that a ready response needs. A text that is put where
  * `writeHead` leaves its own is sent as it is; a Node that does not take it (it would not say that
  * the headers are sent) gets the pairs.
  */
@@ -22,7 +22,7 @@ const takesText = ((): boolean => {
 })()
 
 /**
- * The lines that are the same for every answer that is made of `pairs`; throws where `writeHead`
+ * The lines that are the same for every response that is made of `pairs`; throws where `writeHead`
  * would.
  */
 export function headLines(pairs: readonly string[]): string {
@@ -48,7 +48,7 @@ export class HeadWriter {
     this.#keepAlive = `Connection: keep-alive\r\n${keepAliveTimeoutMs > 0 ? `Keep-Alive: timeout=${Math.floor(keepAliveTimeoutMs / 1_000)}\r\n` : ''}\r\n`
   }
 
-  /** False: this answer's head has to be written by `writeHead`. */
+  /** False: this response's head has to be written by `writeHead`. */
   write(response: ServerResponse, lines: string, requestId: string, nowMs: number): boolean {
     if (!takesText || !response.shouldKeepAlive) return false
     if (nowMs >= this.#endUntilMs) this.#renew(nowMs)

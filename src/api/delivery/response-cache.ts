@@ -27,34 +27,34 @@ import type { RowTexts } from '#content/query/row-texts.ts'
  */
 
 /** What a read makes. `version`: of an entry, for its tag. */
-export type Made = {
+export type Rendered = {
   readonly body: string
   readonly version?: number
   readonly perspective: Perspective
 }
 
 /** `headers` in pairs, ready to be written; all but those of one request. */
-export type ReadyAnswer = {
+export type ReadyResponse = {
   readonly headers: readonly string[]
   readonly body: Buffer
   readonly tag: string
-  /** The lines of the head of a fresh answer from memory, made when it is first given. */
+  /** The lines of the head of a fresh response from memory, made when it is first given. */
   hitLines: string | null
 }
 
-/** That something is not there is an answer too. */
+/** That something is not there is a response too. */
 type Absent = { readonly absent: 'entry' | 'type'; readonly name: string }
-type Kept = ReadyAnswer | Absent
+type Kept = ReadyResponse | Absent
 
 const json = 'application/json; charset=utf-8'
-/** What an answer takes besides its body, in bytes. */
-const answerBytes = 1_000
+/** What a response takes besides its body, in bytes. */
+const responseBytes = 1_000
 
 /**
- * The key of an answer. Which reader it is does not matter, only what it may see, and whether
+ * The key of a response. Which reader it is does not matter, only what it may see, and whether
  * shared caches may keep it.
  */
-export function answerKey(authority: Authority, url: string, encoding: Encoding | null): string {
+export function responseKey(authority: Authority, url: string, encoding: Encoding | null): string {
   if (authority !== lastPrefix.authority || encoding !== lastPrefix.encoding) {
     lastPrefix = {
       authority,
@@ -78,30 +78,30 @@ export type Delivery = {
   readonly reply: FastifyReply
   readonly type: string
   readonly perspective: Perspective
-  readonly make: (call: Call) => Promise<Made>
+  readonly make: (call: Call) => Promise<Rendered>
 }
 
-/** Answers a read of content: from the cache, or by making the answer, which is kept. */
-export async function deliver(delivery: Delivery): Promise<FastifyReply> {
+/** Answers a read of content: from the cache, or by making the response, which is kept. */
+export async function respondCached(delivery: Delivery): Promise<FastifyReply> {
   const { context, request, perspective } = delivery
   const { cluster, config } = context
   const { authority } = request.identity
-  if (cluster === null || typeof perspective !== 'string') return deliverUnkept(delivery)
+  if (cluster === null || typeof perspective !== 'string') return respondUncached(delivery)
   const encoding = config.compress ? chooseEncoding(request.headers['accept-encoding']) : null
   const fill = async (load: FillContext): Promise<Kept> =>
     readyOf(
       config,
       isAnonymous(request.identity),
-      await madeOrAbsent(delivery, load, cluster.texts),
+      await renderedOrAbsent(delivery, load, cluster.texts),
     )
   const keys = {
-    plain: answerKey(authority, request.url, null),
-    encoded: answerKey(authority, request.url, encoding),
+    plain: responseKey(authority, request.url, null),
+    encoded: responseKey(authority, request.url, encoding),
   }
   try {
     return send(delivery, await encoded(cluster.cache, keys, encoding, fill, sinceOf(request)))
   } catch (error) {
-    if (error instanceof NotKept) return deliverUnkept(delivery)
+    if (error instanceof NotKept) return respondUncached(delivery)
     throw error
   }
 }
@@ -113,7 +113,7 @@ class NotKept extends Error {}
  * A release is looked at by the few who make it, and hangs on rows that the change feed does not
  * tell.
  */
-async function deliverUnkept({ context, request, reply, make }: Delivery): Promise<FastifyReply> {
+async function respondUncached({ context, request, reply, make }: Delivery): Promise<FastifyReply> {
   const { authority, staleMs } = request.identity
   const made = await make({ db: context.database, authority })
   if (staleMs !== null) setPairs(reply, staleHeaders(staleMs))
@@ -155,7 +155,7 @@ async function encoded(
     )
   } catch (error) {
     if (!(error instanceof DatabaseAwayError)) throw error
-    // While the database is away, an answer in another encoding is better than none.
+    // While the database is away, a response in another encoding is better than none.
     return cache.get(keys.plain, fill, { since, bytesOf, codec })
   }
 }
@@ -174,7 +174,7 @@ const codec: Codec<Kept> = {
     if (end < 0) return null
     const head = JSON.parse(bytes.toString('utf8', 0, end)) as
       | Absent
-      | Pick<ReadyAnswer, 'headers' | 'tag'>
+      | Pick<ReadyResponse, 'headers' | 'tag'>
     return 'absent' in head
       ? head
       : { headers: head.headers, body: bytes.subarray(end + 1), tag: head.tag, hitLines: null }
@@ -182,14 +182,14 @@ const codec: Codec<Kept> = {
 }
 
 function bytesOf(kept: Kept): number {
-  return answerBytes + ('absent' in kept ? 0 : kept.body.byteLength)
+  return responseBytes + ('absent' in kept ? 0 : kept.body.byteLength)
 }
 
-async function madeOrAbsent(
+async function renderedOrAbsent(
   delivery: Delivery,
   load: FillContext,
   texts: RowTexts,
-): Promise<Made | Absent> {
+): Promise<Rendered | Absent> {
   try {
     const { identity, server } = delivery.request
     const made = await delivery.make({
@@ -216,7 +216,7 @@ function telling(load: FillContext, metrics: Metrics): Depends {
   }
 }
 
-function readyOf(config: ApiConfig, anonymous: boolean, made: Made | Absent): Kept {
+function readyOf(config: ApiConfig, anonymous: boolean, made: Rendered | Absent): Kept {
   if ('absent' in made) return made
   const body = Buffer.from(made.body)
   const tag = tagOf(body, made.version)
@@ -264,7 +264,7 @@ async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
 }
 
 function send({ request, reply }: Delivery, { value, state, ageMs }: Cached<Kept>): FastifyReply {
-  // What somebody may see is part of the answer: it is not fresher than that.
+  // What somebody may see is part of the response: it is not fresher than that.
   const { staleMs } = request.identity
   const status =
     state === 'stale' || staleMs !== null
@@ -285,8 +285,8 @@ function setPairs(reply: FastifyReply, pairs: readonly string[]): void {
 }
 
 /**
- * RFC 9211. A stale answer says since how many seconds nobody could tell whether it is still so; in
- * pairs, as `ReadyAnswer.headers`.
+ * RFC 9211. A stale response says since how many seconds nobody could tell whether it is still so; in
+ * pairs, as `ReadyResponse.headers`.
  */
 export function staleHeaders(ageMs: number): string[] {
   const ageS = Math.ceil(ageMs / 1_000)

@@ -5,15 +5,15 @@ import {
   RequestMalformedError,
   RequestTimeoutError,
 } from '#api/problems/errors.ts'
-import { problemAnswer } from '#api/problems/problem.ts'
+import { problemResponse } from '#api/problems/problem.ts'
 import type { StoaError } from '#lib/stoa-error.ts'
 import { newId } from '#lib/id.ts'
 
 /**
- * What came is not a request yet, so there is no reply object: the answer is written by hand and
+ * What came is not a request yet, so there is no reply object: the response is written by hand and
  * the connection ends.
  */
-export function answerBrokenConnection(
+export function respondToBrokenConnection(
   error: Error & { readonly code?: string },
   socket: Socket,
 ): void {
@@ -21,7 +21,7 @@ export function answerBrokenConnection(
     socket.destroy()
     return
   }
-  const { status, body } = problemAnswer(meaning(error.code), newId())
+  const { status, body } = problemResponse(meaning(error.code), newId())
   const text = JSON.stringify(body)
   const head = [
     `HTTP/1.1 ${status} ${body.title}`,
@@ -35,14 +35,14 @@ export function answerBrokenConnection(
 }
 
 /**
- * An answer to an earlier request is under way: whatever is written now would be taken for it, or
+ * A response to an earlier request is under way: whatever is written now would be taken for it, or
  * for a part of it.
  */
 function isForAnother(socket: Socket): boolean {
-  const { _httpMessage: answer = null } = socket as {
+  const { _httpMessage: response = null } = socket as {
     readonly _httpMessage?: ServerResponse | null
   }
-  return answer !== null && (answer.headersSent || answer.req.complete)
+  return response !== null && (response.headersSent || response.req.complete)
 }
 
 function meaning(code: string | undefined): StoaError {

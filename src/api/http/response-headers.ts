@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ApiConfig, ApiContext } from '#api/api-context.ts'
-import { compressAnswer, mayCompress } from '#api/delivery/compression.ts'
+import { compressResponse, mayCompress } from '#api/delivery/compression.ts'
 import { ServerBusyError, UrlTooLongError } from '#api/problems/errors.ts'
 import { Metrics } from '#api/metrics.ts'
 import { addVary } from '#api/delivery/vary.ts'
@@ -17,14 +17,14 @@ const corsExposed =
 const corsAllowed =
   'Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-CSRF-Token, X-Request-Id, Stoa-Token, Prefer, ' +
   'Range, If-Range, Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Checksum'
-/** What a client that left before the end of its answer is counted as. */
+/** What a client that left before the end of its response is counted as. */
 const clientLeft = 499
 
 /** A response and what is needed when it has ended, without a closure per request. */
 type Tracked = ServerResponse & { stoaRequest?: FastifyRequest; stoaStartedMs?: number }
 
 /**
- * Before anything else: bounds the requests in flight and the length of the URL. When an answer has
+ * Before anything else: bounds the requests in flight and the length of the URL. When a response has
  * ended: counts it.
  */
 export function requestHook({ config, clock, database, cluster, logger }: ApiContext): {
@@ -67,8 +67,8 @@ export function requestHook({ config, clock, database, cluster, logger }: ApiCon
   return { metrics, hook }
 }
 
-/** Headers of every answer, and its compression. */
-export function answerHook({
+/** Headers of every response, and its compression. */
+export function responseHook({
   config,
   state,
 }: ApiContext): (
@@ -90,7 +90,7 @@ export function answerHook({
     if (cors) addCors(config, request, reply)
     if (state.draining) reply.header('connection', 'close')
     if (!config.compress || !mayCompress(reply, payload)) done(null, payload)
-    else compressAnswer(request, reply, payload, done)
+    else compressResponse(request, reply, payload, done)
   }
 }
 

@@ -56,16 +56,16 @@ test(
     for (const path of ['/api/content/article', '/api/session']) {
       const head = `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{`
       const sockets = await Promise.all([stalled(port, head), stalled(port, head)])
-      const answers = await Promise.all(
+      const responses = await Promise.all(
         sockets.map(async (socket) => {
           let text = ''
           for await (const chunk of socket) text += String(chunk)
           return text
         }),
       )
-      for (const answer of answers) {
-        assert.match(answer, /^HTTP\/1\.1 408 /, path)
-        assert.match(answer, /"code":"E_REQUEST_TIMEOUT"/)
+      for (const response of responses) {
+        assert.match(response, /^HTTP\/1\.1 408 /, path)
+        assert.match(response, /"code":"E_REQUEST_TIMEOUT"/)
       }
       assert.equal(await statusOnceFree(port), 200)
     }

@@ -101,11 +101,11 @@ async function get(
 async function raw(port: number, text: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1', () => socket.write(text))
-    let answer = ''
+    let response = ''
     socket.on('data', (chunk) => {
-      answer += chunk.toString()
+      response += chunk.toString()
     })
-    socket.on('close', () => resolve(answer))
+    socket.on('close', () => resolve(response))
     socket.on('error', reject)
   })
 }
@@ -139,14 +139,14 @@ test('what is not HTTP gets a problem document too', { skip: databaseMissing }, 
 })
 
 test(
-  'what is not HTTP gets no answer where one to an earlier request is under way: it would be taken for that one',
+  'what is not HTTP gets no response where one to an earlier request is under way: it would be taken for that one',
   { skip: databaseMissing },
   async () => {
     const gate = new Gate()
     await using site = await testSite({ plugins: [gate.plugin] })
     const port = await listening(site)
     assert.equal(await raw(port, 'GET /gate HTTP/1.1\r\nHost: x\r\n\r\n\u0001nonsense\r\n\r\n'), '')
-    // The answer is that of the request whose body this is.
+    // The response is that of the request whose body this is.
     assert.match(
       await raw(
         port,
@@ -175,7 +175,7 @@ test(
     assert.match((await get(port, '/metrics')).body.toString(), /stoa_http_requests_shed_total 1/)
     gate.open()
     assert.deepEqual(
-      (await Promise.all(held)).map((answer) => answer.status),
+      (await Promise.all(held)).map((response) => response.status),
       [200, 200, 200],
     )
     assert.equal((await get(port, '/much')).status, 200, 'there is room again')
@@ -193,10 +193,10 @@ test('clients that leave free their place', { skip: databaseMissing }, async () 
   await until(() => gate.waiting === 2)
   leaving.abort()
   await Promise.all(held)
-  let answer = await get(port, '/much')
-  for (let tries = 0; answer.status === 503 && tries < 100; tries += 1)
-    answer = await get(port, '/much')
-  assert.equal(answer.status, 200)
+  let response = await get(port, '/much')
+  for (let tries = 0; response.status === 503 && tries < 100; tries += 1)
+    response = await get(port, '/much')
+  assert.equal(response.status, 200)
   assert.match((await get(port, '/metrics')).body.toString(), /status="499"\} 2/)
   gate.open()
 })
@@ -342,15 +342,15 @@ test(
 )
 
 test(
-  'an answer that takes too long is a 503 with a problem document',
+  'a response that takes too long is a 503 with a problem document',
   { skip: databaseMissing },
   async () => {
     const gate = new Gate()
     await using site = await testSite({ plugins: [gate.plugin] })
     const port = await listening(site)
-    const answer = await get(port, '/gate')
-    assert.equal(answer.status, 503)
-    assert.match(answer.body.toString(), /E_DEADLINE/)
+    const response = await get(port, '/gate')
+    assert.equal(response.status, 503)
+    assert.match(response.body.toString(), /E_DEADLINE/)
     const posted = await fetch(`http://127.0.0.1:${port}/gate`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
@@ -425,7 +425,7 @@ test('answers are compressed as the client likes', { skip: databaseMissing }, as
       'content-encoding'
     ],
     undefined,
-    'small answers stay as they are',
+    'small responses stay as they are',
   )
 })
 
@@ -451,8 +451,8 @@ test(
       ],
       [undefined, '*'],
     )
-    for (const answer of [without, withOrigin])
-      assert.match(String(answer.headers['vary']), /Origin/)
+    for (const response of [without, withOrigin])
+      assert.match(String(response.headers['vary']), /Origin/)
   },
 )
 

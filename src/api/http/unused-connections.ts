@@ -9,7 +9,7 @@ const graceMs = 1_000
  * sent as a request that has begun, and so closing waits for it as for slow headers. The returned
  * function ends those that are still unused a moment after.
  */
-export function endUnused(server: Server): () => void {
+export function closeUnused(server: Server): () => void {
   const sockets = new Set<Socket>()
   server.on('connection', (socket: Socket) => {
     sockets.add(socket)

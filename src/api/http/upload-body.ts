@@ -7,7 +7,7 @@ import { RequestMalformedError } from '#api/problems/errors.ts'
 const idleMs = 60_000
 /**
  * After a refusal the rest of a body is read and thrown away for so long, or else the client never
- * reads the answer.
+ * reads the response.
  */
 const lingerMs = 5_000
 /**
@@ -47,7 +47,7 @@ export async function withUploadBody<T>(
   }
 }
 
-/** For an answer that takes long to make while the connection is silent. */
+/** For a response that takes long to make while the connection is silent. */
 export function withoutIdleLimit(request: FastifyRequest): void {
   request.raw.socket?.setTimeout?.(0)
 }

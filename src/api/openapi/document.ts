@@ -107,7 +107,7 @@ function operationOf(route: RouteOptions, method: string, components: Components
     security: securityOf(route),
     ...(parameters.length === 0 ? {} : { parameters }),
     ...(body === undefined ? {} : { requestBody: bodyOf(body, components) }),
-    responses: { ...answersOf(schema, components), ...errorsOf(errorStatuses(route, method)) },
+    responses: { ...responsesOf(schema, components), ...errorsOf(errorStatuses(route, method)) },
   }
 }
 
@@ -173,7 +173,7 @@ function acceptsNull(schema: unknown): boolean {
   return type === 'null' || (anyOf?.some((one) => one.type === 'null') ?? false)
 }
 
-function answersOf(schema: FastifySchema, components: Components): Record<string, object> {
+function responsesOf(schema: FastifySchema, components: Components): Record<string, object> {
   const answers: Record<string, object> = {}
   for (const [status, answer] of Object.entries(
     (schema.response ?? {}) as Record<string, Schema>,

@@ -80,7 +80,7 @@ export class ServerBusyError extends StoaError {
 }
 
 /**
- * The answer was not ready within the route's deadline. A write may have taken effect: repeat it
+ * The response was not ready within the route's deadline. A write may have taken effect: repeat it
  * with the same `Idempotency-Key`.
  */
 export class DeadlineError extends StoaError {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { globSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { RequestInvalidError, ServerBusyError } from '#api/problems/errors.ts'
-import { problemAnswer } from '#api/problems/problem.ts'
+import { problemResponse } from '#api/problems/problem.ts'
 import { statuses } from '#api/problems/statuses.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 
@@ -55,7 +55,7 @@ test('every code that can reach a client has a status, and every status a code',
 })
 
 test('a problem document names the docs, the code, the request and the facts', () => {
-  const { status, headers, body, defect } = problemAnswer(
+  const { status, headers, body, defect } = problemResponse(
     new RequestInvalidError({ in: 'query', path: '/limit', message: 'must be integer' }),
     'r1',
   )
@@ -71,7 +71,7 @@ test('a problem document names the docs, the code, the request and the facts', (
     code: 'E_REQUEST_INVALID',
     requestId: 'r1',
   })
-  assert.equal(problemAnswer(new ServerBusyError(), 'r1').headers['retry-after'], '1')
+  assert.equal(problemResponse(new ServerBusyError(), 'r1').headers['retry-after'], '1')
 })
 
 test('an unexpected error shows nothing of itself', () => {
@@ -81,7 +81,7 @@ test('an unexpected error shows nothing of itself', () => {
     null,
     new TypeError('x is undefined'),
   ]) {
-    const { status, body, defect } = problemAnswer(error, 'r2')
+    const { status, body, defect } = problemResponse(error, 'r2')
     assert.equal(status, 500)
     assert.equal(defect, true)
     assert.equal(body.code, 'E_INTERNAL')
@@ -90,7 +90,7 @@ test('an unexpected error shows nothing of itself', () => {
 })
 
 test('which hosts the database has is not told to clients', () => {
-  const { status, body } = problemAnswer(
+  const { status, body } = problemResponse(
     new DatabaseUnavailableError('No host takes writes now. 10.0.0.1:5432: refused', {
       hosts: '10.0.0.1:5432',
     }),

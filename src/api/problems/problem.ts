@@ -35,7 +35,7 @@ export type Problem = {
   readonly [fact: string]: unknown
 }
 
-export type ProblemAnswer = {
+export type ProblemResponse = {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly body: Problem
@@ -43,10 +43,10 @@ export type ProblemAnswer = {
 }
 
 /**
- * What to answer to an error. `defect`: the log must have the error itself, since the answer does
+ * What to answer to an error. `defect`: the log must have the error itself, since the response does
  * not show it.
  */
-export function problemAnswer(error: unknown, requestId: string): ProblemAnswer {
+export function problemResponse(error: unknown, requestId: string): ProblemResponse {
   const known = translate(error)
   const row = known === null ? undefined : statuses[known.code]
   const shown = known === null || row === undefined ? internal() : forClients(known)
@@ -152,12 +152,12 @@ const fastifyErrors: Readonly<Record<string, (error: Error) => StoaError>> = {
     new RequestMalformedError('The path of the URL is not valid percent-encoding.'),
   FST_ERR_MAX_PARAM_LENGTH: () =>
     new UrlTooLongError('A part of the path is longer than any id or slug.'),
-  FST_ERR_HANDLER_TIMEOUT: lateAnswer,
+  FST_ERR_HANDLER_TIMEOUT: deadlineError,
 }
 
-export function lateAnswer(): DeadlineError {
+export function deadlineError(): DeadlineError {
   return new DeadlineError(
-    'The answer was not ready in time; a write may still have taken effect. Repeat it with the same Idempotency-Key.',
+    'The response was not ready in time; a write may still have taken effect. Repeat it with the same Idempotency-Key.',
   )
 }
 

@@ -1,7 +1,7 @@
 import type { Logger } from '#lib/logger.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** Refusals of which the last is so long ago are over. */
+/** RefusalLog of which the last is so long ago are over. */
 const calmMs = 10_000
 /** What something else than this node and its clients is to blame for. Each is told by itself. */
 const codes = new Set([
@@ -19,7 +19,7 @@ type Kind = { count: number; lastAtMs: number; message: string }
  * why: a full disk of the database is the operator's business. The log hears of the first of each
  * kind and of the end, and the node's report has those of the last moments.
  */
-export class Refusals {
+export class RefusalLog {
   readonly #logger: Logger
   readonly #kinds = new Map<string, Kind>()
 
@@ -27,7 +27,7 @@ export class Refusals {
     this.#logger = logger
   }
 
-  /** An error that a request got for its answer. */
+  /** An error that a request got for its response. */
   note(error: unknown): void {
     if (!(error instanceof StoaError) || !codes.has(error.code)) return
     const { code, message } = error

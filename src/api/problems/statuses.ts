@@ -21,7 +21,7 @@ export const statuses: Readonly<Record<string, readonly [status: number, title: 
   E_DATABASE_SERIALIZATION: [503, 'Database busy'],
   E_DATABASE_TIMEOUT: [503, 'Database too slow'],
   E_DATABASE_UNAVAILABLE: [503, 'Database not reachable'],
-  E_DEADLINE: [503, 'No answer in time'],
+  E_DEADLINE: [503, 'No response in time'],
   E_DELETE_TOO_WIDE: [409, 'Delete reaches too far'],
   E_EMAIL_TAKEN: [409, 'Email taken'],
   E_ENTRY_ARCHIVED: [409, 'Entry archived'],

@@ -47,7 +47,7 @@ function sender(server: Server) {
     url: string,
     { cookie, csrf, bearer, body, headers = {} }: Sent = {},
   ) => {
-    const answer = await server.inject({
+    const response = await server.inject({
       method,
       url,
       headers: {
@@ -58,11 +58,11 @@ function sender(server: Server) {
       },
       ...(body === undefined ? {} : { payload: body as object }),
     })
-    const setCookie = answer.headers['set-cookie']
+    const setCookie = response.headers['set-cookie']
     return {
-      status: answer.statusCode,
-      headers: answer.headers,
-      body: answer.body === '' ? null : answer.json(),
+      status: response.statusCode,
+      headers: response.headers,
+      body: response.body === '' ? null : response.json(),
       setCookie: typeof setCookie === 'string' ? setCookie : null,
     }
   }
@@ -271,7 +271,7 @@ test(
     const made = await send('POST', '/api/users', { ...by, headers, body: input })
     assert.equal(made.status, 201, JSON.stringify(made.body))
     const again = await send('POST', '/api/users', { ...by, headers, body: input })
-    assert.deepEqual(again.body, made.body, 'a repeated key gets the first answer')
+    assert.deepEqual(again.body, made.body, 'a repeated key gets the first response')
     const id: string = made.body.data.id
     assert.equal(made.headers.location, `/api/users/${id}`)
     assert.equal(

@@ -143,15 +143,15 @@ const json = (value: unknown): Pick<Call, 'headers' | 'body'> => ({
 })
 
 async function upload(here: Site, ...fields: Part[]): Promise<Asset & { url: string }> {
-  const answer = await here.call('/api/assets', form(...fields))
-  assert.equal(answer.status, 201, answer.body.toString())
-  return (answer.json() as unknown as { data: (Asset & { url: string })[] }).data[0]!
+  const response = await here.call('/api/assets', form(...fields))
+  assert.equal(response.status, 201, response.body.toString())
+  return (response.json() as unknown as { data: (Asset & { url: string })[] }).data[0]!
 }
 
 test('files are uploaded, listed, changed and deleted', { skip }, async () => {
   await using db = await testDatabase()
   await using here = await site(db)
-  const answer = await here.call(
+  const response = await here.call(
     '/api/assets',
     form(
       { name: 'alt', value: '{"en":"Both"}' },
@@ -159,8 +159,8 @@ test('files are uploaded, listed, changed and deleted', { skip }, async () => {
       file('b.md', '# two'),
     ),
   )
-  assert.equal(answer.status, 201, answer.body.toString())
-  const [one, two] = (answer.json() as unknown as { data: Asset[] }).data as [Asset, Asset]
+  assert.equal(response.status, 201, response.body.toString())
+  const [one, two] = (response.json() as unknown as { data: Asset[] }).data as [Asset, Asset]
   assert.deepEqual(
     [one.name, one.contentType, one.alt, two.contentType],
     ['a.txt', 'text/plain', { en: 'Both' }, 'text/markdown'],
@@ -235,8 +235,8 @@ test(
     await using db = await testDatabase()
     await using here = await site(db, { uploadBytesMax: 3_000_000 })
     const code = async (...fields: Part[]): Promise<unknown[]> => {
-      const answer = await here.call('/api/assets', form(...fields))
-      return [answer.status, answer.json()['code']]
+      const response = await here.call('/api/assets', form(...fields))
+      return [response.status, response.json()['code']]
     }
     assert.deepEqual(await code(file('a.txt', 'fine'), file('b.jpg', '<!doctype html><script>')), [
       422,
@@ -300,7 +300,7 @@ test(
       ),
     )
     assert.deepEqual(
-      both.map((answer) => answer.status),
+      both.map((response) => response.status),
       [201, 201],
     )
     assert.deepEqual(both[0]!.json(), both[1]!.json())

@@ -4,8 +4,8 @@ import { entriesJson, entryJson } from '#api/delivery/entry-json.ts'
 import { versionTag } from '#api/delivery/entity-tag.ts'
 import { write } from '#api/writes/idempotency.ts'
 import {
-  entriesAnswer,
-  entryAnswer,
+  entriesResponse,
+  entryResponse,
   entryParams,
   localeCode,
   localeQuery,
@@ -74,7 +74,7 @@ export const contentVersionRoutes: RoutePlugin = (
       tags: ['versions'],
       params: strict({ type: typeName(), id: idParam(), version: versionNumber() }),
       querystring: localeQuery,
-      response: { 200: entryAnswer },
+      response: { 200: entryResponse },
     },
     handler: async (request, reply) => {
       const { type, id, version } = request.params
@@ -103,7 +103,7 @@ export const contentVersionRoutes: RoutePlugin = (
           Type.Union([Type.Literal('published'), Type.Literal('draft')], { default: 'published' }),
         ),
       }),
-      response: { 200: entriesAnswer },
+      response: { 200: entriesResponse },
     },
     handler: async (request, reply) => {
       const { type, id } = request.params

@@ -1,12 +1,12 @@
 import { Type } from 'typebox'
-import { deliver } from '#api/delivery/response-cache.ts'
+import { respondCached } from '#api/delivery/response-cache.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { entriesJson, entryJson, includedJson } from '#api/delivery/entry-json.ts'
 import { parseListQuery, parseReadOptions } from '#api/delivery/query-string.ts'
 import {
-  entryAnswer,
+  entryResponse,
   entryParams,
-  listAnswer,
+  listResponse,
   localeCode,
   typeParams,
 } from '#api/schemas/content.ts'
@@ -22,10 +22,10 @@ const publishedWhole: ReadOptions = {
   include: [],
 }
 
-const answerHeaders = {
+const responseHeaders = {
   etag: {
     description:
-      'Changes with everything that the answer shows. Begins with the version, so that `If-Match` takes it.',
+      'Changes with everything that the response shows. Begins with the version, so that `If-Match` takes it.',
     schema: { type: 'string' },
   },
   'cache-control': { schema: { type: 'string' } },
@@ -90,15 +90,15 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
       response: {
         200: {
           description: 'OK',
-          headers: answerHeaders,
-          content: { 'application/json': { schema: listAnswer } },
+          headers: responseHeaders,
+          content: { 'application/json': { schema: listResponse } },
         },
         304: Type.Null(),
       },
     },
     handler: async (request, reply) => {
       const text = rawQuery(request.url)
-      return deliver({
+      return respondCached({
         context,
         request,
         reply,
@@ -125,8 +125,8 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
       response: {
         200: {
           description: 'OK',
-          headers: answerHeaders,
-          content: { 'application/json': { schema: entryAnswer } },
+          headers: responseHeaders,
+          content: { 'application/json': { schema: entryResponse } },
         },
         304: Type.Null(),
       },
@@ -134,7 +134,7 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
     handler: async (request, reply) => {
       const text = rawQuery(request.url)
       const options = text === '' ? publishedWhole : parseReadOptions(text)
-      return deliver({
+      return respondCached({
         context,
         request,
         reply,

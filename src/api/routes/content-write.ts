@@ -4,13 +4,13 @@ import { audited } from '#api/writes/audited.ts'
 import { entriesJson, entryJson } from '#api/delivery/entry-json.ts'
 import { expectedVersion, versionTag } from '#api/delivery/entity-tag.ts'
 import { write } from '#api/writes/idempotency.ts'
-import type { WriteAnswer } from '#api/writes/idempotency.ts'
+import type { WriteResponse } from '#api/writes/idempotency.ts'
 import {
   createBody,
-  deleteAnswer,
+  deleteResponse,
   emptyBody,
-  entriesAnswer,
-  entryAnswer,
+  entriesResponse,
+  entryResponse,
   entryParams,
   publishBody,
   restoreBody,
@@ -38,14 +38,14 @@ function callOf(request: FastifyRequest, db: Queryable): Call {
     : { db, authority }
 }
 
-function entryWritten(entry: EntryView, status = 200): WriteAnswer {
+function entryWritten(entry: EntryView, status = 200): WriteResponse {
   const headers: Record<string, string> = { etag: versionTag(entry.version) }
   if (status === 201) headers['location'] = `/api/content/${entry.type}/${entry.id}`
   return { status, headers, json: `{"data":${entryJson(entry)}}` }
 }
 
 /** One tag stands for one version: several locales have none. */
-function entriesWritten(entries: readonly EntryView[]): WriteAnswer {
+function entriesWritten(entries: readonly EntryView[]): WriteResponse {
   return {
     status: 200,
     headers: entries.length === 1 ? { etag: versionTag(entries[0]!.version) } : {},
@@ -65,7 +65,7 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
       params: typeParams,
       querystring: noQuery,
       body: createBody,
-      response: { 201: entryAnswer },
+      response: { 201: entryResponse },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
@@ -98,7 +98,7 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
         params: entryParams,
         querystring: noQuery,
         body: saveBody,
-        response: { 200: entryAnswer },
+        response: { 200: entryResponse },
       },
       handler: (request, reply) =>
         write(request, reply, async (db) => {
@@ -131,7 +131,7 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
       tags,
       params: entryParams,
       querystring: noQuery,
-      response: { 200: deleteAnswer },
+      response: { 200: deleteResponse },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
@@ -165,7 +165,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
       params: entryParams,
       querystring: noQuery,
       body: publishBody,
-      response: { 200: entriesAnswer },
+      response: { 200: entriesResponse },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
@@ -193,7 +193,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
       params: entryParams,
       querystring: noQuery,
       body: unpublishBody,
-      response: { 200: entriesAnswer },
+      response: { 200: entriesResponse },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
@@ -223,7 +223,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
         params: entryParams,
         querystring: noQuery,
         body: emptyBody,
-        response: { 200: entriesAnswer },
+        response: { 200: entriesResponse },
       },
       handler: (request, reply) =>
         write(request, reply, async (db) => {
@@ -251,7 +251,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
       params: entryParams,
       querystring: noQuery,
       body: restoreBody,
-      response: { 200: entryAnswer },
+      response: { 200: entryResponse },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {

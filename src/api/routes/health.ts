@@ -27,7 +27,7 @@ export const healthRoutes: RoutePlugin = (server, context) => {
     config: { access: 'public', whenBusy: true },
     schema: {
       operationId: 'getLive',
-      summary: 'Does this process answer?',
+      summary: 'Does this process respond?',
       tags: ['health'],
       response: { 200: strict({ status: Type.Literal('live') }) },
     },
@@ -52,7 +52,7 @@ export const healthRoutes: RoutePlugin = (server, context) => {
     handler: async (_request, reply) => {
       const parts = {
         node: nodeState(context),
-        database: withAnswers(context, await databaseState(context)),
+        database: withCachedResponses(context, await databaseState(context)),
       }
       const down = Object.entries(parts).filter(([, part]) => part.state === 'down')
       if (down.length > 0)
@@ -72,15 +72,15 @@ function nodeState(context: ApiContext): PartState {
 }
 
 /**
- * A node that lost the database goes on with the answers that it knows, for a bounded time. It
+ * A node that lost the database goes on with the responses that it knows, for a bounded time. It
  * stays in rotation: the database may be away for every node, and then all of them would be taken
  * out together with what they still can answer.
  */
-function withAnswers({ cluster }: ApiContext, database: PartState): PartState {
+function withCachedResponses({ cluster }: ApiContext, database: PartState): PartState {
   if (database.state === 'up' || cluster === null || !cluster.cache.hasAnswers) return database
   return {
     state: 'up',
-    detail: `degraded: ${database.detail}; known answers are served, marked as stale`,
+    detail: `degraded: ${database.detail}; known responses are served, marked as stale`,
   }
 }
 
@@ -89,7 +89,7 @@ async function databaseState({ database, clock, logger }: ApiContext): Promise<P
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<PartState>((resolve) => {
     timer = setTimeout(
-      () => resolve({ state: 'down', detail: `no answer within ${checkTimeoutMs} ms` }),
+      () => resolve({ state: 'down', detail: `no response within ${checkTimeoutMs} ms` }),
       checkTimeoutMs,
     )
   })

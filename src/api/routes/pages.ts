@@ -25,11 +25,11 @@ export type PageFacts = {
 
 type Fields = Readonly<Record<string, unknown>>
 
-const htmlAnswer = {
+const htmlResponse = {
   200: { description: 'A page for people', content: { 'text/html': { schema: Type.String() } } },
 }
 const file = { schema: Type.String() }
-const fileAnswer = {
+const fileResponse = {
   200: {
     description: 'The file',
     content: { 'text/css': file, 'text/javascript': file, 'image/svg+xml': file },
@@ -53,7 +53,7 @@ export function pageRoutes(facts: PageFacts): RoutePlugin {
         method: 'GET',
         url,
         config: { access: 'public' },
-        schema: { operationId, summary, tags: ['pages'], response: htmlAnswer },
+        schema: { operationId, summary, tags: ['pages'], response: htmlResponse },
         handler: async (request, reply) => sendPage(reply, await handler(request)),
       })
     }
@@ -81,7 +81,7 @@ export function pageRoutes(facts: PageFacts): RoutePlugin {
         operationId: 'getReadPage',
         summary: 'One published entry for people',
         tags: ['pages'],
-        response: htmlAnswer,
+        response: htmlResponse,
       },
       handler: async (request, reply) => sendPage(reply, await read(request, context)),
     })
@@ -93,7 +93,7 @@ export function pageRoutes(facts: PageFacts): RoutePlugin {
         operationId: 'getPageFile',
         summary: 'A file that the pages need',
         tags: ['pages'],
-        response: fileAnswer,
+        response: fileResponse,
       },
       handler: (request, reply) => {
         const file = files.get(request.params.name)

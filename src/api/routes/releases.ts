@@ -58,7 +58,7 @@ const config = { access: { permission: 'releases.write' } } as const
 const tags = ['releases']
 const params = strict({ id: idParam() })
 const noQuery = strict({})
-const answer = dataOf(releaseSchema)
+const response = dataOf(releaseSchema)
 const noStore = 'private, no-store'
 
 export const releaseRoutes: RoutePlugin = (
@@ -97,7 +97,7 @@ export const releaseRoutes: RoutePlugin = (
       tags,
       params,
       querystring: noQuery,
-      response: { 200: answer },
+      response: { 200: response },
     },
     handler: async (request, reply) => {
       const data = await content.releases.get(
@@ -117,7 +117,7 @@ export const releaseRoutes: RoutePlugin = (
       tags,
       querystring: noQuery,
       body: strict({ name: text(200, 1) }),
-      response: { 201: answer },
+      response: { 201: response },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
@@ -166,7 +166,7 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
       params,
       querystring: noQuery,
       body: strict({ items: Type.Array(itemInput, { minItems: 1, maxItems: itemsMax }) }),
-      response: { 200: answer },
+      response: { 200: response },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
@@ -201,7 +201,7 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
         locale: localeCode('A locale of this site.'),
       }),
       querystring: noQuery,
-      response: { 200: answer },
+      response: { 200: response },
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
@@ -232,7 +232,7 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
         params,
         querystring: noQuery,
         body: nullable(strict({})),
-        response: { 200: answer },
+        response: { 200: response },
       },
       handler: (request, reply) =>
         write(request, reply, async (db) => {

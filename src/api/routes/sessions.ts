@@ -9,7 +9,7 @@ import type { Clock } from '#lib/clock.ts'
 
 const tags = ['access']
 const password = () => text(1_024, 1)
-const loginAnswer = dataOf(
+const loginResponse = dataOf(
   strict({ user: userSchema, csrfToken: Type.String(), expiresAt: timestamp() }),
 )
 
@@ -43,7 +43,7 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
       tags,
       querystring: strict({}),
       body: strict({ email: text(320, 1), password: password() }, { $id: 'SignIn' }),
-      response: { 201: loginAnswer },
+      response: { 201: loginResponse },
     },
     handler: async (request, reply) => {
       const { email, password } = request.body
@@ -111,7 +111,7 @@ function firstAdministratorRoute(server: Parameters<RoutePlugin>[0], access: Acc
   })
 }
 
-/** Starts the browser's session: the cookie holds what no script may read, the answer the rest. */
+/** Starts the browser's session: the cookie holds what no script may read, the response the rest. */
 function sendLogin(
   request: FastifyRequest,
   reply: FastifyReply,

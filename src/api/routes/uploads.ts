@@ -119,7 +119,7 @@ function createRoute(server: Server, media: Media): void {
       })
       reply.header('location', `/api/uploads/${upload.id}`)
       const begun = hasBody(request) ? await append(request, media, upload.id, 0) : upload
-      return answer(reply, 201, begun)
+      return response(reply, 201, begun)
     },
   })
 }
@@ -142,7 +142,7 @@ function oneUploadRoutes(server: Server, media: Media): void {
     handler: async (request, reply) => {
       withoutIdleLimit(request)
       const upload = await media.uploads.status(request.identity.authority.actor, request.params.id)
-      return answer(reply.header('upload-length', String(upload.bytes)), 200, upload)
+      return response(reply.header('upload-length', String(upload.bytes)), 200, upload)
     },
   })
   server.route({
@@ -169,7 +169,7 @@ function oneUploadRoutes(server: Server, media: Media): void {
     handler: async (request, reply) => {
       if (!(request.headers['content-type'] ?? '').startsWith(bodyType))
         throw new MediaTypeUnsupportedError(`Send ${bodyType}.`)
-      return answer(
+      return response(
         reply,
         204,
         await append(request, media, request.params.id, countOf(request, 'upload-offset')),
@@ -212,7 +212,7 @@ async function append(
   )
 }
 
-function answer(reply: FastifyReply, status: number, upload: UploadState): FastifyReply {
+function response(reply: FastifyReply, status: number, upload: UploadState): FastifyReply {
   reply.headers({
     'upload-offset': String(upload.received),
     'upload-expires': new Date(upload.expiresAt).toUTCString(),

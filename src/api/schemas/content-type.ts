@@ -62,7 +62,8 @@ const kinds: Readonly<
   json: { properties: {} },
   slug: {
     properties: { from: fieldName },
-    description: 'Made from the text field `from` when left out; unique within type and locale.',
+    description:
+      'Rendered from the text field `from` when left out; unique within type and locale.',
   },
   asset: { properties: { ...filterable, many: flag, onDelete: { enum: ['restrict', 'unset'] } } },
   reference: {

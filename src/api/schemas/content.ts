@@ -44,9 +44,9 @@ export const entrySchema = strict(
 export const includedSchema = Type.Record(Type.String(), entrySchema, {
   description: 'Entries reached by `include`, by id.',
 })
-export const entryAnswer = strict({ data: entrySchema, included: Type.Optional(includedSchema) })
-export const entriesAnswer = strict({ data: Type.Array(entrySchema) })
-export const listAnswer = strict({
+export const entryResponse = strict({ data: entrySchema, included: Type.Optional(includedSchema) })
+export const entriesResponse = strict({ data: Type.Array(entrySchema) })
+export const listResponse = strict({
   data: Type.Array(entrySchema),
   included: Type.Optional(includedSchema),
   meta: strict({
@@ -142,7 +142,7 @@ export const versionSummarySchema = strict(
   { $id: 'VersionSummary' },
 )
 
-export const deleteAnswer = strict({
+export const deleteResponse = strict({
   data: strict({
     deleted: Type.Array(Type.String({ format: 'uuid' }), {
       description: 'The entry, and those that went with it by cascade.',

@@ -22,7 +22,7 @@ const keyPattern = /^[\x21-\x7e]{1,255}$/
  * What a write answers: `json` is JSON text that is ready, `body` a value that becomes JSON;
  * neither: no body.
  */
-export type WriteAnswer = {
+export type WriteResponse = {
   readonly status: number
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: unknown
@@ -65,9 +65,9 @@ const running = new Map<string, Promise<unknown>>()
 
 /**
  * Runs the write of a route and answers. Without `Idempotency-Key`: `work` gets the pool. With one:
- * the key is claimed in the transaction that `work` gets and its answer is stored there too, so
- * that the effect and the first answer exist together or not at all; after a deadlock all of it is
- * done again. A repeat gets the first answer and changes nothing. A failure stores nothing: it may
+ * the key is claimed in the transaction that `work` gets and its response is stored there too, so
+ * that the effect and the first response exist together or not at all; after a deadlock all of it is
+ * done again. A repeat gets the first response and changes nothing. A failure stores nothing: it may
  * be repeated.
  *
  * `fingerprint` replaces the body in the comparison of requests, where the body is a stream.
@@ -75,7 +75,7 @@ const running = new Map<string, Promise<unknown>>()
 export async function write(
   request: FastifyRequest,
   reply: FastifyReply,
-  work: (db: Queryable) => Promise<WriteAnswer>,
+  work: (db: Queryable) => Promise<WriteResponse>,
   fingerprint?: string,
 ): Promise<FastifyReply> {
   const header = request.headers['idempotency-key']
@@ -119,24 +119,25 @@ export async function collectIdempotencyKeys(database: Database): Promise<number
 async function once(
   database: Database,
   claimed: Claim,
-  work: (db: Queryable) => Promise<WriteAnswer>,
-): Promise<WriteAnswer> {
+  work: (db: Queryable) => Promise<WriteResponse>,
+): Promise<WriteResponse> {
   const deadline = performance.now() + waitMs
   for (let first = running.get(claimed.id); first !== undefined; first = running.get(claimed.id))
     await settled(first, deadline)
   const run = atomically(database, async (tx) => {
     if (!(await claimIn(tx, claimed, Math.max(1, deadline - performance.now()))))
       return replay(tx, claimed)
-    const answer = await work(tx)
-    const text = answer.json ?? (answer.body === undefined ? null : JSON.stringify(answer.body))
+    const response = await work(tx)
+    const text =
+      response.json ?? (response.body === undefined ? null : JSON.stringify(response.body))
     await tx.run(keep, [
       claimed.principal,
       claimed.key,
-      answer.status,
-      JSON.stringify(answer.headers ?? {}),
+      response.status,
+      JSON.stringify(response.headers ?? {}),
       text === null ? null : claimed.seal(text),
     ])
-    return answer
+    return response
   })
   running.set(claimed.id, run)
   try {
@@ -177,7 +178,7 @@ async function claimIn(tx: Queryable, claimed: Claim, lockTimeoutMs: number): Pr
   }
 }
 
-async function replay(tx: Queryable, claimed: Claim): Promise<WriteAnswer> {
+async function replay(tx: Queryable, claimed: Claim): Promise<WriteResponse> {
   const [row] = await tx.run(stored, [claimed.principal, claimed.key])
   if (row === undefined || row.status === null) throw busy()
   if (row.request_hash !== claimed.requestHash) {
@@ -259,13 +260,13 @@ function hashOf(request: FastifyRequest, fingerprint: string | undefined): strin
   ).toString('base64url')
 }
 
-function send(reply: FastifyReply, answer: WriteAnswer): FastifyReply {
-  reply.code(answer.status)
-  if (answer.headers !== undefined) reply.headers(answer.headers)
+function send(reply: FastifyReply, response: WriteResponse): FastifyReply {
+  reply.code(response.status)
+  if (response.headers !== undefined) reply.headers(response.headers)
   reply.header('cache-control', 'no-store')
-  if (answer.json !== undefined)
-    return reply.type('application/json; charset=utf-8').send(answer.json)
-  return answer.body === undefined
+  if (response.json !== undefined)
+    return reply.type('application/json; charset=utf-8').send(response.json)
+  return response.body === undefined
     ? reply.send()
-    : reply.type('application/json; charset=utf-8').send(JSON.stringify(answer.body))
+    : reply.type('application/json; charset=utf-8').send(JSON.stringify(response.body))
 }

@@ -36,7 +36,7 @@ const writtenAt = sql<{ at: string | null }>(
 )
 
 /** Makes this node answer the others' question. */
-export function answerReceipts({ feed, applied, calls }: ClusterParts): Disposable | null {
+export function handleReceiptCalls({ feed, applied, calls }: ClusterParts): Disposable | null {
   if (calls === null) return null
   return calls.handle(method, async (payload): Promise<Applied> => {
     const { token: text, waitMs } = payload as { readonly token: string; readonly waitMs: number }
@@ -59,24 +59,24 @@ export async function receiptOf(
 ): Promise<Receipt> {
   const token = parseToken(text)
   if (token === null || cluster.calls === null) throw new ReceiptNotFoundError()
-  const [[written], answers] = await Promise.all([
+  const [[written], responses] = await Promise.all([
     database.run(writtenAt, [String(token.xid), token.epoch]),
     cluster.calls.onAll(method, { token: text, waitMs: 0 }, { deadlineMs: receiptMs }),
   ])
   const at = written?.at ?? null
-  const nodes = answers.map((answer) => {
-    const { applied, appliedAt } = answer.ok
-      ? (answer.value as Applied)
+  const nodes = responses.map((response) => {
+    const { applied, appliedAt } = response.ok
+      ? (response.value as Applied)
       : { applied: false, appliedAt: null }
     const tookMs =
       at === null || appliedAt === null ? null : Math.max(0, Date.parse(appliedAt) - Date.parse(at))
     return {
-      id: answer.node,
-      name: answer.name,
+      id: response.node,
+      name: response.name,
       applied,
       appliedAt,
       tookMs,
-      problem: answer.ok ? null : answer.error.message,
+      problem: response.ok ? null : response.error.message,
     }
   })
   return {
@@ -93,7 +93,7 @@ export async function receiptOf(
  * not applied the write last heard from the database before the write, so after one lease it trusts
  * nothing that it kept.
  */
-export async function everywhere({ feed, calls }: ClusterParts, token: Token): Promise<void> {
+export async function waitForAllNodes({ feed, calls }: ClusterParts, token: Token): Promise<void> {
   const { leaseMs } = feed.config
   if (calls === null) return
   const late = Promise.withResolvers<void>()
@@ -101,8 +101,8 @@ export async function everywhere({ feed, calls }: ClusterParts, token: Token): P
   const told = calls
     .onAll(method, { token: formatToken(token), waitMs: leaseMs }, { deadlineMs: leaseMs })
     .then(
-      (answers) =>
-        answers.every((answer) => answer.ok && (answer.value as Applied).applied)
+      (responses) =>
+        responses.every((response) => response.ok && (response.value as Applied).applied)
           ? undefined
           : late.promise,
       () => late.promise,

@@ -19,7 +19,7 @@ export function cookieToken(cookie: string | undefined): Token | null {
  * Tells the token of a write: as a header, and to a browser as a cookie, which its next reads bring
  * along whichever node they meet.
  */
-export function tellToken(request: FastifyRequest, reply: FastifyReply, token: Token): void {
+export function setTokenHeader(request: FastifyRequest, reply: FastifyReply, token: Token): void {
   const text = formatToken(token)
   reply.header('stoa-token', text)
   const browser =

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ClusterParts } from '#api/api-context.ts'
-import { tellToken } from '#api/writes/token-header.ts'
-import { everywhere } from '#api/writes/receipts.ts'
+import { setTokenHeader } from '#api/writes/token-header.ts'
+import { waitForAllNodes } from '#api/writes/receipts.ts'
 
 const reads: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 /**
@@ -11,12 +11,12 @@ const reads: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 const settleMs = 500
 
 /**
- * The `onSend` hook of writes. The answer goes out when this node itself has applied the write, so
+ * The `onSend` hook of writes. The response goes out when this node itself has applied the write, so
  * that whoever stays with it reads their own writes without a token; on other nodes, the token does
  * it. With `Prefer: wait=cluster` it goes out when no node can answer from before the write any
  * more.
  */
-export function writeHook(
+export function tokenHook(
   cluster: ClusterParts,
 ): (request: FastifyRequest, reply: FastifyReply, payload: unknown) => Promise<unknown> {
   const { feed } = cluster
@@ -29,9 +29,9 @@ export function writeHook(
         ? (request.writes?.token({ epoch, xmax: cursor.xmax, settled }) ?? null)
         : null
     if (token === null) return payload
-    tellToken(request, reply, token)
+    setTokenHeader(request, reply, token)
     if (waitsForCluster(request)) {
-      await everywhere(cluster, token)
+      await waitForAllNodes(cluster, token)
       reply.header('preference-applied', 'wait=cluster')
     }
     return payload

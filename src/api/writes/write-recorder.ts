@@ -8,7 +8,7 @@ import type { Database, Queryable, Statement } from '#database/database.ts'
 type Moment = { readonly epoch: Epoch | null; readonly leased: boolean }
 
 /**
- * The database for one request that writes. It notes which transaction wrote, so that the answer
+ * The database for one request that writes. It notes which transaction wrote, so that the response
  * can carry its token: at the end of each transaction it asks for it, and a statement that writes
  * by itself is told to `wrote`.
  */
