@@ -21,7 +21,7 @@ export type AccessOptions = {
 }
 
 /** What every module of this part stands on. */
-export type Ground = {
+export type AccessContext = {
   readonly database: Database
   readonly clock: Clock
   readonly logger: Logger

@@ -2,7 +2,7 @@ import { addressOf } from '#access/identity.ts'
 import type { Access, AuditEntry, AuditRecord, Identity, Origin } from '#access/access.ts'
 import { AccessInputError } from '#access/errors.ts'
 import { timestamp } from '#access/access-context.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
@@ -45,7 +45,7 @@ export type AuditLog = Pick<Access, 'audit' | 'auditLog'> & {
 }
 
 /** Newest first, by id: ids are of UUID version 7. */
-export function auditLog(ground: Pick<Ground, 'database' | 'clock'>): AuditLog {
+export function auditLog(ground: Pick<AccessContext, 'database' | 'clock'>): AuditLog {
   const record: AuditLog['record'] = async (db, actor, origin, entry) => {
     const nowMs = ground.clock.nowMs()
     const { action, subject, facts } = entry

@@ -1,7 +1,7 @@
 import type { Access, Identity, Origin } from '#access/access.ts'
 import { auditLog } from '#access/audit.ts'
 import { firstAdministrator } from '#access/first-administrator.ts'
-import type { AccessOptions, Ground } from '#access/access-context.ts'
+import type { AccessOptions, AccessContext } from '#access/access-context.ts'
 import { KnownIdentity, systemIdentity } from '#access/identity.ts'
 import { loginOf, passwordProver } from '#access/login.ts'
 import { PasswordHasher } from '#access/password.ts'
@@ -21,7 +21,7 @@ export function createAccess(options: AccessOptions): Access {
   const { database, clock, secret } = options
   const logger = options.logger.child({ part: 'access' })
   const cache = options.cache ?? null
-  const ground: Ground = {
+  const ground: AccessContext = {
     database,
     clock,
     logger,
@@ -71,7 +71,7 @@ export function createAccess(options: AccessOptions): Access {
 }
 
 async function anonymous(
-  ground: Ground,
+  ground: AccessContext,
   origin: Origin | undefined,
   fresh: boolean,
 ): Promise<Identity> {

@@ -2,7 +2,7 @@ import type { Access } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { FirstAdministratorError } from '#access/errors.ts'
 import { timestamp } from '#access/access-context.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import { noOrigin } from '#access/identity.ts'
 import { checkPassword } from '#access/password.ts'
 import { administratorRole } from '#access/permissions.ts'
@@ -27,7 +27,7 @@ const use = sql<{ used: boolean }>(
 )
 
 export function firstAdministrator(
-  ground: Ground,
+  ground: AccessContext,
   log: AuditLog,
 ): Pick<Access, 'firstAdministratorSecret' | 'createFirstAdministrator'> {
   const { database, clock, hasher } = ground

@@ -1,5 +1,5 @@
 import { timestamp } from '#access/access-context.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import { staleMsOf } from '#cache/cache.ts'
 import type { Cache } from '#cache/cache.ts'
 import type { FillContext } from '#cache/fill.ts'
@@ -35,7 +35,7 @@ const noteWaitMs = 250
  * nor kept, because this cannot be written.
  */
 export async function noteUse(
-  ground: Pick<Ground, 'clock' | 'logger'> & { readonly database: Queryable },
+  ground: Pick<AccessContext, 'clock' | 'logger'> & { readonly database: Queryable },
   use: Use,
   statement: Statement<object>,
   key: unknown,
@@ -50,7 +50,7 @@ export async function noteUse(
 }
 
 async function note(
-  { database, logger }: Pick<Ground, 'logger'> & { readonly database: Queryable },
+  { database, logger }: Pick<AccessContext, 'logger'> & { readonly database: Queryable },
   statement: Statement<object>,
   values: readonly unknown[],
 ): Promise<void> {

@@ -1,7 +1,7 @@
 import type { Access, Login, LoginInput, Origin } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { LoginFailedError, ThrottledError } from '#access/errors.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import type { Sessions } from '#access/session-store.ts'
 import type { LoginThrottle } from '#access/throttle.ts'
 import { normaliseEmail } from '#access/user-input.ts'
@@ -29,7 +29,7 @@ export type ProvePassword = (input: {
   readonly address: string
 }) => Promise<boolean>
 
-export function passwordProver(ground: Ground, throttle: LoginThrottle): ProvePassword {
+export function passwordProver(ground: AccessContext, throttle: LoginThrottle): ProvePassword {
   return async ({ email, password, stored, address }) => {
     const attempt = await throttle.attempt({ address, email })
     try {
@@ -55,7 +55,7 @@ const looksMax = 2
  * answer.
  */
 export function loginOf(
-  ground: Ground,
+  ground: AccessContext,
   log: AuditLog,
   sessions: Sessions,
   provePassword: ProvePassword,
@@ -108,7 +108,7 @@ export function loginOf(
  * The hash that is stored now: a new one when the old was made with other parameters than today's.
  */
 async function renewed(
-  ground: Ground,
+  ground: AccessContext,
   userId: string,
   stored: string,
   password: string,

@@ -1,7 +1,7 @@
 import type { Access, Identity, User } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { EscalationError, LoginFailedError, PasswordRefusedError } from '#access/errors.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import type { ProvePassword } from '#access/login.ts'
 import { checkPassword } from '#access/password.ts'
 import { endSessionsOf } from '#access/session-store.ts'
@@ -16,7 +16,7 @@ const passwordOf = sql<{ password_hash: string }>(
 
 /** What users may do with themselves, without any permission. */
 export function ownUser(
-  ground: Ground,
+  ground: AccessContext,
   log: AuditLog,
   sessions: Sessions,
   provePassword: ProvePassword,

@@ -1,7 +1,7 @@
 import type { Access, Identity, Role } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { RoleBuiltInError, RoleInUseError, RoleNotFoundError } from '#access/errors.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import { requireCovers } from '#access/identity.ts'
 import { administratorRole, PermissionSet } from '#access/permissions.ts'
 import { checkRole, roleNamePattern } from '#access/role-input.ts'
@@ -50,7 +50,7 @@ export async function requireCoversRoles(
   requireCovers(by, new PermissionSet(await readRoles(db, names)), what)
 }
 
-export function roleStore(ground: Ground, log: AuditLog): Access['roles'] {
+export function roleStore(ground: AccessContext, log: AuditLog): Access['roles'] {
   const { database } = ground
   return {
     list: async () => (await database.run(all)).map(roleOf),

@@ -2,7 +2,7 @@ import type { Access, Identity, Login, Origin, User } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
 import { PermissionError, UnauthenticatedError, UserNotFoundError } from '#access/errors.ts'
 import { timestamp } from '#access/access-context.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import { addressOf, KnownIdentity } from '#access/identity.ts'
 import { BoundAuthority } from '#access/permissions.ts'
 import type { PermissionSet } from '#access/permissions.ts'
@@ -82,7 +82,7 @@ export type Sessions = Pick<Access, 'logout' | 'logoutEverywhere'> & {
   prune(): Promise<number>
 }
 
-export function sessionStore(ground: Ground, log: AuditLog): Sessions {
+export function sessionStore(ground: AccessContext, log: AuditLog): Sessions {
   const { database, clock } = ground
   const keyOf = memoizeBounded(keysMax, (cookie) => cacheKey(hashSecret(cookie)))
 
@@ -177,7 +177,7 @@ function isOver({ row, use }: Found, nowMs: number): boolean {
 
 /** From memory; else one named statement. Another one at most once a minute, to note the use. */
 async function identify(
-  ground: Ground,
+  ground: AccessContext,
   {
     cookie,
     origin,
@@ -208,7 +208,7 @@ function over(): UnauthenticatedError {
   return new UnauthenticatedError('The session has ended; sign in again.')
 }
 
-function peek(ground: Ground, key: string, cacheNowMs: number): Authority | null {
+function peek(ground: AccessContext, key: string, cacheNowMs: number): Authority | null {
   const found = ground.cache?.peek(key, cacheNowMs) as Found | undefined
   const nowMs = ground.clock.nowMs()
   return found === undefined || isOver(found, nowMs) || isUseDue(found.use, nowMs)
@@ -216,14 +216,14 @@ function peek(ground: Ground, key: string, cacheNowMs: number): Authority | null
     : found.authority
 }
 
-async function look(ground: Ground, idHash: Buffer): Promise<Found | null> {
+async function look(ground: AccessContext, idHash: Buffer): Promise<Found | null> {
   const [row] = await ground.database.run(find, [idHash])
   return row === undefined
     ? null
     : foundOf(row, await ground.roleCache.permissions(row.roles, row.revision))
 }
 
-function fill(ground: Ground, idHash: Buffer): (context: FillContext) => Promise<Found> {
+function fill(ground: AccessContext, idHash: Buffer): (context: FillContext) => Promise<Found> {
   return async (context) => {
     const [row] = await context.read(find, [idHash])
     if (row === undefined) throw new NotKept()

@@ -1,7 +1,7 @@
 import { isIPv4, isIPv6 } from 'node:net'
 import { ThrottledError } from '#access/errors.ts'
 import { timestamp } from '#access/access-context.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import { hashSecret } from '#access/secrets.ts'
 import { sql } from '#database/database.ts'
 
@@ -54,9 +54,9 @@ export type Attempt = {
 }
 
 export class LoginThrottle {
-  readonly #ground: Pick<Ground, 'database' | 'clock'>
+  readonly #ground: Pick<AccessContext, 'database' | 'clock'>
 
-  constructor(ground: Pick<Ground, 'database' | 'clock'>) {
+  constructor(ground: Pick<AccessContext, 'database' | 'clock'>) {
     this.#ground = ground
   }
 

@@ -3,7 +3,7 @@ import type { AuditLog } from '#access/audit.ts'
 import { AccessInputError, ApiTokenNotFoundError, UnauthenticatedError } from '#access/errors.ts'
 import type { InputProblem } from '#access/errors.ts'
 import { timestamp } from '#access/access-context.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import { KnownIdentity } from '#access/identity.ts'
 import { isUseDue, kept, NotKept, noteUse, useOf } from '#access/last-use.ts'
 import type { Looked, Use } from '#access/last-use.ts'
@@ -64,7 +64,7 @@ type Tokens = {
  * API tokens belong to the installation, not to who made them: they go on when that user is
  * disabled or deleted.
  */
-export function tokenStore(ground: Ground, log: AuditLog): Tokens {
+export function tokenStore(ground: AccessContext, log: AuditLog): Tokens {
   const { database, clock } = ground
   const tokens: Access['tokens'] = {
     list: async () => (await database.run(all)).map(tokenOf),
@@ -139,7 +139,7 @@ function isOver({ expires_at }: TokenRow, nowMs: number): boolean {
 
 /** From memory; else one named statement. Another one at most once a minute, to note the use. */
 async function identify(
-  { ground, memo }: { readonly ground: Ground; readonly memo: TokenMemo<Found> },
+  { ground, memo }: { readonly ground: AccessContext; readonly memo: TokenMemo<Found> },
   {
     token,
     origin,
@@ -164,7 +164,7 @@ async function identify(
 }
 
 async function lookedUp(
-  ground: Ground,
+  ground: AccessContext,
   memo: TokenMemo<Found>,
   secret: Buffer,
   fresh: boolean,
@@ -181,14 +181,14 @@ function unknown(): UnauthenticatedError {
   return new UnauthenticatedError('There is no such API token; it was mistyped or deleted.')
 }
 
-async function look(ground: Ground, secret: Buffer): Promise<Found | null> {
+async function look(ground: AccessContext, secret: Buffer): Promise<Found | null> {
   const [row] = await ground.database.run(find, [secret])
   return row === undefined
     ? null
     : foundOf(row, await ground.roleCache.permissions(row.roles, row.revision))
 }
 
-function fill(ground: Ground, secret: Buffer): (context: FillContext) => Promise<Found> {
+function fill(ground: AccessContext, secret: Buffer): (context: FillContext) => Promise<Found> {
   return async (context) => {
     const [row] = await context.read(find, [secret])
     if (row === undefined) throw new NotKept()

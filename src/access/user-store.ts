@@ -8,7 +8,7 @@ import {
   UserNotFoundError,
 } from '#access/errors.ts'
 import { timestamp } from '#access/access-context.ts'
-import type { Ground } from '#access/access-context.ts'
+import type { AccessContext } from '#access/access-context.ts'
 import { checkPassword } from '#access/password.ts'
 import type { ProvePassword } from '#access/login.ts'
 import { administratorRole } from '#access/permissions.ts'
@@ -90,7 +90,7 @@ async function inOurWords<T>(email: string, work: () => Promise<T>): Promise<T> 
 }
 
 export function userStore(
-  ground: Ground,
+  ground: AccessContext,
   log: AuditLog,
   sessions: Sessions,
   provePassword: ProvePassword,

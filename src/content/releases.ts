@@ -15,7 +15,13 @@ import { atomically, stampNow } from '#content/entries/context.ts'
 import { EntryEdit } from '#content/entries/entry-edit.ts'
 import { entryState, judgedColumns, latestOf, versionOf } from '#content/entries/entry-state.ts'
 import type { JudgedRow } from '#content/entries/entry-state.ts'
-import { demand, demandAfter, grantOf, reaches, statusOf } from '#content/entries/permission.ts'
+import {
+  requireGrant,
+  requireGrantAfterWrite,
+  grantOf,
+  grantCovers,
+  statusOf,
+} from '#content/entries/permission.ts'
 import { renewKept } from '#content/entries/renewed-filter.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -87,13 +93,13 @@ function seeingGrants(call: Call, type: TypeModel): Grant[] {
   )
 }
 
-function demandReleases(call: Call, model: Model): void {
+function requireReleaseReader(call: Call, model: Model): void {
   if (model.types.size === 0 && call.authority.actor.kind !== 'anonymous') return
   if ([...model.types.values()].some((type) => seeingGrants(call, type).length > 0)) return
   throw new ForbiddenError('You may not see releases. Ask somebody whose role may publish.', {})
 }
 
-function demandPublisher(call: Call, model: Model): void {
+function requirePublisher(call: Call, model: Model): void {
   if (model.types.size === 0 && call.authority.actor.kind !== 'anonymous') return
   if ([...model.types.values()].some((type) => grantOf(call, 'publish', type) !== null)) return
   throw new ForbiddenError(
@@ -162,7 +168,7 @@ async function seenItems(
     return (
       row !== undefined &&
       grants(item).some((grant) =>
-        reaches(grant, model.type(item.type), item.entryId, row, statusOf(row)),
+        grantCovers(grant, model.type(item.type), item.entryId, row, statusOf(row)),
       )
     )
   }
@@ -195,14 +201,14 @@ export function createReleases(context: Context): Releases {
     context.models.use(call.db, (model) =>
       atomically(call.db, async (tx) => {
         await context.models.confirm(tx, model)
-        demandPublisher(call, model)
+        requirePublisher(call, model)
         return work(tx, model)
       }),
     )
   const reading = <T>(call: Call, work: (model: Model) => Promise<T>): Promise<T> =>
     context.models.use(call.db, async (model) => {
       await context.models.confirm(call.db, model)
-      demandReleases(call, model)
+      requireReleaseReader(call, model)
       return work(model)
     })
   return {
@@ -293,7 +299,7 @@ async function put(
     const state = await entryState(tx, model, null, item.entryId, 'keeping')
     const locale = model.locale(item.locale)
     const type = model.type(state.type)
-    demand(call, 'publish', type, state)
+    requireGrant(call, 'publish', type, state)
     const latest = latestOf(state, locale)
     const version = item.action === 'unpublish' ? null : (item.version ?? latest?.number ?? null)
     const pinned = version === null ? null : await versionOf(tx, item.entryId, locale, version)
@@ -322,7 +328,7 @@ async function remove(
     itemsOf(row).some(({ entryId, locale }) => entryId === item.entryId && locale === item.locale)
   ) {
     const state = await entryState(tx, model, null, item.entryId, 'keeping')
-    demand(call, 'publish', model.type(state.type), state)
+    requireGrant(call, 'publish', model.type(state.type), state)
     await tx.run(deleteItem, [id, item.entryId, item.locale])
   }
   return releaseOf(call, tx, model, await read(tx, id))
@@ -352,7 +358,7 @@ async function publish(
   for (const [entryId, items] of byEntry(row)) {
     const state = await entryState(tx, model, null, entryId, 'writing')
     const type = model.type(state.type)
-    const grant = demand(call, 'publish', type, state)
+    const grant = requireGrant(call, 'publish', type, state)
     if (state.archivedAt !== null) throw new EntryArchivedError()
     const edit = new EntryEdit(type, state, { by: call.authority.actor, at: now })
     for (const item of items) {
@@ -379,7 +385,7 @@ async function publish(
             checkComplete(type, storedFields(type, version)),
           )),
         )
-        demandAfter(grant, 'publish', type, entryId, edit.publish(version))
+        requireGrantAfterWrite(grant, 'publish', type, entryId, edit.publish(version))
       }
     }
     if (faults.length === 0) faults.push(...(await faultsIn(entryId, () => edit.flush(tx))))
@@ -416,7 +422,7 @@ async function undo(
   for (const [entryId, items] of byEntry(row)) {
     const state = await entryState(tx, model, null, entryId, 'writing')
     const type = model.type(state.type)
-    const grant = demand(call, 'publish', type, state)
+    const grant = requireGrant(call, 'publish', type, state)
     const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
     for (const item of items) {
       const current = edit.published(item.locale)?.number ?? null
@@ -427,7 +433,7 @@ async function undo(
         if (state.archivedAt !== null) throw new EntryArchivedError()
         const before = await versionOf(tx, entryId, item.locale, item.numberBefore)
         if (before !== null)
-          demandAfter(
+          requireGrantAfterWrite(
             grant,
             'publish',
             type,

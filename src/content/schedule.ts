@@ -9,7 +9,7 @@ import {
 import type { Context } from '#content/entries/context.ts'
 import { atomically, stampNow } from '#content/entries/context.ts'
 import { entryState, latestOf, versionOf } from '#content/entries/entry-state.ts'
-import { demand } from '#content/entries/permission.ts'
+import { requireGrant } from '#content/entries/permission.ts'
 import { publishEntry, unpublishEntry } from '#content/entries/publish.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
 import { sql } from '#database/database.ts'
@@ -109,7 +109,7 @@ async function onEntry<T>(
 ): Promise<T> {
   return context.models.use(call.db, async (model) => {
     const type = model.type(typeName)
-    demand(call, 'publish', type, await entryState(call.db, model, type, id, 'reading'))
+    requireGrant(call, 'publish', type, await entryState(call.db, model, type, id, 'reading'))
     return work(call.db)
   })
 }
@@ -126,7 +126,7 @@ async function add(
       const type = model.type(typeName)
       const locale = model.locale(what.locale)
       const state = await entryState(tx, model, type, id, 'writing')
-      demand(call, 'publish', type, state)
+      requireGrant(call, 'publish', type, state)
       const dueAt = dueTime(context, what.dueAt)
       const version = what.action === 'publish' ? what.version : null
       if (

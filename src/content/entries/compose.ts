@@ -1,7 +1,7 @@
 import type { Grant } from '#content/authority.ts'
 import type { SaveInput } from '#content/content.ts'
 import { ValidationError } from '#content/errors.ts'
-import { demandFields } from '#content/entries/permission.ts'
+import { requireFields } from '#content/entries/permission.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { makeSlug } from '#content/validation/slug.ts'
 import type { Target } from '#content/validation/target.ts'
@@ -26,7 +26,7 @@ export function compose(
   input: Pick<SaveInput, 'fields'> & { readonly merge: boolean; readonly publishing: boolean },
   before: Readonly<Record<string, unknown>>,
 ): Composed {
-  demandFields(grant, type, Object.keys(input.fields))
+  requireFields(grant, type, Object.keys(input.fields))
   const validated = type.validator.validate(input.fields, { publishing: false })
   const fields: Record<string, unknown> = {}
   for (const { name, kind } of type.definition.fields) {

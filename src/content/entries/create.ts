@@ -16,7 +16,7 @@ import {
   once,
   referencesOf,
 } from '#content/entries/references.ts'
-import { demandAfter, demandOnType, grantOf } from '#content/entries/permission.ts'
+import { requireGrantAfterWrite, requireGrantOnType, grantOf } from '#content/entries/permission.ts'
 import { viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
@@ -93,8 +93,8 @@ function prepare(
 ): Plan {
   const type = model.type(typeName)
   const locale = model.locale(input.locale)
-  const grant = demandOnType(call, 'create', type)
-  const publishGrant = input.publish === true ? demandOnType(call, 'publish', type) : null
+  const grant = requireGrantOnType(call, 'create', type)
+  const publishGrant = input.publish === true ? requireGrantOnType(call, 'publish', type) : null
   const id = input.id ?? newId(context.clock.nowMs())
   if (!isId(id))
     throw new ValidationError([
@@ -139,8 +139,8 @@ function complete(
   fields: Readonly<Record<string, unknown>>,
 ): VersionRow {
   const result = { ...row, ...encodeFields(type, fields) }
-  demandAfter(grant, 'create', type, id, result)
-  if (publishGrant !== null) demandAfter(publishGrant, 'publish', type, id, result)
+  requireGrantAfterWrite(grant, 'create', type, id, result)
+  if (publishGrant !== null) requireGrantAfterWrite(publishGrant, 'publish', type, id, result)
   return result
 }
 

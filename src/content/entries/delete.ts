@@ -7,7 +7,7 @@ import { atomically, stampNow } from '#content/entries/context.ts'
 import { EntryEdit } from '#content/entries/entry-edit.ts'
 import type { EntryState, Hold } from '#content/entries/entry-state.ts'
 import { entryState, latestOf, localesOf } from '#content/entries/entry-state.ts'
-import { demand, mayRead } from '#content/entries/permission.ts'
+import { requireGrant, mayRead } from '#content/entries/permission.ts'
 import { checkExpected } from '#content/entries/save.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model } from '#content/model/model.ts'
@@ -54,7 +54,7 @@ export async function deleteEntry(
     atomically(call.db, async (tx) => {
       const type = model.type(typeName)
       const state = await entryState(tx, model, type, id, 'deleting')
-      const grant = demand(call, 'delete', type, state)
+      const grant = requireGrant(call, 'delete', type, state)
       const [first] = localesOf(state, model)
       checkExpected(call, type, state, {
         expected,
@@ -107,7 +107,7 @@ async function cascade(
     for (const one of next) states.push(...(await ifThere(tx, model, one, 'deleting')))
     const still = await cascading()
     for (const state of states.filter((one) => still.has(one.id))) {
-      demand(call, 'delete', model.type(state.type), state)
+      requireGrant(call, 'delete', model.type(state.type), state)
       doomed.add(state.id)
     }
   }

@@ -18,12 +18,12 @@ import {
   versionOf,
 } from '#content/entries/entry-state.ts'
 import {
-  demand,
-  demandAfter,
+  requireGrant,
+  requireGrantAfterWrite,
   forbidden,
   grantOf,
   mayRead,
-  reaches,
+  grantCovers,
   statusOf,
 } from '#content/entries/permission.ts'
 import { addVersion, checkExpected } from '#content/entries/save.ts'
@@ -53,7 +53,13 @@ export async function restoreVersion(
       const locale = model.locale(from.locale)
       const state = await entryState(tx, model, type, id, 'writing')
       const latest = latestOf(state, locale)
-      const grant = demand(call, 'update', type, state, latest === null ? undefined : [latest])
+      const grant = requireGrant(
+        call,
+        'update',
+        type,
+        state,
+        latest === null ? undefined : [latest],
+      )
       checkExpected(call, type, state, { expected, grant, row: latest, yours: null })
       if (state.archivedAt !== null) throw new EntryArchivedError()
       const old = latest === null ? null : await versionOf(tx, id, locale, from.version)
@@ -72,7 +78,7 @@ export async function restoreVersion(
       )
       const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
       const row = await addVersion(call, tx, model, { type, edit, locale, composed })
-      demandAfter(grant, 'update', type, id, row)
+      requireGrantAfterWrite(grant, 'update', type, id, row)
       await edit.flush(tx)
       return viewOf(type, state, row, grantOf(call, 'readDraft', type) ?? grant)
     }),
@@ -90,17 +96,17 @@ function noVersion(locale: string, version: number): VersionNotFoundError {
  * Who asks for history must be one who sees the draft in that locale; where the entry has none, of
  * the entry.
  */
-function demandHistory(
+function requireHistory(
   call: Call,
   type: TypeModel,
   state: EntryState,
   locale: string,
-): ReturnType<typeof demand> {
+): ReturnType<typeof requireGrant> {
   const grant = grantOf(call, 'readDraft', type)
   const latest = latestOf(state, locale)
   const rows = latest === null ? state.held.filter((row) => row.isLatest) : [latest]
   const reached =
-    grant !== null && rows.some((row) => reaches(grant, type, state.id, row, statusOf(row)))
+    grant !== null && rows.some((row) => grantCovers(grant, type, state.id, row, statusOf(row)))
   if (reached) return grant
   if (!mayRead(call, type, state)) throw new EntryNotFoundError()
   throw forbidden('readDraft', type)
@@ -135,7 +141,7 @@ export async function versionsOf(
     const type = model.type(typeName)
     const state = await entryState(call.db, model, type, id, 'reading')
     const locale = model.locale(page.locale)
-    demandHistory(call, type, state, locale)
+    requireHistory(call, type, state, locale)
     if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > versionsPageMax) {
       throw new ValidationError([
         { path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${versionsPageMax} versions.` },
@@ -174,7 +180,7 @@ export async function oneVersion(
     const type = model.type(typeName)
     const state = await entryState(call.db, model, type, id, 'reading')
     const locale = model.locale(which.locale)
-    const grant = demandHistory(call, type, state, locale)
+    const grant = requireHistory(call, type, state, locale)
     const row =
       Number.isInteger(which.version) && which.version > 0 && which.version < 2_147_483_648
         ? await versionOf(call.db, id, locale, which.version)
@@ -215,7 +221,7 @@ export async function localesOfEntry(
       grant === null
         ? []
         : rows.filter((row) =>
-            reaches(
+            grantCovers(
               grant,
               type,
               id,

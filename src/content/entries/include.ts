@@ -2,7 +2,7 @@ import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, ReadOptions } from '#content/content.ts'
 import type { VersionRow } from '#content/entries/entry-state.ts'
 import { versionColumns } from '#content/entries/entry-state.ts'
-import { grantOf, reaches, statusOf } from '#content/entries/permission.ts'
+import { grantOf, grantCovers, statusOf } from '#content/entries/permission.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
@@ -95,7 +95,7 @@ export async function includedEntries(
         include.reading.perspective === 'published' &&
         grantOf(include.call, 'readDraft', type) === null
       const status = published ? 'published' : reached.status
-      if (!reached.filtered && !reaches(grant, type, reached.id, reached.row, status)) continue
+      if (!reached.filtered && !grantCovers(grant, type, reached.id, reached.row, status)) continue
       if (!found.has(reached.id))
         found.set(reached.id, { ...viewOf(type, reached, reached.row, grant), status })
       const key = `${reached.place} ${reached.id}`

@@ -40,7 +40,7 @@ function queryRow(row: JudgedRow, id: string, status: QueryRow['status']): Query
 }
 
 /** Whether the grant reaches this version; the filter is evaluated as the database would. */
-export function reaches(
+export function grantCovers(
   grant: Grant | null,
   type: TypeModel,
   id: string,
@@ -63,8 +63,8 @@ export function mayRead(
   const published = grantOf(call, 'read', type)
   return state.held.some(
     (row) =>
-      (row.isLatest && reaches(drafts, type, state.id, row, statusOf(row))) ||
-      (row.isPublished && reaches(published, type, state.id, row, 'published')),
+      (row.isLatest && grantCovers(drafts, type, state.id, row, statusOf(row))) ||
+      (row.isPublished && grantCovers(published, type, state.id, row, 'published')),
   )
 }
 
@@ -81,7 +81,7 @@ export function statusOf(row: JudgedRow): 'draft' | 'published' | 'changed' | 'a
  * The grant for doing something to an entry. `EntryNotFoundError` for those who may not read it,
  * `ForbiddenError` for the rest.
  */
-export function demand(
+export function requireGrant(
   call: Call,
   action: ContentAction,
   type: TypeModel,
@@ -89,32 +89,32 @@ export function demand(
   rows: readonly VersionRow[] = state.held.filter((row) => row.isLatest),
 ): Grant {
   const grant = grantOf(call, action, type)
-  if (grant !== null && rows.every((row) => reaches(grant, type, state.id, row, statusOf(row))))
+  if (grant !== null && rows.every((row) => grantCovers(grant, type, state.id, row, statusOf(row))))
     return grant
   if (!mayRead(call, type, state)) throw new EntryNotFoundError()
   throw forbidden(action, type)
 }
 
 /** The grant for an action without an entry at hand. */
-export function demandOnType(call: Call, action: ContentAction, type: TypeModel): Grant {
+export function requireGrantOnType(call: Call, action: ContentAction, type: TypeModel): Grant {
   const grant = grantOf(call, action, type)
   if (grant === null) throw forbidden(action, type)
   return grant
 }
 
 /** After a write: what came out must still be within the grant. */
-export function demandAfter(
+export function requireGrantAfterWrite(
   grant: Grant,
   action: ContentAction,
   type: TypeModel,
   id: string,
   row: VersionRow,
 ): void {
-  if (!reaches(grant, type, id, row, statusOf(row))) throw forbidden(action, type)
+  if (!grantCovers(grant, type, id, row, statusOf(row))) throw forbidden(action, type)
 }
 
 /** Refuses fields that the grant does not name. */
-export function demandFields(grant: Grant, type: TypeModel, names: readonly string[]): void {
+export function requireFields(grant: Grant, type: TypeModel, names: readonly string[]): void {
   if (grant.fields === null) return
   const refused = names.filter((name) => grant.fields?.includes(name) === false)
   if (refused.length === 0) return

@@ -7,7 +7,7 @@ import { atomically, stampNow } from '#content/entries/context.ts'
 import { EntryEdit } from '#content/entries/entry-edit.ts'
 import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
 import { entryState, latestOf, localesOf, versionOf } from '#content/entries/entry-state.ts'
-import { demand, demandAfter, grantOf } from '#content/entries/permission.ts'
+import { requireGrant, requireGrantAfterWrite, grantOf } from '#content/entries/permission.ts'
 import { checkExpected } from '#content/entries/save.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -50,7 +50,13 @@ async function underLock(
           ? all
           : [...new Set(target.locales.map((code) => model.locale(code)))]
       const latest = locales.map((code) => latestOf(state, code)).filter((row) => row !== null)
-      const grant = demand(call, action, type, state, latest.length === 0 ? undefined : latest)
+      const grant = requireGrant(
+        call,
+        action,
+        type,
+        state,
+        latest.length === 0 ? undefined : latest,
+      )
       const absent = locales.find((code) => latestOf(state, code) === null)
       if (absent !== undefined)
         throw new VersionNotFoundError(`The entry has no version in the locale "${absent}".`, {
@@ -88,13 +94,13 @@ export async function publishEntry(
   const target = { type: typeName, id, locales: what.locales, expected }
   return underLock(context, call, 'publish', target, async ({ tx, type, state, locales, edit }) => {
     if (state.archivedAt !== null) throw new EntryArchivedError()
-    const grant = demand(call, 'publish', type, state)
+    const grant = requireGrant(call, 'publish', type, state)
     const published: VersionRow[] = []
     for (const locale of locales) {
       const row = await wanted(tx, edit, locale, what.version)
       checkComplete(type, storedFields(type, row), locales.length > 1 ? locale : null)
       const result = edit.publish(row)
-      demandAfter(grant, 'publish', type, id, result)
+      requireGrantAfterWrite(grant, 'publish', type, id, result)
       published.push(result)
     }
     await edit.flush(tx)
@@ -137,7 +143,7 @@ export async function unpublishEntry(
     'publish',
     { type: typeName, id, locales: codes, expected },
     async ({ tx, type, state, locales, edit }) => {
-      const grant = demand(call, 'publish', type, state)
+      const grant = requireGrant(call, 'publish', type, state)
       for (const locale of locales) edit.unpublish(locale)
       await edit.flush(tx)
       return latestViews(call, type, edit, locales, grant)
@@ -167,7 +173,7 @@ export async function archiveEntry(
     'archive',
     { type: typeName, id, locales: null, expected },
     async ({ tx, type, state, locales, edit }) => {
-      const grant = demand(call, 'archive', type, state)
+      const grant = requireGrant(call, 'archive', type, state)
       if (archived) {
         for (const locale of locales) edit.unpublish(locale)
         await tx.run(cancelWaiting, [id, stampNow(context)])
@@ -184,7 +190,7 @@ function latestViews(
   type: TypeModel,
   edit: EntryEdit,
   locales: readonly string[],
-  fallback: ReturnType<typeof demand>,
+  fallback: ReturnType<typeof requireGrant>,
 ): EntryView[] {
   const shown = grantOf(call, 'readDraft', type) ?? fallback
   return locales

@@ -16,7 +16,13 @@ import {
   versionColumns,
 } from '#content/entries/entry-state.ts'
 import { checkTargets, claimSlug } from '#content/entries/references.ts'
-import { demand, demandAfter, grantOf, reaches, statusOf } from '#content/entries/permission.ts'
+import {
+  requireGrant,
+  requireGrantAfterWrite,
+  grantOf,
+  grantCovers,
+  statusOf,
+} from '#content/entries/permission.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
@@ -143,7 +149,8 @@ async function savePlainly(
     row.locale !== null &&
     !row.isArchived &&
     mayPublishPlainly(call, save, row)
-  if (!usual || grant === null || !reaches(grant, type, id, row, statusOf(row))) return 'not plain'
+  if (!usual || grant === null || !grantCovers(grant, type, id, row, statusOf(row)))
+    return 'not plain'
   const seen = grantOf(call, 'readDraft', type) ?? grant
   if (expected !== null && row.number !== expected)
     throw new VersionConflictError(expected, viewOf(type, { id }, row, seen), input.fields)
@@ -163,7 +170,7 @@ function mayPublishPlainly(call: Call, { type, id, input }: Save, row: VersionRo
     input.publish !== true ||
     (row.isPublished &&
       input.at === undefined &&
-      reaches(grantOf(call, 'publish', type), type, id, row, statusOf(row)))
+      grantCovers(grantOf(call, 'publish', type), type, id, row, statusOf(row)))
   )
 }
 
@@ -249,9 +256,10 @@ async function writeNext(
     publishedBy: publishing ? savedBy : null,
     ...(publishing ? { publishedAt: savedAt } : {}),
   }
-  demandAfter(grant, 'update', type, id, next)
+  requireGrantAfterWrite(grant, 'update', type, id, next)
   const publishGrant = grantOf(call, 'publish', type)
-  if (publishing && publishGrant !== null) demandAfter(publishGrant, 'publish', type, id, next)
+  if (publishing && publishGrant !== null)
+    requireGrantAfterWrite(publishGrant, 'publish', type, id, next)
   const content = [next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy]
   const [written] = await run(
     call.db,
@@ -296,10 +304,10 @@ async function saveUnderLock(
   const locale = model.locale(input.locale)
   const state = await entryState(tx, model, type, id, 'writing')
   const latest = latestOf(state, locale)
-  const grant = demand(call, 'update', type, state, latest === null ? undefined : [latest])
+  const grant = requireGrant(call, 'update', type, state, latest === null ? undefined : [latest])
   const publishGrant =
     input.publish === true
-      ? demand(call, 'publish', type, state, latest === null ? undefined : [latest])
+      ? requireGrant(call, 'publish', type, state, latest === null ? undefined : [latest])
       : null
   checkExpected(call, type, state, {
     expected,
@@ -329,12 +337,12 @@ async function saveUnderLock(
     composed,
     createdAt: times.createdAt,
   })
-  demandAfter(grant, 'update', type, id, row)
+  requireGrantAfterWrite(grant, 'update', type, id, row)
   let result = row
   if (publishGrant !== null) {
     checkComplete(type, storedFields(type, row))
     result = edit.publish(row, times.publishedAt)
-    demandAfter(publishGrant, 'publish', type, id, result)
+    requireGrantAfterWrite(publishGrant, 'publish', type, id, result)
   }
   await edit.flush(tx)
   return viewOf(type, { id }, result, grantOf(call, 'readDraft', type) ?? grant)
