@@ -1,6 +1,7 @@
 import type { ContentType } from '#content/content-type.ts'
 import { isStorableText } from '#content/query/normal-form.ts'
-import type { Filter, Scalar, Test } from '#content/query/query.ts'
+import type { Filter, Test } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
 import {
   filterDepthMax,
   filterListMax,

@@ -1,8 +1,7 @@
 import type { Change } from '#change-feed/change.ts'
 import type { Ring } from '#change-feed/ring.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
-import { PredicateIndex } from '#cache/predicate-index.ts'
-import { hashedValuesMax } from '#cache/predicate-plan.ts'
+import { hashedValuesMax, PredicateIndex } from '#cache/predicate-index.ts'
 import { touches } from '#cache/predicate.ts'
 import type { Atom, PageBound, Predicate } from '#cache/predicate.ts'
 
@@ -146,10 +145,17 @@ export class DependencyIndex<Id> {
     const holders = this.#collections.get(change.collection)
     if (holders === undefined) return new Set()
     if (change.key === null) return new Set(holders.all.keys())
-    const result = new Set(holders.lists.touched(change, { ignoreBefore: this.#ignoreBefore }))
+    const result = holders.lists.touched(change, { ignoreBefore: this.#ignoreBefore })
     for (const id of holders.whole) result.add(id)
     for (const id of holders.rows.get(change.key) ?? []) result.add(id)
     return result
+  }
+
+  /** Lists that any change in their bucket touches, because there are too many to evaluate. */
+  get unchecked(): number {
+    let sum = 0
+    for (const { lists } of this.#collections.values()) sum += lists.unchecked
+    return sum
   }
 
   clear(): void {

@@ -1,10 +1,10 @@
 import type { Change, Row } from '#change-feed/change.ts'
-
-export type Scalar = string | number | boolean
+import { compareScalars, isScalar } from '#lib/scalar.ts'
+import type { Scalar } from '#lib/scalar.ts'
 
 /**
- * One condition on one field of a flat row. Two-valued: a comparison with a missing value is false,
- * and `negated` turns the whole atom round. Text is compared by code point, numbers as IEEE
+ * One condition on one field of a flat row. Logic is two-valued: a comparison with a missing value
+ * is false, and `negated` negates the whole atom. Text is compared by code point, numbers as IEEE
  * doubles. A field that holds an array satisfies `eq` and `in` if one of its values does.
  */
 export type Atom = { readonly field: string; readonly negated?: boolean } & (
@@ -18,60 +18,23 @@ export type Atom = { readonly field: string; readonly negated?: boolean } & (
 export type Bound = { readonly value: Scalar; readonly inclusive: boolean }
 
 /**
- * All atoms hold. A disjunction is several dependencies. Plain data, so that it can travel to a
- * second level.
+ * All atoms hold. A disjunction is several dependencies. A predicate is plain data, so that it can
+ * be stored in a second level.
  */
 export type Predicate = readonly Atom[]
 
 export type SortKey = { readonly field: string; readonly descending: boolean }
 
 /**
- * The stretch of the sorted list that a page shows: behind `after`, up to and with `upTo`; null:
+ * The part of the sorted list that a page shows: after `after`, up to and including `upTo`; null:
  * open. Each holds one value per sort key (null: missing). The keys must end on a unique field, or
- * a tie at the border may be missed. A page that came back full ends at its last row; one that did
- * not is open, because an insertion would still join it.
+ * a tie at the border may be missed. A full page ends at its last row; a page that is not full is
+ * open, because an insertion would still join it.
  */
 export type PageBound = {
   readonly sort: readonly SortKey[]
   readonly after: readonly (Scalar | null)[] | null
   readonly upTo: readonly (Scalar | null)[] | null
-}
-
-/**
- * By code point, as PostgreSQL's collation "C" does it on UTF-8. JavaScript's `<` goes by UTF-16
- * unit, which differs above U+FFFF.
- */
-export function compareText(one: string, other: string): number {
-  const length = Math.min(one.length, other.length)
-  for (let at = 0; at < length; at += 1) {
-    const a = one.charCodeAt(at)
-    const b = other.charCodeAt(at)
-    if (a === b) continue
-    const aSurrogate = a >= 0xd800 && a <= 0xdfff
-    const bSurrogate = b >= 0xd800 && b <= 0xdfff
-    // Surrogates stand for code points above every other unit; two of them are in the order of
-    // their units.
-    if (aSurrogate === bSurrogate) return a - b
-    return aSurrogate ? 1 : -1
-  }
-  return one.length - other.length
-}
-
-const kinds = { boolean: 0, number: 1, string: 2 } as const
-
-/**
- * A total order: by type first, so that a row of the wrong type is at least always on the same
- * side.
- */
-export function compareScalars(one: Scalar, other: Scalar): number {
-  if (typeof one === 'number' && typeof other === 'number') return one - other
-  if (typeof one === 'string' && typeof other === 'string') return compareText(one, other)
-  const kind = kinds[typeof one as keyof typeof kinds] - kinds[typeof other as keyof typeof kinds]
-  return kind === 0 ? Number(one) - Number(other) : kind
-}
-
-export function isScalar(value: unknown): value is Scalar {
-  return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean'
 }
 
 export function matches(predicate: Predicate, row: Row): boolean {
@@ -80,9 +43,9 @@ export function matches(predicate: Predicate, row: Row): boolean {
   return true
 }
 
-/** Whether the value satisfies the atom, `negated` left aside. */
-export function holds(atom: Atom, value: unknown): boolean {
-  if (typeof value === 'object' && Array.isArray(value)) {
+/** Whether the value satisfies the atom, without regard to `negated`. */
+function holds(atom: Atom, value: unknown): boolean {
+  if (Array.isArray(value)) {
     if (atom.is === 'exists') return value.length > 0
     return (atom.is === 'eq' || atom.is === 'in') && value.some((one) => holds(atom, one))
   }
@@ -93,7 +56,7 @@ export function holds(atom: Atom, value: unknown): boolean {
     case 'in':
       return atom.values.includes(value)
     case 'range':
-      return within(value, atom.min, atom.max)
+      return withinRange(value, atom.min, atom.max)
     case 'contains':
       return typeof value === 'string' && value.includes(atom.value)
     case 'startsWith':
@@ -103,7 +66,7 @@ export function holds(atom: Atom, value: unknown): boolean {
   }
 }
 
-function within(value: Scalar, min: Bound | undefined, max: Bound | undefined): boolean {
+function withinRange(value: Scalar, min: Bound | undefined, max: Bound | undefined): boolean {
   if (min !== undefined) {
     const order = typeof min.value === typeof value ? compareScalars(value, min.value) : -1
     if (order < 0 || (order === 0 && !min.inclusive)) return false
@@ -115,7 +78,7 @@ function within(value: Scalar, min: Bound | undefined, max: Bound | undefined): 
   return true
 }
 
-/** The place of a row in the sorted list, against a page's border. */
+/** Compares the place of a row in the sorted list with a border of a page. */
 function compareToBorder(
   row: Row,
   border: readonly (Scalar | null)[],
@@ -123,14 +86,16 @@ function compareToBorder(
 ): number {
   for (let at = 0; at < sort.length; at += 1) {
     const key = sort[at]!
-    const value = row[key.field]
-    const mine = isScalar(value) ? value : null
-    const theirs = border[at] ?? null
-    if (mine === null && theirs === null) continue
-    const order = mine === null ? 1 : theirs === null ? -1 : compareScalars(mine, theirs)
+    const order = comparePlaces(row[key.field], border[at] ?? null)
     if (order !== 0) return key.descending ? -order : order
   }
   return 0
+}
+
+/** A missing value comes after all others. */
+function comparePlaces(value: unknown, border: Scalar | null): number {
+  if (!isScalar(value)) return border === null ? 0 : 1
+  return border === null ? -1 : compareScalars(value, border)
 }
 
 export function withinPage(row: Row, page: PageBound): boolean {
@@ -139,8 +104,8 @@ export function withinPage(row: Row, page: PageBound): boolean {
 }
 
 /**
- * Whether the change can have changed the list (R12). A row that the writer did not tell counts as
- * a match.
+ * Whether the change can have changed the list (R12). A row that the writer did not record counts
+ * as a match.
  */
 export function touches(
   change: Change,

@@ -3,7 +3,8 @@ import type { ContentType } from '#content/content-type.ts'
 import { filterOf, normalValue, querySchema } from '#content/query/normal-form.ts'
 import type { ValueType } from '#content/query/normal-form.ts'
 import type { QueryRow } from '#content/query/predicate.ts'
-import type { Filter, Perspective, Scalar, Sort, Test } from '#content/query/query.ts'
+import type { Filter, Perspective, Sort, Test } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
 
 /**
  * Random entries and queries that meet the edges on purpose: small pools of nasty values, so that

@@ -1,7 +1,8 @@
 import type { ReadOptions } from '#content/content.ts'
 import { QueryLimitError, QueryParameterError } from '#content/query/errors.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
-import type { Filter, ListQuery, Perspective, Scalar, Sort, Test } from '#content/query/query.ts'
+import type { Filter, ListQuery, Perspective, Sort, Test } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
 import {
   filterDepthMax,
   filterNodesMax,

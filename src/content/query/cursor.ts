@@ -1,7 +1,8 @@
 import { QueryCursorError } from '#content/query/errors.ts'
 import { normalValue } from '#content/query/normal-form.ts'
 import type { QuerySchema } from '#content/query/normal-form.ts'
-import type { Scalar, Sort } from '#content/query/query.ts'
+import type { Sort } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
 import { completeSort } from '#content/query/sort.ts'
 
 /** Longest token that is read: four texts of the longest kind, escaped, in base64. */

@@ -1,4 +1,5 @@
-import type { Atom, PageBound, Predicate, Scalar } from '#cache/predicate.ts'
+import type { Atom, PageBound, Predicate } from '#cache/predicate.ts'
+import type { Scalar } from '#lib/scalar.ts'
 import { decodeCursor } from '#content/query/cursor.ts'
 import { fieldOf } from '#content/query/filter-sql.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'

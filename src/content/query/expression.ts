@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import type { QueryField } from '#content/query/normal-form.ts'
-import type { Scalar } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
 
 /** Collects the parameters of one statement. */
 export class Values {

@@ -1,7 +1,8 @@
 import { expressionOf, parameterOf, parameterType } from '#content/query/expression.ts'
 import type { Sight, Values } from '#content/query/expression.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
-import type { Filter, Scalar, Sort, Test } from '#content/query/query.ts'
+import type { Filter, Sort, Test } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
 import { completeSort } from '#content/query/sort.ts'
 import type { Position } from '#content/query/cursor.ts'
 

@@ -1,7 +1,7 @@
 import { isId } from '#lib/id.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
 import { FilterValueTooLongError } from '#content/query/errors.ts'
-import type { Scalar } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
 
 /**
  * Longest text that a filterable field may have, in bytes of UTF-8. A row of a B-tree holds 2,704

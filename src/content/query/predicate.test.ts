@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import type { ContentType } from '#content/content-type.ts'
 import { querySchema } from '#content/query/normal-form.ts'
-import { compareText, compileComparator, compilePredicate } from '#content/query/predicate.ts'
+import { compileComparator, compilePredicate } from '#content/query/predicate.ts'
 import type { QueryRow } from '#content/query/predicate.ts'
 import type { Filter, Test } from '#content/query/query.ts'
 
@@ -40,22 +39,6 @@ function row(filter: QueryRow['filter'], more: Partial<QueryRow> = {}): QueryRow
 const compare = (field: string, test: Test): Filter => ({ op: 'compare', field, test })
 const holds = (filter: Filter, data: QueryRow['filter']): boolean =>
   compilePredicate(filter, schema)(row(data))
-
-test('text order is the byte order of UTF-8', () => {
-  const text = fc.string({
-    unit: fc.oneof(
-      fc.constantFrom('\uffff', '\ue000', '\ud7ff', '😀', '\u{10ffff}', 'é', 'e\u0301', 'a'),
-      fc.string({ minLength: 1, maxLength: 1, unit: 'binary' }),
-    ),
-  })
-  fc.assert(
-    fc.property(text, text, (a, b) => {
-      assert.equal(Math.sign(compareText(a, b)), Buffer.compare(Buffer.from(a), Buffer.from(b)))
-    }),
-    { numRuns: 2_000 },
-  )
-  assert.ok(compareText('\u{10000}', '\uffff') > 0)
-})
 
 test('a comparison with a missing value is false, and its negation true', () => {
   for (const is of ['eq', 'lt', 'lte', 'gt', 'gte'] as const) {

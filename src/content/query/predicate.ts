@@ -1,6 +1,9 @@
 import type { QueryField, QuerySchema, FilterData } from '#content/query/normal-form.ts'
-import type { Filter, Scalar, Sort, Test } from '#content/query/query.ts'
+import type { Filter, Sort, Test } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
+import { fieldOf } from '#content/query/filter-sql.ts'
 import { completeSort } from '#content/query/sort.ts'
+import { compareScalars } from '#lib/scalar.ts'
 
 /**
  * One version of an entry as filters and sorts see it: system fields as in `EntryView`, `filter` as
@@ -78,44 +81,6 @@ export function compileComparator(sort: readonly Sort[], schema: QuerySchema): C
     }
     return 0
   }
-}
-
-/**
- * Text by code point, which is the byte order of UTF-8 and PostgreSQL's collation "C". The order of
- * UTF-16 units differs from it in one place: surrogates, which stand for the highest code points,
- * are below U+E000 to U+FFFF.
- */
-export function compareText(a: string, b: string): number {
-  if (a === b) return 0
-  const length = Math.min(a.length, b.length)
-  for (let i = 0; i < length; i++) {
-    const left = a.charCodeAt(i)
-    const right = b.charCodeAt(i)
-    if (left !== right) {
-      if (left >= 0xd800 && right >= 0xd800) return lifted(left) - lifted(right)
-      return left - right
-    }
-  }
-  return a.length - b.length
-}
-
-/** Puts surrogates above all other units. */
-function lifted(unit: number): number {
-  return unit <= 0xdfff ? unit + 0x2000 : unit - 0x800
-}
-
-function compareScalars(a: Scalar, b: Scalar): number {
-  if (typeof a === 'string') return compareText(a, b as string)
-  return a < b ? -1 : a > b ? 1 : 0
-}
-
-function fieldOf(name: string, schema: QuerySchema): QueryField {
-  const field = schema.get(name)
-  if (field === undefined)
-    throw new Error(
-      `the field ${name} is not in the schema: queries are validated before they are compiled`,
-    )
-  return field
 }
 
 type Read = (row: QueryRow) => Scalar | undefined

@@ -1,3 +1,5 @@
+import type { Scalar } from '#lib/scalar.ts'
+
 /**
  * The one query model. REST, GraphQL, the in-process API and the cache's predicates are all written
  * in it, and two evaluators (sql.ts, predicate.ts) agree on it exactly; query.pg.test.ts holds
@@ -26,8 +28,6 @@ export type Test =
   | { readonly is: 'contains' | 'startsWith'; readonly value: string }
   /** Has a value; on a field with many values: at least one. */
   | { readonly is: 'exists'; readonly value: boolean }
-
-export type Scalar = string | number | boolean
 
 /**
  * A missing value sorts after every other one ascending and before them descending. Ties end on

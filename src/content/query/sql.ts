@@ -12,7 +12,8 @@ import type { Sight } from '#content/query/expression.ts'
 import { afterConditions, conditionOf, fieldOf, orderOf } from '#content/query/filter-sql.ts'
 import type { SqlContext } from '#content/query/filter-sql.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
-import type { Filter, ListQuery, Perspective, Scalar, Sort } from '#content/query/query.ts'
+import type { Filter, ListQuery, Perspective, Sort } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
 import { completeSort } from '#content/query/sort.ts'
 
 /**

@@ -8,7 +8,8 @@ import {
 } from '#content/query/errors.ts'
 import { filterTextBytesMax, normalValue, querySchema } from '#content/query/normal-form.ts'
 import type { QueryField, QuerySchema, ValueType } from '#content/query/normal-form.ts'
-import type { Filter, ListQuery, Scalar, Sort, Test } from '#content/query/query.ts'
+import type { Filter, ListQuery, Sort, Test } from '#content/query/query.ts'
+import type { Scalar } from '#lib/scalar.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import { isId } from '#lib/id.ts'
 
