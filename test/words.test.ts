@@ -47,6 +47,7 @@ const unfinished = [
   'src/config/',
   'src/content/',
   'src/database/',
+  'src/embedded-postgres/',
   'src/file-store/',
   'src/lib/',
   'src/media/',

@@ -140,7 +140,7 @@ export function isAway<V>(state: CacheState<V>, now: number, config: CacheConfig
  * The database is away: for a lease it may be a hiccup, which readers wait out; then a moment is
  * enough.
  */
-function isGivenUp<V>(
+function isAbandonedBackends<V>(
   state: CacheState<V>,
   waiter: Waiter,
   now: number,
@@ -258,7 +258,7 @@ function miss<V>(
 ): void {
   if (isAway(state, now, config)) {
     // A fill would wait for a database that does not answer, and so would all that come after it.
-    if (isGivenUp(state, waiter, now, config))
+    if (isAbandonedBackends(state, waiter, now, config))
       return answer(state, waiter, { kind: 'refused', reason: 'away' }, out)
     // The feed tries again by itself, at its own pace: readers must not hurry it.
     waiter.pollFromMs = Number.NEGATIVE_INFINITY
@@ -633,7 +633,7 @@ function expire<V>(state: CacheState<V>, now: number, config: CacheConfig, out: 
   const reason = (waiter: Waiter, waitsForDatabase: boolean): 'deadline' | 'away' | null =>
     waiter.deadlineMs <= now
       ? 'deadline'
-      : waitsForDatabase && isGivenUp(state, waiter, now, config)
+      : waitsForDatabase && isAbandonedBackends(state, waiter, now, config)
         ? 'away'
         : null
   for (const waiter of state.parked) {

@@ -13,13 +13,10 @@ import type { Config } from '#config/config.ts'
 import { openDataFolder } from '#node/data-folder.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
-import {
-  startEmbeddedPostgres,
-  urlOfRunning,
-} from '#database/drivers/embedded/embedded-postgres.ts'
-import { PostgresDatabase } from '#database/drivers/postgres.ts'
-import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
-import { DataFolderInUseError } from '#database/errors.ts'
+import { startEmbeddedPostgres, urlOfRunning } from '#embedded-postgres/embedded-postgres.ts'
+import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
+import { primaryConnector } from '#database/postgres/primary-connector.ts'
+import { DataFolderInUseError } from '#embedded-postgres/errors.ts'
 import { migrate } from '#database/migrate.ts'
 import type { FileStore } from '#file-store/file-store.ts'
 import { systemClock } from '#lib/clock.ts'

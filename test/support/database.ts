@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { execFileSync } from 'node:child_process'
 import pg from 'pg'
 import type { Database } from '#database/database.ts'
-import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
 import { migrate } from '#database/migrate.ts'
 import { silentLogger } from '#lib/logger.ts'
 

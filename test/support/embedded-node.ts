@@ -6,8 +6,8 @@
  */
 import { writeSync } from 'node:fs'
 import { sql } from '#database/database.ts'
-import { startEmbeddedPostgres } from '#database/drivers/embedded/embedded-postgres.ts'
-import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { startEmbeddedPostgres } from '#embedded-postgres/embedded-postgres.ts'
+import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import { silentLogger } from '#lib/logger.ts'
 

@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from '#database/database.ts'
-import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { Nodes } from '#nodes/nodes.ts'

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { chmod } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join, resolve } from 'node:path'
-import { findBinaries } from '#database/drivers/embedded/binaries.ts'
+import { findBinaries } from '#embedded-postgres/binaries.ts'
 import {
   createStoaDatabase,
   dataArgument,
@@ -17,12 +17,12 @@ import {
   urlOf,
   writeAccess,
   writeManifest,
-} from '#database/drivers/embedded/data-files.ts'
-import type { Access } from '#database/drivers/embedded/data-files.ts'
-import { lockFolder } from '#database/drivers/embedded/folder-lock.ts'
-import { ServerProcess, stopLeftover } from '#database/drivers/embedded/server-process.ts'
-import { chooseSystemUser } from '#database/drivers/embedded/system-user.ts'
-import { EmbeddedDatabaseError } from '#database/errors.ts'
+} from '#embedded-postgres/data-files.ts'
+import type { Access } from '#embedded-postgres/data-files.ts'
+import { lockFolder } from '#embedded-postgres/folder-lock.ts'
+import { ServerProcess, stopLeftover } from '#embedded-postgres/server-process.ts'
+import { chooseSystemUser } from '#embedded-postgres/system-user.ts'
+import { EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /** For a connection on this machine to be accepted. */

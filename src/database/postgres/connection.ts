@@ -1,13 +1,13 @@
 import type pg from 'pg'
-import type { OpenClient } from '#database/drivers/postgres/hosts.ts'
-import { NamedQuery } from '#database/drivers/postgres/named-query.ts'
-import type { Done, RowShape } from '#database/drivers/postgres/named-query.ts'
+import type { OpenClient } from '#database/postgres/hosts.ts'
+import { PreparedQuery } from '#database/postgres/prepared-query.ts'
+import type { Done, RowShape } from '#database/postgres/prepared-query.ts'
 import {
   isConnectionBroken,
   isUnanswered,
   readOnlyCode,
   translate,
-} from '#database/drivers/postgres/translate.ts'
+} from '#database/postgres/translate-error.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 
@@ -46,7 +46,8 @@ export class Connection implements Queryable {
     const { name } = statement
     if (name === null) return this.#inTurn((done) => this.#unnamed(statement, values, rowsOf, done))
     return this.#inTurn(
-      (done) => void this.client.query(new NamedQuery(name, statement, values, this.#shapes, done)),
+      (done) =>
+        void this.client.query(new PreparedQuery(name, statement, values, this.#shapes, done)),
     )
   }
 

@@ -1,6 +1,6 @@
 import pg from 'pg'
 import type { Statement } from '#database/database.ts'
-import { valueTypes } from '#database/drivers/postgres/values.ts'
+import { valueTypes } from '#database/postgres/values.ts'
 
 /**
  * How the rows of a statement look: the same for as long as it is prepared, since PostgreSQL
@@ -33,7 +33,7 @@ const noRows: RowShape = { names: [], parsers: [] }
  * asked how the rows look only the first time on a connection, and nothing is made per query but
  * the rows. The members that pg calls keep its names.
  */
-export class NamedQuery {
+export class PreparedQuery {
   readonly name: string
   readonly text: string
   /** Read and replaced by pg, which puts its deadline around it. */

@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto'
 import { chmod, chown, mkdir, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import pg from 'pg'
-import type { Binaries } from '#database/drivers/embedded/binaries.ts'
-import { runCommand } from '#database/drivers/embedded/command.ts'
-import type { SystemUser } from '#database/drivers/embedded/system-user.ts'
-import { EmbeddedDatabaseError } from '#database/errors.ts'
+import type { Binaries } from '#embedded-postgres/binaries.ts'
+import { runCommand } from '#embedded-postgres/command.ts'
+import type { SystemUser } from '#embedded-postgres/system-user.ts'
+import { EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
 
 /**
  * What lies in the folder, all of it owned by the node except `data`, which PostgreSQL's account

@@ -14,7 +14,7 @@ const atWork = `select pid from pg_stat_activity where pid = any($1) and applica
  * work any more: else a standby that is away for a minute would cost the server all the connections
  * that it has.
  */
-export class GivenUp {
+export class AbandonedBackends {
   readonly #pids = new Set<number>()
 
   get count(): number {

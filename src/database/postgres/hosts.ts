@@ -1,6 +1,6 @@
 import pg from 'pg'
-import { GuardedSocket } from '#database/drivers/postgres/guarded-socket.ts'
-import { isConnectionBroken, translate } from '#database/drivers/postgres/translate.ts'
+import { GuardedSocket } from '#database/postgres/guarded-socket.ts'
+import { isConnectionBroken, translate } from '#database/postgres/translate-error.ts'
 import { DatabaseUnavailableError, UnsupportedDatabaseError } from '#database/errors.ts'
 
 /** The oldest PostgreSQL whose SQL Stoa uses. */

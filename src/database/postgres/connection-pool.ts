@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Connection } from '#database/drivers/postgres/connection.ts'
-import { GivenUp } from '#database/drivers/postgres/abandoned-backends.ts'
-import type { Hosts } from '#database/drivers/postgres/hosts.ts'
+import { Connection } from '#database/postgres/connection.ts'
+import { AbandonedBackends } from '#database/postgres/abandoned-backends.ts'
+import type { Hosts } from '#database/postgres/hosts.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 import { FailureLog } from '#lib/failure-log.ts'
@@ -56,7 +56,7 @@ export class ConnectionPool {
   #failures = 0
   #lastFailure: unknown = null
   #searching = false
-  readonly #givenUp = new GivenUp()
+  readonly #givenUp = new AbandonedBackends()
   #looking = false
   #closing: { readonly promise: Promise<void>; readonly resolve: () => void } | null = null
   readonly #sweeper: NodeJS.Timeout
@@ -302,11 +302,11 @@ export class ConnectionPool {
     this.#givenUp.add(connection.client)
     if (this.#looking) return
     this.#looking = true
-    void this.#lookAfterGivenUp().finally(() => (this.#looking = false))
+    void this.#lookAfterAbandonedBackends().finally(() => (this.#looking = false))
   }
 
   /** On a connection of its own, since all others may be given up. */
-  async #lookAfterGivenUp(): Promise<void> {
+  async #lookAfterAbandonedBackends(): Promise<void> {
     while (this.#givenUp.count > 0 && this.#closing === null) {
       try {
         const { client } = await this.#hosts.connect()

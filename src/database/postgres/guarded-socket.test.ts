@@ -4,7 +4,7 @@ import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import { sql } from '#database/database.ts'
-import { PostgresDatabase } from '#database/drivers/postgres.ts'
+import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 import { silentLogger } from '#lib/logger.ts'
 

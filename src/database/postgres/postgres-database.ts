@@ -1,8 +1,8 @@
 import type { Database, Queryable, Statement } from '#database/database.ts'
-import { Hosts } from '#database/drivers/postgres/hosts.ts'
-import { ConnectionPool } from '#database/drivers/postgres/pool.ts'
-import { isPlanChanged } from '#database/drivers/postgres/translate.ts'
-import { valueTypes } from '#database/drivers/postgres/values.ts'
+import { Hosts } from '#database/postgres/hosts.ts'
+import { ConnectionPool } from '#database/postgres/connection-pool.ts'
+import { isPlanChanged } from '#database/postgres/translate-error.ts'
+import { valueTypes } from '#database/postgres/values.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 

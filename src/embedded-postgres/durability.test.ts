@@ -8,11 +8,11 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
-import { startEmbeddedPostgres } from '#database/drivers/embedded/embedded-postgres.ts'
+import { startEmbeddedPostgres } from '#embedded-postgres/embedded-postgres.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { embeddedMissing } from '#test/support/embedded.ts'
 
-const root = fileURLToPath(new URL('../../../../', import.meta.url))
+const root = fileURLToPath(new URL('../../', import.meta.url))
 /**
  * The whole node goes through twenty rounds in test/kill.test.ts; here it is the database alone,
  * with many more writes.

@@ -1,6 +1,6 @@
 import { readFile, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { EmbeddedDatabaseError } from '#database/errors.ts'
+import { EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
 
 /**
  * The account under which PostgreSQL runs when the node itself is root, which PostgreSQL refuses to

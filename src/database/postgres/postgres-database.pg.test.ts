@@ -3,10 +3,10 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
-import { PostgresDatabase } from '#database/drivers/postgres.ts'
-import type { PostgresOptions } from '#database/drivers/postgres.ts'
-import { primaryConnector } from '#database/drivers/postgres/primary-connector.ts'
-import { isoOf } from '#database/drivers/postgres/values.ts'
+import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
+import type { PostgresOptions } from '#database/postgres/postgres-database.ts'
+import { primaryConnector } from '#database/postgres/primary-connector.ts'
+import { isoOf } from '#database/postgres/values.ts'
 import {
   ConstraintError,
   DatabaseTimeoutError,

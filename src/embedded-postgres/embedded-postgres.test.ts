@@ -23,13 +23,13 @@ import { createInterface } from 'node:readline'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
-import { startEmbeddedPostgres } from '#database/drivers/embedded/embedded-postgres.ts'
-import { birthOf } from '#database/drivers/embedded/folder-lock.ts'
-import { DataFolderInUseError, EmbeddedDatabaseError } from '#database/errors.ts'
+import { startEmbeddedPostgres } from '#embedded-postgres/embedded-postgres.ts'
+import { birthOf } from '#embedded-postgres/folder-lock.ts'
+import { DataFolderInUseError, EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { embeddedMissing } from '#test/support/embedded.ts'
 
-const root = fileURLToPath(new URL('../../../../', import.meta.url))
+const root = fileURLToPath(new URL('../../', import.meta.url))
 const logger = silentLogger
 const missing: string | false = embeddedMissing()
 const notRoot: string | false =
@@ -377,7 +377,13 @@ test(
  */
 function makeCheckout(checkout: string): void {
   const scope = `@embedded-postgres/${process.platform}-${process.arch}`
-  for (const path of ['package.json', 'src/database', 'src/lib', 'test/support/embedded-node.ts']) {
+  for (const path of [
+    'package.json',
+    'src/database',
+    'src/embedded-postgres',
+    'src/lib',
+    'test/support/embedded-node.ts',
+  ]) {
     cpSync(join(root, path), join(checkout, path), { recursive: true })
   }
   const isLink = (path: string): boolean => lstatSync(path).isSymbolicLink()

@@ -4,7 +4,7 @@ import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { DataFolderInUseError } from '#database/errors.ts'
+import { DataFolderInUseError } from '#embedded-postgres/errors.ts'
 
 /**
  * A lock that is being written or taken over by another process is looked at again this often, then

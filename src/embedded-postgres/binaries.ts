@@ -16,10 +16,10 @@ import {
 import { tmpdir } from 'node:os'
 import { basename, delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { runCommand } from '#database/drivers/embedded/command.ts'
-import { isRoot } from '#database/drivers/embedded/system-user.ts'
-import type { SystemUser } from '#database/drivers/embedded/system-user.ts'
-import { EmbeddedDatabaseError } from '#database/errors.ts'
+import { runCommand } from '#embedded-postgres/command.ts'
+import { isRoot } from '#embedded-postgres/system-user.ts'
+import type { SystemUser } from '#embedded-postgres/system-user.ts'
+import { EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /** The oldest PostgreSQL whose SQL Stoa uses. */

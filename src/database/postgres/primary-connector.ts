@@ -1,5 +1,5 @@
 import type pg from 'pg'
-import { Hosts } from '#database/drivers/postgres/hosts.ts'
+import { Hosts } from '#database/postgres/hosts.ts'
 
 const connectTimeoutMs = 3_000
 const keepAliveDelayMs = 5_000

@@ -1,5 +1,5 @@
 import { execFile, spawn } from 'node:child_process'
-import type { SystemUser } from '#database/drivers/embedded/system-user.ts'
+import type { SystemUser } from '#embedded-postgres/system-user.ts'
 
 /**
  * What a child of ours may see: never the node's secrets, nor PG* variables that would change where
