@@ -99,7 +99,7 @@ async function cost(
   }: { readonly observer: pg.Client; readonly pool: pg.Pool; readonly pollGapMs?: number },
 ): Promise<{ readonly rest: Sample; readonly busy: Sample }> {
   const clusters: Cluster[] = []
-  const members: Nodes[] = []
+  const nodes: Nodes[] = []
   for (let at = 0; at < size; at += 1) {
     const cluster = await joinCluster({
       url,
@@ -112,7 +112,7 @@ async function cost(
       filterColumns: ['n', 'grp'],
     })
     clusters.push(cluster)
-    members.push(
+    nodes.push(
       new Nodes({
         database: cluster.database,
         info: { name: `node ${at}`, address: null, version: '1', fingerprint: '' },
@@ -130,7 +130,7 @@ async function cost(
     const busy = await measure(observer, async (untilMs) => write(pool, clusters, untilMs))
     return { rest, busy }
   } finally {
-    for (const member of members) await member.leave()
+    for (const node of nodes) await node.leave()
     for (const cluster of clusters) await cluster[Symbol.asyncDispose]()
   }
 }

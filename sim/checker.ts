@@ -2,16 +2,16 @@ import type { ItemRow } from './tables.ts'
 import type { Truth } from './truth.ts'
 
 /**
- * Judges every answer against the truth. It shares no code with the caches: it knows what was
- * asked, what was said and when, in real time, and what the rows held.
+ * Checks every reading against the truth. It shares no code with the caches: it knows what
+ * was read, what came back and when, in real time, and what the rows held.
  */
-export type Answered = {
+export type Reading = {
   readonly node: string
   readonly what: string
   readonly value: string
   readonly kind: 'hit' | 'filled' | 'stale'
   readonly askedAtMs: number
-  readonly answeredAtMs: number
+  readonly returnedAtMs: number
   /**
    * For rows that the reader must see at least as they were then: its token's write, or a write
    * that waited for the cluster.
@@ -30,25 +30,20 @@ export type CheckerConfig = { readonly leaseMs: number; readonly staleMs: number
 /** Floating-point dust of the virtual clocks. */
 const slackMs = 0.001
 
-export function judge(answered: Answered, truth: Truth, config: CheckerConfig): Violation | null {
+export function check(reading: Reading, truth: Truth, config: CheckerConfig): Violation | null {
   const bound =
-    answered.askedAtMs - config.leaseMs - (answered.kind === 'stale' ? config.staleMs : 0) - slackMs
-  for (const part of answered.what.split('+')) {
-    const violation = judgePart(answered, part, bound, truth)
+    reading.askedAtMs - config.leaseMs - (reading.kind === 'stale' ? config.staleMs : 0) - slackMs
+  for (const part of reading.what.split('+')) {
+    const violation = checkPart(reading, part, bound, truth)
     if (violation !== null) return violation
   }
   return null
 }
 
-function judgePart(
-  answered: Answered,
-  part: string,
-  bound: number,
-  truth: Truth,
-): Violation | null {
+function checkPart(reading: Reading, part: string, bound: number, truth: Truth): Violation | null {
   const [kind = '', name = ''] = part.split(':')
   const shown = new Map(
-    answered.value
+    reading.value
       .split('|')
       .find((text) => text.startsWith(`${part}>`))
       ?.slice(part.length + 1)
@@ -56,7 +51,7 @@ function judgePart(
       .filter((text) => text !== '')
       .map((text) => text.split('=') as [string, string]) ?? [],
   )
-  if (kind === 'top') return judgePage(answered, part, Number(name), [...shown], bound, truth)
+  if (kind === 'top') return checkPage(reading, part, Number(name), [...shown], bound, truth)
   const keys = kind === 'row' ? [name] : truth.keys
   for (const key of keys) {
     const value = shown.get(key) ?? null
@@ -64,21 +59,29 @@ function judgePart(
       kind === 'row'
         ? (row?.value ?? null) === value
         : (row !== null && row.group === Number(name) ? row.value : null) === value
-    const floor = answered.kind === 'stale' ? undefined : answered.floors.get(key)
-    if (!truth.was(key, such, bound, answered.answeredAtMs))
-      return tell(answered, answered.kind === 'stale' ? 'G8' : 'G2', part, key, value, bound, truth)
+    const floor = reading.kind === 'stale' ? undefined : reading.floors.get(key)
+    if (!truth.was(key, such, bound, reading.returnedAtMs))
+      return violationOf(
+        reading,
+        reading.kind === 'stale' ? 'G8' : 'G2',
+        part,
+        key,
+        value,
+        bound,
+        truth,
+      )
     if (
       floor !== undefined &&
-      !truth.was(key, such, Math.max(bound, floor.atMs), answered.answeredAtMs)
+      !truth.was(key, such, Math.max(bound, floor.atMs), reading.returnedAtMs)
     )
-      return tell(answered, floor.why, part, key, value, floor.atMs, truth)
+      return violationOf(reading, floor.why, part, key, value, floor.atMs, truth)
   }
   return null
 }
 
 /** A page shows one state of the whole list, so all of it must have been so at one instant. */
-function judgePage(
-  answered: Answered,
+function checkPage(
+  reading: Reading,
   part: string,
   group: number,
   shown: readonly (readonly [string, string])[],
@@ -86,9 +89,17 @@ function judgePage(
   truth: Truth,
 ): Violation | null {
   const expected = shown.map(([key, value]) => `${key}=${value}`).join(',')
-  for (const instant of truth.instants(bound, answered.answeredAtMs))
+  for (const instant of truth.instants(bound, reading.returnedAtMs))
     if (topOf(truth, group, instant) === expected) return null
-  return tell(answered, answered.kind === 'stale' ? 'G8' : 'G2', part, '', expected, bound, truth)
+  return violationOf(
+    reading,
+    reading.kind === 'stale' ? 'G8' : 'G2',
+    part,
+    '',
+    expected,
+    bound,
+    truth,
+  )
 }
 
 export const pageSize = 2
@@ -102,8 +113,8 @@ function topOf(truth: Truth, group: number, atMs: number): string {
     .join(',')
 }
 
-function tell(
-  answered: Answered,
+function violationOf(
+  reading: Reading,
   invariant: Violation['invariant'],
   part: string,
   key: string,
@@ -111,7 +122,7 @@ function tell(
   since: number,
   truth: Truth,
 ): Violation {
-  const told = {
+  const qualifier = {
     G1: 'although the write had been applied everywhere',
     G2: 'unmarked',
     G3: "although the reader's token was for a later write",
@@ -123,19 +134,19 @@ function tell(
   const keys = key === '' ? truth.keys : [key]
   return {
     invariant,
-    atMs: answered.answeredAtMs,
+    atMs: reading.returnedAtMs,
     text: [
-      `${invariant}: ${answered.node} answered ${part} with ${key === '' ? '' : `${key} = `}${value ?? 'nothing'} (${answered.kind}, asked ${answered.askedAtMs.toFixed(1)}, answered ${answered.answeredAtMs.toFixed(1)}) ${told};`,
+      `${invariant}: ${reading.node} returned ${part} as ${key === '' ? '' : `${key} = `}${value ?? 'nothing'} (${reading.kind}, asked ${reading.askedAtMs.toFixed(1)}, returned ${reading.returnedAtMs.toFixed(1)}) ${qualifier};`,
       `it was not so at any time since ${since.toFixed(1)}.`,
       ...keys.map((one) => `  ${one}: ${truth.history(one)}`),
     ].join('\n'),
   }
 }
 
-/** Effects of one role: fences never go back, and no tick takes effect twice (G5). */
-export function judgeEffects(
+/** Effects of one duty: fences never go back, and no tick takes effect twice (G5). */
+export function checkEffects(
   effects: readonly {
-    readonly role: string
+    readonly duty: string
     readonly fence: number
     readonly tick: number
     readonly node: string
@@ -144,22 +155,22 @@ export function judgeEffects(
 ): Violation | null {
   const last = new Map<string, number>()
   const done = new Set<string>()
-  for (const { role, fence, tick, node } of effects) {
-    const name = `${role} tick ${tick}`
+  for (const { duty, fence, tick, node } of effects) {
+    const name = `${duty} tick ${tick}`
     if (done.has(name))
       return {
         invariant: 'G5',
         atMs,
         text: `G5: ${name} took effect twice, the second time by ${node} with fence ${fence}.`,
       }
-    if (fence < (last.get(role) ?? 0))
+    if (fence < (last.get(duty) ?? 0))
       return {
         invariant: 'G5',
         atMs,
-        text: `G5: ${node} acted as ${role} with fence ${fence} after fence ${last.get(role)} had acted.`,
+        text: `G5: ${node} acted as ${duty} with fence ${fence} after fence ${last.get(duty)} had acted.`,
       }
     done.add(name)
-    last.set(role, fence)
+    last.set(duty, fence)
   }
   return null
 }

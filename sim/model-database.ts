@@ -333,12 +333,12 @@ export function describe(ops: readonly Op[]): string {
         return `heartbeat ${op.counter}`
       case 'trim':
         return `changes below ${op.keptFrom} trimmed`
-      case 'role':
-        return `${op.role} to ${op.value.holder}, fence ${op.value.fence}`
-      case 'member':
+      case 'duty':
+        return `${op.duty} to ${op.value.holder}, fence ${op.value.fence}`
+      case 'node':
         return op.value === null ? `${op.node} leaves` : `${op.node} beats ${op.value.counter}`
       case 'effect':
-        return `${op.role} tick ${op.tick} by ${op.node}, fence ${op.fence}`
+        return `${op.duty} tick ${op.tick} by ${op.node}, fence ${op.fence}`
     }
   })
   return items.filter((item) => item !== null).join(', ')

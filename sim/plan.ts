@@ -48,7 +48,7 @@ export type PlanItem = { readonly atMs: number } & (
 export type Write = {
   readonly atMs: number
   readonly kind: 'write'
-  /** Null: somebody writes past the nodes. */
+  /** Null: a write past the nodes. */
   readonly node: number | null
   readonly keys: readonly string[]
   readonly value: string
@@ -67,9 +67,9 @@ export type Write = {
 }
 
 export const keys = ['a', 'b', 'c', 'd'] as const
-/** The lease of members and roles. */
+/** The lease of nodes and duties. */
 export const nodeLeaseMs = 450
-export const roles = ['publisher', 'indexer'] as const
+export const duties = ['publisher', 'indexer'] as const
 export const endMs = 4_000
 
 /** `L` in the simulation: shorter than the default, so that more happens in each of them. */

@@ -1,6 +1,7 @@
-import type { Rule } from '#change-feed/change.ts'
+import { everyRule } from '#change-feed/rules.ts'
+import type { Rules } from '#change-feed/rules.ts'
 
-/** Rules that the database, its schema and its drivers hold; the others are in the cores. */
+/** Rules that the database, its schema and its drivers hold. */
 const modelRules = [
   'R1 the change is in the write',
   'R3 no logical decoding',
@@ -12,23 +13,31 @@ const modelRules = [
   'G5 effects are fenced',
 ] as const
 
-export type RuleSwitch = Rule | (typeof modelRules)[number]
+/** Rules that the state machines hold, with the switch of each. */
+const coreSwitches = {
+  'R2 hints are not trusted': 'hintsUntrusted',
+  'R5 fills are fenced': 'fillsFenced',
+  'R5 an invalidated fill is detached': 'fillsDetached',
+  'R6 lease': 'lease',
+  'R6 heartbeat': 'heartbeat',
+  'R7 tokens': 'tokens',
+  'R9 the second level is validated': 'secondLevelChecked',
+  'R11 epoch': 'epoch',
+  'R11 trimmed changes flush': 'trimmedFlush',
+  'R12 the row before counts': 'rowBefore',
+} as const satisfies Record<string, keyof Rules>
 
-const coreRules: readonly Rule[] = [
-  'R2 hints are not trusted',
-  'R5 fills are fenced',
-  'R5 an invalidated fill is detached',
-  'R6 lease',
-  'R6 heartbeat',
-  'R7 tokens',
-  'R9 the second level is validated',
-  'R11 epoch',
-  'R11 trimmed changes flush',
-  'R12 the row before counts',
-]
+type CoreRule = keyof typeof coreSwitches
+export type RuleSwitch = CoreRule | (typeof modelRules)[number]
 
-export const allRules: readonly RuleSwitch[] = [...modelRules, ...coreRules]
+const coreNames = Object.keys(coreSwitches) as CoreRule[]
 
-export function coreRule(rule: RuleSwitch | null): Rule | undefined {
-  return coreRules.find((known) => known === rule)
+export const allRules: readonly RuleSwitch[] = [...modelRules, ...coreNames]
+
+/** The rules of the state machines when `without` is removed. */
+export function coreRules(without: RuleSwitch | null): Rules {
+  const name = coreNames.find((known) => known === without)
+  return name === undefined
+    ? everyRule
+    : Object.freeze({ ...everyRule, [coreSwitches[name]]: false })
 }

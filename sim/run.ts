@@ -1,22 +1,22 @@
 import { cacheDefaults } from '#cache/cache-state.ts'
-import type { Answer } from '#cache/cache-state.ts'
+import type { CacheResult } from '#cache/cache-state.ts'
 import type { Change } from '#change-feed/change.ts'
 import { feedDefaults } from '#change-feed/feed-core.ts'
 import { visible } from '#change-feed/snapshot.ts'
 import type { Token } from '#change-feed/token.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
-import { judge, judgeEffects } from './checker.ts'
-import type { Answered, CheckerConfig, Violation } from './checker.ts'
+import { check, checkEffects } from './checker.ts'
+import type { Reading, CheckerConfig, Violation } from './checker.ts'
 import { ModelDatabase } from './model-database.ts'
 import type { Commit } from './model-database.ts'
 import type { ModelServer, Transaction } from './model-server.ts'
 import { Network } from './network.ts'
-import { endMs, keys, leaseMs, nodeLeaseMs, roles } from './plan.ts'
+import { endMs, keys, leaseMs, nodeLeaseMs, duties } from './plan.ts'
 import type { Plan, PlanItem, Write } from './plan.ts'
 import { Random } from './random.ts'
-import { coreRule } from './rules.ts'
+import { coreRules } from './rules.ts'
 import type { RuleSwitch } from './rules.ts'
-import { SimMember, tickMs } from './sim-member.ts'
+import { SimLeadership, tickMs } from './sim-leadership.ts'
 import { SimNode } from './sim-node.ts'
 import type { NodeConfig } from './sim-node.ts'
 import { Truth } from './truth.ts'
@@ -25,7 +25,7 @@ import { World } from './world.ts'
 export type Outcome = {
   readonly violation: Violation | null
   readonly steps: number
-  readonly answers: number
+  readonly readings: number
   readonly lines: readonly string[]
 }
 
@@ -41,6 +41,11 @@ type VirtualClock = {
   suspendedAtMs: number | null
 }
 
+function replicaCheck(without: RuleSwitch | null): NodeConfig['checkReplica'] {
+  if (without === 'R8 replicas by position') return 'nothing'
+  return without === 'R8 no snapshot of a standby' ? 'standby snapshot' : 'position'
+}
+
 /** One simulated cluster from its plan to the verdict. */
 export class Run {
   readonly #plan: Plan
@@ -50,9 +55,9 @@ export class Run {
   readonly #database: ModelDatabase
   readonly #network: Network
   readonly #nodes: SimNode[] = []
-  readonly #members: SimMember[] = []
+  readonly #leaderships: SimLeadership[] = []
   readonly #clocks: VirtualClock[] = []
-  readonly #answers: Answered[] = []
+  readonly #readings: Reading[] = []
   readonly #without: RuleSwitch | null
   #violation: Violation | null = null
 
@@ -76,12 +81,12 @@ export class Run {
         new SimNode(`node${index}`, this.#world, this.#network, this.#config(), this.#clock()),
       )
     this.#network.nodes = this.#nodes
-    for (const [index, node] of this.#nodes.entries()) this.#members.push(this.#join(node, index))
+    for (const [index, node] of this.#nodes.entries())
+      this.#leaderships.push(this.#join(node, index))
   }
 
   #config(): NodeConfig {
-    const rule = coreRule(this.#without)
-    const removed = rule === undefined ? {} : { without: rule }
+    const rules = coreRules(this.#without)
     return {
       feed: {
         ...feedDefaults,
@@ -89,26 +94,21 @@ export class Run {
         pollTimeoutMs: leaseMs,
         pollGapMs: this.#plan.gapMs,
         hintGapMs: this.#plan.gapMs,
-        ...removed,
+        rules,
       },
       cache: {
         ...cacheDefaults,
         leaseMs,
         staleMs: checks.staleMs - leaseMs,
-        patienceMs: 60,
+        leaseWaitMs: 60,
         secondLevel: this.#plan.secondLevel,
         replica: this.#plan.replica,
         bytesMax: 900,
-        ...removed,
+        rules,
       },
       oneStatement: this.#without !== 'R5 data and snapshot in one statement',
       fillTimeoutMs: 1_200,
-      checkReplica:
-        this.#without === 'R8 replicas by position'
-          ? 'nothing'
-          : this.#without === 'R8 no snapshot of a standby'
-            ? 'standby snapshot'
-            : 'position',
+      checkReplica: replicaCheck(this.#without),
     }
   }
 
@@ -125,12 +125,12 @@ export class Run {
     return steady
   }
 
-  #join(node: SimNode, index: number): SimMember {
-    const life = this.#members.length < this.#plan.nodes ? 0 : this.#members.length
-    return new SimMember(
+  #join(node: SimNode, index: number): SimLeadership {
+    const life = this.#leaderships.length < this.#plan.nodes ? 0 : this.#leaderships.length
+    return new SimLeadership(
       `${index}.${life}`,
       node,
-      { leaseMs: nodeLeaseMs, roles },
+      { leaseMs: nodeLeaseMs, duties },
       { fenced: this.#without !== 'G5 effects are fenced' },
     )
   }
@@ -141,31 +141,31 @@ export class Run {
     this.#network.slowShare = 0
     this.#lastReads()
     this.#world.runUntil(endMs + quietMs + readTimeoutMs + 200)
-    this.#violation ??= judgeEffects(this.#database.primary.tables.effects, this.#world.now)
+    this.#violation ??= checkEffects(this.#database.primary.tables.effects, this.#world.now)
     this.#lastTicks()
-    for (const answered of this.#answers) this.#violation ??= judge(answered, this.#truth, checks)
+    for (const reading of this.#readings) this.#violation ??= check(reading, this.#truth, checks)
     return {
       violation: this.#violation,
       steps: this.#world.steps,
-      answers: this.#answers.length,
+      readings: this.#readings.length,
       lines: this.#world.lines,
     }
   }
 
-  /** At rest every role has a leader that acts. */
+  /** At rest every duty has a leader that acts. */
   #lastTicks(): void {
-    for (const role of roles) {
-      const last = this.#database.primary.tables.effects.findLast((effect) => effect.role === role)
+    for (const duty of duties) {
+      const last = this.#database.primary.tables.effects.findLast((effect) => effect.duty === duty)
       if (last !== undefined && last.tick * tickMs > endMs + quietMs) continue
       this.#violation ??= {
         invariant: 'liveness',
         atMs: this.#world.now,
-        text: `liveness: nobody has acted as ${role} since tick ${last?.tick ?? 'none'}`,
+        text: `liveness: no node has acted as ${duty} since tick ${last?.tick ?? 'none'}`,
       }
     }
   }
 
-  /** At rest every node must know the whole truth, and say it as fresh. */
+  /** At rest every node must know the whole truth, and serve it as fresh. */
   #lastReads(): void {
     const floors = new Map(keys.map((key) => [key, { atMs: this.#world.now, why: 'G1' as const }]))
     this.#nodes.forEach((node, index) => {
@@ -176,12 +176,12 @@ export class Run {
         'top:0',
         'top:1',
       ]) {
-        this.#read(index, what, null, floors, (answer) => {
-          if (answer.kind === 'hit' || answer.kind === 'filled') return
+        this.#read(index, what, null, floors, (result) => {
+          if (result.kind === 'hit' || result.kind === 'filled') return
           this.#violation ??= {
             invariant: 'liveness',
             atMs: this.#world.now,
-            text: `liveness: at rest ${node.name} answered ${what} with ${JSON.stringify(answer)}`,
+            text: `liveness: at rest ${node.name} returned ${JSON.stringify(result)} for ${what}`,
           }
         })
       }
@@ -203,14 +203,14 @@ export class Run {
         node!.crash()
         return this.#world.after(item.forMs, () => {
           node!.restart()
-          this.#members.push(this.#join(node!, item.node))
+          this.#leaderships.push(this.#join(node!, item.node))
         })
       case 'drain': {
-        const draining = this.#members.filter((member) => member.node === node)
-        for (const member of draining) member.drain()
+        const draining = this.#leaderships.filter((one) => one.node === node)
+        for (const leadership of draining) leadership.drain()
         return this.#world.after(item.forMs, () => {
-          for (const member of draining) member.leave()
-          if (node!.up) this.#members.push(this.#join(node!, item.node))
+          for (const leadership of draining) leadership.leave()
+          if (node!.up) this.#leaderships.push(this.#join(node!, item.node))
         })
       }
       case 'wallJump':
@@ -260,27 +260,26 @@ export class Run {
     index: number,
     what: string,
     token: Token | null,
-    floors: Answered['floors'],
-    done?: (answer: Answer<string>) => void,
+    floors: Reading['floors'],
+    done?: (result: CacheResult<string>) => void,
   ): void {
     const node = this.#nodes[index]!
     const askedAtMs = this.#world.now
     node.deliver(0, () =>
-      node.get(what, token, readTimeoutMs, (answer) => {
-        done?.(answer)
+      node.get(what, token, readTimeoutMs, (result) => {
+        done?.(result)
         this.#world.log(
           node.name,
-          () =>
-            `answers ${what} ${token === null ? '' : `with token ${token.xid} `}${answer.kind === 'refused' ? `refused: ${answer.reason}` : answer.kind === 'failed' ? 'failed' : `${answer.value} (${answer.kind})`}`,
+          () => `${what} ${token === null ? '' : `with token ${token.xid} `}${describe(result)}`,
         )
-        if (answer.kind === 'refused' || answer.kind === 'failed') return
-        this.#answers.push({
+        if (result.kind === 'refused' || result.kind === 'failed') return
+        this.#readings.push({
           node: node.name,
           what,
-          value: answer.value,
-          kind: answer.kind,
+          value: result.value,
+          kind: result.kind,
           askedAtMs,
-          answeredAtMs: this.#world.now,
+          returnedAtMs: this.#world.now,
           floors,
         })
       }),
@@ -356,8 +355,8 @@ export class Run {
   }
 
   /**
-   * The rule removed: the application tells of its write in a transaction of its own, if it lives
-   * so long.
+   * The rule removed: the application records its change in a second transaction, if it lives so
+   * long.
    */
   #changeLater(server: ModelServer, changes: readonly Change[]): void {
     if (this.#random.chance(0.1)) return
@@ -387,7 +386,7 @@ export class Run {
     }
   }
 
-  /** Every live node has applied the write, or the lease of whoever has not is over. */
+  /** Every live node has applied the write, or its lease is over. */
   #everywhere(commit: Commit, sinceMs: number, done: () => void): void {
     const { epoch, xid } = commit.token
     const behind = this.#nodes.some(
@@ -398,4 +397,9 @@ export class Run {
     if (!behind || this.#world.now > sinceMs + leaseMs) done()
     else this.#world.after(1, () => this.#everywhere(commit, sinceMs, done))
   }
+}
+
+function describe(result: CacheResult<string>): string {
+  if (result.kind === 'refused') return `refused: ${result.reason}`
+  return result.kind === 'failed' ? 'failed' : `is ${result.value} (${result.kind})`
 }

@@ -3,16 +3,8 @@ import type { FeedConfig, FeedEvent, FeedState } from '#change-feed/feed-core.ts
 import { earlierOf } from '#change-feed/snapshot.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 import type { Token } from '#change-feed/token.ts'
-import { stepCache } from '#cache/cache-core.ts'
-import { startCache } from '#cache/cache-state.ts'
-import type {
-  Answer,
-  CacheConfig,
-  CacheEffect,
-  CacheEvent,
-  CacheState,
-  Envelope,
-} from '#cache/cache-state.ts'
+import { CacheMachine } from '#cache/cache-machine.ts'
+import type { CacheConfig, CacheEffect, CacheEvent, CacheResult } from '#cache/cache-state.ts'
 import type { Dependency } from '#cache/dependency.ts'
 import type { SteadyClock } from '#lib/steady-clock.ts'
 import type { Connection, Network } from './network.ts'
@@ -27,8 +19,8 @@ export type NodeConfig = {
   readonly checkReplica: 'position' | 'nothing' | 'standby snapshot'
 }
 
-type Part = Extract<Answer<string>, { kind: 'hit' | 'filled' | 'stale' }>
-type Request = { readonly what: string; readonly done: (answer: Answer<string>) => void }
+type Part = Extract<CacheResult<string>, { kind: 'hit' | 'filled' | 'stale' }>
+type Request = { readonly what: string; readonly done: (result: CacheResult<string>) => void }
 
 const tickMs = 10
 
@@ -43,10 +35,10 @@ export class SimNode {
   readonly config: NodeConfig
   readonly clock: SteadyClock
   feed: FeedState
-  cache: CacheState<string>
+  cache: CacheMachine<string>
   up = true
   pausedUntilMs = 0
-  /** Counts starts: what was sent before a crash comes back to nobody. */
+  /** Counts starts: a reply to a question from before a crash is dropped. */
   life = 0
   #lastSeq = 0
   #requests = new Map<number, Request>()
@@ -69,7 +61,7 @@ export class SimNode {
     this.config = config
     this.clock = clock
     this.feed = startFeed(clock.elapsedMs())
-    this.cache = startCache(config.cache)
+    this.cache = new CacheMachine(config.cache)
     this.#schedule()
     this.#ticks()
   }
@@ -89,7 +81,7 @@ export class SimNode {
     what: string,
     token: Token | null,
     timeoutMs: number,
-    done: (answer: Answer<string>) => void,
+    done: (result: CacheResult<string>) => void,
   ): void {
     const request = (this.#lastRequest += 1)
     this.#requests.set(request, { what, done })
@@ -125,7 +117,7 @@ export class SimNode {
       polls: this.feed.polls,
       beats: this.feed.beats,
     }
-    this.cache = startCache(this.config.cache)
+    this.cache = new CacheMachine(this.config.cache)
     this.#requests = new Map()
     this.#fills = new Map()
     this.#feedServer = null
@@ -137,7 +129,7 @@ export class SimNode {
 
   #ticks(): void {
     this.deliver(tickMs, () => {
-      if (this.cache.waiters > 0) this.#cache({ kind: 'tick' })
+      if (this.cache.waiting > 0) this.#cache({ kind: 'tick' })
       this.#ticks()
     })
   }
@@ -222,7 +214,7 @@ export class SimNode {
       if (server.visibleEpoch(database.options) !== epoch || server.tables.beat !== seen)
         return respond(lost)
       const transaction = server.begin(['beat'])
-      // Somebody else holds the row: this one would wait, find it raised and change nothing.
+      // Another transaction holds the row: this one would wait, find it raised and change nothing.
       if (transaction === null) return respond(lost)
       transaction.ops.push({ op: 'beat', counter: seen + 1 })
       database.commit(server, transaction, () =>
@@ -232,16 +224,15 @@ export class SimNode {
   }
 
   #cache(event: CacheEvent<string>): void {
-    const { effects } = stepCache(this.cache, event, this.clock.elapsedMs(), this.config.cache)
-    for (const effect of effects) this.#perform(effect)
+    for (const effect of this.cache.step(event, this.clock.elapsedMs())) this.#perform(effect)
   }
 
   #perform(effect: CacheEffect<string>): void {
     switch (effect.kind) {
-      case 'answer': {
+      case 'result': {
         const request = this.#requests.get(effect.request)
         this.#requests.delete(effect.request)
-        request?.done(effect.answer)
+        request?.done(effect.result)
         return
       }
       case 'want':
@@ -266,7 +257,7 @@ export class SimNode {
     const failed = (): void => {
       if (!this.#fills.delete(fill)) return
       this.#poolServer = null
-      this.#cache({ kind: 'fillFailed', fill, error: 'the database did not answer' })
+      this.#cache({ kind: 'fillFailed', fill, error: 'the database did not respond' })
     }
     this.deliver(this.config.fillTimeoutMs, failed)
     if (key.includes('+')) this.#compose(fill, key, failed)
@@ -371,9 +362,9 @@ export class SimNode {
           stale,
         })
       }
-      this.get(name, null, this.config.fillTimeoutMs, (answer) => {
-        if (answer.kind === 'failed' || answer.kind === 'refused') return failed()
-        parts.push(answer)
+      this.get(name, null, this.config.fillTimeoutMs, (result) => {
+        if (result.kind === 'failed' || result.kind === 'refused') return failed()
+        parts.push(result)
         this.deliver(
           this.network.random.chance(0.2) ? this.network.random.between(0, 200) : 0.1,
           next,
@@ -391,5 +382,3 @@ function declared(what: string): readonly Dependency[] {
     ? [{ kind: 'row', collection: 'item', key: name }]
     : []
 }
-
-export type { Envelope }

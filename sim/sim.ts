@@ -45,12 +45,12 @@ function explain(seed: number, without: RuleSwitch | null): void {
 }
 
 function describe(plan: ReturnType<typeof makePlan>): string {
-  const commits = plan.synchronous
-    ? 'synchronous replication'
-    : plan.asynchronousCommit
-      ? 'commits not flushed at once'
-      : 'asynchronous replication'
-  return `${plan.nodes} nodes, ${commits}${plan.replica ? ', fills from the replica' : ''}${plan.secondLevel ? ', a second level' : ''}, ${plan.gapMs} ms between polls`
+  return `${plan.nodes} nodes, ${commitsOf(plan)}${plan.replica ? ', fills from the replica' : ''}${plan.secondLevel ? ', a second level' : ''}, ${plan.gapMs} ms between polls`
+}
+
+function commitsOf(plan: ReturnType<typeof makePlan>): string {
+  if (plan.synchronous) return 'synchronous replication'
+  return plan.asynchronousCommit ? 'commits not flushed at once' : 'asynchronous replication'
 }
 
 function main(): void {
@@ -62,10 +62,10 @@ function main(): void {
   if (values.seeds === undefined) {
     const seed = number(positionals[0], 'SEED')
     const plan = makePlan(seed)
-    const { violation, lines, answers } = new Run(plan, without, { trace: true }).go()
+    const { violation, lines, readings } = new Run(plan, without, { trace: true }).go()
     if (violation === null) {
       process.stdout.write(
-        `${lines.join('\n')}\n\nseed ${seed}: ${describe(plan)}; ${answers} answers, no violation\n`,
+        `${lines.join('\n')}\n\nseed ${seed}: ${describe(plan)}; ${readings} readings, no violation\n`,
       )
       return
     }
@@ -76,10 +76,10 @@ function main(): void {
   const seeds = number(values.seeds, '--seeds')
   const from = number(values.from ?? '1', '--from')
   const startedAt = performance.now()
-  let answers = 0
+  let readings = 0
   for (let seed = from; seed < from + seeds; seed += 1) {
     const outcome = new Run(makePlan(seed), without, { trace: false }).go()
-    answers += outcome.answers
+    readings += outcome.readings
     if (outcome.violation !== null) {
       explain(seed, without)
       process.exitCode = 1
@@ -89,7 +89,7 @@ function main(): void {
       process.stderr.write(`\r${seed - from} of ${seeds} seeds`)
   }
   process.stdout.write(
-    `${seeds} seeds from ${from}: ${answers} answers judged, 0 violations, ${((performance.now() - startedAt) / 1_000).toFixed(1)} s\n`,
+    `${seeds} seeds from ${from}: ${readings} readings checked, 0 violations, ${((performance.now() - startedAt) / 1_000).toFixed(1)} s\n`,
   )
 }
 

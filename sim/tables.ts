@@ -1,5 +1,5 @@
 import type { Change } from '#change-feed/change.ts'
-import type { Member, RoleRow } from '#nodes/nodes-core.ts'
+import type { NodeRow, DutyRow } from '#nodes/nodes-core.ts'
 
 /** A row of the application: which write made it, and the group that lists filter by. */
 export type ItemRow = { readonly value: string; readonly group: number }
@@ -11,11 +11,11 @@ export type Op =
   | { readonly op: 'beat'; readonly counter: number }
   | { readonly op: 'life'; readonly number: number; readonly epoch: string }
   | { readonly op: 'trim'; readonly keptFrom: number }
-  | { readonly op: 'role'; readonly role: string; readonly value: RoleRow }
-  | { readonly op: 'member'; readonly node: string; readonly value: Member | null }
+  | { readonly op: 'duty'; readonly duty: string; readonly value: DutyRow }
+  | { readonly op: 'node'; readonly node: string; readonly value: NodeRow | null }
   | {
       readonly op: 'effect'
-      readonly role: string
+      readonly duty: string
       readonly fence: number
       readonly tick: number
       readonly node: string
@@ -28,7 +28,7 @@ export type OutboxRow = {
   readonly atMs: number
 }
 export type Effect = {
-  readonly role: string
+  readonly duty: string
   readonly fence: number
   readonly tick: number
   readonly node: string
@@ -42,8 +42,8 @@ export type Tables = {
   /** The logged copy of the epoch: what a replica can read. */
   epoch: string | null
   keptFrom: number
-  readonly roles: Map<string, RoleRow>
-  readonly members: Map<string, Member>
+  readonly duties: Map<string, DutyRow>
+  readonly nodes: Map<string, NodeRow>
   readonly effects: Effect[]
 }
 
@@ -55,8 +55,8 @@ export function emptyTables(): Tables {
     lifeNumber: 0,
     epoch: null,
     keptFrom: 0,
-    roles: new Map(),
-    members: new Map(),
+    duties: new Map(),
+    nodes: new Map(),
     effects: [],
   }
 }
@@ -81,14 +81,14 @@ export function applyOp(tables: Tables, op: Op, lsn: number, atMs: number): void
       tables.keptFrom = op.keptFrom
       tables.outbox = tables.outbox.filter((row) => row.change.xid >= op.keptFrom)
       return
-    case 'role':
-      tables.roles.set(op.role, op.value)
+    case 'duty':
+      tables.duties.set(op.duty, op.value)
       return
-    case 'member':
-      if (op.value === null) tables.members.delete(op.node)
-      else tables.members.set(op.node, op.value)
+    case 'node':
+      if (op.value === null) tables.nodes.delete(op.node)
+      else tables.nodes.set(op.node, op.value)
       return
     case 'effect':
-      tables.effects.push({ role: op.role, fence: op.fence, tick: op.tick, node: op.node })
+      tables.effects.push({ duty: op.duty, fence: op.fence, tick: op.tick, node: op.node })
   }
 }

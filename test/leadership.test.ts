@@ -56,8 +56,8 @@ test(
     first.process.kill('SIGSTOP')
     const second = startLeader(db.url, 'ticks')
     try {
-      // The transaction of the first holds the role until the server ends it, a lease later; then
-      // the lease of the role has to pass.
+      // The transaction of the first holds the duty until the server ends it, a lease later; then
+      // the lease of the duty has to pass.
       await until(async () => (await db.database.run(count))[0]!.count > 10, 'the second took over')
       first.process.kill('SIGCONT')
       await first.ended

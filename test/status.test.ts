@@ -77,7 +77,7 @@ test(
         ({ report, address }) =>
           report !== null && report.cache !== null && report.feedLagMs !== null && address !== null,
       )
-      return complete && degraded.length === 0 && nodes.flatMap(({ roles }) => roles).length === 5
+      return complete && degraded.length === 0 && nodes.flatMap(({ duties }) => duties).length === 5
     })
     assert.deepEqual(
       all.nodes.map(({ name, state, address, problem }) => [name, state, address, problem]),
@@ -89,7 +89,7 @@ test(
     )
     for (const { report } of all.nodes)
       assert.ok(report!.feedLagMs! < 1_000, JSON.stringify(report))
-    assert.deepEqual(all.nodes.flatMap((node) => node.roles).sort(), [
+    assert.deepEqual(all.nodes.flatMap((node) => node.duties).sort(), [
       'collect',
       'forget-keys',
       'prune',
@@ -140,7 +140,7 @@ test(
       db.url,
       ({ nodes }) =>
         nodes.some(({ name, state }) => name === 'three' && state === 'silent') &&
-        nodes.find(({ name }) => name === 'one')?.roles.length === 5,
+        nodes.find(({ name }) => name === 'one')?.duties.length === 5,
     )
     assert.match(after.degraded.join('\n'), /three: not heard of/)
     assert.equal(await one.stop(), 0)

@@ -1,25 +1,24 @@
-import type { Rule } from '#change-feed/change.ts'
 import type { Epoch } from '#change-feed/epoch.ts'
 import type { FeedEffect } from '#change-feed/feed-core.ts'
-import { Ring } from '#change-feed/ring.ts'
+import { everyRule } from '#change-feed/rules.ts'
+import type { Rules } from '#change-feed/rules.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 import type { Token } from '#change-feed/token.ts'
-import { DependencyIndex } from '#cache/dependency.ts'
 import type { Dependency } from '#cache/dependency.ts'
 
 export type CacheConfig = {
   /** `L`, the same as the change feed's. */
   readonly leaseMs: number
-  /** How long past the lease an answer may be given that is marked stale. */
+  /** How long past the lease a value may be served that is marked stale. */
   readonly staleMs: number
-  /** How long a reader waits for the lease to be renewed before it is answered stale. */
-  readonly patienceMs: number
+  /** How long a reader waits for the lease to be renewed before it gets a stale value. */
+  readonly leaseWaitMs: number
   readonly bytesMax: number
-  /** Values larger than this are answered and not kept. */
+  /** Values larger than this are returned and not kept. */
   readonly entryBytesMax: number
   /**
-   * Fills that run at once for readers. Beyond it they are turned away: what the database cannot
-   * take must not queue. Those for parts of what is being filled do not count.
+   * Fills that run at once for readers. Further readers are refused: what the database cannot take
+   * must not queue. Fills for parts of other fills do not count.
    */
   readonly fillsMax: number
   /** Readers that wait at once. */
@@ -28,23 +27,24 @@ export type CacheConfig = {
   readonly secondLevel: boolean
   /** Fills may read from a replica. */
   readonly replica: boolean
-  readonly without?: Rule
+  readonly rules: Rules
 }
 
 export const cacheDefaults: CacheConfig = {
   leaseMs: 1_000,
   staleMs: 600_000,
-  patienceMs: 100,
+  leaseWaitMs: 100,
   bytesMax: 64 * 1024 * 1024,
   entryBytesMax: 4 * 1024 * 1024,
   fillsMax: 200,
   waitersMax: 10_000,
   secondLevel: false,
   replica: false,
+  rules: everyRule,
 }
 
 export type Entry<V> = {
-  /** Since it was last looked at for eviction. */
+  /** Set by a hit, cleared when eviction passes. */
   used?: boolean
   readonly value: V
   readonly bytes: number
@@ -66,7 +66,7 @@ export type Waiter = {
   readonly token: Token | null
   /** Known before the fill: a change to one of them detaches it. */
   readonly dependencies: readonly Dependency[]
-  /** A fill that runs asks for it. */
+  /** A running fill asks for it. */
   readonly part: boolean
   attempts: number
   /** The feed's batch when it joined its fill. */
@@ -91,45 +91,17 @@ export type Fill = {
   joinable: boolean
 }
 
-/**
- * Advanced in place by `stepCache`, which owns it: a copy of a million entries per event would be
- * absurd.
- */
-export type CacheState<V> = {
-  epoch: Epoch | null
-  cursor: Snapshot
-  lsn: number
-  ring: Ring
-  /** Counts what the feed delivered. */
-  batch: number
-  polledAtMs: number
-  provenAtMs: number
-  /** The last poll failed. */
-  lost: boolean
-  /** In the order in which they are looked at for eviction. */
-  readonly entries: Map<string, Entry<V>>
-  bytes: number
-  readonly index: DependencyIndex<string>
-  readonly joinable: Map<string, Fill>
-  readonly fills: Map<number, Fill>
-  /** Of `fills`, those that other fills wait for. */
-  parts: number
-  readonly fillIndex: DependencyIndex<number>
-  readonly parked: Set<Waiter>
-  waiters: number
-  lastFill: number
-  readonly counts: {
-    hits: number
-    misses: number
-    joined: number
-    stale: number
-    invalidated: number
-    evicted: number
-    fenced: number
-    flushes: number
-    refused: number
-    second: number
-  }
+export type CacheCounts = {
+  hits: number
+  misses: number
+  joined: number
+  stale: number
+  invalidated: number
+  evicted: number
+  fenced: number
+  flushes: number
+  refused: number
+  second: number
 }
 
 export type CacheEvent<V> =
@@ -163,30 +135,33 @@ export type Loaded<V> = {
   readonly dependencies: readonly Dependency[]
   /** For a value made of cached ones: the least of their `asOfMs`. Null: read just now. */
   readonly asOfMs: number | null
-  /** Made of a value that was marked stale: it is answered, marked too, and not kept. */
+  /** Made of a value that was marked stale: it is returned, marked too, and not kept. */
   readonly stale: boolean
 }
 
-export type Answer<V> =
-  | {
-      readonly kind: 'hit' | 'filled' | 'stale'
-      readonly value: V
-      readonly epoch: Epoch
-      readonly snapshot: Snapshot
-      readonly dependencies: readonly Dependency[]
-      readonly asOfMs: number
-    }
+/** A value with what is known about it. */
+export type Known<V> = {
+  readonly value: V
+  readonly epoch: Epoch
+  readonly snapshot: Snapshot
+  readonly dependencies: readonly Dependency[]
+  readonly asOfMs: number
+}
+
+export type RefusalReason = 'deadline' | 'away' | 'token' | 'overload'
+
+export type CacheResult<V> =
+  | ({ readonly kind: 'hit' | 'filled' | 'stale' } & Known<V>)
   /** The fill itself failed, with its error. */
   | { readonly kind: 'failed'; readonly error: unknown }
   /**
-   * `deadline`: nothing that may be answered came in time. `away`: nor will it, since the database
-   * does not answer. `token`: the write is not to be seen from here. `overload`: turned away at
-   * once.
+   * `deadline`: nothing that may be served came in time. `away`: nor will it, since the database
+   * does not respond. `token`: the write cannot be seen from here. `overload`: refused at once.
    */
-  | { readonly kind: 'refused'; readonly reason: 'deadline' | 'away' | 'token' | 'overload' }
+  | { readonly kind: 'refused'; readonly reason: RefusalReason }
 
 export type CacheEffect<V> =
-  | { readonly kind: 'answer'; readonly request: number; readonly answer: Answer<V> }
+  | { readonly kind: 'result'; readonly request: number; readonly result: CacheResult<V> }
   /**
    * Load the value. From a replica only if it has replayed `lsn` in `epoch`; else from the primary.
    */
@@ -201,40 +176,3 @@ export type CacheEffect<V> =
   | { readonly kind: 'secondPut'; readonly key: string; readonly envelope: Envelope<V> }
   /** Readers need a poll that starts now. */
   | { readonly kind: 'want' }
-
-export function startCache<V>(config: CacheConfig): CacheState<V> {
-  const nothing: Snapshot = { xmin: 0, xmax: 0, xip: [] }
-  const options = { ignoreBefore: config.without === 'R12 the row before counts' }
-  return {
-    epoch: null,
-    cursor: nothing,
-    lsn: 0,
-    ring: new Ring(nothing),
-    batch: 0,
-    polledAtMs: Number.NEGATIVE_INFINITY,
-    provenAtMs: Number.NEGATIVE_INFINITY,
-    lost: false,
-    entries: new Map(),
-    bytes: 0,
-    index: new DependencyIndex(options),
-    joinable: new Map(),
-    fills: new Map(),
-    parts: 0,
-    fillIndex: new DependencyIndex(options),
-    parked: new Set(),
-    waiters: 0,
-    lastFill: 0,
-    counts: {
-      hits: 0,
-      misses: 0,
-      joined: 0,
-      stale: 0,
-      invalidated: 0,
-      evicted: 0,
-      fenced: 0,
-      flushes: 0,
-      refused: 0,
-      second: 0,
-    },
-  }
-}

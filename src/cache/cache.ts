@@ -1,14 +1,16 @@
 import type { ChangeFeed } from '#change-feed/feed.ts'
 import { tokenSeen } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
-import { hit, isTooStale, leaseHolds, staleHit, stepCache } from '#cache/cache-core.ts'
-import { cacheDefaults, startCache } from '#cache/cache-state.ts'
+import type { Epoch } from '#change-feed/epoch.ts'
+import type { Snapshot } from '#change-feed/snapshot.ts'
+import { CacheMachine } from '#cache/cache-machine.ts'
+import { cacheDefaults } from '#cache/cache-state.ts'
 import type {
-  Answer,
   CacheConfig,
+  CacheCounts,
   CacheEffect,
   CacheEvent,
-  CacheState,
+  CacheResult,
 } from '#cache/cache-state.ts'
 import { bytesOf as dependencyBytes } from '#cache/dependency.ts'
 import type { Dependency } from '#cache/dependency.ts'
@@ -38,11 +40,11 @@ export type CacheOptions = {
   /** Memory shared with the other nodes, for values that have a `codec`. */
   readonly secondLevel?: SecondLevel
   /** `leaseMs` comes from the feed. */
-  readonly config?: Partial<Omit<CacheConfig, 'leaseMs' | 'secondLevel' | 'replica' | 'without'>>
+  readonly config?: Partial<Omit<CacheConfig, 'leaseMs' | 'secondLevel' | 'replica' | 'rules'>>
 }
 
 export type GetOptions<V = unknown> = ValueOptions<V> & {
-  /** A write that the answer must show, from whichever node it came (R7). */
+  /** A write that the value must show, from whichever node it came (R7). */
   readonly since?: Token | null
   readonly timeoutMs?: number
 }
@@ -50,14 +52,14 @@ export type GetOptions<V = unknown> = ValueOptions<V> & {
 export type Cached<V> = {
   readonly value: V
   /**
-   * `stale`: the lease is over and nobody can tell whether this is still so. Say it to the reader.
+   * `stale`: the lease is over, so the value may have changed since. Mark it for the reader.
    */
   readonly state: 'hit' | 'filled' | 'stale'
   /** How long ago, at most, the value was known to be true. */
   readonly ageMs: number
 }
 
-/** How old what is stale is, at most, in milliseconds; null: it is fresh. */
+/** The greatest age of a stale value, in milliseconds; null: it is fresh. */
 export function staleMsOf({ state, ageMs }: Cached<unknown>): number | null {
   return state === 'stale' ? ageMs : null
 }
@@ -75,11 +77,11 @@ type Request = {
 }
 
 const timeoutMsDefault = 5_000
-/** A replica that did not answer is not asked for so long. */
+/** A replica that did not respond is left alone for so long. */
 const replicaPauseMs = 5_000
-/** How often those who wait are looked at, and only while somebody waits. */
+/** How often waiting readers are checked, and only while there are some. */
 const tickMs = 20
-/** What an entry takes besides its key, its value and its dependencies, in bytes. */
+/** Memory of an entry besides its key, its value and its dependencies. */
 const entryBytes = 400
 
 /**
@@ -90,11 +92,11 @@ const entryBytes = 400
 export class Cache {
   readonly config: CacheConfig
   readonly #options: CacheOptions
-  readonly #state: CacheState<unknown>
+  readonly #machine: CacheMachine<unknown>
   readonly #requests = new Map<number, Request>()
   readonly #queue: CacheEvent<unknown>[] = []
   readonly #subscription: Disposable
-  /** Of values that were just loaded and may go to the second level. */
+  /** The codecs of values that were just loaded and may go to the second level. */
   readonly #codecs = new WeakMap<object, Codec<unknown>>()
   #lastRequest = 0
   #busy = false
@@ -110,7 +112,7 @@ export class Cache {
       replica: options.replica !== undefined,
       secondLevel: options.secondLevel !== undefined,
     }
-    this.#state = startCache(this.config)
+    this.#machine = new CacheMachine(this.config)
     this.#subscription = options.feed.subscribe((news) => this.#step(news))
   }
 
@@ -126,7 +128,7 @@ export class Cache {
   ): Promise<Cached<V>> {
     const now = this.#options.feed.nowMs()
     if (options.since === undefined || options.since === null) {
-      const entry = hit(this.#state, key, now, this.config)
+      const entry = this.#machine.hit(key, now)
       if (entry !== undefined)
         return {
           value: entry.value as V,
@@ -152,27 +154,23 @@ export class Cache {
    * wait. While the database is away it may be stale: `staleForMs` of the same moment says so.
    */
   peek(key: string, nowMs: number, since: Token | null = null): unknown {
-    const { epoch, cursor } = this.#state
+    const { epoch, cursor } = this.#machine
     if (since !== null && (epoch === null || tokenSeen(since, epoch, cursor) !== 'seen'))
       return undefined
-    return (
-      hit(this.#state, key, nowMs, this.config) ?? staleHit(this.#state, key, nowMs, this.config)
-    )?.value
+    return (this.#machine.hit(key, nowMs) ?? this.#machine.staleHit(key, nowMs))?.value
   }
 
-  /** For how long nobody could tell whether what `peek` gives is still so; null: it is fresh. */
+  /** The greatest age of what `peek` returns once the lease is over; null: it is fresh. */
   staleForMs(nowMs: number): number | null {
-    return leaseHolds(this.#state, nowMs, this.config)
-      ? null
-      : this.#ageMs(nowMs, Number.POSITIVE_INFINITY)
+    return this.#machine.leaseHolds(nowMs) ? null : this.#ageMs(nowMs, Number.POSITIVE_INFINITY)
   }
 
   /** Whether hits are fresh at this moment. */
   get leased(): boolean {
-    return leaseHolds(this.#state, this.#options.feed.nowMs(), this.config)
+    return this.#machine.leaseHolds(this.#options.feed.nowMs())
   }
 
-  /** Whether helpers that it was given are not to be had: then it does without them. */
+  /** Which of its optional helpers cannot be reached; it does without them. */
   get missing(): { readonly replica: boolean; readonly secondLevel: boolean } {
     return {
       replica: this.#options.feed.nowMs() < this.#replicaFromMs,
@@ -180,28 +178,26 @@ export class Cache {
     }
   }
 
-  /** Whether entries may be answered at this moment, be it as stale. */
-  get hasAnswers(): boolean {
-    return (
-      this.#state.entries.size > 0 &&
-      !isTooStale(this.#state, this.#options.feed.nowMs(), this.config)
-    )
+  /** Whether entries may be served at this moment, be it as stale. */
+  get canServe(): boolean {
+    const { entries } = this.#machine
+    return entries.size > 0 && !this.#machine.isTooStale(this.#options.feed.nowMs())
   }
 
-  get counts(): CacheState<unknown>['counts'] & {
+  get counts(): CacheCounts & {
     readonly entries: number
     readonly bytes: number
     readonly waiting: number
   } {
     return {
-      ...this.#state.counts,
-      entries: this.#state.entries.size,
-      bytes: this.#state.bytes,
-      waiting: this.#state.waiters,
+      ...this.#machine.counts,
+      entries: this.#machine.entries.size,
+      bytes: this.#machine.entries.bytes,
+      waiting: this.#machine.waiting,
     }
   }
 
-  /** Turns away who still waits. */
+  /** Refuses the readers that still wait. */
   close(): void {
     this.#subscription[Symbol.dispose]()
     if (this.#ticking !== null) clearInterval(this.#ticking)
@@ -215,8 +211,8 @@ export class Cache {
       0,
       now -
         Math.min(
-          asOfMs === Number.POSITIVE_INFINITY ? this.#state.polledAtMs : asOfMs,
-          this.#state.provenAtMs,
+          asOfMs === Number.POSITIVE_INFINITY ? this.#machine.polledAtMs : asOfMs,
+          this.#machine.provenAtMs,
         ),
     )
   }
@@ -265,7 +261,7 @@ export class Cache {
     this.#busy = true
     try {
       for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-        const { effects } = stepCache(this.#state, next, this.#options.feed.nowMs(), this.config)
+        const effects = this.#machine.step(next, this.#options.feed.nowMs())
         for (const effect of effects) this.#perform(effect)
       }
     } finally {
@@ -275,7 +271,7 @@ export class Cache {
   }
 
   #tick(): void {
-    if (this.#state.waiters > 0)
+    if (this.#machine.waiting > 0)
       this.#ticking ??= setInterval(() => this.#step({ kind: 'tick' }), tickMs)
     else if (this.#ticking !== null) {
       clearInterval(this.#ticking)
@@ -285,8 +281,8 @@ export class Cache {
 
   #perform(effect: CacheEffect<unknown>): void {
     switch (effect.kind) {
-      case 'answer':
-        this.#answer(effect.request, effect.answer)
+      case 'result':
+        this.#finish(effect.request, effect.result)
         return
       case 'load':
         void this.#load(effect)
@@ -310,19 +306,19 @@ export class Cache {
     }
   }
 
-  #answer(id: number, answer: Answer<unknown>): void {
+  #finish(id: number, result: CacheResult<unknown>): void {
     const request = this.#requests.get(id)
     if (request === undefined) return
     this.#requests.delete(id)
-    if (answer.kind === 'failed') request.reject(answer.error)
-    else if (answer.kind === 'refused') request.reject(refusal(answer.reason))
-    else request.resolve(answer)
+    if (result.kind === 'failed') request.reject(result.error)
+    else if (result.kind === 'refused') request.reject(refusal(result.reason))
+    else request.resolve(result)
   }
 
-  /** The first who waits says how the value travels. */
+  /** The codec is that of the first waiter. */
   async #askSecond(fill: number, key: string): Promise<void> {
     const { secondLevel } = this.#options
-    const { epoch, fills } = this.#state
+    const { epoch, fills } = this.#machine
     const codec =
       this.#requests.get(fills.get(fill)?.waiters[0]?.request ?? 0)?.loader.codec ?? null
     const bytes =
@@ -343,7 +339,7 @@ export class Cache {
       return this.#step({
         kind: 'fillFailed',
         fill,
-        error: new CacheDeadlineError('Nobody waits for it any more.'),
+        error: new CacheDeadlineError('No reader waits for this value any more.'),
       })
     try {
       const { value, context, start } = await this.#run(effect, request.loader)
@@ -362,28 +358,28 @@ export class Cache {
     }
   }
 
-  /** A standby that does not answer would delay each fill by its deadline. */
+  /** A standby that does not respond would delay each fill by its deadline. */
   #leaveReplica(): void {
     this.#replicaFromMs = this.#options.feed.nowMs() + replicaPauseMs
   }
 
-  /** A connection that broke is no reason to fail a read: it is tried once more on another. */
+  /** A read is tried once more on another connection if its own broke. */
   async #run(
     effect: Extract<CacheEffect<unknown>, { kind: 'load' }>,
     loader: Loader,
   ): Promise<{
     value: unknown
     context: FillContext
-    start: { epoch: string | null; cursor: CacheState<unknown>['cursor'] }
+    start: { epoch: Epoch | null; cursor: Snapshot }
   }> {
     const { database, replica, feed } = this.#options
     const asked =
       effect.replica !== null && replica !== undefined && feed.nowMs() >= this.#replicaFromMs
         ? { database: replica, ...effect.replica, failed: () => this.#leaveReplica() }
         : null
-    const source = { database, feedEpoch: () => this.#state.epoch, replica: asked }
+    const source = { database, feedEpoch: () => this.#machine.epoch, replica: asked }
     for (let attempt = 1; ; attempt += 1) {
-      const start = { epoch: this.#state.epoch, cursor: this.#state.cursor }
+      const start = { epoch: this.#machine.epoch, cursor: this.#machine.cursor }
       const context = new FillContext(source, loader.dependencies, async (key, fill, options) =>
         this.#ask(key, fill, { ...options, part: true }, this.#options.feed.nowMs()),
       )
@@ -400,11 +396,11 @@ function refusal(reason: 'deadline' | 'away' | 'token' | 'overload'): Error {
   switch (reason) {
     case 'deadline':
       return new CacheDeadlineError(
-        'The database did not answer in time, and nothing is known that may still be shown; try again.',
+        'The database did not respond in time, and no cached value may still be shown; try again.',
       )
     case 'away':
       return new DatabaseAwayError(
-        'The database does not answer, and nothing is known that may still be shown; try again shortly.',
+        'The database does not respond, and no cached value may still be shown; try again shortly.',
       )
     case 'token':
       return new TokenNotSeenError(
@@ -412,7 +408,7 @@ function refusal(reason: 'deadline' | 'away' | 'token' | 'overload'): Error {
       )
     case 'overload':
       return new CacheOverloadError(
-        'More is being asked for than the database can take; try again shortly.',
+        'The database cannot take more requests at once; try again shortly.',
       )
   }
 }

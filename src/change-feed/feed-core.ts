@@ -1,7 +1,9 @@
-import type { Change, Rule } from '#change-feed/change.ts'
+import type { Change } from '#change-feed/change.ts'
 import { compareEpochs } from '#change-feed/epoch.ts'
 import type { Epoch } from '#change-feed/epoch.ts'
 import { includes } from '#change-feed/snapshot.ts'
+import { everyRule } from '#change-feed/rules.ts'
+import type { Rules } from '#change-feed/rules.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 import { backoffMs } from '#lib/backoff.ts'
 
@@ -67,7 +69,7 @@ export type FeedConfig = {
   readonly hintGapMs: number
   /** A batch with more changes than this is not applied: the node flushes, which is cheaper. */
   readonly changesMax: number
-  readonly without?: Rule
+  readonly rules: Rules
 }
 
 export const feedDefaults: FeedConfig = {
@@ -76,6 +78,7 @@ export const feedDefaults: FeedConfig = {
   pollTimeoutMs: 1_000,
   hintGapMs: 2,
   changesMax: 10_000,
+  rules: everyRule,
 }
 
 /**
@@ -247,7 +250,7 @@ function tick(before: FeedState, now: number, config: FeedConfig): Step {
   if (state.poll !== null && state.poll.startedAtMs + config.pollTimeoutMs <= now) {
     return failed(state, now, config, [...effects, { kind: 'abandonPoll', id: state.poll.id }])
   }
-  if (config.without === 'R2 hints are not trusted' && state.mode === 'following') {
+  if (!config.rules.hintsUntrusted && state.mode === 'following') {
     // The rule removed: silence is taken for "nothing happened".
     return {
       state: { ...state, polledAtMs: now, provenAtMs: now, nextPollAtMs: now + config.leaseMs / 3 },
@@ -366,7 +369,7 @@ function polled(
 ): Step {
   if (result.epoch === null)
     return poll({ ...state, poll: null, beginEpoch: true, nextPollAtMs: now }, now, now, config)
-  const epoch = config.without === 'R11 epoch' && state.epoch !== null ? state.epoch : result.epoch
+  const epoch = !config.rules.epoch && state.epoch !== null ? state.epoch : result.epoch
   const order = state.epoch === null ? 'newer' : compareEpochs(epoch, state.epoch)
   // A primary that has been replaced still answers. What it says is over.
   if (order === 'older')
@@ -407,7 +410,7 @@ function polled(
           }
     effects.push({ kind: 'flush', reason, epoch, cursor: result.snapshot, lsn: result.lsn })
   }
-  if (config.without === 'R6 heartbeat') next = { ...next, provenAtMs: now }
+  if (!config.rules.heartbeat) next = { ...next, provenAtMs: now }
   effects.push({ kind: 'lease', polledAtMs: next.polledAtMs, provenAtMs: next.provenAtMs })
   if (next.beat === null && now - next.provenAtMs > config.leaseMs * proofShare) {
     next = { ...next, beat: { id: next.beats + 1, startedAtMs: now }, beats: next.beats + 1 }
@@ -421,12 +424,11 @@ function polled(
 /** Why the batch cannot be applied on top of the cursor; null: it can. */
 function flushReason(state: FeedState, result: PollResult, config: FeedConfig): FlushReason | null {
   if (state.cursor === null) return 'start'
-  if (result.keptFrom > state.cursor.xmin && config.without !== 'R11 trimmed changes flush')
-    return 'behind'
+  if (result.keptFrom > state.cursor.xmin && config.rules.trimmedFlush) return 'behind'
   if (result.changes.length > (state.poll?.changesMax ?? config.changesMax)) return 'too many'
   // Within one epoch snapshots only grow. Where one does not, the epoch lies, and nothing may be
   // built on it.
-  if (!includes(result.snapshot, state.cursor) && config.without !== 'R11 epoch') return 'regressed'
+  if (!includes(result.snapshot, state.cursor) && config.rules.epoch) return 'regressed'
   return null
 }
 

@@ -12,7 +12,7 @@ const scheduledPerRoundMax = 1_000
 const failuresPerRoundMax = 20
 const collectIntervalMs = 3_600_000
 /**
- * Whether this node leads now is asked this often where the work itself comes more rarely: a role
+ * Whether this node leads now is asked this often where the work itself comes more rarely: a duty
  * that changes hands must not wait for hours.
  */
 const askIntervalMs = 5_000
@@ -20,8 +20,8 @@ const askIntervalMs = 5_000
 const orphanGraceMs = 24 * 3_600_000
 
 /** What one node at a time does for all. */
-export const backgroundRoles = ['schedule', 'prune', 'forget-keys', 'settle', 'collect'] as const
-type Role = (typeof backgroundRoles)[number]
+export const backgroundDuties = ['schedule', 'prune', 'forget-keys', 'settle', 'collect'] as const
+type Duty = (typeof backgroundDuties)[number]
 
 export type BackgroundOptions = {
   readonly nodes: Nodes
@@ -30,7 +30,7 @@ export type BackgroundOptions = {
   readonly committed: () => void
 }
 
-/** Work that comes round, each kind on the node that leads in its role. */
+/** Work that comes round, each kind on the node that leads in its duty. */
 export function backgroundWork(
   site: Site,
   { nodes, forgetKeys, committed }: BackgroundOptions,
@@ -42,12 +42,12 @@ export function backgroundWork(
       logger.info(collected, 'files that nothing refers to were collected')
   }
   // Bounded per call; what is left over waits for the next hour.
-  const hourly = (role: Role, work: () => Promise<unknown>): Ticker =>
+  const hourly = (duty: Duty, work: () => Promise<unknown>): Ticker =>
     new Ticker({
-      name: role,
+      name: duty,
       intervalMs: askIntervalMs,
       logger,
-      work: seldom(nodes, role, collectIntervalMs, work),
+      work: seldom(nodes, duty, collectIntervalMs, work),
     })
   return [
     // Of this machine, and so for every node itself.
@@ -106,13 +106,13 @@ async function runSchedule(
  */
 function seldom(
   nodes: Nodes,
-  role: Role,
+  duty: Duty,
   intervalMs: number,
   work: () => Promise<unknown>,
 ): () => Promise<void> {
   let lastMs = Number.NEGATIVE_INFINITY
   return async () => {
-    if (!nodes.leads(role) || performance.now() - lastMs < intervalMs) return
+    if (!nodes.leads(duty) || performance.now() - lastMs < intervalMs) return
     await work()
     lastMs = performance.now()
   }

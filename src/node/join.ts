@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { backgroundRoles } from '#node/background-work.ts'
+import { backgroundDuties } from '#node/background-work.ts'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import type { Config } from '#config/config.ts'
 import type { Database } from '#database/database.ts'
@@ -28,7 +28,7 @@ export type NodeCluster = AsyncDisposable & {
   /** Aborts when somebody has asked this node to drain (`stoa drain`). */
   readonly drainAsked: AbortSignal
   /**
-   * Gives up the roles and tells the others; resolves when load balancers have had time to notice,
+   * Gives up the duties and tells the others; resolves when load balancers have had time to notice,
    * at once if no other node is there to take over.
    */
   handOver(): Promise<void>
@@ -59,7 +59,7 @@ export type EnterOptions = {
 
 /**
  * This process becomes a node among those on its database, or is refused with a `JoinRefusedError`.
- * Disposing is leaving: roles are given up and the row is removed.
+ * Disposing is leaving: duties are given up and the row is removed.
  */
 export async function enterCluster(options: EnterOptions): Promise<NodeCluster> {
   const { config, url, link } = options
@@ -94,7 +94,7 @@ export async function enterCluster(options: EnterOptions): Promise<NodeCluster> 
     info,
     clock: systemClock,
     logger,
-    config: { roles: backgroundRoles },
+    config: { duties: backgroundDuties },
   })
   const calls = new NodeCalls({ nodes, database, link, clock: systemClock, logger })
   const draining = new AbortController()

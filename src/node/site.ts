@@ -4,7 +4,7 @@ import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
-import type { CallAnswer, CallOptions } from '#nodes/calls.ts'
+import type { CallReply, CallOptions } from '#nodes/calls.ts'
 
 /**
  * Everything behind the API, wired and migrated, without listening: what a command works on.
@@ -24,7 +24,7 @@ export type Site = AsyncDisposable & {
 export type ClusterAccess = AsyncDisposable & {
   readonly database: Database
   /** Asks every node that lives; see `Calls.onAll`. */
-  ask(method: string, options: CallOptions): Promise<CallAnswer[]>
+  ask(method: string, options: CallOptions): Promise<CallReply[]>
 }
 
 /** What `main.ts` gives to the commands, so that they pick no driver. */

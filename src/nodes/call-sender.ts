@@ -7,7 +7,7 @@ import type { Logger } from '#lib/logger.ts'
 import type { StoaError } from '#lib/stoa-error.ts'
 import { timedOut, withTimeout } from '#lib/timeout.ts'
 import { callChannel, callPayloadMax } from '#nodes/calls.ts'
-import type { CallAnswer } from '#nodes/calls.ts'
+import type { CallReply } from '#nodes/calls.ts'
 import {
   CallDeadlineError,
   CallFailedError,
@@ -96,7 +96,7 @@ export class CallSender {
     method: string,
     payload: unknown,
     options: { readonly deadlineMs: number; readonly only: string | null },
-  ): Promise<{ readonly self: Target | null; readonly answers: Promise<CallAnswer[]> }> {
+  ): Promise<{ readonly self: Target | null; readonly answers: Promise<CallReply[]> }> {
     const { id, database, clock, isGone } = this.#options
     const until = clock.monotonicMs() + options.deadlineMs
     const text = JSON.stringify(payload ?? null)
@@ -108,7 +108,7 @@ export class CallSender {
     const call = newId(clock.nowMs())
     const waiting: Waiting = { hinted: false, wake: null }
     this.#waiting.set(call, waiting)
-    const collect = async (others: readonly Target[]): Promise<CallAnswer[]> => {
+    const collect = async (others: readonly Target[]): Promise<CallReply[]> => {
       try {
         return await this.#collect(call, waiting, others, until)
       } finally {
@@ -151,10 +151,10 @@ export class CallSender {
     waiting: Waiting,
     targets: readonly Target[],
     until: number,
-  ): Promise<CallAnswer[]> {
+  ): Promise<CallReply[]> {
     const { clock, logger, database } = this.#options
     const pending = new Map(targets.map((target) => [target.id, target]))
-    const answers: CallAnswer[] = []
+    const answers: CallReply[] = []
     const settle = (
       { id, name }: Target,
       outcome: { ok: true; value: unknown } | { ok: false; error: StoaError },

@@ -28,17 +28,17 @@ const skip = databaseMissing
 const leaseMs = 1_500
 const deadlineMs = 5_000
 
-type Member = AsyncDisposable & { readonly nodes: Nodes; readonly calls: NodeCalls }
+type NodeRow = AsyncDisposable & { readonly nodes: Nodes; readonly calls: NodeCalls }
 
 /** One node with its calls; `linked: false`: it neither sends nor hears a hint. */
-async function member(options: {
+async function node(options: {
   readonly database: Database
   readonly url: string
   readonly name: string
   readonly linked: boolean
-  readonly roles?: readonly string[]
-}): Promise<Member> {
-  const { database, url, name, linked, roles = [] } = options
+  readonly duties?: readonly string[]
+}): Promise<NodeRow> {
+  const { database, url, name, linked, duties = [] } = options
   const link: ClusterLink | null = linked
     ? new PostgresLink({
         connect: primaryConnector({ url, applicationName: 'stoa test link' }),
@@ -50,7 +50,7 @@ async function member(options: {
     info: { name, address: null, version: '1', fingerprint: 'f' },
     clock: systemClock,
     logger: silentLogger,
-    config: { leaseMs, roles },
+    config: { leaseMs, duties },
   })
   const calls = new NodeCalls({ nodes, database, link, clock: systemClock, logger: silentLogger })
   while (nodes.mode !== 'live') await sleep(5)
@@ -74,15 +74,15 @@ for (const linked of [true, false]) {
     async (t) => {
       await using db = await testDatabase({ connectionsMax: 20 })
       const { database, url } = db
-      await using one = await member({ database, url, name: 'one', linked })
-      await using two = await member({ database, url, name: 'two', linked })
+      await using one = await node({ database, url, name: 'one', linked })
+      await using two = await node({ database, url, name: 'two', linked })
       for (const { calls, nodes } of [one, two])
         calls.handle('add', async (payload) => ({ sum: Number(payload) + 1, node: nodes.id }))
-      await using three = await member({ database, url, name: 'three', linked })
+      await using three = await node({ database, url, name: 'three', linked })
       three.calls.handle('add', async () => {
         throw new FenceLostError('Not here.')
       })
-      await using four = await member({ database, url, name: 'four', linked })
+      await using four = await node({ database, url, name: 'four', linked })
       const answers = new Map(
         (await one.calls.onAll('add', 41, { deadlineMs })).map((each) => [each.name, each]),
       )
@@ -136,8 +136,8 @@ test(
   async () => {
     await using db = await testDatabase({ connectionsMax: 20 })
     const { database, url } = db
-    await using one = await member({ database, url, name: 'one', linked: true })
-    await using two = await member({ database, url, name: 'two', linked: true })
+    await using one = await node({ database, url, name: 'one', linked: true })
+    await using two = await node({ database, url, name: 'two', linked: true })
     const heard = new AbortController()
     two.calls.handle('sleep', async (_payload, { signal }) => {
       if (!signal.aborted)
@@ -178,12 +178,12 @@ test(
 test('sizes are bounded, and a leader is waited for', { skip }, async () => {
   await using db = await testDatabase({ connectionsMax: 20 })
   const { database, url } = db
-  await using one = await member({ database, url, name: 'one', linked: true })
+  await using one = await node({ database, url, name: 'one', linked: true })
   await assert.rejects(
     one.calls.onLeader('mailer', 'none', null, { deadlineMs: 300 }),
     NoLeaderError,
   )
-  await using two = await member({ database, url, name: 'two', linked: true, roles: ['mailer'] })
+  await using two = await node({ database, url, name: 'two', linked: true, duties: ['mailer'] })
   two.calls.handle('mail', async () => 'sent')
   two.calls.handle('large', async () => 'x'.repeat(callReplyMax))
   assert.equal(await one.calls.onLeader('mailer', 'mail', null, { deadlineMs }), 'sent')
@@ -203,8 +203,8 @@ test(
   async () => {
     await using db = await testDatabase({ connectionsMax: 20 })
     const { database, url } = db
-    await using one = await member({ database, url, name: 'one', linked: true })
-    await using two = await member({ database, url, name: 'two', linked: true })
+    await using one = await node({ database, url, name: 'one', linked: true })
+    await using two = await node({ database, url, name: 'two', linked: true })
     const never = new Promise<never>(() => undefined)
     two.calls.handle('hang', async () => never)
     two.calls.handle('echo', async (payload) => payload)
@@ -242,8 +242,8 @@ test('a call comes back at its deadline though the database hangs', { skip }, as
     connectTimeoutMs: 3_000,
     logger: silentLogger,
   })
-  await using one = await member({ database: far, url: db.url, name: 'one', linked: false })
-  await using two = await member({ database: db.database, url: db.url, name: 'two', linked: false })
+  await using one = await node({ database: far, url: db.url, name: 'one', linked: false })
+  await using two = await node({ database: db.database, url: db.url, name: 'two', linked: false })
   two.calls.handle('slow', async () => sleep(deadlineMs))
   const asked = assert.rejects(
     one.calls.onOne(two.nodes.id, 'slow', null, { deadlineMs: 1_000 }),

@@ -17,7 +17,7 @@ export interface Calls {
    * shorter lease of its cache too), `CallDeadlineError` before. Rejects only if nobody could be
    * asked: with the database's errors or `CallTooLargeError`.
    */
-  onAll(method: string, payload: unknown, options: CallOptions): Promise<CallAnswer[]>
+  onAll(method: string, payload: unknown, options: CallOptions): Promise<CallReply[]>
 
   /**
    * Errors: `CallDeadlineError`, `CallNodeGoneError`, `CallFailedError`, `CallUnknownError`,
@@ -26,10 +26,10 @@ export interface Calls {
   onOne(nodeId: string, method: string, payload: unknown, options: CallOptions): Promise<unknown>
 
   /**
-   * Asks who leads in that role, waiting for one to be found. Errors: those of `onOne`, and
+   * Asks who leads in that duty, waiting for one to be found. Errors: those of `onOne`, and
    * `NoLeaderError`.
    */
-  onLeader(role: string, method: string, payload: unknown, options: CallOptions): Promise<unknown>
+  onLeader(duty: string, method: string, payload: unknown, options: CallOptions): Promise<unknown>
 
   /** Says what this node does when a method is called. Register before the node serves. */
   handle(method: string, handler: CallHandler): Disposable
@@ -46,7 +46,7 @@ export type CallHandler = (
   call: { readonly caller: string; readonly leftMs: number; readonly signal: AbortSignal },
 ) => Promise<unknown>
 
-export type CallAnswer = { readonly node: string; readonly name: string } & (
+export type CallReply = { readonly node: string; readonly name: string } & (
   | { readonly ok: true; readonly value: unknown }
   | { readonly ok: false; readonly error: StoaError }
 )

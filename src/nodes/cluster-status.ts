@@ -1,6 +1,6 @@
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
-import type { CallAnswer } from '#nodes/calls.ts'
+import type { CallReply } from '#nodes/calls.ts'
 import { NodeNotFoundError } from '#nodes/errors.ts'
 import { nodeLeaseMsDefault } from '#nodes/nodes.ts'
 import type { NodeInfo } from '#nodes/nodes.ts'
@@ -36,7 +36,7 @@ export type NodeStatus = {
   readonly version: string
   readonly fingerprint: string
   readonly state: 'live' | 'draining' | 'silent'
-  readonly roles: readonly string[]
+  readonly duties: readonly string[]
   readonly startedAt: string
   /** Milliseconds since its last beat, by the database's clock. */
   readonly seenMsAgo: number
@@ -56,12 +56,12 @@ type Row = {
   readonly info: string
   readonly started_at: string
   readonly seen_ms: number
-  readonly roles: readonly string[]
+  readonly duties: readonly string[]
 }
 
 const read = sql<Row>(`
   select n.id, n.draining or n.drain_asked as draining, n.info, n.started_at, greatest(0, extract(epoch from clock_timestamp() - n.seen_at)::float8 * 1000) as seen_ms,
-    array(select r.role from stoa.leadership r where r.holder = n.id order by r.role) as roles
+    array(select r.role from stoa.leadership r where r.holder = n.id order by r.role) as duties
   from stoa.node n order by n.info->>'name', n.started_at`)
 const askDrain = sql<{ id: string; name: string }>(`
   update stoa.node set drain_asked = true where id = (
@@ -76,7 +76,7 @@ const seen = sql<{ seen_ms: number }>(
  */
 export async function clusterStatus(
   database: Queryable,
-  ask: () => Promise<readonly CallAnswer[]>,
+  ask: () => Promise<readonly CallReply[]>,
 ): Promise<ClusterStatus> {
   const [rows, answers] = await Promise.all([database.run(read), ask()])
   const byNode = new Map(answers.map((answer) => [answer.node, answer]))
@@ -84,7 +84,7 @@ export async function clusterStatus(
   return { nodes, degraded: degradedOf(nodes) }
 }
 
-function statusOf(row: Row, answer: CallAnswer | undefined): NodeStatus {
+function statusOf(row: Row, answer: CallReply | undefined): NodeStatus {
   const info = JSON.parse(row.info) as NodeInfo
   const state = row.seen_ms > silentAfterMs ? 'silent' : row.draining ? 'draining' : 'live'
   return {
@@ -94,7 +94,7 @@ function statusOf(row: Row, answer: CallAnswer | undefined): NodeStatus {
     version: info.version,
     fingerprint: info.fingerprint,
     state,
-    roles: row.roles,
+    duties: row.duties,
     startedAt: row.started_at,
     seenMsAgo: Math.round(row.seen_ms),
     report: answer?.ok === true ? (answer.value as NodeReport) : null,

@@ -2,7 +2,7 @@ import { StoaError } from '#lib/stoa-error.ts'
 
 /**
  * Another node leads now, or may: nothing of the transaction was committed. Stop acting in this
- * role.
+ * duty.
  */
 export class FenceLostError extends StoaError {
   readonly code = 'E_NODES_FENCE'
@@ -65,7 +65,7 @@ export class CallTooLargeError extends StoaError {
   readonly code = 'E_CALL_TOO_LARGE'
 }
 
-/** No node leads in the role, and none took it before the deadline. */
+/** No node leads in the duty, and none took it before the deadline. */
 export class NoLeaderError extends StoaError {
   readonly code = 'E_CALL_NO_LEADER'
 }

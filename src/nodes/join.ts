@@ -54,7 +54,7 @@ const lock = sql(`select pg_advisory_xact_lock($1)::text`)
 const others = sql<Row>(
   `select id, counter, info, extract(epoch from now() - seen_at)::float8 * 1000 as silent_ms from stoa.node where id <> $1 order by started_at, id`,
 )
-const bury = sql(
+const removeRows = sql(
   `delete from stoa.node n using unnest($1::text[], $2::bigint[]) d (id, counter) where n.id = d.id and n.counter = d.counter`,
 )
 const enter = sql(`insert into stoa.node (id, counter, info) values ($1, 1, $2)`)
@@ -87,7 +87,7 @@ async function attemptJoin(
   return database.transaction(async (tx) => {
     await tx.run(limitPause, [String(pauseMaxMs)])
     await tx.run(lock, [lockKey])
-    if (dead.size > 0) await tx.run(bury, [[...dead.keys()], [...dead.values()]])
+    if (dead.size > 0) await tx.run(removeRows, [[...dead.keys()], [...dead.values()]])
     const rows = (await tx.run(others, [id])).map((row) => ({
       id: row.id,
       counter: row.counter,
@@ -96,7 +96,7 @@ async function attemptJoin(
     }))
     const gone = rows.filter(({ info }) => ended(info))
     if (gone.length > 0)
-      await tx.run(bury, [gone.map((row) => row.id), gone.map((row) => row.counter)])
+      await tx.run(removeRows, [gone.map((row) => row.id), gone.map((row) => row.counter)])
     const info = await admit(rows.filter((row) => !gone.includes(row)))
     await tx.run(enter, [id, JSON.stringify(info)])
     return info

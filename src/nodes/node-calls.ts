@@ -5,7 +5,7 @@ import type { Queryable } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { StoaError } from '#lib/stoa-error.ts'
-import type { CallAnswer, CallHandler, CallOptions, Calls } from '#nodes/calls.ts'
+import type { CallReply, CallHandler, CallOptions, Calls } from '#nodes/calls.ts'
 import { CallReceiver } from '#nodes/call-receiver.ts'
 import { CallSender } from '#nodes/call-sender.ts'
 import {
@@ -16,7 +16,7 @@ import {
 } from '#nodes/errors.ts'
 import type { Nodes } from '#nodes/nodes.ts'
 
-/** While a role has no holder, its row is looked at this often. */
+/** While a duty has no holder, its row is looked at this often. */
 const leaderLookMs = 100
 
 const leader = sql<{ holder: string }>(
@@ -63,7 +63,7 @@ export class NodeCalls implements Calls {
     return this.#receiver.handle(method, handler)
   }
 
-  async onAll(method: string, payload: unknown, options: CallOptions): Promise<CallAnswer[]> {
+  async onAll(method: string, payload: unknown, options: CallOptions): Promise<CallReply[]> {
     const { self, answers } = await this.#sender.send(method, payload, { ...options, only: null })
     const own = self === null ? [] : [this.#own(self.name, method, payload, options)]
     return [...(await Promise.all(own)), ...(await answers)]
@@ -90,7 +90,7 @@ export class NodeCalls implements Calls {
   }
 
   async onLeader(
-    role: string,
+    duty: string,
     method: string,
     payload: unknown,
     options: CallOptions,
@@ -98,11 +98,11 @@ export class NodeCalls implements Calls {
     const { clock, database } = this.#options
     const until = clock.monotonicMs() + options.deadlineMs
     for (;;) {
-      const [row] = await database.run(leader, [role])
+      const [row] = await database.run(leader, [duty])
       const leftMs = until - clock.monotonicMs()
       if (row !== undefined && leftMs > 0)
         return this.onOne(row.holder, method, payload, { deadlineMs: leftMs })
-      if (leftMs <= leaderLookMs) throw new NoLeaderError(`No node leads as ${role}.`, { role })
+      if (leftMs <= leaderLookMs) throw new NoLeaderError(`No node leads as ${duty}.`, { duty })
       await sleep(leaderLookMs)
     }
   }
@@ -118,7 +118,7 @@ export class NodeCalls implements Calls {
     method: string,
     payload: unknown,
     { deadlineMs }: CallOptions,
-  ): Promise<CallAnswer> {
+  ): Promise<CallReply> {
     const { nodes } = this.#options
     const node = nodes.id
     const { promise: late, reject } = Promise.withResolvers<never>()

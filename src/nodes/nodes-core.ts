@@ -1,7 +1,7 @@
 /**
  * Membership and leadership of one node as a pure state machine; src/nodes/SPEC.md is its table.
  *
- * Modes: `joining`, until the first beat is written; `live`; `draining`, gives up its roles and
+ * Modes: `joining`, until the first beat is written; `live`; `draining`, gives up its duties and
  * takes no more; `left`, for ever. No clock but this node's own is used: others are judged by
  * whether their counters move. `now` is the feed's clock.
  */
@@ -15,34 +15,34 @@ export type NodesState = {
   readonly beatenAtMs: number
   /** When the first beat was written. */
   readonly joinedAtMs: number
-  readonly members: ReadonlyMap<string, Seen<Member>>
-  readonly roles: ReadonlyMap<string, Seen<RoleRow>>
+  readonly nodes: ReadonlyMap<string, Seen<NodeRow>>
+  readonly duties: ReadonlyMap<string, Seen<DutyRow>>
   /**
-   * Roles that this node holds by its own last word from the database: since when, and with which
+   * Duties that this node holds by its own last word from the database: since when, and with which
    * fence.
    */
   readonly held: ReadonlyMap<string, { readonly fence: number; readonly renewedAtMs: number }>
-  /** Roles that this node was told it leads, and not yet that it does not. */
+  /** Duties that this node was told it leads, and not yet that it does not. */
   readonly leading: ReadonlySet<string>
   readonly taking: ReadonlyMap<string, { readonly id: number; readonly startedAtMs: number }>
   readonly takes: number
-  /** Roles that this node holds though another one is preferred: which, and since when. */
+  /** Duties that this node holds though another one is preferred: which, and since when. */
   readonly misplaced: ReadonlyMap<string, { readonly to: string; readonly sinceMs: number }>
 }
 
 /** A row as last read, and when it was first read so. */
 type Seen<T> = { readonly row: T; readonly sinceMs: number }
 
-/** `roles`: those that it can take; left out, all. */
-export type Member = {
+/** `duties`: those that it can take; left out, all. */
+export type NodeRow = {
   readonly id: string
   readonly counter: number
   readonly draining: boolean
-  readonly roles?: readonly string[]
+  readonly duties?: readonly string[]
 }
 /** `holder` is empty after it was given up. */
-export type RoleRow = {
-  readonly role: string
+export type DutyRow = {
+  readonly duty: string
   readonly holder: string
   readonly fence: number
   readonly renewal: number
@@ -50,18 +50,18 @@ export type RoleRow = {
 
 export type NodesConfig = {
   /**
-   * A node whose counter stands still for so long is gone; a role whose holder has not renewed it
+   * A node whose counter stands still for so long is gone; a duty whose holder has not renewed it
    * for so long is free.
    */
   readonly leaseMs: number
-  /** Roles that this node can take. */
-  readonly roles: readonly string[]
+  /** Duties that this node can take. */
+  readonly duties: readonly string[]
 }
 
 /** Rows of nodes that are gone are removed after so many leases. */
-const buryAfterLeases = 20
+const removeAfterLeases = 20
 /**
- * A role is handed to the preferred node when that one has been there for so many leases, so that a
+ * A duty is handed to the preferred node when that one has been there for so many leases, so that a
  * node which comes and goes moves nothing.
  */
 const balanceAfterLeases = 3
@@ -71,19 +71,19 @@ export type NodesEvent =
   | {
       readonly kind: 'beaten'
       readonly id: number
-      readonly members: readonly Member[]
-      readonly roles: readonly RoleRow[]
+      readonly nodes: readonly NodeRow[]
+      readonly duties: readonly DutyRow[]
     }
   | { readonly kind: 'beatFailed'; readonly id: number }
   /** The answer to `take`: the fence, or null if somebody else was faster or it failed. */
   | {
       readonly kind: 'taken'
-      readonly role: string
+      readonly duty: string
       readonly id: number
       readonly fence: number | null
     }
   /** The database refused a fence of this node: somebody else leads. */
-  | { readonly kind: 'fenced'; readonly role: string; readonly fence: number }
+  | { readonly kind: 'fenced'; readonly duty: string; readonly fence: number }
   /**
    * What this node tells of itself has changed: the others learn it from a beat, which need not
    * wait for its time.
@@ -94,26 +94,26 @@ export type NodesEvent =
 
 export type NodesEffect =
   /**
-   * In one transaction: raise this node's counter, renew the roles whose fences still hold and that
-   * nothing has locked, read all members and roles.
+   * In one transaction: raise this node's counter, renew the duties whose fences still hold and that
+   * nothing has locked, read all nodes and duties.
    */
   | {
       readonly kind: 'beat'
       readonly id: number
       readonly draining: boolean
-      readonly renew: readonly { readonly role: string; readonly fence: number }[]
+      readonly renew: readonly { readonly duty: string; readonly fence: number }[]
     }
-  /** Take the role with the next fence, if its row is still `seen` (null: there is none). */
+  /** Take the duty with the next fence, if its row is still `seen` (null: there is none). */
   | {
       readonly kind: 'take'
       readonly id: number
-      readonly role: string
-      readonly seen: RoleRow | null
+      readonly duty: string
+      readonly seen: DutyRow | null
     }
-  | { readonly kind: 'release'; readonly role: string; readonly fence: number }
-  | { readonly kind: 'lead'; readonly role: string; readonly fence: number }
-  | { readonly kind: 'stepDown'; readonly role: string }
-  | { readonly kind: 'bury'; readonly members: readonly string[] }
+  | { readonly kind: 'release'; readonly duty: string; readonly fence: number }
+  | { readonly kind: 'lead'; readonly duty: string; readonly fence: number }
+  | { readonly kind: 'stepDown'; readonly duty: string }
+  | { readonly kind: 'remove'; readonly nodes: readonly string[] }
   | { readonly kind: 'leave' }
 
 type Step = { readonly state: NodesState; readonly effects: readonly NodesEffect[] }
@@ -127,8 +127,8 @@ export function startNodes(id: string, now: number): NodesState {
     nextBeatAtMs: now,
     beatenAtMs: Number.NEGATIVE_INFINITY,
     joinedAtMs: Number.POSITIVE_INFINITY,
-    members: new Map(),
-    roles: new Map(),
+    nodes: new Map(),
+    duties: new Map(),
     held: new Map(),
     leading: new Set(),
     taking: new Map(),
@@ -143,19 +143,19 @@ export function startNodes(id: string, now: number): NodesState {
  */
 export function leads(
   state: NodesState,
-  role: string,
+  duty: string,
   now: number,
   config: NodesConfig,
 ): number | null {
-  const held = state.held.get(role)
+  const held = state.held.get(duty)
   return held !== undefined && held.renewedAtMs > now - config.leaseMs && state.mode === 'live'
     ? held.fence
     : null
 }
 
 /** The others as this node sees them, itself included once it has joined. */
-export function liveMembers(state: NodesState, now: number, config: NodesConfig): Member[] {
-  return [...state.members.values()]
+export function liveNodes(state: NodesState, now: number, config: NodesConfig): NodeRow[] {
+  return [...state.nodes.values()]
     .filter(({ row, sinceMs }) => row.id === state.id || sinceMs > now - config.leaseMs)
     .map(({ row }) => row)
 }
@@ -163,7 +163,7 @@ export function liveMembers(state: NodesState, now: number, config: NodesConfig)
 export function nextNodesTickMs(state: NodesState, config: NodesConfig): number {
   if (state.mode === 'left') return Number.POSITIVE_INFINITY
   const expiries = [...state.held]
-    .filter(([role]) => state.leading.has(role))
+    .filter(([duty]) => state.leading.has(duty))
     .map(([, held]) => held.renewedAtMs + config.leaseMs)
   return Math.min(
     state.beat === null ? state.nextBeatAtMs : state.beat.startedAtMs + config.leaseMs,
@@ -198,23 +198,23 @@ function handle(state: NodesState, event: NodesEvent, now: number, config: Nodes
     case 'taken':
       return taken(state, event)
     case 'fenced':
-      return state.held.get(event.role)?.fence === event.fence
-        ? { state: { ...state, held: without(state.held, event.role) }, effects: [] }
+      return state.held.get(event.duty)?.fence === event.fence
+        ? { state: { ...state, held: without(state.held, event.duty) }, effects: [] }
         : { state, effects: [] }
     case 'described':
       return { state: { ...state, nextBeatAtMs: now }, effects: [] }
     case 'drain':
       return {
         state: { ...state, mode: 'draining', held: new Map(), nextBeatAtMs: now },
-        effects: [...state.held].map(([role, { fence }]) => ({ kind: 'release', role, fence })),
+        effects: [...state.held].map(([duty, { fence }]) => ({ kind: 'release', duty, fence })),
       }
     case 'leave':
       return {
         state: { ...state, mode: 'left', beat: null, held: new Map() },
         effects: [
-          ...[...state.held].map(([role, { fence }]) => ({
+          ...[...state.held].map(([duty, { fence }]) => ({
             kind: 'release' as const,
-            role,
+            duty,
             fence,
           })),
           { kind: 'leave' },
@@ -227,13 +227,13 @@ function handle(state: NodesState, event: NodesEvent, now: number, config: Nodes
 function announce(state: NodesState, now: number, config: NodesConfig): Step {
   const effects: NodesEffect[] = []
   const leading = new Set<string>()
-  for (const role of state.leading)
-    if (leads(state, role, now, config) === null) effects.push({ kind: 'stepDown', role })
-  for (const role of state.held.keys()) {
-    const fence = leads(state, role, now, config)
+  for (const duty of state.leading)
+    if (leads(state, duty, now, config) === null) effects.push({ kind: 'stepDown', duty })
+  for (const duty of state.held.keys()) {
+    const fence = leads(state, duty, now, config)
     if (fence === null) continue
-    leading.add(role)
-    if (!state.leading.has(role)) effects.push({ kind: 'lead', role, fence })
+    leading.add(duty)
+    if (!state.leading.has(duty)) effects.push({ kind: 'lead', duty, fence })
   }
   return effects.length === 0 ? { state, effects } : { state: { ...state, leading }, effects }
 }
@@ -243,7 +243,7 @@ function tick(state: NodesState, now: number, config: NodesConfig): Step {
     return { state, effects: [] }
   if (state.beat === null && now < state.nextBeatAtMs) return { state, effects: [] }
   const id = state.beats + 1
-  const renew = [...state.held].map(([role, { fence }]) => ({ role, fence }))
+  const renew = [...state.held].map(([duty, { fence }]) => ({ duty, fence }))
   return {
     state: {
       ...state,
@@ -262,45 +262,46 @@ function beaten(
   now: number,
   config: NodesConfig,
 ): Step {
-  const members = seen(
-    state.members,
-    event.members,
+  const nodes = seen(
+    state.nodes,
+    event.nodes,
     (row) => row.id,
     (one, other) => one.counter === other.counter && one.draining === other.draining,
     now,
   )
-  const roles = seen(
-    state.roles,
-    event.roles,
-    (row) => row.role,
+  const duties = seen(
+    state.duties,
+    event.duties,
+    (row) => row.duty,
     (one, other) =>
       one.fence === other.fence && one.renewal === other.renewal && one.holder === other.holder,
     now,
   )
   const held = new Map<string, { fence: number; renewedAtMs: number }>()
-  for (const [role, mine] of state.held) {
-    const row = roles.get(role)?.row
+  for (const [duty, mine] of state.held) {
+    const row = duties.get(duty)?.row
     if (row?.holder !== state.id || row.fence !== mine.fence) continue
-    const known = state.roles.get(role)?.row
+    const known = state.duties.get(duty)?.row
     const before = known?.fence === mine.fence ? known.renewal : 0
     // A renewal may have been left out: others count from the last one, and so does this node.
-    held.set(role, row.renewal > before ? { fence: mine.fence, renewedAtMs: startedAtMs } : mine)
+    held.set(duty, row.renewal > before ? { fence: mine.fence, renewedAtMs: startedAtMs } : mine)
   }
   const next: NodesState = {
     ...state,
     beat: null,
     beatenAtMs: startedAtMs,
     joinedAtMs: Math.min(state.joinedAtMs, now),
-    members,
-    roles,
+    nodes,
+    duties,
     held,
     mode: state.mode === 'joining' ? 'live' : state.mode,
   }
   const effects: NodesEffect[] = []
-  const gone = [...members.values()].filter(
-    ({ row, sinceMs }) => row.id !== state.id && sinceMs <= now - config.leaseMs * buryAfterLeases,
+  const gone = [...nodes.values()].filter(
+    ({ row, sinceMs }) =>
+      row.id !== state.id && sinceMs <= now - config.leaseMs * removeAfterLeases,
   )
-  if (gone.length > 0) effects.push({ kind: 'bury', members: gone.map(({ row }) => row.id) })
+  if (gone.length > 0) effects.push({ kind: 'remove', nodes: gone.map(({ row }) => row.id) })
   if (next.mode !== 'live') return { state: next, effects }
   const balanced = balance(next, now, config)
   return take(balanced.state, [...effects, ...balanced.effects], now, config)
@@ -318,50 +319,50 @@ function take(
     [...state.taking].filter(([, { startedAtMs: since }]) => since > now - config.leaseMs),
   )
   let { takes } = state
-  for (const role of config.roles) {
-    if (state.held.has(role) || taking.has(role) || !free(state, role, now, config)) continue
+  for (const duty of config.duties) {
+    if (state.held.has(duty) || taking.has(duty) || !free(state, duty, now, config)) continue
     takes += 1
-    taking.set(role, { id: takes, startedAtMs: now })
-    effects.push({ kind: 'take', id: takes, role, seen: state.roles.get(role)?.row ?? null })
+    taking.set(duty, { id: takes, startedAtMs: now })
+    effects.push({ kind: 'take', id: takes, duty, seen: state.duties.get(duty)?.row ?? null })
   }
   return { state: { ...state, taking, takes }, effects }
 }
 
 /**
- * Gives a role to the node that is preferred for it, one at a time: nodes that come later get their
+ * Gives a duty to the node that is preferred for it, one at a time: nodes that come later get their
  * share.
  */
 function balance(state: NodesState, now: number, config: NodesConfig): Step {
-  const members = liveMembers(state, now, config)
+  const nodes = liveNodes(state, now, config)
   const misplaced = new Map<string, { to: string; sinceMs: number }>()
-  for (const role of state.held.keys()) {
-    const to = preferredFor(role, members)
+  for (const duty of state.held.keys()) {
+    const to = preferredFor(duty, nodes)
     if (to === null || to === state.id) continue
-    const known = state.misplaced.get(role)
-    misplaced.set(role, known?.to === to ? known : { to, sinceMs: now })
+    const known = state.misplaced.get(duty)
+    misplaced.set(duty, known?.to === to ? known : { to, sinceMs: now })
   }
   const due = [...misplaced].find(
     ([, { sinceMs }]) => sinceMs <= now - config.leaseMs * balanceAfterLeases,
   )
   if (due === undefined) return { state: { ...state, misplaced }, effects: [] }
-  const [role] = due
-  misplaced.delete(role)
+  const [duty] = due
+  misplaced.delete(duty)
   // Known as this node's own until the next reading, and so not free for it.
   return {
-    state: { ...state, misplaced, held: without(state.held, role) },
-    effects: [{ kind: 'release', role, fence: state.held.get(role)!.fence }],
+    state: { ...state, misplaced, held: without(state.held, duty) },
+    effects: [{ kind: 'release', duty, fence: state.held.get(duty)!.fence }],
   }
 }
 
 /**
- * The preferred node takes a free role at once, any other one a lease later: so roles are spread,
+ * The preferred node takes a free duty at once, any other one a lease later: so duties are spread,
  * and none stays without a leader.
  */
-function free(state: NodesState, role: string, now: number, config: NodesConfig): boolean {
-  const known = state.roles.get(role)
-  const preferred = preferredFor(role, liveMembers(state, now, config))
+function free(state: NodesState, duty: string, now: number, config: NodesConfig): boolean {
+  const known = state.duties.get(duty)
+  const preferred = preferredFor(duty, liveNodes(state, now, config))
   const patienceMs = preferred === state.id ? 0 : config.leaseMs
-  // The preferred node may run a version that does not know the role.
+  // The preferred node may run a version that does not know the duty.
   if (known === undefined) return state.joinedAtMs <= now - patienceMs
   const unclaimed = known.row.holder === '' || known.row.holder === state.id
   return known.sinceMs <= now - (unclaimed ? 0 : config.leaseMs) - patienceMs
@@ -371,13 +372,13 @@ function free(state: NodesState, role: string, now: number, config: NodesConfig)
  * Rendezvous hashing (Thaler and Ravishankar, 1998): every node comes to the same answer without
  * talking.
  */
-export function preferredFor(role: string, members: readonly Member[]): string | null {
+export function preferredFor(duty: string, nodes: readonly NodeRow[]): string | null {
   let best: { readonly id: string; readonly weight: number } | null = null
-  for (const { id, draining, roles } of members) {
-    const weight = hash(`${role} ${id}`)
+  for (const { id, draining, duties } of nodes) {
+    const weight = hash(`${duty} ${id}`)
     if (
       !draining &&
-      roles?.includes(role) !== false &&
+      duties?.includes(duty) !== false &&
       (best === null || weight > best.weight || (weight === best.weight && id < best.id))
     )
       best = { id, weight }
@@ -395,25 +396,25 @@ function hash(text: string): number {
 }
 
 function taken(state: NodesState, event: Extract<NodesEvent, { kind: 'taken' }>): Step {
-  const asked = state.taking.get(event.role)
+  const asked = state.taking.get(event.duty)
   if (asked === undefined || asked.id !== event.id) {
     // Given up long ago: what was taken nobody needs, and it is given back.
     return {
       state,
       effects:
-        event.fence === null ? [] : [{ kind: 'release', role: event.role, fence: event.fence }],
+        event.fence === null ? [] : [{ kind: 'release', duty: event.duty, fence: event.fence }],
     }
   }
-  const taking = without(state.taking, event.role)
+  const taking = without(state.taking, event.duty)
   if (event.fence === null) return { state: { ...state, taking }, effects: [] }
   if (state.mode !== 'live')
     return {
       state: { ...state, taking },
-      effects: [{ kind: 'release', role: event.role, fence: event.fence }],
+      effects: [{ kind: 'release', duty: event.duty, fence: event.fence }],
     }
   // The lease counts from before the question: others count it from when they see the row, which is
   // later.
-  const held = new Map(state.held).set(event.role, {
+  const held = new Map(state.held).set(event.duty, {
     fence: event.fence,
     renewedAtMs: asked.startedAtMs,
   })

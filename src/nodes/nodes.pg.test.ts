@@ -9,7 +9,7 @@ import { Nodes } from '#nodes/nodes.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 
 const skip = databaseMissing
-const roles = ['publisher', 'indexer', 'mailer']
+const duties = ['publisher', 'indexer', 'mailer']
 
 function start(database: Database, name: string, leaseMs = 2_000): Nodes {
   return new Nodes({
@@ -17,7 +17,7 @@ function start(database: Database, name: string, leaseMs = 2_000): Nodes {
     info: { name, address: null, version: '1', fingerprint: 'f' },
     clock: systemClock,
     logger: silentLogger,
-    config: { leaseMs, roles },
+    config: { leaseMs, duties },
   })
 }
 
@@ -30,21 +30,21 @@ async function until(what: () => boolean, text: string): Promise<void> {
 }
 
 test(
-  'nodes find each other, share the roles, and hand them over when one drains and leaves',
+  'nodes find each other, share the duties, and hand them over when one drains and leaves',
   { skip },
   async () => {
     await using db = await testDatabase({ connectionsMax: 20 })
     const nodes = ['one', 'two', 'three'].map((name) => start(db.database, name))
     const held = (): string[] =>
-      nodes.flatMap((node) => roles.filter((role) => node.mode === 'live' && node.leads(role)))
+      nodes.flatMap((node) => duties.filter((duty) => node.mode === 'live' && node.leads(duty)))
     await until(() => nodes.every((node) => node.live().length === 3), 'all see all')
-    await until(() => held().length === 3, 'every role has a leader')
-    assert.deepEqual(held().sort(), roles.toSorted())
+    await until(() => held().length === 3, 'every duty has a leader')
+    assert.deepEqual(held().sort(), duties.toSorted())
     const leader = nodes.find((node) => node.leads('publisher'))!
     leader.drain()
     assert.equal(leader.leads('publisher'), false)
     const others = nodes.filter((node) => node !== leader)
-    await until(() => others.some((node) => node.leads('publisher')), 'the role was handed over')
+    await until(() => others.some((node) => node.leads('publisher')), 'the duty was handed over')
     await until(
       () => others[0]!.live().some((one) => one.id === leader.id && one.draining),
       'draining is told',
@@ -73,7 +73,7 @@ test(
     await one.fenced('publisher', async (tx) => {
       stealing = db.database.run(steal).then(() => (stolen = true))
       await tx.run(sql(`select pg_sleep(0.2)`))
-      assert.equal(stolen, false, 'nobody takes a role in the middle of its work')
+      assert.equal(stolen, false, 'nobody takes a duty in the middle of its work')
       await tx.run(sql(`insert into effect values ('one again')`))
     })
     await stealing
@@ -91,19 +91,19 @@ test(
 )
 
 test(
-  'a leader at work for longer than its lease goes on beating: it lives, and leads in its other roles',
+  'a leader at work for longer than its lease goes on beating: it lives, and leads in its other duties',
   { skip },
   async () => {
     await using db = await testDatabase({ connectionsMax: 20 })
     const leaseMs = 3_000
     await using one = start(db.database, 'one', leaseMs)
-    await until(() => roles.every((role) => one.leads(role)), 'one leads')
+    await until(() => duties.every((duty) => one.leads(duty)), 'one leads')
     await using two = new Nodes({
       database: db.database,
       info: { name: 'two', address: null, version: '1', fingerprint: 'f' },
       clock: systemClock,
       logger: silentLogger,
-      config: { leaseMs, roles: ['publisher'] },
+      config: { leaseMs, duties: ['publisher'] },
     })
     await until(() => two.live().length === 2 && one.live().length === 2, 'both see both')
     const over = new AbortController()
@@ -112,12 +112,12 @@ test(
       .finally(() => over.abort())
     while (!over.signal.aborted) {
       assert.equal(two.live().length, 2, 'the one that works is not gone')
-      assert.ok(one.leads('mailer'), 'its other roles are its own')
-      assert.equal(two.leads('publisher'), false, 'nobody takes a role in the middle of its work')
+      assert.ok(one.leads('mailer'), 'its other duties are its own')
+      assert.equal(two.leads('publisher'), false, 'nobody takes a duty in the middle of its work')
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
     await work
-    // A role that could not be renewed meanwhile is anybody's then.
+    // A duty that could not be renewed meanwhile is anybody's then.
     await until(
       () => [one, two].filter((node) => node.leads('publisher')).length === 1,
       'it is led again',

@@ -6,14 +6,14 @@ import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
 import { FailureLog } from '#lib/failure-log.ts'
 import { FenceLostError } from '#nodes/errors.ts'
-import { leads, liveMembers, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
+import { leads, liveNodes, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
 import type {
-  Member,
+  NodeRow,
   NodesConfig,
   NodesEffect,
   NodesEvent,
   NodesState,
-  RoleRow,
+  DutyRow,
 } from '#nodes/nodes-core.ts'
 import { Tasks } from '#lib/tasks.ts'
 
@@ -28,7 +28,7 @@ export type NodeInfo = {
   readonly fingerprint: string
   readonly traits?: Readonly<Record<string, string>>
   /** Those that it can take. */
-  readonly roles?: readonly string[]
+  readonly duties?: readonly string[]
   /**
    * Where only one process can be at a time: who comes to the same place is the successor of who
    * was there.
@@ -39,7 +39,7 @@ export type LiveNode = NodeInfo & {
   readonly id: string
   readonly draining: boolean
   readonly startedAt: string
-  readonly roles: readonly string[]
+  readonly duties: readonly string[]
 }
 
 export type NodesOptions = {
@@ -61,14 +61,14 @@ export type NodesOptions = {
  * this one. `drainAsked`: once, by whoever wrote it into the node's row.
  */
 export type NodesNews =
-  | { readonly kind: 'lead' | 'stepDown'; readonly role: string }
+  | { readonly kind: 'lead' | 'stepDown'; readonly duty: string }
   | { readonly kind: 'beaten'; readonly callsWaiting: boolean }
   | { readonly kind: 'drainAsked' }
 
 export const nodeLeaseMsDefault = 3_000
 
 type BeatRow = {
-  readonly kind: 'node' | 'role' | 'drain' | 'call'
+  readonly kind: 'node' | 'duty' | 'drain' | 'call'
   readonly id: string
   readonly counter: string
   readonly draining: boolean
@@ -82,17 +82,17 @@ const beat = sql(`
   insert into stoa.node (id, counter, draining, info) values ($1, 1, $2, $3)
   on conflict (id) do update set counter = stoa.node.counter + 1, draining = excluded.draining, info = excluded.info, seen_at = now()`)
 /**
- * A role under which this node is at work is locked by that work, which a beat must not wait for:
+ * A duty under which this node is at work is locked by that work, which a beat must not wait for:
  * it is left out.
  */
 const renew = sql(`
   update stoa.leadership r set renewal = r.renewal + 1 from (
-    select l.role from stoa.leadership l join unnest($2::text[], $3::bigint[]) m (role, fence) on l.role = m.role and l.fence = m.fence
+    select l.role from stoa.leadership l join unnest($2::text[], $3::bigint[]) m (duty, fence) on l.role = m.duty and l.fence = m.fence
     where l.holder = $1 for no key update of l skip locked) mine
   where r.role = mine.role`)
 const readAll = sql<BeatRow>(`
   select 'node' as kind, id, counter, draining, '' as holder, 0 as fence, info, started_at from stoa.node
-  union all select 'role', role, renewal, false, holder, fence, null, null from stoa.leadership
+  union all select 'duty', role, renewal, false, holder, fence, null, null from stoa.leadership
   union all select 'drain', id, 0, true, '', 0, null, null from stoa.node where id = $1 and drain_asked
   union all (select 'call', target, 0, false, '', 0, null, null from stoa.node_call where target = $1 and reply is null and failure is null limit 1)
   order by kind, id`)
@@ -107,7 +107,7 @@ const release = sql(
 )
 const leave = sql(`delete from stoa.node where id = any($1::text[])`)
 /**
- * While the transaction is open nobody takes the role: so a leader that falls silent in its middle
+ * While the transaction is open nobody takes the duty: so a leader that falls silent in its middle
  * loses it to the server's own clock, after a lease.
  */
 const fenceHeld = sql<{ held: string }>(`
@@ -142,7 +142,7 @@ export class Nodes {
     })
     this.#info = options.info
     this.#beats = options.database.control ?? options.database
-    this.config = { leaseMs: nodeLeaseMsDefault, roles: [], ...options.config }
+    this.config = { leaseMs: nodeLeaseMsDefault, duties: [], ...options.config }
     this.#clock = new SteadyClock(options.clock)
     this.#state = startNodes(this.id, this.#clock.elapsedMs())
     this.#schedule()
@@ -164,17 +164,17 @@ export class Nodes {
 
   /** The nodes that live, this one included, as of its last beat. */
   live(): LiveNode[] {
-    const roles = [...this.#state.roles.values()].map(({ row }) => row)
-    return liveMembers(this.#state, this.#clock.elapsedMs(), this.config).flatMap((member) => {
-      const details = this.#details.get(member.id)
+    const duties = [...this.#state.duties.values()].map(({ row }) => row)
+    return liveNodes(this.#state, this.#clock.elapsedMs(), this.config).flatMap((node) => {
+      const details = this.#details.get(node.id)
       if (details === undefined) return []
       return [
         {
           ...details.info,
-          id: member.id,
-          draining: member.draining,
+          id: node.id,
+          draining: node.draining,
           startedAt: details.startedAt,
-          roles: roles.filter((row) => row.holder === member.id).map((row) => row.role),
+          duties: duties.filter((row) => row.holder === node.id).map((row) => row.duty),
         },
       ]
     })
@@ -184,8 +184,8 @@ export class Nodes {
    * Whether this node leads, as far as it can tell: good for deciding whether to try. What it does
    * then goes through `fenced`.
    */
-  leads(role: string): boolean {
-    return leads(this.#state, role, this.#clock.elapsedMs(), this.config) !== null
+  leads(duty: string): boolean {
+    return leads(this.#state, duty, this.#clock.elapsedMs(), this.config) !== null
   }
 
   /**
@@ -194,7 +194,7 @@ export class Nodes {
    * more. Only time on this node's own clock counts, and only up to its last reading.
    */
   isGone(id: string, counter: number | null): boolean {
-    const seen = this.#state.members.get(id)
+    const seen = this.#state.nodes.get(id)
     return (
       seen !== undefined &&
       (counter === null || seen.row.counter === counter) &&
@@ -210,40 +210,40 @@ export class Nodes {
 
   /**
    * Runs the leader's work in a transaction that commits only if this node still leads: until its
-   * end nobody else can take the role. `database`: where the work's own tables are reached, if that
+   * end nobody else can take the duty. `database`: where the work's own tables are reached, if that
    * is another pool. Errors: `FenceLostError`, and those of the work.
    */
   async fenced<T>(
-    role: string,
+    duty: string,
     work: (tx: Queryable) => Promise<T>,
     database: Queryable = this.#options.database,
   ): Promise<T> {
-    const fence = leads(this.#state, role, this.#clock.elapsedMs(), this.config)
-    if (fence === null) throw new FenceLostError(`This node does not lead as ${role}.`, { role })
+    const fence = leads(this.#state, duty, this.#clock.elapsedMs(), this.config)
+    if (fence === null) throw new FenceLostError(`This node does not lead as ${duty}.`, { duty })
     return database.transaction(async (tx) => {
       const [row] = await tx.run(fenceHeld, [
-        role,
+        duty,
         this.id,
         String(fence),
         String(this.config.leaseMs),
       ])
       if (row === undefined) {
-        this.#step({ kind: 'fenced', role, fence })
-        throw new FenceLostError(`Another node leads as ${role} now.`, { role, fence })
+        this.#step({ kind: 'fenced', duty, fence })
+        throw new FenceLostError(`Another node leads as ${duty} now.`, { duty, fence })
       }
       return work(tx)
     })
   }
 
   /**
-   * Gives up its roles and takes none any more; it stays among the live ones, marked as draining,
+   * Gives up its duties and takes none any more; it stays among the live ones, marked as draining,
    * until it leaves.
    */
   drain(): void {
     this.#step({ kind: 'drain' })
   }
 
-  /** The end: roles are given up and the row is removed, if the database can be reached. */
+  /** The end: duties are given up and the row is removed, if the database can be reached. */
   async leave(): Promise<void> {
     this.#step({ kind: 'leave' })
     if (this.#timer !== null) clearTimeout(this.#timer)
@@ -286,9 +286,9 @@ export class Nodes {
       case 'take':
         return this.#take(effect)
       case 'release':
-        return void (await database.run(release, [effect.role, this.id, String(effect.fence)]))
-      case 'bury':
-        return void (await database.run(leave, [effect.members]))
+        return void (await database.run(release, [effect.duty, this.id, String(effect.fence)]))
+      case 'remove':
+        return void (await database.run(leave, [effect.nodes]))
       case 'leave':
         // A beat under way would write the row anew.
         await this.#beating.catch(() => {
@@ -298,10 +298,10 @@ export class Nodes {
       case 'lead':
       case 'stepDown':
         this.#options.logger.info(
-          { role: effect.role },
+          { duty: effect.duty },
           effect.kind === 'lead' ? 'this node leads' : 'this node no longer leads',
         )
-        this.#tell({ kind: effect.kind, role: effect.role })
+        this.#tell({ kind: effect.kind, duty: effect.duty })
     }
   }
 
@@ -315,43 +315,43 @@ export class Nodes {
         await tx.run(beat, [
           this.id,
           effect.draining,
-          JSON.stringify({ ...this.#info, roles: this.config.roles }),
+          JSON.stringify({ ...this.#info, duties: this.config.duties }),
         ])
         if (effect.renew.length > 0)
           await tx.run(renew, [
             this.id,
-            effect.renew.map(({ role }) => role),
+            effect.renew.map(({ duty }) => duty),
             effect.renew.map(({ fence }) => String(fence)),
           ])
         return tx.run(readAll, [this.id])
       })
       this.#failureLog.success()
       if (this.#state.mode === 'left') return
-      const nodes = rows.filter((row) => row.kind === 'node')
+      const nodeRows = rows.filter((row) => row.kind === 'node')
       this.#details = new Map(
-        nodes.map((row) => [
+        nodeRows.map((row) => [
           row.id,
           { info: JSON.parse(row.info) as NodeInfo, startedAt: row.started_at },
         ]),
       )
-      const members = nodes.map((row): Member => {
-        const roles = this.#details.get(row.id)?.info.roles
+      const nodes = nodeRows.map((row): NodeRow => {
+        const duties = this.#details.get(row.id)?.info.duties
         return {
           id: row.id,
           counter: Number(row.counter),
           draining: row.draining,
-          ...(roles === undefined ? {} : { roles }),
+          ...(duties === undefined ? {} : { duties }),
         }
       })
-      const roles = rows
-        .filter((row) => row.kind === 'role')
-        .map((row): RoleRow => ({
-          role: row.id,
+      const duties = rows
+        .filter((row) => row.kind === 'duty')
+        .map((row): DutyRow => ({
+          duty: row.id,
           holder: row.holder,
           fence: Number(row.fence),
           renewal: Number(row.counter),
         }))
-      this.#step({ kind: 'beaten', id: effect.id, members, roles })
+      this.#step({ kind: 'beaten', id: effect.id, nodes, duties })
       if (!this.#drainAsked && rows.some((row) => row.kind === 'drain')) {
         this.#drainAsked = true
         this.#tell({ kind: 'drainAsked' })
@@ -364,13 +364,13 @@ export class Nodes {
   }
 
   async #take(effect: Extract<NodesEffect, { kind: 'take' }>): Promise<void> {
-    const { role, seen, id } = effect
+    const { duty, seen, id } = effect
     let fence: number | null = null
     try {
       const [row] = await (seen === null
-        ? this.#beats.run(takeNew, [role, this.id])
+        ? this.#beats.run(takeNew, [duty, this.id])
         : this.#beats.run(takeOver, [
-            role,
+            duty,
             this.id,
             seen.holder,
             String(seen.fence),
@@ -378,7 +378,7 @@ export class Nodes {
           ]))
       fence = row === undefined ? null : Number(row.fence)
     } finally {
-      this.#step({ kind: 'taken', role, id, fence })
+      this.#step({ kind: 'taken', duty, id, fence })
     }
   }
 }

@@ -12,7 +12,7 @@ import { Nodes } from '#nodes/nodes.ts'
 
 export const leaderLeaseMs = 900
 
-const role = 'ticker'
+const duty = 'ticker'
 const middlePauseMs = 500
 const tickPauseMs = 8
 const [, , url = '', mode = ''] = process.argv
@@ -34,13 +34,13 @@ if (import.meta.main) {
     info: { name: String(process.pid), address: null, version: '1', fingerprint: 'f' },
     clock: systemClock,
     logger: silentLogger,
-    config: { leaseMs: leaderLeaseMs, roles: [role] },
+    config: { leaseMs: leaderLeaseMs, duties: [duty] },
   })
   const who = String(process.pid)
   if (mode === 'slow') {
-    while (!nodes.leads(role)) await sleep(5)
+    while (!nodes.leads(duty)) await sleep(5)
     try {
-      await nodes.fenced(role, async (tx) => {
+      await nodes.fenced(duty, async (tx) => {
         await tx.run(insert, [1, who])
         process.stdout.write('middle\n')
         await sleep(middlePauseMs)
@@ -55,9 +55,9 @@ if (import.meta.main) {
   } else {
     for (;;) {
       await sleep(tickPauseMs)
-      if (!nodes.leads(role)) continue
+      if (!nodes.leads(duty)) continue
       try {
-        await nodes.fenced(role, async (tx) => {
+        await nodes.fenced(duty, async (tx) => {
           const [row] = await tx.run(next)
           await sleep(Math.random() * tickPauseMs)
           await tx.run(insert, [row!.tick, who])

@@ -41,7 +41,7 @@ const nodeSchema = strict(
     state: Type.Union([Type.Literal('live'), Type.Literal('draining'), Type.Literal('silent')], {
       description: '`silent`: not heard of for longer than its lease.',
     }),
-    roles: Type.Array(Type.String(), { description: 'What it does for all nodes.' }),
+    duties: Type.Array(Type.String(), { description: 'What it does for all nodes.' }),
     startedAt: timestamp(),
     seenMsAgo: Type.Integer({ description: 'Since its last beat, by the database’s clock.' }),
     report: nullable(reportSchema),

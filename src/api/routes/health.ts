@@ -77,7 +77,7 @@ function nodeState(context: ApiContext): PartState {
  * out together with what they still can answer.
  */
 function withCachedResponses({ cluster }: ApiContext, database: PartState): PartState {
-  if (database.state === 'up' || cluster === null || !cluster.cache.hasAnswers) return database
+  if (database.state === 'up' || cluster === null || !cluster.cache.canServe) return database
   return {
     state: 'up',
     detail: `degraded: ${database.detail}; known responses are served, marked as stale`,

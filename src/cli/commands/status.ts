@@ -95,7 +95,7 @@ function rowOf({
   version,
   startedAt,
   report,
-  roles,
+  duties,
   seenMsAgo,
 }: NodeStatus): string[] {
   const cache = report?.cache ?? null
@@ -108,7 +108,7 @@ function rowOf({
     report?.feedLagMs === null || report === null ? '–' : `${Math.round(report.feedLagMs)} ms`,
     cache === null || cache.hitRate === null ? '–' : `${(cache.hitRate * 100).toFixed(1)} %`,
     cache === null ? '–' : `${cache.entries} (${(cache.bytes / 1_048_576).toFixed(1)} MiB)`,
-    roles.join(' ') || '–',
+    duties.join(' ') || '–',
   ]
 }
 

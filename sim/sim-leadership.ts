@@ -1,24 +1,24 @@
 import { leads, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
 import type {
-  Member,
+  NodeRow,
   NodesConfig,
   NodesEffect,
   NodesEvent,
   NodesState,
-  RoleRow,
+  DutyRow,
 } from '#nodes/nodes-core.ts'
 import type { ModelServer } from './model-server.ts'
 import type { Connection } from './network.ts'
 import type { SimNode } from './sim-node.ts'
 import type { Op } from './tables.ts'
 
-type Read = { readonly members: readonly Member[]; readonly roles: readonly RoleRow[] }
+type Read = { readonly nodes: readonly NodeRow[]; readonly duties: readonly DutyRow[] }
 
 /** Leaders act once per tick. */
 export const tickMs = 100
 
 /** The membership and leadership of one start of a node: the real core on the simulated network. */
-export class SimMember {
+export class SimLeadership {
   readonly id: string
   readonly node: SimNode
   readonly #config: NodesConfig
@@ -86,30 +86,30 @@ export class SimMember {
   #act(): void {
     this.node.deliver(tickMs / 2, () => {
       if (this.#gone()) return
-      for (const role of this.#config.roles) {
-        const fence = leads(this.#state, role, this.node.clock.elapsedMs(), this.#config)
+      for (const duty of this.#config.duties) {
+        const fence = leads(this.#state, duty, this.node.clock.elapsedMs(), this.#config)
         if (fence !== null)
           this.node.deliver(
             this.node.network.random.chance(0.1) ? this.node.network.random.between(0, 800) : 0,
-            () => this.#effect(role, fence),
+            () => this.#effect(duty, fence),
           )
       }
       this.#act()
     })
   }
 
-  #effect(role: string, fence: number): void {
+  #effect(duty: string, fence: number): void {
     const tick = Math.floor(this.node.world.now / tickMs)
     this.#transact(
-      this.#fenced ? [`role ${role}`] : [],
+      this.#fenced ? [`duty ${duty}`] : [],
       (server) => {
-        if (this.#fenced && !holds(server, role, this.id, fence)) return 'fenced'
-        if (server.tables.effects.some((effect) => effect.role === role && effect.tick === tick))
+        if (this.#fenced && !holds(server, duty, this.id, fence)) return 'fenced'
+        if (server.tables.effects.some((effect) => effect.duty === duty && effect.tick === tick))
           return null
-        return [{ op: 'effect', role, fence, tick, node: this.id }]
+        return [{ op: 'effect', duty, fence, tick, node: this.id }]
       },
       (outcome) => {
-        if (outcome === 'fenced') this.#step({ kind: 'fenced', role, fence })
+        if (outcome === 'fenced') this.#step({ kind: 'fenced', duty, fence })
       },
     )
   }
@@ -140,8 +140,8 @@ export class SimMember {
       transaction.ops.push(...ops)
       network.database.commit(server, transaction, () => {
         const read: Read = {
-          members: [...server.tables.members.values()],
-          roles: [...server.tables.roles.values()],
+          nodes: [...server.tables.nodes.values()],
+          duties: [...server.tables.duties.values()],
         }
         respond(() => done('done', read))
       })
@@ -155,7 +155,7 @@ export class SimMember {
       case 'take': {
         let fence: number | null = null
         const ops = (server: ModelServer): Op[] | null => {
-          const row = server.tables.roles.get(effect.role) ?? null
+          const row = server.tables.duties.get(effect.duty) ?? null
           if (
             row?.fence !== effect.seen?.fence ||
             row?.renewal !== effect.seen?.renewal ||
@@ -165,63 +165,63 @@ export class SimMember {
           fence = (row?.fence ?? 0) + 1
           return [
             {
-              op: 'role',
-              role: effect.role,
-              value: { role: effect.role, holder: this.id, fence, renewal: 0 },
+              op: 'duty',
+              duty: effect.duty,
+              value: { duty: effect.duty, holder: this.id, fence, renewal: 0 },
             },
           ]
         }
-        return this.#transact([`role ${effect.role}`], ops, (outcome) =>
+        return this.#transact([`duty ${effect.duty}`], ops, (outcome) =>
           this.#step({
             kind: 'taken',
-            role: effect.role,
+            duty: effect.duty,
             id: effect.id,
             fence: outcome === 'done' ? fence : null,
           }),
         )
       }
       case 'release': {
-        const value = { role: effect.role, holder: '', fence: effect.fence, renewal: 0 }
+        const value = { duty: effect.duty, holder: '', fence: effect.fence, renewal: 0 }
         const ops = (server: ModelServer): Op[] | null =>
-          holds(server, effect.role, this.id, effect.fence)
-            ? [{ op: 'role', role: effect.role, value }]
+          holds(server, effect.duty, this.id, effect.fence)
+            ? [{ op: 'duty', duty: effect.duty, value }]
             : null
-        return this.#transact([`role ${effect.role}`], ops, () => undefined)
+        return this.#transact([`duty ${effect.duty}`], ops, () => undefined)
       }
       case 'leave':
         return this.#transact(
-          [`member ${this.id}`],
-          () => [{ op: 'member', node: this.id, value: null }],
+          [`node ${this.id}`],
+          () => [{ op: 'node', node: this.id, value: null }],
           () => undefined,
         )
-      case 'bury':
+      case 'remove':
         return this.#transact(
           [],
-          () => effect.members.map((node) => ({ op: 'member', node, value: null })),
+          () => effect.nodes.map((node) => ({ op: 'node', node, value: null })),
           () => undefined,
         )
       case 'lead':
         return this.node.world.log(
           this.node.name,
-          () => `leads as ${effect.role} with fence ${effect.fence}`,
+          () => `leads as ${effect.duty} with fence ${effect.fence}`,
         )
       case 'stepDown':
-        return this.node.world.log(this.node.name, () => `no longer leads as ${effect.role}`)
+        return this.node.world.log(this.node.name, () => `no longer leads as ${effect.duty}`)
     }
   }
 
   #beat(effect: Extract<NodesEffect, { kind: 'beat' }>): void {
-    const locks = [`member ${this.id}`, ...effect.renew.map(({ role }) => `role ${role}`)]
+    const locks = [`node ${this.id}`, ...effect.renew.map(({ duty }) => `duty ${duty}`)]
     const ops = (server: ModelServer): Op[] => {
-      const counter = (server.tables.members.get(this.id)?.counter ?? 0) + 1
+      const counter = (server.tables.nodes.get(this.id)?.counter ?? 0) + 1
       const renewed = effect.renew
-        .filter(({ role, fence }) => holds(server, role, this.id, fence))
-        .map(({ role }) => server.tables.roles.get(role)!)
+        .filter(({ duty, fence }) => holds(server, duty, this.id, fence))
+        .map(({ duty }) => server.tables.duties.get(duty)!)
       return [
-        { op: 'member', node: this.id, value: { id: this.id, counter, draining: effect.draining } },
+        { op: 'node', node: this.id, value: { id: this.id, counter, draining: effect.draining } },
         ...renewed.map((row): Op => ({
-          op: 'role',
-          role: row.role,
+          op: 'duty',
+          duty: row.duty,
           value: { ...row, renewal: row.renewal + 1 },
         })),
       ]
@@ -234,7 +234,7 @@ export class SimMember {
   }
 }
 
-function holds(server: ModelServer, role: string, holder: string, fence: number): boolean {
-  const row = server.tables.roles.get(role)
+function holds(server: ModelServer, duty: string, holder: string, fence: number): boolean {
+  const row = server.tables.duties.get(duty)
   return row !== undefined && row.holder === holder && row.fence === fence
 }

@@ -3,9 +3,15 @@ import { test } from 'node:test'
 import type { Change } from '#change-feed/change.ts'
 import { parseSnapshot } from '#change-feed/snapshot.ts'
 import type { Token } from '#change-feed/token.ts'
-import { hit, staleHit, stepCache } from '#cache/cache-core.ts'
-import { cacheDefaults, startCache } from '#cache/cache-state.ts'
-import type { CacheConfig, CacheEffect, CacheEvent, Loaded } from '#cache/cache-state.ts'
+import { CacheMachine } from '#cache/cache-machine.ts'
+import { cacheDefaults } from '#cache/cache-state.ts'
+import type {
+  CacheConfig,
+  CacheEffect,
+  CacheEvent,
+  CacheResult,
+  Loaded,
+} from '#cache/cache-state.ts'
 import type { Dependency } from '#cache/dependency.ts'
 
 const epoch = '7.1.1'
@@ -20,18 +26,17 @@ const change = (xid: number, key: string): Change => ({
 })
 
 class Machine {
-  readonly config: CacheConfig
-  readonly state = startCache<string>({ ...cacheDefaults })
+  readonly cache: CacheMachine<string>
   #requests = 0
 
   constructor(config: Partial<CacheConfig> = {}) {
-    this.config = { ...cacheDefaults, leaseMs: 1_000, ...config }
+    this.cache = new CacheMachine({ ...cacheDefaults, leaseMs: 1_000, ...config })
     this.step({ kind: 'flush', reason: 'start', epoch, cursor: parseSnapshot('10:10:'), lsn: 5 }, 0)
     this.lease(0)
   }
 
   step(event: CacheEvent<string>, now: number): CacheEffect<string>[] {
-    return stepCache(this.state, event, now, this.config).effects
+    return this.cache.step(event, now)
   }
 
   lease(at: number): CacheEffect<string>[] {
@@ -62,7 +67,7 @@ class Machine {
     return this.step(
       {
         kind: 'filled',
-        fill: this.state.lastFill,
+        fill: this.cache.fills.lastId,
         value: `v${now}`,
         bytes: 10,
         epoch,
@@ -81,39 +86,34 @@ class Machine {
   }
 }
 
-function answers(effects: readonly CacheEffect<string>[]): unknown[] {
-  return effects.flatMap((effect) =>
-    effect.kind === 'answer'
-      ? [
-          effect.answer.kind === 'refused'
-            ? effect.answer.reason
-            : effect.answer.kind === 'failed'
-              ? 'failed'
-              : `${effect.answer.kind} ${effect.answer.value}`,
-        ]
-      : [],
-  )
+function results(effects: readonly CacheEffect<string>[]): unknown[] {
+  return effects.flatMap((effect) => (effect.kind === 'result' ? [textOf(effect.result)] : []))
 }
 
-test('a miss loads once for all who ask; then it is a hit', () => {
+function textOf(result: CacheResult<string>): string {
+  if (result.kind === 'refused') return result.reason
+  return result.kind === 'failed' ? 'failed' : `${result.kind} ${result.value}`
+}
+
+test('a miss loads once for all readers; then it is a hit', () => {
   const machine = new Machine()
   assert.deepEqual(
     machine.get('k', 1).map((effect) => effect.kind),
     ['load'],
   )
   assert.deepEqual(machine.get('k', 2), [])
-  assert.deepEqual(answers(machine.filled(3, '10:10:')), ['filled v3', 'filled v3'])
-  assert.deepEqual(answers(machine.get('k', 4)), ['hit v3'])
-  assert.equal(hit(machine.state, 'k', 4, machine.config)?.value, 'v3')
+  assert.deepEqual(results(machine.filled(3, '10:10:')), ['filled v3', 'filled v3'])
+  assert.deepEqual(results(machine.get('k', 4)), ['hit v3'])
+  assert.equal(machine.cache.hit('k', 4)?.value, 'v3')
 })
 
-test('a fill that does not see an applied change is answered and not kept', () => {
+test('a fill that does not see an applied change is returned and not kept', () => {
   const machine = new Machine()
   machine.get('k', 1)
   machine.apply('11:11:', change(10, 'k'))
-  assert.deepEqual(answers(machine.filled(3, '10:10:')), ['filled v3'])
-  assert.equal(machine.state.entries.size, 0)
-  assert.equal(machine.state.counts.fenced, 1)
+  assert.deepEqual(results(machine.filled(3, '10:10:')), ['filled v3'])
+  assert.equal(machine.cache.entries.size, 0)
+  assert.equal(machine.cache.counts.fenced, 1)
 })
 
 test('a fill that sees the change is kept, whenever the change arrived', () => {
@@ -121,14 +121,14 @@ test('a fill that sees the change is kept, whenever the change arrived', () => {
   machine.get('k', 1)
   machine.apply('11:11:', change(10, 'k'))
   machine.filled(3, '11:11:')
-  assert.equal(machine.state.entries.size, 1)
+  assert.equal(machine.cache.entries.size, 1)
   machine.apply('12:12:', { ...change(10, 'k') })
-  assert.equal(machine.state.entries.size, 1, 'a change that the entry has seen does not drop it')
+  assert.equal(machine.cache.entries.size, 1, 'a change that the entry has seen does not drop it')
   machine.apply('13:13:', change(12, 'k'))
-  assert.equal(machine.state.entries.size, 0)
+  assert.equal(machine.cache.entries.size, 0)
 })
 
-test('an invalidated fill is detached: who comes later gets its own', () => {
+test('an invalidated fill is detached: later readers get their own', () => {
   const machine = new Machine()
   machine.get('k', 1)
   machine.apply('11:11:', change(10, 'k'))
@@ -137,7 +137,7 @@ test('an invalidated fill is detached: who comes later gets its own', () => {
     ['load'],
   )
   assert.deepEqual(
-    answers(
+    results(
       machine.step(
         {
           kind: 'filled',
@@ -155,16 +155,16 @@ test('an invalidated fill is detached: who comes later gets its own', () => {
     ),
     ['filled old'],
   )
-  assert.deepEqual(answers(machine.filled(4, '11:11:')), ['filled v4'])
+  assert.deepEqual(results(machine.filled(4, '11:11:')), ['filled v4'])
 })
 
-test('who joined after a change that only the loader could name is served by another fill', () => {
+test('a reader that joined after a change that only the loader could name is served by another fill', () => {
   const machine = new Machine()
   machine.get('k', 1)
   machine.apply('11:11:', change(10, 'part'))
   assert.deepEqual(machine.get('k', 2), [])
   const effects = machine.filled(3, '10:10:', { dependencies: [row('part')] })
-  assert.deepEqual(answers(effects), ['filled v3'])
+  assert.deepEqual(results(effects), ['filled v3'])
   assert.ok(effects.some((effect) => effect.kind === 'load'))
 })
 
@@ -200,20 +200,20 @@ test('a token that the cursor does not see waits for one poll, and then is refus
     ['load'],
   )
   machine.get('k', 5, { token: { epoch, xid: 99 } })
-  assert.deepEqual(answers(machine.lease(6)), ['token'])
+  assert.deepEqual(results(machine.lease(6)), ['token'])
   machine.get('k', 7, { token: { epoch: '7.9.9', xid: 1 } })
-  assert.deepEqual(answers(machine.lease(8)), ['token'])
+  assert.deepEqual(results(machine.lease(8)), ['token'])
 })
 
-test('tokens of an earlier epoch and of other systems hinder nobody', () => {
+test('tokens of an earlier epoch and of other systems are ignored', () => {
   const machine = new Machine()
   machine.get('k', 1)
   machine.filled(2, '10:10:')
-  assert.deepEqual(answers(machine.get('k', 3, { token: { epoch: '7.1.0', xid: 999 } })), [
+  assert.deepEqual(results(machine.get('k', 3, { token: { epoch: '7.1.0', xid: 999 } })), [
     'hit v2',
   ])
   machine.get('k', 4, { token: { epoch: '8.1.1', xid: 999 } })
-  assert.deepEqual(answers(machine.lease(5)), ['hit v2'])
+  assert.deepEqual(results(machine.lease(5)), ['hit v2'])
 })
 
 test('a reader with a token does not join a fill that began before the token was seen', () => {
@@ -226,84 +226,80 @@ test('a reader with a token does not join a fill that began before the token was
   )
 })
 
-test('past the lease a reader waits briefly, then is answered stale; a renewed lease makes it fresh', () => {
-  const machine = new Machine({ patienceMs: 100, staleMs: 5_000 })
+test('past the lease a reader waits briefly, then gets a stale value; a renewed lease makes it fresh', () => {
+  const machine = new Machine({ leaseWaitMs: 100, staleMs: 5_000 })
   machine.get('k', 1)
   machine.filled(2, '10:10:')
-  assert.equal(hit(machine.state, 'k', 1_000, machine.config), undefined)
+  assert.equal(machine.cache.hit('k', 1_000), undefined)
   assert.deepEqual(
     machine.get('k', 2_000).map((effect) => effect.kind),
     ['want'],
   )
-  assert.deepEqual(answers(machine.lease(2_001)), ['hit v2'])
+  assert.deepEqual(results(machine.lease(2_001)), ['hit v2'])
   machine.get('k', 4_000)
   assert.deepEqual(machine.step({ kind: 'tick' }, 4_050), [])
-  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 4_100)), ['stale v2'])
+  assert.deepEqual(results(machine.step({ kind: 'tick' }, 4_100)), ['stale v2'])
   machine.step({ kind: 'lost' }, 4_200)
   assert.deepEqual(
-    answers(machine.get('k', 4_300)),
+    results(machine.get('k', 4_300)),
     ['stale v2'],
-    'nobody waits for a database that is known to be away',
+    'no reader waits for a database that is known to be away',
   )
 })
 
-test('stale answers end too: after that readers are turned away', () => {
-  const machine = new Machine({ patienceMs: 10, staleMs: 1_000 })
+test('stale values end too: after that readers are refused', () => {
+  const machine = new Machine({ leaseWaitMs: 10, staleMs: 1_000 })
   machine.get('k', 1)
   machine.filled(2, '10:10:')
   machine.step({ kind: 'lost' }, 100)
-  assert.equal(staleHit(machine.state, 'k', 1_999, machine.config)?.value, 'v2')
-  assert.deepEqual(answers(machine.get('k', 1_999)), ['stale v2'])
-  assert.equal(staleHit(machine.state, 'k', 2_001, machine.config), undefined)
+  assert.equal(machine.cache.staleHit('k', 1_999)?.value, 'v2')
+  assert.deepEqual(results(machine.get('k', 1_999)), ['stale v2'])
+  assert.equal(machine.cache.staleHit('k', 2_001), undefined)
   assert.deepEqual(machine.get('k', 2_001), [])
-  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_010)), [])
-  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_011)), ['away'])
+  assert.deepEqual(results(machine.step({ kind: 'tick' }, 2_010)), [])
+  assert.deepEqual(results(machine.step({ kind: 'tick' }, 2_011)), ['away'])
 })
 
-test('while the database is away nobody waits for it longer than a lease, and nothing is loaded', () => {
-  const machine = new Machine({ patienceMs: 10 })
+test('while the database is away no reader waits for it longer than a lease, and nothing is loaded', () => {
+  const machine = new Machine({ leaseWaitMs: 10 })
   machine.get('k', 900)
   machine.step({ kind: 'lost' }, 950)
-  assert.equal(
-    staleHit(machine.state, 'k', 950, machine.config),
-    undefined,
-    'the lease still holds',
-  )
-  // With the lease over: who waits for a fill, who comes without an entry, and whose token waits
-  // for a poll.
+  assert.equal(machine.cache.staleHit('k', 950), undefined, 'the lease still holds')
+  // With the lease over: a reader in a fill, one without an entry, and one whose token waits for a
+  // poll.
   assert.deepEqual(machine.get('other', 1_100), [])
-  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_000)), [], 'a hiccup is waited out')
-  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_001)), ['away', 'away'])
+  assert.deepEqual(results(machine.step({ kind: 'tick' }, 2_000)), [], 'a hiccup is waited out')
+  assert.deepEqual(results(machine.step({ kind: 'tick' }, 2_001)), ['away', 'away'])
   assert.deepEqual(machine.get('other', 2_002), [])
   assert.deepEqual(
     machine.get('k', 2_003, { token: { epoch, xid: 50 } }).map((effect) => effect.kind),
     ['want'],
   )
-  assert.deepEqual(answers(machine.step({ kind: 'lost' }, 2_005)), [])
-  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 2_014)), ['away', 'away'])
+  assert.deepEqual(results(machine.step({ kind: 'lost' }, 2_005)), [])
+  assert.deepEqual(results(machine.step({ kind: 'tick' }, 2_014)), ['away', 'away'])
   assert.deepEqual(machine.get('other', 2_020), [])
   assert.deepEqual(
     machine.lease(2_025).map((effect) => effect.kind),
     ['load'],
   )
-  assert.equal(machine.state.waiters, 1)
+  assert.equal(machine.cache.waiting, 1)
 })
 
 test('a fill proves nothing about a primary that may have been replaced: without a lease its readers wait', () => {
-  const machine = new Machine({ patienceMs: 10_000 })
+  const machine = new Machine({ leaseWaitMs: 10_000 })
   machine.get('k', 5_000)
   assert.deepEqual(
     machine.filled(5_001, '10:10:').map((effect) => effect.kind),
     ['want'],
   )
-  assert.deepEqual(answers(machine.lease(5_002)), ['hit v5001'])
+  assert.deepEqual(results(machine.lease(5_002)), ['hit v5001'])
 })
 
 test('a value made of a stale one is marked and not kept', () => {
   const machine = new Machine()
   machine.get('k', 1)
-  assert.deepEqual(answers(machine.filled(2, '10:10:', { stale: true })), ['stale v2'])
-  assert.equal(machine.state.entries.size, 0)
+  assert.deepEqual(results(machine.filled(2, '10:10:', { stale: true })), ['stale v2'])
+  assert.equal(machine.cache.entries.size, 0)
 })
 
 test('a failed fill fails its readers, and the next one tries again', () => {
@@ -311,7 +307,7 @@ test('a failed fill fails its readers, and the next one tries again', () => {
   machine.get('k', 1)
   machine.get('k', 1)
   assert.deepEqual(
-    answers(machine.step({ kind: 'fillFailed', fill: 1, error: new Error('no') }, 2)),
+    results(machine.step({ kind: 'fillFailed', fill: 1, error: new Error('no') }, 2)),
     ['failed', 'failed'],
   )
   assert.deepEqual(
@@ -320,14 +316,14 @@ test('a failed fill fails its readers, and the next one tries again', () => {
   )
 })
 
-test('fills and readers beyond the limits are turned away', () => {
+test('fills and readers beyond the limits are refused', () => {
   const machine = new Machine({ fillsMax: 2, waitersMax: 3 })
   machine.get('a', 1)
   machine.get('b', 1)
-  assert.deepEqual(answers(machine.get('c', 1)), ['overload'])
+  assert.deepEqual(results(machine.get('c', 1)), ['overload'])
   machine.get('b', 1)
-  assert.deepEqual(answers(machine.get('b', 1)), ['overload'])
-  assert.equal(machine.state.waiters, 3)
+  assert.deepEqual(results(machine.get('b', 1)), ['overload'])
+  assert.equal(machine.cache.waiting, 3)
 })
 
 test('a loader that never ends takes its place for a while only', () => {
@@ -335,8 +331,8 @@ test('a loader that never ends takes its place for a while only', () => {
   machine.get('a', 1)
   machine.get('b', 1)
   machine.lease(5_001)
-  assert.deepEqual(answers(machine.step({ kind: 'tick' }, 5_001)), ['deadline', 'deadline'])
-  assert.deepEqual(answers(machine.get('c', 5_002)), ['overload'])
+  assert.deepEqual(results(machine.step({ kind: 'tick' }, 5_001)), ['deadline', 'deadline'])
+  assert.deepEqual(results(machine.get('c', 5_002)), ['overload'])
   machine.lease(30_001)
   assert.deepEqual(
     machine.get('c', 30_001).map((effect) => effect.kind),
@@ -359,10 +355,10 @@ test('a loader that never ends takes its place for a while only', () => {
     ),
     [],
   )
-  assert.equal(machine.state.entries.size, 0)
+  assert.equal(machine.cache.entries.size, 0)
 })
 
-test('parts of what is being filled have a limit of their own', () => {
+test('parts of running fills have a limit of their own', () => {
   const machine = new Machine({ fillsMax: 2, waitersMax: 2 })
   machine.get('a', 1)
   machine.get('b', 1)
@@ -371,9 +367,9 @@ test('parts of what is being filled have a limit of their own', () => {
       machine.get(`part ${part}`, 1, { part: true }).map((effect) => effect.kind),
       ['load'],
     )
-  assert.deepEqual(answers(machine.get('part 9', 1, { part: true })), ['overload'])
+  assert.deepEqual(results(machine.get('part 9', 1, { part: true })), ['overload'])
   assert.deepEqual(
-    answers(
+    results(
       machine.step(
         {
           kind: 'filled',
@@ -395,10 +391,10 @@ test('parts of what is being filled have a limit of their own', () => {
     machine.get('part 9', 3, { part: true }).map((effect) => effect.kind),
     ['load'],
   )
-  assert.deepEqual(answers(machine.get('c', 3)), ['overload'])
+  assert.deepEqual(results(machine.get('c', 3)), ['overload'])
 })
 
-test('memory is bounded in bytes, and what was not used goes first', () => {
+test('memory is bounded in bytes, and unused entries go first', () => {
   const machine = new Machine({ bytesMax: 25, entryBytesMax: 20 })
   for (const key of ['a', 'b']) {
     machine.get(key, 1)
@@ -407,24 +403,25 @@ test('memory is bounded in bytes, and what was not used goes first', () => {
   machine.get('a', 2)
   machine.get('c', 3)
   machine.filled(3, '10:10:', { dependencies: [row('c')] })
-  assert.deepEqual([...machine.state.entries.keys()].sort(), ['a', 'c'])
-  assert.equal(machine.state.bytes, 20)
+  assert.equal(machine.cache.entries.get('b'), undefined)
+  assert.equal(machine.cache.entries.size, 2)
+  assert.equal(machine.cache.entries.bytes, 20)
   machine.get('huge', 4)
   assert.deepEqual(
-    answers(machine.filled(4, '10:10:', { bytes: 21, dependencies: [row('huge')] })),
+    results(machine.filled(4, '10:10:', { bytes: 21, dependencies: [row('huge')] })),
     ['filled v4'],
   )
-  assert.equal(machine.state.entries.has('huge'), false)
+  assert.equal(machine.cache.entries.get('huge'), undefined)
 })
 
 test('a node without its first proof reads once and waits, however long the proof takes', () => {
-  const machine = new Machine({ patienceMs: 100 })
+  const machine = new Machine({ leaseWaitMs: 100 })
   machine.step({ kind: 'lease', polledAtMs: 1, provenAtMs: Number.NEGATIVE_INFINITY }, 1)
   assert.deepEqual(
     machine.get('k', 2).map((effect) => effect.kind),
     ['load'],
   )
-  assert.deepEqual(answers(machine.filled(3, '10:10:')), [])
+  assert.deepEqual(results(machine.filled(3, '10:10:')), [])
   for (let now = 100; now < 4_900; now += 100) {
     const effects = [
       ...machine.step(
@@ -440,12 +437,12 @@ test('a node without its first proof reads once and waits, however long the proo
     )
   }
   assert.deepEqual(
-    answers(machine.step({ kind: 'lease', polledAtMs: 4_950, provenAtMs: 4_940 }, 4_950)),
+    results(machine.step({ kind: 'lease', polledAtMs: 4_950, provenAtMs: 4_940 }, 4_950)),
     ['hit v3'],
   )
 })
 
-test('the second level is believed only as far as the ring can tell', () => {
+test('the second level is believed only as far as the ring reaches', () => {
   const machine = new Machine({ secondLevel: true })
   const found = {
     value: 'second',
@@ -458,7 +455,7 @@ test('the second level is believed only as far as the ring can tell', () => {
     machine.get('k', 1).map((effect) => effect.kind),
     ['secondGet'],
   )
-  assert.deepEqual(answers(machine.step({ kind: 'second', fill: 1, found }, 2)), ['hit second'])
+  assert.deepEqual(results(machine.step({ kind: 'second', fill: 1, found }, 2)), ['hit second'])
   machine.apply('11:11:', change(10, 'k'))
   const wrong = [
     found,
@@ -471,7 +468,7 @@ test('the second level is believed only as far as the ring can tell', () => {
     machine.get('k', 3)
     assert.deepEqual(
       machine
-        .step({ kind: 'second', fill: machine.state.lastFill, found: one }, 4)
+        .step({ kind: 'second', fill: machine.cache.fills.lastId, found: one }, 4)
         .map((effect) => effect.kind),
       ['load'],
     )
@@ -487,5 +484,5 @@ test('a fill from a replica is as new as the cursor it waited for', () => {
   ])
   machine.apply('11:11:', change(10, 'k'))
   machine.filled(2, '10:10:', { snapshot: null })
-  assert.equal(machine.state.entries.size, 0)
+  assert.equal(machine.cache.entries.size, 0)
 })
