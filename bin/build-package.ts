@@ -1,7 +1,7 @@
 /**
- * `npm pack` runs this: it makes `dist/`, from which the package runs, since Node strips no types
- * below `node_modules`. A checkout needs none of it. The code is what Node itself makes of the
- * sources; the compiler adds the declarations of what `stoa/cluster` exports.
+ * `npm pack` runs this script. It makes `dist/`, from which the package runs, because Node strips
+ * no types below `node_modules`; a checkout runs its sources. Node itself strips the types, and the
+ * compiler adds the declarations of `stoa/cluster`.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -41,7 +41,7 @@ if (compiled.status !== 0) process.exit(compiled.status ?? 1)
 for (const file of globSync('dist/**/*.d.ts'))
   writeFileSync(file, withPaths(readFileSync(file, 'utf8'), file))
 
-/** `#part/file.ts`, and files named beside this one, as the paths that they have in `dist/`. */
+/** Rewrites `#part/file.ts`, and URLs of files beside this one, to their paths in `dist/`. */
 function withPaths(code: string, file: string): string {
   return code
     .replaceAll(

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Runs Stoa on Node 24: with the Node at hand where it is new enough, otherwise with the one that
-// `npm ci` brought.
+// Runs Stoa on Node 24: on the Node that runs this file where it is new enough, otherwise on
+// the one that `npm ci` installed.
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import * as nodeModule from 'node:module'
@@ -9,13 +9,12 @@ import { fileURLToPath } from 'node:url'
 const versionMin = 24
 
 if (Number(process.versions.node.split('.')[0]) >= versionMin) {
-  // Stripped types and compiled code are kept between starts: that halves the time until a node is
-  // ready.
+  // Keeping the compiled code between starts halves the time until a node is ready.
   nodeModule.enableCompileCache?.(
     fileURLToPath(new URL('../node_modules/.cache/stoa', import.meta.url)),
   )
-  // In a checkout the sources as they are; in the package what `npm pack` made of them, since Node
-  // strips no types below node_modules.
+  // A checkout runs its sources; a package runs dist/, because Node strips no types below
+  // node_modules.
   const sources = new URL('../src/command-line.ts', import.meta.url)
   const { main } = await import(existsSync(sources) ? sources.href : '../dist/command-line.js')
   await main(process.argv.slice(2))
@@ -23,7 +22,8 @@ if (Number(process.versions.node.split('.')[0]) >= versionMin) {
   const node = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url))
   if (!existsSync(node)) {
     console.error(
-      `stoa needs Node ${versionMin} or newer, and this is ${process.version}. Run "npm ci" here first: it brings one.`,
+      `stoa needs Node ${versionMin} or newer, and this is ${process.version}. ` +
+        'Run "npm ci" here first: it installs one.',
     )
     process.exit(1)
   }

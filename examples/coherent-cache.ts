@@ -1,11 +1,14 @@
 /**
- * A coherent cache for any Node.js application on PostgreSQL. Start it as often as you like, on as
- * many machines as you like:
+ * A coherent cache for any Node.js application on PostgreSQL. Start as many processes as you like,
+ * on as many machines as you like:
  *
- *   DATABASE_URL=postgres://… PORT=3001 node examples/coherent-cache.ts
- *   curl -X PUT localhost:3001/articles/1 -d 'Hello' -i       the answer carries a token
- * curl localhost:3002/articles/1 -H 'token: …' another node, answered from its memory, with the new
- * title
+ *     DATABASE_URL=postgres://… PORT=3001 node examples/coherent-cache.ts
+ *
+ * A write returns a token. A read with that token on another process comes from its memory, and
+ * shows the new title:
+ *
+ *     curl -i -X PUT localhost:3001/articles/1 -d 'Hello'
+ *     curl localhost:3002/articles/1 -H 'token: …'
  */
 import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
@@ -15,7 +18,7 @@ const cluster = await joinCluster({
   url: process.env['DATABASE_URL'] ?? 'postgres://localhost/postgres',
 })
 await cluster.database.transaction(async (tx) => {
-  // Two processes that create the same table at the same moment would fail one another.
+  // Two processes that create the same table at the same moment would make each other fail.
   await tx.run(sql(`select pg_advisory_xact_lock(1)`))
   await tx.run(sql(`create table if not exists article (id text primary key, title text not null)`))
 })

@@ -5,7 +5,7 @@ import type { Assembly } from '#node/site.ts'
 
 const manifest = new URL('../package.json', import.meta.url)
 
-/** Loads the node itself only for commands that need it: the others answer at once. */
+/** Loads the node only for the commands that need it, so that the others start quickly. */
 const assembly: Assembly = {
   openSite: async (config) => (await import('#node/start.ts')).openSiteForCommand(config),
   openCluster: async (config) => (await import('#node/cluster-access.ts')).openCluster(config),
@@ -14,43 +14,44 @@ const assembly: Assembly = {
     (await import('#supervisor/supervisor.ts')).superviseNodes(config, count, signal),
 }
 
-/** Runs one command line in this process; the exit status is set when everything has ended. */
+/** Runs one command line in this process and sets the exit status at its end. */
 export async function main(argv: readonly string[]): Promise<void> {
   const stopping = new AbortController()
   const onSignal = (signal: NodeJS.Signals): void => {
-    // The second signal is impatient: what was acknowledged is safe, so ending at once loses
-    // nothing.
+    // A second signal ends the process at once. That loses nothing that was acknowledged.
     if (stopping.signal.aborted) process.exit(signal === 'SIGINT' ? 130 : 143)
     stopping.abort()
   }
   process.on('SIGINT', onSignal)
   process.on('SIGTERM', onSignal)
-  let lost: Error | null = null
-  // `stoa … | head`, or a window that was closed: whoever read the output has seen enough, and the
-  // work goes on to its end without them.
+  let writeError: Error | null = null
+  // The reader of a pipe (`stoa … | head`) or a closed window takes the output away. The command
+  // still runs to its end.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE' && error.code !== 'EIO') lost = error
+    if (error.code !== 'EPIPE' && error.code !== 'EIO') writeError = error
   })
-  // There is nobody left to tell.
+  // An error on standard error cannot be reported anywhere.
   process.stderr.on('error', () => undefined)
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string }
-  const on = {
+  process.exitCode = await runCommandLine({
+    argv,
+    assembly,
     environment: process.env,
     folder: process.cwd(),
     stdout: process.stdout,
     stderr: process.stderr,
     version,
-  }
-  process.exitCode = await runCommandLine(argv, assembly, on, stopping.signal)
-  // What could not be written is told a moment after.
+    signal: stopping.signal,
+  })
+  // The error of a write is emitted a moment after the write.
   await setImmediate()
-  if (lost !== null) complain(lost)
+  if (writeError !== null) reportLostOutput(writeError)
   process.off('SIGINT', onSignal)
   process.off('SIGTERM', onSignal)
 }
 
-/** The result is lost, for example to a full disk. */
-function complain({ message }: Error): void {
+/** Reports that the result was lost, for example to a full disk. */
+function reportLostOutput({ message }: Error): void {
   process.stderr.write(`stoa: The output could not be written: ${message}.\n`)
   if (process.exitCode === 0) process.exitCode = 1
 }

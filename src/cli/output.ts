@@ -1,51 +1,50 @@
 import { progress as clackProgress } from '@clack/prompts'
 
-/** Plain progress lines come no oftener than this. */
+/** Least time between two plain progress lines. */
 const plainIntervalMs = 2_000
 
 export type Progress = {
-  /** `done` of `total` so far; null total: not known. */
+  /** `total` is null where it is not known. */
   update(done: number, total: number | null): void
-  /** Ends the bar with a sentence that says how it went. */
+  /** Ends the progress with a sentence about the outcome. */
   end(sentence: string): void
 }
 
 /**
- * What a command says. With `--json` standard output holds one JSON document and nothing else;
- * otherwise lines for people. Progress goes to standard error: a bar on a terminal, a plain line
- * now and then elsewhere.
+ * The output of a command. With `--json` standard output holds one JSON document and nothing else;
+ * otherwise it holds lines for people. Progress goes to standard error: a bar on a terminal, a
+ * plain line every few seconds elsewhere.
  */
 export type Output = {
   readonly json: boolean
-  /** A line for people; dropped with `--json`. */
+  /** Prints a line for people; dropped with `--json`. */
   line(text: string): void
-  /** Columns for people; dropped with `--json`. */
+  /** Prints aligned columns for people; dropped with `--json`. */
   table(rows: readonly (readonly string[])[]): void
-  /** The result as one JSON document; dropped without `--json`. Call it once, last. */
+  /** Prints the result as JSON; dropped without `--json`. Call it once, last. */
   result(document: unknown): void
   progress(title: string): Progress
 }
 
-type Streams = {
+export type OutputOptions = {
+  readonly json: boolean
   readonly stdout: NodeJS.WritableStream
   readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }
 }
 
-export function createOutput(options: { readonly json: boolean } & Streams): Output {
-  const { json, stdout, stderr } = options
+export function createOutput({ json, stdout, stderr }: OutputOptions): Output {
   const line = (text: string): void => void (json || stdout.write(`${text}\n`))
   return {
     json,
     line,
-    table: (rows) => {
-      for (const text of columns(rows)) line(text)
-    },
+    table: (rows) => alignColumns(rows).forEach(line),
     result: (document) => void (json && stdout.write(`${JSON.stringify(document, null, 2)}\n`)),
-    progress: (title) => (stderr.isTTY === true && !json ? bar(title) : plain(title, stderr)),
+    progress: (title) =>
+      stderr.isTTY === true && !json ? barProgress(title) : plainProgress(title, stderr),
   }
 }
 
-function columns(rows: readonly (readonly string[])[]): string[] {
+function alignColumns(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = []
   for (const row of rows)
     row.forEach((cell, index) => (widths[index] = Math.max(widths[index] ?? 0, cell.length)))
@@ -54,28 +53,31 @@ function columns(rows: readonly (readonly string[])[]): string[] {
   )
 }
 
-function bar(title: string): Progress {
+function barProgress(title: string): Progress {
   const size = 40
-  const shown = clackProgress({ style: 'heavy', max: size, size })
-  shown.start(title)
-  let at = 0
+  const bar = clackProgress({ style: 'heavy', max: size, size })
+  bar.start(title)
+  let position = 0
   return {
     update: (done, total) => {
-      const next =
-        total === null || total === 0 ? at : Math.min(size, Math.floor((done / total) * size))
-      shown.advance(next - at, total === null ? `${title} ${done}` : `${title} ${done}/${total}`)
-      at = next
+      const known = total !== null && total > 0
+      const next = known ? Math.min(size, Math.floor((done / total) * size)) : position
+      bar.advance(
+        next - position,
+        total === null ? `${title} ${done}` : `${title} ${done}/${total}`,
+      )
+      position = next
     },
-    end: (sentence) => shown.stop(sentence),
+    end: (sentence) => bar.stop(sentence),
   }
 }
 
-function plain(title: string, stderr: NodeJS.WritableStream): Progress {
-  let last = performance.now()
+function plainProgress(title: string, stderr: NodeJS.WritableStream): Progress {
+  let lastMs = performance.now()
   return {
     update: (done, total) => {
-      if (performance.now() - last < plainIntervalMs) return
-      last = performance.now()
+      if (performance.now() - lastMs < plainIntervalMs) return
+      lastMs = performance.now()
       stderr.write(`${title}: ${done}${total === null ? '' : ` of ${total}`}\n`)
     },
     end: (sentence) => void stderr.write(`${sentence}\n`),

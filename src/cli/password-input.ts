@@ -1,38 +1,38 @@
 import { randomInt } from 'node:crypto'
 import { isCancel, password as ask } from '@clack/prompts'
+import type { CommandOptions } from '#cli/command.ts'
 import { UsageError } from '#lib/usage-error.ts'
 
-/** Longest line that is read: past it no password is meant. */
+/** Longest line that is read; no password is longer. */
 const lineBytesMax = 4_096
 
-/** Letters and digits that nobody mistakes for one another; 24 of them are 136 bits. */
+/** Letters and digits that look different from one another; 24 of them are 136 bits. */
 const letters = 'abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789'
 const generatedLength = 24
 
 type Input = NodeJS.ReadableStream & { readonly isTTY?: boolean }
-type Options = Readonly<Record<string, unknown>>
+
+/** A generated password must be shown, once. */
+export type NewPassword = { readonly password: string; readonly generated: boolean }
 
 /**
- * A new password: made with `--generate-password`, read with `--password-stdin`, or asked for on a
- * terminal. Never an argument: those stand in the list of processes and in the shell's history.
- * `generated` must be shown, once.
+ * Generates a password (`--generate-password`), reads it (`--password-stdin`), or asks for it on a
+ * terminal. A password is never an argument, because the list of processes and the history of the
+ * shell show arguments.
  */
-export async function newPassword(
-  options: Options,
-  input: Input,
-): Promise<{ password: string; generated: boolean }> {
+export async function newPassword(options: CommandOptions, input: Input): Promise<NewPassword> {
   if (options['generatePassword'] === true) return { password: generatePassword(), generated: true }
   if (options['passwordStdin'] === true)
     return { password: await firstLine(input), generated: false }
   if (input.isTTY !== true)
     throw new UsageError(
-      'Nobody can be asked for the password here; add --password-stdin or --generate-password.',
+      'There is no terminal to ask for the password; add --password-stdin or --generate-password.',
     )
   const password = await ask({ message: 'New password (at least 12 characters)' })
-  if (isCancel(password)) throw new UsageError('No password was given; nothing was done.')
-  const again = await ask({ message: 'The same again' })
+  if (isCancel(password)) throw new UsageError('No password was given; nothing was changed.')
+  const again = await ask({ message: 'The same password again' })
   if (isCancel(again) || again !== password)
-    throw new UsageError('The two are not the same; nothing was done.')
+    throw new UsageError('The two passwords differ; nothing was changed.')
   return { password, generated: false }
 }
 

@@ -1,21 +1,21 @@
 import { Command, Option } from 'commander'
 import type { Action, Context, Register } from '#cli/command.ts'
-import { UsageError } from '#lib/usage-error.ts'
 import { createOutput } from '#cli/output.ts'
-import type { Assembly } from '#node/site.ts'
-import { hidePassword, loadConfig, settingNames } from '#config/config.ts'
-import type { Config } from '#config/config.ts'
+import { hidePassword, loadConfig, requireValid, settingNames } from '#config/config.ts'
+import type { ConfigReading } from '#config/config.ts'
 import { ConfigError } from '#config/errors.ts'
 import type { SettingName } from '#config/settings.ts'
 import { settings } from '#config/settings.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 import { StoaError } from '#lib/stoa-error.ts'
+import { UsageError } from '#lib/usage-error.ts'
+import type { Assembly } from '#node/site.ts'
 
 /**
- * Every verb, in the order of `stoa --help`, and how to load it: a node that starts has no use for
- * the importers.
+ * Every command in the order of `stoa --help`, with its module. Modules are loaded on demand, so
+ * that a starting node does not load the importers.
  */
-const verbs: Readonly<Record<string, () => Promise<Register>>> = {
+const commands: Readonly<Record<string, () => Promise<Register>>> = {
   start: async () => (await import('#cli/commands/start.ts')).registerStart,
   status: async () => (await import('#cli/commands/status.ts')).registerStatus,
   drain: async () => (await import('#cli/commands/drain.ts')).registerDrain,
@@ -27,63 +27,43 @@ const verbs: Readonly<Record<string, () => Promise<Register>>> = {
   token: async () => (await import('#cli/commands/token.ts')).registerToken,
 }
 
-/** How wide help is where there is no terminal. */
+/** Width of the help where standard output is no terminal. */
 const helpColumns = 80
 
-export type Process = {
+export type CommandLine = {
+  readonly argv: readonly string[]
+  readonly assembly: Assembly
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly folder: string
-  /** `columns`: the width of the terminal that it is, if it is one. */
+  /** `columns` is the width of the terminal; undefined where there is none. */
   readonly stdout: NodeJS.WritableStream & { readonly columns?: number }
   readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }
   readonly version: string
+  readonly signal: AbortSignal
 }
 
 /**
- * Runs one command line to its end and returns its exit status; see command.ts for what each means.
+ * Runs one command line to its end and returns its exit status; `Register` in command.ts says what
+ * each status means.
  */
-export async function runCommandLine(
-  argv: readonly string[],
-  assembly: Assembly,
-  on: Process,
-  signal: AbortSignal,
-): Promise<number> {
+export async function runCommandLine(line: CommandLine): Promise<number> {
+  const { argv, signal } = line
   let status = 0
-  let config: Config | null = null
-  const program = new Command('stoa')
-    .description('Stoa, a content platform that stands on many nodes.')
-    .option('--json', 'print the result as one JSON document on standard output')
-    .version(on.version)
-    .exitOverride()
-    .configureOutput({
-      writeOut: (text) => void on.stdout.write(text),
-      writeErr: (text) => void on.stderr.write(text),
-      getOutHelpWidth: () => on.stdout.columns ?? helpColumns,
-    })
-    .showSuggestionAfterError()
-  for (const name of settingNames) {
-    program.addOption(new Option(`${settings[name].flag} <value>`, settings[name].help).hideHelp())
-  }
-  program.addHelpText(
-    'after',
-    '\nEvery setting can be given as a flag, before or after the command; "stoa config --help-texts" lists them.',
-  )
-
+  let databaseUrl: string | null = null
+  const program = createProgram(line)
   const action: Action =
-    (handler) =>
+    (handler, { invalidConfig = false } = {}) =>
     async (...raw) => {
       const command = raw.at(-1) as Command
       const global = program.opts<Record<string, unknown>>()
-      const context = await makeContext(global, assembly, on, signal)
-      config = context.config
-      // With those of the commands above: commander gives an option that both have, as `import` and
-      // `import markdown` do, to the upper one.
-      const result = await handler(
-        context,
-        command.processedArgs.flat() as string[],
-        command.optsWithGlobals(),
-      )
-      status = result ?? 0
+      const reading = await loadConfig(flagsOf(global), line.environment, line.folder)
+      databaseUrl = reading.config.databaseUrl
+      if (!invalidConfig) requireValid(reading)
+      const context = contextOf(line, reading, global['json'] === true)
+      // Commander gives an option that both `import` and `import markdown` have to the upper
+      // command, so the handler needs the options of both.
+      const args = command.processedArgs.flat() as string[]
+      status = (await handler(context, args, command.optsWithGlobals())) ?? 0
     }
   for (const register of await commandsFor(argv)) register(program, action)
 
@@ -91,58 +71,80 @@ export async function runCommandLine(
     await program.parseAsync(argv, { from: 'user' })
     return signal.aborted && status !== 0 ? 130 : status
   } catch (error) {
-    return complain(error, on, config)
+    return reportError(error, line, databaseUrl)
   }
+}
+
+function createProgram(line: CommandLine): Command {
+  const program = new Command('stoa')
+    .description('Stoa, a content platform that stands on many nodes.')
+    .option('--json', 'print the result as one JSON document on standard output')
+    .version(line.version)
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void line.stdout.write(text),
+      writeErr: (text) => void line.stderr.write(text),
+      getOutHelpWidth: () => line.stdout.columns ?? helpColumns,
+    })
+    .showSuggestionAfterError()
+  for (const name of settingNames) {
+    program.addOption(new Option(`${settings[name].flag} <value>`, settings[name].help).hideHelp())
+  }
+  return program.addHelpText(
+    'after',
+    '\nEvery setting is also a flag, before or after the command; ' +
+      '"stoa config --help-texts" lists them.',
+  )
 }
 
 /**
- * The verbs that the command line may mean: those it names, or all where it asks for help or names
- * none.
+ * The commands that the command line may mean: those that it names, or all of them where it asks
+ * for help or names none.
  */
 async function commandsFor(argv: readonly string[]): Promise<Register[]> {
-  const named = Object.keys(verbs).filter((verb) => argv.includes(verb))
+  const named = Object.keys(commands).filter((name) => argv.includes(name))
   const all = named.length === 0 || ['help', '-h', '--help'].some((word) => argv.includes(word))
-  return Promise.all((all ? Object.keys(verbs) : named).map((verb) => verbs[verb]!()))
+  return Promise.all((all ? Object.keys(commands) : named).map((name) => commands[name]!()))
 }
 
-async function makeContext(
-  global: Readonly<Record<string, unknown>>,
-  assembly: Assembly,
-  on: Process,
-  signal: AbortSignal,
-): Promise<Context> {
+function flagsOf(options: Readonly<Record<string, unknown>>): Partial<Record<SettingName, string>> {
   const flags: Partial<Record<SettingName, string>> = {}
   for (const name of settingNames) {
-    const value = global[name]
+    const value = options[name]
     if (typeof value === 'string') flags[name] = value
   }
-  const config = await loadConfig(flags, on.environment, on.folder)
+  return flags
+}
+
+function contextOf(line: CommandLine, reading: ConfigReading, json: boolean): Context {
+  const { assembly, signal, stdout, stderr } = line
   return {
-    config,
+    config: reading.config,
+    reading,
     assembly,
     signal,
-    output: createOutput({ json: global['json'] === true, stdout: on.stdout, stderr: on.stderr }),
+    output: createOutput({ json, stdout, stderr }),
     withSite: async (work) => {
-      await using site = await assembly.openSite(config)
+      await using site = await assembly.openSite(reading.config)
       return await work(site)
     },
   }
 }
 
-function complain(error: unknown, on: Process, config: Config | null): number {
-  // Commander has already told its own errors, and throws for --help with status 0.
+/** Writes the error for people and returns the exit status. */
+function reportError(error: unknown, { stderr }: CommandLine, databaseUrl: string | null): number {
+  // Commander has already printed its own errors, and throws for --help with status 0.
   if (error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number')
     return error.exitCode === 0 ? 0 : 2
   if (error instanceof StoaError) {
-    const which =
-      error instanceof DatabaseUnavailableError && config?.databaseUrl
-        ? ` The database is ${hidePassword(config.databaseUrl)}; "stoa config" says where that was set.`
+    const url =
+      error instanceof DatabaseUnavailableError && databaseUrl !== null
+        ? ` The database is ${hidePassword(databaseUrl)}; "stoa config" shows where that was set.`
         : ''
-    on.stderr.write(`stoa: ${error.message}${which} (${error.code})\n`)
+    stderr.write(`stoa: ${error.message}${url} (${error.code})\n`)
     return error instanceof ConfigError || error instanceof UsageError ? 2 : 1
   }
-  on.stderr.write(
-    `stoa: this is a defect, please report it:\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
-  )
+  const trace = error instanceof Error ? (error.stack ?? error.message) : String(error)
+  stderr.write(`stoa: this is a defect, please report it:\n${trace}\n`)
   return 1
 }

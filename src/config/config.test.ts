@@ -3,10 +3,21 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { hidePassword, loadConfig, printableConfig, resolveConfig } from '#config/config.ts'
+import {
+  hidePassword,
+  loadConfig,
+  printableConfig,
+  readConfig,
+  requireValid,
+} from '#config/config.ts'
+import type { Config, ConfigInput } from '#config/config.ts'
 import { ConfigError } from '#config/errors.ts'
 
 const nothing = { file: {}, environment: {}, flags: {} }
+
+function resolveConfig(input: ConfigInput): Config {
+  return requireValid(readConfig(input))
+}
 
 test('defaults need nothing', () => {
   const config = resolveConfig(nothing)
@@ -15,7 +26,7 @@ test('defaults need nothing', () => {
   assert.equal(config.sources.port, 'default')
 })
 
-test('flags win over the environment, the environment over the file, the file over defaults', () => {
+test('a flag wins over the environment, that over the file, and that over the default', () => {
   const file = { port: 1, host: 'file', logLevel: 'warn' }
   const environment = { STOA_PORT: '2', STOA_HOST: 'environment' }
   const config = resolveConfig({ file, environment, flags: { port: '3' } })
@@ -26,7 +37,7 @@ test('flags win over the environment, the environment over the file, the file ov
   )
 })
 
-test('every problem is told at once, with where it came from and what is allowed', () => {
+test('every problem is listed at once, with its source and what is allowed', () => {
   const environment = {
     STOA_PORT: '70000',
     STOA_DATABASE_URL: 'mysql://x',
@@ -37,10 +48,10 @@ test('every problem is told at once, with where it came from and what is allowed
     () => resolveConfig({ file: { colour: 'red' }, environment, flags: { logLevel: 'loud' } }),
     (error) => {
       assert.ok(error instanceof ConfigError)
-      assert.equal((error.facts['problems'] as string[]).length, 6)
+      assert.equal(error.problems.length, 6)
       assert.match(error.message, /STOA_PORT must be a whole number from 0 to 65535, not "70000"/)
       assert.match(error.message, /STOA_DATABASE_URL must be a URL that begins with postgres:/)
-      assert.match(error.message, /STOA_PROT is not a setting/)
+      assert.match(error.message, /STOA_PROT is not a setting; did you mean STOA_PORT\?/)
       assert.match(error.message, /--log-level must be one of/)
       assert.doesNotMatch(error.message, /"short"/)
       return true
@@ -48,7 +59,7 @@ test('every problem is told at once, with where it came from and what is allowed
   )
 })
 
-test('secrets and passwords are hidden wherever they stand', () => {
+test('secrets and passwords are hidden wherever they are', () => {
   const environment = {
     STOA_SECRET: 's'.repeat(40),
     STOA_DATABASE_URL: 'postgres://me:p@ss:w/zebra@h1:1,h2:2/db?password=giraffe&x=1',
@@ -67,24 +78,25 @@ test('secrets and passwords are hidden wherever they stand', () => {
     assert.equal(hidePassword(url), url)
 })
 
-test('a config file is TypeScript and may be wrong in ways that are told', async () => {
+test('a config file is TypeScript, and an error says what is wrong with it', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'stoa-config-'))
   try {
     await writeFile(
       join(folder, 'stoa.config.ts'),
-      `const port: number = 4100\nexport const config = { port, corsOrigins: ['https://a.example'] }\n`,
+      `const port: number = 4100\n` +
+        `export const config = { port, corsOrigins: ['https://a.example'] }\n`,
     )
-    const config = await loadConfig({}, {}, folder)
+    const config = requireValid(await loadConfig({}, {}, folder))
     assert.deepEqual(
       [config.port, config.corsOrigins, config.sources.port],
       [4100, ['https://a.example'], 'stoa.config.ts'],
     )
     await writeFile(join(folder, 'broken.ts'), `export const config = [1]\n`)
-    await assert.rejects(
-      loadConfig({}, { STOA_CONFIG: 'broken.ts' }, folder),
-      /must export an object named config/,
-    )
-    await assert.rejects(loadConfig({}, { STOA_CONFIG: 'absent.ts' }, folder), /does not exist/)
+    const broken = await loadConfig({}, { STOA_CONFIG: 'broken.ts' }, folder)
+    assert.match(broken.problems.join(), /must export an object named config/)
+    const absent = await loadConfig({}, { STOA_CONFIG: 'absent.ts' }, folder)
+    assert.match(absent.problems.join(), /does not exist/)
+    assert.throws(() => requireValid(absent), ConfigError)
   } finally {
     await rm(folder, { recursive: true })
   }

@@ -4,6 +4,7 @@ import { pathToFileURL } from 'node:url'
 import { ConfigError } from '#config/errors.ts'
 import { otherVariables, settings } from '#config/settings.ts'
 import type { Setting, SettingName, Settings } from '#config/settings.ts'
+import { closestName } from '#lib/closest-name.ts'
 
 export type Source = 'default' | 'stoa.config.ts' | 'environment' | 'flag'
 
@@ -13,44 +14,61 @@ export type Config = Settings & {
 }
 
 export type ConfigInput = {
-  /** What `stoa.config.ts` exports: setting names with values as text, number, boolean or list. */
+  /** The exports of `stoa.config.ts`: setting names with a text, number, boolean or list. */
   readonly file: Readonly<Record<string, unknown>>
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** By setting name, as text. */
+  /** Setting names with the text of the flag. */
   readonly flags: Readonly<Partial<Record<SettingName, string>>>
+}
+
+/** The configuration as it was given, with everything that is wrong with it. */
+export type ConfigReading = {
+  /** Settings with a bad value have their default here. */
+  readonly config: Config
+  readonly invalid: ReadonlySet<SettingName>
+  /** One line for each bad value: where it came from, and what is allowed there. */
+  readonly problems: readonly string[]
 }
 
 export const settingNames = Object.keys(settings) as SettingName[]
 
-/**
- * Defaults < file < environment < flags. Throws one `ConfigError` that names every bad value, where
- * it came from, and what is allowed there.
- */
-export function resolveConfig(input: ConfigInput): Config {
+/** Reads all settings: flags win over the environment, the file and the defaults, in this order. */
+export function readConfig(input: ConfigInput): ConfigReading {
   const problems: string[] = []
   const values: Record<string, unknown> = {}
   const sources = {} as Record<SettingName, Source>
+  const invalid = new Set<SettingName>()
   for (const name of settingNames) {
     const setting: Setting<unknown> = settings[name]
-    const found = find(name, setting, input)
-    sources[name] = found?.source ?? 'default'
+    const given = givenText(name, setting, input)
+    sources[name] = given?.source ?? 'default'
     values[name] = setting.fallback
-    if (found === null) continue
+    if (given === null) continue
     try {
-      values[name] = setting.parse(found.text)
+      values[name] = setting.parse(given.text)
     } catch (error) {
-      const shown = setting.secret || setting.url ? '' : `, not ${JSON.stringify(found.text)}`
-      problems.push(`${found.where} ${(error as Error).message}${shown}`)
+      invalid.add(name)
+      const shown = setting.secret || setting.url ? '' : `, not ${JSON.stringify(given.text)}`
+      problems.push(`${given.where} ${(error as Error).message}${shown}`)
     }
   }
   problems.push(...unknownNames(input))
-  if (problems.length > 0) throw new ConfigError(problems)
-  return { ...(values as Settings), sources }
+  return { config: { ...(values as Settings), sources }, invalid, problems }
 }
 
-type Found = { readonly source: Source; readonly where: string; readonly text: string }
+/** The configuration, or a `ConfigError` that names every problem. */
+export function requireValid({ config, problems }: ConfigReading): Config {
+  if (problems.length > 0) throw new ConfigError(problems)
+  return config
+}
 
-function find(name: SettingName, setting: Setting<unknown>, input: ConfigInput): Found | null {
+type GivenText = { readonly source: Source; readonly where: string; readonly text: string }
+
+function givenText(
+  name: SettingName,
+  setting: Setting<unknown>,
+  input: ConfigInput,
+): GivenText | null {
   const flag = input.flags[name]
   if (flag !== undefined) return { source: 'flag', where: setting.flag, text: flag }
   const variable = input.environment[setting.env]
@@ -58,53 +76,64 @@ function find(name: SettingName, setting: Setting<unknown>, input: ConfigInput):
     return { source: 'environment', where: setting.env, text: variable }
   const value = input.file[name]
   if (value === undefined || value === null) return null
-  const text = Array.isArray(value)
-    ? value.join(',')
-    : typeof value === 'string'
-      ? value
-      : JSON.stringify(value)
-  return { source: 'stoa.config.ts', where: `${name} in stoa.config.ts`, text }
+  return { source: 'stoa.config.ts', where: `${name} in stoa.config.ts`, text: textOf(value) }
+}
+
+function textOf(value: unknown): string {
+  if (Array.isArray(value)) return value.join(',')
+  return typeof value === 'string' ? value : JSON.stringify(value)
 }
 
 function unknownNames(input: ConfigInput): string[] {
-  const variables = new Set<string>([
-    ...settingNames.map((name) => settings[name].env),
-    ...otherVariables,
-  ])
-  const problems: string[] = []
-  for (const variable of Object.keys(input.environment)) {
-    if (
-      !variable.startsWith('STOA_') ||
-      variable.startsWith('STOA_TEST_') ||
-      variables.has(variable)
-    )
-      continue
-    problems.push(`${variable} is not a setting; see them all with: stoa config`)
-  }
-  for (const name of Object.keys(input.file)) {
-    if (!settingNames.includes(name as SettingName))
-      problems.push(`${name} in stoa.config.ts is not a setting; see them all with: stoa config`)
-  }
-  return problems
+  const variables = [...settingNames.map((name): string => settings[name].env), ...otherVariables]
+  const unknownVariables = Object.keys(input.environment).filter(
+    (name) =>
+      name.startsWith('STOA_') && !name.startsWith('STOA_TEST_') && !variables.includes(name),
+  )
+  const unknownKeys = Object.keys(input.file).filter(
+    (name) => !settingNames.includes(name as SettingName),
+  )
+  return [
+    ...unknownVariables.map((name) => `${name} is not a setting${suggestion(name, variables)}`),
+    ...unknownKeys.map(
+      (name) => `${name} in stoa.config.ts is not a setting${suggestion(name, settingNames)}`,
+    ),
+  ]
 }
 
-/** Reads `stoa.config.ts` (or the file named by `STOA_CONFIG`), the environment and the flags. */
+function suggestion(name: string, known: readonly string[]): string {
+  const meant = closestName(name, known)
+  return meant === null
+    ? '; "stoa config" lists them all'
+    : `; did you mean ${meant}? "stoa config" lists them all`
+}
+
+/** Reads `stoa.config.ts` (or the file that `STOA_CONFIG` names), the environment and the flags. */
 export async function loadConfig(
   flags: ConfigInput['flags'],
   environment: ConfigInput['environment'],
   folder: string,
-): Promise<Config> {
+): Promise<ConfigReading> {
+  try {
+    return readConfig({ file: await loadFile(environment, folder), environment, flags })
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    const rest = readConfig({ file: {}, environment, flags })
+    return { ...rest, problems: [...error.problems, ...rest.problems] }
+  }
+}
+
+/** The settings in the file; none where there is no file. Errors: `ConfigError`. */
+async function loadFile(
+  environment: ConfigInput['environment'],
+  folder: string,
+): Promise<Readonly<Record<string, unknown>>> {
   const named = environment['STOA_CONFIG']
   const path = resolve(folder, named ?? 'stoa.config.ts')
   if (!existsSync(path)) {
-    if (named !== undefined)
-      throw new ConfigError([`STOA_CONFIG names ${path}, which does not exist`])
-    return resolveConfig({ file: {}, environment, flags })
+    if (named === undefined) return {}
+    throw new ConfigError([`STOA_CONFIG names ${path}, which does not exist`])
   }
-  return resolveConfig({ file: await loadFile(path), environment, flags })
-}
-
-async function loadFile(path: string): Promise<Readonly<Record<string, unknown>>> {
   let module: { readonly config?: unknown; readonly default?: unknown }
   try {
     module = (await import(pathToFileURL(path).href)) as typeof module
@@ -112,9 +141,8 @@ async function loadFile(path: string): Promise<Readonly<Record<string, unknown>>
     throw new ConfigError([`${path} cannot be loaded: ${(error as Error).message}`])
   }
   const file = module.config ?? module.default
-  if (typeof file !== 'object' || file === null || Array.isArray(file)) {
+  if (typeof file !== 'object' || file === null || Array.isArray(file))
     throw new ConfigError([`${path} must export an object named config`])
-  }
   return file as Record<string, unknown>
 }
 
@@ -131,15 +159,9 @@ export type PrintedSetting = {
 export function printableConfig(config: Config): PrintedSetting[] {
   return settingNames.map((name) => {
     const setting: Setting<unknown> = settings[name]
+    const { env, flag, help } = setting
     const value = printable(setting, config[name])
-    return {
-      name,
-      value,
-      source: config.sources[name],
-      env: setting.env,
-      flag: setting.flag,
-      help: setting.help,
-    }
+    return { name, value, source: config.sources[name], env, flag, help }
   })
 }
 
@@ -150,8 +172,8 @@ function printable(setting: Setting<unknown>, value: unknown): unknown {
 }
 
 /**
- * By text, not by `URL`: URLs with several hosts do not parse. One that was cut off before its host
- * still has its password in it; only a port may stand there.
+ * Works on the text, because `URL` does not parse a URL with several hosts. A URL that was cut off
+ * before its host still holds its password, so anything but a port after the colon is hidden.
  */
 export function hidePassword(url: string): string {
   return url

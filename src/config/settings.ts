@@ -1,17 +1,17 @@
 /**
- * Every setting of a node, once: its name in `stoa.config.ts`, its environment variable and flag,
- * how it is read, and what it does. The defaults start a whole node on a laptop.
+ * One setting of a node: its environment variable and flag, how its text is read, and what it does.
+ * Its key in `settings` is its name in `stoa.config.ts`. The defaults start a node on a laptop.
  */
 export type Setting<T> = {
   readonly env: `STOA_${string}`
   readonly flag: `--${string}`
   readonly fallback: T
   readonly help: string
-  /** Never printed. */
+  /** The value is never printed. */
   readonly secret?: true
-  /** A URL whose password is never printed. */
+  /** The value is a URL whose password is never printed. */
   readonly url?: true
-  /** Throws a sentence that says what is allowed. */
+  /** Throws an error whose message says what is allowed. */
   parse(text: string): T
 }
 
@@ -41,8 +41,8 @@ function yesOrNo(text: string): boolean {
   return oneOf('true', 'false')(text) === 'true'
 }
 
-/** How many proxies in a row each add the address that they were asked from. */
-function proxies(text: string): number {
+/** Each proxy in the row appends the address of its own client to X-Forwarded-For. */
+function proxyCount(text: string): number {
   if (text === 'true') return 1
   if (text === 'false') return 0
   if (!/^\d$/.test(text)) throw new Error('must be true, false, or a whole number from 0 to 9')
@@ -92,7 +92,10 @@ export const settings = {
     fallback: null,
     url: true,
     parse: url('postgres', 'postgresql'),
-    help: 'PostgreSQL 15 or newer, one or several hosts: postgres://user:password@host1,host2/name. Unset: an embedded one below the data folder.',
+    help:
+      'PostgreSQL 15 or newer, on one host or several: ' +
+      'postgres://user:password@host1,host2/name. Unset: an embedded PostgreSQL in the data ' +
+      'folder.',
   } as Setting<string | null>,
   databaseReadUrl: {
     env: 'STOA_DATABASE_READ_URL',
@@ -100,28 +103,36 @@ export const settings = {
     fallback: null,
     url: true,
     parse: url('postgres', 'postgresql'),
-    help: 'Hot standbys of the same database: postgres://user:password@standby1,standby2/name. Answers that are not in memory are read there, as long as the standby has all that this node knows of; else on the primary. Unset: on the primary.',
+    help:
+      'Hot standbys of the same database: postgres://user:password@standby1,standby2/name. ' +
+      'Reads that the cache cannot serve go to a standby that has replayed every change ' +
+      'this node has seen, and otherwise to the primary. Unset: the primary serves all ' +
+      'reads.',
   } as Setting<string | null>,
   databaseConnections: {
     env: 'STOA_DATABASE_CONNECTIONS',
     flag: '--database-connections',
     fallback: 20,
     parse: whole(2, 1_000),
-    help: 'Connections this node may hold. All nodes together must stay below the server’s max_connections; too few and requests wait.',
+    help:
+      'Most connections that this node may hold. The sum over all nodes must stay below the ' +
+      'server’s max_connections. Fewer connections make requests wait longer under load.',
   } as Setting<number>,
   databaseTimeoutMs: {
     env: 'STOA_DATABASE_TIMEOUT_MS',
     flag: '--database-timeout-ms',
     fallback: 10_000,
     parse: whole(100, 600_000),
-    help: 'Deadline in milliseconds of one statement, and of the wait for a connection.',
+    help: 'Timeout of one statement and of the wait for a connection, in milliseconds.',
   } as Setting<number>,
   cacheBytes: {
     env: 'STOA_CACHE_BYTES',
     flag: '--cache-bytes',
     fallback: 64 * 1024 * 1024,
     parse: whole(0, 1024 ** 4),
-    help: 'Memory for answers, permissions and sessions that this node keeps ready, in bytes. 0: nothing is kept, every request asks the database, and writes give no tokens.',
+    help:
+      'Memory for cached responses, permissions and sessions of this node, in bytes. 0: no ' +
+      'cache, every request reads from the database, and writes return no tokens.',
   } as Setting<number>,
   cacheUrl: {
     env: 'STOA_CACHE_URL',
@@ -129,28 +140,41 @@ export const settings = {
     fallback: null,
     url: true,
     parse: url('redis', 'rediss'),
-    help: 'Redis or Valkey as a second level of the cache, which the nodes share: redis://host:6379. What one node has made, the others need not; without it, or while it is away, they ask the database.',
+    help:
+      'Redis or Valkey as a second cache level that the nodes share: redis://host:6379. A ' +
+      'node can then reuse what another node has read. Unset or unreachable: the nodes read ' +
+      'from the database.',
   } as Setting<string | null>,
   leaseMs: {
     env: 'STOA_LEASE_MS',
     flag: '--lease-ms',
     fallback: 1_000,
     parse: whole(100, 2_500),
-    help: 'How long a node answers from memory without hearing from the database, in milliseconds; the same on every node. Shorter: fresher when the network fails, and more polls. Longer: fewer polls, and staler at worst; always shorter than the 3 s after which a silent node counts as gone.',
+    help:
+      'How long a node serves from its cache without contact to the database, in ' +
+      'milliseconds. Set the same value on every node. Shorter: fresher reads when the ' +
+      'network fails, more polls. Longer: fewer polls, staler reads in the worst case. A ' +
+      'silent node counts as gone after 3 s.',
   } as Setting<number>,
   pollGapMs: {
     env: 'STOA_POLL_GAP_MS',
     flag: '--poll-gap-ms',
     fallback: 2,
     parse: whole(1, 100),
-    help: 'Under writes a node asks the database for changes at most this often, in milliseconds; the same on every node. Longer: less work for the database with many nodes, and a change is seen elsewhere, and its write answered, up to so much later.',
+    help:
+      'Least time between two polls of the change feed while there are writes, in ' +
+      'milliseconds. Set the same value on every node. Longer: less work for the database ' +
+      'with many nodes, but changes reach other nodes, and writes return, up to that much ' +
+      'later.',
   } as Setting<number>,
   staleMs: {
     env: 'STOA_STALE_MS',
     flag: '--stale-ms',
     fallback: 600_000,
     parse: whole(0, 86_400_000),
-    help: 'While the database is away, answers from memory are given for so long after the lease, marked as stale, in milliseconds; then 503.',
+    help:
+      'While the database is away, how long after the lease the cache still serves ' +
+      'responses, marked as stale, in milliseconds. After that: 503.',
   } as Setting<number>,
   filesUrl: {
     env: 'STOA_FILES_URL',
@@ -158,35 +182,39 @@ export const settings = {
     fallback: null,
     url: true,
     parse: url('file'),
-    help: 'Where the bytes of uploads live: file:///path. Unset: files below the data folder.',
+    help:
+      'Folder for the bytes of uploads: file:///path. Unset: the folder files in the data ' +
+      'folder.',
   } as Setting<string | null>,
   host: {
     env: 'STOA_HOST',
     flag: '--host',
     fallback: '127.0.0.1',
     parse: text,
-    help: 'Address to listen on. 0.0.0.0 to be reached from other machines.',
+    help: 'Address to listen on. Use 0.0.0.0 to accept connections from other machines.',
   } as Setting<string>,
   port: {
     env: 'STOA_PORT',
     flag: '--port',
     fallback: 4000,
     parse: whole(0, 65_535),
-    help: 'Port to listen on; 0 takes a free one and logs it.',
+    help: 'Port to listen on. 0: a free port, which the log names.',
   } as Setting<number>,
   publicUrl: {
     env: 'STOA_PUBLIC_URL',
     flag: '--public-url',
     fallback: null,
     parse: url('http', 'https'),
-    help: 'How people reach the site, for links. Unset: the address listened on. With https: cookies are Secure.',
+    help:
+      'Public address of the site, for links: https://www.example.com. Unset: the address ' +
+      'that the node listens on. With https, cookies are Secure.',
   } as Setting<string | null>,
   node: {
     env: 'STOA_NODE',
     flag: '--node',
     fallback: null,
     parse: nodeName,
-    help: 'Name of this node in logs and status. Unset: the host’s name.',
+    help: 'Name of this node in logs and status. Unset: the name of the host.',
   } as Setting<string | null>,
   data: {
     env: 'STOA_DATA',
@@ -201,35 +229,47 @@ export const settings = {
     fallback: null,
     secret: true,
     parse: secret,
-    help: 'Key for what the nodes sign; the same on every node. Unset: one is made once and kept in the database.',
+    help:
+      'Key with which the nodes sign cookies and tokens. Set the same value on every node. ' +
+      'Unset: a key is made once and kept in the database.',
   } as Setting<string | null>,
   drainGraceMs: {
     env: 'STOA_DRAIN_GRACE_MS',
     flag: '--drain-grace-ms',
     fallback: 3_000,
     parse: whole(0, 600_000),
-    help: 'How long a node that stops goes on serving while /healthz/ready says 503, in milliseconds: longer than the load balancer takes to notice. Not waited for by the last node.',
+    help:
+      'How long a stopping node keeps serving while /healthz/ready returns 503, in ' +
+      'milliseconds. Choose more than the load balancer needs to notice. The last node does ' +
+      'not wait.',
   } as Setting<number>,
   trustProxy: {
     env: 'STOA_TRUST_PROXY',
     flag: '--trust-proxy',
     fallback: 0,
-    parse: proxies,
-    help: 'Believe X-Forwarded-For and X-Forwarded-Proto, only behind a load balancer that sets them: true, or how many proxies stand one behind the other. Each vouches for one address, from the end of the header; what a client wrote before that counts for nothing.',
+    parse: proxyCount,
+    help:
+      'How many proxies in front of the node set X-Forwarded-For and X-Forwarded-Proto: a ' +
+      'number, or true for one. Each proxy vouches for one address, counted from the end of ' +
+      'the header; addresses before that come from the client and are ignored.',
   } as Setting<number>,
   corsOrigins: {
     env: 'STOA_CORS_ORIGINS',
     flag: '--cors-origins',
     fallback: [],
     parse: originList,
-    help: 'Origins whose scripts may call the API, separated by commas; * for all (without cookies).',
+    help:
+      'Origins whose scripts may call the API, separated by commas; * for all (without ' +
+      'cookies).',
   } as Setting<readonly string[]>,
   metricsPublic: {
     env: 'STOA_METRICS_PUBLIC',
     flag: '--metrics-public',
     fallback: true,
     parse: yesOrNo,
-    help: 'Whether everybody may read /metrics: how much was asked for, and how the node is. false: only who has the permission cluster.manage, such as an API token for Prometheus.',
+    help:
+      'true: /metrics needs no authentication. false: /metrics needs the permission ' +
+      'cluster.manage, for example through an API token for Prometheus.',
   } as Setting<boolean>,
   uploadBytesMax: {
     env: 'STOA_UPLOAD_BYTES_MAX',
@@ -243,19 +283,21 @@ export const settings = {
     flag: '--log-level',
     fallback: 'info',
     parse: oneOf('debug', 'info', 'warn', 'error', 'silent'),
-    help: 'The least that is logged.',
+    help: 'Lowest level that is logged.',
   } as Setting<LogLevel>,
   starter: {
     env: 'STOA_STARTER',
     flag: '--starter',
     fallback: true,
     parse: yesOrNo,
-    help: 'Fill an empty database with the starter content (this documentation) on first start.',
+    help:
+      'true: an empty database gets the starter content (this documentation) at the first ' +
+      'start.',
   } as Setting<boolean>,
 } satisfies Record<string, Setting<unknown>>
 
 export type SettingName = keyof typeof settings
 export type Settings = { readonly [K in SettingName]: (typeof settings)[K]['fallback'] }
 
-/** Variables that steer the command itself and are not settings of a node. */
+/** These variables steer the command itself and are not settings of a node. */
 export const otherVariables: readonly string[] = ['STOA_CONFIG', 'STOA_POSTGRES_BIN']

@@ -1,9 +1,7 @@
-import { Writable } from 'node:stream'
-import { runCommandLine } from '#cli/program.ts'
-import type { Assembly } from '#node/site.ts'
 import { settingNames } from '#config/config.ts'
 import type { Setting } from '#config/settings.ts'
 import { settings } from '#config/settings.ts'
+import { runStoa } from '#test/support/command-line.ts'
 
 /** Pages of docs/reference that are made from the code itself, by file name. */
 export async function referencePages(): Promise<ReadonlyMap<string, string>> {
@@ -13,24 +11,26 @@ export async function referencePages(): Promise<ReadonlyMap<string, string>> {
   ])
 }
 
+function fallbackText(fallback: unknown): string {
+  if (fallback === null) return 'unset'
+  if (Array.isArray(fallback) && fallback.length === 0) return 'none'
+  return `\`${typeof fallback === 'string' ? fallback : JSON.stringify(fallback)}\``
+}
+
 function configurationPage(): string {
   const rows = settingNames.map((name) => {
     const { env, flag, fallback, help }: Setting<unknown> = settings[name]
-    const shown =
-      fallback === null
-        ? 'unset'
-        : Array.isArray(fallback) && fallback.length === 0
-          ? 'none'
-          : `\`${typeof fallback === 'string' ? fallback : JSON.stringify(fallback)}\``
+    const shown = fallbackText(fallback)
     return `| \`${name}\` | \`${env}\` | \`${flag}\` | ${shown} | ${help.replaceAll('|', '\\|')} |`
   })
   return `# Settings
 
 Made from \`src/config/settings.ts\` by \`node test/write-reference.ts\`; a test compares them.
 
-A setting comes from \`stoa.config.ts\` in the folder where the command runs, from the environment, or from a flag; the last one
-wins. The flags stand before or after the command. \`stoa config\` prints what holds here and where it came from, and hides secrets.
-An unknown name or a bad value is refused at the start, with exit status 2.
+A setting comes from \`stoa.config.ts\` in the folder where the command runs, from the environment,
+or from a flag; the last one wins. Flags stand before or after the command. \`stoa config\` prints
+every value and its source, and hides secrets. It also runs when the configuration is wrong, and
+lists what is wrong. Every other command refuses an unknown name or a bad value with exit status 2.
 
 | in \`stoa.config.ts\` | variable | flag | default | what it does |
 |---|---|---|---|---|
@@ -41,8 +41,9 @@ ${rows.join('\n')}
 export const config = { port: 4001, logLevel: 'warn' }
 \`\`\`
 
-Two more variables steer the command itself: \`STOA_CONFIG\` names another file than \`stoa.config.ts\`, and \`STOA_POSTGRES_BIN\` names
-the folder with the programs of the PostgreSQL to embed.
+Two more variables steer the command itself: \`STOA_CONFIG\` names another file than
+\`stoa.config.ts\`, and \`STOA_POSTGRES_BIN\` names the folder with the programs of the PostgreSQL to
+embed.
 `
 }
 
@@ -58,8 +59,9 @@ async function commandLinePage(): Promise<string> {
   }
   return `# Commands
 
-What \`stoa COMMAND --help\` prints, put together by \`node test/write-reference.ts\`; a test compares them. Beside a running node,
-commands use its embedded database; without one they start it for as long as they need.
+The output of \`stoa COMMAND --help\`, collected by \`node test/write-reference.ts\`; a test compares
+them. Beside a running node, commands use its embedded database; without one they start it for as
+long as they need it.
 
 ${sections.join('\n')}`
 }
@@ -71,36 +73,9 @@ function subcommands(help: string): string[] {
     .filter((name) => name !== 'help')
 }
 
-const withoutSite: Assembly = {
-  openSite: async () => await Promise.reject(new Error('--help needs no site')),
-  openCluster: async () => await Promise.reject(new Error('--help needs no cluster')),
-  runNode: async () => await Promise.reject(new Error('--help needs no node')),
-  runNodes: async () => await Promise.reject(new Error('--help needs no node')),
-}
-
 async function helpOf(command: readonly string[]): Promise<string> {
-  let text = ''
-  const sink = (): Writable =>
-    new Writable({
-      write: (chunk, _encoding, done) => {
-        text += String(chunk)
-        done()
-      },
-    })
-  const on = {
-    environment: {},
-    folder: '/nonexistent',
-    version: '0.0.0',
-    stdout: sink(),
-    stderr: sink(),
-  }
-  const status = await runCommandLine(
-    [...command, '--help'],
-    withoutSite,
-    on,
-    new AbortController().signal,
-  )
+  const { status, stdout, stderr } = await runStoa([...command, '--help'])
   if (status !== 0)
-    throw new Error(`stoa ${command.join(' ')} --help ended with ${status}: ${text}`)
-  return text
+    throw new Error(`stoa ${command.join(' ')} --help ended with ${status}: ${stderr}`)
+  return stdout
 }

@@ -1,53 +1,28 @@
 import assert from 'node:assert/strict'
-import { Readable, Writable } from 'node:stream'
+import { Readable } from 'node:stream'
 import { test } from 'node:test'
 import type { Access } from '#access/access.ts'
-import { momentIn } from '#cli/commands/token.ts'
+import { expiryFrom } from '#cli/commands/token.ts'
 import { newPassword } from '#cli/password-input.ts'
-import { runCommandLine } from '#cli/program.ts'
-import type { Assembly, Site } from '#node/site.ts'
+import type { Site } from '#node/site.ts'
 import type { Database } from '#database/database.ts'
 import { testAccess, testPassword } from '#test/support/access.ts'
+import { runStoa } from '#test/support/command-line.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 
 const skip = databaseMissing
 
-function commandLine(database: Database, access: Access) {
-  // The verbs of this file use access and the database alone.
-  const assembly: Assembly = {
-    openSite: async () =>
-      ({ access, database, [Symbol.asyncDispose]: async () => undefined }) as unknown as Site,
-    openCluster: async () => null,
-    runNode: async () => undefined,
-    runNodes: async () => undefined,
-  }
-  return async (...argv: string[]) => {
-    const texts = { stdout: '', stderr: '' }
-    const sink = (name: 'stdout' | 'stderr'): Writable =>
-      new Writable({
-        write: (chunk, _encoding, done) => {
-          texts[name] += String(chunk)
-          done()
-        },
-      })
-    const on = {
-      environment: {},
-      folder: '/nonexistent',
-      version: 'test',
-      stdout: sink('stdout'),
-      stderr: sink('stderr'),
-    }
-    return {
-      status: await runCommandLine(argv, assembly, on, new AbortController().signal),
-      ...texts,
-    }
-  }
+/** The commands of this file use access and the database alone. */
+function stoaOn(database: Database, access: Access) {
+  const site = { access, database, [Symbol.asyncDispose]: async () => undefined }
+  return (...argv: string[]) =>
+    runStoa(argv, { assembly: { openSite: async () => site as unknown as Site } })
 }
 
 test('stoa user: create, list, password, disable, enable', { skip }, async () => {
   await using db = await testDatabase()
   const access = testAccess(db.database)
-  const stoa = commandLine(db.database, access)
+  const stoa = stoaOn(db.database, access)
   const created = await stoa(
     '--json',
     'user',
@@ -87,7 +62,7 @@ test('stoa user: create, list, password, disable, enable', { skip }, async () =>
     (await stoa('user', 'enable', 'bob@example.com')).stdout,
     /bob@example\.com is active/,
   )
-  assert.match((await stoa('user', 'disable', 'nobody@example.com')).stderr, /no such user/)
+  assert.match((await stoa('user', 'disable', 'absent@example.com')).stderr, /no such user/)
   assert.equal(
     (await stoa('user', 'create', 'x@example.com', '--generate-password')).status,
     2,
@@ -98,7 +73,7 @@ test('stoa user: create, list, password, disable, enable', { skip }, async () =>
 test('stoa token: create, list, delete', { skip }, async () => {
   await using db = await testDatabase()
   const access = testAccess(db.database)
-  const stoa = commandLine(db.database, access)
+  const stoa = stoaOn(db.database, access)
   const created = await stoa(
     'token',
     'create',
@@ -122,14 +97,14 @@ test('stoa token: create, list, delete', { skip }, async () => {
   )
 })
 
-test('times from now', () => {
-  assert.equal(momentIn('12h', 0), '1970-01-01T12:00:00.000Z')
-  assert.equal(momentIn('2w', 0), '1970-01-15T00:00:00.000Z')
+test('an expiry is a number of hours, days, weeks or years', () => {
+  assert.equal(expiryFrom('12h', 0), '1970-01-01T12:00:00.000Z')
+  assert.equal(expiryFrom('2w', 0), '1970-01-15T00:00:00.000Z')
   for (const text of ['', '0d', '-1d', '1m', '1.5d', '99999y'])
-    assert.throws(() => momentIn(text, 0), /--expires-in/)
+    assert.throws(() => expiryFrom(text, 0), /--expires-in/)
 })
 
-test('a password comes from the first line of standard input, or nobody can be asked', async () => {
+test('a password comes from the first line of standard input, or from a terminal', async () => {
   const read = (text: string) => newPassword({ passwordStdin: true }, Readable.from([text]))
   assert.deepEqual(await read(`${testPassword}\r\nmore\n`), {
     password: testPassword,

@@ -1,39 +1,44 @@
 import type { Register } from '#cli/command.ts'
 import { printableConfig } from '#config/config.ts'
-import { settings } from '#config/settings.ts'
 
-/** `stoa config`: every effective value, where it came from and what it does; secrets hidden. */
+/**
+ * `stoa config`: every setting with its value, source and help; secrets are hidden. It also runs
+ * when the configuration is wrong, because it is the command with which one looks for the mistake.
+ */
 export const registerConfig: Register = (program, action) => {
   program
     .command('config')
-    .description('print every setting with its value and where that came from')
-    .option('--help-texts', 'also say what each setting does, and its flag')
+    .description('print every setting with its value and the source of the value')
+    .option('--help-texts', 'also print the flag and the description of each setting')
+    .addHelpText(
+      'after',
+      '\nExit status: 0 the configuration can be used; 2 it cannot, and the problems are listed.',
+    )
     .action(
-      action(async ({ config, output }, _args, options) => {
-        const printed = printableConfig(config)
-        output.result({ settings: printed })
-        const rows = printed.map(({ name, value, source, env, help }) => [
-          name,
-          shown(value),
-          source,
-          env,
-          ...(options['helpTexts'] === true ? [settings[name].flag, help] : []),
-        ])
-        output.table([
-          [
-            'SETTING',
-            'VALUE',
-            'FROM',
-            'VARIABLE',
-            ...(options['helpTexts'] === true ? ['FLAG', 'WHAT IT DOES'] : []),
-          ],
-          ...rows,
-        ])
-      }),
+      action(
+        async ({ reading, output }, _args, options) => {
+          const { invalid, problems } = reading
+          const printed = printableConfig(reading.config).map((setting) =>
+            invalid.has(setting.name) ? { ...setting, value: '(not valid)' } : setting,
+          )
+          output.result({ settings: printed, problems })
+          const withHelp = options['helpTexts'] === true
+          output.table([
+            ['SETTING', 'VALUE', 'FROM', 'VARIABLE', ...(withHelp ? ['FLAG', 'DESCRIPTION'] : [])],
+            ...printed.map(({ name, value, source, env, flag, help }) => {
+              const row = [name, valueText(value), source, env]
+              return withHelp ? [...row, flag, help] : row
+            }),
+          ])
+          for (const problem of problems) output.line(`! ${problem}`)
+          return problems.length === 0 ? 0 : 2
+        },
+        { invalidConfig: true },
+      ),
     )
 }
 
-function shown(value: unknown): string {
+function valueText(value: unknown): string {
   if (value === null) return '(unset)'
   if (Array.isArray(value)) return value.join(',') || '(none)'
   return typeof value === 'string' ? value : JSON.stringify(value)

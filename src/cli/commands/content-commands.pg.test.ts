@@ -2,11 +2,11 @@ import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Writable } from 'node:stream'
 import { after, test } from 'node:test'
-import { runCommandLine } from '#cli/program.ts'
 import type { Assembly, Site } from '#node/site.ts'
 import type { ReportDocument } from '#cli/import/report.ts'
+import { runStoa } from '#test/support/command-line.ts'
+import type { Outcome } from '#test/support/command-line.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 import { importing } from '#test/support/importing.ts'
 import type { Importing } from '#test/support/importing.ts'
@@ -14,42 +14,11 @@ import type { Importing } from '#test/support/importing.ts'
 const folder = mkdtempSync(join(tmpdir(), 'stoa-commands-'))
 after(() => rmSync(folder, { recursive: true }))
 
-type Outcome = { readonly status: number; readonly stdout: string; readonly stderr: string }
-
-async function stoa(
-  on: Importing,
-  argv: readonly string[],
-  signal: AbortSignal = new AbortController().signal,
-): Promise<Outcome> {
-  const texts = { stdout: '', stderr: '' }
-  const sink = (name: 'stdout' | 'stderr'): Writable =>
-    new Writable({
-      write: (chunk, _encoding, done) => {
-        texts[name] += String(chunk)
-        done()
-      },
-    })
+/** Runs a command on the site of `on`, in the folder of this test. */
+function stoa(on: Importing, argv: readonly string[], signal?: AbortSignal): Promise<Outcome> {
   const openSite: Assembly['openSite'] = async (config) =>
     ({ ...on.site, config, [Symbol.asyncDispose]: async () => undefined }) satisfies Site
-  const process = {
-    environment: {},
-    folder,
-    stdout: sink('stdout'),
-    stderr: sink('stderr'),
-    version: '0',
-  }
-  const status = await runCommandLine(
-    argv,
-    {
-      openSite,
-      openCluster: async () => null,
-      runNode: async () => undefined,
-      runNodes: async () => undefined,
-    },
-    process,
-    signal,
-  )
-  return { status, ...texts }
+  return runStoa(argv, { assembly: { openSite }, folder, ...(signal && { signal }) })
 }
 
 test(
@@ -62,7 +31,9 @@ test(
     mkdirSync(types)
     writeFileSync(
       join(types, 'author.yaml'),
-      'name: author\nlabel: Author\nfields:\n  - { name: name, kind: text }\n  - { name: best, kind: reference, types: [article] }\n',
+      'name: author\nlabel: Author\nfields:\n' +
+        '  - { name: name, kind: text }\n' +
+        '  - { name: best, kind: reference, types: [article] }\n',
     )
     writeFileSync(
       join(types, 'article.json'),
@@ -93,12 +64,12 @@ test(
     const pulled = join(folder, 'pulled')
     assert.deepEqual(JSON.parse((await stoa(on, ['--json', 'types', 'pull', pulled])).stdout), {
       folder: pulled,
-      made: ['article', 'author'],
+      created: ['article', 'author'],
       changed: [],
       unchanged: [],
       notInDatabase: [],
     })
-    assert.match((await stoa(on, ['types', 'pull', pulled])).stdout, /2 as before/)
+    assert.match((await stoa(on, ['types', 'pull', pulled])).stdout, /2 unchanged/)
     const again = await stoa(on, ['--json', 'types', 'push', pulled])
     assert.deepEqual(
       (JSON.parse(again.stdout) as { types: { change: string }[] }).types.map(
@@ -206,7 +177,7 @@ test(
 )
 
 test(
-  'an interrupted import finishes its batch, says so, and ends with status 130; the next one completes it',
+  'an interrupted import finishes its batch and ends with 130; the next one completes it',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase()
@@ -227,7 +198,7 @@ test(
           return typeof value === 'function' ? (value.bind(target) as unknown) : value
         return async (work: Parameters<typeof target.transaction>[0]) => {
           batches += 1
-          // The type and the first batches are written; then somebody presses Ctrl-C.
+          // The type and the first batches are written; then Ctrl-C is pressed.
           if (batches === 4) stopping.abort()
           return target.transaction(work)
         }

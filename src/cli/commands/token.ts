@@ -13,32 +13,32 @@ export const registerToken: Register = (program, action) => {
   const token = program.command('token').description('API tokens, for programs')
   token
     .command('create <name>')
-    .description('make an API token; it is printed this once')
-    .requiredOption('--role <role...>', 'what the token may do; several are possible')
+    .description('create an API token and print it; it cannot be shown again')
+    .requiredOption('--role <role...>', 'role of the token; several are possible')
     .option(
       '--expires-in <time>',
-      'how long it holds, such as 12h, 90d, 4w or 1y; default: until it is deleted',
+      'lifetime, such as 12h, 90d, 4w or 1y; default: until it is deleted',
     )
     .action(
       action(async ({ withSite, output }, [name = ''], options) => {
         const expiresAt =
           typeof options['expiresIn'] === 'string'
-            ? momentIn(options['expiresIn'], Date.now())
+            ? expiryFrom(options['expiresIn'], Date.now())
             : null
         await withSite(async ({ access, database }) => {
-          const made = await access.tokens.create(database, access.systemIdentity, {
+          const created = await access.tokens.create(database, access.systemIdentity, {
             name,
             roles: options['role'] as string[],
             expiresAt,
           })
-          output.result(made)
-          output.line(made.token)
+          output.result(created)
+          output.line(created.token)
         })
       }),
     )
   token
     .command('list')
-    .description('all API tokens, without their secrets')
+    .description('list all API tokens, without their secrets')
     .action(
       action(async ({ withSite, output }) =>
         withSite(async ({ access }) => {
@@ -58,7 +58,7 @@ export const registerToken: Register = (program, action) => {
     )
   token
     .command('delete <id>')
-    .description('delete an API token; it is refused from then on')
+    .description('delete an API token; requests with it are refused from then on')
     .action(
       action(async ({ withSite, output }, [id = '']) =>
         withSite(async ({ access, database }) => {
@@ -70,12 +70,12 @@ export const registerToken: Register = (program, action) => {
     )
 }
 
-/** `90d` from now, as an ISO 8601 instant. */
-export function momentIn(text: string, nowMs: number): string {
+/** Adds a time such as `90d` to `nowMs`, as an ISO 8601 instant. */
+export function expiryFrom(text: string, nowMs: number): string {
   const match = /^([1-9]\d{0,4})([hdwy])$/.exec(text)
-  const moment = match === null ? Number.NaN : nowMs + Number(match[1]) * unitsMs[match[2]!]!
-  // The last instant that content knows is the end of the year 9999.
-  if (!(moment < Date.parse('9999-12-31T00:00:00Z')))
+  const expiryMs = match === null ? Number.NaN : nowMs + Number(match[1]) * unitsMs[match[2]!]!
+  // ISO 8601 has four digits for the year.
+  if (!(expiryMs < Date.parse('9999-12-31T00:00:00Z')))
     throw new UsageError('--expires-in is a number and h, d, w or y: 12h, 90d, 4w, 1y.')
-  return new Date(moment).toISOString()
+  return new Date(expiryMs).toISOString()
 }
