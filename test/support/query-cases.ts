@@ -4,6 +4,7 @@ import { filterOf, normalValue, querySchema } from '#content/query/normal-form.t
 import type { ValueType } from '#content/query/normal-form.ts'
 import type { QueryRow } from '#content/query/predicate.ts'
 import type { Filter, Perspective, Sort, Test } from '#content/query/query.ts'
+import { grantFilter } from '#content/query/validate-query.ts'
 import type { Scalar } from '#lib/scalar.ts'
 
 /**
@@ -127,6 +128,8 @@ const systemInstants = instants
   .filter((text) => !text.startsWith('0000'))
 const locales = ['en', 'de', 'fr'] as const
 const chains = [['en'], ['de'], ['de', 'en'], ['fr', 'de', 'en'], ['fr', 'en']]
+/** Grants cover rows whose filter was made with this revision of the type, or a later one. */
+const grantRevision = 2
 export const release = '0197a000-0000-7000-8000-00000000cafe'
 
 /** Where the order of UTF-16 differs from that of UTF-8. */
@@ -190,6 +193,7 @@ export type VersionCase = {
   readonly publishedAt: string | null
   readonly firstPublishedAt: string | null
   readonly filter: QueryRow['filter']
+  readonly filterRevision: number
 }
 export type ItemCase = {
   readonly entryId: string
@@ -220,6 +224,9 @@ const localized = fc.record({
       fields,
       savedAt: fc.constantFrom(...systemInstants),
       publishedAt: maybe(fc.constantFrom(...systemInstants)),
+      /** A field whose value filters cannot see, and the revision that the filter was made with. */
+      unseen: fc.option(fc.constantFrom('title', 'rank', 'tags'), { freq: 3 }),
+      filterRevision: fc.constantFrom(1, 2),
     }),
     { minLength: 3, maxLength: 3 },
   ),
@@ -228,7 +235,7 @@ const localized = fc.record({
       action: fc.constantFrom('publish' as const, 'unpublish' as const),
       number: fc.nat(2),
     }),
-    { freq: 1 },
+    { freq: 2 },
   ),
 })
 const entry = fc.record({
@@ -238,7 +245,7 @@ const entry = fc.record({
   locales: fc.record({
     en: maybe(localized),
     de: fc.option(localized),
-    fr: fc.option(localized, { freq: 1 }),
+    fr: fc.option(localized, { freq: 2 }),
   }),
 })
 
@@ -272,7 +279,11 @@ export const world: fc.Arbitrary<World> = fc
             savedAt: version.savedAt,
             publishedAt,
             firstPublishedAt: publishedAt,
-            filter: filterOf(thing, version.fields),
+            filter: {
+              ...filterOf(thing, version.fields),
+              ...(version.unseen === null ? {} : { [version.unseen]: null }),
+            },
+            filterRevision: version.filterRevision,
           })
         }
         if (found.item !== null)
@@ -360,7 +371,12 @@ export type QueryCase = {
 export const query: fc.Arbitrary<QueryCase> = fc
   .record({
     filter: fc.option(filter, { freq: 3 }),
-    grantFilter: fc.option(filter, { freq: 1 }),
+    grantFilter: fc.option(
+      filter.map((one) =>
+        grantFilter({ type: thing, grant: { filter: one, fields: null } }, grantRevision),
+      ),
+      { freq: 2 },
+    ),
     sort,
     locales: fc.constantFrom(...chains),
     perspective: fc.constantFrom<Perspective>('published', 'published', 'draft', 'draft', {

@@ -364,6 +364,9 @@ function printFilter(key: string, filter: Filter): [string, string][] {
       return filter.filters.flatMap((part, i) => printFilter(`${key}[${filter.op}][${i}]`, part))
     case 'not':
       return printFilter(`${key}[not]`, filter.filter)
+    // Only grants have it, and they are not printed.
+    case 'known':
+      return []
     case 'compare': {
       const { test } = filter
       const value =

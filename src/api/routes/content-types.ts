@@ -35,6 +35,16 @@ const planSchema = strict(
   },
   { $id: 'TypePlan' },
 )
+const settlingSchema = strict({
+  settled: Type.Boolean({
+    description:
+      'False: entries are still being brought to this revision. Until then, filters of grants do not cover those that are waiting, and queries by new filterable fields do not find them.',
+  }),
+  versionsWaiting: Type.Integer({
+    minimum: 0,
+    description: 'Versions that are waiting; counted to 10,000.',
+  }),
+})
 const managed = { access: { permission: 'types.write' }, ifMatch: true } as const
 
 /** A type is shown to whoever may do anything with its entries, and to those who shape types. */
@@ -121,15 +131,22 @@ export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
       tags,
       params: nameParams,
       querystring: strict({}),
-      response: { 200: dataOf(typeSchema) },
+      response: { 200: strict({ data: typeSchema, meta: settlingSchema }) },
     },
     handler: async (request, reply) => {
       const { name } = request.params
       if (!maySeeType(request.identity, name)) throw new TypeNotFoundError(name)
       const type = await content.types.get(database, name)
+      const state = (await content.types.states(database)).find((one) => one.name === name)
       return reply
         .headers({ 'cache-control': 'private, no-cache', etag: versionTag(type.revision) })
-        .send({ data: shownTo(request.identity, type) })
+        .send({
+          data: shownTo(request.identity, type),
+          meta: {
+            settled: state?.settled ?? true,
+            versionsWaiting: state?.versionsWaiting ?? 0,
+          },
+        })
     },
   })
 }

@@ -21,7 +21,8 @@ import type { EntryState, JudgedRow, VersionRow } from '#content/entries/entry-s
 export function grantOf(call: Call, action: ContentAction, type: TypeModel): Grant | null {
   const grant = call.authority.grant(action, type.definition.name)
   if (grant === null || grant.filter === null) return grant
-  return { filter: grantFilter({ type: type.definition, grant }), fields: grant.fields }
+  const filter = grantFilter({ type: type.definition, grant }, type.filterRevision)
+  return { filter, fields: grant.fields }
 }
 
 function queryRow(row: JudgedRow, id: string, status: QueryRow['status']): QueryRow {
@@ -36,6 +37,7 @@ function queryRow(row: JudgedRow, id: string, status: QueryRow['status']): Query
     firstPublishedAt: row.firstPublishedAt,
     createdBy: row.createdById,
     filter: JSON.parse(row.filter) as FilterData,
+    filterRevision: row.filterRevision,
   }
 }
 

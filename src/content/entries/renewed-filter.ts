@@ -9,8 +9,8 @@ import type { Queryable } from '#database/database.ts'
 
 /**
  * The filter of a version by the type as it is now, made from its data. A text that was there
- * before its field became filterable may be too long for an index: it stays, but filters do not see
- * it, and `unseen` hears of it.
+ * before its field became filterable may be too long for an index: it stays in the data, its filter
+ * says that there is a value which filters cannot see, and `unseen` is called.
  */
 export function renewedFilter(
   type: TypeModel,
@@ -18,14 +18,16 @@ export function renewedFilter(
   unseen?: (field: string) => void,
 ): FilterData {
   const fields = storedFields(type, row)
+  const hidden: Record<string, null> = {}
   for (;;) {
     try {
-      return filterOf(type.definition, fields)
+      return { ...filterOf(type.definition, fields), ...hidden }
     } catch (error) {
       const field = error instanceof FilterValueTooLongError ? error.facts['field'] : undefined
       if (typeof field !== 'string') throw error
       unseen?.(field)
       delete fields[field]
+      hidden[field] = null
     }
   }
 }

@@ -30,8 +30,10 @@ export interface Depends {
 
 /** The collection of content, as `stoa.attach` names it. */
 const versions = 'version'
-/** Alternatives of one filter; one with more is left out. */
+/** Alternatives of one filter; a filter with more is left out. */
 const alternativesMax = 16
+/** Text searches of all alternatives together: every change would have to run them. */
+const textSearchesMax = 8
 
 /** Types and locales: any change to them may change any answer. */
 export function dependOnModel(depends: Depends): void {
@@ -164,7 +166,11 @@ function alternativesOf(
   depends: Depends,
 ): readonly Predicate[] {
   const filters = [filter, grantFilter].filter((one) => one !== null)
-  return alternatives({ op: 'and', filters }, { schema, depends }, false)
+  const found = alternatives({ op: 'and', filters }, { schema, depends }, false)
+  const textSearches = found.flat().filter((atom) => atom.is === 'contains')
+  if (textSearches.length <= textSearchesMax) return found
+  depends.widened?.()
+  return [[]]
 }
 
 type Telling = { readonly schema: QuerySchema; readonly depends: Depends }
@@ -174,6 +180,9 @@ function alternatives(filter: Filter, telling: Telling, negated: boolean): reado
   switch (filter.op) {
     case 'not':
       return alternatives(filter.filter, telling, !negated)
+    // A row that is not known matches no grant; here it may match, which is wider.
+    case 'known':
+      return [[]]
     case 'compare': {
       const atom = atomOf(fieldOf(filter.field, telling.schema), filter.test)
       if (atom === null) telling.depends.widened?.()

@@ -1,4 +1,4 @@
-import { expressionOf, parameterOf, parameterType } from '#content/query/expression.ts'
+import { expressionOf, literal, parameterOf, parameterType } from '#content/query/expression.ts'
 import type { Sight, Values } from '#content/query/expression.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
 import type { Filter, Sort, Test } from '#content/query/query.ts'
@@ -33,6 +33,13 @@ export function conditionOf(filter: Filter, context: SqlContext): string {
     }
     case 'not':
       return `(${conditionOf(filter.filter, context)} is not true)`
+    case 'known': {
+      const unseen = filter.fields.map(
+        (name) => `(v.filter -> ${literal(name)}) is distinct from 'null'::jsonb`,
+      )
+      const revision = `v.filter_revision >= ${context.values.add(filter.revision)}::int`
+      return `(${[revision, ...unseen].join(' and ')})`
+    }
     case 'compare': {
       const field = fieldOf(filter.field, context.schema)
       return field.many
@@ -187,7 +194,8 @@ function testMany(field: QueryField, test: Test, context: SqlContext): string {
       return test.is === 'in' ? condition : `((${condition}) is not true)`
     }
     case 'exists':
-      return `((${x} -> 0) is ${test.value ? 'not null' : 'null'})`
+      // An empty list is kept as a missing value.
+      return `((jsonb_typeof(${x}) = 'array') is ${test.value ? 'true' : 'not true'})`
     default:
       throw new Error(
         `${test.is} does not exist for fields with many values: queries are validated before they are compiled`,

@@ -26,10 +26,11 @@ export type QueryField = {
 export type QuerySchema = ReadonlyMap<string, QueryField>
 
 /**
- * What is kept in `stoa.version.filter`: the filterable fields in normal form; a missing value has
- * no key.
+ * The content of `stoa.version.filter`: the filterable fields in normal form; a missing value has
+ * no key. Null: there is a value that filters cannot see, because it is too long for an index. To
+ * queries that is a missing value; no grant matches it.
  */
-export type FilterData = Readonly<Record<string, Scalar | readonly Scalar[]>>
+export type FilterData = Readonly<Record<string, Scalar | readonly Scalar[] | null>>
 
 function system(name: string, type: ValueType, nullable = false): QueryField {
   return { name, type, many: false, nullable, system: true }

@@ -32,6 +32,7 @@ function row(filter: QueryRow['filter'], more: Partial<QueryRow> = {}): QueryRow
     firstPublishedAt: at,
     createdBy: null,
     filter,
+    filterRevision: 1,
     ...more,
   }
 }
@@ -51,6 +52,22 @@ test('a comparison with a missing value is false, and its negation true', () => 
   assert.equal(holds(compare('rank', { is: 'in', values: [] }), { rank: 1 }), false)
   assert.equal(holds(compare('rank', { is: 'nin', values: [] }), {}), true)
   assert.equal(holds(compare('rank', { is: 'eq', value: 0 }), { rank: -0 }), true)
+})
+
+test('what is not known matches no grant, whatever the comparison', () => {
+  const known: Filter = { op: 'known', revision: 2, fields: ['title'] }
+  const tests: Test[] = [
+    { is: 'ne', value: 'secret' },
+    { is: 'nin', values: ['secret'] },
+    { is: 'exists', value: false },
+  ]
+  for (const test of tests) {
+    const filter = { op: 'and', filters: [known, compare('title', test)] } as const
+    const covers = (one: QueryRow): boolean => compilePredicate(filter, schema)(one)
+    assert.equal(covers(row({}, { filterRevision: 2 })), true)
+    assert.equal(covers(row({}, { filterRevision: 1 })), false, 'not settled')
+    assert.equal(covers(row({ title: null }, { filterRevision: 2 })), false, 'not seen')
+  }
 })
 
 test('fields named like members of Object are missing unless they are there', () => {

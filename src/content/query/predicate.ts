@@ -21,6 +21,8 @@ export type QueryRow = {
   readonly firstPublishedAt: string | null
   readonly createdBy: string | null
   readonly filter: FilterData
+  /** The revision of the type that `filter` was made with. */
+  readonly filterRevision: number
 }
 
 export type Predicate = (row: QueryRow) => boolean
@@ -53,6 +55,10 @@ export function compilePredicate(filter: Filter | null, schema: QuerySchema): Pr
       const inner = compilePredicate(filter.filter, schema)
       return (row) => !inner(row)
     }
+    case 'known':
+      return (row) =>
+        row.filterRevision >= filter.revision &&
+        filter.fields.every((name) => row.filter[name] !== null)
     case 'compare': {
       const field = fieldOf(filter.field, schema)
       return field.many ? compileMany(field, filter.test) : compileOne(field, filter.test)

@@ -48,11 +48,11 @@ const insertEntries = sql(
   `insert into stoa.entry (id, type, created_by) select id, 'thing', '{}' from unnest($1::uuid[]) id`,
 )
 const insertVersions = sql(`
-  insert into stoa.version (entry_id, locale, number, type, data, filter, is_latest, is_published, is_archived, created_at,
+  insert into stoa.version (entry_id, locale, number, type, data, filter, filter_revision, is_latest, is_published, is_archived, created_at,
     created_by_id, saved_at, saved_by, published_at, first_published_at)
-  select "entryId", locale, number, 'thing', '{}', filter, "isLatest", "isPublished", "isArchived", "createdAt", "createdBy",
+  select "entryId", locale, number, 'thing', '{}', filter, "filterRevision", "isLatest", "isPublished", "isArchived", "createdAt", "createdBy",
     "savedAt", '{}', "publishedAt", "firstPublishedAt"
-  from json_to_recordset($1::json) as v ("entryId" uuid, locale text, number int, filter jsonb, "isLatest" boolean,
+  from json_to_recordset($1::json) as v ("entryId" uuid, locale text, number int, filter jsonb, "filterRevision" int, "isLatest" boolean,
     "isPublished" boolean, "isArchived" boolean, "createdAt" timestamptz, "createdBy" text, "savedAt" timestamptz,
     "publishedAt" timestamptz, "firstPublishedAt" timestamptz)`)
 const insertItems = sql(`
@@ -114,6 +114,7 @@ function rowOf(version: VersionCase, all: World, draftsSeen: boolean): QueryRow 
     firstPublishedAt,
     createdBy,
     filter,
+    filterRevision,
   } = version
   return {
     id: entryId,
@@ -126,6 +127,7 @@ function rowOf(version: VersionCase, all: World, draftsSeen: boolean): QueryRow 
     firstPublishedAt,
     createdBy,
     filter,
+    filterRevision,
   }
 }
 
@@ -346,6 +348,12 @@ const planted: Record<string, Partial<Evaluators>> = {
         'not exists (select from stoa.version w join stoa.release r on false',
       ),
   },
+  'an entry that has not settled within a grant': {
+    rewrite: (text) => text.replaceAll('v.filter_revision >= ', '0 < '),
+  },
+  'a value that filters cannot see within a grant': {
+    rewrite: (text) => text.replaceAll(` is distinct from 'null'::jsonb`, ' is distinct from null'),
+  },
   'archived entries among drafts': {
     rewrite: (text) => text.replaceAll('and not v.is_archived', ''),
   },
@@ -381,7 +389,7 @@ const planted: Record<string, Partial<Evaluators>> = {
     predicate: (filter, schema) => {
       const right = compilePredicate(filter, schema)
       return filter?.op === 'compare' && filter.test.is === 'ne'
-        ? (row) => right(row) && row.filter[filter.field] !== undefined
+        ? (row) => right(row) && (row.filter[filter.field] ?? undefined) !== undefined
         : right
     },
   },

@@ -12,6 +12,12 @@ export type Filter =
   | { readonly op: 'and' | 'or'; readonly filters: readonly Filter[] }
   | { readonly op: 'not'; readonly filter: Filter }
   | { readonly op: 'compare'; readonly field: string; readonly test: Test }
+  /**
+   * The row is known to be as the type says: its filterable values were made at or after this
+   * revision, and none of these fields has a value that filters cannot see. Only grants have it (see
+   * `grantFilter`): what is not known matches no grant. Queries cannot ask for it.
+   */
+  | { readonly op: 'known'; readonly revision: number; readonly fields: readonly string[] }
 
 export type Test =
   /**

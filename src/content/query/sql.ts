@@ -343,6 +343,7 @@ function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
 
 function names(filter: Filter, field: string): boolean {
   if (filter.op === 'compare') return filter.field === field
+  if (filter.op === 'known') return false
   return filter.op === 'not'
     ? names(filter.filter, field)
     : filter.filters.some((part) => names(part, field))

@@ -155,16 +155,39 @@ export function validateFilter(filter: Filter, readable: ReadableType): Filter {
 }
 
 /**
- * The filter of a grant with its values in normal form. A role may have been written for another
- * shape of the type: a filter that does not fit it matches nothing, so that the mistake hides
- * entries and never shows them. Alternatives, which come from several roles, are taken one by one:
- * what one role got wrong takes nothing from another, and together they may be large.
+ * The filter of a grant with its values in normal form. It fails closed: a filter that does not fit
+ * the type (any more) matches nothing, and so does an entry whose filterable values were made before
+ * `filterRevision`, or one with a value that filters cannot see; `ne`, `nin`, `not` and
+ * `exists=false` would match those. Alternatives, which come from several roles, are taken one by
+ * one: a mistake in one role takes nothing from another, and together they may be large.
  */
-export function grantFilter({ type, grant }: ReadableType): Filter | null {
+export function grantFilter({ type, grant }: ReadableType, filterRevision: number): Filter | null {
   if (grant.filter === null) return null
   const alternatives = grant.filter.op === 'or' ? grant.filter.filters : [grant.filter]
-  const fitting = alternatives.flatMap((alternative) => fittingFilter(alternative, type))
+  const fitting = alternatives
+    .flatMap((alternative) => fittingFilter(alternative, type))
+    .map((alternative) => knownAnd(alternative, querySchema(type), filterRevision))
   return fitting.length === 1 ? fitting[0]! : { op: 'or', filters: fitting }
+}
+
+function knownAnd(filter: Filter, schema: QuerySchema, revision: number): Filter {
+  const fields = [...fieldsOf(filter)].filter((name) => schema.get(name)?.system === false)
+  if (fields.length === 0) return filter
+  return { op: 'and', filters: [{ op: 'known', revision, fields }, filter] }
+}
+
+/** The fields that a filter names, each once. */
+function fieldsOf(filter: Filter): ReadonlySet<string> {
+  switch (filter.op) {
+    case 'compare':
+      return new Set([filter.field])
+    case 'not':
+      return fieldsOf(filter.filter)
+    case 'known':
+      return new Set(filter.fields)
+    default:
+      return new Set(filter.filters.flatMap((one) => [...fieldsOf(one)]))
+  }
 }
 
 function fittingFilter(filter: Filter, type: ContentType): readonly Filter[] {
