@@ -134,15 +134,7 @@ async function entryWriter(url: string, kind: Kind): Promise<Writer> {
 /** The most that an outbox can weigh: one UPDATE of one row, which nothing else hangs on. */
 async function rowWriter(url: string, kind: Kind): Promise<Writer> {
   const database = open(url)
-  await migrate(database, {
-    only: [
-      '0004-cluster',
-      '0007-change-times',
-      '0010-row-changes',
-      '0021-change-text',
-      '0022-change-values',
-    ],
-  })
+  await migrate(database, { set: 'cluster' })
   await database.run(
     statement(
       `create table item (id int primary key, n int not null, grp int not null, body text not null)`,

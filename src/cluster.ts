@@ -101,17 +101,7 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
     logger,
   })
   try {
-    await migrate(database, {
-      only: [
-        '0004-cluster',
-        '0006-nodes',
-        '0007-change-times',
-        '0010-row-changes',
-        '0011-node-calls',
-        '0021-change-text',
-        '0022-change-values',
-      ],
-    })
+    await migrate(database, { set: 'cluster' })
   } catch (error) {
     await database.close()
     throw error

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { globSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -61,7 +61,7 @@ test(
       )
       assert.deepEqual(
         migrations.map(({ name }) => `${name}.sql`),
-        readdirSync('src/database/migrations').sort(),
+        globSync('*/*.sql', { cwd: 'src/database/migrations' }).sort(),
       )
       const pages = await Promise.all(
         nodes.map(

@@ -1,11 +1,37 @@
 -- The schema as the migrations make it, read from a database's catalogue. Made by: node test/dump-schema.ts
--- Do not edit: a test compares this page with a freshly migrated database. Read it, and change the schema by a new migration.
+-- Do not edit: a test compares this page with a freshly migrated database. Read it, and change the schema in src/database/migrations.
 
 create schema stoa;
 
 create sequence stoa.model_revision;
 
 create sequence stoa.role_revision_sequence;
+
+CREATE OR REPLACE FUNCTION stoa.add_version_table(type text)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+declare
+  name constant text := stoa.version_table(type);
+begin
+  if to_regclass(format('stoa.%I', name)) is not null then
+    return;
+  end if;
+  -- The table is made apart and then attached: that takes no lock that a reader or writer of content would wait for.
+  execute format('create table stoa.%I (like stoa.version including defaults including compression,
+    constraint %I primary key (entry_id, locale, number))', name, name || ':key');
+  execute format('create unique index %I on stoa.%I (entry_id, locale) where is_latest', name || ':latest', name);
+  execute format('create unique index %I on stoa.%I (entry_id, locale) where is_published', name || ':published', name);
+  execute format('create index %I on stoa.%I (locale, saved_at desc, entry_id desc) where is_latest', name || ':latest-list', name);
+  execute format('create index %I on stoa.%I (locale, published_at desc, entry_id desc) where is_published', name || ':published-list', name);
+  execute format('create index %I on stoa.%I (created_by_id, locale) where is_latest and created_by_id is not null', name || ':creator', name);
+  execute format('alter table stoa.version attach partition stoa.%I for values in (%L)', name, type);
+  execute format('create trigger stoa_change_truncate after truncate on stoa.%I for each statement execute function stoa.version_truncated()', name);
+  execute format('alter table stoa.%I enable always trigger stoa_change_truncate', name);
+end $function$
+;
+
+comment on function stoa.add_version_table is 'Makes the partition of `stoa.version` for a type, unless it exists. Its unique indexes hold that an entry has at most one latest and one published version in a locale, whoever writes. Lists need the other indexes, and the program adds one for each filterable field of the type.';
 
 CREATE OR REPLACE FUNCTION stoa.as_of()
  RETURNS text
@@ -16,6 +42,8 @@ begin
   return coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text;
 end $function$
 ;
+
+comment on function stoa.as_of is 'What a query sees: the epoch and the snapshot of the calling statement, such as `7301….1.4 745:747:746`. The epoch is empty until a node has named it.';
 
 CREATE OR REPLACE FUNCTION stoa.attach(target regclass, collection text, key_columns text[], filter_columns text[] DEFAULT '{}'::text[], filter_object text DEFAULT NULL::text)
  RETURNS void
@@ -28,7 +56,7 @@ declare
     from unnest(key_columns) with ordinality k (c, n)
     left join pg_attribute a on a.attrelid = target and a.attname = c);
   same_key text := (select string_agg(format('old.%1$I is not distinct from new.%1$I', c), ' and ' order by n) from unnest(key_columns) with ordinality k (c, n));
-  -- The values of a row, and their names.
+  -- The SQL of the values of a row, and the JSON array of their names.
   row_of text;
   names text;
   tell constant text := format('insert into stoa.change (collection, key, operation, fields, told) values (%L, ', collection);
@@ -64,7 +92,7 @@ begin
     tell || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_delete',
     tell || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')));
-  -- A row whose key changed is one that left and one that came.
+  -- A changed key is told as the deletion of one row and the insertion of another.
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin if %s then %s; else %s; %s; end if; return null; end $body$', name || '_update',
     same_key,
     tell || format('%s, ''update'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, concat_ws(', ', replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new'))),
@@ -78,10 +106,12 @@ begin
   execute format('create trigger stoa_change_truncate after truncate on %s for each statement execute function stoa.%I()', target, name || '_truncate');
   execute format('alter table %s enable always trigger stoa_change_insert, enable always trigger stoa_change_update, enable always trigger stoa_change_delete, enable always trigger stoa_change_truncate', target);
   insert into stoa.attachment (target, definition) values (target::oid, wanted);
-  -- What was cached before the triggers were there was never told of a change.
+  -- What was cached before the triggers existed was never invalidated.
   insert into stoa.change (collection, operation) values (collection, 'flush');
 end $function$
 ;
+
+comment on function stoa.attach is 'Makes a table tell its changes, whoever writes to it, by generated triggers per row that also fire for replicated rows. `key_columns` name the row, `filter_columns` are what predicates may ask for, and the keys of the jsonb column `filter_object` join them. Times are told as numbers and bytes in keys as hexadecimal digits, whatever the settings of the writing session. Attaching again in the same way does nothing; in another way it replaces the triggers. The triggers of a partitioned table apply to its partitions, except that TRUNCATE of a single partition needs a trigger of its own.';
 
 CREATE OR REPLACE FUNCTION stoa.audit_append_only()
  RETURNS trigger
@@ -95,6 +125,8 @@ begin
 end
 $function$
 ;
+
+comment on function stoa.audit_append_only is 'Refuses every change of the audit log, so that a mistake of this program cannot alter it either. Only pruning by age may delete, which sets `stoa.audit_prune` in its transaction.';
 
 CREATE OR REPLACE FUNCTION stoa.begin_epoch()
  RETURNS text
@@ -120,6 +152,8 @@ begin
 end $function$
 ;
 
+comment on function stoa.begin_epoch is 'Names the epoch if it has no name, or if its name is that of another server, because a dump was restored or a copy promoted. Changes that a dump brought from a server with higher transaction ids would seem to lie in the future here, and are deleted.';
+
 CREATE OR REPLACE FUNCTION stoa.detach(target regclass)
  RETURNS void
  LANGUAGE plpgsql
@@ -135,6 +169,8 @@ begin
 end $function$
 ;
 
+comment on function stoa.detach is 'Removes what `stoa.attach` made.';
+
 CREATE OR REPLACE FUNCTION stoa.end_epoch()
  RETURNS text
  LANGUAGE plpgsql
@@ -146,19 +182,28 @@ begin
 end $function$
 ;
 
+comment on function stoa.end_epoch is 'Ends the epoch by hand: after a restore with triggers off, or after anything else that wrote past the triggers.';
+
 CREATE OR REPLACE FUNCTION stoa.forget_versions()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
+declare
+  deleted_type text;
 begin
   if tg_op = 'TRUNCATE' then
-    truncate stoa.version_history;
-  else
-    delete from stoa.version_history h using gone where h.entry_id = gone.id;
+    truncate stoa.version, stoa.version_history;
+    return null;
   end if;
+  for deleted_type in select distinct g.type from gone g loop
+    execute format('delete from stoa.%I v using gone where v.entry_id = gone.id', stoa.version_table(deleted_type));
+  end loop;
+  delete from stoa.version_history h using gone where h.entry_id = gone.id;
   return null;
 end $function$
 ;
+
+comment on function stoa.forget_versions is 'Deletes the versions of deleted entries.';
 
 CREATE OR REPLACE FUNCTION stoa.keep_version()
  RETURNS trigger
@@ -175,11 +220,15 @@ begin
       created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
     values (new.entry_id, new.locale, new.number, new.type, new.data, new.filter, new.type_revision, new.filter_revision,
       new.created_at, new.created_by_id, new.saved_at, new.saved_by, new.published_at, new.published_by, new.first_published_at);
-    delete from stoa.version v where v.entry_id = new.entry_id and v.locale = new.locale and v.number = new.number;
+    -- The partition that fired the trigger is the only table with this row.
+    execute format('delete from %s where entry_id = $1 and locale = $2 and number = $3', tg_relid::regclass)
+      using new.entry_id, new.locale, new.number;
   end if;
   return null;
 end $function$
 ;
+
+comment on function stoa.keep_version is 'Keeps what an UPDATE of `stoa.version` would lose: a row that gets another number is another version from then on, so the former goes into the history, and a row that is neither latest nor published moves there.';
 
 CREATE OR REPLACE FUNCTION stoa.model_changed()
  RETURNS trigger
@@ -224,6 +273,8 @@ begin
 end $function$
 ;
 
+comment on function stoa.token is 'The token of the current transaction, for readers that must see it. Null until a node has named the epoch.';
+
 CREATE OR REPLACE FUNCTION stoa.trim_changes(keep interval)
  RETURNS bigint
  LANGUAGE plpgsql
@@ -248,6 +299,59 @@ begin
 end $function$
 ;
 
+comment on function stoa.trim_changes is 'Deletes changes older than `keep`, but never those of a transaction at or above the oldest one that still runs, and moves `stoa.epoch.kept_from`, so that a reader whose cursor is older knows that it has missed some.';
+
+CREATE OR REPLACE FUNCTION stoa.type_added()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform stoa.add_version_table(new.name);
+  return null;
+end $function$
+;
+
+comment on function stoa.type_added is 'Gives every new type its partition. The partition of a deleted type is empty; background work drops it when nobody uses it.';
+
+CREATE OR REPLACE FUNCTION stoa.version_has_entry()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform 1 from stoa.entry e where e.id = new.entry_id and e.type = new.type for key share;
+  if not found then
+    raise exception 'there is no entry % of the type "%"', new.entry_id, new.type
+      using errcode = 'foreign_key_violation', constraint = 'version_entry_id_fkey', table = 'version', schema = 'stoa';
+  end if;
+  return null;
+end $function$
+;
+
+comment on function stoa.version_has_entry is 'The foreign key of a version to its entry, which also holds that all versions of an entry are of its type. It is a trigger because a real foreign key would make the deletion of one entry search the partitions of all types, and adding a type would have to lock `stoa.entry` against writers. `stoa.forget_versions` is the other half.';
+
+CREATE OR REPLACE FUNCTION stoa.version_table(type text)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE STRICT
+AS $function$
+  select 'version:' || case when length(type) < 40 then type else left(type, 31) || '-' || left(md5(type), 8) end
+$function$
+;
+
+comment on function stoa.version_table is 'The name, in the schema `stoa`, of the partition of `stoa.version` for a type. src/content/version-table.ts computes the same.';
+
+CREATE OR REPLACE FUNCTION stoa.version_truncated()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  insert into stoa.change (collection, operation) values ('version', 'flush');
+  return null;
+end $function$
+;
+
+comment on function stoa.version_truncated is 'Tells the truncation of a single partition to the change feed: triggers per statement do not pass from a table to its partitions.';
+
 create table stoa.api_token (
   id uuid not null,
   name text not null,
@@ -258,6 +362,8 @@ create table stoa.api_token (
   expires_at timestamp(3) with time zone,
   last_used_at timestamp(3) with time zone
 );
+
+comment on table stoa.api_token is 'API tokens. Only the SHA-256 is kept; `hint` shows the first characters.';
 
 create table stoa.api_token_role (
   token_id uuid not null,
@@ -282,10 +388,16 @@ create table stoa.asset (
   revision integer default 1 not null
 );
 
+comment on table stoa.asset is 'Uploaded files as editors know them: a blob with a name, alternative texts and a focal point.';
+
+comment on column stoa.asset.search is 'The name and the alternative texts in lower case, for searching the list.';
+
 create table stoa.attachment (
   target oid not null,
   definition text not null
 );
+
+comment on table stoa.attachment is 'The tables that tell their changes, and how they were attached.';
 
 create table stoa.audit (
   id uuid not null,
@@ -298,27 +410,43 @@ create table stoa.audit (
   request_id text
 );
 
+comment on table stoa.audit is 'Who changed what, append-only.';
+
 create table stoa.blob_release (
   blob text not null,
   released_at timestamp(3) with time zone not null
 );
+
+comment on table stoa.blob_release is 'When a blob lost its last asset or rendition. It stays for the grace period after that, because a backup of the database that is restored needs the files of its time.';
 
 create table stoa.change (
   xid xid8 default pg_current_xact_id() not null,
   collection text not null,
   key text,
   operation text not null,
-  before text,
-  after text,
   at timestamp(3) with time zone default clock_timestamp() not null,
   fields text,
   told text[]
 );
 
+comment on table stoa.change is 'The outbox of the change feed: one row per changed row, written by triggers in the transaction of the write itself. It has no key and no checks, because it is only written by generated functions and only read by transaction id.';
+
+comment on column stoa.change.xid is 'The transaction that wrote. Readers follow snapshots, not a sequence: see src/change-feed/SPEC.md.';
+
+comment on column stoa.change.key is 'The key of the row, several columns joined by "/". Null for a flush, which stands for every row of the collection.';
+
+comment on column stoa.change.operation is 'insert, update, delete or flush.';
+
+comment on column stoa.change.fields is 'A JSON array that names the values in `told`, each after a letter for its kind: `s` is a string, `v` the text of a JSON value, `t` seconds since 1970. A last `o` alone stands for an object whose keys join the row. Null if no rows are told.';
+
+comment on column stoa.change.told is 'The values before the change and then those after it, as far as there are such rows. Names and values stand apart because joining them to JSON took a third of what it costs a writer to tell a change.';
+
 create table stoa.change_mark (
   at timestamp(3) with time zone default clock_timestamp() not null,
   xid xid8 not null
 );
+
+comment on table stoa.change_mark is 'At the time `at`, every transaction below `xid` had ended. So old changes are trimmed by transaction id, without an index by time.';
 
 create table stoa.content_type (
   name text not null,
@@ -331,6 +459,14 @@ create table stoa.content_type (
   updated_at timestamp(3) with time zone default now() not null
 );
 
+comment on table stoa.content_type is 'The content types. Each type has a table of its own for its versions, a partition of `stoa.version`, which a trigger makes together with the type.';
+
+comment on column stoa.content_type.shape_revision is 'The revision that last removed a field or changed which values it takes. Data saved before that revision is narrowed when it is read.';
+
+comment on column stoa.content_type.filter_revision is 'The revision that last changed the filterable fields. Versions with an older `filter_revision` wait to be upgraded.';
+
+comment on column stoa.content_type.settled_revision is 'The revision up to which every `filter` is upgraded and every index exists.';
+
 create table stoa.entry (
   id uuid not null,
   type text not null,
@@ -340,6 +476,10 @@ create table stoa.entry (
   locale_count integer default 1 not null
 );
 
+comment on table stoa.entry is 'The entries. An entry keeps its type for good. Lock order: a save that only replaces one version locks that version; every other writer takes the entry FOR NO KEY UPDATE, a new reference takes its target FOR KEY SHARE, and a deletion takes FOR UPDATE. Several entries are locked in the order of their ids.';
+
+comment on column stoa.entry.locale_count is 'How many locales the entry has, so that a save learns from this row whether it must carry shared fields to other locales.';
+
 create table stoa.epoch (
   one boolean default true not null,
   number bigint default 0 not null,
@@ -347,16 +487,22 @@ create table stoa.epoch (
   kept_from xid8 default '0'::xid8 not null
 );
 
+comment on table stoa.epoch is 'A single row: how many epochs there have been, and the first transaction whose changes are still kept. An epoch is one unbroken life of the primary.';
+
 create table stoa.first_administrator (
   secret_hash bytea not null,
   expires_at timestamp(3) with time zone not null,
   only_one boolean default true not null
 );
 
+comment on table stoa.first_administrator is 'A single row while the site has no administrator: the hash of the secret in the link that makes the first one.';
+
 create table stoa.heartbeat (
   one boolean default true not null,
   counter bigint default 0 not null
 );
+
+comment on table stoa.heartbeat is 'A single row whose counter advances by synchronous commits: a node trusts its cache only while it sees the counter advance.';
 
 create table stoa.idempotency (
   key text not null,
@@ -368,6 +514,8 @@ create table stoa.idempotency (
   created_at timestamp(3) with time zone default now() not null
 );
 
+comment on table stoa.idempotency is 'Responses to requests with an `Idempotency-Key`, so that a repeated request takes effect once. A row without a status belongs to a request that is being processed.';
+
 create table stoa.leadership (
   role text not null,
   holder text not null,
@@ -375,10 +523,14 @@ create table stoa.leadership (
   renewal bigint default 0 not null
 );
 
-create table stoa.life (
+comment on table stoa.leadership is 'Which node does each kind of work for the whole cluster. The fence grows with every new holder, so that the writes of a former holder are refused.';
+
+create unlogged table stoa.life (
   one boolean default true not null,
   epoch text not null
 );
+
+comment on table stoa.life is 'A single row that names the current epoch. Unlogged on purpose: crash recovery and promotion empty it, and these are the two events after which transaction ids may be given out a second time.';
 
 create table stoa.locale (
   code text not null,
@@ -386,12 +538,18 @@ create table stoa.locale (
   is_default boolean default false not null
 );
 
-create table stoa.login_throttle (
+comment on table stoa.locale is 'The languages of the site. Exactly one is the default.';
+
+comment on column stoa.locale.fallback is 'The locale that is shown where an entry has no version in this one.';
+
+create unlogged table stoa.login_throttle (
   key text not null,
   failures integer not null,
   last_at timestamp(3) with time zone not null,
   blocked_until timestamp(3) with time zone not null
 );
+
+comment on table stoa.login_throttle is 'Failed sign-ins, by `account:HASH` or `address:ADDRESS`. Unlogged: every failed sign-in writes here, and the rows are worth nothing after a crash.';
 
 create table stoa.migration (
   name text not null,
@@ -405,17 +563,23 @@ create table stoa.model (
   only_one boolean default true not null
 );
 
+comment on table stoa.model is 'A single row: the revision of all types and locales together. It comes from a sequence, so that a number never stands for two models, not even after a rollback. A node that keeps the model in memory compares this number in the very statement that does the work.';
+
 create table stoa.node (
   id text not null,
   counter bigint default 0 not null,
   draining boolean default false not null,
+  drain_asked boolean default false not null,
   info json not null,
   started_at timestamp(3) with time zone default now() not null,
-  seen_at timestamp(3) with time zone default now() not null,
-  drain_asked boolean default false not null
+  seen_at timestamp(3) with time zone default now() not null
 );
 
-create table stoa.node_call (
+comment on table stoa.node is 'The nodes of the cluster. A node counts as alive while its counter advances, as measured by the clock of each reader; the times are only for people.';
+
+comment on column stoa.node.drain_asked is 'Set by `stoa drain`. It stands in the row of the node, so that it arrives without Cluster Link.';
+
+create unlogged table stoa.node_call (
   id bigint generated always as identity not null,
   call text not null,
   caller text not null,
@@ -427,6 +591,10 @@ create table stoa.node_call (
   failure text
 );
 
+comment on table stoa.node_call is 'Calls between nodes, one row per called node, deleted by the caller. Unlogged: a call need not outlive a crash of the database, and its commit need not wait for the disk or a standby.';
+
+comment on column stoa.node_call.reply is 'Null, like `failure`, until the called node has replied.';
+
 create table stoa.reference (
   entry_id uuid not null,
   locale text not null,
@@ -436,6 +604,12 @@ create table stoa.reference (
   target_id uuid not null,
   on_delete text not null
 );
+
+comment on table stoa.reference is 'What held versions point to: one row per target of the latest version (perspective draft) and of the published one. A save that changes no reference writes nothing here.';
+
+comment on column stoa.reference.path is 'The names of the fields that lead to the reference, without positions: `author`, `gallery.image`.';
+
+comment on column stoa.reference.on_delete is 'What happens to the entry when the target is deleted.';
 
 create table stoa.release (
   id uuid not null,
@@ -447,6 +621,8 @@ create table stoa.release (
   published_by json
 );
 
+comment on table stoa.release is 'Releases: sets of versions that are published in one transaction, and undone in one.';
+
 create table stoa.release_item (
   release_id uuid not null,
   entry_id uuid not null,
@@ -457,6 +633,12 @@ create table stoa.release_item (
   published_before timestamp(3) with time zone
 );
 
+comment on table stoa.release_item is 'What a release does: publish version `number` of an entry in a locale, or unpublish the entry there.';
+
+comment on column stoa.release_item.number_before is 'What undoing the release publishes again: the version that was published before, null if none was.';
+
+comment on column stoa.release_item.published_before is 'Since when that version was published.';
+
 create table stoa.rendition (
   asset_id uuid not null,
   key text not null,
@@ -465,6 +647,10 @@ create table stoa.rendition (
   bytes bigint not null,
   made_at timestamp(3) with time zone not null
 );
+
+comment on table stoa.rendition is 'Images made from an asset.';
+
+comment on column stoa.rendition.key is 'Everything that decides the bytes: size, crop, format, quality.';
 
 create table stoa.role (
   name text not null,
@@ -475,10 +661,14 @@ create table stoa.role (
   updated_at timestamp(3) with time zone default now() not null
 );
 
+comment on table stoa.role is 'Roles: what their holders may do, by content type (`content`) and in the system (`system`).';
+
 create table stoa.role_revision (
   revision bigint not null,
   only_one boolean default true not null
 );
+
+comment on table stoa.role_revision is 'A single row: the revision of all roles together, from a sequence, so that a number never stands for two sets of roles. Nodes that keep compiled roles in memory compare it in the statement that finds the session or token.';
 
 create table stoa.schedule (
   id uuid not null,
@@ -494,11 +684,15 @@ create table stoa.schedule (
   failure json
 );
 
+comment on table stoa.schedule is 'Publishing and unpublishing at a given time.';
+
 create table stoa.secret (
   one boolean default true not null,
   value text not null,
   created_at timestamp(3) with time zone default now() not null
 );
+
+comment on table stoa.secret is 'A single row: the key for what nodes sign, where STOA_SECRET does not set one. Every node of the cluster uses the same.';
 
 create table stoa.session (
   id_hash bytea not null,
@@ -510,6 +704,8 @@ create table stoa.session (
   agent text not null
 );
 
+comment on table stoa.session is 'Signed-in browsers. Only the SHA-256 of the cookie is kept.';
+
 create table stoa.unique_value (
   type text not null,
   field text not null,
@@ -517,6 +713,10 @@ create table stoa.unique_value (
   value text not null,
   entry_id uuid not null
 );
+
+comment on table stoa.unique_value is 'The values of unique fields, each claimed by the entry whose latest or published version has it.';
+
+comment on column stoa.unique_value.locale is '`*` for a field that all locales share.';
 
 create table stoa.upload (
   id uuid not null,
@@ -530,6 +730,8 @@ create table stoa.upload (
   expires_at timestamp(3) with time zone not null,
   asset_id uuid
 );
+
+comment on table stoa.upload is 'Resumable uploads. The bytes received so far are blobs too, so that any node can continue the upload.';
 
 create table stoa.upload_part (
   upload_id uuid not null,
@@ -548,6 +750,8 @@ create table stoa."user" (
   created_at timestamp(3) with time zone not null,
   last_login_at timestamp(3) with time zone
 );
+
+comment on table stoa."user" is 'People who can sign in. The password is kept as an argon2id hash.';
 
 create table stoa.user_role (
   user_id uuid not null,
@@ -573,7 +777,25 @@ create table stoa.version (
   published_at timestamp(3) with time zone,
   published_by json,
   first_published_at timestamp(3) with time zone
-);
+) partition by LIST (type);
+
+comment on table stoa.version is 'The held versions: of each entry and locale the latest version, which editors see, and the published one, which readers see; often one row is both. Each type has a partition of its own with its own indexes (see `stoa.version_table`), and every frequent statement names the partition, so that planning and writing cost the same however many other types there are. Earlier versions are in `stoa.version_history`.';
+
+comment on column stoa.version.locale is 'There is no foreign key, because it would lock the one row of a locale in every save. Deleting a locale checks the versions under a lock instead.';
+
+comment on column stoa.version.number is 'Counts from 1 in each entry and locale, without gaps.';
+
+comment on column stoa.version.filter is 'The filterable fields in normal form, small enough to stay out of TOAST, so that a filter never reads `data`.';
+
+comment on column stoa.version.type_revision is 'The revision of the type that `data` was valid for.';
+
+comment on column stoa.version.filter_revision is 'The revision of the type that `filter` was made with.';
+
+comment on column stoa.version.created_by_id is 'The id in the `created_by` of the entry, repeated so that "only my own entries" is a filter like any other.';
+
+comment on column stoa.version.published_at is 'On the latest and the published version: since when the locale is published, null if it is not. On earlier versions: when they were published.';
+
+comment on column stoa.version.published_by is 'Set only on versions that were published themselves.';
 
 create table stoa.version_history (
   entry_id uuid not null,
@@ -592,6 +814,8 @@ create table stoa.version_history (
   published_by json,
   first_published_at timestamp(3) with time zone
 );
+
+comment on table stoa.version_history is 'The versions that are neither the latest nor published any more. Rows are only added, by a trigger on `stoa.version`, except that a version which is published again moves back. There is no foreign key, which would look up the entry in every save: a trigger deletes the versions of deleted entries.';
 
 alter table stoa.api_token add constraint api_token_pkey PRIMARY KEY (id);
 
@@ -731,8 +955,6 @@ alter table stoa."user" add constraint user_state_check CHECK ((state = ANY (ARR
 
 alter table stoa.user_role add constraint user_role_pkey PRIMARY KEY (user_id, role);
 
-alter table stoa.version add constraint version_pkey PRIMARY KEY (entry_id, locale, number);
-
 alter table stoa.version_history add constraint version_history_pkey PRIMARY KEY (entry_id, locale, number);
 
 alter table stoa.api_token add constraint api_token_created_by_fkey FOREIGN KEY (created_by) REFERENCES stoa."user"(id) ON DELETE SET NULL;
@@ -767,8 +989,6 @@ alter table stoa.user_role add constraint user_role_role FOREIGN KEY (role) REFE
 
 alter table stoa.user_role add constraint user_role_user_id_fkey FOREIGN KEY (user_id) REFERENCES stoa."user"(id) ON DELETE CASCADE;
 
-alter table stoa.version add constraint version_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES stoa.entry(id) ON DELETE CASCADE;
-
 CREATE INDEX api_token_creator ON stoa.api_token USING btree (created_by);
 
 CREATE INDEX api_token_role_role ON stoa.api_token_role USING btree (role);
@@ -779,7 +999,7 @@ CREATE INDEX audit_at ON stoa.audit USING btree (at);
 
 CREATE INDEX change_xid ON stoa.change USING btree (xid);
 
-CREATE INDEX entry_type ON stoa.entry USING btree (type);
+CREATE INDEX entry_type ON stoa.entry USING btree (type, id);
 
 CREATE INDEX idempotency_created ON stoa.idempotency USING btree (created_at);
 
@@ -818,16 +1038,6 @@ CREATE INDEX upload_owner ON stoa.upload USING btree (owner);
 CREATE INDEX upload_part_blob ON stoa.upload_part USING btree (blob);
 
 CREATE INDEX user_role_role ON stoa.user_role USING btree (role);
-
-CREATE UNIQUE INDEX version_latest ON stoa.version USING btree (entry_id, locale) WHERE is_latest;
-
-CREATE INDEX version_latest_creator ON stoa.version USING btree (created_by_id, type, locale) WHERE (is_latest AND (created_by_id IS NOT NULL));
-
-CREATE INDEX version_latest_type ON stoa.version USING btree (type, locale, saved_at DESC, entry_id DESC) WHERE is_latest;
-
-CREATE UNIQUE INDEX version_published ON stoa.version USING btree (entry_id, locale) WHERE is_published;
-
-CREATE INDEX version_published_type ON stoa.version USING btree (type, locale, published_at DESC, entry_id DESC) WHERE is_published;
 
 create view stoa.any_version as
  SELECT version.entry_id,
@@ -870,6 +1080,8 @@ UNION ALL
     version_history.first_published_at
    FROM stoa.version_history;
 
+comment on view stoa.any_version is 'Every version, held or not, of every type. For people and for rare work: a statement of the program names the partition of its type instead.';
+
 CREATE TRIGGER asset_release AFTER DELETE ON stoa.asset FOR EACH ROW EXECUTE FUNCTION stoa.release_blob();
 
 CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE ON stoa.audit FOR EACH ROW EXECUTE FUNCTION stoa.audit_append_only();
@@ -877,6 +1089,8 @@ CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE ON stoa.audit FOR EACH 
 CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON stoa.audit FOR EACH STATEMENT EXECUTE FUNCTION stoa.audit_append_only();
 
 CREATE TRIGGER model_changed AFTER INSERT OR DELETE OR UPDATE OF name, definition, revision OR TRUNCATE ON stoa.content_type FOR EACH STATEMENT EXECUTE FUNCTION stoa.model_changed();
+
+CREATE TRIGGER type_added AFTER INSERT OR UPDATE OF name ON stoa.content_type FOR EACH ROW EXECUTE FUNCTION stoa.type_added();
 
 CREATE TRIGGER versions_forgotten AFTER DELETE ON stoa.entry REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION stoa.forget_versions();
 
@@ -887,5 +1101,7 @@ CREATE TRIGGER model_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON sto
 CREATE TRIGGER rendition_release AFTER DELETE ON stoa.rendition FOR EACH ROW EXECUTE FUNCTION stoa.release_blob();
 
 CREATE TRIGGER role_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON stoa.role FOR EACH STATEMENT EXECUTE FUNCTION stoa.role_changed();
+
+CREATE TRIGGER version_has_entry AFTER INSERT OR UPDATE OF entry_id, type ON stoa.version FOR EACH ROW EXECUTE FUNCTION stoa.version_has_entry();
 
 CREATE TRIGGER version_kept AFTER UPDATE ON stoa.version FOR EACH ROW WHEN (((old.number <> new.number) OR (NOT (new.is_latest OR new.is_published)))) EXECUTE FUNCTION stoa.keep_version();

@@ -27,6 +27,7 @@ import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { isStorableText } from '#content/query/normal-form.ts'
 import type { Fault } from '#content/validation/fault.ts'
+import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { isId, newId } from '#lib/id.ts'
@@ -74,8 +75,9 @@ const keepBefore = sql<object>(
 const setState = sql<object>(
   `update stoa.release set state = $2, published_at = coalesce($3, published_at), published_by = coalesce($4::json, published_by) where id = $1`,
 )
-const readJudged = sql<JudgedRow & { id: string }>(
-  `select v.entry_id as id, ${judgedColumns} from stoa.version v where v.entry_id = any($1::uuid[]) and v.is_latest`,
+const readJudged = typeSql<JudgedRow & { id: string }>(
+  (table) =>
+    `select v.entry_id as id, ${judgedColumns} from ${table} v where v.entry_id = any($1::uuid[]) and v.is_latest`,
 )
 const deleteRelease = sql<object>(`delete from stoa.release where id = $1`)
 
@@ -158,10 +160,11 @@ async function seenItems(
   const grants = ({ type }: Item): readonly Grant[] => grantsOf.get(type) ?? []
   const whole = (item: Item): boolean => grants(item).some((grant) => grant.filter === null)
   const asked = items.filter((item) => grants(item).length > 0 && !whole(item))
-  const rows =
-    asked.length === 0
-      ? []
-      : await db.run(readJudged, [[...new Set(asked.map(({ entryId }) => entryId))]])
+  const rows: (JudgedRow & { id: string })[] = []
+  for (const [name, group] of Map.groupBy(asked, ({ type }) => type)) {
+    const ids = [...new Set(group.map(({ entryId }) => entryId))]
+    rows.push(...(await db.run(model.type(name).statements.of(readJudged), [ids])))
+  }
   const latest = new Map(rows.map((row) => [`${row.id} ${row.locale}`, row]))
   const reached = (item: Item): boolean => {
     const row = latest.get(`${item.entryId} ${item.locale}`)
@@ -302,7 +305,10 @@ async function put(
     requireGrant(call, 'publish', type, state)
     const latest = latestOf(state, locale)
     const version = item.action === 'unpublish' ? null : (item.version ?? latest?.number ?? null)
-    const pinned = version === null ? null : await versionOf(tx, item.entryId, locale, version)
+    const pinned =
+      version === null
+        ? null
+        : await versionOf(tx, type, { id: item.entryId, locale, number: version })
     if (pinned !== null && pinned.filterRevision < type.filterRevision)
       await renewKept(tx, type, item.entryId, pinned)
     if (item.action === 'unpublish' ? latest === null : pinned === null) {
@@ -374,7 +380,11 @@ async function publish(
       else {
         const version =
           edit.held.find((one) => one.locale === item.locale && one.number === item.version) ??
-          (await versionOf(tx, entryId, item.locale, item.version ?? 0))
+          (await versionOf(tx, type, {
+            id: entryId,
+            locale: item.locale,
+            number: item.version ?? 0,
+          }))
         if (version === null)
           throw new VersionNotFoundError(
             `An entry of the release has no version ${item.version} in the locale "${item.locale}".`,
@@ -431,7 +441,11 @@ async function undo(
       else if (item.numberBefore === null) edit.unpublish(item.locale)
       else if (item.numberBefore !== current) {
         if (state.archivedAt !== null) throw new EntryArchivedError()
-        const before = await versionOf(tx, entryId, item.locale, item.numberBefore)
+        const before = await versionOf(tx, type, {
+          id: entryId,
+          locale: item.locale,
+          number: item.numberBefore,
+        })
         if (before !== null)
           requireGrantAfterWrite(
             grant,

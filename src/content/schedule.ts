@@ -131,7 +131,7 @@ async function add(
       const version = what.action === 'publish' ? what.version : null
       if (
         latestOf(state, locale) === null ||
-        (version !== null && (await versionOf(tx, id, locale, version)) === null)
+        (version !== null && (await versionOf(tx, type, { id, locale, number: version })) === null)
       ) {
         throw new VersionNotFoundError(
           `The entry has no version ${version ?? ''} in the locale "${locale}".`,

@@ -181,3 +181,44 @@ test('a migration gives way while a table is in use, and comes again', { skip },
   await reader
   assert.deepEqual(await migrated, ['0002-b'])
 })
+
+test(
+  'a database from before the first release is refused, unchanged, with a way to go on',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    await db.database.run({
+      text: `create schema stoa; create table stoa.migration (name text primary key, checksum text not null, compatible boolean not null,
+        applied_at timestamptz(3) not null default now()); insert into stoa.migration values ('0001-content', '', true), ('0004-cluster', '', true)`,
+      name: null,
+    })
+    for (const options of [{}, { set: 'cluster' }] as const) {
+      await assert.rejects(
+        migrate(db.database, options),
+        (error: unknown) =>
+          error instanceof MigrationError &&
+          /before the first release.*Nothing was changed.*stoa export DIR.*stoa import DIR/.test(
+            error.message,
+          ),
+      )
+    }
+    assert.deepEqual(
+      await db.database.run(
+        sql(
+          `select relname as name from pg_class where relnamespace = 'stoa'::regnamespace and relkind = 'r'`,
+        ),
+      ),
+      [{ name: 'migration' }],
+    )
+  },
+)
+
+test('the cluster set runs alone, and the content set later', { skip }, async () => {
+  await using db = await testDatabase({ migrated: false })
+  const cluster = await migrate(db.database, { set: 'cluster' })
+  assert.ok(cluster.length > 0 && cluster.every((name) => name.startsWith('cluster/')))
+  assert.deepEqual(await migrate(db.database, { set: 'cluster' }), [])
+  const content = await migrate(db.database)
+  assert.ok(content.length > 0 && content.every((name) => name.startsWith('content/')))
+  assert.deepEqual(await migrate(db.database, { set: 'cluster' }), [])
+})

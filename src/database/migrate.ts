@@ -22,6 +22,14 @@ const noDeadlineMs = 2 ** 31 - 1
 const marker = /^-- incompatible\b/m
 
 const migrationsFolder = new URL('migrations/', import.meta.url)
+/**
+ * The sets of migrations, in the order in which they run. `cluster` is what `stoa/cluster` needs;
+ * a site needs both.
+ */
+const sets = ['cluster', 'content'] as const
+export type MigrationSet = (typeof sets)[number]
+/** Migrations of the time before sets: those of a database from before the first release. */
+const beforeSets = new Set(['0001-content', '0004-cluster'])
 
 type Migration = {
   readonly name: string
@@ -29,6 +37,8 @@ type Migration = {
   readonly checksum: string
   readonly compatible: boolean
 }
+/** Migrations that run in the order of their names, which all begin with the prefix. */
+type Group = { readonly prefix: string; readonly migrations: readonly Migration[] }
 type Applied = { name: string; checksum: string; compatible: boolean }
 
 export type MigrateOptions = {
@@ -36,10 +46,10 @@ export type MigrateOptions = {
   readonly lockWaitMs?: number
   /** Ends the wait with its reason. A migration that runs is not broken off. */
   readonly signal?: AbortSignal
-  /** Where the numbered files are. */
+  /** Only this set: for a program that uses one part of Stoa. */
+  readonly set?: MigrationSet
+  /** A folder of numbered files to run instead of Stoa's own sets. */
   readonly folder?: URL
-  /** Only these files, by name: for a program that uses one part of Stoa. */
-  readonly only?: readonly string[]
 }
 
 const lock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as locked`)
@@ -61,7 +71,7 @@ const prepare = [
 ]
 
 /**
- * Brings the schema up to this program's. Numbered files run once each, in order, each in its own
+ * Brings the schema up to this program's. Numbered files run once each, set by set and in order, each in its own
  * transaction, under a session lock: of many nodes that start together one migrates and the others
  * wait for it. Returns the names applied.
  *
@@ -74,16 +84,13 @@ const prepare = [
  * holds the lock, or a table never was free), and those of the database.
  */
 export async function migrate(database: Database, options: MigrateOptions = {}): Promise<string[]> {
-  const { only } = options
-  const migrations = (await load(options.folder ?? migrationsFolder)).filter(
-    ({ name }) => only === undefined || only.includes(name),
-  )
+  const groups = await loadGroups(options)
   return database.session(async (session) => {
     await takeLock(session, options)
     try {
       for (const text of ['set statement_timeout = 0', ...prepare])
         await session.run({ text, name: null })
-      return await applyMissing(session, migrations)
+      return await applyMissing(session, groups)
     } finally {
       await leave(session)
     }
@@ -127,20 +134,30 @@ async function leave(session: Queryable): Promise<void> {
   }
 }
 
-async function applyMissing(
-  session: Queryable,
-  migrations: readonly Migration[],
-): Promise<string[]> {
-  const before = new Map((await session.run(applied)).map((row) => [row.name, row]))
-  refuseNewer(before, migrations)
-  const missing = migrations.filter((migration) => isMissing(migration, before))
+async function applyMissing(session: Queryable, groups: readonly Group[]): Promise<string[]> {
+  const rows = await session.run(applied)
+  refuseUnreleased(rows)
+  const missing = groups.flatMap((group) => {
+    const before = rows.filter((row) => row.name.startsWith(group.prefix))
+    refuseNewer(before, group.migrations)
+    return group.migrations.filter((migration) => isMissing(migration, before))
+  })
   for (const migration of missing) await applyWhenFree(session, migration)
   return missing.map((migration) => migration.name)
 }
 
-function refuseNewer(before: ReadonlyMap<string, Applied>, migrations: readonly Migration[]): void {
+function refuseUnreleased(rows: readonly Applied[]): void {
+  if (rows.every((row) => !beforeSets.has(row.name))) return
+  throw new MigrationError(
+    'This database was made by a Stoa from before the first release, whose tables this version does not read. ' +
+      'Nothing was changed. Take the content over: run `stoa export DIR` with that version, start this version ' +
+      'on an empty database, and run `stoa import DIR` there.',
+  )
+}
+
+function refuseNewer(before: readonly Applied[], migrations: readonly Migration[]): void {
   const known = new Set(migrations.map((migration) => migration.name))
-  const foreign = [...before.values()].filter((row) => !known.has(row.name) && !row.compatible)
+  const foreign = before.filter((row) => !known.has(row.name) && !row.compatible)
   if (foreign.length === 0) return
   throw new MigrationError(
     `The database has been upgraded by a newer Stoa (${foreign.map((row) => row.name).join(', ')}), and this version cannot work with it: start the newer one.`,
@@ -148,10 +165,10 @@ function refuseNewer(before: ReadonlyMap<string, Applied>, migrations: readonly 
   )
 }
 
-function isMissing(migration: Migration, before: ReadonlyMap<string, Applied>): boolean {
-  const row = before.get(migration.name)
+function isMissing(migration: Migration, before: readonly Applied[]): boolean {
+  const row = before.find((one) => one.name === migration.name)
   if (row === undefined) {
-    const last = [...before.keys()].sort().at(-1)
+    const last = before.at(-1)?.name
     if (last === undefined || last < migration.name) return true
     throw new MigrationError(
       `Migration ${migration.name} is new here, but ${last} has run already: give the new file a number after it.`,
@@ -188,13 +205,25 @@ async function applyWhenFree(session: Queryable, migration: Migration): Promise<
   }
 }
 
-async function load(folder: URL): Promise<Migration[]> {
+async function loadGroups({ folder, set }: MigrateOptions): Promise<Group[]> {
+  if (folder !== undefined) return [{ prefix: '', migrations: await load(folder, '') }]
+  return Promise.all(
+    sets
+      .filter((one) => set === undefined || one === set)
+      .map(async (one) => ({
+        prefix: `${one}/`,
+        migrations: await load(new URL(`${one}/`, migrationsFolder), `${one}/`),
+      })),
+  )
+}
+
+async function load(folder: URL, prefix: string): Promise<Migration[]> {
   const files = (await readdir(folder)).filter((file) => file.endsWith('.sql')).sort()
   return Promise.all(
     files.map(async (file) => {
       const text = await readFile(new URL(file, folder), 'utf8')
       return {
-        name: file.slice(0, -'.sql'.length),
+        name: `${prefix}${file.slice(0, -'.sql'.length)}`,
         text,
         checksum: createHash('sha256').update(text).digest('hex'),
         compatible: !marker.test(text),

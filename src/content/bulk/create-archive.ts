@@ -22,6 +22,7 @@ import { lockKnown, targetFaults } from '#content/entries/references.ts'
 import { RecentSaves } from '#content/entries/recent-saves.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { modelOfType, ModelStore } from '#content/model/model.ts'
+import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { ConstraintError } from '#database/errors.ts'
@@ -34,9 +35,11 @@ const insertEntries = sql<object>(`
   insert into stoa.entry (id, type, created_at, created_by)
   select id, $4::text, created_at, created_by::json from unnest($1::uuid[], $2::timestamptz[], $3::text[]) as e (id, created_at, created_by) order by id
   on conflict (id) do nothing`)
-const lockEntries = sql<{ id: string; type: string; versions: boolean }>(`
-  select id, type, exists (select from stoa.version v where v.entry_id = e.id) as versions
-  from stoa.entry e where id = any($1::uuid[]) order by id for no key update`)
+const lockEntries = typeSql<{ id: string; type: string; versions: boolean }>(
+  (table) => `
+  select id, type, exists (select from ${table} v where v.entry_id = e.id) as versions
+  from stoa.entry e where id = any($1::uuid[]) order by id for no key update`,
+)
 const setEntries = sql<object>(`
   update stoa.entry e set created_at = s.created_at, created_by = s.created_by::json, archived_at = s.archived_at, locale_count = s.locales
   from unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::int[]) as s (id, created_at, created_by, archived_at, locales) where e.id = s.id`)
@@ -180,7 +183,9 @@ async function restoreTogether(
     entries.map((entry) => JSON.stringify(entry.createdBy)),
     type.definition.name,
   ])
-  const locked = new Map((await tx.run(lockEntries, [ids])).map((row) => [row.id, row]))
+  const locked = new Map(
+    (await tx.run(type.statements.of(lockEntries), [ids])).map((row) => [row.id, row]),
+  )
   const there = entries.filter((entry) => locked.get(entry.id)?.versions === true)
   const existing = new Map(
     (

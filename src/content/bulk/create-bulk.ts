@@ -7,6 +7,7 @@ import { atomically, stampNow } from '#content/entries/context.ts'
 import type { Context } from '#content/entries/context.ts'
 import { RecentSaves } from '#content/entries/recent-saves.ts'
 import { ModelStore } from '#content/model/model.ts'
+import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import { ConstraintError } from '#database/errors.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -23,27 +24,31 @@ const lockEntries = sql<object>(
   `select 1 from stoa.entry where id = any($1::uuid[]) order by id for update`,
 )
 
-const releaseEntries = sql<{ id: string }>(`
+const releaseEntries = typeSql<{ id: string }>(
+  (table) => `
   delete from stoa.entry e where e.id = any($1::uuid[]) and e.type = $2
-    and not exists (select from stoa.version v where v.entry_id = e.id)
+    and not exists (select from ${table} v where v.entry_id = e.id)
     and not exists (select from stoa.reference r where r.target_id = e.id)
-  returning e.id`)
+  returning e.id`,
+)
 
-const readStates = sql<{
+const readStates = typeSql<{
   model: string
   id: string | null
   locale: string
   filter: string
   isPublished: boolean
   isArchived: boolean
-}>(`
+}>(
+  (table) => `
   with page as (
     select id from stoa.entry where type = $1 and ($2::uuid is null or id > $2) order by id limit $3
   )
   select m.revision as model, v.entry_id as id, v.locale, v.filter, v.is_archived as "isArchived",
-    exists (select from stoa.version p where p.entry_id = v.entry_id and p.locale = v.locale and p.is_published) as "isPublished"
-  from stoa.model m left join (page join stoa.version v on v.entry_id = page.id and v.is_latest) on true
-  order by v.entry_id, v.locale`)
+    exists (select from ${table} p where p.entry_id = v.entry_id and p.locale = v.locale and p.is_published) as "isPublished"
+  from stoa.model m left join (page join ${table} v on v.entry_id = page.id and v.is_latest) on true
+  order by v.entry_id, v.locale`,
+)
 
 export function createBulk(options: { readonly clock: Clock; readonly logger: Logger }): Bulk {
   const context: Context = {
@@ -68,9 +73,12 @@ export function createBulk(options: { readonly clock: Clock; readonly logger: Lo
     },
     release: async (call, type, ids) => {
       demandEverything(call, type)
-      return atomically(call.db, async (tx) => {
-        await tx.run(lockEntries, [ids])
-        return (await tx.run(releaseEntries, [ids, type])).map((row) => row.id)
+      return context.models.use(call.db, async (model) => {
+        const { statements } = model.type(type)
+        return atomically(call.db, async (tx) => {
+          await tx.run(lockEntries, [ids])
+          return (await tx.run(statements.of(releaseEntries), [ids, type])).map((row) => row.id)
+        })
       })
     },
     save: async (call, type, items) => {
@@ -119,7 +127,8 @@ async function saveOrSplit(
           items,
         )
         await flushTogether(tx, model, model.type(type), edits)
-        if (empty.length > 0) await tx.run(releaseEntries, [empty, type])
+        if (empty.length > 0)
+          await tx.run(model.type(type).statements.of(releaseEntries), [empty, type])
         return outcomes
       }),
     )
@@ -142,7 +151,7 @@ async function states(
   page: { readonly after: string | null; readonly limit: number },
 ): Promise<BulkState[]> {
   return context.models.use(call.db, async (model) => {
-    const rows = await call.db.run(readStates, [
+    const rows = await call.db.run(model.type(typeName).statements.of(readStates), [
       model.type(typeName).definition.name,
       page.after,
       page.limit,

@@ -6,6 +6,7 @@ import type { VersionRow } from '#content/entries/entry-state.ts'
 import { claimsOf, once, referencesOf } from '#content/entries/references.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
+import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
@@ -22,18 +23,21 @@ export async function beginBatch(tx: Queryable): Promise<void> {
 
 /** The statements of entry-edit.ts and hold.ts, each for many entries of one type at once. */
 
-const changeVersions = sql<object>(`
-  update stoa.version v set is_latest = c.is_latest, is_published = c.is_published, is_archived = c.is_archived,
+const changeVersions = typeSql<object>(
+  (table) => `
+  update ${table} v set is_latest = c.is_latest, is_published = c.is_published, is_archived = c.is_archived,
     published_at = c.published_at, published_by = c.published_by, first_published_at = c.first_published_at
   from json_to_recordset($1::json) as c (id uuid, locale text, number int, is_latest boolean, is_published boolean, is_archived boolean,
     published_at timestamptz, published_by json, first_published_at timestamptz)
-  where v.entry_id = c.id and v.locale = c.locale and v.number = c.number`)
+  where v.entry_id = c.id and v.locale = c.locale and v.number = c.number`,
+)
 
 /**
  * Columns as arrays: `data` arrives as the very text it is kept as. Versions that are not held go
  * into the history.
  */
-const insertVersions = sql<{ model: string }>(`
+const insertVersions = typeSql<{ model: string }>(
+  (table) => `
   with r as (
     select id, locale, number, $1::text as type, data::json, filter::jsonb, type_revision, filter_revision, is_latest, is_published, is_archived,
       created_at, created_by_id, saved_at, saved_by::json, published_at, published_by::json, first_published_at
@@ -42,7 +46,7 @@ const insertVersions = sql<{ model: string }>(`
       as r (id, locale, number, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
         created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
   ), inserted as (
-    insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
+    insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
       created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
     select * from r where is_latest or is_published
   ), kept as (
@@ -52,7 +56,8 @@ const insertVersions = sql<{ model: string }>(`
       created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at
     from r where not (is_latest or is_published)
   )
-  select revision as model from stoa.model`)
+  select revision as model from stoa.model`,
+)
 
 const countLocales = sql<object>(`
   update stoa.entry e set locale_count = c.locales from unnest($1::uuid[], $2::int[]) as c (id, locales) where e.id = c.id`)
@@ -111,9 +116,9 @@ export async function flushTogether(
   )
   const owned = (key: 'lost' | 'added' | 'gained'): OwnedRow[] =>
     changes.flatMap((each) => each[key].map((row) => ({ id: each.id, row })))
-  await changeRows(tx, owned('lost'))
+  await changeRows(tx, type, owned('lost'))
   await insertRows(tx, model, type, owned('added'))
-  await changeRows(tx, owned('gained'))
+  await changeRows(tx, type, owned('gained'))
   const counted = changes.filter((each) => each.localeCount !== null)
   if (counted.length > 0)
     await tx.run(countLocales, [
@@ -121,11 +126,15 @@ export async function flushTogether(
       counted.map((each) => each.localeCount),
     ])
   const grown = counted.filter((each) => each.grew).map((each) => each.id)
-  if (grown.length > 0) await tx.run(touchLatest, [grown])
+  if (grown.length > 0) await tx.run(type.statements.of(touchLatest), [grown])
   await holdTogether(tx, model, type, changes)
 }
 
-async function changeRows(tx: Queryable, rows: readonly OwnedRow[]): Promise<void> {
+async function changeRows(
+  tx: Queryable,
+  type: TypeModel,
+  rows: readonly OwnedRow[],
+): Promise<void> {
   if (rows.length === 0) return
   const values = rows.map(({ id, row }) => ({
     id,
@@ -138,7 +147,7 @@ async function changeRows(tx: Queryable, rows: readonly OwnedRow[]): Promise<voi
     published_by: row.publishedBy === null ? null : (JSON.parse(row.publishedBy) as unknown),
     first_published_at: row.firstPublishedAt,
   }))
-  await tx.run(changeVersions, [JSON.stringify(values)])
+  await tx.run(type.statements.of(changeVersions), [JSON.stringify(values)])
 }
 
 /**
@@ -154,7 +163,7 @@ export async function insertRows(
   if (owned.length === 0) return
   const column = (read: (row: VersionRow) => unknown): unknown[] =>
     owned.map(({ row }) => read(row))
-  const [written] = await tx.run(insertVersions, [
+  const [written] = await tx.run(type.statements.of(insertVersions), [
     type.definition.name,
     owned.map(({ id }) => id),
     column((row) => row.locale),

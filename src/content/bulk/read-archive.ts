@@ -10,6 +10,7 @@ import { versionColumns } from '#content/entries/entry-state.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
+import { anyVersionOf, typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
@@ -30,13 +31,15 @@ const readChosen = sql<{
 }>(`
   select id, created_at as "createdAt", created_by as "createdBy", archived_at as "archivedAt" from stoa.entry where id = any($1::uuid[]) order by id`)
 
-const readVersions = sql<VersionRow & { model: string; id: string | null }>(`
+const readVersions = typeSql<VersionRow & { model: string; id: string | null }>(
+  (table) => `
   select m.revision as model, v.entry_id as id, ${versionColumns}
-  from stoa.model m left join stoa.any_version v on v.entry_id = any($1::uuid[]) and (
+  from stoa.model m left join ${anyVersionOf(table)} v on v.entry_id = any($1::uuid[]) and (
     $2::boolean or v.is_latest or v.is_published
     or exists (select from stoa.release_item i where i.entry_id = v.entry_id and i.locale = v.locale and (i.number = v.number or i.number_before = v.number))
     or exists (select from stoa.schedule s where s.entry_id = v.entry_id and s.locale = v.locale and s.number = v.number and s.state = 'waiting'))
-  order by v.entry_id, v.locale collate "C", v.number`)
+  order by v.entry_id, v.locale collate "C", v.number`,
+)
 
 const readSchedule = sql<
   Omit<ArchivedAction, 'createdBy'> & { entryId: string; createdBy: string }
@@ -98,7 +101,7 @@ async function assembled(
 ): Promise<ArchivedEntry[]> {
   const ids = entries.map((entry) => entry.id)
   if (ids.length === 0) return []
-  const rows = await call.db.run(readVersions, [ids, history])
+  const rows = await call.db.run(type.statements.of(readVersions), [ids, history])
   if (rows[0]?.model !== model.revision) throw new StaleModel()
   const versions = Map.groupBy(
     rows.filter((row) => row.id !== null),

@@ -16,6 +16,7 @@ import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { isId } from '#lib/id.ts'
+import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
@@ -35,12 +36,14 @@ const lockEntries = sql<{
   select id, type, created_at as "createdAt", created_by ->> 'id' as "createdById", archived_at as "archivedAt"
   from stoa.entry where id = any($1::uuid[]) order by id for no key update`)
 
-const lockHeld = sql<VersionRow & { model: string; id: string | null; top: number }>(`
+const lockHeld = typeSql<VersionRow & { model: string; id: string | null; top: number }>(
+  (table) => `
   with v as (
-    select * from stoa.version where entry_id = any($1::uuid[]) and (is_latest or is_published) order by entry_id, locale, number for no key update
+    select * from ${table} where entry_id = any($1::uuid[]) and (is_latest or is_published) order by entry_id, locale, number for no key update
   )
-  select m.revision as model, v.entry_id as id, ${versionColumns}, ${topOf('v.entry_id', 'v.locale')} as top from stoa.model m left join v on true
-  order by v.entry_id, v.locale, v.number`)
+  select m.revision as model, v.entry_id as id, ${versionColumns}, ${topOf(table, 'v.entry_id', 'v.locale')} as top from stoa.model m left join v on true
+  order by v.entry_id, v.locale, v.number`,
+)
 
 const everything: Grant = { filter: null, fields: null }
 
@@ -119,7 +122,7 @@ async function lockAll(
     entries = await tx.run(lockEntries, [ids])
   }
   const rows = await whole(
-    () => tx.run(lockHeld, [ids]),
+    () => tx.run(type.statements.of(lockHeld), [ids]),
     (all) => Map.groupBy(all, (row) => row.id).values(),
   )
   if (rows[0]?.model !== model.revision) throw new StaleModel()

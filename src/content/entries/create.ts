@@ -21,6 +21,7 @@ import { viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
+import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { ConstraintError } from '#database/errors.ts'
@@ -30,11 +31,12 @@ const insertEntry = sql<{ id: string }>(`
   insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4) on conflict (id) do nothing returning id`)
 
 /** Everything hangs on the entry's row: where its id is taken, nothing is inserted. */
-const insertAll = sql<{ made: boolean; claimed: string[] | null; model: string }>(`
+const insertAll = typeSql<{ made: boolean; claimed: string[] | null; model: string }>(
+  (table) => `
   with made as (
     insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4) on conflict (id) do nothing returning id
   ), version as (
-    insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published,
+    insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published,
       created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
     select id, $5, 1, $2, $6, $7, $8, $8, true, $9, $3, $10, $11, $4, $12, case when $9 then $4::json end, $12 from made
   ), claims as (
@@ -46,7 +48,8 @@ const insertAll = sql<{ made: boolean; claimed: string[] | null; model: string }
     select made.id, r.locale, r.perspective, r.path, r.target_kind, r.target_id, r.on_delete from made,
       json_to_recordset($14::json) as r (locale text, perspective text, path text, target_kind text, target_id uuid, on_delete text)
   )
-  select exists (select from made) as made, (select array_agg(field) from claims) as claimed, (select revision from stoa.model) as model`)
+  select exists (select from made) as made, (select array_agg(field) from claims) as claimed, (select revision from stoa.model) as model`,
+)
 
 /** Thrown where somebody took the slug between looking and claiming. */
 class SlugTaken extends Error {}
@@ -179,7 +182,7 @@ async function createAtOnce(
     JSON.stringify(claims),
     JSON.stringify(once(referencesOf(type, row))),
   ]
-  const [outcome] = await refusingStale(tx.run(insertAll, values))
+  const [outcome] = await refusingStale(tx.run(type.statements.of(insertAll), values))
   if (outcome?.model !== model.revision) throw new StaleModel()
   if (!outcome.made) throw taken(id)
   const lost = claims.find((claim) => outcome.claimed?.includes(claim.field) !== true)

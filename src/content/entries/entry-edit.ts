@@ -9,6 +9,7 @@ import type { TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { filterOf } from '#content/query/normal-form.ts'
 import { entryBytesMax } from '#content/validation/compile.ts'
+import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
@@ -37,15 +38,19 @@ export function encodeFields(
   return { data, filter: JSON.stringify(filterOf(type.definition, ordered)) }
 }
 
-const insertVersion = sql<{ model: string }>(`
-  insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
+const insertVersion = typeSql<{ model: string }>(
+  (table) => `
+  insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
     created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-  returning (select revision from stoa.model) as model`)
+  returning (select revision from stoa.model) as model`,
+)
 
-const changeVersion = sql<object>(`
-  update stoa.version set is_latest = $4, is_published = $5, is_archived = $6, published_at = $7, published_by = $8, first_published_at = $9
-  where entry_id = $1 and locale = $2 and number = $3`)
+const changeVersion = typeSql<object>(
+  (table) => `
+  update ${table} set is_latest = $4, is_published = $5, is_archived = $6, published_at = $7, published_by = $8, first_published_at = $9
+  where entry_id = $1 and locale = $2 and number = $3`,
+)
 
 const takeFromHistory = sql<object>(
   `delete from stoa.version_history where entry_id = $1 and locale = $2 and number = $3`,
@@ -53,8 +58,9 @@ const takeFromHistory = sql<object>(
 
 const countLocales = sql<object>(`update stoa.entry set locale_count = $2 where id = $1`)
 /** Plain saves that saw fewer locales find that their row was changed since. */
-export const touchLatest = sql<object>(
-  `update stoa.version set is_latest = is_latest where entry_id = any($1::uuid[]) and is_latest`,
+export const touchLatest = typeSql<object>(
+  (table) =>
+    `update ${table} set is_latest = is_latest where entry_id = any($1::uuid[]) and is_latest`,
 )
 
 const setArchived = sql<object>(`update stoa.entry set archived_at = $2 where id = $1`)
@@ -84,7 +90,7 @@ export async function insertRow(
     row.savedAt,
     row.savedBy,
   ]
-  const [inserted] = await tx.run(insertVersion, [
+  const [inserted] = await tx.run(type.statements.of(insertVersion), [
     ...content,
     ...flags,
     row.publishedAt,
@@ -271,7 +277,7 @@ export class EntryEdit {
         throw new StaleModel()
     for (const row of gained) await this.#change(tx, row)
     if (localeCount !== null) await tx.run(countLocales, [this.id, localeCount])
-    if (grew) await tx.run(touchLatest, [[this.id]])
+    if (grew) await tx.run(this.#type.statements.of(touchLatest), [[this.id]])
     if (this.#archivedAt !== this.#state.archivedAt)
       await tx.run(setArchived, [this.id, this.#archivedAt])
     if (changed)
@@ -296,7 +302,7 @@ export class EntryEdit {
   }
 
   async #change(tx: Queryable, row: VersionRow): Promise<void> {
-    await tx.run(changeVersion, [
+    await tx.run(this.#type.statements.of(changeVersion), [
       this.id,
       row.locale,
       row.number,

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { EntryNotFoundError } from '#content/errors.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
+import { anyVersionOf, typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { isId } from '#lib/id.ts'
@@ -59,10 +60,10 @@ export const versionColumns = `v.data, ${judgedColumns}`
  * The highest number of an entry in a locale. The latest version need not have it: one that was
  * published beside it may.
  */
-export function topOf(entry: string, locale: string): string {
+export function topOf(versions: string, entry: string, locale: string): string {
   const highest = (table: string): string =>
     `(select max(number) from ${table} w where w.entry_id = ${entry} and w.locale = ${locale})`
-  return `greatest(${highest('stoa.version')}, ${highest('stoa.version_history')})`
+  return `greatest(${highest(versions)}, ${highest('stoa.version_history')})`
 }
 
 type EntryRow = {
@@ -86,20 +87,25 @@ const readEntry = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where 
 
 type HeldRow = VersionRow & { model: string; top: number }
 
-const readHeld = sql<HeldRow>(`
-  select m.revision as model, ${versionColumns}, ${topOf('v.entry_id', 'v.locale')} as top
-  from stoa.model m left join stoa.version v on v.entry_id = $1 and (v.is_latest or v.is_published)
-  order by v.locale, v.number`)
+const readHeld = typeSql<HeldRow>(
+  (table) => `
+  select m.revision as model, ${versionColumns}, ${topOf(table, 'v.entry_id', 'v.locale')} as top
+  from stoa.model m left join ${table} v on v.entry_id = $1 and (v.is_latest or v.is_published)
+  order by v.locale, v.number`,
+)
 
 /**
  * Plain saves lock nothing but the row that they replace, so whoever goes on from the held rows
  * locks them.
  */
-const lockHeld = sql<HeldRow>(`
+const lockHeld = typeSql<HeldRow>(
+  (table) => `
   with v as (
-    select * from stoa.version where entry_id = $1 and (is_latest or is_published) order by locale, number for no key update
+    select * from ${table} where entry_id = $1 and (is_latest or is_published) order by locale, number for no key update
   )
-  select m.revision as model, ${versionColumns}, ${topOf('v.entry_id', 'v.locale')} as top from stoa.model m left join v on true order by v.locale, v.number`)
+  select m.revision as model, ${versionColumns}, ${topOf(table, 'v.entry_id', 'v.locale')} as top
+  from stoa.model m left join v on true order by v.locale, v.number`,
+)
 
 /**
  * Whether each locale shows its latest version. One that does not was waited for while a save added
@@ -112,8 +118,9 @@ export function isWhole(rows: readonly Pick<VersionRow, 'locale' | 'isLatest'>[]
   return rows.every((row) => row.locale === null || latest.has(row.locale))
 }
 
-const readVersion = sql<VersionRow>(
-  `select ${versionColumns} from stoa.any_version v where v.entry_id = $1 and v.locale = $2 and v.number = $3`,
+const readVersion = typeSql<VersionRow>(
+  (table) =>
+    `select ${versionColumns} from ${anyVersionOf(table)} v where v.entry_id = $1 and v.locale = $2 and v.number = $3`,
 )
 
 export type Hold = 'reading' | 'keeping' | 'writing' | 'deleting'
@@ -142,10 +149,11 @@ export async function entryState(
   if (entry === undefined || (type !== null && entry.type !== type.definition.name)) {
     throw new EntryNotFoundError()
   }
+  const { statements } = type ?? knownType(model, entry.type)
   const rows =
     hold === 'reading' || hold === 'keeping'
-      ? await tx.run(readHeld, [id])
-      : await whole(() => tx.run(lockHeld, [id]))
+      ? await tx.run(statements.of(readHeld), [id])
+      : await whole(() => tx.run(statements.of(lockHeld), [id]))
   if (rows[0]?.model !== model.revision) throw new StaleModel()
   const held = rows.filter((row) => row.locale !== null)
   return {
@@ -158,6 +166,13 @@ export async function entryState(
     held,
     numbers: topNumbers(held),
   }
+}
+
+/** A type that this model does not know is one that was made since. */
+function knownType(model: Model, name: string): TypeModel {
+  const type = model.types.get(name)
+  if (type === undefined) throw new StaleModel()
+  return type
 }
 
 /**
@@ -190,11 +205,11 @@ export function topNumbers(
 
 export async function versionOf(
   tx: Queryable,
-  id: string,
-  locale: string,
-  number: number,
+  type: TypeModel,
+  version: { readonly id: string; readonly locale: string; readonly number: number },
 ): Promise<VersionRow | null> {
-  const [row] = await tx.run(readVersion, [id, locale, number])
+  const { id, locale, number } = version
+  const [row] = await tx.run(type.statements.of(readVersion), [id, locale, number])
   return row ?? null
 }
 

@@ -29,7 +29,7 @@ import {
 import { addVersion, checkExpected } from '#content/entries/save.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { TypeModel } from '#content/model/model.ts'
-import { sql } from '#database/database.ts'
+import { anyVersionOf, typeSql } from '#content/version-table.ts'
 import type { Actor } from '#lib/actor.ts'
 
 /** Versions on one page at most: 200, and one that tells whether there is a next page. */
@@ -62,7 +62,8 @@ export async function restoreVersion(
       )
       checkExpected(call, type, state, { expected, grant, row: latest, yours: null })
       if (state.archivedAt !== null) throw new EntryArchivedError()
-      const old = latest === null ? null : await versionOf(tx, id, locale, from.version)
+      const old =
+        latest === null ? null : await versionOf(tx, type, { id, locale, number: from.version })
       if (latest === null || old === null) throw noVersion(locale, from.version)
       // Only what fits the type as it is now comes back, and only where the caller may write.
       const fields = Object.fromEntries(
@@ -122,9 +123,11 @@ type SummaryRow = {
   readonly is_published: boolean
 }
 
-const listVersions = sql<SummaryRow>(`
+const listVersions = typeSql<SummaryRow>(
+  (table) => `
   select locale, number, saved_at, saved_by, case when published_by is not null then published_at end as published_at, is_latest, is_published
-  from stoa.any_version where entry_id = $1 and locale = $2 and number < $3 order by number desc limit $4`)
+  from ${anyVersionOf(table)} v where entry_id = $1 and locale = $2 and number < $3 order by number desc limit $4`,
+)
 
 /**
  * Versions of one locale, the newest first; `before` is the number of the last one on the page
@@ -147,7 +150,7 @@ export async function versionsOf(
         { path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${versionsPageMax} versions.` },
       ])
     }
-    const rows = await call.db.run(listVersions, [
+    const rows = await call.db.run(type.statements.of(listVersions), [
       id,
       locale,
       page.before ?? 2_147_483_647,
@@ -183,7 +186,7 @@ export async function oneVersion(
     const grant = requireHistory(call, type, state, locale)
     const row =
       Number.isInteger(which.version) && which.version > 0 && which.version < 2_147_483_648
-        ? await versionOf(call.db, id, locale, which.version)
+        ? await versionOf(call.db, type, { id, locale, number: which.version })
         : null
     if (row === null) throw noVersion(locale, which.version)
     return viewOf(type, state, settledRow(row), grant)

@@ -11,7 +11,10 @@ import { QueryLimitError } from '#content/query/errors.ts'
 import type { EntryRow } from '#content/query/sql.ts'
 import { compileByIds } from '#content/query/sql.ts'
 import { referenceOf } from '#content/query/validate-query.ts'
+import { typeSql } from '#content/version-table.ts'
+import type { TypeStatement } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
+import type { Statement } from '#database/database.ts'
 
 /** Entries that one answer includes at most. */
 const includedMax = 1_000
@@ -140,11 +143,10 @@ async function reach(include: Include, asks: readonly Ask[]): Promise<Reached[]>
     : reachByData(include, asks)
 }
 
-/** `type` null: what is referred to does not show itself, and may later. */
-type HeldRow = VersionRow & {
+type TargetRow = {
   readonly place: number
   readonly id: string
-  readonly type: string | null
+  readonly type: string
   readonly model: string
 }
 
@@ -152,48 +154,64 @@ type HeldRow = VersionRow & {
  * By the rows of `stoa.reference`, so that no entry's data has to be parsed to learn what it points
  * to.
  */
-function heldStatement(perspective: 'published' | 'draft'): ReturnType<typeof sql<HeldRow>> {
-  const shown = perspective === 'published' ? 'v.is_published' : 'v.is_latest and not v.is_archived'
-  return sql<HeldRow>(`
-    select distinct on (s.place, r.target_id) s.place, r.target_id as id, v.type, (select revision from stoa.model) as model, ${versionColumns}
-    from unnest($1::uuid[], $2::text[], $3::text[], $4::int[]) as s (id, locale, path, place)
-    join stoa.reference r on r.entry_id = s.id and r.locale = s.locale and r.perspective = '${perspective}' and r.path = s.path and r.target_kind = 'entry'
-    left join stoa.version v on v.entry_id = r.target_id and ${shown} and v.locale = any($5::text[])
-    order by s.place, r.target_id, array_position($5::text[], v.locale)
-    limit ${includedMax * 4}`)
-}
+const targetsOf = (perspective: 'published' | 'draft'): Statement<TargetRow> =>
+  sql<TargetRow>(`
+  select distinct s.place, e.id, e.type, (select revision from stoa.model) as model
+  from unnest($1::uuid[], $2::text[], $3::text[], $4::int[]) as s (id, locale, path, place)
+  join stoa.reference r on r.entry_id = s.id and r.locale = s.locale and r.perspective = '${perspective}' and r.path = s.path and r.target_kind = 'entry'
+  join stoa.entry e on e.id = r.target_id
+  limit ${includedMax * 4}`)
 
-const heldStatements = { published: heldStatement('published'), draft: heldStatement('draft') }
+/** One row for each entry that the perspective shows in one of the locales, in the first of them. */
+const shownRows = (shown: string): TypeStatement<VersionRow & { readonly id: string }> =>
+  typeSql(
+    (table) => `
+  select distinct on (v.entry_id) v.entry_id as id, ${versionColumns}
+  from ${table} v where v.entry_id = any($1::uuid[]) and ${shown} and v.locale = any($2::text[])
+  order by v.entry_id, array_position($2::text[], v.locale)`,
+  )
+
+const heldStatements = {
+  published: { targets: targetsOf('published'), rows: shownRows('v.is_published') },
+  draft: { targets: targetsOf('draft'), rows: shownRows('v.is_latest and not v.is_archived') },
+}
 
 async function reachHeld(
   include: Include,
   asks: readonly Ask[],
   perspective: 'published' | 'draft',
 ): Promise<Reached[]> {
+  const { call, model, reading } = include
   // Sources of one step share what follows from it, so they share its place, and an entry reached
   // from many comes once.
   const places = new Map<Steps, number>()
   asks.forEach((ask, index) => places.has(ask.next) || places.set(ask.next, index))
-  const values = [
+  const targets = await call.db.run(heldStatements[perspective].targets, [
     asks.map((ask) => ask.source.id),
     asks.map((ask) => ask.source.locale),
     asks.map((ask) => ask.name),
     asks.map((ask) => places.get(ask.next)!),
-  ]
-  const rows = await include.call.db.run(heldStatements[perspective], [
-    ...values,
-    include.model.chain(include.reading.locale),
   ])
-  if (rows.length >= includedMax * 4) throw tooMany()
-  if (rows.length > 0 && rows[0]?.model !== include.model.revision) throw new StaleModel()
-  const { depends } = include.call
-  if (depends !== undefined)
-    for (const id of new Set(rows.map((row) => row.id))) dependOnEntry(depends, { perspective }, id)
-  return rows.flatMap(({ type, ...row }) =>
-    type === null
-      ? []
-      : [{ place: row.place, id: row.id, type, row, status: statusOf(row), filtered: false }],
-  )
+  if (targets.length >= includedMax * 4) throw tooMany()
+  if (targets.length > 0 && targets[0]?.model !== model.revision) throw new StaleModel()
+  // What does not show itself now may do so later.
+  if (call.depends !== undefined)
+    for (const id of new Set(targets.map((row) => row.id)))
+      dependOnEntry(call.depends, { perspective }, id)
+  const reached: Reached[] = []
+  for (const [name, group] of Map.groupBy(targets, (target) => target.type)) {
+    const type = model.type(name)
+    const ids = [...new Set(group.map((target) => target.id))]
+    const statement = type.statements.of(heldStatements[perspective].rows)
+    const rows = await call.db.run(statement, [ids, model.chain(reading.locale)])
+    const byId = new Map(rows.map((row) => [row.id, row]))
+    for (const { id, place } of group) {
+      const row = byId.get(id)
+      if (row !== undefined)
+        reached.push({ place, id, type: name, row, status: statusOf(row), filtered: false })
+    }
+  }
+  return reached
 }
 
 const typesOf = sql<{ id: string; type: string }>(

@@ -92,12 +92,13 @@ export async function publishEntry(
   expected: Expected,
 ): Promise<EntryView[]> {
   const target = { type: typeName, id, locales: what.locales, expected }
-  return underLock(context, call, 'publish', target, async ({ tx, type, state, locales, edit }) => {
+  return underLock(context, call, 'publish', target, async (locked) => {
+    const { tx, type, state, locales, edit } = locked
     if (state.archivedAt !== null) throw new EntryArchivedError()
     const grant = requireGrant(call, 'publish', type, state)
     const published: VersionRow[] = []
     for (const locale of locales) {
-      const row = await wanted(tx, edit, locale, what.version)
+      const row = await wanted(locked, locale, what.version)
       checkComplete(type, storedFields(type, row), locales.length > 1 ? locale : null)
       const result = edit.publish(row)
       requireGrantAfterWrite(grant, 'publish', type, id, result)
@@ -110,15 +111,16 @@ export async function publishEntry(
 }
 
 async function wanted(
-  tx: Queryable,
-  edit: EntryEdit,
+  { tx, type, edit }: Locked,
   locale: string,
   version: number | null,
 ): Promise<VersionRow> {
   const held = edit.held.find(
     (row) => row.locale === locale && (version === null ? row.isLatest : row.number === version),
   )
-  const row = held ?? (version === null ? null : await versionOf(tx, edit.id, locale, version))
+  const row =
+    held ??
+    (version === null ? null : await versionOf(tx, type, { id: edit.id, locale, number: version }))
   if (row !== null) return row
   throw new VersionNotFoundError(
     `The entry has no version ${version ?? ''} in the locale "${locale}".`,

@@ -9,6 +9,7 @@ import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import type { Fault } from '#content/validation/fault.ts'
 import type { Target } from '#content/validation/target.ts'
+import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
@@ -276,8 +277,10 @@ export async function checkTargets(
   if (faults.length > 0) throw new ValidationError(faults)
 }
 
-const heldOfMany = sql<VersionRow & { id: string }>(`
-  select v.entry_id as id, ${versionColumns} from stoa.version v where v.entry_id = any($1::uuid[]) and (v.is_latest or v.is_published)`)
+const heldOfMany = typeSql<VersionRow & { id: string }>(
+  (table) => `
+  select v.entry_id as id, ${versionColumns} from ${table} v where v.entry_id = any($1::uuid[]) and (v.is_latest or v.is_published)`,
+)
 
 /**
  * Without the entries that the caller may not read, so that a reference cannot tell whether a
@@ -295,14 +298,17 @@ async function onlyReadable(
     return drafts === null || drafts.filter !== null
   })
   if (doubtful.length === 0) return types
-  const rows = await tx.run(heldOfMany, [doubtful.map(([id]) => id)])
-  const hidden = doubtful.filter(([id, name]) => {
+  const hidden = new Set<string>()
+  for (const [name, group] of Map.groupBy(doubtful, ([, one]) => one)) {
     const type = model.types.get(name)
-    return (
-      type === undefined || !mayRead(call, type, { id, held: rows.filter((row) => row.id === id) })
-    )
-  })
-  return new Map([...types].filter(([id]) => hidden.every(([other]) => other !== id)))
+    const ids = group.map(([id]) => id)
+    const rows = type === undefined ? [] : await tx.run(type.statements.of(heldOfMany), [ids])
+    for (const id of ids) {
+      const held = rows.filter((row) => row.id === id)
+      if (type === undefined || !mayRead(call, type, { id, held })) hidden.add(id)
+    }
+  }
+  return new Map([...types].filter(([id]) => !hidden.has(id)))
 }
 
 /** What is wrong with references to these, at most 100 faults. */

@@ -26,7 +26,7 @@ import {
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
-import { sql } from '#database/database.ts'
+import { typeSql, versionKey } from '#content/version-table.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 import { ConstraintError, SerializationError } from '#database/errors.ts'
 import { isId } from '#lib/id.ts'
@@ -75,7 +75,7 @@ type Save = {
   readonly expected: Expected
 }
 
-const readForSave = sql<
+const readForSave = typeSql<
   VersionRow & {
     model: string
     entryType: string | null
@@ -83,12 +83,14 @@ const readForSave = sql<
     writer: string
     top: number
   }
->(`
+>(
+  (table) => `
   select m.revision as model, e.type as "entryType", e.locale_count as "localeCount", ${versionColumns}, v.xmin::text as writer,
-    ${topOf('$1', '$2')} as top
+    ${topOf(table, '$1', '$2')} as top
   from stoa.model m
   left join stoa.entry e on e.id = $1
-  left join stoa.version v on v.entry_id = $1 and v.locale = $2 and v.is_latest`)
+  left join ${table} v on v.entry_id = $1 and v.locale = $2 and v.is_latest`,
+)
 
 /**
  * Nothing is locked but the version's row: whoever changes an entry under its lock locks these rows
@@ -100,37 +102,43 @@ const unchanged = `v.entry_id = $1 and v.locale = $2 and v.is_latest and v.numbe
   and (select revision from stoa.model) = $4`
 
 /** The row becomes the new version; what it was goes into the history. */
-const replaceLatest = sql<{ writer: string }>(`
-  update stoa.version v set number = $5, data = $6, filter = $7, type_revision = $8, filter_revision = $8, saved_at = $9, saved_by = $10
+const replaceLatest = typeSql<{ writer: string }>(
+  (table) => `
+  update ${table} v set number = $5, data = $6, filter = $7, type_revision = $8, filter_revision = $8, saved_at = $9, saved_by = $10
   where ${unchanged} and not v.is_published
-  returning v.xmin::text as writer`)
+  returning v.xmin::text as writer`,
+)
 
 /**
  * The same where the row is published too and the new version is published with it: what points
  * where, and who has which value, stays as it is.
  */
-const replacePublished = sql<{ writer: string }>(`
-  update stoa.version v set number = $5, data = $6, filter = $7, type_revision = $8, filter_revision = $8, saved_at = $9, saved_by = $10,
+const replacePublished = typeSql<{ writer: string }>(
+  (table) => `
+  update ${table} v set number = $5, data = $6, filter = $7, type_revision = $8, filter_revision = $8, saved_at = $9, saved_by = $10,
     published_at = $9, published_by = $10
   where ${unchanged} and v.is_published
-  returning v.xmin::text as writer`)
+  returning v.xmin::text as writer`,
+)
 
 /**
  * The published version stays, and the new one becomes the latest beside it. Its foreign key will
  * look at the entry, which a deletion locks before the versions: so it is locked first here too.
  */
-const addLatest = sql<{ writer: string }>(`
+const addLatest = typeSql<{ writer: string }>(
+  (table) => `
   with entry as (
     select id from stoa.entry where id = $1 for key share
   ), before as (
-    update stoa.version v set is_latest = false
+    update ${table} v set is_latest = false
     from entry where v.entry_id = entry.id and ${unchanged} and v.is_published
     returning v.entry_id, v.locale, v.type, v.created_at, v.created_by_id, v.published_at, v.first_published_at
   )
-  insert into stoa.version (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
+  insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
     created_at, created_by_id, saved_at, saved_by, published_at, first_published_at)
   select entry_id, locale, $5, type, $6, $7, $8, $8, true, false, false, created_at, created_by_id, $9, $10, published_at, first_published_at from before
-  returning xmin::text as writer`)
+  returning xmin::text as writer`,
+)
 
 async function savePlainly(
   context: Context,
@@ -141,7 +149,7 @@ async function savePlainly(
   const locale = model.locale(input.locale)
   const known = await saveRemembered(context, call, save, locale)
   if (known !== null) return known
-  const [row] = await call.db.run(readForSave, [id, locale])
+  const [row] = await call.db.run(type.statements.of(readForSave), [id, locale])
   if (row?.model !== model.revision) throw new StaleModel()
   const grant = grantOf(call, 'update', type)
   const usual =
@@ -263,7 +271,9 @@ async function writeNext(
   const content = [next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy]
   const [written] = await run(
     call.db,
-    publishing ? replacePublished : before.isPublished ? addLatest : replaceLatest,
+    type.statements.of(
+      publishing ? replacePublished : before.isPublished ? addLatest : replaceLatest,
+    ),
     [id, next.locale, before.number, model.revision, ...content, writer],
   )
   if (written === undefined) return 'outrun'
@@ -288,7 +298,7 @@ async function run(
   } catch (error) {
     const outrun =
       error instanceof SerializationError ||
-      (error instanceof ConstraintError && error.constraint === 'version_pkey')
+      (error instanceof ConstraintError && error.constraint.endsWith(versionKey))
     if (outrun && isDatabase(db)) return []
     throw error
   }

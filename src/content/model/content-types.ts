@@ -15,6 +15,7 @@ import { checkContentType } from '#content/model/type-check.ts'
 import type { TypeChange } from '#content/model/type-plan.ts'
 import { planType } from '#content/model/type-plan.ts'
 import { filterTextBytesMax } from '#content/query/normal-form.ts'
+import { TypeStatements, typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { ConstraintError } from '#database/errors.ts'
@@ -35,18 +36,22 @@ const entryOfType = sql<object>(`select 1 from stoa.entry where type = $1 limit 
 const dropClaims = sql<object>(
   `delete from stoa.unique_value where type = $1 and field = any($2::text[])`,
 )
-const makeClaims = sql<object>(`
+const makeClaims = typeSql<object>(
+  (table) => `
   insert into stoa.unique_value (type, field, locale, value, entry_id)
   select distinct on (place, value) $1, $2, place, value, entry_id from (
     select case when $3 then locale else '*' end as place, data ->> $2 as value, entry_id
-    from stoa.version where type = $1 and (is_latest or is_published) and data ->> $2 is not null
+    from ${table} where (is_latest or is_published) and data ->> $2 is not null
   ) held order by place, value, entry_id
-  on conflict do nothing`)
-const duplicate = sql<{ value: string; count: number }>(`
+  on conflict do nothing`,
+)
+const duplicate = typeSql<{ value: string; count: number }>(
+  (table) => `
   select value, count(distinct entry_id)::int as count from (
-    select case when $3 then locale else '*' end as place, data ->> $2 as value, entry_id
-    from stoa.version where type = $1 and (is_latest or is_published) and data ->> $2 is not null
-  ) held group by place, value having count(distinct entry_id) > 1 limit 1`)
+    select case when $2 then locale else '*' end as place, data ->> $1 as value, entry_id
+    from ${table} where (is_latest or is_published) and data ->> $1 is not null
+  ) held group by place, value having count(distinct entry_id) > 1 limit 1`,
+)
 
 /**
  * Everybody who saves waits behind this lock as long as it waits itself: for an index that is being
@@ -55,12 +60,14 @@ const duplicate = sql<{ value: string; count: number }>(`
 const lockWaitMs = 2_000
 const boundWait = sql<object>(`select set_config('lock_timeout', '${lockWaitMs}', true)`)
 const unboundWait = sql<object>(`select set_config('lock_timeout', '0', true)`)
-const lockVersions = sql<object>(`lock table stoa.version in share row exclusive mode`)
+const lockVersions = typeSql<object>((table) => `lock table ${table} in share row exclusive mode`)
 
 /** What no index could hold. */
-const tooLong = sql<{ count: number }>(`
-  select count(distinct entry_id)::int as count from stoa.version
-  where type = $1 and (is_latest or is_published) and octet_length(data ->> $2) > ${filterTextBytesMax}`)
+const tooLong = typeSql<{ count: number }>(
+  (table) => `
+  select count(distinct entry_id)::int as count from ${table}
+  where (is_latest or is_published) and octet_length(data ->> $1) > ${filterTextBytesMax}`,
+)
 
 type Saved = { readonly definition: ContentType; readonly revision: number }
 
@@ -144,15 +151,16 @@ function refuseLoss(plan: TypePlan, allowLoss: boolean): void {
  * one that comes after finds that the model has changed.
  */
 async function claim(tx: Queryable, definition: ContentType, change: TypeChange): Promise<void> {
+  const statements = new TypeStatements(definition.name)
   if (change.claims.length > 0) {
     await tx.run(boundWait)
-    await tx.run(lockVersions)
+    await tx.run(statements.of(lockVersions))
     await tx.run(unboundWait)
   }
   if (change.unclaimed.length > 0) await tx.run(dropClaims, [definition.name, change.unclaimed])
   for (const field of change.claims) {
     const values = [definition.name, field.name, field.localized === true]
-    const [long] = await tx.run(tooLong, [definition.name, field.name])
+    const [long] = await tx.run(statements.of(tooLong), [field.name])
     if (long !== undefined && long.count > 0) {
       throw notUnique(
         definition,
@@ -161,7 +169,7 @@ async function claim(tx: Queryable, definition: ContentType, change: TypeChange)
         `${long.count} entries have a value of more than ${filterTextBytesMax} bytes, which cannot be unique; shorten them first.`,
       )
     }
-    const [repeated] = await tx.run(duplicate, values)
+    const [repeated] = await tx.run(statements.of(duplicate), values.slice(1))
     if (repeated !== undefined)
       throw notUnique(
         definition,
@@ -169,7 +177,7 @@ async function claim(tx: Queryable, definition: ContentType, change: TypeChange)
         'duplicate',
         `${repeated.count} entries have the same value; change them first.`,
       )
-    await tx.run(makeClaims, values)
+    await tx.run(statements.of(makeClaims), values)
   }
 }
 

@@ -8,6 +8,7 @@ import { compileType } from '#content/validation/compile.ts'
 import { isUnique } from '#content/model/type-check.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+import { TypeStatements } from '#content/version-table.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /**
@@ -41,6 +42,8 @@ export type TypeModel = {
   readonly pointing: ReadonlySet<string>
   /** The whole definition as the database has it. */
   readonly json: string
+  /** Statements about the versions of this type. */
+  readonly statements: TypeStatements
 }
 
 export class Model {
@@ -135,6 +138,7 @@ export function modelOfType(
     ),
     pointing: new Set(definition.fields.filter(canPoint).map((field) => field.name)),
     json,
+    statements: new TypeStatements(definition.name),
   }
 }
 

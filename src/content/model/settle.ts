@@ -6,9 +6,11 @@ import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
 import { entryState } from '#content/entries/entry-state.ts'
 import { hold } from '#content/entries/references.ts'
 import { renewedFilter, renewKept } from '#content/entries/renewed-filter.ts'
+import { dropUnusedTables } from '#content/model/unused-tables.ts'
 import { applyIndexes } from '#content/query/index-plan.ts'
+import { typeSql, versionTable } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
-import type { Database, Queryable } from '#database/database.ts'
+import type { Database, Queryable, Statement } from '#database/database.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
@@ -52,17 +54,21 @@ const markSettled = sql<object>(`
 const horizon = sql<{ next: string; oldest: string }>(`
   select pg_snapshot_xmax(pg_current_snapshot())::text as next, pg_snapshot_xmin(pg_current_snapshot())::text as oldest`)
 
-const waitingRows = sql<
+const waitingRows = typeSql<
   Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }
->(`
-  select entry_id as id, locale, number, data, type_revision as "typeRevision" from stoa.version
-  where type = $1 and (is_latest or is_published) and filter_revision < $2 and (entry_id, locale, number) > ($3, $4, $5)
-  order by entry_id, locale, number limit ${batchSize}`)
+>(
+  (table) => `
+  select entry_id as id, locale, number, data, type_revision as "typeRevision" from ${table}
+  where (is_latest or is_published) and filter_revision < $1 and (entry_id, locale, number) > ($2, $3, $4)
+  order by entry_id, locale, number limit ${batchSize}`,
+)
 
-const renew = sql<object>(`
-  update stoa.version v set filter = c.filter, filter_revision = $2
+const renew = typeSql<object>(
+  (table) => `
+  update ${table} v set filter = c.filter, filter_revision = $2
   from json_to_recordset($1::json) as c (id uuid, locale text, number integer, filter jsonb)
-  where v.entry_id = c.id and v.locale = c.locale and v.number = c.number and v.filter_revision < $2`)
+  where v.entry_id = c.id and v.locale = c.locale and v.number = c.number and v.filter_revision < $2`,
+)
 
 /** Versions in the history that a release shows. */
 const pinnedRows = sql<
@@ -73,11 +79,13 @@ const pinnedRows = sql<
   where h.type = $1 and h.filter_revision < $2 and (h.entry_id, h.locale, h.number) > ($3, $4, $5)
   order by h.entry_id, h.locale, h.number limit ${batchSize}`)
 
-const states = sql<{ name: string; revision: number; settled: number; waiting: number }>(`
-  select t.name, t.revision, t.settled_revision as settled, case when t.settled_revision >= t.revision then 0 else (
-    select count(*)::int from (select from stoa.version v
-      where v.type = t.name and (v.is_latest or v.is_published) and v.filter_revision < t.filter_revision limit ${countMax}) w) end as waiting
-  from stoa.content_type t order by t.name`)
+const states = sql<{ name: string; revision: number; settled: number; filterRevision: number }>(`
+  select name, revision, settled_revision as settled, filter_revision as "filterRevision" from stoa.content_type order by name`)
+const countWaiting = (type: string): Statement<{ waiting: number }> => ({
+  text: `select count(*)::int as waiting from (select from ${versionTable(type)} v
+    where (is_latest or is_published) and filter_revision < $1 limit ${countMax}) w`,
+  name: null,
+})
 
 const firstId = '00000000-0000-0000-0000-000000000000'
 
@@ -170,6 +178,7 @@ export class Settling {
     const definitions = async (): Promise<readonly TypeModel['definition'][]> =>
       [...(await this.#models.load(database)).types.values()].map((one) => one.definition)
     await applyIndexes(database, definitions, { logger: this.#logger })
+    await dropUnusedTables(database, this.#logger)
   }
 
   /**
@@ -211,8 +220,7 @@ export class Settling {
   async #renewAll(session: Queryable, type: TypeModel): Promise<boolean> {
     let place: [string, string, number] = [firstId, '', 0]
     while (!this.#stopped) {
-      const rows = await session.run(waitingRows, [
-        type.definition.name,
+      const rows = await session.run(type.statements.of(waitingRows), [
         type.filterRevision,
         ...place,
       ])
@@ -224,7 +232,7 @@ export class Settling {
         number: row.number,
         filter: this.#filter(type, row),
       }))
-      await session.run(renew, [JSON.stringify(filters), type.revision])
+      await session.run(type.statements.of(renew), [JSON.stringify(filters), type.revision])
       for (const id of new Set(rows.map((row) => row.id))) await this.#hold(session, type, id)
       place = [last.id, last.locale, last.number]
     }
@@ -274,12 +282,13 @@ export class Settling {
 
   async states(db: Queryable): Promise<TypeState[]> {
     const rows = await db.run(states)
-    return rows.map((row) => ({
-      name: row.name,
-      revision: row.revision,
-      settled: row.settled >= row.revision,
-      versionsWaiting: row.waiting,
-    }))
+    const found: TypeState[] = []
+    for (const { name, revision, settled, filterRevision } of rows) {
+      const isSettled = settled >= revision
+      const [count] = isSettled ? [] : await db.run(countWaiting(name), [filterRevision])
+      found.push({ name, revision, settled: isSettled, versionsWaiting: count?.waiting ?? 0 })
+    }
+    return found
   }
 }
 

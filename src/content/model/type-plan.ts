@@ -4,6 +4,7 @@ import type { ContentType, Field } from '#content/content-type.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { modelOfType } from '#content/model/model.ts'
 import { queryFieldOf } from '#content/query/normal-form.ts'
+import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
@@ -220,16 +221,18 @@ async function changes(
   return steps
 }
 
-const heldData = sql<{
+const heldData = typeSql<{
   entry_id: string
   locale: string
   number: number
   data: string
   type_revision: number
-}>(`
-  select entry_id, locale, number, data, type_revision from stoa.version
-  where type = $1 and (is_latest or is_published) and (entry_id, locale, number) > ($2, $3, $4)
-  order by entry_id, locale, number limit ${batchSize}`)
+}>(
+  (table) => `
+  select entry_id, locale, number, data, type_revision from ${table}
+  where (is_latest or is_published) and (entry_id, locale, number) > ($1, $2, $3)
+  order by entry_id, locale, number limit ${batchSize}`,
+)
 
 /**
  * How many versions have a value that the new definition would lose, by field; counting stops at
@@ -246,7 +249,7 @@ async function lostValues(
   const { validator } = modelOfType(next, { revision: 0, shape_revision: 0, filter_revision: 0 })
   let place: [string, string, number] = ['00000000-0000-0000-0000-000000000000', '', 0]
   for (;;) {
-    const rows = await db.run(heldData, [next.name, ...place])
+    const rows = await db.run(before.statements.of(heldData), place)
     for (const row of rows) {
       const parsed = JSON.parse(row.data) as Record<string, unknown>
       const stored =

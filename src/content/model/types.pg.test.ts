@@ -161,7 +161,7 @@ test(
     assert.equal(page.data.length, 50)
     const indexes = await t.database.run(
       sql<{ indexdef: string }>(
-        `select indexdef from pg_indexes where tablename = 'version' and indexdef like '%''n''%'`,
+        `select indexdef from pg_indexes where tablename = 'version:thing' and indexdef like '%''n''%'`,
       ),
     )
     assert.equal(indexes.length, 2)
@@ -171,7 +171,7 @@ test(
       (
         await t.database.run(
           sql<object>(
-            `select 1 from pg_indexes where tablename = 'version' and indexdef like '%''n''%'`,
+            `select 1 from pg_indexes where tablename = 'version:thing' and indexdef like '%''n''%'`,
           ),
         )
       ).length,

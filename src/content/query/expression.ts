@@ -25,8 +25,9 @@ const columns: Readonly<Record<string, string>> = {
 
 /**
  * `draftsSeen` false: a reader who knows only what is published, for whom every entry simply is.
+ * `table` has the versions of the type.
  */
-export type Sight = { readonly draftsSeen: boolean }
+export type Sight = { readonly draftsSeen: boolean; readonly table: string }
 
 /**
  * The SQL of one field's value, NULL where it is missing: what queries compare and sort by, and
@@ -37,7 +38,7 @@ export type Sight = { readonly draftsSeen: boolean }
 export function expressionOf(
   field: QueryField,
   prefix: 'v.' | '',
-  sight: Sight = { draftsSeen: true },
+  sight: Sight = { draftsSeen: true, table: '' },
 ): string {
   if (field.system) return systemExpression(field, prefix, sight)
   const key = literal(field.name)
@@ -64,10 +65,10 @@ function systemExpression(field: QueryField, prefix: string, sight: Sight): stri
 }
 
 /** The status of the row `v`, as in `EntryView`. */
-export function statusExpression({ draftsSeen }: Sight): string {
-  if (!draftsSeen) return `'published'::text`
+export function statusExpression(sight: Sight): string {
+  if (!sight.draftsSeen) return `'published'::text`
   return `(case when v.is_archived then 'archived' when v.is_published then case when v.is_latest then 'published' else 'changed' end \
-when exists (select from stoa.version p where p.entry_id = v.entry_id and p.locale = v.locale and p.is_published) then 'changed' else 'draft' end)`
+when exists (select from ${sight.table} p where p.entry_id = v.entry_id and p.locale = v.locale and p.is_published) then 'changed' else 'draft' end)`
 }
 
 /** The PostgreSQL type of a field's parameters. */

@@ -26,8 +26,9 @@ const article: ContentType = {
 }
 const options = { logger: silentLogger }
 const indexNames = sql<{ name: string; valid: boolean }>(`
-  select c.relname as name, i.indisvalid as valid from pg_index i join pg_class c on c.oid = i.indexrelid
-  where i.indrelid = 'stoa.version'::regclass and c.relname like 'version\\_x\\_%' order by 1`)
+  select c.relname as name, i.indisvalid as valid from pg_inherits p join pg_index i on i.indrelid = p.inhrelid join pg_class c on c.oid = i.indexrelid
+  where p.inhparent = 'stoa.version'::regclass and c.relname like 'version\\_x\\_%' order by 1`)
+const insertType = sql(`insert into stoa.content_type (name, definition) values ($1, '{}')`)
 const validNames = async (db: Queryable): Promise<string[]> =>
   (await db.run(indexNames)).filter((row) => row.valid).map((row) => row.name)
 const planned = (...types: ContentType[]): string[] =>
@@ -41,9 +42,7 @@ const planned = (...types: ContentType[]): string[] =>
  * published a minute apart.
  */
 async function fill(database: Database, count: number): Promise<void> {
-  await database.run(
-    sql(`insert into stoa.content_type (name, definition) values ('article', '{}')`),
-  )
+  await database.run(insertType, ['article'])
   await database.run(sql(`insert into stoa.locale (code, fallback) values ('de', 'en')`))
   await database.run(
     sql(
@@ -280,6 +279,7 @@ test(
   async () => {
     await using db = await testDatabase()
     const { database } = db
+    for (const name of ['article', 'page']) await database.run(insertType, [name])
     await applyIndexes(
       database,
       () => Promise.resolve([article, { ...article, name: 'page' }]),

@@ -1,17 +1,18 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { ContentType } from '#content/content-type.ts'
-import { expressionOf, literal } from '#content/query/expression.ts'
+import { expressionOf } from '#content/query/expression.ts'
 import { querySchema } from '#content/query/normal-form.ts'
 import type { QueryField } from '#content/query/normal-form.ts'
+import { versionTable } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable, Statement } from '#database/database.ts'
 import { DatabaseTimeoutError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
- * The indexes of the filterable fields. Each is partial: of one type, and of what is published or
- * what is latest. They are built and dropped `concurrently`, which never blocks a write, by one
+ * The indexes of the filterable fields, on the table of their type. Each is partial: of the
+ * published versions or of the latest ones. They are built and dropped `concurrently`, which never blocks a write, by one
  * node at a time.
  */
 
@@ -28,7 +29,7 @@ const buildMs = 3_600_000
 /** Every index of ours begins so; no other does. */
 const namePrefix = 'version_x_'
 
-export type PlannedIndex = { readonly name: string; readonly text: string }
+export type PlannedIndex = { readonly type: string; readonly name: string; readonly text: string }
 
 /**
  * The indexes that a type needs, each once, in the order in which they help most. Equal definitions
@@ -38,7 +39,7 @@ export function planIndexes(type: ContentType): readonly PlannedIndex[] {
   const schema = querySchema(type)
   const planned = new Map<string, PlannedIndex>()
   const add = (column: string, hint: string, using: string, columns: string): void => {
-    const definition = `on stoa.version using ${using} (${columns}) where type = ${literal(type.name)} and ${column}`
+    const definition = `on ${versionTable(type.name)} using ${using} (${columns}) where ${column}`
     const name = nameOf(
       `${type.name}_${hint}_${column === 'is_published' ? 'published' : 'latest'}`,
       definition,
@@ -46,6 +47,7 @@ export function planIndexes(type: ContentType): readonly PlannedIndex[] {
     // An index that a type asks for may be the one that its field has anyway.
     if (!planned.has(definition))
       planned.set(definition, {
+        type: type.name,
         name,
         text: `create index concurrently if not exists ${name} ${definition}`,
       })
@@ -117,8 +119,8 @@ type Work = {
 
 const existing = sql<{ name: string; valid: boolean }>(`
   select c.relname as name, i.indisvalid as valid
-  from pg_index i join pg_class c on c.oid = i.indexrelid
-  where i.indrelid = 'stoa.version'::regclass and starts_with(c.relname::text, '${namePrefix}')
+  from pg_inherits p join pg_index i on i.indrelid = p.inhrelid join pg_class c on c.oid = i.indexrelid
+  where p.inhparent = 'stoa.version'::regclass and starts_with(c.relname::text, '${namePrefix}')
   order by c.relname`)
 const tryLock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as locked`)
 const unlock = sql<{ unlocked: boolean }>(`select pg_advisory_unlock($1) as unlocked`)
@@ -180,7 +182,8 @@ async function work(
     // Last, so that a query whose index changes always has one of the two.
     for (const name of unneeded) await drop(name)
     // Without statistics of the new expressions the planner guesses, and may pass the index by.
-    if (create.length > 0) await session.run(maintenance('analyze stoa.version'))
+    for (const type of new Set(create.map((index) => index.type)))
+      await session.run(maintenance(`analyze ${versionTable(type)}`))
   } finally {
     await leniently(logger, () => session.run(maintenance('reset statement_timeout')))
   }

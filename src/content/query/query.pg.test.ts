@@ -344,8 +344,8 @@ const planted: Record<string, Partial<Evaluators>> = {
   'a fallback where the entry has the locale': {
     rewrite: (text) =>
       text.replaceAll(
-        'not exists (select from stoa.version w',
-        'not exists (select from stoa.version w join stoa.release r on false',
+        'not exists (select from stoa."version:thing" w',
+        'not exists (select from stoa."version:thing" w join stoa.release r on false',
       ),
   },
   'an entry that has not settled within a grant': {

@@ -1,13 +1,8 @@
+import { anyVersionOf, versionTable } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Statement } from '#database/database.ts'
 import { decodeCursor, encodeCursor } from '#content/query/cursor.ts'
-import {
-  Values,
-  expressionOf,
-  literal,
-  parameterType,
-  statusExpression,
-} from '#content/query/expression.ts'
+import { Values, expressionOf, parameterType, statusExpression } from '#content/query/expression.ts'
 import type { Sight } from '#content/query/expression.ts'
 import { afterConditions, conditionOf, fieldOf, orderOf } from '#content/query/filter-sql.ts'
 import type { SqlContext } from '#content/query/filter-sql.ts'
@@ -271,7 +266,7 @@ function compileScope(
   const context: SqlContext = {
     schema: scope.schema,
     values,
-    sight: { draftsSeen: scope.draftsSeen },
+    sight: { draftsSeen: scope.draftsSeen, table: versionTable(scope.type) },
     nullable,
   }
   const locales = scope.locales.map((locale) => values.add(locale))
@@ -284,13 +279,7 @@ function compileScope(
     const elsewhere = locales.slice(0, i).map((earlier) => `not ${view.has(earlier)}`)
     return view.sources.map(({ from, where }) => ({
       from,
-      where: [
-        `v.type = ${literal(scope.type)}`,
-        ...where,
-        `v.locale = ${locale}`,
-        ...conditions,
-        ...elsewhere,
-      ],
+      where: [...where, `v.locale = ${locale}`, ...conditions, ...elsewhere],
     }))
   })
   return { context, branches }
@@ -302,23 +291,21 @@ function compileScope(
  */
 type View = { readonly sources: readonly Branch[]; readonly has: (locale: string) => string }
 
-const table = 'stoa.version v'
-
 function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
+  const table = versionTable(scope.type)
+  const from = `${table} v`
   const other = (locale: string, where: string): string =>
-    `exists (select from stoa.version w where w.entry_id = v.entry_id and w.locale = ${locale} and ${where})`
+    `exists (select from ${table} w where w.entry_id = v.entry_id and w.locale = ${locale} and ${where})`
   if (scope.perspective === 'published') {
     return {
-      sources: [{ from: table, where: ['v.is_published'] }],
+      sources: [{ from, where: ['v.is_published'] }],
       has: (locale) => other(locale, 'w.is_published'),
     }
   }
   if (scope.perspective === 'draft') {
     const archived = scope.archivedIncluded ?? (filter !== null && names(filter, 'status'))
     return {
-      sources: [
-        { from: table, where: archived ? ['v.is_latest'] : ['v.is_latest', 'not v.is_archived'] },
-      ],
+      sources: [{ from, where: archived ? ['v.is_latest'] : ['v.is_latest', 'not v.is_archived'] }],
       has: (locale) =>
         other(locale, archived ? 'w.is_latest' : 'w.is_latest and not w.is_archived'),
     }
@@ -330,9 +317,9 @@ function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
     `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = v.entry_id and j.locale = ${locale} and j.action = 'publish')`
   return {
     sources: [
-      { from: table, where: ['v.is_published', `not ${item('v')}`] },
+      { from, where: ['v.is_published', `not ${item('v')}`] },
       {
-        from: `stoa.release_item i join stoa.any_version v on v.entry_id = i.entry_id and v.locale = i.locale and v.number = i.number`,
+        from: `stoa.release_item i join ${anyVersionOf(table)} v on v.entry_id = i.entry_id and v.locale = i.locale and v.number = i.number`,
         where: [`i.release_id = ${release}`, `i.action = 'publish'`],
       },
     ],

@@ -1,4 +1,4 @@
--- Access: roles, users, sessions, API tokens, the first administrator's link, login throttling, the audit log.
+-- Access: roles, users, sessions, API tokens, the link for the first administrator, sign-in throttling, the audit log.
 -- Secrets are kept only as SHA-256 (of 256 random bits) or argon2id (passwords).
 
 create table stoa.role (
@@ -11,7 +11,7 @@ create table stoa.role (
 );
 
 insert into stoa.role (name, label, content, system, built_in) values
-  -- The program gives `administrator` every permission that it knows; what stands here is not read.
+  -- The program gives `administrator` every permission that it knows; this row's lists are not read.
   ('administrator', 'Administrator', '[]', '{}', true),
   ('editor', 'Editor',
    '[{"type":"*","actions":["read","readDraft","create","update","publish","archive","delete"],"filter":null,"fields":null}]',
@@ -22,14 +22,13 @@ insert into stoa.role (name, label, content, system, built_in) values
    '{assets.read,assets.write}', true),
   ('anonymous', 'Anonymous', '[{"type":"*","actions":["read"],"filter":null,"fields":null}]', '{}', true);
 
--- Nodes keep compiled roles in memory and compare this one number in the statement that finds the session or token.
--- It comes from a sequence, so that a number never stands for two sets of roles; the trigger moves it, so that no SQL escapes.
 create sequence stoa.role_revision_sequence;
 create table stoa.role_revision (
   revision bigint not null,
   only_one boolean primary key default true check (only_one)
 );
 insert into stoa.role_revision (revision) values (nextval('stoa.role_revision_sequence'));
+comment on table stoa.role_revision is 'A single row: the revision of all roles together, from a sequence, so that a number never stands for two sets of roles. Nodes that keep compiled roles in memory compare it in the statement that finds the session or token.';
 
 create function stoa.role_changed() returns trigger language plpgsql as $$
 begin
@@ -94,7 +93,6 @@ create table stoa.first_administrator (
   only_one boolean primary key default true check (only_one)
 );
 
--- `key` is `account:HASH` or `address:ADDRESS`; written by every login, worth nothing after a crash.
 create unlogged table stoa.login_throttle (
   key text primary key,
   failures integer not null,
@@ -102,6 +100,7 @@ create unlogged table stoa.login_throttle (
   blocked_until timestamptz(3) not null
 );
 create index login_throttle_last on stoa.login_throttle (last_at);
+comment on table stoa.login_throttle is 'Failed sign-ins, by `account:HASH` or `address:ADDRESS`. Unlogged: every failed sign-in writes here, and the rows are worth nothing after a crash.';
 
 create table stoa.audit (
   id uuid primary key,
@@ -115,7 +114,6 @@ create table stoa.audit (
 );
 create index audit_at on stoa.audit (at);
 
--- Append-only also for this program's own mistakes. Only pruning by age, which says so in its transaction, may delete.
 create function stoa.audit_append_only() returns trigger language plpgsql as $$
 begin
   if tg_op = 'DELETE' and current_setting('stoa.audit_prune', true) = 'on' then
@@ -128,3 +126,18 @@ create trigger audit_append_only before update or delete on stoa.audit
   for each row execute function stoa.audit_append_only();
 create trigger audit_no_truncate before truncate on stoa.audit
   for each statement execute function stoa.audit_append_only();
+comment on function stoa.audit_append_only is 'Refuses every change of the audit log, so that a mistake of this program cannot alter it either. Only pruning by age may delete, which sets `stoa.audit_prune` in its transaction.';
+
+comment on table stoa.role is 'Roles: what their holders may do, by content type (`content`) and in the system (`system`).';
+comment on table stoa.user is 'People who can sign in. The password is kept as an argon2id hash.';
+comment on table stoa.session is 'Signed-in browsers. Only the SHA-256 of the cookie is kept.';
+comment on table stoa.api_token is 'API tokens. Only the SHA-256 is kept; `hint` shows the first characters.';
+comment on table stoa.first_administrator is 'A single row while the site has no administrator: the hash of the secret in the link that makes the first one.';
+comment on table stoa.audit is 'Who changed what, append-only.';
+
+select stoa.attach('stoa.role', 'role', array['name']);
+select stoa.attach('stoa.user', 'user', array['id']);
+select stoa.attach('stoa.user_role', 'user_role', array['user_id', 'role'], array['user_id']);
+select stoa.attach('stoa.session', 'session', array['id_hash']);
+select stoa.attach('stoa.api_token', 'api_token', array['id']);
+select stoa.attach('stoa.api_token_role', 'api_token_role', array['token_id', 'role'], array['token_id']);

@@ -1,4 +1,4 @@
--- Media: assets, their renditions, uploads under way. The bytes are blobs in the file store; a blob that none of these
+-- Media: assets, their renditions and unfinished uploads. The bytes are blobs in the file store; a blob that none of these
 -- tables names is an orphan. See src/media/blobs.ts for the lock under which blobs gain and lose their last reference.
 
 create table stoa.asset (
@@ -13,7 +13,6 @@ create table stoa.asset (
   alt json not null,
   focal_x double precision check (focal_x between 0 and 1),
   focal_y double precision check (focal_y between 0 and 1),
-  -- Name and alternative texts in lower case, for the search of the list.
   search text not null,
   created_at timestamptz(3) not null,
   created_by json not null,
@@ -25,7 +24,6 @@ create index asset_blob on stoa.asset (blob);
 
 create table stoa.rendition (
   asset_id uuid not null references stoa.asset (id) on delete cascade,
-  -- Everything that decides the bytes: size, crop, format, quality.
   key text not null,
   blob text not null check (blob ~ '^[0-9a-f]{64}$'),
   content_type text not null,
@@ -35,7 +33,6 @@ create table stoa.rendition (
 );
 create index rendition_blob on stoa.rendition (blob);
 
--- A resumable upload. Its bytes so far are blobs too, so that any node can go on with it.
 create table stoa.upload (
   id uuid primary key,
   owner text not null,
@@ -62,8 +59,6 @@ create table stoa.upload_part (
 );
 create index upload_part_blob on stoa.upload_part (blob);
 
--- When a blob lost its last asset or rendition: it stays for the grace period from then on too, because a backup of the
--- database that is restored to an hour ago needs the files of an hour ago.
 create table stoa.blob_release (
   blob text primary key,
   released_at timestamptz(3) not null
@@ -78,3 +73,10 @@ end
 $$;
 create trigger asset_release after delete on stoa.asset for each row execute function stoa.release_blob();
 create trigger rendition_release after delete on stoa.rendition for each row execute function stoa.release_blob();
+
+comment on table stoa.asset is 'Uploaded files as editors know them: a blob with a name, alternative texts and a focal point.';
+comment on column stoa.asset.search is 'The name and the alternative texts in lower case, for searching the list.';
+comment on table stoa.rendition is 'Images made from an asset.';
+comment on column stoa.rendition.key is 'Everything that decides the bytes: size, crop, format, quality.';
+comment on table stoa.upload is 'Resumable uploads. The bytes received so far are blobs too, so that any node can continue the upload.';
+comment on table stoa.blob_release is 'When a blob lost its last asset or rendition. It stays for the grace period after that, because a backup of the database that is restored needs the files of its time.';
