@@ -1,5 +1,5 @@
 import type { Content } from '#content/content.ts'
-import type { Context } from '#content/entries/context.ts'
+import type { Context } from '#content/context.ts'
 import { createEntry } from '#content/entries/create.ts'
 import { deleteEntry, readableAmong, takeOutAsset } from '#content/entries/delete.ts'
 import { localesOfEntry, oneVersion, restoreVersion, versionsOf } from '#content/entries/history.ts'
@@ -10,7 +10,7 @@ import { saveEntry } from '#content/entries/save.ts'
 import { createContentTypes } from '#content/model/content-types.ts'
 import { createLocales } from '#content/model/locales.ts'
 import { ModelStore } from '#content/model/model.ts'
-import { Settling } from '#content/model/settle.ts'
+import { TypeUpgrade } from '#content/settling/type-upgrade.ts'
 import { createReleases } from '#content/releases.ts'
 import { createSchedule } from '#content/schedule.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -27,7 +27,7 @@ export function createContent(options: {
   const models = new ModelStore()
   const logger = options.logger.child({ part: 'content' })
   const context: Context = { models, recent: new RecentSaves(), clock: options.clock, logger }
-  const settling = new Settling(models, logger)
+  const settling = new TypeUpgrade(models, logger)
   return {
     types: createContentTypes(context, settling),
     locales: createLocales(),

@@ -10,11 +10,11 @@ import {
   VersionNotFoundError,
 } from '#content/errors.ts'
 import { checkComplete } from '#content/entries/compose.ts'
-import type { Context } from '#content/entries/context.ts'
-import { atomically, stampNow } from '#content/entries/context.ts'
-import { EntryEdit } from '#content/entries/entry-edit.ts'
-import { entryState, judgedColumns, latestOf, versionOf } from '#content/entries/entry-state.ts'
-import type { JudgedRow } from '#content/entries/entry-state.ts'
+import type { Context } from '#content/context.ts'
+import { atomically, stampNow } from '#content/context.ts'
+import { EntryEdit } from '#content/versions/entry-edit.ts'
+import { entryState, headColumns, latestOf, versionOf } from '#content/versions/entry-state.ts'
+import type { VersionHead } from '#content/versions/entry-state.ts'
 import {
   requireGrant,
   requireGrantAfterWrite,
@@ -22,7 +22,7 @@ import {
   grantCovers,
   statusOf,
 } from '#content/entries/permission.ts'
-import { renewKept } from '#content/entries/renewed-filter.ts'
+import { upgradeKept } from '#content/versions/upgraded-filter.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { isStorableText } from '#content/query/normal-form.ts'
@@ -75,9 +75,9 @@ const keepBefore = sql<object>(
 const setState = sql<object>(
   `update stoa.release set state = $2, published_at = coalesce($3, published_at), published_by = coalesce($4::json, published_by) where id = $1`,
 )
-const readJudged = typeSql<JudgedRow & { id: string }>(
+const readJudged = typeSql<VersionHead & { id: string }>(
   (table) =>
-    `select v.entry_id as id, ${judgedColumns} from ${table} v where v.entry_id = any($1::uuid[]) and v.is_latest`,
+    `select v.entry_id as id, ${headColumns} from ${table} v where v.entry_id = any($1::uuid[]) and v.is_latest`,
 )
 const deleteRelease = sql<object>(`delete from stoa.release where id = $1`)
 
@@ -160,7 +160,7 @@ async function seenItems(
   const grants = ({ type }: Item): readonly Grant[] => grantsOf.get(type) ?? []
   const whole = (item: Item): boolean => grants(item).some((grant) => grant.filter === null)
   const asked = items.filter((item) => grants(item).length > 0 && !whole(item))
-  const rows: (JudgedRow & { id: string })[] = []
+  const rows: (VersionHead & { id: string })[] = []
   for (const [name, group] of Map.groupBy(asked, ({ type }) => type)) {
     const ids = [...new Set(group.map(({ entryId }) => entryId))]
     rows.push(...(await db.run(model.type(name).statements.of(readJudged), [ids])))
@@ -310,7 +310,7 @@ async function put(
         ? null
         : await versionOf(tx, type, { id: item.entryId, locale, number: version })
     if (pinned !== null && pinned.filterRevision < type.filterRevision)
-      await renewKept(tx, type, item.entryId, pinned)
+      await upgradeKept(tx, type, item.entryId, pinned)
     if (item.action === 'unpublish' ? latest === null : pinned === null) {
       throw new VersionNotFoundError(
         `The entry has no version ${version ?? ''} in the locale "${locale}".`,

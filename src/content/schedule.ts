@@ -6,9 +6,9 @@ import {
   ScheduleNotFoundError,
   VersionNotFoundError,
 } from '#content/errors.ts'
-import type { Context } from '#content/entries/context.ts'
-import { atomically, stampNow } from '#content/entries/context.ts'
-import { entryState, latestOf, versionOf } from '#content/entries/entry-state.ts'
+import type { Context } from '#content/context.ts'
+import { atomically, stampNow } from '#content/context.ts'
+import { entryState, latestOf, versionOf } from '#content/versions/entry-state.ts'
 import { requireGrant } from '#content/entries/permission.ts'
 import { publishEntry, unpublishEntry } from '#content/entries/publish.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { AuditEntry } from '#access/access.ts'
-import { atomically } from '#content/entries/context.ts'
+import { atomically } from '#content/context.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**

@@ -6,7 +6,7 @@ import {
   RequestInvalidError,
 } from '#api/problems/errors.ts'
 import { WriteRecorder } from '#api/writes/write-recorder.ts'
-import { atomically } from '#content/entries/context.ts'
+import { atomically } from '#content/context.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { DatabaseTimeoutError } from '#database/errors.ts'

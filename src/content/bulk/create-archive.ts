@@ -8,17 +8,17 @@ import type {
   ArchiveOutcome,
 } from '#content/bulk/archive.ts'
 import type { Bulk, BulkItem } from '#content/bulk/bulk.ts'
-import type { OwnedRow } from '#content/bulk/flush-together.ts'
-import { beginBatch, holdTogether, insertRows } from '#content/bulk/flush-together.ts'
+import type { OwnedRow } from '#content/versions/write-edits.ts'
+import { beginBatch, holdTogether, insertRows } from '#content/versions/write-edits.ts'
 import { readArchive, readChosenArchive, readReleaseArchive } from '#content/bulk/read-archive.ts'
 import type { Call, Content } from '#content/content.ts'
 import type { ContentType } from '#content/content-type.ts'
 import { ForbiddenError, ValidationError } from '#content/errors.ts'
-import type { Context } from '#content/entries/context.ts'
-import { atomically } from '#content/entries/context.ts'
-import { encodeFields } from '#content/entries/entry-edit.ts'
-import type { VersionRow } from '#content/entries/entry-state.ts'
-import { lockKnown, targetFaults } from '#content/entries/references.ts'
+import type { Context } from '#content/context.ts'
+import { atomically } from '#content/context.ts'
+import { encodeFields } from '#content/versions/entry-edit.ts'
+import type { Version } from '#content/versions/entry-state.ts'
+import { lockTargets, targetFaults } from '#content/versions/references.ts'
 import { RecentSaves } from '#content/entries/recent-saves.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { modelOfType, ModelStore } from '#content/model/model.ts'
@@ -264,20 +264,16 @@ async function insertFresh(
   if (actions.length > 0) await tx.run(insertActions, [JSON.stringify(actions)])
 }
 
-async function checkTargets(
-  call: Call,
-  type: TypeModel,
-  rows: readonly VersionRow[],
-): Promise<void> {
+async function checkTargets(call: Call, type: TypeModel, rows: readonly Version[]): Promise<void> {
   if (type.pointing.size === 0) return
   const targets = rows.flatMap((row) =>
     type.validator.targets(JSON.parse(row.data) as Record<string, unknown>),
   )
-  const faults = targetFaults(targets, await lockKnown(call.db, targets))
+  const faults = targetFaults(targets, await lockTargets(call.db, targets))
   if (faults.length > 0) throw new ValidationError(faults)
 }
 
-function rowsOf(type: TypeModel, entry: ArchivedEntry): VersionRow[] {
+function rowsOf(type: TypeModel, entry: ArchivedEntry): Version[] {
   return Object.entries(entry.locales).flatMap(([locale, versions]) =>
     versions.map((version) => ({
       ...encodeFields(type, version.fields),

@@ -5,8 +5,8 @@ import type {
   ArchivedVersion,
 } from '#content/bulk/archive.ts'
 import type { Call } from '#content/content.ts'
-import type { VersionRow } from '#content/entries/entry-state.ts'
-import { versionColumns } from '#content/entries/entry-state.ts'
+import type { Version } from '#content/versions/entry-state.ts'
+import { versionColumns } from '#content/versions/entry-state.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
@@ -31,7 +31,7 @@ const readChosen = sql<{
 }>(`
   select id, created_at as "createdAt", created_by as "createdBy", archived_at as "archivedAt" from stoa.entry where id = any($1::uuid[]) order by id`)
 
-const readVersions = typeSql<VersionRow & { model: string; id: string | null }>(
+const readVersions = typeSql<Version & { model: string; id: string | null }>(
   (table) => `
   select m.revision as model, v.entry_id as id, ${versionColumns}
   from stoa.model m left join ${anyVersionOf(table)} v on v.entry_id = any($1::uuid[]) and (
@@ -127,7 +127,7 @@ async function assembled(
   })
 }
 
-function archivedVersion(type: TypeModel, row: VersionRow): ArchivedVersion {
+function archivedVersion(type: TypeModel, row: Version): ArchivedVersion {
   return {
     number: row.number,
     latest: row.isLatest,

@@ -3,14 +3,14 @@ import type { BulkItem, BulkOutcome } from '#content/bulk/bulk.ts'
 import type { Call } from '#content/content.ts'
 import { EntryArchivedError, EntryExistsError, ValidationError } from '#content/errors.ts'
 import { checkComplete, compose, slugBase } from '#content/entries/compose.ts'
-import type { Context } from '#content/entries/context.ts'
-import { stampNow } from '#content/entries/context.ts'
+import type { Context } from '#content/context.ts'
+import { stampNow } from '#content/context.ts'
 import { importedTimes } from '#content/entries/create.ts'
-import { EntryEdit, encodeFields } from '#content/entries/entry-edit.ts'
-import type { VersionRow } from '#content/entries/entry-state.ts'
-import { topNumbers, topOf, versionColumns, whole } from '#content/entries/entry-state.ts'
-import type { Known } from '#content/entries/references.ts'
-import { claimSlug, lockKnown, targetFaults } from '#content/entries/references.ts'
+import { EntryEdit, encodeFields } from '#content/versions/entry-edit.ts'
+import type { Version } from '#content/versions/entry-state.ts'
+import { topNumbers, topOf, versionColumns, whole } from '#content/versions/entry-state.ts'
+import type { ExistingTargets } from '#content/versions/references.ts'
+import { claimSlug, lockTargets, targetFaults } from '#content/versions/references.ts'
 import { carryShared, sharedFields } from '#content/entries/save.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -36,7 +36,7 @@ const lockEntries = sql<{
   select id, type, created_at as "createdAt", created_by ->> 'id' as "createdById", archived_at as "archivedAt"
   from stoa.entry where id = any($1::uuid[]) order by id for no key update`)
 
-const lockHeld = typeSql<VersionRow & { model: string; id: string | null; top: number }>(
+const lockHeld = typeSql<Version & { model: string; id: string | null; top: number }>(
   (table) => `
   with v as (
     select * from ${table} where entry_id = any($1::uuid[]) and (is_latest or is_published) order by entry_id, locale, number for no key update
@@ -69,7 +69,7 @@ export async function saveItems(
 ): Promise<Saved> {
   const type = model.type(typeName)
   const { edits, made } = await lockAll(context, call, model, type, items)
-  const known = await lockKnown(
+  const known = await lockTargets(
     call.db,
     items.flatMap((item) => targetsOf(type, item)),
   )
@@ -161,7 +161,7 @@ function targetsOf(type: TypeModel, item: BulkItem): ReturnType<TypeModel['valid
 type Checked = {
   readonly edit: EntryEdit
   readonly locale: string
-  readonly latest: VersionRow | null
+  readonly latest: Version | null
   readonly fields: Record<string, unknown>
   readonly changed: ReadonlySet<string>
 }
@@ -172,7 +172,7 @@ function checkedItem(
   type: TypeModel,
   edit: EntryEdit | undefined,
   item: BulkItem,
-  known: Known,
+  known: ExistingTargets,
 ): Checked | string {
   try {
     if (edit === undefined)
@@ -192,7 +192,7 @@ function check(
   type: TypeModel,
   edit: EntryEdit,
   item: BulkItem,
-  known: Known,
+  known: ExistingTargets,
 ): Checked {
   const locale = model.locale(item.locale)
   // A date that is none is refused like any other value.
@@ -241,10 +241,10 @@ async function versionFor(
   type: TypeModel,
   edit: EntryEdit,
   locale: string,
-  latest: VersionRow | null,
+  latest: Version | null,
   next: { readonly fields: Record<string, unknown>; readonly changed: ReadonlySet<string> },
   createdAt: string | undefined,
-): Promise<VersionRow> {
+): Promise<Version> {
   const { fields } = next
   const base = slugBase(type, fields)
   if (latest !== null && next.changed.size === 0 && base === null) return latest

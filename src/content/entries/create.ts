@@ -3,10 +3,10 @@ import type { Call, EntryView, SaveInput } from '#content/content.ts'
 import { EntryExistsError, UniqueConflictError, ValidationError } from '#content/errors.ts'
 import type { Composed } from '#content/entries/compose.ts'
 import { compose, slugBase } from '#content/entries/compose.ts'
-import type { Context } from '#content/entries/context.ts'
-import { atomically, stampNow } from '#content/entries/context.ts'
-import { encodeFields, insertRow } from '#content/entries/entry-edit.ts'
-import type { VersionRow } from '#content/entries/entry-state.ts'
+import type { Context } from '#content/context.ts'
+import { atomically, stampNow } from '#content/context.ts'
+import { encodeFields, insertRow } from '#content/versions/entry-edit.ts'
+import type { Version } from '#content/versions/entry-state.ts'
 import {
   checkTargets,
   claimSlug,
@@ -15,7 +15,7 @@ import {
   hold,
   once,
   referencesOf,
-} from '#content/entries/references.ts'
+} from '#content/versions/references.ts'
 import { requireGrantAfterWrite, requireGrantOnType, grantOf } from '#content/entries/permission.ts'
 import { viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -84,7 +84,7 @@ type Plan = {
   readonly grant: Grant
   readonly publishGrant: Grant | null
   /** The version, but for its content, which may still get a slug. */
-  readonly row: Omit<VersionRow, 'data' | 'filter'>
+  readonly row: Omit<Version, 'data' | 'filter'>
 }
 
 function prepare(
@@ -140,7 +140,7 @@ function prepare(
 function complete(
   { type, id, grant, publishGrant, row }: Plan,
   fields: Readonly<Record<string, unknown>>,
-): VersionRow {
+): Version {
   const result = { ...row, ...encodeFields(type, fields) }
   requireGrantAfterWrite(grant, 'create', type, id, result)
   if (publishGrant !== null) requireGrantAfterWrite(publishGrant, 'publish', type, id, result)

@@ -2,11 +2,11 @@ import type { Call, DeleteOutcome, Expected } from '#content/content.ts'
 import type { Field } from '#content/content-type.ts'
 import type { Referrer } from '#content/errors.ts'
 import { DeleteTooWideError, EntryNotFoundError, EntryReferencedError } from '#content/errors.ts'
-import type { Context } from '#content/entries/context.ts'
-import { atomically, stampNow } from '#content/entries/context.ts'
-import { EntryEdit } from '#content/entries/entry-edit.ts'
-import type { EntryState, Hold } from '#content/entries/entry-state.ts'
-import { entryState, latestOf, localesOf } from '#content/entries/entry-state.ts'
+import type { Context } from '#content/context.ts'
+import { atomically, stampNow } from '#content/context.ts'
+import { EntryEdit } from '#content/versions/entry-edit.ts'
+import type { EntryState, LockMode } from '#content/versions/entry-state.ts'
+import { entryState, latestOf, localesOf } from '#content/versions/entry-state.ts'
 import { requireGrant, mayRead } from '#content/entries/permission.ts'
 import { checkExpected } from '#content/entries/save.ts'
 import { storedFields } from '#content/entries/view.ts'
@@ -114,7 +114,12 @@ async function cascade(
 }
 
 /** A referrer; nothing if somebody deleted it meanwhile. */
-async function ifThere(tx: Queryable, model: Model, id: string, hold: Hold): Promise<EntryState[]> {
+async function ifThere(
+  tx: Queryable,
+  model: Model,
+  id: string,
+  hold: LockMode,
+): Promise<EntryState[]> {
   try {
     return [await entryState(tx, model, null, id, hold)]
   } catch (error) {

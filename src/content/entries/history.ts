@@ -6,17 +6,17 @@ import {
   VersionNotFoundError,
 } from '#content/errors.ts'
 import { compose } from '#content/entries/compose.ts'
-import type { Context } from '#content/entries/context.ts'
-import { atomically, stampNow } from '#content/entries/context.ts'
-import { EntryEdit } from '#content/entries/entry-edit.ts'
-import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
+import type { Context } from '#content/context.ts'
+import { atomically, stampNow } from '#content/context.ts'
+import { EntryEdit } from '#content/versions/entry-edit.ts'
+import type { EntryState, Version } from '#content/versions/entry-state.ts'
 import {
   entryState,
   latestOf,
   localesOf,
   publishedOf,
   versionOf,
-} from '#content/entries/entry-state.ts'
+} from '#content/versions/entry-state.ts'
 import {
   requireGrant,
   requireGrantAfterWrite,
@@ -193,7 +193,7 @@ export async function oneVersion(
   })
 }
 
-function settledRow(row: VersionRow): VersionRow {
+function settledRow(row: Version): Version {
   return row.isLatest || row.isPublished || row.publishedBy !== null
     ? row
     : { ...row, publishedAt: null }

@@ -1,7 +1,7 @@
 import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, ReadOptions } from '#content/content.ts'
-import type { VersionRow } from '#content/entries/entry-state.ts'
-import { versionColumns } from '#content/entries/entry-state.ts'
+import type { Version } from '#content/versions/entry-state.ts'
+import { versionColumns } from '#content/versions/entry-state.ts'
 import { grantOf, grantCovers, statusOf } from '#content/entries/permission.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -37,7 +37,7 @@ type Reached = {
   readonly place: number
   readonly id: string
   readonly type: string
-  readonly row: VersionRow
+  readonly row: Version
   readonly status: EntryView['status']
   readonly filtered: boolean
 }
@@ -163,7 +163,7 @@ const targetsOf = (perspective: 'published' | 'draft'): Statement<TargetRow> =>
   limit ${includedMax * 4}`)
 
 /** One row for each entry that the perspective shows in one of the locales, in the first of them. */
-const shownRows = (shown: string): TypeStatement<VersionRow & { readonly id: string }> =>
+const shownRows = (shown: string): TypeStatement<Version & { readonly id: string }> =>
   typeSql(
     (table) => `
   select distinct on (v.entry_id) v.entry_id as id, ${versionColumns}
@@ -267,7 +267,7 @@ async function reachByData(include: Include, asks: readonly Ask[]): Promise<Reac
 }
 
 /** The grant's filter was applied by the statement, so `filter` is not needed any more. */
-function asVersion(row: EntryRow): VersionRow {
+function asVersion(row: EntryRow): Version {
   return {
     locale: row.locale,
     number: row.version,

@@ -6,7 +6,7 @@ import type { FilterData } from '#content/query/normal-form.ts'
 import type { QueryRow } from '#content/query/predicate.ts'
 import { compilePredicate } from '#content/query/predicate.ts'
 import { grantFilter } from '#content/query/validate-query.ts'
-import type { EntryState, JudgedRow, VersionRow } from '#content/entries/entry-state.ts'
+import type { EntryState, VersionHead, Version } from '#content/versions/entry-state.ts'
 
 /**
  * What the one who asks may do, over entries as they are in memory. A grant is checked against the
@@ -25,7 +25,7 @@ export function grantOf(call: Call, action: ContentAction, type: TypeModel): Gra
   return { filter, fields: grant.fields }
 }
 
-function queryRow(row: JudgedRow, id: string, status: QueryRow['status']): QueryRow {
+function queryRow(row: VersionHead, id: string, status: QueryRow['status']): QueryRow {
   return {
     id,
     locale: row.locale,
@@ -46,7 +46,7 @@ export function grantCovers(
   grant: Grant | null,
   type: TypeModel,
   id: string,
-  row: JudgedRow,
+  row: VersionHead,
   status: QueryRow['status'],
 ): boolean {
   if (grant === null) return false
@@ -73,7 +73,7 @@ export function mayRead(
 /**
  * As `EntryView.status` for one who sees drafts. Only for rows that are the latest or published.
  */
-export function statusOf(row: JudgedRow): 'draft' | 'published' | 'changed' | 'archived' {
+export function statusOf(row: VersionHead): 'draft' | 'published' | 'changed' | 'archived' {
   if (row.isArchived) return 'archived'
   if (row.isPublished) return row.isLatest ? 'published' : 'changed'
   return row.publishedAt === null ? 'draft' : 'changed'
@@ -88,7 +88,7 @@ export function requireGrant(
   action: ContentAction,
   type: TypeModel,
   state: Pick<EntryState, 'id' | 'held'>,
-  rows: readonly VersionRow[] = state.held.filter((row) => row.isLatest),
+  rows: readonly Version[] = state.held.filter((row) => row.isLatest),
 ): Grant {
   const grant = grantOf(call, action, type)
   if (grant !== null && rows.every((row) => grantCovers(grant, type, state.id, row, statusOf(row))))
@@ -110,7 +110,7 @@ export function requireGrantAfterWrite(
   action: ContentAction,
   type: TypeModel,
   id: string,
-  row: VersionRow,
+  row: Version,
 ): void {
   if (!grantCovers(grant, type, id, row, statusOf(row))) throw forbidden(action, type)
 }

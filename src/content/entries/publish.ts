@@ -2,11 +2,11 @@ import type { ContentAction } from '#content/authority.ts'
 import type { Call, EntryView, Expected } from '#content/content.ts'
 import { EntryArchivedError, VersionNotFoundError } from '#content/errors.ts'
 import { checkComplete } from '#content/entries/compose.ts'
-import type { Context } from '#content/entries/context.ts'
-import { atomically, stampNow } from '#content/entries/context.ts'
-import { EntryEdit } from '#content/entries/entry-edit.ts'
-import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
-import { entryState, latestOf, localesOf, versionOf } from '#content/entries/entry-state.ts'
+import type { Context } from '#content/context.ts'
+import { atomically, stampNow } from '#content/context.ts'
+import { EntryEdit } from '#content/versions/entry-edit.ts'
+import type { EntryState, Version } from '#content/versions/entry-state.ts'
+import { entryState, latestOf, localesOf, versionOf } from '#content/versions/entry-state.ts'
 import { requireGrant, requireGrantAfterWrite, grantOf } from '#content/entries/permission.ts'
 import { checkExpected } from '#content/entries/save.ts'
 import { storedFields, viewOf } from '#content/entries/view.ts'
@@ -96,7 +96,7 @@ export async function publishEntry(
     const { tx, type, state, locales, edit } = locked
     if (state.archivedAt !== null) throw new EntryArchivedError()
     const grant = requireGrant(call, 'publish', type, state)
-    const published: VersionRow[] = []
+    const published: Version[] = []
     for (const locale of locales) {
       const row = await wanted(locked, locale, what.version)
       checkComplete(type, storedFields(type, row), locales.length > 1 ? locale : null)
@@ -114,7 +114,7 @@ async function wanted(
   { tx, type, edit }: Locked,
   locale: string,
   version: number | null,
-): Promise<VersionRow> {
+): Promise<Version> {
   const held = edit.held.find(
     (row) => row.locale === locale && (version === null ? row.isLatest : row.number === version),
   )

@@ -1,7 +1,7 @@
 import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import { EntryNotFoundError, ReleaseNotFoundError, TypeNotFoundError } from '#content/errors.ts'
-import type { Context } from '#content/entries/context.ts'
+import type { Context } from '#content/context.ts'
 import { includedEntries } from '#content/entries/include.ts'
 import { forbidden, grantOf } from '#content/entries/permission.ts'
 import type { Shown } from '#content/entries/view.ts'

@@ -1,4 +1,4 @@
-import type { VersionRow } from '#content/entries/entry-state.ts'
+import type { Version } from '#content/versions/entry-state.ts'
 import { LRUCache } from 'lru-cache'
 
 /**
@@ -7,7 +7,7 @@ import { LRUCache } from 'lru-cache'
  * remembered, whoever else was there meanwhile.
  */
 export type Remembered = {
-  readonly row: VersionRow
+  readonly row: Version
   readonly localeCount: number
   readonly writer: string
 }

@@ -3,19 +3,19 @@ import type { Call, EntryView, Expected, SaveInput } from '#content/content.ts'
 import { EntryArchivedError, EntryNotFoundError, VersionConflictError } from '#content/errors.ts'
 import type { Composed } from '#content/entries/compose.ts'
 import { checkComplete, compose, slugBase } from '#content/entries/compose.ts'
-import type { Context } from '#content/entries/context.ts'
-import { atomically, isDatabase, stampNow } from '#content/entries/context.ts'
+import type { Context } from '#content/context.ts'
+import { atomically, isDatabase, stampNow } from '#content/context.ts'
 import { importedTimes } from '#content/entries/create.ts'
-import { EntryEdit, encodeFields } from '#content/entries/entry-edit.ts'
-import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
+import { EntryEdit, encodeFields } from '#content/versions/entry-edit.ts'
+import type { EntryState, Version } from '#content/versions/entry-state.ts'
 import {
   entryState,
   latestOf,
   localesOf,
   topOf,
   versionColumns,
-} from '#content/entries/entry-state.ts'
-import { checkTargets, claimSlug } from '#content/entries/references.ts'
+} from '#content/versions/entry-state.ts'
+import { checkTargets, claimSlug } from '#content/versions/references.ts'
 import {
   requireGrant,
   requireGrantAfterWrite,
@@ -76,7 +76,7 @@ type Save = {
 }
 
 const readForSave = typeSql<
-  VersionRow & {
+  Version & {
     model: string
     entryType: string | null
     localeCount: number
@@ -173,7 +173,7 @@ async function savePlainly(
  * Without publishing, or where the row that editors go on from is the published one, and the caller
  * may publish it.
  */
-function mayPublishPlainly(call: Call, { type, id, input }: Save, row: VersionRow): boolean {
+function mayPublishPlainly(call: Call, { type, id, input }: Save, row: Version): boolean {
   return (
     input.publish !== true ||
     (row.isPublished &&
@@ -231,7 +231,7 @@ async function saveRemembered(
 type Next = {
   readonly grant: Grant
   readonly composed: Composed
-  readonly before: VersionRow
+  readonly before: Version
   readonly localeCount: number
   readonly top: number
   readonly writer: string
@@ -252,7 +252,7 @@ async function writeNext(
     return 'not plain'
   const [savedAt, savedBy] = [stampNow(context), JSON.stringify(call.authority.actor)]
   const publishing = input.publish === true
-  const next: VersionRow = {
+  const next: Version = {
     ...before,
     ...encodeFields(type, fields),
     number: top + 1,
@@ -401,7 +401,7 @@ export async function addVersion(
     readonly composed: Composed
     readonly createdAt?: string | undefined
   },
-): Promise<VersionRow> {
+): Promise<Version> {
   const { type, edit, locale, composed } = add
   const { fields, changed } = composed
   const latest = edit.latest(locale)
@@ -426,7 +426,7 @@ export async function addVersion(
 export function carryShared(
   type: TypeModel,
   edit: EntryEdit,
-  row: VersionRow,
+  row: Version,
   changed: ReadonlySet<string>,
   fields: Readonly<Record<string, unknown>>,
 ): void {
@@ -439,7 +439,7 @@ export function carryShared(
 function carry(
   type: TypeModel,
   edit: EntryEdit,
-  other: VersionRow,
+  other: Version,
   names: readonly string[],
   fields: Readonly<Record<string, unknown>>,
 ): void {
@@ -462,7 +462,7 @@ export function checkExpected(
   check: {
     readonly expected: Expected
     readonly grant: Grant
-    readonly row: VersionRow | null
+    readonly row: Version | null
     readonly yours: Readonly<Record<string, unknown>> | null
   },
 ): void {

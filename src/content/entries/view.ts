@@ -1,6 +1,6 @@
 import type { Grant } from '#content/authority.ts'
 import type { EntryView } from '#content/content.ts'
-import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
+import type { EntryState, Version } from '#content/versions/entry-state.ts'
 import { statusOf } from '#content/entries/permission.ts'
 import type { TypeModel } from '#content/model/model.ts'
 
@@ -37,7 +37,7 @@ export function fieldsJson(
 /** Parsed data, brought to what the type has now. */
 export function storedFields(
   type: TypeModel,
-  row: Pick<VersionRow, 'data' | 'typeRevision'>,
+  row: Pick<Version, 'data' | 'typeRevision'>,
 ): Record<string, unknown> {
   const stored = JSON.parse(row.data) as Record<string, unknown>
   return row.typeRevision < type.shapeRevision ? type.validator.project(stored) : stored
@@ -47,7 +47,7 @@ export function storedFields(
 export function viewOf(
   type: TypeModel,
   state: Pick<EntryState, 'id'>,
-  row: VersionRow,
+  row: Version,
   grant: Grant,
 ): EntryView {
   return {

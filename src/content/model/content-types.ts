@@ -7,10 +7,10 @@ import {
   TypeLossError,
   TypeNotFoundError,
 } from '#content/errors.ts'
-import type { Context } from '#content/entries/context.ts'
-import { atomically, isDatabase } from '#content/entries/context.ts'
+import type { Context } from '#content/context.ts'
+import { atomically, isDatabase } from '#content/context.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
-import type { Settling } from '#content/model/settle.ts'
+import type { TypeUpgrade } from '#content/settling/type-upgrade.ts'
 import { checkContentType } from '#content/model/type-check.ts'
 import type { TypeChange } from '#content/model/type-plan.ts'
 import { planType } from '#content/model/type-plan.ts'
@@ -71,7 +71,7 @@ const tooLong = typeSql<{ count: number }>(
 
 type Saved = { readonly definition: ContentType; readonly revision: number }
 
-export function createContentTypes(context: Context, settling: Settling): ContentTypes {
+export function createContentTypes(context: Context, settling: TypeUpgrade): ContentTypes {
   const { models } = context
   const fresh = async (db: Queryable): Promise<Model> =>
     models.use(db, async (model) => (await models.confirm(db, model), model))

@@ -1,5 +1,5 @@
 import type { Locale, Locales } from '#content/content.ts'
-import { atomically } from '#content/entries/context.ts'
+import { atomically } from '#content/context.ts'
 import { LocaleInUseError, LocaleInvalidError, LocaleNotFoundError } from '#content/errors.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'

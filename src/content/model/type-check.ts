@@ -383,7 +383,7 @@ class Check {
       const long =
         key === 'help' || key === 'description' ? helpMax : key === 'pattern' ? helpMax : labelMax
       if (expected === undefined)
-        this.faults.add(at, 'unknown', `Known here: ${Object.keys(shape).join(', ')}.`)
+        this.faults.add(at, 'unknown', `ExistingTargets here: ${Object.keys(shape).join(', ')}.`)
       else if (
         expected === 'text' &&
         (typeof value !== 'string' || value.length > long || !isStorableText(value))

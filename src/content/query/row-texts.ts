@@ -10,7 +10,7 @@ const rowBytes = 100
 /** Of the whole, for what lists were made of; the rest is for texts. */
 const listsShare = 0.25
 
-type Known = { readonly key: string; readonly writer: string }
+type ExistingTargets = { readonly key: string; readonly writer: string }
 
 /**
  * The texts of rows that were in lists, so that a list which is read anew because one of its
@@ -21,7 +21,7 @@ type Known = { readonly key: string; readonly writer: string }
  */
 export class RowTexts {
   readonly #texts: LRUCache<string, string>
-  readonly #lists: LRUCache<string, readonly Known[]>
+  readonly #lists: LRUCache<string, readonly ExistingTargets[]>
   readonly counts = { reused: 0, sent: 0 }
 
   /** `bytesMax`: memory for all of it. */
@@ -60,7 +60,7 @@ export class RowTexts {
    */
   complete(list: string, life: string | null, bare: readonly BareRow[]): ListRow[] | null {
     const rows: ListRow[] = []
-    const known: Known[] = []
+    const known: ExistingTargets[] = []
     for (const row of bare) {
       const key = `${life} ${row.writer} ${row.id} ${row.locale} ${row.version}`
       const data = row.data ?? (life === null ? undefined : this.#texts.get(key))

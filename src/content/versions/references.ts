@@ -1,9 +1,9 @@
 import type { Call } from '#content/content.ts'
 import { UniqueConflictError, ValidationError } from '#content/errors.ts'
-import type { VersionRow } from '#content/entries/entry-state.ts'
-import { versionColumns } from '#content/entries/entry-state.ts'
+import type { Version } from '#content/versions/entry-state.ts'
+import { versionColumns } from '#content/versions/entry-state.ts'
 import { grantOf, mayRead } from '#content/entries/permission.ts'
-import { currentFilter } from '#content/entries/renewed-filter.ts'
+import { currentFilter } from '#content/versions/upgraded-filter.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
@@ -82,7 +82,7 @@ const claimsOfOthers = sql<{ field: string; locale: string }>(`
   order by w.field, w.locale limit 1`)
 
 /** The claims of one version. Its own filter may be from before the field became unique. */
-export function claimsOf(type: TypeModel, row: VersionRow): Claim[] {
+export function claimsOf(type: TypeModel, row: Version): Claim[] {
   if (type.unique.length === 0) return []
   const filter = currentFilter(type, row)
   return type.unique.flatMap((field) => {
@@ -100,7 +100,7 @@ export function claimsOf(type: TypeModel, row: VersionRow): Claim[] {
 }
 
 /** The references of one version, in each perspective that it stands for. */
-export function referencesOf(type: TypeModel, row: VersionRow): ReferenceRow[] {
+export function referencesOf(type: TypeModel, row: Version): ReferenceRow[] {
   const stored = storedFields(type, row)
   const pointing: Record<string, unknown> = {}
   for (const name of type.pointing) if (Object.hasOwn(stored, name)) pointing[name] = stored[name]
@@ -134,7 +134,7 @@ export async function hold(
   tx: Queryable,
   { revision, type }: { readonly revision: string; readonly type: TypeModel },
   id: string,
-  held: readonly VersionRow[],
+  held: readonly Version[],
 ): Promise<void> {
   if (type.pointing.size > 0) {
     const gone = await tx.run(syncReferences, [
@@ -232,7 +232,7 @@ export async function claimSlug(
   return `${base}-${entry.id.slice(-12)}`
 }
 
-const lockTargets = sql<{ id: string; type: string }>(
+const lockEntryTargets = sql<{ id: string; type: string }>(
   `select id, type from stoa.entry where id = any($1::uuid[]) order by id for key share`,
 )
 const lockAssets = sql<{ id: string }>(
@@ -240,19 +240,22 @@ const lockAssets = sql<{ id: string }>(
 )
 
 /** What is there of what references point to: the type of each entry, and the assets. */
-export type Known = {
+export type ExistingTargets = {
   readonly types: ReadonlyMap<string, string>
   readonly assets: ReadonlySet<string>
 }
 
 /** Looks up what these point to, and keeps it from being deleted until the transaction ends. */
-export async function lockKnown(tx: Queryable, targets: readonly Target[]): Promise<Known> {
+export async function lockTargets(
+  tx: Queryable,
+  targets: readonly Target[],
+): Promise<ExistingTargets> {
   const ids = (kind: Target['kind']): string[] =>
     [...new Set(targets.filter((target) => target.kind === kind).map((target) => target.id))].sort()
   const [entryIds, assetIds] = [ids('entry'), ids('asset')]
   const types = new Map<string, string>()
   if (entryIds.length > 0)
-    for (const row of await tx.run(lockTargets, [entryIds])) types.set(row.id, row.type)
+    for (const row of await tx.run(lockEntryTargets, [entryIds])) types.set(row.id, row.type)
   const assets = new Set(
     assetIds.length === 0 ? [] : (await tx.run(lockAssets, [assetIds])).map((row) => row.id),
   )
@@ -269,7 +272,7 @@ export async function checkTargets(
   model: Model,
   targets: readonly Target[],
 ): Promise<void> {
-  const known = await lockKnown(tx, targets)
+  const known = await lockTargets(tx, targets)
   const faults = targetFaults(targets, {
     ...known,
     types: await onlyReadable(call, tx, model, known.types),
@@ -277,7 +280,7 @@ export async function checkTargets(
   if (faults.length > 0) throw new ValidationError(faults)
 }
 
-const heldOfMany = typeSql<VersionRow & { id: string }>(
+const heldOfMany = typeSql<Version & { id: string }>(
   (table) => `
   select v.entry_id as id, ${versionColumns} from ${table} v where v.entry_id = any($1::uuid[]) and (v.is_latest or v.is_published)`,
 )
@@ -312,7 +315,7 @@ async function onlyReadable(
 }
 
 /** What is wrong with references to these, at most 100 faults. */
-export function targetFaults(targets: readonly Target[], known: Known): readonly Fault[] {
+export function targetFaults(targets: readonly Target[], known: ExistingTargets): readonly Fault[] {
   const faults: Fault[] = []
   for (const target of targets) {
     const { id, kind, pointer } = target

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { UniqueConflictError } from '#content/errors.ts'
-import { touchLatest } from '#content/entries/entry-edit.ts'
-import type { EntryEdit } from '#content/entries/entry-edit.ts'
-import type { VersionRow } from '#content/entries/entry-state.ts'
-import { claimsOf, once, referencesOf } from '#content/entries/references.ts'
+import { touchLatest } from '#content/versions/entry-edit.ts'
+import type { EntryEdit } from '#content/versions/entry-edit.ts'
+import type { Version } from '#content/versions/entry-state.ts'
+import { claimsOf, once, referencesOf } from '#content/versions/references.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { typeSql } from '#content/version-table.ts'
@@ -94,7 +94,7 @@ const claimsOfOthers = sql<{ field: string; locale: string }>(`
   order by w.field, w.locale limit 1`)
 
 /** What is written of one version, with the entry that it belongs to. */
-export type OwnedRow = { readonly id: string; readonly row: VersionRow }
+export type OwnedRow = { readonly id: string; readonly row: Version }
 
 /**
  * Writes what came of these edits. Throws `UniqueConflictError` where another entry has a value,
@@ -161,8 +161,7 @@ export async function insertRows(
   owned: readonly OwnedRow[],
 ): Promise<void> {
   if (owned.length === 0) return
-  const column = (read: (row: VersionRow) => unknown): unknown[] =>
-    owned.map(({ row }) => read(row))
+  const column = (read: (row: Version) => unknown): unknown[] => owned.map(({ row }) => read(row))
   const [written] = await tx.run(type.statements.of(insertVersions), [
     type.definition.name,
     owned.map(({ id }) => id),
@@ -191,7 +190,7 @@ export async function holdTogether(
   tx: Queryable,
   model: Model,
   type: TypeModel,
-  entries: readonly { readonly id: string; readonly held: readonly VersionRow[] }[],
+  entries: readonly { readonly id: string; readonly held: readonly Version[] }[],
 ): Promise<void> {
   const ids = entries.map((entry) => entry.id)
   if (type.pointing.size > 0) {

@@ -14,7 +14,7 @@ import { isId } from '#lib/id.ts'
 const lockAttemptsMax = 100
 
 /** A row of `stoa.version`, or of `stoa.version_history` without flags; JSON columns are text. */
-export type VersionRow = {
+export type Version = {
   readonly locale: string
   readonly number: number
   readonly data: string
@@ -42,19 +42,19 @@ export type EntryState = {
   readonly createdAt: string
   readonly createdById: string | null
   readonly archivedAt: string | null
-  readonly held: readonly VersionRow[]
+  readonly held: readonly Version[]
   /** The highest number in each locale. */
   readonly numbers: ReadonlyMap<string, number>
 }
 
 /** What permissions look at: a version without its fields. */
-export type JudgedRow = Omit<VersionRow, 'data'>
+export type VersionHead = Omit<Version, 'data'>
 
-export const judgedColumns = `v.locale, v.number, v.filter, v.type_revision as "typeRevision", v.filter_revision as "filterRevision",
+export const headColumns = `v.locale, v.number, v.filter, v.type_revision as "typeRevision", v.filter_revision as "filterRevision",
   v.is_latest as "isLatest", v.is_published as "isPublished", v.is_archived as "isArchived", v.created_at as "createdAt",
   v.created_by_id as "createdById", v.saved_at as "savedAt", v.saved_by as "savedBy", v.published_at as "publishedAt",
   v.published_by as "publishedBy", v.first_published_at as "firstPublishedAt"`
-export const versionColumns = `v.data, ${judgedColumns}`
+export const versionColumns = `v.data, ${headColumns}`
 
 /**
  * The highest number of an entry in a locale. The latest version need not have it: one that was
@@ -85,7 +85,7 @@ const lockForKeeping = sql<EntryRow>(
 )
 const readEntry = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1`)
 
-type HeldRow = VersionRow & { model: string; top: number }
+type HeldRow = Version & { model: string; top: number }
 
 const readHeld = typeSql<HeldRow>(
   (table) => `
@@ -112,18 +112,18 @@ const lockHeld = typeSql<HeldRow>(
  * a version beside the published one: it was committed after the statement began, which therefore
  * did not see it.
  */
-export function isWhole(rows: readonly Pick<VersionRow, 'locale' | 'isLatest'>[]): boolean {
+export function isWhole(rows: readonly Pick<Version, 'locale' | 'isLatest'>[]): boolean {
   const latest = new Set(rows.filter((row) => row.isLatest).map((row) => row.locale))
   // An entry that was only reserved has none: a row without a version then.
   return rows.every((row) => row.locale === null || latest.has(row.locale))
 }
 
-const readVersion = typeSql<VersionRow>(
+const readVersion = typeSql<Version>(
   (table) =>
     `select ${versionColumns} from ${anyVersionOf(table)} v where v.entry_id = $1 and v.locale = $2 and v.number = $3`,
 )
 
-export type Hold = 'reading' | 'keeping' | 'writing' | 'deleting'
+export type LockMode = 'reading' | 'keeping' | 'writing' | 'deleting'
 
 const readers = {
   reading: readEntry,
@@ -142,7 +142,7 @@ export async function entryState(
   model: Model,
   type: TypeModel | null,
   id: string,
-  hold: Hold,
+  hold: LockMode,
 ): Promise<EntryState> {
   if (!isId(id)) throw new EntryNotFoundError()
   const [entry] = await tx.run(readers[hold], [id])
@@ -179,7 +179,7 @@ function knownType(model: Model, name: string): TypeModel {
  * Reads and locks until nothing is missing, which takes one more time for each save that came
  * between.
  */
-export async function whole<Row extends Pick<VersionRow, 'locale' | 'isLatest'>>(
+export async function whole<Row extends Pick<Version, 'locale' | 'isLatest'>>(
   read: () => Promise<readonly Row[]>,
   groups: (rows: readonly Row[]) => Iterable<readonly Row[]> = (rows) => [rows],
 ): Promise<readonly Row[]> {
@@ -207,18 +207,18 @@ export async function versionOf(
   tx: Queryable,
   type: TypeModel,
   version: { readonly id: string; readonly locale: string; readonly number: number },
-): Promise<VersionRow | null> {
+): Promise<Version | null> {
   const { id, locale, number } = version
   const [row] = await tx.run(type.statements.of(readVersion), [id, locale, number])
   return row ?? null
 }
 
 /** The row that holds this role in a locale. */
-export function latestOf(state: Pick<EntryState, 'held'>, locale: string): VersionRow | null {
+export function latestOf(state: Pick<EntryState, 'held'>, locale: string): Version | null {
   return state.held.find((row) => row.isLatest && row.locale === locale) ?? null
 }
 
-export function publishedOf(state: Pick<EntryState, 'held'>, locale: string): VersionRow | null {
+export function publishedOf(state: Pick<EntryState, 'held'>, locale: string): Version | null {
   return state.held.find((row) => row.isPublished && row.locale === locale) ?? null
 }
 

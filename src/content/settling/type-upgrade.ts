@@ -2,11 +2,11 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { TypeState } from '#content/content.ts'
 import type { ModelStore, TypeModel } from '#content/model/model.ts'
 import { EntryNotFoundError, UniqueConflictError, ValidationError } from '#content/errors.ts'
-import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
-import { entryState } from '#content/entries/entry-state.ts'
-import { hold } from '#content/entries/references.ts'
-import { renewedFilter, renewKept } from '#content/entries/renewed-filter.ts'
-import { dropUnusedTables } from '#content/model/unused-tables.ts'
+import type { EntryState, Version } from '#content/versions/entry-state.ts'
+import { entryState } from '#content/versions/entry-state.ts'
+import { hold } from '#content/versions/references.ts'
+import { upgradedFilter, upgradeKept } from '#content/versions/upgraded-filter.ts'
+import { dropUnusedTables } from '#content/settling/unused-tables.ts'
 import { applyIndexes } from '#content/query/index-plan.ts'
 import { typeSql, versionTable } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
@@ -55,7 +55,7 @@ const horizon = sql<{ next: string; oldest: string }>(`
   select pg_snapshot_xmax(pg_current_snapshot())::text as next, pg_snapshot_xmin(pg_current_snapshot())::text as oldest`)
 
 const waitingRows = typeSql<
-  Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }
+  Pick<Version, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }
 >(
   (table) => `
   select entry_id as id, locale, number, data, type_revision as "typeRevision" from ${table}
@@ -72,7 +72,7 @@ const renew = typeSql<object>(
 
 /** Versions in the history that a release shows. */
 const pinnedRows = sql<
-  Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }
+  Pick<Version, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }
 >(`
   select distinct on (h.entry_id, h.locale, h.number) h.entry_id as id, h.locale, h.number, h.data, h.type_revision as "typeRevision"
   from stoa.release_item i join stoa.version_history h on h.entry_id = i.entry_id and h.locale = i.locale and h.number = i.number
@@ -89,7 +89,7 @@ const countWaiting = (type: string): Statement<{ waiting: number }> => ({
 
 const firstId = '00000000-0000-0000-0000-000000000000'
 
-export class Settling {
+export class TypeUpgrade {
   readonly #models: ModelStore
   readonly #logger: Logger
   #running: Promise<void> | null = null
@@ -211,7 +211,7 @@ export class Settling {
       ])
       const last = rows.at(-1)
       if (last === undefined) return true
-      for (const { id, ...row } of rows) await renewKept(session, type, id, row)
+      for (const { id, ...row } of rows) await upgradeKept(session, type, id, row)
       place = [last.id, last.locale, last.number]
     }
     return false
@@ -241,9 +241,9 @@ export class Settling {
 
   #filter(
     type: TypeModel,
-    row: Pick<VersionRow, 'data' | 'typeRevision'> & { readonly id: string },
+    row: Pick<Version, 'data' | 'typeRevision'> & { readonly id: string },
   ): object {
-    return renewedFilter(type, row, (field) =>
+    return upgradedFilter(type, row, (field) =>
       this.#logger.warn(
         { type: type.definition.name, entry: row.id, field },
         'a text is too long for a filter, which will not find it',

@@ -1,4 +1,4 @@
-import type { VersionRow } from '#content/entries/entry-state.ts'
+import type { Version } from '#content/versions/entry-state.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { FilterValueTooLongError } from '#content/query/errors.ts'
@@ -12,9 +12,9 @@ import type { Queryable } from '#database/database.ts'
  * before its field became filterable may be too long for an index: it stays in the data, its filter
  * says that there is a value which filters cannot see, and `unseen` is called.
  */
-export function renewedFilter(
+export function upgradedFilter(
   type: TypeModel,
-  row: Pick<VersionRow, 'data' | 'typeRevision'>,
+  row: Pick<Version, 'data' | 'typeRevision'>,
   unseen?: (field: string) => void,
 ): FilterData {
   const fields = storedFields(type, row)
@@ -37,10 +37,10 @@ export function renewedFilter(
  */
 export function currentFilter(
   type: TypeModel,
-  row: Pick<VersionRow, 'data' | 'typeRevision' | 'filter' | 'filterRevision'>,
+  row: Pick<Version, 'data' | 'typeRevision' | 'filter' | 'filterRevision'>,
 ): FilterData {
   return row.filterRevision < type.filterRevision
-    ? renewedFilter(type, row)
+    ? upgradedFilter(type, row)
     : (JSON.parse(row.filter) as FilterData)
 }
 
@@ -51,17 +51,17 @@ const changeKept = sql<object>(`
  * Renews the filter of a version in the history, for a release that shows it. One that is held is
  * renewed while its type settles.
  */
-export async function renewKept(
+export async function upgradeKept(
   tx: Queryable,
   type: TypeModel,
   id: string,
-  row: Pick<VersionRow, 'locale' | 'number' | 'data' | 'typeRevision'>,
+  row: Pick<Version, 'locale' | 'number' | 'data' | 'typeRevision'>,
 ): Promise<void> {
   await tx.run(changeKept, [
     id,
     row.locale,
     row.number,
-    JSON.stringify(renewedFilter(type, row)),
+    JSON.stringify(upgradedFilter(type, row)),
     type.revision,
   ])
 }

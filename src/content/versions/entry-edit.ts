@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import type { Actor } from '#lib/actor.ts'
 import { ValidationError } from '#content/errors.ts'
-import type { EntryState, VersionRow } from '#content/entries/entry-state.ts'
-import { latestOf, publishedOf } from '#content/entries/entry-state.ts'
-import { hold } from '#content/entries/references.ts'
-import { renewedFilter } from '#content/entries/renewed-filter.ts'
+import type { EntryState, Version } from '#content/versions/entry-state.ts'
+import { latestOf, publishedOf } from '#content/versions/entry-state.ts'
+import { hold } from '#content/versions/references.ts'
+import { upgradedFilter } from '#content/versions/upgraded-filter.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { filterOf } from '#content/query/normal-form.ts'
@@ -69,7 +69,7 @@ export async function insertRow(
   tx: Queryable,
   type: TypeModel,
   id: string,
-  row: VersionRow,
+  row: Version,
 ): Promise<string> {
   const content = [
     id,
@@ -104,11 +104,11 @@ export async function insertRow(
 export type EntryChanges = {
   readonly changed: boolean
   /** Rows that there are and that lose a flag, or only change a date. */
-  readonly lost: readonly VersionRow[]
-  readonly added: readonly VersionRow[]
+  readonly lost: readonly Version[]
+  readonly added: readonly Version[]
   /** Rows that come back from the history. */
-  readonly revived: readonly VersionRow[]
-  readonly gained: readonly VersionRow[]
+  readonly revived: readonly Version[]
+  readonly gained: readonly Version[]
   /** Null: as many as before. */
   readonly localeCount: number | null
   /** There were locales before, and now there are more. */
@@ -125,8 +125,8 @@ export class EntryEdit {
   readonly #type: TypeModel
   readonly #state: EntryState
   readonly #stamp: Stamp
-  readonly #before: ReadonlyMap<string, VersionRow>
-  readonly #rows: Map<string, VersionRow>
+  readonly #before: ReadonlyMap<string, Version>
+  readonly #rows: Map<string, Version>
   readonly #numbers: Map<string, number>
   #archivedAt: string | null
 
@@ -145,15 +145,15 @@ export class EntryEdit {
   }
 
   /** The latest and published versions as they are after the changes so far. */
-  get held(): readonly VersionRow[] {
+  get held(): readonly Version[] {
     return [...this.#rows.values()].filter((row) => row.isLatest || row.isPublished)
   }
 
-  latest(locale: string): VersionRow | null {
+  latest(locale: string): Version | null {
     return latestOf(this, locale)
   }
 
-  published(locale: string): VersionRow | null {
+  published(locale: string): Version | null {
     return publishedOf(this, locale)
   }
 
@@ -164,14 +164,14 @@ export class EntryEdit {
   add(
     locale: string,
     fields: Readonly<Record<string, unknown>>,
-    options: { readonly createdAt?: string; readonly beside?: VersionRow } = {},
-  ): VersionRow {
+    options: { readonly createdAt?: string; readonly beside?: Version } = {},
+  ): Version {
     const before = options.beside ?? this.latest(locale)
     const number = (this.#numbers.get(locale) ?? 0) + 1
     this.#numbers.set(locale, number)
     if (before !== null && options.beside === undefined)
       this.#set({ ...before, isLatest: false, isArchived: false })
-    const row: VersionRow = {
+    const row: Version = {
       ...encodeFields(this.#type, fields),
       locale,
       number,
@@ -196,14 +196,14 @@ export class EntryEdit {
    * Publishes a version of this entry, which may be an old one. Does nothing if it is published.
    * Returns it as it is then.
    */
-  publish(row: VersionRow, publishedAt: string = this.#stamp.at): VersionRow {
+  publish(row: Version, publishedAt: string = this.#stamp.at): Version {
     const before = this.published(row.locale)
     if (before?.number === row.number) return before
     const latest = this.latest(row.locale)
     const firstPublishedAt =
       before?.firstPublishedAt ?? latest?.firstPublishedAt ?? row.firstPublishedAt ?? publishedAt
     if (before !== null) this.#set({ ...before, isPublished: false })
-    const result: VersionRow = {
+    const result: Version = {
       ...(this.#rows.get(keyOf(row)) ?? this.#renewed(row)),
       isPublished: true,
       publishedAt,
@@ -218,7 +218,7 @@ export class EntryEdit {
   }
 
   /** Takes the published version of a locale back; null if there is none. */
-  unpublish(locale: string): VersionRow | null {
+  unpublish(locale: string): Version | null {
     const before = this.published(locale)
     if (before === null) return null
     this.#set({ ...before, isPublished: false })
@@ -245,7 +245,7 @@ export class EntryEdit {
     const added = changed.filter((row) => this.#isNew(row))
     const revived = changed.filter((row) => !this.#isNew(row) && !this.#before.has(keyOf(row)))
     const kept = changed.filter((row) => this.#before.has(keyOf(row)))
-    const gains = (row: VersionRow): boolean => {
+    const gains = (row: Version): boolean => {
       const before = this.#before.get(keyOf(row))
       return (
         before === undefined ||
@@ -253,7 +253,7 @@ export class EntryEdit {
         (row.isPublished && !before.isPublished)
       )
     }
-    const count = (rows: readonly VersionRow[]): number =>
+    const count = (rows: readonly Version[]): number =>
       new Set(rows.filter((row) => row.isLatest).map((row) => row.locale)).size
     const locales = count(this.held)
     return {
@@ -288,20 +288,20 @@ export class EntryEdit {
    * A version out of the history, where filters stay as they were made: what is held again is found
    * by the fields of today.
    */
-  #renewed(row: VersionRow): VersionRow {
+  #renewed(row: Version): Version {
     if (row.filterRevision >= this.#type.filterRevision) return row
     return {
       ...row,
-      filter: JSON.stringify(renewedFilter(this.#type, row)),
+      filter: JSON.stringify(upgradedFilter(this.#type, row)),
       filterRevision: this.#type.revision,
     }
   }
 
-  #isNew(row: VersionRow): boolean {
+  #isNew(row: Version): boolean {
     return row.number > (this.#state.numbers.get(row.locale) ?? 0)
   }
 
-  async #change(tx: Queryable, row: VersionRow): Promise<void> {
+  async #change(tx: Queryable, row: Version): Promise<void> {
     await tx.run(this.#type.statements.of(changeVersion), [
       this.id,
       row.locale,
@@ -315,12 +315,12 @@ export class EntryEdit {
     ])
   }
 
-  #set(row: VersionRow): void {
+  #set(row: Version): void {
     assert.ok(!(row.isArchived && row.isPublished), 'an archived version is never published')
     this.#rows.set(keyOf(row), row)
   }
 }
 
-function keyOf(row: Pick<VersionRow, 'locale' | 'number'>): string {
+function keyOf(row: Pick<Version, 'locale' | 'number'>): string {
   return `${row.locale}/${row.number}`
 }
