@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { PageReader, parsePage } from '#lib/front-matter.ts'
-import { FrontMatterSeen, fieldValue, inferType } from '#cli/import/infer-type.ts'
-import { findLayout, isLanguageTag, pageId, placeOf, slugsOf } from '#cli/import/page-table.ts'
 
 test('front matter and body; none at all; a byte order mark; CRLF; a rule further down', () => {
   assert.deepEqual(parsePage('---\ntitle: A\n---\n\n# Body\n---\n'), {
@@ -25,8 +23,6 @@ test('what is no front matter is a reason, never an exception', () => {
   const reasons = [
     '---\ntitle: [\n---\n',
     '---\na: 1\na: 2\n---\n',
-    '---\n- a\n---\n',
-    '---\ntext\n---\n',
     '---\ntitle: x\n',
     '---\na: *b\n---\n',
   ].map((text) => parsePage(text))
@@ -43,131 +39,81 @@ test('values that JSON does not know become what it knows', () => {
   assert.ok(parsed.ok)
   assert.deepEqual(JSON.parse(JSON.stringify(parsed.page.frontMatter)), {
     1: 'one',
-    nan: 'NaN',
-    big: 123456789012345680000000000000,
+    nan: '.nan',
+    big: '123456789012345678901234567890',
     binary: 'aGk=',
     nothing: null,
   })
 })
 
-test('locale folders are found by being languages, all of them; asking beats finding', () => {
-  assert.deepEqual(
-    ['en', 'pt-br', 'zh-Hant-TW', 'faq', 'api', 'guides', 'EN', ''].map(isLanguageTag),
-    [true, true, true, false, false, false, false, false],
-  )
-  const paths = ['docs/en/a.md', 'docs/ko/a.md', 'docs/ko/b/index.md']
-  assert.deepEqual(findLayout(paths, null), { prefix: 'docs/', localeFolders: true })
-  assert.deepEqual(findLayout([...paths, 'docs/faq/x.md'], null), {
-    prefix: 'docs/',
-    localeFolders: false,
-  })
-  assert.deepEqual(findLayout(paths, false), { prefix: 'docs/', localeFolders: false })
-  assert.deepEqual(findLayout(['docs/en/x/a.md', 'docs/en/x/b.md'], null), {
-    prefix: 'docs/',
-    localeFolders: true,
-  })
-  assert.deepEqual(findLayout(['a.md'], null), { prefix: '', localeFolders: false })
-  const layout = findLayout(paths, null)
-  assert.deepEqual(placeOf('docs/ko/b/index.md', layout), {
-    path: 'b',
-    locale: 'ko',
-    isIndex: true,
-  })
-  assert.deepEqual(placeOf('docs/en/index.mdx', layout), {
-    path: 'index',
-    locale: 'en',
-    isIndex: true,
-  })
-  assert.deepEqual(placeOf('docs/README.md', layout), {
-    path: 'README',
-    locale: null,
-    isIndex: false,
-  })
+test('front matter in TOML, JSON and the forms of other generators is read', () => {
+  const read = (text: string): unknown => {
+    const parsed = parsePage(text)
+    assert.ok(parsed.ok, text)
+    return [parsed.page.frontMatter, parsed.page.body]
+  }
+  assert.deepEqual(read('+++\ntitle = "A"\ndate = 2020-01-02\ndraft = true\n+++\n\nText'), [
+    { title: 'A', date: '2020-01-02', draft: true },
+    'Text',
+  ])
+  const json = [{ title: 'A', draft: true }, 'Text']
+  assert.deepEqual(read('{\n  "title": "A",\n  "draft": true\n}\n\nText'), json)
+  assert.deepEqual(read('---json\n{ "title": "A", "draft": true }\n---\nText'), json)
+  assert.deepEqual(read('---toml\ntitle = "A"\ndraft = true\n---\nText'), json)
+  assert.deepEqual(read('"title": "A",\n"draft": true\n;;;\nText'), json)
+  assert.deepEqual(read('<!-- licence -->\n\n---\ntitle: A\ndraft: true\n---\nText'), json)
+  const lines = [{ Title: 'A', Status: 'draft' }, 'Text']
+  assert.deepEqual(read('Title: A\nStatus: draft\n\nText'), lines)
+  assert.deepEqual(read('<!--\n.. Title: A\n.. Status: draft\n-->\nText'), lines)
+  assert.deepEqual(read('% A\n% Ann\n\nText'), [{ title: 'A', author: 'Ann' }, 'Text'])
+  const mdx = 'export const metadata = { title: "A", draft: true }\n\nText'
+  assert.deepEqual(read(mdx), [{ title: 'A', draft: true }, mdx])
 })
 
-test('ids are UUIDs of version 8 and stay; slugs are unique whatever the order', () => {
-  assert.equal(pageId('page', 'guides/images'), pageId('page', 'guides/images'))
-  assert.notEqual(pageId('page', 'guides/images'), pageId('post', 'guides/images'))
-  assert.match(
-    pageId('page', 'x'),
-    /^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/,
-  )
-  const ids = new Map(
-    ['a/b-c', 'a-b/c', 'x', 'Ünï', '日本'].map((path) => [path, pageId('page', path)]),
-  )
-  const slugs = slugsOf(ids)
-  assert.equal(new Set(slugs.values()).size, 5)
-  assert.deepEqual(slugsOf(new Map([...ids].reverse())), slugs)
-  assert.deepEqual([slugs.get('x'), slugs.get('Ünï'), slugs.get('日本')], ['x', 'uni', '日本'])
+test('a text that only begins like front matter is all body', () => {
+  for (const text of [
+    '---\n\nA page that begins with a rule.\n',
+    '---\n\nText between two rules.\n\n---\n\nMore.\n',
+    '---\n- a\n---\n',
+    '{frontmatter.title}\n',
+    '{% include head.html %}\n',
+    '{ "a": 1 } is JSON.\n',
+    'Note: the door is open.\n\nText',
+    'Title\n=====\n',
+  ])
+    assert.deepEqual(parsePage(text), { ok: true, page: { frontMatter: {}, body: text } }, text)
 })
 
-test('the type is inferred: kinds, what differs between locales, reserved and odd names; an existing type is only extended', () => {
-  const seen = new FrontMatterSeen()
-  seen.add('a', {
-    title: 'A',
-    type: 'guide',
-    order: 1,
-    draft: true,
-    date: '2024-02-29',
-    tags: ['x'],
-    sidebar: { label: 'A' },
-    mixed: 1,
-    'my-key': 'x'.repeat(300),
-  })
-  seen.add('a', {
-    title: 'Ä',
-    type: 'guide',
-    order: 1,
-    date: '2024-02-29T10:00',
-    tags: ['x'],
-    mixed: false,
-    nothing: null,
-  })
-  const { definition, fieldOf, notes } = inferType('page', seen, null)
-  const byName = new Map(definition.fields.map((field) => [field.name, field]))
-  assert.deepEqual(byName.get('title'), {
-    name: 'title',
-    kind: 'text',
-    localized: true,
-    filterable: true,
-  })
-  assert.deepEqual(byName.get('pageType'), { name: 'pageType', kind: 'text', filterable: true })
-  assert.deepEqual(byName.get('order'), { name: 'order', kind: 'number', filterable: true })
-  assert.deepEqual(byName.get('draft'), {
-    name: 'draft',
-    localized: true,
-    kind: 'boolean',
-    filterable: true,
-  })
-  assert.deepEqual(byName.get('date'), {
-    name: 'date',
-    localized: true,
-    kind: 'dateTime',
-    filterable: true,
-  })
-  assert.equal(byName.get('tags')?.kind, 'list')
-  assert.deepEqual(
-    [byName.get('sidebar')?.kind, byName.get('mixed')?.kind, byName.get('nothing')],
-    ['json', 'json', undefined],
-  )
-  assert.deepEqual(byName.get('myKey'), { name: 'myKey', localized: true, kind: 'text' })
-  assert.deepEqual([fieldOf.get('type')?.name, fieldOf.get('my-key')?.name], ['pageType', 'myKey'])
-  assert.equal(notes.length, 2)
-  assert.deepEqual(inferType('page', seen, definition).definition, definition)
-  const other = inferType('page', seen, {
-    name: 'page',
-    label: 'Seite',
-    fields: [{ name: 'order', kind: 'text' }],
-  })
-  assert.deepEqual(
-    [other.definition.label, other.definition.fields[0]],
-    ['Seite', { name: 'order', kind: 'text' }],
-  )
-  assert.equal(fieldValue({ name: 'order', kind: 'text' }, 1), '1')
-  assert.equal(
-    fieldValue({ name: 'date', kind: 'dateTime' }, '2024-02-29 10:00'),
-    '2024-02-29T10:00:00.000Z',
-  )
+test('front matter that cannot be read refuses the page instead of being published as text', () => {
+  for (const text of [
+    '+++\ntitle = \n+++\nText',
+    '+++\ntitle = "A"\n\nText',
+    '{\n  "title": "A"\n\nText',
+    '{\n  "title": "A" "b": 1\n}\n\nText',
+    '---js\n({ title: 1 })\n---\nText',
+    'export const metadata = { title: "A" "b" }\n\nText',
+  ]) {
+    const parsed = parsePage(text)
+    assert.ok(!parsed.ok && parsed.reason.length > 10, text)
+  }
+})
+
+test('numbers whose digits would change stay text', () => {
+  const numbers = { zip: '01234', version: '1.10', id: '750727362669608961', plain: 5, half: 0.5 }
+  for (const text of [
+    '---\nzip: 01234\nversion: 1.10\nid: 750727362669608961\nplain: 5\nhalf: 0.5\n---\n',
+    '{"zip": "01234", "version": 1.10, "id": 750727362669608961, "plain": 5, "half": 0.5}\n',
+    '+++\nzip = "01234"\nversion = 1.10\nid = 750727362669608961\nplain = 5\nhalf = 0.5\n+++\n',
+  ]) {
+    const parsed = parsePage(text)
+    assert.ok(parsed.ok)
+    assert.deepEqual(parsed.page.frontMatter, numbers)
+  }
+})
+
+test('hostile beginnings take no time', () => {
+  for (const text of ['\n', ' \n', '<!--', '<!-- -->', '---\n', '{[', '{"', '% a\n', 'Title: x\n'])
+    parsePage(text.repeat(500_000))
 })
 
 test('a page that is read again is the same page, unless it begins otherwise', () => {

@@ -15,6 +15,7 @@ import { createContent } from '#content/create-content.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import { systemActor } from '#lib/actor.ts'
 import { systemClock } from '#lib/clock.ts'
+import type { Clock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { createMedia } from '#media/create-media.ts'
 import type { Media } from '#media/media.ts'
@@ -34,6 +35,7 @@ export type Importing = AsyncDisposable & {
   readonly media: Media
   readonly bulk: Bulk
   readonly call: Call
+  readonly clock: Clock
   readonly output: Output
   readonly folder: string
   /** As commands see it. */
@@ -68,6 +70,7 @@ export function importing(db: TestDatabase): Importing {
     site: { database, content, media, access, logger: silentLogger },
     bulk: createBulk({ clock: systemClock, logger: silentLogger }),
     call: { db: database, authority: everything },
+    clock: systemClock,
     output: createOutput({ json: true, stdout: nowhere, stderr: nowhere }),
     report: () => new Report({ command: 'test', source: 'test', clock: systemClock }),
     [Symbol.asyncDispose]: async () => {

@@ -34,7 +34,7 @@ export const registerExport: Register = (program, action) => {
             { history: options['history'] === true },
             { report, output, signal },
           )
-          return report.tell(output, { file, rates: ['entries'] })
+          return report.print(output, { file, rates: ['entries'] })
         })
       }),
     )

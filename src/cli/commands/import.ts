@@ -102,7 +102,13 @@ const registerMarkdown: Register = (command, action) => {
           async (site, parts) => {
             await using source = await openPageSource(path, parts.signal)
             if (source === null) parts.report.interrupted()
-            else await importMarkdown(source, { ...parts, content: site.content }, wanted, parts)
+            else
+              await importMarkdown(
+                source,
+                { ...parts, content: site.content, clock: systemClock },
+                wanted,
+                parts,
+              )
           },
         )
       }),
@@ -198,7 +204,7 @@ async function run(
     const call = { db: site.database, authority: site.access.systemIdentity.authority }
     await work(site, { bulk, call, report, output, signal })
     if (!signal.aborted) await site.content.types.settle(site.database)
-    return report.tell(output, tell)
+    return report.print(output, tell)
   })
 }
 

@@ -1,22 +1,19 @@
 import type { ContentType, Field } from '#content/content-type.ts'
 import { isReservedName } from '#content/model/type-check.ts'
-import { normalInstant } from '#content/query/normal-form.ts'
+import { instantOf } from '#cli/import/instant.ts'
 
 /**
  * More distinct keys than this is data, not front matter. A type has 200 fields; a key takes two
  * for a list, and five are the importer's own.
  */
 const keysMax = 97
-/** Longer texts are read, not filtered by; and indexes have a limit to what they hold. */
-const filterableCharsMax = 250
+/** Bytes of a text that is filtered by; an index has a limit to what it holds. */
+const filterableBytesMax = 500
 
-/**
- * What was seen of one front-matter key over all pages. Small: it grows with the number of keys,
- * not of pages.
- */
+/** One front-matter key over all pages. It grows with the number of keys, not of pages. */
 type KeySeen = {
   readonly kinds: Set<Kind>
-  charsMax: number
+  bytesMax: number
   /** Two locales of one page differ in it. */
   localized: boolean
 }
@@ -46,16 +43,18 @@ export class FrontMatterSeen {
       if (value === null) continue
       let seen = this.#keys.get(key)
       if (seen === undefined) {
-        seen = { kinds: new Set(), charsMax: 0, localized: false }
+        seen = { kinds: new Set(), bytesMax: 0, localized: false }
         this.#keys.set(key, seen)
         this.#first.set(key, new Map())
         this.#having.set(key, new Map())
       }
       seen.kinds.add(kindOf(value))
-      if (typeof value === 'string') seen.charsMax = Math.max(seen.charsMax, value.length)
+      if (typeof value === 'string')
+        seen.bytesMax = Math.max(seen.bytesMax, Buffer.byteLength(value))
       else if (Array.isArray(value))
         for (const item of value)
-          if (typeof item === 'string') seen.charsMax = Math.max(seen.charsMax, item.length)
+          if (typeof item === 'string')
+            seen.bytesMax = Math.max(seen.bytesMax, Buffer.byteLength(item))
       this.#compare(path, key, value, seen)
     }
     return true
@@ -79,7 +78,7 @@ export class FrontMatterSeen {
 
   keys(): Map<
     string,
-    { readonly kinds: ReadonlySet<Kind>; readonly charsMax: number; readonly localized: boolean }
+    { readonly kinds: ReadonlySet<Kind>; readonly bytesMax: number; readonly localized: boolean }
   > {
     const result = new Map<string, KeySeen>()
     for (const [key, seen] of this.#keys) {
@@ -92,24 +91,18 @@ export class FrontMatterSeen {
   }
 }
 
-const dateTime = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?$/
-
 function kindOf(value: unknown): Kind {
-  if (typeof value === 'string') return isDate(value) ? 'dateTime' : 'text'
+  if (typeof value === 'string') return instantOf(value) === null ? 'text' : 'dateTime'
   if (typeof value === 'number') return 'number'
   if (typeof value === 'boolean') return 'boolean'
   if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return 'texts'
   return 'other'
 }
 
-function isDate(text: string): boolean {
-  return dateTime.test(text) && normalInstant(zoned(text)) !== null
-}
-
-/** Field names that the importer itself fills. */
+/** Fields that the importer itself fills. */
 const ownFields = ['path', 'slug', 'body', 'links'] as const
 
-/** The field that a front-matter key goes into. `names` has what is taken already. */
+/** Returns the name of the field for a front-matter key; `taken` has the names in use. */
 function fieldName(key: string, type: string, taken: ReadonlySet<string>): string {
   const words = key
     .normalize('NFKD')
@@ -171,8 +164,15 @@ export function inferType(
   }
   const fieldOf = new Map<string, Field>()
   const taken = new Set<string>()
-  add({ name: 'title', kind: 'text', localized: true, filterable: true })
-  const keys = [...seen.keys()].sort(([left], [right]) => (left < right ? -1 : 1))
+  const allKeys = seen.keys()
+  const titleBytes = allKeys.get('title')?.bytesMax ?? 0
+  const title = { name: 'title', kind: 'text', localized: true } as const
+  add(titleBytes <= filterableBytesMax ? { ...title, filterable: true } : title)
+  // Keys that are names as they stand come first, so that `Tags` does not take the place of `tags`.
+  const isName = (key: string): boolean => fieldName(key, name, new Set()) === key
+  const keys = [...allKeys].sort(
+    ([left], [right]) => Number(isName(right)) - Number(isName(left)) || (left < right ? -1 : 1),
+  )
   for (const [key, what] of keys) {
     const field =
       key === 'title'
@@ -215,21 +215,25 @@ export function inferType(
   }
 }
 
+const textKinds: ReadonlySet<Kind> = new Set(['text', 'dateTime', 'number'])
+
 function fieldFor(
   name: string,
   seen: {
     readonly kinds: ReadonlySet<Kind>
-    readonly charsMax: number
+    readonly bytesMax: number
     readonly localized: boolean
   },
 ): Field {
   const base = { name, ...(seen.localized ? { localized: true } : {}) }
   const kinds = [...seen.kinds]
-  const short = seen.charsMax <= filterableCharsMax ? { filterable: true } : {}
+  const short = seen.bytesMax <= filterableBytesMax ? { filterable: true } : {}
   if (kinds.every((kind) => kind === 'dateTime'))
     return { ...base, kind: 'dateTime', filterable: true }
-  if (kinds.every((kind) => kind === 'text' || kind === 'dateTime'))
+  // A number beside texts is one whose digits matter: 1.10 is text, so 1.2 is text as well.
+  if (kinds.length > 1 && kinds.every((kind) => textKinds.has(kind)))
     return { ...base, kind: 'text', ...short }
+  if (kinds[0] === 'text' && kinds.length === 1) return { ...base, kind: 'text', ...short }
   if (kinds.length > 1) return { ...base, kind: 'json' }
   if (kinds[0] === 'number') return { ...base, kind: 'number', filterable: true }
   if (kinds[0] === 'boolean') return { ...base, kind: 'boolean', filterable: true }
@@ -239,20 +243,22 @@ function fieldFor(
 }
 
 /**
- * A value as its field takes it. Dates become instants (a date alone is midnight UTC), and a JSON
- * or text field of an existing type takes what it can; the rest is left to the type's own
- * validation, which says what is wrong.
+ * Returns a value as its field takes it. Dates become instants, and a JSON or text field of an
+ * existing type takes what it can. The rest is left to the type's own validation, which says what
+ * is wrong.
  */
 export function fieldValue(field: Field, value: unknown): unknown {
-  if (field.kind === 'dateTime' && typeof value === 'string')
-    return normalInstant(zoned(value)) ?? value
+  if (field.kind === 'dateTime') return instantOf(value) ?? value
+  if (field.kind === 'number' && typeof value === 'string') return exactNumber(value) ?? value
   if (field.kind === 'text' && (typeof value === 'number' || typeof value === 'boolean'))
     return String(value)
   if (field.kind === 'list' && field.of.kind === 'text' && typeof value === 'string') return [value]
   return value
 }
 
-function zoned(text: string): string {
-  const withT = text.replace(' ', 'T')
-  return withT.length > 10 && !/(?:Z|[+-]\d\d:?\d\d)$/.test(withT) ? `${withT}Z` : withT
+/** The number that a text such as `01` or `1.50` means; null where a double cannot hold it. */
+function exactNumber(text: string): number | null {
+  const match = /^[+-]?0*(\d{1,15}?)(?:\.(\d*?)0*)?$/.exec(text.trim())
+  if (match === null || `${match[1]}${match[2] ?? ''}`.length > 15) return null
+  return Number(text)
 }

@@ -5,7 +5,10 @@ import { parsePage } from '#lib/front-matter.ts'
 import { scanLinks } from '#cli/import/links.ts'
 import { resolveLinks } from '#cli/import/resolve-links.ts'
 
-const targets = (text: string): string[] => scanLinks(text).map((link) => link.target)
+const targets = (text: string): string[] =>
+  scanLinks(text)
+    .filter((link) => link.kind === 'link')
+    .map((link) => link.target)
 
 test('inline links, with titles, angle brackets, parentheses, escapes and entities', () => {
   assert.deepEqual(
@@ -117,6 +120,10 @@ const table = {
     ['guides/fonts', 'GF'],
     ['en', 'EN'],
   ]),
+  names: new Map<string, string | null>([
+    ['images', 'GI'],
+    ['index', null],
+  ]),
   locales: new Set(['en', 'ko', 'pt-br']),
   siteUrl: 'https://docs.example.org',
 }
@@ -125,7 +132,7 @@ const resolve = (
   ...links: string[]
 ): { ids: readonly string[]; unresolved: string[] } => {
   const { ids, unresolved } = resolveLinks(
-    links.map((target) => ({ target, line: 1 })),
+    links.map((target) => ({ target, kind: 'link', line: 1 })),
     { path: from, isIndex: from === 'guides' || from === 'index' },
     table,
   )
@@ -161,7 +168,7 @@ test('relative links mean the URL without an extension and the file with one; ea
   })
 })
 
-test('other sites, schemes and fragments are nothing; what leads nowhere is told', () => {
+test('other sites, schemes and fragments are nothing; what leads nowhere is reported', () => {
   assert.deepEqual(
     resolve(
       'index',
@@ -178,4 +185,36 @@ test('other sites, schemes and fragments are nothing; what leads nowhere is told
     ids: [],
     unresolved: ['/en/gone/', '../../up', '', '/100%/', '/en/guides/imagesx'],
   })
+})
+
+test('images, files and wikilinks are found apart from links to pages', () => {
+  const text =
+    '![a](img/a.png) ![[pic.png]] [[Images|all]] [[Gone#x]] [pdf](./x.pdf) <img src="/b.jpg"> [[1]](https://e.example) ![r]\n\n[r]: r.gif\n'
+  assert.deepEqual(
+    scanLinks(text).map(({ kind, target }) => `${kind} ${target}`),
+    [
+      'image img/a.png',
+      'embed pic.png',
+      'wiki Images',
+      'wiki Gone#x',
+      'link ./x.pdf',
+      'image /b.jpg',
+      'link https://e.example',
+      'image r.gif',
+    ],
+  )
+  const { ids, unresolved, files } = resolveLinks(
+    scanLinks(text),
+    { path: 'index', isIndex: true },
+    table,
+  )
+  assert.deepEqual(ids, ['GI'])
+  assert.deepEqual(
+    unresolved.map((link) => link.target),
+    ['Gone#x'],
+  )
+  assert.deepEqual(
+    files.map((link) => link.target),
+    ['img/a.png', 'pic.png', './x.pdf', '/b.jpg', 'r.gif'],
+  )
 })

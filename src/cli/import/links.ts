@@ -9,11 +9,15 @@ const labelCharsMax = 999
 const parenthesesMax = 32
 
 export type Link = {
-  /** As written, entities and escapes resolved. */
+  /** As written, entities and escapes resolved; of a wikilink without its `|label`. */
   readonly target: string
+  readonly kind: LinkKind
   /** 1-based line in the body. */
   readonly line: number
 }
+
+/** `wiki` is `[[Note]]`, `embed` is `![[Note]]` or `![[image.png]]`. */
+export type LinkKind = 'link' | 'image' | 'wiki' | 'embed'
 
 /**
  * All that the scan stops at; what lies between is passed over by the regular expression engine,
@@ -25,15 +29,16 @@ const interesting = /[\\`<{[\]\n]/g
 const codeEnd = /`+|\n(?=[ \t]*(?:\n|$))/g
 
 type Bracket = { readonly start: number; readonly image: boolean }
-type Use = { readonly label: string; readonly at: number }
+type Use = { readonly label: string; readonly at: number; readonly kind: LinkKind }
+type FoundLink = { readonly target: string; readonly at: number; readonly kind: LinkKind }
 
 /**
- * The links of a Markdown or MDX text: inline, by reference (full, collapsed, shortcut), autolinks,
- * and `href` of HTML and JSX tags, in the order of the text. Fenced code, inline code and comments
- * are passed over, and images are not links.
+ * Finds the links and images of a Markdown or MDX text: inline, by reference (full, collapsed,
+ * shortcut), autolinks, wikilinks, and `href` and `src` of HTML and JSX tags, in the order of the
+ * text. Fenced code, inline code and comments are passed over.
  *
- * A scanner of our own instead of a Markdown parser, because parsers take everything inside a JSX
- * block for raw HTML. It goes over the text once, so no text makes it slow, and throws for none.
+ * This is a scanner of our own and not a Markdown parser, because parsers take everything inside a
+ * JSX block for raw HTML. It goes over the text once, so no text makes it slow, and throws for none.
  */
 export function scanLinks(text: string): Link[] {
   return new Scanner(text).scan()
@@ -41,7 +46,7 @@ export function scanLinks(text: string): Link[] {
 
 class Scanner {
   readonly #text: string
-  readonly #found: { target: string; at: number }[] = []
+  readonly #found: FoundLink[] = []
   readonly #uses: Use[] = []
   readonly #definitions = new Map<string, string>()
   readonly #brackets: Bracket[] = []
@@ -79,7 +84,7 @@ class Scanner {
     }
     for (const use of this.#uses) {
       const target = this.#definitions.get(use.label)
-      if (target !== undefined) this.#found.push({ target, at: use.at })
+      if (target !== undefined) this.#found.push({ target, at: use.at, kind: use.kind })
     }
     return withLines(
       this.#text,
@@ -92,7 +97,7 @@ class Scanner {
     else if (char === '`') this.#inlineCode()
     else if (char === '<') this.#angle()
     else if (char === '{' && this.#text.startsWith('{/*', this.#at)) this.#skipPast('*/}', 3)
-    else if (char === '[') this.#open(this.#at > 0 && this.#text[this.#at - 1] === '!')
+    else if (char === '[') this.#bracket(this.#at > 0 && this.#text[this.#at - 1] === '!')
     else if (char === ']') this.#close()
     else this.#at += 1
   }
@@ -161,7 +166,7 @@ class Scanner {
     const rest = this.#text.slice(this.#at, this.#at + 2_100)
     const autolink = /^<([A-Za-z][A-Za-z0-9+.-]{1,31}:[^\s<>]{0,2000})>/.exec(rest)
     if (autolink !== null) {
-      this.#found.push({ target: autolink[1]!, at: this.#at })
+      this.#found.push({ target: autolink[1]!, at: this.#at, kind: 'link' })
       this.#at += autolink[0].length
       return
     }
@@ -177,19 +182,21 @@ class Scanner {
     const start = this.#at
     const limit = Math.min(this.#text.length, start + tagCharsMax)
     let at = start + 1
-    const hrefs: { target: string; at: number }[] = []
+    const addresses: FoundLink[] = []
     while (at < limit) {
       const { [at]: char } = this.#text
       if (char === '>') {
-        this.#found.push(...hrefs)
+        this.#found.push(...addresses)
         this.#at = at + 1
         return
       }
       if (char === '<') break
-      const href = char === 'h' && /\s/.test(this.#text[at - 1]!) ? this.#href(at) : null
-      if (href !== null) {
-        if (href.target !== null) hrefs.push({ target: href.target, at })
-        at = href.end
+      const isName = (char === 'h' || char === 's') && /\s/.test(this.#text[at - 1]!)
+      const address = isName ? this.#address(at) : null
+      if (address !== null) {
+        const kind = char === 'h' ? 'link' : 'image'
+        if (address.target !== null) addresses.push({ target: address.target, at, kind })
+        at = address.end
       } else if (char === '"' || char === "'") at = this.#pastQuote(at, char, limit)
       else if (char === '{') at = this.#pastBraces(at, limit)
       else at += 1
@@ -197,8 +204,9 @@ class Scanner {
     this.#at = start + 1
   }
 
-  #href(at: number): { target: string | null; end: number } | null {
-    const head = /^href\s{0,20}=\s{0,20}/.exec(this.#text.slice(at, at + 60))
+  /** The value of an attribute `href` or `src`; null where it is an expression. */
+  #address(at: number): { target: string | null; end: number } | null {
+    const head = /^(?:href|src)\s{0,20}=\s{0,20}/.exec(this.#text.slice(at, at + 60))
     if (head === null) return null
     const value = at + head[0].length
     const rest = this.#text.slice(value, value + 2_100)
@@ -237,6 +245,18 @@ class Scanner {
     return limit
   }
 
+  /** `[[Note#heading|label]]` or the beginning of a link. */
+  #bracket(image: boolean): void {
+    const wiki = this.#text.startsWith('[[', this.#at)
+      ? /^\[\[([^[\]|\n]{1,500})(?:\|[^[\]\n]{0,500})?\]\](?![([:])/.exec(
+          this.#text.slice(this.#at, this.#at + 1_100),
+        )
+      : null
+    if (wiki === null) return this.#open(image)
+    this.#found.push({ target: wiki[1]!.trim(), at: this.#at, kind: image ? 'embed' : 'wiki' })
+    this.#at += wiki[0].length
+  }
+
   #open(image: boolean): void {
     if (this.#brackets.length === bracketsMax) this.#brackets.shift()
     this.#brackets.push({ start: this.#at + 1, image })
@@ -251,7 +271,8 @@ class Scanner {
     if (this.#text[this.#at] === '(') {
       const inline = this.#destination(this.#at + 1)
       if (inline !== null) {
-        if (!bracket.image) this.#found.push({ target: inline.target, at: bracket.start })
+        const kind = bracket.image ? 'image' : 'link'
+        this.#found.push({ target: inline.target, at: bracket.start, kind })
         this.#at = inline.end
         return
       }
@@ -267,8 +288,9 @@ class Scanner {
       if (full[1]!.trim() !== '') label = full[1]!
       this.#at += full[0].length
     }
-    if (!bracket.image && label.length <= labelCharsMax)
-      this.#uses.push({ label: normalLabel(label), at: bracket.start })
+    const kind = bracket.image ? 'image' : 'link'
+    if (label.length <= labelCharsMax)
+      this.#uses.push({ label: normalLabel(label), at: bracket.start, kind })
   }
 
   /**
@@ -310,10 +332,10 @@ class Scanner {
   }
 }
 
-function withLines(text: string, found: readonly { target: string; at: number }[]): Link[] {
+function withLines(text: string, found: readonly FoundLink[]): Link[] {
   let line = 1
   let from = 0
-  return found.map(({ target, at }) => {
+  return found.map(({ target, kind, at }) => {
     for (
       let newline = text.indexOf('\n', from);
       newline >= 0 && newline < at;
@@ -322,7 +344,7 @@ function withLines(text: string, found: readonly { target: string; at: number }[
       line += 1
       from = newline + 1
     }
-    return { target, line }
+    return { target, kind, line }
   })
 }
 

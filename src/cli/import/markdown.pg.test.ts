@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, test } from 'node:test'
+import { isDeepStrictEqual } from 'node:util'
 import { importMarkdown } from '#cli/import/markdown.ts'
 import type { MarkdownOptions } from '#cli/import/markdown.ts'
 import { openPageSource } from '#cli/import/page-source.ts'
@@ -84,7 +85,7 @@ test(
       'en/readme.txt': 'no page',
     })
     const first = await run(on, path)
-    assert.deepEqual(first.counts['pages'], { made: 5, changed: 0, unchanged: 0, refused: 0 })
+    assert.deepEqual(first.counts['pages'], { made: 5, changed: 0, unchanged: 0, refused: 2 })
     assert.deepEqual(first.counts['entries'], { made: 4, changed: 0, unchanged: 0, refused: 0 })
     assert.deepEqual(
       first.refused.map(({ where, reason }) => `${where}: ${reason.slice(0, 30)}`),
@@ -95,7 +96,7 @@ test(
     )
     assert.deepEqual(
       first.remarks.map(({ what, where }) => `${what} ${where}`),
-      ['type page', 'link en/index.md:1'],
+      ['type page', `files ${path}`, 'link en/index.md:1'],
     )
     assert.deepEqual(await on.database.run(locales), [
       { code: 'en', fallback: null },
@@ -127,7 +128,7 @@ test(
 
     const before = await contentOf(on.database)
     const second = await run(on, path)
-    assert.deepEqual(second.counts['pages'], { made: 0, changed: 0, unchanged: 5, refused: 0 })
+    assert.deepEqual(second.counts['pages'], { made: 0, changed: 0, unchanged: 5, refused: 2 })
     assert.deepEqual(await contentOf(on.database), before)
 
     pages('site', {
@@ -137,7 +138,7 @@ test(
       'en/index.md': '---\ntitle: Home\norder: 1\ntype: landing\n---\n',
     })
     const third = await run(on, path)
-    assert.deepEqual(third.counts['pages'], { made: 0, changed: 2, unchanged: 1, refused: 0 })
+    assert.deepEqual(third.counts['pages'], { made: 0, changed: 2, unchanged: 1, refused: 2 })
     assert.deepEqual(
       third.remarks
         .filter(({ what }) => what === 'removed page')
@@ -369,7 +370,7 @@ test(
       report.refused.map(({ where, reason }) => `${where}: ${reason.slice(0, 42)}`),
       ['c.md: The pages have too many different front-ma'],
     )
-    assert.deepEqual(report.counts['pages'], { made: 2, changed: 0, unchanged: 0, refused: 0 })
+    assert.deepEqual(report.counts['pages'], { made: 2, changed: 0, unchanged: 0, refused: 1 })
     const read = {
       locale: 'en',
       perspective: 'published' as const,
@@ -411,5 +412,70 @@ test(
       unchanged: 2,
       refused: 0,
     })
+  },
+)
+
+test(
+  'what its front matter keeps from readers stays a draft, is scheduled, or is withdrawn',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    await using on = importing(db)
+    const path = pages('fates', {
+      'open.md': '---\ntitle: Open\ndraft: false\n---\n',
+      'later.md': '---\ntitle: Later\n---\n',
+      'toml.md': '+++\ntitle = "Secret"\ndraft = true\n+++\n',
+      'json.md': '{ "title": "Secret", "published": false }\n',
+      'future.md': '---\ntitle: Future\ndate: 2099-01-01\n---\n',
+      '_drafts/note.md': '# Secret',
+      'passing.md': '---\ntitle: Passing\nexpiryDate: 2099-01-01\n---\n',
+    })
+    const report = await run(on, path)
+    assert.deepEqual(report.counts['pages'], { made: 7, changed: 0, unchanged: 0, refused: 0 })
+    assert.deepEqual(report.counts['schedules'], { made: 2, changed: 0, unchanged: 0, refused: 0 })
+    assert.equal(report.remarks.filter(({ what }) => what === 'draft').length, 3)
+    const published = sql<{ path: string }>(
+      `select filter ->> 'path' as path from stoa.version where is_published order by 1`,
+    )
+    const paths = async (): Promise<string[]> =>
+      (await on.database.run(published)).map((row) => row.path)
+    assert.deepEqual(await paths(), ['later', 'open', 'passing'])
+    const again = await run(on, path)
+    assert.deepEqual(again.counts['schedules'], { made: 0, changed: 0, unchanged: 2, refused: 0 })
+
+    pages('fates', { 'later.md': '---\ntitle: Later\ndraft: true\n---\n' })
+    const third = await run(on, path)
+    assert.deepEqual(third.counts['withdrawn pages'], {
+      made: 0,
+      changed: 1,
+      unchanged: 0,
+      refused: 0,
+    })
+    assert.deepEqual(await paths(), ['open', 'passing'])
+  },
+)
+
+test(
+  'an import that leaves something out names it, and a page stays itself beside new files',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    await using on = importing(db)
+    const path = pages('whole', {
+      'docs/a.md': '# A\n![pic](./a.png) [paper](/files/paper.pdf) [[B]]',
+      'docs/b.md': '# B',
+    })
+    symlinkSync(join(path, 'docs/b.md'), join(path, 'docs/c.md'))
+    const first = await run(on, path)
+    assert.deepEqual(
+      first.leftOut.map(({ what, where }) => `${what} ${where}`),
+      ['link docs/c.md', 'file docs/a.md:2', 'file docs/a.md:2'],
+    )
+    const before = await contentOf(on.database)
+    pages('whole', { 'README.md': '# Read me', 'en/x.md': '# X' })
+    const second = await run(on, path)
+    assert.deepEqual(second.counts['pages'], { made: 2, changed: 0, unchanged: 2, refused: 0 })
+    const after = await contentOf(on.database)
+    for (const version of before) assert.ok(after.some((one) => isDeepStrictEqual(one, version)))
   },
 )

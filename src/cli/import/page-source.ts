@@ -24,6 +24,11 @@ const spoolBytesMax = 16 * 1_024 * 1_024 * 1_024
 /** Folders are walked no deeper: a loop of mounts ends here. */
 const depthMax = 64
 
+/** Symbolic links that are listed. */
+const linksMax = 10_000
+/** Endings of other files that are counted apart. */
+const endingsMax = 50
+
 const pageName = /\.(?:md|mdx|markdown)$/i
 
 export type SourceFile = {
@@ -41,7 +46,28 @@ export type SourceFile = {
  */
 export type PageSource = AsyncDisposable & {
   readonly name: string
+  readonly isArchive: boolean
   readonly files: readonly SourceFile[]
+  readonly passedOver: PassedOver
+}
+
+/** Files of the source that are no pages. */
+export class PassedOver {
+  /** Symbolic links, which are not followed: they can lead to any file of this machine. */
+  readonly links: string[] = []
+  /** Other files by the ending of their names. */
+  readonly others = new Map<string, number>()
+
+  other(path: string): void {
+    const ending = /\.[A-Za-z0-9]{1,10}$/.exec(path)?.[0].toLowerCase() ?? 'without an ending'
+    const known = this.others.has(ending) || this.others.size < endingsMax
+    const key = known ? ending : 'others'
+    this.others.set(key, (this.others.get(key) ?? 0) + 1)
+  }
+
+  link(path: string): void {
+    if (this.links.length < linksMax) this.links.push(path)
+  }
 }
 
 /**
@@ -65,8 +91,10 @@ export async function openPageSource(
     })
   const spool = info.isDirectory() ? null : await Spool.open()
   const files: SourceFile[] = []
+  const passedOver = new PassedOver()
   try {
-    for await (const file of spool === null ? walk(path, '', 0) : archived(path, spool)) {
+    const pages = spool === null ? walk(path, '', passedOver) : archived(path, spool, passedOver)
+    for await (const file of pages) {
       if (signal.aborted) {
         await spool?.close()
         return null
@@ -83,7 +111,13 @@ export async function openPageSource(
     throw error
   }
   files.sort((left, right) => (left.path < right.path ? -1 : 1))
-  return { name: path, files, [Symbol.asyncDispose]: async () => spool?.close() }
+  return {
+    name: path,
+    isArchive: spool !== null,
+    files,
+    passedOver,
+    [Symbol.asyncDispose]: async () => spool?.close(),
+  }
 }
 
 /**
@@ -145,15 +179,19 @@ export function openTarStream(path: string): AsyncIterable<Buffer> {
   return file.pipe(gunzip)
 }
 
-async function* archived(path: string, spool: Spool): AsyncGenerator<SourceFile> {
+async function* archived(
+  path: string,
+  spool: Spool,
+  passedOver: PassedOver,
+): AsyncGenerator<SourceFile> {
   try {
     for await (const entry of readTar(openTarStream(path))) {
       const segments = entry.path.split('/').filter((segment) => segment !== '' && segment !== '.')
-      if (
-        !pageName.test(entry.path) ||
-        segments.some((segment) => segment.startsWith('.') || segment === '__MACOSX')
-      )
+      if (segments.some((segment) => segment.startsWith('.') || segment === '__MACOSX')) continue
+      if (!pageName.test(entry.path)) {
+        passedOver.other(entry.path)
         continue
+      }
       if (entry.bytes > pageBytesMax) {
         const reason = tooLong(entry.bytes)
         yield { path: segments.join('/'), read: async () => reason }
@@ -177,18 +215,25 @@ function readerOf(bytes: () => Promise<Buffer>): SourceFile['read'] {
   return async () => decode(await bytes())
 }
 
-async function* walk(root: string, below: string, depth: number): AsyncGenerator<SourceFile> {
-  if (depth > depthMax) return
+async function* walk(
+  root: string,
+  below: string,
+  passedOver: PassedOver,
+): AsyncGenerator<SourceFile> {
+  if (below.split('/').length > depthMax) return
   const names: { name: string; isFolder: boolean }[] = []
   for await (const item of await opendir(join(root, below))) {
     if (item.name.startsWith('.') || item.name === 'node_modules') continue
-    if (item.isDirectory() || (item.isFile() && pageName.test(item.name)))
+    const path = below === '' ? item.name : `${below}/${item.name}`
+    if (item.isSymbolicLink()) passedOver.link(path)
+    else if (item.isFile() && !pageName.test(item.name)) passedOver.other(path)
+    else if (item.isDirectory() || item.isFile())
       names.push({ name: item.name, isFolder: item.isDirectory() })
   }
   names.sort((left, right) => (left.name < right.name ? -1 : 1))
   for (const { name, isFolder } of names) {
     const path = below === '' ? name : `${below}/${name}`
-    if (isFolder) yield* walk(root, path, depth + 1)
+    if (isFolder) yield* walk(root, path, passedOver)
     else yield { path, read: () => readPage(join(root, path)) }
   }
 }

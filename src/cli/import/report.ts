@@ -3,9 +3,9 @@ import { UsageError } from '#lib/usage-error.ts'
 import type { Output } from '#cli/output.ts'
 import type { Clock } from '#lib/clock.ts'
 
-/** How many refusals and remarks a person is shown; `--report` has them all. */
+/** Findings of one kind that are printed; `--report` writes them all. */
 const shownMax = 20
-/** Past this many they are only counted, so that a hopeless source does not fill the memory. */
+/** Findings past this many are only counted, so that a hopeless source does not fill the memory. */
 const keptMax = 100_000
 
 export type Outcome = 'made' | 'changed' | 'unchanged' | 'refused'
@@ -29,12 +29,16 @@ export type ReportDocument = {
   readonly measured: Readonly<Record<string, number>>
   readonly counts: Readonly<Record<string, Readonly<Record<Outcome, number>>>>
   readonly refused: readonly Finding[]
+  /** Parts of what was taken over that were not: the content is incomplete. */
+  readonly leftOut: readonly Finding[]
   readonly remarks: readonly Finding[]
-  /** Findings that are counted but not listed, because there are too many. */
+  /** Findings that are counted and not listed, because there are too many. */
   readonly unlisted: number
 }
 
-/** What a long command did: counted as it goes, told at the end. */
+type PrintOptions = { readonly file: string | null; readonly rates: readonly string[] }
+
+/** Counts and lists what a long command did, for its end. */
 export class Report {
   readonly #command: string
   readonly #source: string
@@ -42,9 +46,11 @@ export class Report {
   readonly #startMs: number
   readonly #counts = new Map<string, Record<Outcome, number>>()
   readonly #refused: Finding[] = []
+  readonly #leftOut: Finding[] = []
   readonly #remarks: Finding[] = []
   readonly #laps = new Map<string, number>()
   #unlisted = 0
+  #incomplete = false
   #finished = true
 
   constructor(options: {
@@ -67,20 +73,25 @@ export class Report {
     counts[outcome] += times
   }
 
-  /** Something was not taken over, and why. Counts it too. */
+  /** Counts and lists a thing that was not taken over. */
   refuse(what: string, where: string, reason: string): void {
     this.count(what, 'refused')
+    this.#incomplete = true
     this.#keep(this.#refused, { what, where, reason })
   }
 
-  /** Something that the reader should know, though nothing was refused. */
+  /** Lists a part of something that was taken over without it. */
+  leaveOut(what: string, where: string, reason: string): void {
+    this.#incomplete = true
+    this.#keep(this.#leftOut, { what, where, reason })
+  }
+
+  /** Lists something that the reader should know, though nothing is missing. */
   remark(what: string, where: string, reason: string): void {
     this.#keep(this.#remarks, { what, where, reason })
   }
 
-  /**
-   * The last of these things is done: rates count up to here, whatever else the command does then.
-   */
+  /** Marks the time at which the last of these things was done, where their rate ends. */
   lap(what: string): void {
     this.#laps.set(what, (this.#clock.monotonicMs() - this.#startMs) / 1_000)
   }
@@ -89,12 +100,9 @@ export class Report {
     this.#finished = false
   }
 
-  get hasRefused(): boolean {
-    return this.#refused.length > 0 || this.#unlisted > 0
-  }
-
   #keep(list: Finding[], finding: Finding): void {
-    if (this.#refused.length + this.#remarks.length < keptMax) list.push(finding)
+    const kept = this.#refused.length + this.#leftOut.length + this.#remarks.length
+    if (kept < keptMax) list.push(finding)
     else this.#unlisted += 1
   }
 
@@ -120,22 +128,21 @@ export class Report {
       measured,
       counts: Object.fromEntries(this.#counts),
       refused: this.#refused,
+      leftOut: this.#leftOut,
       remarks: this.#remarks,
       unlisted: this.#unlisted,
     }
   }
 
   /**
-   * Tells it: to people the counts and the first findings, with `--json` the document, and all of
-   * it into `file`. Returns the exit status: 0 all done, 3 something was refused, 130 interrupted.
+   * Prints the counts and the first findings, or with `--json` the document, and writes all of it
+   * into `file`. Returns the exit status: 0 all done, 3 something was refused or left out, 130
+   * interrupted.
    */
-  async tell(
-    output: Output,
-    options: { readonly file: string | null; readonly rates: readonly string[] },
-  ): Promise<number> {
+  async print(output: Output, options: PrintOptions): Promise<number> {
     const document = this.document(options.rates)
     if (options.file !== null)
-      await writeFile(options.file, `${JSON.stringify(document, null, 2)}\n`)
+      await writeFile(options.file, `${JSON.stringify(document, null, 2)}\n`, { mode: 0o600 })
     output.result(document)
     if (!document.finished)
       output.line('Interrupted. What is done is done; the same command goes on from there.')
@@ -144,17 +151,18 @@ export class Report {
       ...outcomes.map((outcome) => String(counts[outcome])),
     ])
     if (rows.length > 0) output.table([['', ...outcomes], ...rows])
-    tellFindings(output, 'Refused', document.refused)
-    tellFindings(output, 'Remarks', document.remarks)
+    printFindings(output, 'Refused', document.refused)
+    printFindings(output, 'Left out', document.leftOut)
+    printFindings(output, 'Remarks', document.remarks)
     if (options.file !== null) output.line(`The whole report is in ${options.file}.`)
     const rates = Object.entries(document.measured).map(([name, value]) => `${name} ${value}`)
     output.line(`${document.seconds} s; ${rates.join(', ')}.`)
     if (!document.finished) return 130
-    return this.hasRefused ? 3 : 0
+    return this.#incomplete ? 3 : 0
   }
 }
 
-function tellFindings(output: Output, title: string, findings: readonly Finding[]): void {
+function printFindings(output: Output, title: string, findings: readonly Finding[]): void {
   if (findings.length === 0) return
   output.line(`${title} (${findings.length}):`)
   for (const { what, where, reason } of findings.slice(0, shownMax))
@@ -164,13 +172,13 @@ function tellFindings(output: Output, title: string, findings: readonly Finding[
 }
 
 /**
- * The file that `--report` names, made now if it is missing: that it cannot be written is better
- * known before hours of work. Errors: `UsageError`.
+ * Returns the file that `--report` names, made now and for its owner alone: that it cannot be
+ * written is better known before hours of work. Errors: `UsageError`.
  */
 export async function reportFile(path: unknown): Promise<string | null> {
   if (typeof path !== 'string') return null
   try {
-    await (await open(path, 'a')).close()
+    await (await open(path, 'a', 0o600)).close()
   } catch (error) {
     throw new UsageError(
       `The report cannot be written to ${path} (${error instanceof Error ? error.message : String(error)}).`,

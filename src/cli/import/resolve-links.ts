@@ -2,29 +2,43 @@ import type { Link } from '#cli/import/links.ts'
 
 /** The pages of an import as far as links need them. */
 export type PageTable = {
-  /** Entry id by page path. */
+  /** Entry ids by page path. */
   readonly ids: ReadonlyMap<string, string>
+  /** Entry ids by the name of the file, in lower case, for wikilinks; null: several have it. */
+  readonly names: ReadonlyMap<string, string | null>
   /** First segments of absolute links that name a locale, in lower case. */
   readonly locales: ReadonlySet<string>
-  /**
-   * `https://docs.example.org`: links that begin with it are links between pages. Null: none do.
-   */
+  /** `https://docs.example.org`: links that begin with it lead to pages. Null: none do. */
   readonly siteUrl: string | null
 }
 
 export type Resolved = {
   /** Ids of the pages linked to, each once, in the order of the text, without the page itself. */
   readonly ids: readonly string[]
+  /** Links to pages that the import does not have. */
   readonly unresolved: readonly Link[]
+  /** Images and links to other files of the source. */
+  readonly files: readonly Link[]
 }
 
 const pageExtension = /\.(?:mdx?|markdown|html?)$/i
+const fileExtension = /\.[A-Za-z0-9]{1,10}$/
+
+/** Collects the ids of pages by their name; `Folder/Note` counts under `note`. */
+export function namesOf(ids: ReadonlyMap<string, string>): Map<string, string | null> {
+  const names = new Map<string, string | null>()
+  for (const [path, id] of ids) {
+    const name = (path.split('/').at(-1) ?? '').toLowerCase()
+    names.set(name, names.has(name) ? null : id)
+  }
+  return names
+}
 
 /**
- * Which entries a page's links mean. Links to other sites and to places in the same page are
- * neither kept nor reported. A relative link with a file extension is relative to the file; without
- * one, to the page's URL (`/guides/x/`) and, should nothing be there, to the file: both conventions
- * are in use.
+ * Finds the entries that a page's links lead to. Links to other sites and to places in the same
+ * page are neither kept nor reported. A relative link with a file extension is relative to the
+ * file; without one, to the page's URL (`/guides/x/`) and, should nothing be there, to the file:
+ * both conventions are in use.
  */
 export function resolveLinks(
   links: readonly Link[],
@@ -33,22 +47,45 @@ export function resolveLinks(
 ): Resolved {
   const ids = new Set<string>()
   const unresolved: Link[] = []
+  const files: Link[] = []
   const own = table.ids.get(from.path)
   for (const link of links) {
     const target = internalTarget(link.target, table.siteUrl)
     if (target === null) continue
-    const id = candidates(target, from, table.locales)
-      .map((path) => table.ids.get(path))
-      .find((found) => found !== undefined)
-    if (id === undefined) unresolved.push(link)
-    else if (id !== own) ids.add(id)
+    const id = isWiki(link)
+      ? wikiPage(target, table)
+      : candidates(target, from, table.locales)
+          .map((path) => table.ids.get(path))
+          .find((found) => found !== undefined)
+    if (id !== undefined) {
+      if (id !== own) ids.add(id)
+    } else if (isFile(link, target)) files.push(link)
+    else unresolved.push(link)
   }
-  return { ids: [...ids], unresolved }
+  return { ids: [...ids], unresolved, files }
+}
+
+function isWiki(link: Link): boolean {
+  return link.kind === 'wiki' || link.kind === 'embed'
+}
+
+function isFile(link: Link, target: string): boolean {
+  if (link.kind === 'image') return true
+  return fileExtension.test(target) && !pageExtension.test(target)
+}
+
+function wikiPage(target: string, table: PageTable): string | undefined {
+  const path = pagePath(target.split('/'))
+  return (
+    table.ids.get(path) ??
+    table.names.get((path.split('/').at(-1) ?? '').toLowerCase()) ??
+    undefined
+  )
 }
 
 /**
- * The path that a link names inside the site; null for other sites, other schemes and places in the
- * same page.
+ * Returns the path that a link names inside the site; null for other sites, other schemes and
+ * places in the same page.
  */
 function internalTarget(target: string, siteUrl: string | null): string | null {
   let rest = target.trim()
@@ -66,14 +103,17 @@ function candidates(
 ): string[] {
   if (target === '') return []
   const decoded = decode(target)
+  const own = from.path === 'index' ? [] : from.path.split('/')
   if (decoded.startsWith('/')) {
     const segments = normalized(decoded.split('/'))
     if (segments === null) return []
     const [first = ''] = segments
-    const whole = pagePath(segments)
-    return locales.has(first.toLowerCase()) ? [pagePath(segments.slice(1)), whole] : [whole]
+    const forms = locales.has(first.toLowerCase()) ? [segments.slice(1), segments] : [segments]
+    // The site may begin in any folder above the page.
+    return own
+      .flatMap((_, depth) => forms.map((form) => pagePath([...own.slice(0, depth), ...form])))
+      .concat(own.length === 0 ? forms.map(pagePath) : [])
   }
-  const own = from.path === 'index' ? [] : from.path.split('/')
   const folder = from.isIndex ? own : own.slice(0, -1)
   const asUrl = normalized([...own, ...decoded.split('/')])
   const asFile = normalized([...folder, ...decoded.split('/')])
@@ -82,9 +122,9 @@ function candidates(
 }
 
 /**
- * The path of a page from its segments: without extension, and a folder's `index` is the folder.
- * The root is `index`. In Unicode form NFC: file systems and editors write the same name in other
- * forms.
+ * Returns the path of a page from its segments, without extension. A folder's `index` or `_index`
+ * is the folder, and that of the root is `index`. The path is in Unicode form NFC, since file
+ * systems and editors write the same name in other forms.
  */
 export function pagePath(segments: readonly string[]): string {
   const clean = segments
@@ -93,7 +133,7 @@ export function pagePath(segments: readonly string[]): string {
   const last = clean.at(-1)
   if (last === undefined) return 'index'
   const bare = last.replace(pageExtension, '')
-  const path = bare.toLowerCase() === 'index' ? clean.slice(0, -1) : [...clean.slice(0, -1), bare]
+  const path = /^_?index$/i.test(bare) ? clean.slice(0, -1) : [...clean.slice(0, -1), bare]
   return path.length === 0 ? 'index' : path.join('/')
 }
 
@@ -112,7 +152,7 @@ function decode(text: string): string {
   try {
     return decodeURIComponent(text)
   } catch {
-    // A stray % stands for itself.
+    // A single % stands for itself.
     return text
   }
 }
