@@ -21,7 +21,7 @@ import { StoaError } from '#lib/stoa-error.ts'
 import { backoffMs } from '#lib/backoff.ts'
 
 const waitingMax = 100
-const aheadMsMax = 20 * 366 * 86_400_000
+const aheadMsMax = 100 * 366 * 86_400_000
 const listMax = 200
 const dueMax = 1_000
 /**
@@ -170,7 +170,7 @@ function dueTime(context: Context, text: string): string {
       dueAt: normal,
     })
   if (aheadMs > aheadMsMax)
-    throw new ScheduleInvalidError('The time is more than 20 years ahead.', { dueAt: normal })
+    throw new ScheduleInvalidError('The time is more than 100 years ahead.', { dueAt: normal })
   return normal
 }
 

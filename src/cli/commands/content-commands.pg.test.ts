@@ -123,21 +123,21 @@ test(
     mkdirSync(pages)
     writeFileSync(join(pages, 'a.md'), '# A')
     for (let number = 0; number < 25; number += 1)
-      writeFileSync(join(pages, `broken-${number}.md`), '---\n[\n---\n')
+      writeFileSync(join(pages, `broken-${number}.md`), '---\ntitle: [\n---\n')
     const file = join(folder, 'report.json')
     assert.equal((await stoa(on, ['import', 'markdown', pages, '--dry-run'])).status, 3)
     assert.deepEqual(await on.content.types.list(on.database), [])
     const people = await stoa(on, ['import', 'markdown', pages, '--report', file])
     assert.equal(people.status, 3)
-    assert.match(people.stdout, /pages +1 +0 +0 +0/)
-    assert.match(people.stdout, /Refused \(25\):\n(?: {2}page .*\n){20} {2}… and 5 more/)
+    assert.match(people.stdout, /pages +1 +0 +0 +25/)
+    assert.match(people.stdout, /Refused \(25\):\n(?: {2}pages .*\n){20} {2}… and 5 more/)
     assert.match(people.stdout, /pagesPerSecond \d+/)
     assert.equal((JSON.parse(readFileSync(file, 'utf8')) as ReportDocument).refused.length, 25)
     const json = await stoa(on, ['--json', 'import', 'markdown', pages])
     const report = JSON.parse(json.stdout) as ReportDocument
     assert.deepEqual(
       [report.counts['pages'], report.finished, report.refused.length],
-      [{ made: 0, changed: 0, unchanged: 1, refused: 0 }, true, 25],
+      [{ made: 0, changed: 0, unchanged: 1, refused: 25 }, true, 25],
     )
     assert.ok(report.measured['peakMemoryMb']! > 0)
     assert.deepEqual(
