@@ -8,7 +8,7 @@ import { test } from 'node:test'
  * cluster half (`change-feed` to `cluster-link`) knows nothing of content.
  */
 const ports = ['database', 'file-store', 'change-feed', 'cache', 'nodes', 'cluster-link']
-const product = [...ports, 'content', 'media', 'access', 'api', 'config']
+const product = [...ports, 'content', 'media', 'access', 'rendering', 'api', 'config']
 const layers: Record<string, readonly string[]> = {
   lib: [],
   config: [],
@@ -22,7 +22,8 @@ const layers: Record<string, readonly string[]> = {
   content: ports,
   media: [...ports, 'content'],
   access: [...ports, 'content'],
-  api: [...ports, 'content', 'media', 'access'],
+  rendering: [],
+  api: [...ports, 'content', 'media', 'access', 'rendering'],
   node: [...product, 'embedded-postgres'],
   supervisor: [...product, 'node', 'embedded-postgres'],
   cli: [...product, 'node'],

@@ -132,7 +132,7 @@ async function respondUncached({ context, request, reply, make }: Delivery): Pro
 }
 
 /** The write that the reader has to see: its own, or one that it was told of. */
-function sinceOf(request: FastifyRequest): Token | null {
+export function sinceOf(request: FastifyRequest): Token | null {
   const header = request.headers['stoa-token']
   return parseToken(typeof header === 'string' ? header : '') ?? cookieToken(request.headers.cookie)
 }

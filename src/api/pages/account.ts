@@ -80,5 +80,11 @@ export function referencePage(signedInAs: string | null): string {
         <a href="/openapi.json">/openapi.json</a>.
       </p></noscript
     >`
-  return layout({ title: 'API reference · Stoa', scripts: ['reference.js'], signedInAs, body })
+  return layout({
+    title: 'API reference · Stoa',
+    scripts: ['reference.js'],
+    current: 'reference',
+    signedInAs,
+    body,
+  })
 }

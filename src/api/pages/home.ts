@@ -1,14 +1,19 @@
 import { html } from '#api/pages/html.ts'
 import { layout } from '#api/pages/layout.ts'
 
-export type HomeFacts = {
+/** The facts of the node and the request. */
+export type NodeFacts = {
   readonly version: string
   readonly node: string
   readonly upSinceIso: string
   readonly signedInAs: string | null
+  readonly origin: string
+}
+
+/** The content that the visitor may read. */
+export type HomeContent = {
   /** True until the first administrator exists. */
   readonly needsAdministrator: boolean
-  /** Only the types that the visitor may read, with how many published entries of them. */
   readonly types: readonly {
     readonly name: string
     readonly label: string
@@ -20,10 +25,11 @@ export type HomeFacts = {
     readonly title: string
     readonly publishedAt: string
   }[]
-  readonly origin: string
 }
 
-/** `/`: what runs here, which content it holds, how to sign in, and where to try requests. */
+export type HomeFacts = NodeFacts & HomeContent
+
+/** `/`: the content of this node, how to sign in, and where to try requests. */
 export function homePage(facts: HomeFacts): string {
   const body = html`
     <h1>This is a Stoa node.</h1>
@@ -66,7 +72,7 @@ export function homePage(facts: HomeFacts): string {
     ><code>curl '${facts.origin}/api/content/${facts.types[0]?.name ?? 'TYPE'}?limit=3&amp;sort=-publishedAt'</code></pre>
     <p>For programs: <a href="/openapi.json">/openapi.json</a> (OpenAPI 3.1).</p>
   `
-  return layout({ title: 'Stoa', signedInAs: facts.signedInAs, body })
+  return layout({ title: 'Stoa', current: 'home', signedInAs: facts.signedInAs, body })
 }
 
 function content({ types }: HomeFacts): { readonly html: string } {
@@ -103,7 +109,7 @@ function content({ types }: HomeFacts): { readonly html: string } {
     </table>`
 }
 
-function latest({ latest }: HomeFacts): { readonly html: string } {
+function latest({ latest }: HomeContent): { readonly html: string } {
   if (latest.length === 0) return html``
   const items = latest.map(
     (entry) =>
@@ -121,8 +127,8 @@ function latest({ latest }: HomeFacts): { readonly html: string } {
 function signingIn({ needsAdministrator, signedInAs }: HomeFacts): { readonly html: string } {
   if (needsAdministrator) {
     return html`<p>
-      Nobody has an account yet. The node wrote a one-time link for the first administrator to its
-      log when it started; <code>stoa user create</code> on this machine makes one, too.
+      There is no account yet. The node wrote a one-time link for the first administrator to its log
+      when it started; <code>stoa user create</code> on this machine makes one, too.
     </p>`
   }
   if (signedInAs !== null) return html`<p>You are signed in as ${signedInAs}.</p>`

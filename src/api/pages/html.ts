@@ -1,4 +1,6 @@
-/** HTML by tagged template: every value is escaped, except what `html` or `raw` made. */
+import { Type } from 'typebox'
+
+/** HTML from a tagged template: every value is escaped, except the results of `html` itself. */
 export type Html = { readonly html: string }
 
 const escapes: Readonly<Record<string, string>> = {
@@ -28,4 +30,9 @@ export function html(parts: TemplateStringsArray, ...values: readonly Value[]): 
       .map((part, index) => part + (index < values.length ? print(values[index]!) : ''))
       .join(''),
   }
+}
+
+/** Documents the response of a route that sends a page for people. */
+export const htmlResponse = {
+  200: { description: 'A page for people', content: { 'text/html': { schema: Type.String() } } },
 }

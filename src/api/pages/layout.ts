@@ -1,17 +1,21 @@
 import { html } from '#api/pages/html.ts'
 import type { Html } from '#api/pages/html.ts'
 
+export type Section = 'home' | 'docs' | 'reference'
+
 export type LayoutOptions = {
   readonly title: string
   /** Names of scripts below /static that the page needs. */
   readonly scripts?: readonly string[]
+  /** The page of the main navigation that this page belongs to. */
+  readonly current?: Section
   readonly signedInAs: string | null
   readonly body: Html
 }
 
 /**
- * Only our own files may be loaded, nothing may frame the page, forms go nowhere else. No inline
- * script or style exists.
+ * A page loads only files of this node, no other page may frame it, and its forms lead only here.
+ * There is no inline script or style.
  */
 export const contentSecurityPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -44,11 +48,25 @@ export function layout(options: LayoutOptions): string {
             ><img src="/static/icon.svg" alt="" width="28" height="28" /> Stoa</a
           >
           <nav aria-label="Main">
-            <a href="/">Home</a> <a href="/reference">API reference</a> ${account}
+            ${sections.map((section) => sectionLink(section, options.current))} ${account}
           </nav>
         </header>
         <main id="main">${options.body}</main>
       </body>
     </html> `
   return page.html
+}
+
+type SectionLink = { readonly section: Section; readonly href: string; readonly label: string }
+
+const sections: readonly SectionLink[] = [
+  { section: 'home', href: '/', label: 'Home' },
+  { section: 'docs', href: '/docs', label: 'Documentation' },
+  { section: 'reference', href: '/reference', label: 'API reference' },
+]
+
+function sectionLink({ section, href, label }: SectionLink, current: Section | undefined): Html {
+  return section === current
+    ? html`<a href="${href}" aria-current="page">${label}</a> `
+    : html`<a href="${href}">${label}</a> `
 }

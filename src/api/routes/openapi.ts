@@ -1,31 +1,25 @@
-import { readFile } from 'node:fs/promises'
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
-import { notModified, tagOf } from '#api/delivery/entity-tag.ts'
+import { respondCached } from '#api/delivery/response-cache.ts'
 import { describeRoutes } from '#api/openapi/document.ts'
 import type { OpenApi } from '#api/openapi/document.ts'
 import { describeTypes } from '#api/openapi/type-paths.ts'
-import { errorsPage } from '#api/problems/problem.ts'
 import { strict } from '#api/schemas/shared.ts'
-import type { Identity } from '#access/access.ts'
-
-/** Documents kept, one per kind of reader; roles are few. */
-const keptMax = 20
-const errorsFile = new URL('../../../docs/reference/errors.md', import.meta.url)
-
-type Kept = { readonly revisions: string; readonly body: string; readonly tag: string }
+import type { Call } from '#content/content.ts'
+import { dependOnModel } from '#content/query/dependencies.ts'
 
 /**
- * The API's own description. It changes with the content types, and shows each reader what is there
- * for them.
+ * The description of the API. It shows each reader the types and fields that their grants reach. It
+ * is made and compressed once for all readers with the same grants, and again when a content type
+ * changes.
  */
-export const openApiRoutes: RoutePlugin = (server, { content, database, version }) => {
+export const openApiRoutes: RoutePlugin = (server, context) => {
+  const { content, version } = context
   let base: OpenApi | null = null
-  const kept = new Map<string, Kept>()
   server.route({
     method: 'GET',
     url: '/openapi.json',
-    config: { access: 'public', ifNoneMatch: true },
+    config: { access: 'public', ifNoneMatch: true, mayBeStale: true },
     schema: {
       operationId: 'getOpenApi',
       summary: 'This document',
@@ -43,57 +37,14 @@ export const openApiRoutes: RoutePlugin = (server, { content, database, version 
     },
     handler: async (request, reply) => {
       const { identity } = request
-      const types = await content.types.list(database)
-      const revisions = types
-        .map(({ definition, revision }) => `${definition.name}:${revision}`)
-        .join()
-      const reader = readerOf(identity)
-      let found = kept.get(reader)
-      if (found?.revisions !== revisions) {
+      const make = async (call: Call) => {
+        if (call.depends !== undefined) dependOnModel(call.depends)
+        const types = (await content.types.list(call.db)).map(({ definition }) => definition)
         base ??= describeRoutes(server.documented, version)
-        const body = JSON.stringify(
-          describeTypes(
-            base,
-            types.map(({ definition }) => definition),
-            identity,
-          ),
-        )
-        found = { revisions, body, tag: tagOf(body) }
-        if (kept.size >= keptMax) kept.clear()
-        kept.set(reader, found)
+        const body = JSON.stringify(describeTypes(base, types, identity))
+        return { body, perspective: 'published' } as const
       }
-      reply.headers({ etag: found.tag, 'cache-control': 'no-cache', vary: 'Authorization, Cookie' })
-      if (notModified(request, found.tag)) return reply.code(304).send()
-      return reply.type('application/json; charset=utf-8').send(found.body)
+      return respondCached({ context, request, reply, type: '', perspective: 'published', make })
     },
   })
-  server.route({
-    method: 'GET',
-    url: errorsPage,
-    config: { access: 'public' },
-    schema: {
-      operationId: 'getErrorsPage',
-      summary: 'Every error code: what it means, what to do',
-      tags: ['documentation'],
-      querystring: strict({}),
-      response: {
-        200: { description: 'Markdown', content: { 'text/markdown': { schema: Type.String() } } },
-      },
-    },
-    handler: async (_request, reply) =>
-      reply
-        .header('cache-control', 'public, max-age=600')
-        .type('text/markdown; charset=utf-8')
-        .send(await readFile(errorsFile, 'utf8')),
-  })
-}
-
-/**
- * All that the document is made from: which actions on which types, and on which fields. What may
- * be read is not enough, since it shows what may be written too.
- */
-function readerOf(identity: Identity): string {
-  return JSON.stringify(
-    identity.describe().content.map(({ type, action, fields }) => [type, action, fields]),
-  )
 }

@@ -1,18 +1,22 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import type { ApiContext, RoutePlugin } from '#api/api-context.ts'
-import { RouteNotFoundError } from '#api/problems/errors.ts'
-import { isAnonymous } from '#api/http/identity.ts'
+import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { firstAdministratorPage, referencePage, signInPage } from '#api/pages/account.ts'
 import { homePage } from '#api/pages/home.ts'
-import type { HomeFacts } from '#api/pages/home.ts'
-import { contentSecurityPolicy } from '#api/pages/layout.ts'
-import { readPage, titleOf } from '#api/pages/read.ts'
+import type { HomeContent, NodeFacts } from '#api/pages/home.ts'
+import { htmlResponse } from '#api/pages/html.ts'
+import { nameOf, readPageData, sendPage } from '#api/pages/page-data.ts'
+import { titleOf } from '#api/pages/read.ts'
 import { loadStaticFiles } from '#api/pages/static-files.ts'
-import type { Call, EntryView } from '#content/content.ts'
+import { RouteNotFoundError } from '#api/problems/errors.ts'
+import { documentationRoutes } from '#api/routes/documentation.ts'
+import { readPageRoute } from '#api/routes/read-page.ts'
+import type { Call } from '#content/content.ts'
+import { dependOnModel } from '#content/query/dependencies.ts'
 import type { ListQuery } from '#content/query/query.ts'
+import { MarkdownRenderer } from '#rendering/markdown-renderer.ts'
 
-/** The page shows no more types than this, each asked for its newest entries. */
+/** The home page shows at most this many types, and reads the newest entries of each. */
 const typesMax = 30
 const latestMax = 8
 
@@ -23,11 +27,6 @@ export type PageFacts = {
   readonly publicUrl: string | null
 }
 
-type Fields = Readonly<Record<string, unknown>>
-
-const htmlResponse = {
-  200: { description: 'A page for people', content: { 'text/html': { schema: Type.String() } } },
-}
 const file = { schema: Type.String() }
 const fileResponse = {
   200: {
@@ -37,133 +36,133 @@ const fileResponse = {
   304: Type.Null(),
 }
 
-/**
- * `/` and the other pages for people. They show what the API shows: each reads as the one who asks.
- */
+/** `/` and the other pages for people. Each shows what the API shows to the same reader. */
 export function pageRoutes(facts: PageFacts): RoutePlugin {
   return async (server, context) => {
-    const files = await loadStaticFiles()
-    const page = (
-      url: string,
-      operationId: string,
-      summary: string,
-      handler: (request: FastifyRequest) => Promise<string> | string,
-    ): void => {
-      server.route({
-        method: 'GET',
-        url,
-        config: { access: 'public' },
-        schema: { operationId, summary, tags: ['pages'], response: htmlResponse },
-        handler: async (request, reply) => sendPage(reply, await handler(request)),
-      })
-    }
-    page(
-      '/',
-      'getHomePage',
-      'What runs here, which content it holds, how to sign in',
-      async (request) => homePage(await homeFacts(request, context, facts)),
-    )
-    page('/reference', 'getReferencePage', 'The API reference, to try requests from', (request) =>
-      referencePage(nameOf(request)),
-    )
-    page('/sign-in', 'getSignInPage', 'The form to sign in', () => signInPage())
-    page(
-      '/first-administrator',
-      'getFirstAdministratorPage',
-      'The form behind the one-time link in the log',
-      async () => firstAdministratorPage({ needed: await needsAdministrator(context) }),
-    )
-    server.route<{ Params: { type: string; id: string } }>({
-      method: 'GET',
-      url: '/read/:type/:id',
-      config: { access: 'public' },
-      schema: {
-        operationId: 'getReadPage',
-        summary: 'One published entry for people',
-        tags: ['pages'],
-        response: htmlResponse,
+    const renderer = new MarkdownRenderer(context)
+    server.addHook('onClose', () => renderer.stop())
+    readPageRoute(server, context, renderer)
+    await documentationRoutes(server, renderer)
+    await staticFileRoute(server)
+    page(server, {
+      url: '/',
+      operationId: 'getHomePage',
+      summary: 'The content of this node, and how to sign in',
+      handler: async (request, reply) => {
+        const { value, staleMs } = await readPageData(context, request, 'home', (call) =>
+          readHome(context, call),
+        )
+        return sendPage(reply, homePage({ ...value, ...nodeFacts(facts, request) }), staleMs)
       },
-      handler: async (request, reply) => sendPage(reply, await read(request, context)),
     })
-    server.route<{ Params: { name: string } }>({
-      method: 'GET',
-      url: '/static/:name',
-      config: { access: 'public', whenBusy: true },
-      schema: {
-        operationId: 'getPageFile',
-        summary: 'A file that the pages need',
-        tags: ['pages'],
-        response: fileResponse,
-      },
-      handler: (request, reply) => {
-        const file = files.get(request.params.name)
-        if (file === undefined) throw new RouteNotFoundError('There is nothing at this path.')
-        reply
-          .header('etag', file.etag)
-          .header('cache-control', 'public, max-age=60, stale-while-revalidate=600')
-        if (request.headers['if-none-match'] === file.etag) return reply.code(304).send()
-        return reply.type(file.contentType).send(file.bytes)
-      },
+    page(server, {
+      url: '/reference',
+      operationId: 'getReferencePage',
+      summary: 'The API reference, to try requests from',
+      handler: (request, reply) => sendPage(reply, referencePage(nameOf(request))),
+    })
+    page(server, {
+      url: '/sign-in',
+      operationId: 'getSignInPage',
+      summary: 'The form to sign in',
+      handler: (_request, reply) => sendPage(reply, signInPage()),
+    })
+    page(server, {
+      url: '/first-administrator',
+      operationId: 'getFirstAdministratorPage',
+      summary: 'The form behind the one-time link in the log',
+      handler: async (_request, reply) =>
+        sendPage(reply, firstAdministratorPage({ needed: await needsAdministrator(context) })),
     })
   }
 }
 
-function sendPage(reply: FastifyReply, page: string): FastifyReply {
-  return reply
-    .header('content-security-policy', contentSecurityPolicy)
-    .header('cache-control', 'no-cache')
-    .header('vary', 'Cookie, Authorization')
-    .type('text/html; charset=utf-8')
-    .send(page)
+type PageRoute = {
+  readonly url: string
+  readonly operationId: string
+  readonly summary: string
+  readonly handler: (
+    request: FastifyRequest,
+    reply: FastifyReply,
+  ) => Promise<FastifyReply> | FastifyReply
 }
 
-function nameOf(request: FastifyRequest): string | null {
-  return isAnonymous(request.identity) ? null : request.identity.authority.actor.name
+function page(server: Server, { url, operationId, summary, handler }: PageRoute): void {
+  server.route({
+    method: 'GET',
+    url,
+    config: { access: 'public' },
+    schema: { operationId, summary, tags: ['pages'], response: htmlResponse },
+    handler,
+  })
 }
 
-async function homeFacts(
-  request: FastifyRequest,
-  context: ApiContext,
-  facts: PageFacts,
-): Promise<HomeFacts> {
-  const call: Call = { db: context.database, authority: request.identity.authority }
-  const known = await context.content.types.list(context.database)
-  const readable = known
-    .filter(({ definition }) => call.authority.grant('read', definition.name) !== null)
-    .slice(0, typesMax)
-  const perType = await Promise.all(
-    readable.map(async ({ definition }) => {
-      const page = await context.content.entries.list(call, newest(definition.name))
-      return { definition, count: page.count ?? 0, entries: page.data }
-    }),
-  )
+async function staticFileRoute(server: Server): Promise<void> {
+  const files = await loadStaticFiles()
+  server.route<{ Params: { name: string } }>({
+    method: 'GET',
+    url: '/static/:name',
+    config: { access: 'public', whenBusy: true },
+    schema: {
+      operationId: 'getPageFile',
+      summary: 'A file that the pages need',
+      tags: ['pages'],
+      response: fileResponse,
+    },
+    handler: (request, reply) => {
+      const found = files.get(request.params.name)
+      if (found === undefined) throw new RouteNotFoundError('There is nothing at this path.')
+      reply
+        .header('etag', found.etag)
+        .header('cache-control', 'public, max-age=60, stale-while-revalidate=600')
+      if (request.headers['if-none-match'] === found.etag) return reply.code(304).send()
+      return reply.type(found.contentType).send(found.bytes)
+    },
+  })
+}
+
+function nodeFacts(facts: PageFacts, request: FastifyRequest): NodeFacts {
   return {
     version: facts.version,
     node: facts.node,
     upSinceIso: new Date(facts.startedAtMs).toISOString(),
     signedInAs: nameOf(request),
-    needsAdministrator: await needsAdministrator(context),
-    types: perType.map(({ definition, count }) => ({
-      name: definition.name,
-      label: definition.label,
-      published: count,
-    })),
-    latest: perType
-      .flatMap(({ definition, entries }) =>
-        entries.map((entry) => ({
-          entry,
-          title: titleOf(definition, fieldsOf(entry)) ?? entry.id,
-        })),
-      )
-      .sort((a, b) => (b.entry.publishedAt ?? '').localeCompare(a.entry.publishedAt ?? ''))
-      .slice(0, latestMax)
-      .map(({ entry, title }) => ({
-        type: entry.type,
-        id: entry.id,
-        title,
-        publishedAt: entry.publishedAt ?? '',
-      })),
     origin: facts.publicUrl ?? `${request.protocol}://${request.host}`,
+  }
+}
+
+/** The part of the home page that is read from the database. */
+async function readHome(context: ApiContext, call: Call): Promise<HomeContent> {
+  if (call.depends !== undefined) {
+    dependOnModel(call.depends)
+    call.depends.list('user', [])
+  }
+  const types = (await context.content.types.list(call.db))
+    .map(({ definition }) => definition)
+    .filter(({ name }) => call.authority.grant('read', name) !== null)
+    .slice(0, typesMax)
+  const perType = await Promise.all(
+    types.map(async (definition) => {
+      const { count, data } = await context.content.entries.list(call, newest(definition.name))
+      return { definition, count: count ?? 0, entries: data }
+    }),
+  )
+  const latest = perType.flatMap(({ definition, entries }) =>
+    entries.map(({ type, id, publishedAt, fieldsJson }) => {
+      const fields = JSON.parse(fieldsJson) as Readonly<Record<string, unknown>>
+      return { type, id, title: titleOf(definition, fields) ?? id, publishedAt: publishedAt ?? '' }
+    }),
+  )
+  return {
+    needsAdministrator: await needsAdministrator(context),
+    types: perType.map(({ definition: { name, label }, count: published }) => ({
+      name,
+      label,
+      published,
+    })),
+    latest: latest
+      .toSorted((a, b) => b.publishedAt.localeCompare(a.publishedAt))
+      .slice(0, latestMax),
   }
 }
 
@@ -184,26 +183,4 @@ function newest(type: string): ListQuery {
     after: null,
     count: true,
   }
-}
-
-function fieldsOf(entry: EntryView): Fields {
-  return JSON.parse(entry.fieldsJson) as Fields
-}
-
-async function read(
-  request: FastifyRequest<{ Params: { type: string; id: string } }>,
-  context: ApiContext,
-): Promise<string> {
-  const call: Call = { db: context.database, authority: request.identity.authority }
-  const { type, id } = request.params
-  const options = { locale: null, perspective: 'published', fields: null, include: [] } as const
-  const { entry } = await context.content.entries.get(call, type, id, options)
-  const { definition } = await context.content.types.get(context.database, type)
-  return readPage({
-    definition,
-    fields: fieldsOf(entry),
-    publishedAt: entry.publishedAt,
-    locale: entry.locale,
-    signedInAs: nameOf(request),
-  })
 }

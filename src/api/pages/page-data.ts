@@ -1,0 +1,76 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { ApiContext } from '#api/api-context.ts'
+import { sinceOf, staleHeaders } from '#api/delivery/response-cache.ts'
+import { isAnonymous } from '#api/http/identity.ts'
+import { contentSecurityPolicy } from '#api/pages/layout.ts'
+import { FillReader } from '#cache/fill-reader.ts'
+import type { FillContext } from '#cache/fill.ts'
+import type { Call } from '#content/content.ts'
+
+export type PageData<Value> = {
+  readonly value: Value
+  /** Greatest age of data that may have changed since; null: it is fresh. */
+  readonly staleMs: number | null
+}
+
+/**
+ * Reads the data of a page through the cluster's cache. It is dropped when a row changes that it
+ * was read from, and still served, marked as stale, while the database is away. `key` names the
+ * page; readers who may see the same share the data.
+ */
+export async function readPageData<Value>(
+  context: ApiContext,
+  request: FastifyRequest,
+  key: string,
+  read: (call: Call) => Promise<Value>,
+): Promise<PageData<Value>> {
+  const { cluster, database } = context
+  const { authority, staleMs } = request.identity
+  if (cluster === null) return { value: await read({ db: database, authority }), staleMs }
+  const cached = await cluster.cache.get(
+    `page ${authority.key} ${key}`,
+    (load) => read({ db: new FillReader(load), authority, depends: dependenciesOf(load) }),
+    { since: sinceOf(request) },
+  )
+  const ageMs = cached.state === 'stale' ? cached.ageMs : null
+  return {
+    value: cached.value,
+    staleMs: ageMs === null && staleMs === null ? null : Math.max(ageMs ?? 0, staleMs ?? 0),
+  }
+}
+
+function dependenciesOf(load: FillContext): NonNullable<Call['depends']> {
+  return {
+    row: (collection, key) => load.row(collection, key),
+    list: (collection, predicate, page = null) => load.list(collection, predicate, page),
+  }
+}
+
+/** Sends a page for people. It shows who is signed in, so no shared cache may keep it. */
+export function sendPage(
+  reply: FastifyReply,
+  page: string,
+  staleMs: number | null = null,
+): FastifyReply {
+  if (staleMs !== null) {
+    const [statusName, status, ageName, age] = staleHeaders(staleMs)
+    reply.header(statusName!, status).header(ageName!, age)
+  }
+  return reply
+    .header('content-security-policy', contentSecurityPolicy)
+    .header('cache-control', 'no-cache')
+    .header('vary', 'Cookie, Authorization')
+    .type('text/html; charset=utf-8')
+    .send(page)
+}
+
+/** Name of the user or token; null for the anonymous role. */
+export function nameOf(request: FastifyRequest): string | null {
+  return isAnonymous(request.identity) ? null : request.identity.authority.actor.name
+}
+
+/** Whose share of bounded work a request counts against. */
+export function callerOf(request: FastifyRequest): string {
+  const { actor } = request.identity.authority
+  return isAnonymous(request.identity) ? request.ip : `${actor.kind} ${actor.id ?? ''}`
+}
