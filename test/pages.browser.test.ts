@@ -87,7 +87,7 @@ test(
     await making.locator('.status-good').waitFor()
 
     await page.goto(link)
-    await page.getByText('The first administrator is there already').waitFor()
+    await page.getByText('The first administrator already exists').waitFor()
     await withoutFaults(page)
 
     await page.goto(node.origin)

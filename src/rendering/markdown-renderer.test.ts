@@ -28,7 +28,7 @@ test('headings of our own documents have the ids that GitHub gives them', () => 
   )
 })
 
-test('no text holds the event loop or ends the process, and honest text is still rendered', async (t) => {
+test('no text holds the event loop or ends the process; honest text is rendered', async (t) => {
   const renderer = new MarkdownRenderer({ clock: systemClock, logger: silentLogger })
   let longestMs = 0
   let lastMs = performance.now()

@@ -1,9 +1,9 @@
-/** JSON Schema as OpenAPI 3.1 has it. */
+/** JSON Schema, in the dialect of OpenAPI 3.1. */
 export type Schema = { readonly [keyword: string]: unknown }
 
 /**
- * Takes schemas apart: one with `$id` becomes a component of that name and a `$ref` in its place,
- * so do `$defs`. A component that is met twice must be the same both times.
+ * Collects the components of a document. A schema with `$id`, and each of `$defs`, becomes a
+ * component of that name, with a `$ref` in its place. Two components of one name must be equal.
  */
 export class Components {
   readonly schemas: Record<string, Schema> = {}
@@ -36,7 +36,7 @@ export class Components {
 
   #define(name: string, schema: unknown): void {
     const before = this.schemas[name]
-    // A schema that refers to itself: the name is taken before its parts are walked.
+    // A schema may refer to itself, so its name is taken before its parts are walked.
     if (before === undefined) this.schemas[name] = {}
     const walked = this.#walk(schema) as Schema
     if (

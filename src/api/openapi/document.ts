@@ -19,7 +19,7 @@ export type OpenApi = {
 }
 
 const unsafe: ReadonlySet<string> = new Set(['POST', 'PUT', 'PATCH', 'DELETE'])
-/** Answers that any request may get, whatever it asks for. */
+/** Statuses of the errors that any request may get. */
 const always = [400, 401, 408, 414, 431, 500, 503]
 
 const idempotencyHeader = {
@@ -27,19 +27,19 @@ const idempotencyHeader = {
   in: 'header',
   schema: { type: 'string', minLength: 1, maxLength: 255, pattern: '^[\\x21-\\x7e]+$' },
   description:
-    'Makes the write safe to repeat for 24 hours: a repeat gets the first answer, with `Idempotency-Replayed: true`, and changes nothing.',
+    'Makes the write safe to repeat for 24 hours: a repeat gets the first response, with `Idempotency-Replayed: true`, and changes nothing.',
 }
 const ifMatchHeader = {
   name: 'If-Match',
   in: 'header',
   schema: { type: 'string', pattern: '^\\s*(\\*|(W/)?"[\\x21\\x23-\\x7e]*")\\s*$' },
-  description: 'The `ETag` of what you saw. If somebody saved since, 412 with both sides.',
+  description: 'The `ETag` that you read. After a save by another client: 412 with both sides.',
 }
 const ifNoneMatchHeader = {
   name: 'If-None-Match',
   in: 'header',
   schema: { type: 'string' },
-  description: 'The `ETag` of what you have: 304 if it still holds.',
+  description: 'The `ETag` of the copy that you have: 304 if it is still current.',
 }
 
 /** The part of the document that does not depend on content types. */
@@ -117,7 +117,7 @@ function securityOf(route: RouteOptions): readonly object[] {
   return access === 'public' || access === 'content' ? [{}, ...known] : known
 }
 
-/** A variable of the path that no schema tells about is a text. */
+/** A variable of the path without a schema is a text. */
 function pathParameters(url: string, schema: unknown, components: Components): object[] {
   const known = parametersOf(schema, 'path', components) as { name: string }[]
   const names = [...pathOf(url).matchAll(/\{(\w+)\}/g)].map((match) => match[1]!)
@@ -174,22 +174,22 @@ function acceptsNull(schema: unknown): boolean {
 }
 
 function responsesOf(schema: FastifySchema, components: Components): Record<string, object> {
-  const answers: Record<string, object> = {}
-  for (const [status, answer] of Object.entries(
+  const responses: Record<string, object> = {}
+  for (const [status, response] of Object.entries(
     (schema.response ?? {}) as Record<string, Schema>,
   )) {
-    const described = answer as {
+    const described = response as {
       description?: string
       content?: Record<string, { schema: unknown }>
       headers?: object
       type?: unknown
     }
     const description = described.description ?? STATUS_CODES[status] ?? status
-    if (described.type === 'null') answers[status] = { description }
+    if (described.type === 'null') responses[status] = { description }
     else if (described.content === undefined)
-      answers[status] = {
+      responses[status] = {
         description,
-        content: { 'application/json': { schema: components.add(answer) } },
+        content: { 'application/json': { schema: components.add(response) } },
       }
     else {
       const content = Object.fromEntries(
@@ -198,17 +198,17 @@ function responsesOf(schema: FastifySchema, components: Components): Record<stri
           { schema: components.add(each.schema) },
         ]),
       )
-      answers[status] = {
+      responses[status] = {
         description,
         ...(described.headers === undefined ? {} : { headers: described.headers }),
         content,
       }
     }
   }
-  return answers
+  return responses
 }
 
-/** Statuses of the problem documents that a route may answer with. */
+/** Statuses of the problem documents that a route may return. */
 function errorStatuses(route: RouteOptions, method: string): number[] {
   const { access, whenBusy, ifMatch, errors = [] } = route.config ?? {}
   const found = new Set(

@@ -15,10 +15,7 @@ type KnownOperation = Operation & {
   readonly responses: Record<string, object>
 }
 
-/**
- * The document as one reader sees it: with a path for each content type that they may do anything
- * with.
- */
+/** The document for one reader, with a path for each content type on which they have a grant. */
 export function describeTypes(
   base: OpenApi,
   types: readonly ContentType[],
@@ -48,8 +45,8 @@ export function describeTypes(
     const list = `/api/content/${type.name}`
     const one = `${list}/{id}`
     const of = (path: string, method: string) => base.paths[path]![method] as KnownOperation
-    // A path that is spelt out hides the general one from readers of the document, so it has all of
-    // its methods.
+    // A spelt-out path hides the general one from readers of the document, so it has all of the
+    // general one's methods.
     paths[list] = {
       get: listOperation(of('/api/content/{type}', 'get'), { type, grant: seen }, names),
       post: writeOperation(of('/api/content/{type}', 'post'), type, names, 'EntryCreate', base),
@@ -72,7 +69,7 @@ export function describeTypes(
 
 type Names = { readonly entry: string; readonly input: string; readonly suffix: string }
 
-/** Names of types have no `_`, so two types never meet. */
+/** Names of types have no `_`, so two types never get the same name here. */
 function namesOf(type: ContentType): Names {
   const suffix = type.name.replaceAll('-', '_')
   return { suffix, entry: `Entry_${suffix}`, input: `Fields_${suffix}` }
@@ -103,27 +100,27 @@ function narrowed(operation: KnownOperation, type: ContentType, names: Names): K
   }
 }
 
-function withAnswer(
+function withResponse(
   operation: KnownOperation,
   status: string,
   properties: Record<string, Schema>,
 ): KnownOperation {
-  const answer = operation.responses[status] as {
+  const response = operation.responses[status] as {
     content: { 'application/json': { schema: { properties: object } } }
   }
-  const { schema } = answer.content['application/json']
+  const { schema } = response.content['application/json']
   const typed = { ...schema, properties: { ...schema.properties, ...properties } }
   return {
     ...operation,
     responses: {
       ...operation.responses,
-      [status]: { ...answer, content: { 'application/json': { schema: typed } } },
+      [status]: { ...response, content: { 'application/json': { schema: typed } } },
     },
   }
 }
 
 function readOperation(operation: KnownOperation, type: ContentType, names: Names): KnownOperation {
-  return withAnswer(narrowed(operation, type, names), '200', { data: reference(names.entry) })
+  return withResponse(narrowed(operation, type, names), '200', { data: reference(names.entry) })
 }
 
 function listOperation(
@@ -133,7 +130,7 @@ function listOperation(
 ): KnownOperation {
   const own = narrowed(operation, readable.type, names)
   const filters = [...readableSchema(readable).values()].flatMap(filterParameters)
-  return withAnswer({ ...own, parameters: [...(own.parameters ?? []), ...filters] }, '200', {
+  return withResponse({ ...own, parameters: [...(own.parameters ?? []), ...filters] }, '200', {
     data: { type: 'array', items: reference(names.entry) },
   })
 }
@@ -149,7 +146,7 @@ function writeOperation(
   const known = base.components.schemas[body] as { properties: object }
   const schema = { ...known, properties: { ...known.properties, fields: reference(names.input) } }
   const status = operation.responses['201'] === undefined ? '200' : '201'
-  return withAnswer(
+  return withResponse(
     { ...own, requestBody: { required: true, content: { 'application/json': { schema } } } },
     status,
     { data: reference(names.entry) },
@@ -163,12 +160,13 @@ function filterParameters(field: QueryField): Parameter[] {
   return testsOf(field).map((test) => ({
     name: `where[${field.name}][${test}]`,
     in: 'query',
-    schema: lists.has(test)
-      ? { type: 'string', description: 'Values, separated by commas.' }
-      : test === 'exists'
-        ? { type: 'boolean' }
-        : valueOf(field),
+    schema: testSchema(field, test),
   }))
+}
+
+function testSchema(field: QueryField, test: string): Schema {
+  if (lists.has(test)) return { type: 'string', description: 'Values, separated by commas.' }
+  return test === 'exists' ? { type: 'boolean' } : valueOf(field)
 }
 
 function valueOf(field: QueryField): Schema {

@@ -29,7 +29,7 @@ export function firstAdministratorPage({ needed }: { readonly needed: boolean })
   const body = needed
     ? firstAdministratorForm
     : html`<h1>Welcome</h1>
-        <p class="lead">The first administrator is there already, and the link worked once.</p>
+        <p class="lead">The first administrator already exists, and the link works only once.</p>
         <p><a class="button" href="/sign-in">Sign in</a></p>`
   return layout({
     title: 'First administrator · Stoa',
@@ -40,7 +40,7 @@ export function firstAdministratorPage({ needed }: { readonly needed: boolean })
 }
 
 const firstAdministratorForm = html` <h1>Welcome</h1>
-  <p class="lead">This makes the first administrator. The link works once.</p>
+  <p class="lead">Create the first administrator. The link works only once.</p>
   <form
     class="narrow"
     data-action="/api/first-administrator"

@@ -1,7 +1,7 @@
 import { html } from '#api/pages/html.ts'
 import { layout } from '#api/pages/layout.ts'
 
-/** A problem document for people who came with a browser. */
+/** A problem document for people with a browser. */
 export function problemPage(problem: {
   readonly status: number
   readonly title: string

@@ -16,8 +16,8 @@ export type StaticFile = {
 }
 
 /**
- * The pages' own files, all in memory: a handful of small ones, and no path ever comes from a
- * request.
+ * Loads the files of the pages into memory: they are few and small, and no path of a request
+ * reaches the file system.
  */
 export async function loadStaticFiles(): Promise<ReadonlyMap<string, StaticFile>> {
   const names = await readdir(folder)

@@ -1,4 +1,4 @@
-// Sends a form as JSON to its data-action, and shows the answer's problem beside it in words.
+// Sends a form as JSON to its data-action, and shows a problem in words beside it.
 for (const form of document.querySelectorAll('form[data-action]')) {
   if ('secretFromFragment' in form.dataset)
     form.elements.namedItem('secret').value = location.hash.slice(1)
@@ -10,16 +10,16 @@ for (const form of document.querySelectorAll('form[data-action]')) {
     button.disabled = true
     try {
       const body = JSON.stringify(Object.fromEntries(new FormData(form)))
-      const answer = await fetch(form.dataset.action, {
+      const response = await fetch(form.dataset.action, {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
         body,
       })
-      if (answer.ok) return location.assign(form.dataset.next)
-      const told = await answer.json()
-      problem.textContent = told.detail ?? told.title
+      if (response.ok) return location.assign(form.dataset.next)
+      const { detail, title } = await response.json()
+      problem.textContent = detail ?? title
     } catch {
-      problem.textContent = 'The node did not answer. Try again.'
+      problem.textContent = 'The node did not respond. Try again.'
     } finally {
       button.disabled = false
     }
