@@ -46,7 +46,7 @@ function open(url: string): PostgresDatabase {
   })
 }
 
-const statement = (text: string): Statement<object> => ({ text, name: null })
+const statement = (text: string): Statement<object> => ({ text, prepare: 'never' })
 
 async function notifyOf(database: PostgresDatabase, table: string, key: string): Promise<void> {
   await database.run(

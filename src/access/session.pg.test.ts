@@ -220,6 +220,7 @@ test(
     const between: Database = {
       run: (statement, values) => db.database.run(statement, values),
       session: (work) => db.database.session(work),
+      checkout: (work) => db.database.checkout(work),
       usage: () => db.database.usage(),
       close: () => db.database.close(),
       transaction: async <T>(work: (tx: Queryable) => Promise<T>) => {
@@ -252,6 +253,7 @@ test(
     const between: Database = {
       run: (statement, values) => db.database.run(statement, values),
       session: (work) => db.database.session(work),
+      checkout: (work) => db.database.checkout(work),
       usage: () => db.database.usage(),
       close: () => db.database.close(),
       transaction: async <T>(work: (tx: Queryable) => Promise<T>) => {
@@ -447,6 +449,7 @@ test(
         return db.database.run(statement, values)
       },
       session: (work) => db.database.session(work),
+      checkout: (work) => db.database.checkout(work),
       transaction: (work) => db.database.transaction(work),
       usage: () => db.database.usage(),
       close: () => db.database.close(),

@@ -30,12 +30,15 @@ async function cluster(
 ): Promise<AsyncDisposable & { readonly nodes: readonly Node[] }> {
   await database.run({
     text: `create table item (id int primary key, n int not null, grp int not null default 0)`,
-    name: null,
+    prepare: 'never',
   })
-  await database.run({ text: `select stoa.attach('item', 'item', '{id}', '{grp}')`, name: null })
+  await database.run({
+    text: `select stoa.attach('item', 'item', '{id}', '{grp}')`,
+    prepare: 'never',
+  })
   await database.run({
     text: `insert into item select i, 0, i % 2 from generate_series(1, 10) i`,
-    name: null,
+    prepare: 'never',
   })
   const hub = new MemoryHub()
   const nodes = Array.from({ length: count }, () => {
@@ -169,7 +172,7 @@ test('lists are dropped by predicate, values made of values with them', { skip }
     'hit',
     'the other group was not touched',
   )
-  await db.database.run({ text: 'truncate item', name: null })
+  await db.database.run({ text: 'truncate item', prepare: 'never' })
   const last = await feed.write(db.database, async () => undefined)
   assert.deepEqual((await cache.get('group:0', group(0), { since: last.token })).value, [])
 })
@@ -272,6 +275,15 @@ test(
       session: async (work) =>
         gate(async () =>
           db.database.session(async (session) =>
+            work({
+              transaction: async (inner) => gate(async () => session.transaction(inner)),
+              run: async (statement, values) => gate(async () => session.run(statement, values)),
+            }),
+          ),
+        ),
+      checkout: async (work) =>
+        gate(async () =>
+          db.database.checkout(async (session) =>
             work({
               transaction: async (inner) => gate(async () => session.transaction(inner)),
               run: async (statement, values) => gate(async () => session.run(statement, values)),

@@ -71,23 +71,20 @@ const reached = sql<{ reached: boolean }>(
   `select pg_is_in_recovery() and pg_last_wal_replay_lsn() >= $1::pg_lsn and (select epoch from stoa.epoch) = $2 as reached`,
 )
 
-const wrapped = new Map<string, Statement<{ as_of: string; stoa_row: boolean | null }>>()
+type WithSnapshot = Statement<{ as_of: string; stoa_row: boolean | null }>
+
+/** By the statement that each was made of. */
+const wrapped = new WeakMap<Statement<object>, WithSnapshot>()
 
 /**
  * The same statement with its snapshot beside each row, and one row without data if it finds none.
  */
-function withSnapshot(
-  statement: Statement<object>,
-): Statement<{ as_of: string; stoa_row: boolean | null }> {
-  const known = wrapped.get(statement.text)
+function withSnapshot(statement: Statement<object>): WithSnapshot {
+  const known = wrapped.get(statement)
   if (known !== undefined) return known
   const text = `with s as materialized (select ${asOfColumn}) select s.as_of, q.* from s left join lateral (select true as stoa_row, inner_q.* from (${statement.text}) inner_q) q on true`
-  // A statement without a name is one that nobody expects to see again.
-  const made =
-    statement.name === null
-      ? { text, name: null }
-      : sql<{ as_of: string; stoa_row: boolean | null }>(text)
-  if (statement.name !== null) wrapped.set(statement.text, made)
+  const made: WithSnapshot = sql(text, statement.prepare)
+  wrapped.set(statement, made)
   return made
 }
 
@@ -142,8 +139,8 @@ export class FillContext {
   ): Promise<Row[]> {
     const fromReplica = await this.#readReplica(statement, values)
     if (fromReplica !== null) return fromReplica
-    const rows = await this.#source.database.session(async (session) => {
-      const found = await session.run(withSnapshot(statement), values)
+    const rows = await this.#source.database.checkout(async (connection) => {
+      const found = await connection.run(withSnapshot(statement), values)
       this.#saw(found[0]!.as_of)
       return found
     })
@@ -194,7 +191,7 @@ export class FillContext {
     const { replica } = this.#source
     if (replica === null) return null
     try {
-      return await replica.database.session(async (session) => {
+      return await replica.database.checkout(async (session) => {
         const [row] = await session.run(reached, [formatLsn(replica.lsn), replica.epoch])
         if (row?.reached !== true) return null
         const rows = await session.run(statement, values)

@@ -42,17 +42,20 @@ test(
     await migrate(database)
     await database.run({
       text: `create table item (id int primary key, n int not null)`,
-      name: null,
+      prepare: 'never',
     })
-    await database.run({ text: `select stoa.attach('item', 'item', '{id}', '{}')`, name: null })
+    await database.run({
+      text: `select stoa.attach('item', 'item', '{id}', '{}')`,
+      prepare: 'never',
+    })
     await database.run({
       text: `insert into item select i, 0 from generate_series(1, ${rows}) i`,
-      name: null,
+      prepare: 'never',
     })
     await using standby = await PostgresServer.standbyOf(primary)
     const replica = new PostgresDatabase({
       url: standby.url,
-      wanted: 'any',
+      wanted: 'standby',
       connectionsMax: 4,
       statementTimeoutMs: 500,
       connectTimeoutMs: 500,

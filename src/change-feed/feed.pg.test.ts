@@ -19,7 +19,7 @@ import { databaseMissing, startTestPostgres, testDatabase } from '#test/support/
 const skip = databaseMissing
 
 async function plain(database: Database, text: string): Promise<void> {
-  await database.run({ text, name: null })
+  await database.run({ text, prepare: 'never' })
 }
 
 async function withTable(database: Database): Promise<void> {

@@ -341,7 +341,7 @@ test(
       trouble,
       'create trigger break before update on stoa.version for each row execute function break()',
     ])
-      await t.database.run({ text, name: null })
+      await t.database.run({ text, prepare: 'never' })
     const run = async (): Promise<string[]> => {
       const outcomes: string[] = []
       const one = async (): Promise<string> =>
@@ -365,7 +365,7 @@ test(
     nowMs += 1_001
     assert.deepEqual(await run(), ['0', '1', 'a defect'])
     assert.deepEqual(await statesOf(), ['done', 'waiting', 'done'])
-    await t.database.run({ text: 'drop trigger break on stoa.version', name: null })
+    await t.database.run({ text: 'drop trigger break on stoa.version', prepare: 'never' })
     nowMs += 2_001
     assert.deepEqual(await run(), ['0', '1'])
     assert.deepEqual(await statesOf(), ['done', 'done', 'done'])

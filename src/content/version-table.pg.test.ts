@@ -41,7 +41,7 @@ test(
       t.database.run({
         text: `insert into stoa.version (entry_id, locale, number, type, data, filter, is_latest, is_published, created_at, saved_by)
           select ${columns}, '{}', '{}', true, true, now(), '{}'`,
-        name: null,
+        prepare: 'never',
       })
     await assert.rejects(copy(`'${made.id}', 'en', 2, 'one'`), /latest/)
     await assert.rejects(copy(`'${made.id}', 'de', 1, 'two'`), { kind: 'foreignKey' })
@@ -100,7 +100,7 @@ test('truncating the table of one type is told to the change feed', { skip }, as
   await using t = await testContent({ types: [named('one')] })
   await t.database.run({
     text: `delete from stoa.change; truncate ${versionTable('one')}`,
-    name: null,
+    prepare: 'never',
   })
   assert.deepEqual(
     await t.database.run(sql(`select collection, operation, key from stoa.change`)),

@@ -1,20 +1,19 @@
-import { createHash } from 'node:crypto'
-
 /**
- * Statement names that one process may give out; past it dynamic statements go unnamed, so servers
- * keep bounded plans.
+ * How often a statement is expected to come again. `always`: parsed and planned once per connection
+ * and kept there. `repeated`: kept from its second use on a connection on, for texts that callers
+ * make up. `never`: sent as it is; several commands in one text are possible only so.
  */
-const statementNamesMax = 1_000
+export type Preparation = 'always' | 'repeated' | 'never'
 
 /**
- * One SQL text with `$1`-style parameters. A named statement is parsed and planned once per
- * connection. `Row` is the shape of its rows as the driver returns them (see `Queryable.run`).
+ * One SQL text with `$1`-style parameters. `Row` is the shape of its rows as the driver returns
+ * them (see `Queryable.run`).
  */
 export type Statement<Row> = {
   readonly text: string
-  readonly name: string | null
+  readonly prepare: Preparation
   /**
-   * How long this side waits for the answer, instead of the pool's deadline. For maintenance such
+   * How long this side waits for the result, instead of the pool's deadline. For maintenance such
    * as building an index; the server keeps its own `statement_timeout`, which the session has to
    * set too.
    */
@@ -23,19 +22,15 @@ export type Statement<Row> = {
   readonly row?: Row
 }
 
-const names = new Map<string, string>()
-
 /**
- * Makes a statement. The same text always gets the same name, so build texts from structure and
- * pass every value as a parameter: that is what keeps injection out and the number of plans small.
+ * Makes a statement. Build texts from structure and pass every value as a parameter: that keeps
+ * injection out and the number of plans small.
  */
-export function sql<Row extends object>(text: string): Statement<Row> {
-  let name = names.get(text) ?? null
-  if (name === null && names.size < statementNamesMax) {
-    name = createHash('sha1').update(text).digest('base64url')
-    names.set(text, name)
-  }
-  return { text, name }
+export function sql<Row extends object>(
+  text: string,
+  prepare: Preparation = 'always',
+): Statement<Row> {
+  return { text, prepare }
 }
 
 /**
@@ -60,22 +55,35 @@ export interface Queryable {
   transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
 }
 
-/** The shared database of the cluster: a pool of connections to the writable primary. */
-export interface Database extends Queryable {
+/** Connections of one kind to the writable primary. */
+export interface Sessions extends Queryable {
   /**
-   * One connection of its own outside any transaction: for session locks and `create index
-   * concurrently`.
+   * Runs `work` on a connection to the server itself, outside any transaction, which it has for
+   * itself: for session locks, settings, and `create index concurrently`. When `work` rejects with a
+   * `DatabaseUnavailableError`, the connection is closed.
    */
   session<T>(work: (session: Queryable) => Promise<T>): Promise<T>
+}
+
+/** The shared database of the cluster: a pool of connections to the writable primary. */
+export interface Database extends Sessions {
+  /**
+   * The same as `session`, but through whatever stands between this node and the server: behind a
+   * connection pooler two statements may run in two server sessions. For work that has to give up
+   * the connection when it finds that it leads to the wrong server.
+   */
+  checkout<T>(work: (connection: Queryable) => Promise<T>): Promise<T>
 
   /**
-   * Where a connection is always free soon, however busy the rest is: for health checks and what
-   * the cluster must not miss. Short statements only. Absent: there is no such reserve, use the
-   * database itself.
+   * A connection that is free soon, however busy the rest is: for health checks and calls between
+   * nodes. Short statements only. Absent: there is no such reserve, use the database itself.
    */
   readonly control?: Queryable
 
-  /** Connections of this process now: at work, free, and callers that wait for one. For metrics. */
+  /**
+   * Connections of this process for ordinary work: at work, free, and callers that wait for one.
+   * For metrics.
+   */
   usage(): { readonly busy: number; readonly idle: number; readonly waiting: number }
 
   /** Ends idle connections at once and busy ones when their work is done. Safe to call twice. */

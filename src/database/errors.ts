@@ -6,6 +6,17 @@ import { StoaError } from '#lib/stoa-error.ts'
  */
 export class DatabaseUnavailableError extends StoaError {
   readonly code = 'E_DATABASE_UNAVAILABLE'
+  /** Trying again cannot help: a wrong password, a database that is missing. */
+  readonly permanent: boolean
+
+  constructor(
+    message: string,
+    facts: Readonly<Record<string, unknown>> & { readonly permanent?: boolean } = {},
+    options?: { cause?: unknown },
+  ) {
+    super(message, facts, options)
+    this.permanent = facts.permanent === true
+  }
 }
 
 /** A statement or the wait for a connection passed its deadline. */

@@ -59,7 +59,7 @@ test('docs/reference/schema.sql is what the migrations make', { skip }, async ()
   )
   // It is whole: an empty database becomes the same by it.
   await using empty = await testDatabase({ migrated: false })
-  await empty.database.run({ text: written, name: null })
+  await empty.database.run({ text: written, prepare: 'never' })
   assert.equal(await dumpSchema(empty.database), written)
 })
 
@@ -190,7 +190,7 @@ test(
     await db.database.run({
       text: `create schema stoa; create table stoa.migration (name text primary key, checksum text not null, compatible boolean not null,
         applied_at timestamptz(3) not null default now()); insert into stoa.migration values ('0001-content', '', true), ('0004-cluster', '', true)`,
-      name: null,
+      prepare: 'never',
     })
     for (const options of [{}, { set: 'cluster' }] as const) {
       await assert.rejects(

@@ -89,7 +89,7 @@ export async function migrate(database: Database, options: MigrateOptions = {}):
     await takeLock(session, options)
     try {
       for (const text of ['set statement_timeout = 0', ...prepare])
-        await session.run({ text, name: null })
+        await session.run({ text, prepare: 'never' })
       return await applyMissing(session, groups)
     } finally {
       await leave(session)
@@ -127,7 +127,7 @@ async function takeLock(
  */
 async function leave(session: Queryable): Promise<void> {
   try {
-    await session.run({ text: 'reset statement_timeout', name: null })
+    await session.run({ text: 'reset statement_timeout', prepare: 'never' })
     await session.run(unlock, [lockKey])
   } catch {
     return
@@ -186,13 +186,13 @@ async function applyWhenFree(session: Queryable, migration: Migration): Promise<
   for (let attempt = 1; ; attempt += 1) {
     try {
       await session.transaction(async (tx) => {
-        await tx.run({ text: `set local lock_timeout = ${tableWaitMs}`, name: null })
+        await tx.run({ text: `set local lock_timeout = ${tableWaitMs}`, prepare: 'never' })
         // First, so that a second program that runs the same migration waits here, and then is
         // told.
         await tx.run(record, [migration.name, migration.checksum, migration.compatible])
         const statement: Statement<object> = {
           text: migration.text,
-          name: null,
+          prepare: 'never',
           timeoutMs: noDeadlineMs,
         }
         await tx.run(statement)

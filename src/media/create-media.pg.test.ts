@@ -481,16 +481,16 @@ test('an asset that entries refer to stays, and the refusal names them', { skip 
   const asset = await parts.media.upload(db.database, editor, { name: 'a.txt', source: from('x') })
   const entry = '01890000-0000-7000-8000-0000000000aa'
   await db.database.run({
-    name: null,
+    prepare: 'never',
     text: `insert into stoa.content_type (name, definition) values ('page', '{}')`,
   })
   await db.database.run({
-    name: null,
+    prepare: 'never',
     text: `insert into stoa.entry (id, type, created_by) values ('${entry}', 'page', '{}')`,
   })
   for (const onDelete of ['restrict', 'unset', 'cascade']) {
     await db.database.run({
-      name: null,
+      prepare: 'never',
       text: `insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id, on_delete) values ('${entry}', 'en', 'draft', '${onDelete}', 'asset', '${asset.id}', '${onDelete}')`,
     })
     await assert.rejects(parts.media.delete(db.database, asset.id), (error) => {
@@ -502,7 +502,7 @@ test('an asset that entries refer to stays, and the refusal names them', { skip 
       })
       return true
     })
-    await db.database.run({ name: null, text: 'delete from stoa.reference' })
+    await db.database.run({ prepare: 'never', text: 'delete from stoa.reference' })
   }
   await parts.media.delete(db.database, asset.id)
   await assert.rejects(parts.media.original(asset.id), AssetNotFoundError)

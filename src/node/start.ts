@@ -250,7 +250,7 @@ function openReplica(
 ): Database {
   const replica = new PostgresDatabase({
     url,
-    wanted: 'any',
+    wanted: 'standby',
     connectionsMax: config.databaseConnections,
     statementTimeoutMs: replicaTimeoutMs,
     connectTimeoutMs: replicaTimeoutMs,

@@ -61,7 +61,7 @@ test(
   { skip },
   async () => {
     await using db = await testDatabase({ connectionsMax: 20 })
-    await db.database.run({ text: 'create table effect (who text)', name: null })
+    await db.database.run({ text: 'create table effect (who text)', prepare: 'never' })
     const one = start(db.database, 'one')
     await until(() => one.leads('publisher'), 'one leads')
     await one.fenced('publisher', async (tx) => tx.run(sql(`insert into effect values ('one')`)))

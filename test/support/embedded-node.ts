@@ -43,7 +43,7 @@ try {
     })
     await database.run({
       text: 'create table if not exists written (n bigserial primary key, body text)',
-      name: null,
+      prepare: 'never',
     })
     await Promise.all(Array.from({ length: Number(writers) }, async () => write(database)))
   }

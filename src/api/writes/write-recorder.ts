@@ -42,6 +42,10 @@ export class WriteRecorder implements Database {
     return this.#database.session(work)
   }
 
+  async checkout<T>(work: (connection: Queryable) => Promise<T>): Promise<T> {
+    return this.#database.checkout(work)
+  }
+
   usage(): { readonly busy: number; readonly idle: number; readonly waiting: number } {
     return this.#database.usage()
   }

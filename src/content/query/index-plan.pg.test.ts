@@ -84,14 +84,14 @@ async function explain(
     .map((value) => (Array.isArray(value) ? `'{${value.join(',')}}'` : `'${String(value)}'`))
     .join(', ')
   return database.session(async (session) => {
-    await session.run({ text: `set plan_cache_mode = force_${mode}_plan`, name: null })
-    await session.run({ text: `prepare one as ${statement.text}`, name: null })
+    await session.run({ text: `set plan_cache_mode = force_${mode}_plan`, prepare: 'never' })
+    await session.run({ text: `prepare one as ${statement.text}`, prepare: 'never' })
     const [row] = await session.run<{ 'QUERY PLAN': string }>({
       text: `explain (analyze, format json) execute one(${literals})`,
-      name: null,
+      prepare: 'never',
     })
-    await session.run({ text: 'deallocate one', name: null })
-    await session.run({ text: 'reset plan_cache_mode', name: null })
+    await session.run({ text: 'deallocate one', prepare: 'never' })
+    await session.run({ text: 'reset plan_cache_mode', prepare: 'never' })
     const nodes = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(nodes)]
     return (JSON.parse(row!['QUERY PLAN']) as { Plan: Plan }[]).flatMap((one) => nodes(one.Plan))
   })
@@ -320,11 +320,11 @@ test(
       writer.transaction(async (tx) => {
         await tx.run(sql(`update stoa.version set saved_at = saved_at where locale = 'en'`))
         await database.session(async (builder) => {
-          await builder.run({ text: 'set statement_timeout = 300', name: null })
-          await assert.rejects(builder.run({ text: first!.text, name: null }), {
+          await builder.run({ text: 'set statement_timeout = 300', prepare: 'never' })
+          await assert.rejects(builder.run({ text: first!.text, prepare: 'never' }), {
             code: 'E_DATABASE_TIMEOUT',
           })
-          await builder.run({ text: 'reset statement_timeout', name: null })
+          await builder.run({ text: 'reset statement_timeout', prepare: 'never' })
         })
       }),
     )

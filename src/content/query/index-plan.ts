@@ -224,5 +224,5 @@ async function leniently(logger: Logger, tidy: () => Promise<unknown>): Promise<
 
 /** Unnamed, with a deadline of its own: the pool's is made for requests. */
 function maintenance(text: string): Statement<object> {
-  return { text, name: null, timeoutMs: buildMs }
+  return { text, prepare: 'never', timeoutMs: buildMs }
 }

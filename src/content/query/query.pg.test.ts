@@ -171,7 +171,7 @@ const rewritten = <Row>(
   rewrite: Evaluators['rewrite'],
 ): Statement<Row> => {
   const text = rewrite(statement.text)
-  return text === statement.text ? statement : { text, name: null }
+  return text === statement.text ? statement : { text, prepare: 'never' }
 }
 const brief = (row: { id: string; locale: string; version: number; status: string }): string =>
   `${row.id.slice(24)} ${row.locale} ${row.version} ${row.status}`
@@ -298,7 +298,7 @@ test(
     for (const setting of ['enable_seqscan', 'jit']) {
       await db.database.run({
         text: `do $$ begin execute format('alter database %I set ${setting} = off', current_database()); end $$`,
-        name: null,
+        prepare: 'never',
       })
     }
     const indexed = new PostgresDatabase({

@@ -12,18 +12,6 @@ import type { Scalar } from '#lib/scalar.ts'
 import { completeSort } from '#content/query/sort.ts'
 
 /**
- * A list's text is named, and so planned once per connection, from its this-many-th use on: odd
- * queries leave no plans behind.
- */
-const namedFromUse = 3
-/**
- * Texts of lists that are counted, and texts that are named; past them statements go unnamed and
- * are planned each time.
- */
-const textsCountedMax = 500
-const textsNamedMax = 400
-
-/**
  * Which rows a reader asks among: one per entry, in the first locale of the chain in which the
  * perspective has it.
  */
@@ -136,7 +124,7 @@ function compileListing<Row extends object>(
   const select = (branch: Branch, place: string): string =>
     `select ${columns} from ${branch.from} where ${branch.where.join(' and ')} and ${place} order by ${order} ${limit}`
   const selects = branches.flatMap((branch) => after.map((place) => select(branch, place)))
-  if (selects.length === 1) return { statement: statementOf(selects[0]!), values: values.list }
+  if (selects.length === 1) return { statement: sql(selects[0]!, 'repeated'), values: values.list }
   const outer = [
     ...keys.map(
       (key, i) =>
@@ -145,7 +133,7 @@ function compileListing<Row extends object>(
     lastOrder(query.sort),
   ]
   const text = `select * from (${selects.map((select) => `(${select})`).join(' union all ')}) as branch order by ${outer.join(', ')} ${limit}`
-  return { statement: statementOf(text), values: values.list }
+  return { statement: sql(text, 'repeated'), values: values.list }
 }
 
 /**
@@ -180,7 +168,7 @@ export function compileCount(scope: Scope, filter: Filter | null): Compiled<{ co
     (branch) => `(select count(*) from ${branch.from} where ${branch.where.join(' and ')})`,
   )
   return {
-    statement: statementOf(`select (${counts.join(' + ')})::float8 as count`),
+    statement: sql(`select (${counts.join(' + ')})::float8 as count`, 'repeated'),
     values: context.values.list,
   }
 }
@@ -338,20 +326,4 @@ function names(filter: Filter, field: string): boolean {
 
 function lastOrder(sort: readonly Sort[]): string {
   return completeSort(sort).at(-1)!.descending ? 'id desc' : 'id'
-}
-
-const uses = new Map<string, number>()
-const named = new Set<string>()
-
-function statementOf<Row extends object>(text: string): Statement<Row> {
-  if (named.has(text)) return sql(text)
-  const count = (uses.get(text) ?? 0) + 1
-  if (count >= namedFromUse && named.size < textsNamedMax) {
-    uses.delete(text)
-    named.add(text)
-    return sql(text)
-  }
-  if (uses.size >= textsCountedMax) uses.clear()
-  uses.set(text, count)
-  return { text, name: null }
 }

@@ -84,7 +84,7 @@ const states = sql<{ name: string; revision: number; settled: number; filterRevi
 const countWaiting = (type: string): Statement<{ waiting: number }> => ({
   text: `select count(*)::int as waiting from (select from ${versionTable(type)} v
     where (is_latest or is_published) and filter_revision < $1 limit ${countMax}) w`,
-  name: null,
+  prepare: 'never',
 })
 
 const firstId = '00000000-0000-0000-0000-000000000000'

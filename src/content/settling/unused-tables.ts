@@ -18,7 +18,7 @@ const unusedTables = sql<{ name: string }>(`
 const lockModel = sql<object>(`select 1 from stoa.model for no key update`)
 
 function unnamed(text: string): Statement<object> {
-  return { text, name: null }
+  return { text, prepare: 'never' }
 }
 
 /** Drops the tables of types that were deleted. They are empty: a type with entries stays. */

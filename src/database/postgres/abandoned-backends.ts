@@ -1,18 +1,17 @@
 import type pg from 'pg'
 
 /**
- * One that is idle, or tries to send what nobody takes, has nothing left to do: after a break of
- * the network it may stay for hours.
+ * A process that is idle, or tries to send what is not taken, has nothing left to do: after a break
+ * of the network it may stay for hours.
  */
 const atWork = `select pid from pg_stat_activity where pid = any($1) and application_name = current_setting('application_name')
   and state = 'active' and wait_event_type is distinct from 'Client'`
 
 /**
- * Server processes that were left because they did not answer in time, and may be at work all the
- * same: a commit that waits for a synchronous standby ends neither by a deadline of the server nor
- * because its client has gone. Each counts as a connection until the server says that it is not at
- * work any more: else a standby that is away for a minute would cost the server all the connections
- * that it has.
+ * Server processes that did not respond in time and were left, although they may still be at work: a
+ * commit that waits for a synchronous standby ends neither by a deadline of the server nor because
+ * its client has gone. Each counts as a connection until the server says that it is idle: else a
+ * standby that is away for a minute would cost the server all the connections that it has.
  */
 export class AbandonedBackends {
   readonly #pids = new Set<number>()
@@ -21,14 +20,13 @@ export class AbandonedBackends {
     return this.#pids.size
   }
 
-  add(client: pg.Client): void {
-    const { processID } = client as { processID?: number | null }
-    if (typeof processID === 'number') this.#pids.add(processID)
+  add(pid: number): void {
+    this.#pids.add(pid)
   }
 
   /**
-   * Asks the server that takes writes now. One that has replaced another knows none of its
-   * processes. Errors: those of pg.
+   * Forgets those that are not at work on the server which takes writes now. One that has replaced
+   * another has none of its processes. Errors: those of pg.
    */
   async check(client: pg.Client, timeoutMs: number): Promise<void> {
     const asked = [...this.#pids]

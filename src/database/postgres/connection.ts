@@ -1,40 +1,63 @@
 import type pg from 'pg'
+import type { Queryable, Statement } from '#database/database.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
 import type { OpenClient } from '#database/postgres/hosts.ts'
-import { PreparedQuery } from '#database/postgres/prepared-query.ts'
-import type { Done, RowShape } from '#database/postgres/prepared-query.ts'
+import { canPrepare, PreparedQuery } from '#database/postgres/prepared-query.ts'
+import type { Done } from '#database/postgres/prepared-query.ts'
+import { PreparedStatements } from '#database/postgres/prepared-statements.ts'
+import type { PreparedStatement } from '#database/postgres/prepared-statements.ts'
 import {
   isConnectionBroken,
+  isPlanChanged,
   isUnanswered,
   readOnlyCode,
   translate,
 } from '#database/postgres/translate-error.ts'
-import type { Queryable, Statement } from '#database/database.ts'
-import { DatabaseUnavailableError } from '#database/errors.ts'
+
+/** A server that does not respond to the end of a connection is not waited for longer. */
+const closeMaxMs = 2_000
+
+/**
+ * Why a connection must not be used again. `broken`: it ended, or leads nowhere; `demoted`: its
+ * server takes no writes any more; `unanswered`: the server has not responded to a statement in
+ * time, and may still be at it.
+ */
+export type ConnectionFailure = 'broken' | 'demoted' | 'unanswered'
 
 /**
  * One connection at work for one caller. Statements run one after another, also when the caller
- * does not wait for each. `broken` once it must not be used again: it is then closed instead of
- * going back to the pool.
+ * does not wait for each.
  */
 export class Connection implements Queryable {
-  readonly client: pg.Client
+  /** See `OpenClient`. */
   readonly generation: number
-  broken = false
-  /** The server has said that it takes no writes. */
-  demoted = false
-  /** The server has not answered a statement in time, and may still be at it. */
-  unanswered = false
-  idleSinceMs = 0
-  #busy = false
+  readonly #client: pg.Client
+  readonly #pooled: boolean
+  readonly #statements = new PreparedStatements()
   readonly #queue: (() => void)[] = []
-  /** Of the named statements that ran here; as many as names are given out. */
-  readonly #shapes = new Map<string, RowShape>()
+  #failure: ConnectionFailure | null = null
+  #busy = false
 
-  constructor(open: OpenClient) {
-    this.client = open.client
-    this.generation = open.generation
-    this.client.on('error', () => (this.broken = true))
-    this.client.on('end', () => (this.broken = true))
+  constructor({ client, generation, pooled }: OpenClient) {
+    this.generation = generation
+    this.#client = client
+    this.#pooled = pooled
+    client.on('error', () => this.fail())
+    client.on('end', () => this.fail())
+  }
+
+  get failure(): ConnectionFailure | null {
+    return this.#failure
+  }
+
+  /** The process of the server, by which others can see what it does. Null behind a pooler. */
+  get serverProcess(): number | null {
+    return this.#pooled ? null : processOf(this.#client)
+  }
+
+  /** No statement may follow: the pool closes the connection when it is given back. */
+  fail(reason: ConnectionFailure = 'broken'): void {
+    if (this.#failure === null || this.#failure === 'broken') this.#failure = reason
   }
 
   // Not `async`, as everything on the way of a read: each turn of the queue of promises costs as
@@ -43,21 +66,43 @@ export class Connection implements Queryable {
     statement: Statement<Row>,
     values: readonly unknown[] = [],
   ): Promise<Row[]> {
-    const { name } = statement
-    if (name === null) return this.#inTurn((done) => this.#unnamed(statement, values, rowsOf, done))
-    return this.#inTurn(
-      (done) =>
-        void this.client.query(new PreparedQuery(name, statement, values, this.#shapes, done)),
-    )
+    const { prepare } = statement
+    if (prepare === 'never' || !canPrepare)
+      return this.#inTurn((done) => this.#runPlain(statement, values, done))
+    return this.#inTurn((done) => this.#runPrepared(statement, values, done))
   }
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
     return runTransaction(this, 0, work)
   }
 
-  /** The command that the server says it has carried out. */
+  /** Runs a command of the session and returns the one that the server says it has carried out. */
   command(text: string): Promise<string> {
-    return this.#inTurn((done) => this.#unnamed({ text, name: null }, [], commandOf, done))
+    return this.#inTurn((done) =>
+      this.#client.query({ text }, (error: Error | null | undefined, result: pg.QueryResult) =>
+        done(error, error ? undefined : result.command),
+      ),
+    )
+  }
+
+  /** Resolves when the connection has ended; one that failed is cut. */
+  async close(): Promise<void> {
+    if (this.#failure !== null) {
+      this.cut()
+      return
+    }
+    const timer = setTimeout(() => this.cut(), closeMaxMs)
+    try {
+      await this.#client.end()
+    } catch {
+      // It has ended in any case.
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  cut(): void {
+    this.#client.connection.stream.destroy()
   }
 
   #inTurn<T>(send: (done: Done) => void): Promise<T> {
@@ -75,41 +120,54 @@ export class Connection implements Queryable {
         if (next === undefined) this.#busy = false
         else next()
         if (error === null || error === undefined) resolve(result as T)
-        else reject(this.#failed(error))
+        else reject(this.#noteFailure(error))
       })
     })
   }
 
-  #unnamed(
-    statement: Statement<object>,
-    values: readonly unknown[],
-    pick: (result: pg.QueryResult) => unknown,
-    done: Done,
-  ): void {
+  #runPlain(statement: Statement<object>, values: readonly unknown[], done: Done): void {
     const config: pg.QueryConfig & { query_timeout?: number } = {
       text: statement.text,
       values: values as unknown[],
     }
     if (statement.timeoutMs !== undefined) config.query_timeout = statement.timeoutMs
-    this.client.query(config, (error: Error | null | undefined, result: pg.QueryResult) =>
-      done(error, error === null || error === undefined ? pick(result) : undefined),
+    this.#client.query(config, (error: Error | null | undefined, result: pg.QueryResult) =>
+      done(error, error ? undefined : result.rows),
     )
   }
 
-  #failed(error: Error): unknown {
-    if (isConnectionBroken(error)) this.broken = true
-    if ((error as { code?: unknown }).code === readOnlyCode) this.demoted = true
-    if (isUnanswered(error)) this.unanswered = true
+  #runPrepared(statement: Statement<object>, values: readonly unknown[], done: Done): void {
+    const { text, prepare, timeoutMs } = statement
+    const keep =
+      !this.#pooled && (prepare === 'always' || this.#statements.isRepeated(statement.text))
+    const prepared: PreparedStatement = keep
+      ? this.#statements.of(text)
+      : { name: '', text, shape: null }
+    const isNew = prepared.shape === null
+    const query = new PreparedQuery(prepared, values, this.#statements.takeClosing(), {
+      timeoutMs,
+      done: (error, result) => {
+        // One that was new may or may not be prepared now, and one whose table changed is of no
+        // use: both are closed, and made anew when they are asked for again.
+        if (error && keep && (isNew || isPlanChanged(error))) this.#statements.forget(prepared)
+        done(error, result)
+      },
+    })
+    void this.#client.query(query)
+  }
+
+  #noteFailure(error: Error): unknown {
+    if (isUnanswered(error)) this.fail('unanswered')
+    else if ((error as { code?: unknown }).code === readOnlyCode) this.fail('demoted')
+    else if (isConnectionBroken(error)) this.fail()
     return translate(error)
   }
 }
 
-function rowsOf(result: pg.QueryResult): object[] {
-  return result.rows as object[]
-}
-
-function commandOf(result: pg.QueryResult): string {
-  return result.command
+/** pg's types do not have it. */
+export function processOf(client: pg.Client): number | null {
+  const { processID } = client as { processID?: number | null }
+  return processID ?? null
 }
 
 /** A transaction on a connection, or a savepoint within one. */
@@ -127,12 +185,12 @@ class Transaction implements Queryable {
     statement: Statement<Row>,
     values: readonly unknown[] = [],
   ): Promise<Row[]> {
-    this.#check()
+    this.#refuseIfEnded()
     return this.#connection.run(statement, values)
   }
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
-    this.#check()
+    this.#refuseIfEnded()
     return runTransaction(this.#connection, this.#depth + 1, work)
   }
 
@@ -140,11 +198,9 @@ class Transaction implements Queryable {
     this.#ended = true
   }
 
-  #check(): void {
+  #refuseIfEnded(): void {
     if (this.#ended)
-      throw new Error(
-        'A statement was sent to a transaction that has ended: somebody did not wait for it.',
-      )
+      throw new Error('A statement was sent to a transaction that has ended: await it inside.')
   }
 }
 
@@ -174,14 +230,14 @@ async function commit(connection: Connection): Promise<void> {
   try {
     command = await connection.command('commit')
   } catch (error) {
-    if (!connection.broken) throw error
+    if (connection.failure === null) throw error
     throw new DatabaseUnavailableError(
       'The connection to the database broke during commit: it is unknown whether the write took effect. Look, or repeat it under the same Idempotency-Key.',
       { outcome: 'unknown' },
       { cause: error },
     )
   }
-  // The server answers so, without an error, when a statement before had failed and its error was
+  // The server says so, without an error, when a statement before had failed and its error was
   // swallowed.
   if (command === 'ROLLBACK')
     throw new Error(
@@ -190,14 +246,14 @@ async function commit(connection: Connection): Promise<void> {
 }
 
 /**
- * The first error is the one to tell. A connection that cannot roll back is closed, and then the
- * server does it.
+ * The caller gets the error that ended the transaction, not one of the rollback. A connection that
+ * cannot roll back is closed, and then the server does it.
  */
 async function rollBack(connection: Connection, text: string): Promise<void> {
-  if (connection.broken) return
+  if (connection.failure !== null) return
   try {
     await connection.command(text)
   } catch {
-    connection.broken = true
+    connection.fail()
   }
 }

@@ -1,14 +1,15 @@
 import pg from 'pg'
-import { GuardedSocket } from '#database/postgres/guarded-socket.ts'
-import { isConnectionBroken, translate } from '#database/postgres/translate-error.ts'
 import { DatabaseUnavailableError, UnsupportedDatabaseError } from '#database/errors.ts'
+import { processOf } from '#database/postgres/connection.ts'
+import { GuardedSocket } from '#database/postgres/guarded-socket.ts'
+import { optionsIn, parseHosts, withOptions } from '#database/postgres/host-urls.ts'
+import type { Host } from '#database/postgres/host-urls.ts'
+import { isConnectionBroken, translate } from '#database/postgres/translate-error.ts'
 
 /** The oldest PostgreSQL whose SQL Stoa uses. */
 const majorMin = 15
-/** Hosts in one URL; more is a mistake. */
-const hostsMax = 16
 
-/** A connection that has been checked: its server is new enough and takes writes. */
+/** A connection that has been checked: its server is new enough and of the wanted kind. */
 export type OpenClient = {
   readonly client: pg.Client
   /**
@@ -16,23 +17,44 @@ export type OpenClient = {
    * one to write to.
    */
   readonly generation: number
+  /** It leads to a pooler such as PgBouncer: nothing may be kept in its session. */
+  readonly pooled: boolean
+}
+
+/** What the session of a connection is given; a pooler passes none of it on. */
+export type SessionSettings = {
+  readonly statementTimeoutMs?: number
+  readonly idleInTransactionTimeoutMs?: number
+  /** `-c name=value` of the server's command line. */
+  readonly options: string
 }
 
 export type HostsOptions = {
   readonly url: string
-  /** Only a server that takes writes, or any that answers. */
-  readonly wanted: 'primary' | 'any'
-  /** Deadline for one host to accept a connection and tell what it is. */
+  /** Only a server that takes writes, or only one that does not. */
+  readonly wanted: 'primary' | 'standby'
+  /** Deadline for one host to accept a connection and to say what it is. */
   readonly connectTimeoutMs: number
-  /** Everything else that a pg client is given. */
-  readonly client: pg.ClientConfig
+  /**
+   * What to do where a pooler responds. `null`: it is of use. Else it is refused with this sentence,
+   * which says what to set instead.
+   */
+  readonly poolerRefusal: string | null
 }
 
-type Host = { readonly name: string; readonly config: pg.ClientConfig }
+/** What one kind of connection is given, beside where it leads. */
+export type ClientOptions = { readonly client: pg.ClientConfig; readonly session: SessionSettings }
 
 const check = `select current_setting('server_version_num')::int as version, pg_is_in_recovery() as standby,
-  current_setting('transaction_read_only') as read_only`
-type Check = { version: number; standby: boolean; read_only: 'on' | 'off' }
+  current_setting('transaction_read_only') as read_only, pg_backend_pid() as pid`
+type Check = { version: number; standby: boolean; read_only: 'on' | 'off'; pid: number }
+
+/** For `poolerRefusal`, where the setting is STOA_DATABASE_URL. */
+export const setDirectUrl =
+  'Set STOA_DATABASE_DIRECT_URL to the PostgreSQL behind it: the change feed, locks and notifications need sessions of the server itself.'
+
+/** PgBouncer keeps these two for each of its clients, and sets them where it sends a statement. */
+const pooledSettings = `set timezone = 'UTC'; set datestyle = 'ISO'`
 
 /**
  * The servers named by one URL (`postgres://user@h1:5432,h2:5432/db`), of which at most one is the
@@ -44,11 +66,13 @@ export class Hosts {
   #primary: Host | null
   #lastPrimary: Host | null = null
   #generation = 0
+  /** Hosts that refuse session settings at the start of a connection: they are poolers. */
+  readonly #poolers = new Set<Host>()
 
   /** Throws `UnsupportedDatabaseError` for a URL that names no PostgreSQL. */
   constructor(options: HostsOptions) {
     this.#options = options
-    this.#hosts = parseHosts(options.url, options.client.options ?? '')
+    this.#hosts = parseHosts(options.url)
     this.#primary = this.#hosts.length === 1 ? this.#hosts[0]! : null
   }
 
@@ -67,19 +91,19 @@ export class Hosts {
 
   /**
    * Connects to the primary. Errors: `DatabaseUnavailableError` (none can be reached, or none takes
-   * writes; `facts.permanent` where trying again cannot help), `UnsupportedDatabaseError`.
+   * writes; `permanent` where trying again cannot help), `UnsupportedDatabaseError`.
    */
-  async connect(): Promise<OpenClient> {
+  async connect(options: ClientOptions): Promise<OpenClient> {
     const known = this.#primary
     if (known !== null) {
       try {
-        return this.#settle(known, await this.#open(known))
+        return this.#found(known, await this.#open(known, options))
       } catch (error) {
         if (!this.hasAlternatives) throw error
         this.#primary = null
       }
     }
-    return this.#search()
+    return this.#search(options)
   }
 
   /** The primary may have moved: the next connection asks all hosts. */
@@ -98,26 +122,30 @@ export class Hosts {
     this.suspect()
   }
 
-  #settle(host: Host, client: pg.Client): OpenClient {
+  #found(host: Host, opened: Opened): OpenClient {
     if (this.#lastPrimary !== host) {
       if (this.#lastPrimary !== null) this.#generation += 1
       this.#lastPrimary = host
     }
     if (this.hasAlternatives) this.#primary = host
-    return { client, generation: this.#generation }
+    return { ...opened, generation: this.#generation }
   }
 
-  async #search(): Promise<OpenClient> {
-    const attempts = this.#hosts.map(async (host) => ({ host, client: await this.#open(host) }))
+  async #search(options: ClientOptions): Promise<OpenClient> {
+    const attempts = this.#hosts.map(async (host) => ({
+      host,
+      opened: await this.#open(host, options),
+    }))
     try {
-      const { host, client } = await Promise.any(attempts)
+      const { host, opened } = await Promise.any(attempts)
       for (const attempt of attempts) {
         attempt.then(
-          (other) => (other.client === client ? undefined : void other.client.end()),
+          (other) =>
+            other.opened.client === opened.client ? undefined : void other.opened.client.end(),
           () => undefined,
         )
       }
-      return this.#settle(host, client)
+      return this.#found(host, opened)
     } catch (error) {
       throw this.#noneOf(error instanceof AggregateError ? (error.errors as unknown[]) : [error])
     }
@@ -127,24 +155,45 @@ export class Hosts {
     const unsupported = errors.find((error) => error instanceof UnsupportedDatabaseError)
     if (unsupported !== undefined) return unsupported
     const permanent = errors.every(
-      (error) => error instanceof DatabaseUnavailableError && error.facts['permanent'] === true,
+      (error) => error instanceof DatabaseUnavailableError && error.permanent,
     )
     const reasons = errors.map(
       (error, index) =>
         `${this.#hosts[index]?.name}: ${error instanceof Error ? error.message : String(error)}`,
     )
+    const what = this.#options.wanted === 'primary' ? 'takes writes now' : 'is a standby now'
     return new DatabaseUnavailableError(
-      `No host of the database takes writes now. ${reasons.join(' ')}`,
+      `No host of the database ${what}. ${reasons.join(' ')}`,
       { permanent },
       { cause: errors[0] },
     )
   }
 
-  async #open(host: Host): Promise<pg.Client> {
-    const { client: common, connectTimeoutMs } = this.#options
+  async #open(host: Host, options: ClientOptions): Promise<Opened> {
+    if (!this.#poolers.has(host)) {
+      try {
+        return await this.#openAs(host, options, { pooled: false })
+      } catch (error) {
+        if (!refusesSettings(error)) throw translate(error)
+        this.#poolers.add(host)
+      }
+    }
+    try {
+      return await this.#openAs(host, options, { pooled: true })
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+
+  async #openAs(
+    host: Host,
+    options: ClientOptions,
+    expected: { readonly pooled: boolean },
+  ): Promise<Opened> {
+    const { connectTimeoutMs } = this.#options
     const client = new pg.Client({
-      ...common,
-      ...host.config,
+      ...options.client,
+      ...(expected.pooled ? withoutSettings(host) : withSettings(host, options.session)),
       connectionTimeoutMillis: connectTimeoutMs,
       stream: () => new GuardedSocket(),
     })
@@ -153,66 +202,67 @@ export class Hosts {
     client.on('error', () => undefined)
     try {
       await client.connect()
-      const { rows } = await client.query<Check>({
-        text: check,
-        query_timeout: connectTimeoutMs,
-      } as pg.QueryConfig)
-      refuseUnfit(rows[0], host, this.#options.wanted)
-      return client
+      const { rows } = await client.query<Check>(inTime(check, connectTimeoutMs))
+      const found = rows[0]
+      const pooled = expected.pooled || found?.pid !== processOf(client)
+      this.#refuseUnfit(found, host, pooled)
+      if (pooled) await client.query(inTime(pooledSettings, connectTimeoutMs))
+      return { client, pooled }
     } catch (error) {
       if (isConnectionBroken(error)) client.connection.stream.destroy()
       else void client.end()
-      throw translate(error)
+      throw error
     }
+  }
+
+  #refuseUnfit(found: Check | undefined, { name }: Host, pooled: boolean): void {
+    const { wanted, poolerRefusal } = this.#options
+    if (found === undefined || !(found.version >= majorMin * 10_000)) {
+      throw new UnsupportedDatabaseError(
+        `${name} runs PostgreSQL ${Math.floor((found?.version ?? 0) / 10_000)}; Stoa needs ${majorMin} or newer.`,
+        { version: found?.version },
+      )
+    }
+    if (pooled && poolerRefusal !== null)
+      throw new UnsupportedDatabaseError(`${name} is a connection pooler. ${poolerRefusal}`)
+    if (wanted === 'standby') {
+      if (found.standby) return
+      throw new DatabaseUnavailableError(
+        `${name} is the primary or a server of its own, not a standby: nothing is read there.`,
+      )
+    }
+    if (found.standby)
+      throw new DatabaseUnavailableError(`${name} is a standby, which takes no writes.`, {
+        readOnly: true,
+      })
+    if (found.read_only !== 'off')
+      throw new DatabaseUnavailableError(`${name} is read-only.`, { readOnly: true })
   }
 }
 
-function refuseUnfit(found: Check | undefined, host: Host, wanted: HostsOptions['wanted']): void {
-  if (found === undefined || !(found.version >= majorMin * 10_000)) {
-    throw new UnsupportedDatabaseError(
-      `${host.name} runs PostgreSQL ${Math.floor((found?.version ?? 0) / 10_000)}; Stoa needs ${majorMin} or newer.`,
-      { version: found?.version },
-    )
+type Opened = Omit<OpenClient, 'generation'>
+
+/** Settings of the URL come after ours, and so are the ones that hold. */
+function withSettings({ config }: Host, session: SessionSettings): pg.ClientConfig {
+  const { statementTimeoutMs, idleInTransactionTimeoutMs, options } = session
+  return {
+    connectionString: withOptions(config, `${options} ${optionsIn(config)}`),
+    ...(statementTimeoutMs === undefined ? {} : { statement_timeout: statementTimeoutMs }),
+    ...(idleInTransactionTimeoutMs === undefined
+      ? {}
+      : { idle_in_transaction_session_timeout: idleInTransactionTimeoutMs }),
   }
-  if (wanted === 'any') return
-  if (found.standby)
-    throw new DatabaseUnavailableError(`${host.name} is a standby, which takes no writes.`, {
-      readOnly: true,
-    })
-  if (found.read_only !== 'off')
-    throw new DatabaseUnavailableError(`${host.name} is read-only.`, { readOnly: true })
 }
 
-/** One client configuration per host of the URL; all else in it goes for each of them. */
-function parseHosts(url: string, serverOptions: string): Host[] {
-  const match =
-    /^(postgres(?:ql)?:\/\/)((?:[^@/?#]*@)?)([^@/?#]*)((?:\/[^?#]*)?)(?:\?([^#]*))?$/.exec(url)
-  if (match === null) throw wrongUrl('it does not look like that')
-  const [, scheme = '', login = '', authority = '', path = ''] = match
-  const query = new URLSearchParams(match[5] ?? '')
-  // The meaning that libpq gives to sslmode: `require` encrypts, `verify-full` also checks who
-  // answers.
-  if (query.has('sslmode') && !query.has('uselibpqcompat')) query.set('uselibpqcompat', 'true')
-  // What the URL says goes before all else, so ours is put before it there.
-  if (query.has('options')) query.set('options', `${serverOptions} ${query.get('options')}`)
-  const suffix = query.size === 0 ? '' : `?${query.toString()}`
-  const names = authority.split(',')
-  if (names.length > hostsMax) throw wrongUrl(`it names more than ${hostsMax} hosts`)
-  return names.map((name) => {
-    if (names.length > 1 && name === '') throw wrongUrl('one of its hosts is empty')
-    const connectionString = `${scheme}${login}${name === '' && suffix.includes('host=') ? 'localhost' : name}${path}${suffix}`
-    try {
-      // Reads certificates that it names, and so fails now and not at the first request.
-      const { host, port } = new pg.Client({ connectionString })
-      return { name: host.startsWith('/') ? host : `${host}:${port}`, config: { connectionString } }
-    } catch (error) {
-      throw wrongUrl(error instanceof Error ? error.message : String(error))
-    }
-  })
+function withoutSettings({ config }: Host): pg.ClientConfig {
+  return { connectionString: withOptions(config, '') }
 }
 
-function wrongUrl(reason: string): UnsupportedDatabaseError {
-  return new UnsupportedDatabaseError(
-    `The URL of the database must be like postgres://user:password@host:5432/name, with more hosts after commas: ${reason}.`,
-  )
+/** PgBouncer says so of each setting that it has not been told to ignore. */
+function refusesSettings(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && /unsupported startup parameter/.test(error.message)
+}
+
+function inTime(text: string, timeoutMs: number): pg.QueryConfig {
+  return { text, query_timeout: timeoutMs } as pg.QueryConfig
 }

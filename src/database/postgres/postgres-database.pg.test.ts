@@ -40,7 +40,8 @@ function open(
   return Object.assign(database, { [Symbol.asyncDispose]: async () => database.close() })
 }
 
-const plain = async (on: Queryable, text: string): Promise<object[]> => on.run({ text, name: null })
+const plain = async (on: Queryable, text: string): Promise<object[]> =>
+  on.run({ text, prepare: 'never' })
 
 test('what the database refuses has a name', { skip }, async () => {
   await using db = await testDatabase({ migrated: false })

@@ -1,27 +1,40 @@
-import type { Database, Queryable, Statement } from '#database/database.ts'
-import { Hosts } from '#database/postgres/hosts.ts'
+import type { Database, Queryable, Sessions, Statement } from '#database/database.ts'
+import { DatabaseUnavailableError } from '#database/errors.ts'
+import type { Connection } from '#database/postgres/connection.ts'
 import { ConnectionPool } from '#database/postgres/connection-pool.ts'
+import { Hosts, setDirectUrl } from '#database/postgres/hosts.ts'
+import type { ClientOptions } from '#database/postgres/hosts.ts'
 import { isPlanChanged } from '#database/postgres/translate-error.ts'
 import { valueTypes } from '#database/postgres/values.ts'
-import { DatabaseUnavailableError } from '#database/errors.ts'
+import { FailureLog } from '#lib/failure-log.ts'
 import type { Logger } from '#lib/logger.ts'
 
-export type PostgresOptions = {
-  /**
-   * `postgres://user:password@host:5432/name?sslmode=…`; several hosts after commas, of which the
-   * writable one is used.
-   */
-  readonly url: string
-  /** `any`: for reading from standbys, which take no writes. Else the server that takes writes. */
-  readonly wanted?: 'primary' | 'any'
+export type LaneOptions = {
   readonly connectionsMax: number
   /** A statement that takes longer is cancelled by the server. */
   readonly statementTimeoutMs: number
   /**
-   * A caller waits at most so long for a connection, through outages and failovers too; then it
-   * gets its error.
+   * The longest wait for a connection, through outages and failovers too; then the caller gets an
+   * error.
    */
   readonly connectTimeoutMs: number
+}
+
+/** The first three are those of the lane for ordinary work. */
+export type PostgresOptions = LaneOptions & {
+  /**
+   * `postgres://user:password@host:5432/name?sslmode=…`; several hosts after commas, of which the
+   * writable one is used. It may lead to a pooler such as PgBouncer in transaction mode.
+   */
+  readonly url: string
+  /** The server itself, where `url` leads to a pooler. */
+  readonly directUrl?: string | null
+  /** `standby`: for reading from servers that take no writes. Default `primary`. */
+  readonly wanted?: 'primary' | 'standby'
+  /** For health checks and calls between nodes. Default: one connection, else as for work. */
+  readonly control?: LaneOptions
+  /** For polls and heartbeats. Without it `feed` is not to be used. */
+  readonly feed?: LaneOptions
   /** A transaction that does nothing for so long is ended by the server, and its locks with it. */
   readonly idleInTransactionTimeoutMs?: number
   /** What `pg_stat_activity` shows, such as `stoa node-1`. */
@@ -29,17 +42,17 @@ export type PostgresOptions = {
   readonly logger: Logger
 }
 
-/** The client gives up on a server that has not even cancelled the statement. */
-const answerGraceMs = 1_000
+/** The client abandons a server that has not even cancelled the statement. */
+const responseGraceMs = 1_000
 const idleInTransactionDefaultMs = 60_000
 /**
- * Of the wait for a connection, one host may take so much: a host that does not answer must not use
- * it all up.
+ * The part of the wait for a connection that one host may take: a host that does not respond must
+ * not use it all up.
  */
 const hostTimeoutMaxMs = 3_000
 const keepAliveDelayMs = 10_000
-/** Connections that ordinary work can never use up. */
-const controlConnectionsMax = 2
+/** Sessions on the server itself, where work goes through a pooler. */
+const directSessionsMax = 2
 /**
  * The port promises this isolation, these formats, and quiet; a role or database may have other
  * defaults. No just-in-time compilation: while tables have no statistics, costs are guessed so high
@@ -55,62 +68,70 @@ const serverOptions = [
   'idle_session_timeout=0',
 ]
 
+const namePrimary = 'Name the servers behind it in this setting.'
+
 /**
- * Any PostgreSQL ≥ 15, one host or several, through a bounded pool in which every wait has a
- * deadline.
+ * Any PostgreSQL ≥ 15, one host or several, through bounded lanes of connections in which every
+ * wait has a deadline. The lanes share what is known about where the primary is, and no lane can
+ * use up the connections of another.
  */
 export class PostgresDatabase implements Database {
   readonly control: Queryable
-  readonly #work: PooledQueryable
+  readonly #work: Lane
+  readonly #sessions: Lane
+  readonly #feed: Lane | null
   readonly #pools: readonly ConnectionPool[]
 
   /**
    * Connects to nothing yet. Throws `UnsupportedDatabaseError` for a URL that names no PostgreSQL.
    */
   constructor(options: PostgresOptions) {
-    const hosts = new Hosts({
-      url: options.url,
-      wanted: options.wanted ?? 'primary',
-      connectTimeoutMs: Math.min(hostTimeoutMaxMs, options.connectTimeoutMs),
-      client: {
-        types: valueTypes,
-        application_name: options.applicationName ?? 'stoa',
-        keepAlive: true,
-        keepAliveInitialDelayMillis: keepAliveDelayMs,
-        statement_timeout: options.statementTimeoutMs,
-        query_timeout: options.statementTimeoutMs + answerGraceMs,
-        idle_in_transaction_session_timeout:
-          options.idleInTransactionTimeoutMs ?? idleInTransactionDefaultMs,
-        options: serverOptions.map((option) => `-c ${option}`).join(' '),
-      },
-    })
-    const { connectTimeoutMs: waitTimeoutMs, logger } = options
-    const work = new ConnectionPool({
-      hosts,
-      connectionsMax: options.connectionsMax,
-      waitTimeoutMs,
-      logger,
-    })
-    const control = new ConnectionPool({
-      hosts,
-      connectionsMax: controlConnectionsMax,
-      waitTimeoutMs,
-      logger,
-    })
-    this.#work = new PooledQueryable(work)
-    this.control = new PooledQueryable(control)
-    this.#pools = [work, control]
+    const { directUrl = null } = options
+    const failureLog = new FailureLog(options.logger, messagesOf(options))
+    const near = hostsOf(options, options.url, directUrl === null ? setDirectUrl : null)
+    const direct = directUrl === null ? near : hostsOf(options, directUrl, namePrimary)
+    const lane = (hosts: Hosts, { connectionsMax, ...timeouts }: LaneOptions): ConnectionPool =>
+      new ConnectionPool({
+        hosts,
+        client: clientOptions(options, timeouts.statementTimeoutMs),
+        connectionsMax,
+        waitTimeoutMs: timeouts.connectTimeoutMs,
+        failureLog,
+        logger: options.logger,
+      })
+    const work = lane(near, options)
+    const control = lane(near, options.control ?? { ...options, connectionsMax: 1 })
+    const feed = options.feed === undefined ? null : lane(direct, options.feed)
+    const sessions =
+      direct === near ? work : lane(direct, { ...options, connectionsMax: directSessionsMax })
+    this.#work = new Lane(work)
+    this.control = new Lane(control)
+    this.#feed = feed === null ? null : new Lane(feed)
+    this.#sessions = new Lane(sessions)
+    this.#pools = [...new Set([work, control, sessions, ...(feed === null ? [] : [feed])])]
   }
 
+  /** For the change feed and the nodes' heartbeats, which must never wait for other work. */
+  get feed(): Sessions {
+    if (this.#feed === null)
+      throw new Error('This database was opened without a lane for the feed.')
+    return this.#feed
+  }
+
+  // Not `async`; see `Connection.run`.
   run<Row extends object>(statement: Statement<Row>, values?: readonly unknown[]): Promise<Row[]> {
     return this.#work.run(statement, values)
   }
 
-  async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
+  transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
     return this.#work.transaction(work)
   }
 
-  async session<T>(work: (session: Queryable) => Promise<T>): Promise<T> {
+  session<T>(work: (session: Queryable) => Promise<T>): Promise<T> {
+    return this.#sessions.session(work)
+  }
+
+  checkout<T>(work: (connection: Queryable) => Promise<T>): Promise<T> {
     return this.#work.session(work)
   }
 
@@ -123,7 +144,8 @@ export class PostgresDatabase implements Database {
   }
 }
 
-class PooledQueryable implements Queryable {
+/** Connections of one kind. */
+class Lane implements Sessions {
   readonly #pool: ConnectionPool
 
   constructor(pool: ConnectionPool) {
@@ -139,29 +161,67 @@ class PooledQueryable implements Queryable {
       return await connection.run(statement, values)
     } catch (error) {
       if (!(error instanceof Error && isPlanChanged(error.cause))) throw error
+      // The plan was refused before anything ran. The connection has forgotten it.
+      return await connection.run(statement, values)
     } finally {
       this.#pool.release(connection)
     }
-    // The plan was refused before anything ran, so running it again is safe. Unnamed, so that it is
-    // planned anew.
-    return this.session(async (session) => session.run({ ...statement, name: null }, values))
   }
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
-    return this.session(async (session) => session.transaction(work))
+    return this.#use((connection) => connection.transaction(work))
   }
 
   async session<T>(work: (session: Queryable) => Promise<T>): Promise<T> {
+    return this.#use(work)
+  }
+
+  async #use<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
     const connection = this.#pool.take() ?? (await this.#pool.acquire())
     try {
       return await work(connection)
     } catch (error) {
-      // Also when the caller itself found out that the connection leads nowhere, or to the wrong
-      // server.
-      if (error instanceof DatabaseUnavailableError) connection.broken = true
+      // The caller too may have found out that the connection leads nowhere, or to the wrong server.
+      if (error instanceof DatabaseUnavailableError) connection.fail()
       throw error
     } finally {
       this.#pool.release(connection)
     }
+  }
+}
+
+function messagesOf({ wanted }: PostgresOptions): { failing: string; recovered: string } {
+  return wanted === 'standby'
+    ? {
+        failing: 'no standby can be read; the primary is read instead',
+        recovered: 'a standby can be read again',
+      }
+    : { failing: 'the database cannot be reached', recovered: 'the database is back' }
+}
+
+function hostsOf(options: PostgresOptions, url: string, poolerRefusal: string | null): Hosts {
+  const { wanted = 'primary', connectTimeoutMs } = options
+  return new Hosts({
+    url,
+    wanted,
+    connectTimeoutMs: Math.min(hostTimeoutMaxMs, connectTimeoutMs),
+    poolerRefusal: wanted === 'standby' ? namePrimary : poolerRefusal,
+  })
+}
+
+function clientOptions(options: PostgresOptions, statementTimeoutMs: number): ClientOptions {
+  return {
+    client: {
+      types: valueTypes,
+      application_name: options.applicationName ?? 'stoa',
+      keepAlive: true,
+      keepAliveInitialDelayMillis: keepAliveDelayMs,
+      query_timeout: statementTimeoutMs + responseGraceMs,
+    },
+    session: {
+      statementTimeoutMs,
+      idleInTransactionTimeoutMs: options.idleInTransactionTimeoutMs ?? idleInTransactionDefaultMs,
+      options: serverOptions.map((option) => `-c ${option}`).join(' '),
+    },
   }
 }

@@ -1,99 +1,88 @@
 import pg from 'pg'
-import type { Statement } from '#database/database.ts'
+import type { PreparedStatement, RowShape } from '#database/postgres/prepared-statements.ts'
 import { valueTypes } from '#database/postgres/values.ts'
 
-/**
- * How the rows of a statement look: the same for as long as it is prepared, since PostgreSQL
- * refuses to run a plan whose result changed.
- */
-export type RowShape = {
-  readonly names: readonly string[]
-  readonly parsers: readonly ((text: string) => unknown)[]
-}
-
 type Field = { readonly name: string; readonly dataTypeID: number }
+
 /** `result`: the rows; of no meaning beside an error. */
 export type Done = (error: Error | null | undefined, result: unknown) => void
 
-/** What pg's connection has beside what its types tell. */
-type Wire = pg.Connection & {
-  readonly parsedStatements: Readonly<Record<string, string>>
-  readonly submittedNamedStatements: Record<string, string>
-}
-
-/** How pg sends values; its types do not tell of it. */
 const { prepareValue } = (
-  pg as unknown as { readonly utils: { readonly prepareValue: (value: unknown) => unknown } }
+  pg as unknown as { readonly utils: { readonly prepareValue?: (value: unknown) => unknown } }
 ).utils
+
+/**
+ * Whether this version of pg has what `PreparedQuery` is made with. If it has not, statements run as
+ * pg runs them, which takes half as much processor time again.
+ */
+export const canPrepare: boolean =
+  typeof prepareValue === 'function' &&
+  ['parse', 'bind', 'describe', 'execute', 'close', 'sync'].every(
+    (name) =>
+      typeof (pg.Connection.prototype as unknown as Readonly<Record<string, unknown>>)[name] ===
+      'function',
+  )
 
 const noRows: RowShape = { names: [], parsers: [] }
 
 /**
- * A named statement on its way through `pg.Client`, in place of pg's own `Query`: the server is
- * asked how the rows look only the first time on a connection, and nothing is made per query but
- * the rows. The members that pg calls keep its names.
+ * A statement on its way through `pg.Client`, in place of pg's own `Query`: the server is asked how
+ * the rows look only the first time, and nothing is made per query but the rows. pg's client takes
+ * any object with these members, as pg-cursor is one.
  */
 export class PreparedQuery {
-  readonly name: string
-  readonly text: string
   /** Read and replaced by pg, which puts its deadline around it. */
   callback: Done
   readonly query_timeout: number | undefined
-  readonly #values: unknown[]
-  readonly #shapes: Map<string, RowShape>
-  #shape: RowShape | undefined
+  readonly #statement: PreparedStatement
+  readonly #values: readonly unknown[]
+  readonly #closing: readonly string[]
+  #shape: RowShape | null
   #defect: Error | null = null
   readonly #rows: object[] = []
 
-  /** `shapes`: of the connection, by name. */
+  /** `closing`: names of prepared statements that are given up with this query. */
   constructor(
-    name: string,
-    statement: Statement<object>,
+    statement: PreparedStatement,
     values: readonly unknown[],
-    shapes: Map<string, RowShape>,
-    done: Done,
+    closing: readonly string[],
+    options: { readonly timeoutMs: number | undefined; readonly done: Done },
   ) {
-    this.name = name
-    this.text = statement.text
-    this.query_timeout = statement.timeoutMs
-    this.callback = done
-    this.#values = values as unknown[]
-    this.#shapes = shapes
-    this.#shape = shapes.get(name)
+    this.#statement = statement
+    this.#values = values
+    this.#closing = closing
+    this.#shape = statement.shape
+    this.query_timeout = options.timeoutMs
+    this.callback = options.done
   }
 
   submit(connection: pg.Connection): Error | null {
-    const wire = connection as Wire
-    wire.stream.cork()
+    connection.stream.cork()
     try {
-      this.#send(wire)
+      this.#send(connection)
       return null
     } finally {
-      wire.stream.uncork()
+      connection.stream.uncork()
     }
   }
 
-  #send(wire: Wire): void {
-    if (
-      wire.parsedStatements[this.name] === undefined &&
-      wire.submittedNamedStatements[this.name] === undefined
-    ) {
-      wire.parse({ text: this.text, name: this.name, types: [] }, true)
-      wire.submittedNamedStatements[this.name] = this.text
-    }
+  #send(wire: pg.Connection): void {
+    const { name, text } = this.#statement
+    for (const old of this.#closing) wire.close({ type: 'S', name: old }, true)
+    if (this.#shape === null) wire.parse({ text, name, types: [] }, true)
     try {
       wire.bind(
-        { statement: this.name, values: this.#values as string[], valueMapper: prepareValue },
+        { statement: name, values: this.#values as string[], valueMapper: prepareValue! },
         true,
       )
     } catch (error) {
-      // A value that cannot be sent. Nothing of it is on the wire; the answer to `sync` ends the
+      // A value that cannot be sent. None of it is on the wire; the response to `sync` ends the
       // query.
       this.#defect = error as Error
       wire.sync()
       return
     }
-    if (this.#shape === undefined) wire.describe({ type: 'P', name: '' }, true)
+    if (this.#shape === null) wire.describe({ type: 'P', name: '' }, true)
     wire.execute(null, true)
     wire.sync()
   }
@@ -118,11 +107,11 @@ export class PreparedQuery {
   }
 
   handleCommandComplete(): void {
-    if (!this.#shapes.has(this.name)) this.#shapes.set(this.name, this.#shape ?? noRows)
+    this.#statement.shape ??= this.#shape ?? noRows
   }
 
   handleEmptyQuery(): void {
-    this.#shapes.set(this.name, noRows)
+    this.#statement.shape ??= noRows
   }
 
   handleError(error: Error): void {

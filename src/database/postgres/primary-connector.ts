@@ -1,9 +1,9 @@
 import type pg from 'pg'
-import { Hosts } from '#database/postgres/hosts.ts'
+import { Hosts, setDirectUrl } from '#database/postgres/hosts.ts'
 
 const connectTimeoutMs = 3_000
 const keepAliveDelayMs = 5_000
-/** Who listens is idle, and must not be sent away for it. */
+/** A connection that listens is idle, and must not be closed for it. */
 const serverOptions = '-c idle_session_timeout=0'
 
 /**
@@ -14,12 +14,16 @@ export function primaryConnector(options: {
   readonly url: string
   readonly applicationName: string
 }): () => Promise<pg.Client> {
+  const hosts = new Hosts({
+    url: options.url,
+    wanted: 'primary',
+    connectTimeoutMs,
+    poolerRefusal: setDirectUrl,
+  })
   const client = {
     application_name: options.applicationName,
     keepAlive: true,
     keepAliveInitialDelayMillis: keepAliveDelayMs,
-    options: serverOptions,
   }
-  const hosts = new Hosts({ url: options.url, wanted: 'primary', connectTimeoutMs, client })
-  return async () => (await hosts.connect()).client
+  return async () => (await hosts.connect({ client, session: { options: serverOptions } })).client
 }
