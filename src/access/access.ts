@@ -1,4 +1,4 @@
-import type { Authority, ContentAction, Grant } from '#content/authority.ts'
+import type { Authority, AuthorityOf, ContentAction, Grant } from '#content/authority.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**
@@ -139,6 +139,8 @@ export interface Access {
    * Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`.
    */
   identify(credentials: Credentials, options?: IdentifyOptions): Promise<Identity>
+  /** The rights that an actor has now, read through `db`; null: gone, disabled or expired. */
+  readonly authorityOf: AuthorityOf
   /**
    * What `identify` would find, if it is in memory and fresh; null: ask `identify`. At once, for
    * answers that are ready. `cacheNowMs`: `Cache.nowMs`.

@@ -1,4 +1,5 @@
 import type { Access, Identity, Origin } from '#access/access.ts'
+import { authorityNow } from '#access/authority-of.ts'
 import { auditLog } from '#access/audit.ts'
 import { firstAdministrator } from '#access/first-administrator.ts'
 import type { AccessOptions, AccessContext } from '#access/access-context.ts'
@@ -52,6 +53,7 @@ export function createAccess(options: AccessOptions): Access {
         anonymousAuthority = new BoundAuthority(anonymousActor, permissions)
       return anonymousAuthority
     },
+    authorityOf: authorityNow(ground),
     login: loginOf(ground, log, sessions, provePassword),
     logout: (cookie) => sessions.logout(cookie),
     logoutEverywhere: (db, by, userId) => sessions.logoutEverywhere(db, by, userId),

@@ -1,5 +1,6 @@
-import type { Actor } from '#lib/actor.ts'
 import type { Filter } from '#content/query/query.ts'
+import type { Queryable } from '#database/database.ts'
+import type { Actor } from '#lib/actor.ts'
 
 export const contentActions = [
   'read',
@@ -25,8 +26,8 @@ export type Grant = {
 }
 
 /**
- * What content asks about the one who acts. `access/` implements it; everything outside a request
- * uses `systemAuthority`.
+ * The rights of a caller, as content asks for them. `access/` implements it; everything outside a
+ * request uses the system's.
  */
 export interface Authority {
   readonly actor: Actor
@@ -35,3 +36,6 @@ export interface Authority {
   /** Equal keys see equal content: part of every cache key. */
   readonly key: string
 }
+
+/** The rights that an actor has now; null: the user or token is gone, disabled or expired. */
+export type AuthorityOf = (db: Queryable, actor: Actor) => Promise<Authority | null>

@@ -1,4 +1,4 @@
-import type { Authority } from '#content/authority.ts'
+import type { Authority, AuthorityOf } from '#content/authority.ts'
 import type { ContentType } from '#content/content-type.ts'
 import type { Depends } from '#content/query/dependencies.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
@@ -190,16 +190,20 @@ export interface Entries {
   ): Promise<EntryView>
   delete(call: Call, type: string, id: string, expected: Expected): Promise<DeleteOutcome>
   /**
-   * Takes an asset that is about to be deleted out of the fields that say `unset`; returns the
-   * entries that got new versions by it. Where a field restricts, nothing changes, and deleting the
+   * Takes an asset that is about to be deleted out of the fields that say `unset`, as the system;
+   * returns the entries that got new versions by it and that the caller may read. Where a field restricts, nothing changes, and deleting the
    * asset in the same transaction finds it in use.
    */
   takeOutAsset(call: Call, assetId: string): Promise<readonly string[]>
   /**
-   * Of what refers to something: what the one who asks may know of. One look each, so for a few.
+   * Returns the referrers to a target that the caller may read. One query per referrer: use for
+   * short lists.
    */
-  readableAmong<Referrer extends { readonly type: string; readonly entry: string }>(
+  readableAmong<
+    Referrer extends { readonly type: string; readonly entry: string; readonly locale: string },
+  >(
     call: Call,
+    targetId: string,
     referrers: readonly Referrer[],
   ): Promise<Referrer[]>
   /**
@@ -326,6 +330,8 @@ export type ScheduledAction = {
   readonly version: number | null
   readonly dueAt: string
   readonly state: 'waiting' | 'done' | 'cancelled' | 'failed'
+  /** Why it failed, as far as the caller may know; null: it did not. */
+  readonly failure: { readonly code: string; readonly message: string } | null
 }
 
 export interface Schedule {
@@ -344,7 +350,7 @@ export interface Schedule {
   cancel(call: Call, type: string, id: string, scheduleId: string): Promise<ScheduledAction>
   /**
    * Carries out what is due, each in one transaction that also marks it: once, whichever nodes call
-   * it. Returns how many.
+   * it, and with the rights that its maker has then (`authorityOf`). Returns how many.
    */
-  runDue(db: Queryable, limit: number): Promise<number>
+  runDue(db: Queryable, limit: number, authorityOf: AuthorityOf): Promise<number>
 }

@@ -38,18 +38,19 @@ export function createContent(options: {
       save: (call, type, id, input, expected) =>
         saveEntry(context, call, type, id, input, expected),
       publish: (call, type, id, what, expected) =>
-        publishEntry(context, call, type, id, what, expected),
+        publishEntry(context, call, { type, id, ...what, expected }),
       unpublish: (call, type, id, locales, expected) =>
-        unpublishEntry(context, call, type, id, locales, expected),
+        unpublishEntry(context, call, { type, id, locales, expected }),
       archive: (call, type, id, archived, expected) =>
-        archiveEntry(context, call, type, id, archived, expected),
+        archiveEntry(context, call, { type, id, archived, expected }),
       restore: (call, type, id, from, expected) =>
-        restoreVersion(context, call, type, id, from, expected),
+        restoreVersion(context, call, { type, id, ...from, expected }),
       versions: (call, type, id, page) => versionsOf(context, call, type, id, page),
-      version: (call, type, id, which) => oneVersion(context, call, type, id, which),
-      delete: (call, type, id, expected) => deleteEntry(context, call, type, id, expected),
+      version: (call, type, id, which) => oneVersion(context, call, { type, id, ...which }),
+      delete: (call, type, id, expected) => deleteEntry(context, call, { type, id, expected }),
       takeOutAsset: (call, assetId) => takeOutAsset(context, call, assetId),
-      readableAmong: (call, referrers) => readableAmong(context, call, referrers),
+      readableAmong: (call, targetId, referrers) =>
+        readableAmong(context, call, targetId, referrers),
       locales: (call, type, id, perspective) =>
         localesOfEntry(context, call, type, id, perspective),
     },

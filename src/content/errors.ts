@@ -43,11 +43,16 @@ export class ValidationError extends StoaError {
   constructor(faults: readonly Fault[]) {
     const first = faults[0]
     super(
-      `${faults.length === 1 ? 'One value does' : `${faults.length} values do`} not fit the type. ${first === undefined ? '' : `${first.path}: ${first.message}`}`.trim(),
+      `${faults.length === 1 ? 'One value does' : `${faults.length} values do`} not fit the type. ${placed(first)}`.trim(),
       { faults },
     )
     this.faults = faults
   }
+}
+
+function placed(fault: Fault | undefined): string {
+  if (fault === undefined) return ''
+  return fault.path === '' ? fault.message : `${fault.path}: ${fault.message}`
 }
 
 /**
@@ -99,16 +104,18 @@ export type Referrer = {
 }
 
 /**
- * Other entries refer to it by a field that restricts deleting. Names up to 20 of them that the
- * caller may read.
+ * Other entries refer to it by a field that restricts deleting, or would lack a required value.
+ * Names up to 20 of those that the caller may see; there can be others.
  */
 export class EntryReferencedError extends StoaError {
   readonly code = 'E_ENTRY_REFERENCED'
 
-  constructor(referrers: readonly Referrer[], count: number) {
+  constructor(referrers: readonly Referrer[]) {
     super(
-      `${count === 1 ? 'One entry refers' : `${count} entries refer`} to it. Change them first, or delete them.`,
-      { referrers, count },
+      referrers.length === 0
+        ? 'Entries that you may not see refer to it. Ask a user whose role sees them.'
+        : 'Other entries refer to it. Change them first, or delete them.',
+      { referrers },
     )
   }
 }

@@ -7,7 +7,13 @@ import { createContent } from '#content/create-content.ts'
 import { sql } from '#database/database.ts'
 import { silentLogger } from '#lib/logger.ts'
 import type { StoaError } from '#lib/stoa-error.ts'
-import { brokenInvariants, listing, reading, testContent } from '#test/support/content.ts'
+import {
+  brokenInvariants,
+  hasEveryRight,
+  listing,
+  reading,
+  testContent,
+} from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 
 const page: ContentType = {
@@ -284,12 +290,14 @@ test(
     )
     for (const node of [t.content, ...nodes])
       assert.equal(
-        await node.schedule.runDue(t.database, 100),
+        await node.schedule.runDue(t.database, 100, hasEveryRight),
         0,
         'a clock that is a day ahead publishes nothing',
       )
     await t.database.run(makeDue)
-    const counts = await Promise.all(nodes.map((node) => node.schedule.runDue(t.database, 100)))
+    const counts = await Promise.all(
+      nodes.map((node) => node.schedule.runDue(t.database, 100, hasEveryRight)),
+    )
     assert.equal(
       counts.reduce((sum, count) => sum + count, 0),
       10,
@@ -346,7 +354,7 @@ test(
       const outcomes: string[] = []
       const one = async (): Promise<string> =>
         t.database
-          .transaction((tx) => schedule.runDue(tx, 1))
+          .transaction((tx) => schedule.runDue(tx, 1, hasEveryRight))
           .then(String, (error: unknown) => (error instanceof Error ? error.message : ''))
       while (outcomes.at(-1) !== '0') outcomes.push(await one())
       return outcomes.sort()
@@ -398,12 +406,12 @@ test(
     }
     const changes = [change(), change(), change()]
     await schedule
-      .runDue(t.database, 1)
+      .runDue(t.database, 1, hasEveryRight)
       .catch((error: unknown) => assert.equal((error as StoaError).code, 'E_CONTENT_BUSY'))
     ending.abort()
     await Promise.all(changes)
     nowMs += 60_000
-    await schedule.runDue(t.database, 1)
+    await schedule.runDue(t.database, 1, hasEveryRight)
     assert.deepEqual(
       (await schedule.list(t.admin, 'page', made.id)).map((one) => one.state),
       ['done'],

@@ -15,13 +15,9 @@ import { atomically, stampNow } from '#content/context.ts'
 import { EntryEdit } from '#content/versions/entry-edit.ts'
 import { entryState, headColumns, latestOf, versionOf } from '#content/versions/entry-state.ts'
 import type { VersionHead } from '#content/versions/entry-state.ts'
-import {
-  requireGrant,
-  requireGrantAfterWrite,
-  grantOf,
-  grantCovers,
-  statusOf,
-} from '#content/entries/permission.ts'
+import { requireGrantAfterWrite, grantOf, grantCovers } from '#content/entries/permission.ts'
+import { requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
+import { knownFields, refusingWithout } from '#content/entries/visibility.ts'
 import { upgradeKept } from '#content/versions/upgraded-filter.ts'
 import { storedFields } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -89,10 +85,15 @@ function itemsOf(row: Row): Item[] {
  * Releases are for those who publish or see drafts of something; of the items they see those that
  * they may publish or see as drafts.
  */
-function seeingGrants(call: Call, type: TypeModel): Grant[] {
-  return [grantOf(call, 'publish', type), grantOf(call, 'readDraft', type)].filter(
-    (grant) => grant !== null,
-  )
+const seeingActions = ['publish', 'readDraft'] as const
+type SeeingActions = readonly (typeof seeingActions)[number][]
+
+function seeingGrants(
+  call: Call,
+  type: TypeModel,
+  actions: SeeingActions = seeingActions,
+): Grant[] {
+  return actions.map((action) => grantOf(call, action, type)).filter((grant) => grant !== null)
 }
 
 function requireReleaseReader(call: Call, model: Model): void {
@@ -155,8 +156,11 @@ async function seenItems(
   db: Queryable,
   model: Model,
   items: readonly Item[],
+  actions: SeeingActions = seeingActions,
 ): Promise<ReadonlySet<Item>> {
-  const grantsOf = new Map([...model.types].map(([name, type]) => [name, seeingGrants(call, type)]))
+  const grantsOf = new Map(
+    [...model.types].map(([name, type]) => [name, seeingGrants(call, type, actions)]),
+  )
   const grants = ({ type }: Item): readonly Grant[] => grantsOf.get(type) ?? []
   const whole = (item: Item): boolean => grants(item).some((grant) => grant.filter === null)
   const asked = items.filter((item) => grants(item).length > 0 && !whole(item))
@@ -170,9 +174,7 @@ async function seenItems(
     const row = latest.get(`${item.entryId} ${item.locale}`)
     return (
       row !== undefined &&
-      grants(item).some((grant) =>
-        grantCovers(grant, model.type(item.type), item.entryId, row, statusOf(row)),
-      )
+      grants(item).some((grant) => grantCovers(grant, model.type(item.type), item.entryId, row))
     )
   }
   return new Set(items.filter((item) => whole(item) || reached(item)))
@@ -224,13 +226,14 @@ export function createReleases(context: Context): Releases {
     publish: (call, id) => inside(call, (tx, model) => publish(context, call, tx, model, id)),
     undo: (call, id) => inside(call, (tx, model) => undo(context, call, tx, model, id)),
     delete: (call, id) =>
-      inside(call, async (tx) => {
+      inside(call, async (tx, model) => {
         const row = await locked(tx, id, null, 'deleted')
         if (row.state === 'published')
           throw new ReleaseStateError(
             'The release is published: undo it first, or keep it as a record.',
             { state: row.state },
           )
+        await requireItems(call, tx, model, itemsOf(row))
         await tx.run(deleteRelease, [id])
       }),
   }
@@ -302,13 +305,15 @@ async function put(
     const state = await entryState(tx, model, null, item.entryId, 'keeping')
     const locale = model.locale(item.locale)
     const type = model.type(state.type)
-    requireGrant(call, 'publish', type, state)
+    const { grant } = requireLocales(call, 'publish', { type, state, model }, [locale])
     const latest = latestOf(state, locale)
     const version = item.action === 'unpublish' ? null : (item.version ?? latest?.number ?? null)
     const pinned =
       version === null
         ? null
         : await versionOf(tx, type, { id: item.entryId, locale, number: version })
+    if (pinned !== null)
+      requireVersion(call, 'publish', grant, { type, id: item.entryId, row: pinned })
     if (pinned !== null && pinned.filterRevision < type.filterRevision)
       await upgradeKept(tx, type, item.entryId, pinned)
     if (item.action === 'unpublish' ? latest === null : pinned === null) {
@@ -330,14 +335,29 @@ async function remove(
   item: { readonly entryId: string; readonly locale: string },
 ): Promise<Release> {
   const row = await locked(tx, id, 'open', 'changed')
-  if (
-    itemsOf(row).some(({ entryId, locale }) => entryId === item.entryId && locale === item.locale)
-  ) {
-    const state = await entryState(tx, model, null, item.entryId, 'keeping')
-    requireGrant(call, 'publish', model.type(state.type), state)
+  const present = itemsOf(row).filter(
+    ({ entryId, locale }) => entryId === item.entryId && locale === item.locale,
+  )
+  if (present.length > 0) {
+    await requireItems(call, tx, model, present)
     await tx.run(deleteItem, [id, item.entryId, item.locale])
   }
   return releaseOf(call, tx, model, await read(tx, id))
+}
+
+/** Throws unless the caller may publish every one of these items. */
+async function requireItems(
+  call: Call,
+  tx: Queryable,
+  model: Model,
+  items: readonly Item[],
+): Promise<void> {
+  const seen = await seenItems(call, tx, model, items, ['publish'])
+  if (items.every((item) => seen.has(item))) return
+  throw new ForbiddenError(
+    'The release holds items that you may not publish. Ask a user whose role may.',
+    {},
+  )
 }
 
 /**
@@ -351,6 +371,10 @@ function byEntry(row: Row): Map<string, Item[]> {
   return new Map([...groups].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
+function localesIn(items: readonly Item[]): readonly string[] {
+  return items.map((item) => item.locale)
+}
+
 async function publish(
   context: Context,
   call: Call,
@@ -359,12 +383,13 @@ async function publish(
   id: string,
 ): Promise<Release> {
   const row = await locked(tx, id, 'open', 'published')
+  await requireItems(call, tx, model, itemsOf(row))
   const now = stampNow(context)
   const faults: Fault[] = []
   for (const [entryId, items] of byEntry(row)) {
     const state = await entryState(tx, model, null, entryId, 'writing')
     const type = model.type(state.type)
-    const grant = requireGrant(call, 'publish', type, state)
+    const { grant } = requireLocales(call, 'publish', { type, state, model }, localesIn(items))
     if (state.archivedAt !== null) throw new EntryArchivedError()
     const edit = new EntryEdit(type, state, { by: call.authority.actor, at: now })
     for (const item of items) {
@@ -392,13 +417,27 @@ async function publish(
           )
         faults.push(
           ...(await faultsIn(`${entryId}, ${item.locale}`, () =>
-            checkComplete(type, storedFields(type, version)),
+            refusingWithout(
+              () => knownFields(call, type, entryId, { rows: [version] }),
+              async () => checkComplete(type, storedFields(type, version)),
+            ),
           )),
         )
-        requireGrantAfterWrite(grant, 'publish', type, entryId, edit.publish(version))
+        requireGrantAfterWrite(grant, 'publish', type, { id: entryId, row: edit.publish(version) })
       }
     }
-    if (faults.length === 0) faults.push(...(await faultsIn(entryId, () => edit.flush(tx))))
+    if (faults.length === 0)
+      faults.push(
+        ...(await faultsIn(entryId, () =>
+          refusingWithout(
+            () =>
+              knownFields(call, type, entryId, {
+                rows: edit.held.filter((one) => one.isPublished),
+              }),
+            () => edit.flush(tx),
+          ),
+        )),
+      )
   }
   if (faults.length > 0) throw new ValidationError(faults.slice(0, 100))
   await tx.run(setState, [id, 'published', now, JSON.stringify(call.authority.actor)])
@@ -427,12 +466,13 @@ async function undo(
   id: string,
 ): Promise<Release> {
   const row = await locked(tx, id, 'published', 'undone')
+  await requireItems(call, tx, model, itemsOf(row))
   const newer: { entryId: string; type: string; locale: string }[] = []
   const faults: Fault[] = []
   for (const [entryId, items] of byEntry(row)) {
     const state = await entryState(tx, model, null, entryId, 'writing')
     const type = model.type(state.type)
-    const grant = requireGrant(call, 'publish', type, state)
+    const { grant } = requireLocales(call, 'publish', { type, state, model }, localesIn(items))
     const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
     for (const item of items) {
       const current = edit.published(item.locale)?.number ?? null
@@ -447,17 +487,24 @@ async function undo(
           number: item.numberBefore,
         })
         if (before !== null)
-          requireGrantAfterWrite(
-            grant,
-            'publish',
-            type,
-            entryId,
-            edit.publish(before, item.publishedBefore ?? undefined),
-          )
+          requireGrantAfterWrite(grant, 'publish', type, {
+            id: entryId,
+            row: edit.publish(before, item.publishedBefore ?? undefined),
+          })
       }
     }
     if (newer.length === 0 && faults.length === 0)
-      faults.push(...(await faultsIn(entryId, () => edit.flush(tx))))
+      faults.push(
+        ...(await faultsIn(entryId, () =>
+          refusingWithout(
+            () =>
+              knownFields(call, type, entryId, {
+                rows: edit.held.filter((one) => one.isPublished),
+              }),
+            () => edit.flush(tx),
+          ),
+        )),
+      )
   }
   if (newer.length > 0) {
     throw new ReleaseSupersededError(

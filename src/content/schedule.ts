@@ -1,16 +1,23 @@
-import type { Authority } from '#content/authority.ts'
+import type { AuthorityOf } from '#content/authority.ts'
 import type { Call, Schedule, ScheduledAction } from '#content/content.ts'
 import {
   ContentBusyError,
+  EntryNotFoundError,
+  ForbiddenError,
   ScheduleInvalidError,
   ScheduleNotFoundError,
-  VersionNotFoundError,
+  TypeNotFoundError,
+  ValidationError,
 } from '#content/errors.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
-import { entryState, latestOf, versionOf } from '#content/versions/entry-state.ts'
-import { requireGrant } from '#content/entries/permission.ts'
+import { entryState, versionOf } from '#content/versions/entry-state.ts'
+import type { EntryState } from '#content/versions/entry-state.ts'
+import { noVersion, requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
+import { forbidden, grantCovers, grantOf, mayRead, typeFor } from '#content/entries/permission.ts'
 import { publishEntry, unpublishEntry } from '#content/entries/publish.ts'
+import { fieldOf, knownFields } from '#content/entries/visibility.ts'
+import type { TypeModel } from '#content/model/model.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -45,9 +52,10 @@ type Row = {
   readonly version: number | null
   readonly dueAt: string
   readonly state: ScheduledAction['state']
+  readonly failure: string | null
 }
 
-const columns = `s.id, s.entry_id as "entryId", s.locale, s.action, s.number as version, s.due_at as "dueAt", s.state`
+const columns = `s.id, s.entry_id as "entryId", s.locale, s.action, s.number as version, s.due_at as "dueAt", s.state, s.failure`
 const insert = sql<Row>(`
   insert into stoa.schedule as s (id, entry_id, locale, action, number, due_at, created_at, created_by)
   values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${columns}`)
@@ -67,7 +75,9 @@ const oneOfEntry = sql<Row>(
  * One due action that no other node has in hand. By the database's clock, which all nodes share:
  * one whose own clock is wrong must not publish ahead of time.
  */
-const takeDue = sql<Row & { type: string; createdBy: string }>(`
+type Due = Row & { readonly type: string; readonly createdBy: string }
+
+const takeDue = sql<Due>(`
   select ${columns}, e.type, s.created_by as "createdBy" from stoa.schedule s join stoa.entry e on e.id = s.entry_id
   where s.state = 'waiting' and s.due_at <= clock_timestamp() and not s.id = any($1::uuid[]) order by s.due_at, s.id limit 1 for update of s skip locked`)
 const limitWait = sql<object>(`select set_config('lock_timeout', $1, true)`)
@@ -81,63 +91,109 @@ type PutOff = { readonly times: number; readonly untilMs: number }
 export function createSchedule(context: Context): Schedule {
   const putOff = new Map<string, PutOff>()
   return {
-    add: (call, type, id, what) => add(context, call, type, id, what),
+    add: (call, type, id, what) => add(context, call, { type, id }, what),
     list: (call, typeName, id) =>
-      onEntry(context, call, typeName, id, async (db) => db.run(ofEntry, [id])),
+      onEntry(context, call, { type: typeName, id }, async (shown) =>
+        (await call.db.run(ofEntry, [id])).flatMap(shown),
+      ),
     cancel: (call, typeName, id, scheduleId) =>
-      onEntry(context, call, typeName, id, async (db) => {
+      onEntry(context, call, { type: typeName, id }, async (shown) => {
         const place = [isId(scheduleId) ? scheduleId : newId(0), id]
-        const [cancelled] = await db.run(cancelOne, [...place, stampNow(context)])
-        if (cancelled !== undefined) return cancelled
-        const [found] = await db.run(oneOfEntry, place)
+        const [found] = (await call.db.run(oneOfEntry, place)).flatMap(shown)
         if (found === undefined) throw new ScheduleNotFoundError()
+        const [cancelled] = await call.db.run(cancelOne, [...place, stampNow(context)])
+        if (cancelled !== undefined) return shown(cancelled)[0]!
         throw new ScheduleInvalidError(
           `The action is ${found.state}: it cannot be cancelled any more.`,
           { state: found.state },
         )
       }),
-    runDue: (db, limit) => runDue({ context, putOff }, db, limit),
+    runDue: (db, limit, authorityOf) => runDue({ context, putOff, authorityOf }, db, limit),
   }
 }
 
+/** What the caller may see of an action: it, or nothing. */
+type ShownTo = (row: Row) => readonly ScheduledAction[]
+
+/**
+ * Runs `work` for a caller who may publish the entry in some locale, with a function that leaves
+ * out actions on locales that they may neither read nor publish.
+ */
 async function onEntry<T>(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
-  work: (db: Queryable) => Promise<T>,
+  target: { readonly type: string; readonly id: string },
+  work: (shown: ShownTo) => Promise<T>,
 ): Promise<T> {
   return context.models.use(call.db, async (model) => {
-    const type = model.type(typeName)
-    requireGrant(call, 'publish', type, await entryState(call.db, model, type, id, 'reading'))
-    return work(call.db)
+    const type = typeFor(call, model, target.type)
+    const state = await entryState(call.db, model, type, target.id, 'reading')
+    const grant = grantOf(call, 'publish', type)
+    const covered = new Set(
+      state.held
+        .filter((row) => row.isLatest && grantCovers(grant, type, state.id, row))
+        .map((row) => row.locale),
+    )
+    if (covered.size === 0)
+      throw mayRead(call, type, state) ? forbidden('publish', type) : new EntryNotFoundError()
+    return work((row) => (covered.has(row.locale) ? [shownAction(call, type, state, row)] : []))
   })
+}
+
+/** Why an action failed, without the fields that the caller may not see. */
+function shownAction(call: Call, type: TypeModel, state: EntryState, row: Row): ScheduledAction {
+  const { failure, ...action } = row
+  if (failure === null) return { ...action, failure: null }
+  const { code, message, fields = [] } = JSON.parse(failure) as StoredFailure
+  const rows = state.held.filter((held) => held.locale === row.locale)
+  const known = knownFields(call, type, state.id, { rows })
+  const hidden = known !== null && fields.some((name) => !known.includes(name))
+  return {
+    ...action,
+    failure: {
+      code,
+      message: hidden ? 'Fields that you may not see kept it from being done.' : message,
+    },
+  }
+}
+
+/** As the database keeps why an action failed. `fields`: the fields that the message names. */
+type StoredFailure = {
+  readonly code: string
+  readonly message: string
+  readonly fields?: readonly string[]
+}
+
+function storedFailure(error: StoaError): StoredFailure {
+  const { code, message } = error
+  const fields =
+    error instanceof ValidationError
+      ? error.faults.map(({ path }) => fieldOf(path)).filter((name) => name !== '')
+      : [error.facts['field']].filter((name) => typeof name === 'string')
+  return { code, message, fields }
 }
 
 async function add(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
+  target: { readonly type: string; readonly id: string },
   what: Parameters<Schedule['add']>[3],
 ): Promise<ScheduledAction> {
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
-      const type = model.type(typeName)
-      const locale = model.locale(what.locale)
+      const { id } = target
+      const type = typeFor(call, model, target.type)
       const state = await entryState(tx, model, type, id, 'writing')
-      requireGrant(call, 'publish', type, state)
+      const { grant, locales } = requireLocales(call, 'publish', { type, state, model }, [
+        model.locale(what.locale),
+      ])
+      const locale = locales[0]!
       const dueAt = dueTime(context, what.dueAt)
       const version = what.action === 'publish' ? what.version : null
-      if (
-        latestOf(state, locale) === null ||
-        (version !== null && (await versionOf(tx, type, { id, locale, number: version })) === null)
-      ) {
-        throw new VersionNotFoundError(
-          `The entry has no version ${version ?? ''} in the locale "${locale}".`,
-          { locale, version },
-        )
-      }
+      const named =
+        version === null ? null : await versionOf(tx, type, { id, locale, number: version })
+      if (version !== null && named === null) throw noVersion(locale, version)
+      if (named !== null) requireVersion(call, 'publish', grant, { type, id, row: named })
       const [waiting] = await tx.run(countWaiting, [id])
       if ((waiting?.count ?? 0) >= waitingMax)
         throw new ScheduleInvalidError(`An entry has at most ${waitingMax} actions waiting.`, {
@@ -155,7 +211,7 @@ async function add(
         JSON.stringify(call.authority.actor),
       ])
       if (row === undefined) throw new Error('insert returned no row')
-      return row
+      return { ...row, failure: null }
     }),
   )
 }
@@ -174,12 +230,11 @@ function dueTime(context: Context, text: string): string {
   return normal
 }
 
-/** Whoever scheduled it was allowed to then; it happens in their name. */
-function authorityOf(actor: Actor): Authority {
-  return { actor, grant: () => ({ filter: null, fields: null }), key: 'schedule' }
+type Runner = {
+  readonly context: Context
+  readonly putOff: Map<string, PutOff>
+  readonly authorityOf: AuthorityOf
 }
-
-type Runner = { readonly context: Context; readonly putOff: Map<string, PutOff> }
 
 async function runDue(runner: Runner, db: Queryable, limit: number): Promise<number> {
   const most = Math.min(limit, dueMax)
@@ -188,41 +243,29 @@ async function runDue(runner: Runner, db: Queryable, limit: number): Promise<num
   return count
 }
 
-/** Carries out one due action and marks it in the same transaction. False: none is due. */
-async function runOne({ context, putOff }: Runner, tx: Queryable): Promise<boolean> {
+/**
+ * Carries out one due action, with the rights that its maker has now, and marks it in the same
+ * transaction. False: none is due.
+ */
+async function runOne(runner: Runner, tx: Queryable): Promise<boolean> {
+  const { context, putOff } = runner
   const nowMs = context.clock.monotonicMs()
   const [row] = await tx.run(takeDue, [
     [...putOff].filter(([, { untilMs }]) => untilMs > nowMs).map(([id]) => id),
   ])
   if (row === undefined) return false
   await tx.run(limitWait, [String(lockWaitMs)])
-  const call: Call = { db: tx, authority: authorityOf(JSON.parse(row.createdBy) as Actor) }
   try {
-    if (row.action === 'publish')
-      await publishEntry(
-        context,
-        call,
-        row.type,
-        row.entryId,
-        { locales: [row.locale], version: row.version },
-        null,
-      )
-    else await unpublishEntry(context, call, row.type, row.entryId, [row.locale], null)
+    await carryOut(runner, tx, row)
     await tx.run(finish, [row.id, 'done', stampNow(context), null])
   } catch (error) {
-    // What the content refuses stays refused: recorded, not tried for ever. All else is tried
-    // again, and stands in nobody's way.
-    if (
-      !(error instanceof StoaError) ||
-      error instanceof ContentBusyError ||
-      error.code.startsWith('E_DATABASE_')
-    ) {
+    if (!isRefusal(error)) {
       // The next attempt after a deadlock follows at once.
       if (!(error instanceof SerializationError)) putOffOne(putOff, row, context, error)
       throw error
     }
-    const failure = { code: error.code, message: error.message, facts: error.facts }
-    await tx.run(finish, [row.id, 'failed', stampNow(context), JSON.stringify(failure)])
+    const failure = JSON.stringify(storedFailure(error))
+    await tx.run(finish, [row.id, 'failed', stampNow(context), failure])
     context.logger.warn(
       { schedule: row.id, entry: row.entryId, code: error.code },
       'a scheduled action failed',
@@ -230,6 +273,38 @@ async function runOne({ context, putOff }: Runner, tx: Queryable): Promise<boole
   }
   putOff.delete(row.id)
   return true
+}
+
+/** A refusal is recorded and not tried again; any other failure is tried again later. */
+function isRefusal(error: unknown): error is StoaError {
+  return (
+    error instanceof StoaError &&
+    !(error instanceof ContentBusyError) &&
+    !error.code.startsWith('E_DATABASE_')
+  )
+}
+
+async function carryOut({ context, authorityOf }: Runner, tx: Queryable, row: Due): Promise<void> {
+  const authority = await authorityOf(tx, JSON.parse(row.createdBy) as Actor)
+  if (authority === null)
+    throw new ForbiddenError(
+      'The user or API token that scheduled it is gone, disabled or expired. Schedule it again.',
+      {},
+    )
+  const call: Call = { db: tx, authority }
+  const target = { type: row.type, id: row.entryId, locales: [row.locale], expected: null }
+  try {
+    if (row.action === 'publish')
+      await publishEntry(context, call, { ...target, version: row.version })
+    else await unpublishEntry(context, call, target)
+  } catch (error) {
+    const lost = [ForbiddenError, EntryNotFoundError, TypeNotFoundError]
+    if (!lost.some((kind) => error instanceof kind)) throw error
+    throw new ForbiddenError(
+      'The user or API token that scheduled it may not do it any more. Schedule it again.',
+      {},
+    )
+  }
 }
 
 function putOffOne(

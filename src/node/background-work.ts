@@ -75,7 +75,7 @@ export function backgroundWork(
  * through its lease publishes nothing. One that fails is put off, and the next has its turn.
  */
 async function runSchedule(
-  { content, database }: Site,
+  { access, content, database }: Site,
   nodes: Nodes,
   committed: () => void,
 ): Promise<void> {
@@ -88,7 +88,13 @@ async function runSchedule(
     count += 1
   ) {
     try {
-      if ((await nodes.fenced('schedule', (tx) => content.schedule.runDue(tx, 1), database)) === 0)
+      if (
+        (await nodes.fenced(
+          'schedule',
+          (tx) => content.schedule.runDue(tx, 1, access.authorityOf),
+          database,
+        )) === 0
+      )
         break
       committed()
     } catch (error) {

@@ -209,11 +209,9 @@ async function removeAsset(
     }))
   } catch (error) {
     if (!(error instanceof AssetInUseError)) throw error
-    throw new AssetInUseError(
-      error.asset,
-      error.count,
-      await content.entries.readableAmong({ db, authority }, error.referrers),
-    )
+    const referrers = await content.entries.readableAmong({ db, authority }, id, error.referrers)
+    const { size } = new Set(referrers.map((referrer) => referrer.entry))
+    throw new AssetInUseError(error.asset, size, referrers)
   }
 }
 

@@ -111,6 +111,7 @@ export const scheduledSchema = strict(
       Type.Literal('cancelled'),
       Type.Literal('failed'),
     ]),
+    failure: nullable(strict({ code: Type.String(), message: Type.String() })),
   },
   { $id: 'ScheduledAction' },
 )

@@ -16,8 +16,8 @@ import {
   once,
   referencesOf,
 } from '#content/versions/references.ts'
-import { requireGrantAfterWrite, requireGrantOnType, grantOf } from '#content/entries/permission.ts'
-import { viewOf } from '#content/entries/view.ts'
+import { requireGrantAfterWrite, requireGrantOnType, typeFor } from '#content/entries/permission.ts'
+import { viewFor } from '#content/entries/visibility.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
@@ -94,7 +94,7 @@ function prepare(
   typeName: string,
   input: CreateInput,
 ): Plan {
-  const type = model.type(typeName)
+  const type = typeFor(call, model, typeName)
   const locale = model.locale(input.locale)
   const grant = requireGrantOnType(call, 'create', type)
   const publishGrant = input.publish === true ? requireGrantOnType(call, 'publish', type) : null
@@ -142,8 +142,9 @@ function complete(
   fields: Readonly<Record<string, unknown>>,
 ): Version {
   const result = { ...row, ...encodeFields(type, fields) }
-  requireGrantAfterWrite(grant, 'create', type, id, result)
-  if (publishGrant !== null) requireGrantAfterWrite(publishGrant, 'publish', type, id, result)
+  requireGrantAfterWrite(grant, 'create', type, { id: id, row: result })
+  if (publishGrant !== null)
+    requireGrantAfterWrite(publishGrant, 'publish', type, { id: id, row: result })
   return result
 }
 
@@ -188,7 +189,7 @@ async function createAtOnce(
   const lost = claims.find((claim) => outcome.claimed?.includes(claim.field) !== true)
   if (lost !== undefined && made !== null && lost.field === type.slug?.name) throw new SlugTaken()
   if (lost !== undefined) throw new UniqueConflictError(lost.field, lost.locale)
-  return viewOf(type, { id }, row, grantOf(call, 'readDraft', type) ?? plan.grant)
+  return viewFor(call, type, id, row)
 }
 
 async function createStepByStep(
@@ -212,7 +213,7 @@ async function createStepByStep(
   const row = complete(plan, fields)
   if ((await insertRow(tx, type, id, row)) !== model.revision) throw new StaleModel()
   await hold(tx, { revision: model.revision, type }, id, [row])
-  return viewOf(type, { id }, row, grantOf(call, 'readDraft', type) ?? plan.grant)
+  return viewFor(call, type, id, row)
 }
 
 function taken(id: string): EntryExistsError {

@@ -5,14 +5,22 @@ import { DeleteTooWideError, EntryNotFoundError, EntryReferencedError } from '#c
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { EntryEdit } from '#content/versions/entry-edit.ts'
-import type { EntryState, LockMode } from '#content/versions/entry-state.ts'
+import type { EntryState, LockMode, Version } from '#content/versions/entry-state.ts'
 import { entryState, latestOf, localesOf } from '#content/versions/entry-state.ts'
-import { requireGrant, mayRead } from '#content/entries/permission.ts'
+import {
+  grantCovers,
+  grantOf,
+  mayRead,
+  requireGrant,
+  typeFor,
+} from '#content/entries/permission.ts'
 import { checkExpected } from '#content/entries/save.ts'
 import { storedFields } from '#content/entries/view.ts'
-import type { Model } from '#content/model/model.ts'
+import { visibleFields } from '#content/entries/visibility.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+import { systemActor } from '#lib/actor.ts'
 import { isId } from '#lib/id.ts'
 
 /** Entries that one delete may delete, and entries that it may take references out of. */
@@ -39,42 +47,55 @@ const deleteItems = sql<object>(`delete from stoa.release_item where entry_id = 
 const deleteEntries = sql<object>(`delete from stoa.entry where id = any($1::uuid[])`)
 
 /**
- * Deletes an entry with all its versions. What refers to it decides: fields that cascade are
- * deleted too, then any other entry that restricts stops it, and the rest gets new versions without
- * the reference. The lock on each deleted entry keeps new references out until the end.
+ * Deletes an entry with all its versions. What refers to it decides: entries that refer to it by
+ * fields that cascade are deleted too, if the caller may delete them; then any other entry that
+ * restricts stops it; the rest gets new versions without the reference, by the type's designer's
+ * declaration and so as the system. The lock on each deleted entry keeps new references out until
+ * the end.
  */
 export async function deleteEntry(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
-  expected: Expected,
+  target: { readonly type: string; readonly id: string; readonly expected: Expected },
 ): Promise<DeleteOutcome> {
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
-      const type = model.type(typeName)
-      const state = await entryState(tx, model, type, id, 'deleting')
-      const grant = requireGrant(call, 'delete', type, state)
+      const type = typeFor(call, model, target.type)
+      const state = await entryState(tx, model, type, target.id, 'deleting')
+      requireGrant(call, 'delete', type, state)
       const [first] = localesOf(state, model)
       checkExpected(call, type, state, {
-        expected,
-        grant,
+        expected: target.expected,
         row: first === undefined ? null : latestOf(state, first),
         yours: null,
       })
-      const doomed = await cascade(call, tx, model, id)
-      const left = await tx.run(referrers, [[...doomed]])
-      await refuse(call, tx, model, left)
-      const ids = [...new Set(left.map((row) => row.id))].sort()
-      if (ids.length > entriesMax) throw tooWide()
-      const unset: string[] = []
-      for (const referrer of ids)
-        if (await takeOut(context, call, tx, model, referrer, doomed)) unset.push(referrer)
-      await tx.run(deleteItems, [[...doomed]])
-      await tx.run(deleteEntries, [[...doomed]])
-      return { deleted: [...doomed], unset }
+      const work: Work = { context, call, tx, model }
+      const removed = await cascade(work, state)
+      const ids = [...removed.keys()]
+      const left = await tx.run(referrers, [ids])
+      await refuseRestricting(
+        work,
+        left.filter((row) => row.on_delete !== 'unset'),
+      )
+      const holders = [...new Set(left.map((row) => row.id))].sort()
+      const unset = await takeOut(work, holders, new Set(ids))
+      await tx.run(deleteItems, [ids])
+      await tx.run(deleteEntries, [ids])
+      return {
+        deleted: [...removed.values()]
+          .filter((one) => one === state || mayRead(call, model.type(one.type), one))
+          .map((one) => one.id),
+        unset,
+      }
     }),
   )
+}
+
+type Work = {
+  readonly context: Context
+  readonly call: Call
+  readonly tx: Queryable
+  readonly model: Model
 }
 
 function tooWide(): DeleteTooWideError {
@@ -85,36 +106,45 @@ function tooWide(): DeleteTooWideError {
 }
 
 /**
- * The entry and all that goes with it, locked. Each must be one that the caller may delete. What
- * let go of its reference before it was locked stays.
+ * The entry and all that goes with it, locked. The caller must be allowed to delete each of them.
+ * An entry that drops its reference before it is locked stays.
  */
 async function cascade(
-  call: Call,
-  tx: Queryable,
-  model: Model,
-  id: string,
-): Promise<ReadonlySet<string>> {
-  const doomed = new Set([id])
-  const cascading = async (): Promise<Set<string>> => {
-    const rows = await tx.run(referrers, [[...doomed]])
-    return new Set(rows.filter((row) => row.on_delete === 'cascade').map((row) => row.id))
+  { call, tx, model }: Work,
+  first: EntryState,
+): Promise<ReadonlyMap<string, EntryState>> {
+  const removed = new Map([[first.id, first]])
+  const cascading = async (): Promise<ReferenceRow[]> => {
+    const rows = await tx.run(referrers, [[...removed.keys()]])
+    return rows.filter((row) => row.on_delete === 'cascade')
   }
   for (;;) {
-    const next = await cascading()
-    if (next.size === 0) return doomed
-    if (doomed.size + next.size > entriesMax) throw tooWide()
+    const next = new Set((await cascading()).map((row) => row.id))
+    if (next.size === 0) return removed
+    if (removed.size + next.size > entriesMax) throw tooWide()
     const states: EntryState[] = []
-    for (const one of next) states.push(...(await ifThere(tx, model, one, 'deleting')))
-    const still = await cascading()
-    for (const state of states.filter((one) => still.has(one.id))) {
-      requireGrant(call, 'delete', model.type(state.type), state)
-      doomed.add(state.id)
-    }
+    for (const id of next) states.push(...(await stateIfThere(tx, model, id, 'deleting')))
+    const rows = await cascading()
+    const still = states.filter((state) => rows.some((row) => row.id === state.id))
+    const kept = still.filter((state) => !mayDelete(call, model, state))
+    await refuseRestricting(
+      { call, tx, model },
+      rows.filter((row) => kept.some((state) => state.id === row.id)),
+    )
+    for (const state of still) removed.set(state.id, state)
   }
 }
 
-/** A referrer; nothing if somebody deleted it meanwhile. */
-async function ifThere(
+function mayDelete(call: Call, model: Model, state: EntryState): boolean {
+  const type = model.type(state.type)
+  const grant = grantOf(call, 'delete', type)
+  return state.held
+    .filter((row) => row.isLatest)
+    .every((row) => grantCovers(grant, type, state.id, row))
+}
+
+/** The state of an entry; nothing if it was deleted meanwhile. */
+async function stateIfThere(
   tx: Queryable,
   model: Model,
   id: string,
@@ -128,24 +158,39 @@ async function ifThere(
   }
 }
 
-async function refuse(
-  call: Call,
-  tx: Queryable,
-  model: Model,
+/** Refuses for these references, if there are any, and names what of them the caller may see. */
+async function refuseRestricting(
+  { call, tx, model }: Omit<Work, 'context'>,
   rows: readonly ReferenceRow[],
 ): Promise<void> {
-  const restricting = rows.filter((row) => row.on_delete !== 'unset')
-  if (restricting.length === 0) return
+  if (rows.length === 0) return
   const visible: Referrer[] = []
-  const ids = [...new Set(restricting.map((row) => row.id))]
-  for (const id of ids.slice(0, lookedAtMax)) {
+  for (const row of rows.slice(0, lookedAtMax)) {
     if (visible.length >= namedMax) break
-    const [state] = await ifThere(tx, model, id, 'reading')
-    const row = restricting.find((one) => one.id === id)
-    if (state !== undefined && row !== undefined && mayRead(call, model.type(state.type), state))
-      visible.push({ id, type: row.type, locale: row.locale, path: row.path })
+    if (visible.some((one) => one.id === row.id)) continue
+    const [state] = await stateIfThere(tx, model, row.id, 'reading')
+    if (state !== undefined) visible.push(...visibleReferrer(call, model, state, row))
   }
-  throw new EntryReferencedError(visible, ids.length)
+  throw new EntryReferencedError(visible)
+}
+
+/** The referrer if the caller may read a version of it that refers, in a field that they see. */
+function visibleReferrer(
+  call: Call,
+  model: Model,
+  state: EntryState,
+  { id, locale, path }: ReferenceRow,
+): readonly Referrer[] {
+  const type = model.type(state.type)
+  const shown = state.held
+    .filter((row) => row.locale === locale)
+    .some((row) => visibleFields(call, type, id, row)?.includes(fieldOfPath(path)) !== false)
+  return shown ? [{ id, type: state.type, locale, path }] : []
+}
+
+/** The field that the path of a reference begins with. */
+function fieldOfPath(path: string): string {
+  return path.split('.')[0] ?? path
 }
 
 const holdersOfAsset = sql<{ id: string; restricted: boolean }>(`
@@ -154,8 +199,7 @@ const holdersOfAsset = sql<{ id: string; restricted: boolean }>(`
 
 /**
  * Takes an asset that is about to be deleted out of the fields that say `unset`. Where a field
- * restricts, nothing is changed: whoever deletes the asset, in the same transaction, finds it in
- * use.
+ * restricts, nothing is changed: deleting the asset in the same transaction finds it in use.
  */
 export async function takeOutAsset(
   context: Context,
@@ -167,26 +211,50 @@ export async function takeOutAsset(
     atomically(call.db, async (tx) => {
       const holders = await tx.run(holdersOfAsset, [assetId])
       if (holders.some((holder) => holder.restricted)) return []
-      if (holders.length > entriesMax) throw tooWide()
-      const changed: string[] = []
-      for (const { id } of holders)
-        if (await takeOut(context, call, tx, model, id, new Set([assetId]))) changed.push(id)
-      return changed
+      const ids = holders.map((holder) => holder.id)
+      return takeOut({ context, call, tx, model }, ids, new Set([assetId]))
     }),
   )
 }
 
-/** Those of them whose entries the one who asks may read. */
-export async function readableAmong<
-  Referrer extends { readonly type: string; readonly entry: string },
->(context: Context, call: Call, referrers: readonly Referrer[]): Promise<Referrer[]> {
+/** Returns whether the fields that the caller sees of a version refer to the target. */
+function showsTarget(
+  call: Call,
+  type: TypeModel,
+  { id, row }: { readonly id: string; readonly row: Version },
+  targetId: string,
+): boolean {
+  const visible = visibleFields(call, type, id, row)
+  const shown = Object.entries(storedFields(type, row)).filter(
+    ([name]) => visible?.includes(name) !== false,
+  )
+  const targets = type.validator.targets(Object.fromEntries(shown))
+  return targets.some((target) => target.id === targetId)
+}
+
+type AnyReferrer = { readonly type: string; readonly entry: string; readonly locale: string }
+
+/**
+ * The referrers whose versions the caller may read, by fields that they may see. One query per
+ * referrer: use for short lists.
+ */
+export async function readableAmong<Referrer extends AnyReferrer>(
+  context: Context,
+  call: Call,
+  targetId: string,
+  referrers: readonly Referrer[],
+): Promise<Referrer[]> {
   return context.models.use(call.db, async (model) => {
     const readable: Referrer[] = []
     for (const referrer of referrers) {
       const type = model.types.get(referrer.type)
       const [state] =
-        type === undefined ? [] : await ifThere(call.db, model, referrer.entry, 'reading')
-      if (type !== undefined && state !== undefined && mayRead(call, type, state))
+        type === undefined ? [] : await stateIfThere(call.db, model, referrer.entry, 'reading')
+      const rows = state?.held.filter((row) => row.locale === referrer.locale) ?? []
+      if (
+        type !== undefined &&
+        rows.some((row) => showsTarget(call, type, { id: referrer.entry, row }, targetId))
+      )
         readable.push(referrer)
     }
     return readable
@@ -194,31 +262,50 @@ export async function readableAmong<
 }
 
 /**
- * New versions of a referrer without the references, published where the old ones were. False: it
- * has let go by itself.
+ * Gives the holders new versions without references to these targets, published where the old ones
+ * were, as the system. Returns those of them that the caller may read. Where a published version
+ * would lack a required value, the reference restricts instead.
  */
 async function takeOut(
-  context: Context,
-  call: Call,
-  tx: Queryable,
-  model: Model,
-  id: string,
-  doomed: ReadonlySet<string>,
-): Promise<boolean> {
-  const [state] = await ifThere(tx, model, id, 'writing')
-  if (state === undefined) return false
-  const type = model.type(state.type)
-  const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
-  for (const row of state.held) {
-    const stored = storedFields(type, row)
-    const fields = withoutTargets(type.definition.fields, stored, doomed)
-    if (JSON.stringify(fields) === JSON.stringify(stored)) continue
-    const added = edit.add(row.locale, fields, row.isLatest ? {} : { beside: row })
-    if (row.isPublished) edit.publish(added, row.publishedAt ?? undefined)
+  { context, call, tx, model }: Work,
+  holders: readonly string[],
+  targets: ReadonlySet<string>,
+): Promise<readonly string[]> {
+  if (holders.length > entriesMax) throw tooWide()
+  const changed: string[] = []
+  for (const id of holders) {
+    const [state] = await stateIfThere(tx, model, id, 'writing')
+    if (state === undefined) continue
+    const type = model.type(state.type)
+    const edit = new EntryEdit(type, state, { by: systemActor, at: stampNow(context) })
+    for (const row of state.held) {
+      const stored = storedFields(type, row)
+      const fields = withoutTargets(type.definition.fields, stored, targets)
+      if (JSON.stringify(fields) === JSON.stringify(stored)) continue
+      if (row.isPublished && isComplete(type, stored) && !isComplete(type, fields))
+        throw new EntryReferencedError(requiredBy(call, model, state, row))
+      const added = edit.add(row.locale, fields, row.isLatest ? {} : { beside: row })
+      if (row.isPublished) edit.publish(added, row.publishedAt ?? undefined)
+    }
+    await edit.flush(tx)
+    if (edit.changes().changed && mayRead(call, type, state)) changed.push(id)
   }
-  const { changed } = edit.changes()
-  await edit.flush(tx)
   return changed
+}
+
+function isComplete(type: TypeModel, fields: Values): boolean {
+  return type.validator.validate(fields, { publishing: true }).faults.length === 0
+}
+
+/** The entry whose published version needs the reference, if the caller may see that. */
+function requiredBy(
+  call: Call,
+  model: Model,
+  { id, type }: EntryState,
+  row: Version,
+): readonly Referrer[] {
+  const visible = visibleFields(call, model.type(type), id, row)
+  return visible === null ? [{ id, type, locale: row.locale, path: '' }] : []
 }
 
 type Values = Readonly<Record<string, unknown>>
@@ -227,35 +314,32 @@ type Values = Readonly<Record<string, unknown>>
 export function withoutTargets(
   fields: readonly Field[],
   values: Values,
-  doomed: ReadonlySet<string>,
+  targets: ReadonlySet<string>,
 ): Record<string, unknown> {
   const result: Record<string, unknown> = { ...values }
   for (const field of fields) {
     const value = values[field.name]
     if (value === undefined || value === null) continue
-    const kept = withoutTarget(field, value, doomed)
+    const kept = withoutTarget(field, value, targets)
     if (kept === undefined) delete result[field.name]
     else result[field.name] = kept
   }
   return result
 }
 
-function withoutTarget(field: Field, value: unknown, doomed: ReadonlySet<string>): unknown {
-  const gone = (one: unknown): boolean => typeof one === 'string' && doomed.has(one)
+function withoutTarget(field: Field, value: unknown, targets: ReadonlySet<string>): unknown {
+  const gone = (one: unknown): boolean => typeof one === 'string' && targets.has(one)
   switch (field.kind) {
     case 'asset':
     case 'reference':
-      return Array.isArray(value)
-        ? value.filter((one) => !gone(one))
-        : gone(value)
-          ? undefined
-          : value
+      if (Array.isArray(value)) return value.filter((one) => !gone(one))
+      return gone(value) ? undefined : value
     case 'group':
-      return withoutTargets(field.fields, value as Values, doomed)
+      return withoutTargets(field.fields, value as Values, targets)
     case 'list':
       return Array.isArray(value)
         ? value
-            .map((one) => withoutTarget(field.of, one, doomed))
+            .map((one) => withoutTarget(field.of, one, targets))
             .filter((one) => one !== undefined)
         : value
     case 'blocks':
@@ -264,7 +348,7 @@ function withoutTarget(field: Field, value: unknown, doomed: ReadonlySet<string>
             withoutTargets(
               field.blocks.find((block) => block.name === one['block'])?.fields ?? [],
               one,
-              doomed,
+              targets,
             ),
           )
         : value

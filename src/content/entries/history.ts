@@ -1,137 +1,133 @@
+import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, Expected, VersionSummary } from '#content/content.ts'
-import {
-  EntryArchivedError,
-  EntryNotFoundError,
-  ValidationError,
-  VersionNotFoundError,
-} from '#content/errors.ts'
+import { EntryArchivedError, EntryNotFoundError, ValidationError } from '#content/errors.ts'
 import { compose } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { EntryEdit } from '#content/versions/entry-edit.ts'
-import type { EntryState, Version } from '#content/versions/entry-state.ts'
+import type { EntryState, VersionHead, Version } from '#content/versions/entry-state.ts'
 import {
   entryState,
+  headColumns,
   latestOf,
   localesOf,
   publishedOf,
+  versionColumns,
   versionOf,
 } from '#content/versions/entry-state.ts'
+import { noVersion, requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
 import {
-  requireGrant,
-  requireGrantAfterWrite,
   forbidden,
+  grantCovers,
   grantOf,
   mayRead,
-  grantCovers,
-  statusOf,
+  requireGrantAfterWrite,
+  typeFor,
 } from '#content/entries/permission.ts'
 import { addVersion, checkExpected } from '#content/entries/save.ts'
-import { storedFields, viewOf } from '#content/entries/view.ts'
+import { statusOf, storedFields, viewOf } from '#content/entries/view.ts'
+import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { anyVersionOf, typeSql } from '#content/version-table.ts'
+import type { Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
-/** Versions on one page at most: 200, and one that tells whether there is a next page. */
+/** Versions on one page at most: 200, and one that shows whether there is a next page. */
 export const versionsPageMax = 201
+/** Versions read at a time, and in all, to find those of a page that the grant's filter covers. */
+const versionsPerLook = 20
+const versionsLookedAtMax = 1_000
+
+type VersionTarget = {
+  readonly type: string
+  readonly id: string
+  readonly locale: string | null
+  readonly version: number
+}
 
 /**
  * Makes a new latest version with the content of an old one; what locales share is carried as in
- * any save.
+ * any save. Restoring shows the old version, so the caller must be able to read it as a draft, and
+ * of its fields only those come back that the caller may both read there and write.
  */
 export async function restoreVersion(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
-  from: { readonly locale: string | null; readonly version: number },
-  expected: Expected,
+  from: VersionTarget & { readonly expected: Expected },
 ): Promise<EntryView> {
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
-      const type = model.type(typeName)
+      const type = typeFor(call, model, from.type)
       const locale = model.locale(from.locale)
-      const state = await entryState(tx, model, type, id, 'writing')
+      const state = await entryState(tx, model, type, from.id, 'writing')
+      const { grant } = requireLocales(call, 'update', { type, state, model }, [locale])
       const latest = latestOf(state, locale)
-      const grant = requireGrant(
-        call,
-        'update',
-        type,
-        state,
-        latest === null ? undefined : [latest],
-      )
-      checkExpected(call, type, state, { expected, grant, row: latest, yours: null })
+      checkExpected(call, type, state, { expected: from.expected, row: latest, yours: null })
       if (state.archivedAt !== null) throw new EntryArchivedError()
-      const old =
-        latest === null ? null : await versionOf(tx, type, { id, locale, number: from.version })
-      if (latest === null || old === null) throw noVersion(locale, from.version)
-      // Only what fits the type as it is now comes back, and only where the caller may write.
+      const old = await versionOf(tx, type, { id: state.id, locale, number: from.version })
+      const drafts = grantOf(call, 'readDraft', type)
+      if (latest === null || old === null || drafts === null) throw noVersion(locale, from.version)
+      if (!grantCovers(drafts, type, state.id, old)) throw noVersion(locale, from.version)
+      requireVersion(call, 'update', grant, { type, id: state.id, row: old })
+      const reached = fieldsInBoth(grant, drafts)
       const fields = Object.fromEntries(
-        Object.entries(
-          type.validator.project(JSON.parse(old.data) as Record<string, unknown>),
-        ).filter(([name]) => grant.fields?.includes(name) !== false),
-      )
-      const composed = compose(
-        type,
-        grant,
-        { fields, merge: false, publishing: false },
-        storedFields(type, latest),
+        Object.entries(storedFields(type, old)).filter(
+          ([name]) => reached.fields?.includes(name) !== false,
+        ),
       )
       const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
-      const row = await addVersion(call, tx, model, { type, edit, locale, composed })
-      requireGrantAfterWrite(grant, 'update', type, id, row)
-      await edit.flush(tx)
-      return viewOf(type, state, row, grantOf(call, 'readDraft', type) ?? grant)
+      const known = (): ReturnType<typeof knownFields> =>
+        knownFields(call, type, state.id, { rows: [old, latest] })
+      return refusingWithout(known, async () => {
+        const composed = compose(
+          type,
+          reached,
+          { fields, merge: false, publishing: false },
+          storedFields(type, latest),
+        )
+        const row = await addVersion(call, tx, model, { type, edit, locale, composed })
+        requireGrantAfterWrite(grant, 'update', type, { id: state.id, row })
+        await edit.flush(tx)
+        return viewFor(call, type, state.id, row)
+      })
     }),
   )
 }
 
-function noVersion(locale: string, version: number): VersionNotFoundError {
-  return new VersionNotFoundError(
-    `The entry has no version ${version} in the locale "${locale}".`,
-    { locale, version },
-  )
+/** A grant of the fields that both grant. */
+function fieldsInBoth(grant: Grant, other: Grant): Grant {
+  if (grant.fields === null || other.fields === null)
+    return { filter: null, fields: grant.fields ?? other.fields }
+  return {
+    filter: null,
+    fields: grant.fields.filter((name) => other.fields?.includes(name) === true),
+  }
 }
 
 /**
- * Who asks for history must be one who sees the draft in that locale; where the entry has none, of
- * the entry.
+ * The `readDraft` grant for the history of one locale. The caller must see the draft in that
+ * locale, and then sees those versions that the grant covers as they were.
  */
-function requireHistory(
-  call: Call,
-  type: TypeModel,
-  state: EntryState,
-  locale: string,
-): ReturnType<typeof requireGrant> {
+function requireHistory(call: Call, type: TypeModel, state: EntryState, locale: string): Grant {
   const grant = grantOf(call, 'readDraft', type)
   const latest = latestOf(state, locale)
   const rows = latest === null ? state.held.filter((row) => row.isLatest) : [latest]
-  const reached =
-    grant !== null && rows.some((row) => grantCovers(grant, type, state.id, row, statusOf(row)))
-  if (reached) return grant
+  if (grant !== null && rows.some((row) => grantCovers(grant, type, state.id, row))) return grant
   if (!mayRead(call, type, state)) throw new EntryNotFoundError()
   throw forbidden('readDraft', type)
 }
 
-type SummaryRow = {
-  readonly locale: string
-  readonly number: number
-  readonly saved_at: string
-  readonly saved_by: string
-  readonly published_at: string | null
-  readonly is_latest: boolean
-  readonly is_published: boolean
-}
-
-const listVersions = typeSql<SummaryRow>(
-  (table) => `
-  select locale, number, saved_at, saved_by, case when published_by is not null then published_at end as published_at, is_latest, is_published
-  from ${anyVersionOf(table)} v where entry_id = $1 and locale = $2 and number < $3 order by number desc limit $4`,
+const versionsBelow = (table: string): string => `from ${anyVersionOf(table)} v
+  where v.entry_id = $1 and v.locale = $2 and v.number < $3 order by v.number desc limit $4`
+const listVersions = typeSql<VersionHead>(
+  (table) => `select ${headColumns} ${versionsBelow(table)}`,
 )
+/** With the content, by which a grant's filter is evaluated. */
+const listWhole = typeSql<Version>((table) => `select ${versionColumns} ${versionsBelow(table)}`)
 
 /**
- * Versions of one locale, the newest first; `before` is the number of the last one on the page
- * before.
+ * Versions of one locale that the caller may read, the newest first; `before` is the number of the
+ * last one on the page before. Looks at a bounded number of versions, so a page can end early.
  */
 export async function versionsOf(
   context: Context,
@@ -141,31 +137,58 @@ export async function versionsOf(
   page: { readonly locale: string | null; readonly limit: number; readonly before: number | null },
 ): Promise<VersionSummary[]> {
   return context.models.use(call.db, async (model) => {
-    const type = model.type(typeName)
+    const type = typeFor(call, model, typeName)
     const state = await entryState(call.db, model, type, id, 'reading')
     const locale = model.locale(page.locale)
-    requireHistory(call, type, state, locale)
+    const grant = requireHistory(call, type, state, locale)
     if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > versionsPageMax) {
       throw new ValidationError([
         { path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${versionsPageMax} versions.` },
       ])
     }
-    const rows = await call.db.run(type.statements.of(listVersions), [
-      id,
-      locale,
-      page.before ?? 2_147_483_647,
-      page.limit,
-    ])
-    return rows.map((row) => ({
-      locale: row.locale,
-      version: row.number,
-      savedAt: row.saved_at,
-      savedBy: JSON.parse(row.saved_by) as Actor,
-      publishedAt: row.published_at,
-      isLatest: row.is_latest,
-      isPublished: row.is_published,
-    }))
+    const before = page.before ?? 2_147_483_647
+    if (grant.filter === null)
+      return (
+        await call.db.run(type.statements.of(listVersions), [id, locale, before, page.limit])
+      ).map(summaryOf)
+    const found: VersionSummary[] = []
+    for await (const row of versionsFrom(call.db, type, { id, locale, before })) {
+      if (grantCovers(grant, type, id, row)) found.push(summaryOf(row))
+      if (found.length >= page.limit) break
+    }
+    return found
   })
+}
+
+async function* versionsFrom(
+  db: Queryable,
+  type: TypeModel,
+  start: { readonly id: string; readonly locale: string; readonly before: number },
+): AsyncGenerator<Version> {
+  let { before } = start
+  for (let looked = 0; looked < versionsLookedAtMax; looked += versionsPerLook) {
+    const rows = await db.run(type.statements.of(listWhole), [
+      start.id,
+      start.locale,
+      before,
+      versionsPerLook,
+    ])
+    yield* rows
+    if (rows.length < versionsPerLook) return
+    before = rows.at(-1)!.number
+  }
+}
+
+function summaryOf(row: VersionHead): VersionSummary {
+  return {
+    locale: row.locale,
+    version: row.number,
+    savedAt: row.savedAt,
+    savedBy: JSON.parse(row.savedBy) as Actor,
+    publishedAt: row.publishedBy === null ? null : row.publishedAt,
+    isLatest: row.isLatest,
+    isPublished: row.isPublished,
+  }
 }
 
 /**
@@ -175,12 +198,10 @@ export async function versionsOf(
 export async function oneVersion(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
-  which: { readonly locale: string | null; readonly version: number },
+  { type: typeName, id, ...which }: VersionTarget,
 ): Promise<EntryView> {
   return context.models.use(call.db, async (model) => {
-    const type = model.type(typeName)
+    const type = typeFor(call, model, typeName)
     const state = await entryState(call.db, model, type, id, 'reading')
     const locale = model.locale(which.locale)
     const grant = requireHistory(call, type, state, locale)
@@ -188,11 +209,12 @@ export async function oneVersion(
       Number.isInteger(which.version) && which.version > 0 && which.version < 2_147_483_648
         ? await versionOf(call.db, type, { id, locale, number: which.version })
         : null
-    if (row === null) throw noVersion(locale, which.version)
+    if (row === null || !grantCovers(grant, type, id, row)) throw noVersion(locale, which.version)
     return viewOf(type, state, settledRow(row), grant)
   })
 }
 
+/** A version that never was published itself has no date of publication. */
 function settledRow(row: Version): Version {
   return row.isLatest || row.isPublished || row.publishedBy !== null
     ? row
@@ -211,7 +233,7 @@ export async function localesOfEntry(
   perspective: 'published' | 'draft',
 ): Promise<EntryView[]> {
   return context.models.use(call.db, async (model) => {
-    const type = model.type(typeName)
+    const type = typeFor(call, model, typeName)
     const state = await entryState(call.db, model, type, id, 'reading')
     const drafts = grantOf(call, 'readDraft', type)
     const grant = perspective === 'published' ? grantOf(call, 'read', type) : drafts
@@ -220,26 +242,19 @@ export async function localesOfEntry(
         perspective === 'published' ? publishedOf(state, locale) : latestOf(state, locale),
       )
       .filter((row) => row !== null)
+    const status = (row: Version): EntryView['status'] =>
+      perspective === 'published' && !grantCovers(drafts, type, id, row)
+        ? 'published'
+        : statusOf(row)
     const seen =
       grant === null
         ? []
-        : rows.filter((row) =>
-            grantCovers(
-              grant,
-              type,
-              id,
-              row,
-              perspective === 'published' && drafts === null ? 'published' : statusOf(row),
-            ),
-          )
+        : rows.filter((row) => grantCovers(grant, type, id, { ...row, status: status(row) }))
     if (grant === null || seen.length === 0) {
       if (grant === null && mayRead(call, type, state))
         throw forbidden(perspective === 'published' ? 'read' : 'readDraft', type)
       throw new EntryNotFoundError()
     }
-    return seen.map((row) => ({
-      ...viewOf(type, state, row, grant),
-      ...(perspective === 'published' && drafts === null ? { status: 'published' as const } : {}),
-    }))
+    return seen.map((row) => ({ ...viewOf(type, state, row, grant), status: status(row) }))
   })
 }

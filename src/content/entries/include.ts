@@ -2,8 +2,8 @@ import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, ReadOptions } from '#content/content.ts'
 import type { Version } from '#content/versions/entry-state.ts'
 import { versionColumns } from '#content/versions/entry-state.ts'
-import { grantOf, grantCovers, statusOf } from '#content/entries/permission.ts'
-import { storedFields, viewOf } from '#content/entries/view.ts'
+import { grantOf, grantCovers } from '#content/entries/permission.ts'
+import { statusOf, storedFields, viewOf } from '#content/entries/view.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { dependOnEntry } from '#content/query/dependencies.ts'
@@ -98,7 +98,8 @@ export async function includedEntries(
         include.reading.perspective === 'published' &&
         grantOf(include.call, 'readDraft', type) === null
       const status = published ? 'published' : reached.status
-      if (!reached.filtered && !grantCovers(grant, type, reached.id, reached.row, status)) continue
+      if (!reached.filtered && !grantCovers(grant, type, reached.id, { ...reached.row, status }))
+        continue
       if (!found.has(reached.id))
         found.set(reached.id, { ...viewOf(type, reached, reached.row, grant), status })
       const key = `${reached.place} ${reached.id}`

@@ -1,18 +1,31 @@
+import { contentActions } from '#content/authority.ts'
 import type { ContentAction, Grant } from '#content/authority.ts'
 import type { Call } from '#content/content.ts'
-import { EntryNotFoundError, ForbiddenError } from '#content/errors.ts'
-import type { TypeModel } from '#content/model/model.ts'
+import { EntryNotFoundError, ForbiddenError, TypeNotFoundError } from '#content/errors.ts'
+import type { Model, TypeModel } from '#content/model/model.ts'
 import type { FilterData } from '#content/query/normal-form.ts'
 import type { QueryRow } from '#content/query/predicate.ts'
+import { upgradedFilter } from '#content/versions/upgraded-filter.ts'
+import { statusOf } from '#content/entries/view.ts'
 import { compilePredicate } from '#content/query/predicate.ts'
 import { grantFilter } from '#content/query/validate-query.ts'
 import type { EntryState, VersionHead, Version } from '#content/versions/entry-state.ts'
 
 /**
- * What the one who asks may do, over entries as they are in memory. A grant is checked against the
- * entry before a write and after it, so that nobody takes over what is not theirs, nor gives away
- * what they could not take back.
+ * Checks grants against entries in memory. A grant is checked before a write and after it, so that
+ * a caller neither takes over an entry of others nor gives one away that they could not take back.
  */
+
+/**
+ * The type of this name for a caller who has some grant on it. A type without any is the same as
+ * one that does not exist.
+ */
+export function typeFor(call: Call, model: Model, name: string): TypeModel {
+  const type = model.types.get(name)
+  if (type === undefined || contentActions.every((one) => grantOf(call, one, type) === null))
+    throw new TypeNotFoundError(name)
+  return type
+}
 
 /**
  * The grant for an action; null where there is none. A filter that does not fit the type (any more)
@@ -41,21 +54,35 @@ function queryRow(row: VersionHead, id: string, status: QueryRow['status']): Que
   }
 }
 
-/** Whether the grant reaches this version; the filter is evaluated as the database would. */
+/**
+ * Returns whether the grant covers this version; the filter is evaluated as the database would. A
+ * version from before a change of the type's filterable fields is seen as the type is now if its
+ * content is at hand, and is else covered by no filter.
+ */
 export function grantCovers(
   grant: Grant | null,
   type: TypeModel,
   id: string,
-  row: VersionHead,
-  status: QueryRow['status'],
+  row: (VersionHead | Version) & { readonly status?: QueryRow['status'] },
 ): boolean {
   if (grant === null) return false
-  return (
-    grant.filter === null || compilePredicate(grant.filter, type.schema)(queryRow(row, id, status))
-  )
+  if (grant.filter === null) return true
+  const outdated = row.filterRevision < type.filterRevision
+  const current =
+    outdated && 'data' in row
+      ? {
+          ...row,
+          filter: JSON.stringify(upgradedFilter(type, row)),
+          filterRevision: type.filterRevision,
+        }
+      : row
+  return compilePredicate(
+    grant.filter,
+    type.schema,
+  )(queryRow(current, id, row.status ?? statusOf(row)))
 }
 
-/** Whether the one who asks may read the entry at all: some draft of it, or something published. */
+/** Returns whether the caller may read the entry at all: some draft, or something published. */
 export function mayRead(
   call: Call,
   type: TypeModel,
@@ -65,34 +92,24 @@ export function mayRead(
   const published = grantOf(call, 'read', type)
   return state.held.some(
     (row) =>
-      (row.isLatest && grantCovers(drafts, type, state.id, row, statusOf(row))) ||
-      (row.isPublished && grantCovers(published, type, state.id, row, 'published')),
+      (row.isLatest && grantCovers(drafts, type, state.id, row)) ||
+      (row.isPublished && grantCovers(published, type, state.id, { ...row, status: 'published' })),
   )
 }
 
 /**
- * As `EntryView.status` for one who sees drafts. Only for rows that are the latest or published.
- */
-export function statusOf(row: VersionHead): 'draft' | 'published' | 'changed' | 'archived' {
-  if (row.isArchived) return 'archived'
-  if (row.isPublished) return row.isLatest ? 'published' : 'changed'
-  return row.publishedAt === null ? 'draft' : 'changed'
-}
-
-/**
- * The grant for doing something to an entry. `EntryNotFoundError` for those who may not read it,
- * `ForbiddenError` for the rest.
+ * The grant for doing something to versions of an entry (default: the latest of every locale).
+ * `EntryNotFoundError` where the caller may not read the entry, `ForbiddenError` where they may.
  */
 export function requireGrant(
   call: Call,
   action: ContentAction,
   type: TypeModel,
-  state: Pick<EntryState, 'id' | 'held'>,
-  rows: readonly Version[] = state.held.filter((row) => row.isLatest),
+  state: Pick<EntryState, 'id' | 'held'> & { readonly rows?: readonly Version[] },
 ): Grant {
+  const rows = state.rows ?? state.held.filter((row) => row.isLatest)
   const grant = grantOf(call, action, type)
-  if (grant !== null && rows.every((row) => grantCovers(grant, type, state.id, row, statusOf(row))))
-    return grant
+  if (grant !== null && rows.every((row) => grantCovers(grant, type, state.id, row))) return grant
   if (!mayRead(call, type, state)) throw new EntryNotFoundError()
   throw forbidden(action, type)
 }
@@ -109,10 +126,9 @@ export function requireGrantAfterWrite(
   grant: Grant,
   action: ContentAction,
   type: TypeModel,
-  id: string,
-  row: Version,
+  { id, row }: { readonly id: string; readonly row: Version },
 ): void {
-  if (!grantCovers(grant, type, id, row, statusOf(row))) throw forbidden(action, type)
+  if (!grantCovers(grant, type, id, row)) throw forbidden(action, type)
 }
 
 /** Refuses fields that the grant does not name. */
@@ -138,7 +154,7 @@ const verbs: Readonly<Record<ContentAction, string>> = {
 
 export function forbidden(action: ContentAction, type: TypeModel): ForbiddenError {
   return new ForbiddenError(
-    `You may not ${verbs[action]} this entry of "${type.definition.name}". Ask somebody whose role may.`,
+    `You may not ${verbs[action]} this entry of "${type.definition.name}". Ask a user whose role may.`,
     { action, type: type.definition.name },
   )
 }

@@ -1,82 +1,67 @@
-import type { ContentAction } from '#content/authority.ts'
+import type { ContentAction, Grant } from '#content/authority.ts'
 import type { Call, EntryView, Expected } from '#content/content.ts'
-import { EntryArchivedError, VersionNotFoundError } from '#content/errors.ts'
+import { EntryArchivedError } from '#content/errors.ts'
 import { checkComplete } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { EntryEdit } from '#content/versions/entry-edit.ts'
 import type { EntryState, Version } from '#content/versions/entry-state.ts'
 import { entryState, latestOf, localesOf, versionOf } from '#content/versions/entry-state.ts'
-import { requireGrant, requireGrantAfterWrite, grantOf } from '#content/entries/permission.ts'
+import { noVersion, requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
+import { requireGrant, requireGrantAfterWrite, typeFor } from '#content/entries/permission.ts'
 import { checkExpected } from '#content/entries/save.ts'
-import { storedFields, viewOf } from '#content/entries/view.ts'
-import type { Model, TypeModel } from '#content/model/model.ts'
+import { storedFields } from '#content/entries/view.ts'
+import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
+import type { TypeModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
-type Target = {
+/** Null as `locales`: every locale that the entry has for the caller. */
+export type EntryTarget = {
   readonly type: string
   readonly id: string
   readonly locales: readonly string[] | null
   readonly expected: Expected
 }
+
 type Locked = {
   readonly tx: Queryable
-  readonly model: Model
   readonly type: TypeModel
   readonly state: EntryState
   readonly locales: readonly string[]
   readonly edit: EntryEdit
+  readonly grant: Grant
 }
 
 /**
  * Runs `work` on an entry under its lock, after permission, locales and the optimistic lock are
- * checked. The lock's version is that of the first locale: the only one named, or the default one.
+ * checked. The version that the lock is compared with is that of the first locale: the only one
+ * named, or the default one.
  */
 async function underLock(
   context: Context,
   call: Call,
-  action: ContentAction,
-  target: Target,
+  { action, ...target }: EntryTarget & { readonly action: ContentAction },
   work: (locked: Locked) => Promise<EntryView[]>,
 ): Promise<EntryView[]> {
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
-      const type = model.type(target.type)
+      const type = typeFor(call, model, target.type)
       const state = await entryState(tx, model, type, target.id, 'writing')
-      const all = localesOf(state, model)
-      const locales =
-        target.locales === null
-          ? all
-          : [...new Set(target.locales.map((code) => model.locale(code)))]
-      const latest = locales.map((code) => latestOf(state, code)).filter((row) => row !== null)
-      const grant = requireGrant(
-        call,
-        action,
-        type,
-        state,
-        latest.length === 0 ? undefined : latest,
-      )
-      const absent = locales.find((code) => latestOf(state, code) === null)
-      if (absent !== undefined)
-        throw new VersionNotFoundError(`The entry has no version in the locale "${absent}".`, {
-          locale: absent,
-        })
+      const { grant, locales } =
+        action === 'archive'
+          ? { grant: requireGrant(call, action, type, state), locales: localesOf(state, model) }
+          : requireLocales(call, action, { type, state, model }, target.locales)
+      const [first] = locales
       checkExpected(call, type, state, {
         expected: target.expected,
-        grant,
-        row: latest[0] ?? null,
+        row: first === undefined ? null : latestOf(state, first),
         yours: null,
       })
       const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
-      return work({ tx, model, type, state, locales, edit })
+      return work({ tx, type, state, locales, edit, grant })
     }),
   )
-}
-
-export type PublishWhat = {
-  readonly locales: readonly string[] | null
-  readonly version: number | null
 }
 
 /**
@@ -86,34 +71,40 @@ export type PublishWhat = {
 export async function publishEntry(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
-  what: PublishWhat,
-  expected: Expected,
+  { version, ...target }: EntryTarget & { readonly version: number | null },
 ): Promise<EntryView[]> {
-  const target = { type: typeName, id, locales: what.locales, expected }
-  return underLock(context, call, 'publish', target, async (locked) => {
-    const { tx, type, state, locales, edit } = locked
+  return underLock(context, call, { ...target, action: 'publish' }, async (locked) => {
+    const { tx, type, state, locales, edit, grant } = locked
     if (state.archivedAt !== null) throw new EntryArchivedError()
-    const grant = requireGrant(call, 'publish', type, state)
-    const published: Version[] = []
-    for (const locale of locales) {
-      const row = await wanted(locked, locale, what.version)
-      checkComplete(type, storedFields(type, row), locales.length > 1 ? locale : null)
-      const result = edit.publish(row)
-      requireGrantAfterWrite(grant, 'publish', type, id, result)
-      published.push(result)
-    }
-    await edit.flush(tx)
-    const shown = grantOf(call, 'readDraft', type) ?? grantOf(call, 'read', type) ?? grant
-    return published.map((row) => viewOf(type, state, row, shown))
+    const rows: Version[] = []
+    for (const locale of locales)
+      rows.push(await versionToPublish(call, locked, { locale, version }))
+    await refusingWithout(
+      () => knownFields(call, type, state.id, { rows }),
+      async () => {
+        for (const row of rows)
+          checkComplete(type, storedFields(type, row), rows.length > 1 ? row.locale : null)
+      },
+    )
+    const published = rows.map((row) => edit.publish(row))
+    for (const row of published)
+      requireGrantAfterWrite(grant, 'publish', type, { id: state.id, row })
+    await refusingWithout(
+      () => knownFields(call, type, state.id, { rows: published }),
+      () => edit.flush(tx),
+    )
+    return published.map((row) => viewFor(call, type, state.id, row))
   })
 }
 
-async function wanted(
-  { tx, type, edit }: Locked,
-  locale: string,
-  version: number | null,
+/**
+ * The version that is to be published. A named one must be covered by the grant as it is; one that
+ * the caller may not read either is the same as one that does not exist.
+ */
+async function versionToPublish(
+  call: Call,
+  { tx, type, state, edit, grant }: Omit<Locked, 'locales'>,
+  { locale, version }: { readonly locale: string; readonly version: number | null },
 ): Promise<Version> {
   const held = edit.held.find(
     (row) => row.locale === locale && (version === null ? row.isLatest : row.number === version),
@@ -121,36 +112,28 @@ async function wanted(
   const row =
     held ??
     (version === null ? null : await versionOf(tx, type, { id: edit.id, locale, number: version }))
-  if (row !== null) return row
-  throw new VersionNotFoundError(
-    `The entry has no version ${version ?? ''} in the locale "${locale}".`,
-    { locale, version },
-  )
+  if (row === null) throw noVersion(locale, version)
+  requireVersion(call, 'publish', grant, { type, id: state.id, row })
+  return row
 }
 
-/**
- * Takes the published versions of these locales back. Where nothing is published, nothing happens.
- */
+/** Unpublishes these locales. Where nothing is published, nothing happens. */
 export async function unpublishEntry(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
-  codes: readonly string[] | null,
-  expected: Expected,
+  target: EntryTarget,
 ): Promise<EntryView[]> {
-  return underLock(
-    context,
-    call,
-    'publish',
-    { type: typeName, id, locales: codes, expected },
-    async ({ tx, type, state, locales, edit }) => {
-      const grant = requireGrant(call, 'publish', type, state)
-      for (const locale of locales) edit.unpublish(locale)
-      await edit.flush(tx)
-      return latestViews(call, type, edit, locales, grant)
-    },
-  )
+  return underLock(context, call, { ...target, action: 'publish' }, async (locked) => {
+    const { tx, type, state, locales, edit, grant } = locked
+    for (const locale of locales) {
+      const published = edit.published(locale)
+      if (published !== null)
+        requireVersion(call, 'publish', grant, { type, id: state.id, row: published })
+      edit.unpublish(locale)
+    }
+    await edit.flush(tx)
+    return latestViews(call, locked)
+  })
 }
 
 const cancelWaiting = sql<object>(
@@ -158,45 +141,30 @@ const cancelWaiting = sql<object>(
 )
 
 /**
- * Into the archive: unpublished in every locale, what is scheduled cancelled, out of editors'
- * lists. Or back out, as drafts.
+ * Puts an entry into the archive: it is unpublished in every locale, its waiting actions are
+ * cancelled, and editors' lists leave it out. Or takes it out again, as drafts.
  */
 export async function archiveEntry(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
-  archived: boolean,
-  expected: Expected,
+  { archived, ...target }: Omit<EntryTarget, 'locales'> & { readonly archived: boolean },
 ): Promise<EntryView[]> {
-  return underLock(
-    context,
-    call,
-    'archive',
-    { type: typeName, id, locales: null, expected },
-    async ({ tx, type, state, locales, edit }) => {
-      const grant = requireGrant(call, 'archive', type, state)
-      if (archived) {
-        for (const locale of locales) edit.unpublish(locale)
-        await tx.run(cancelWaiting, [id, stampNow(context)])
-      }
-      edit.archive(archived)
-      await edit.flush(tx)
-      return latestViews(call, type, edit, locales, grant)
-    },
-  )
+  const archive = { ...target, locales: null, action: 'archive' } as const
+  return underLock(context, call, archive, async (locked) => {
+    const { tx, state, locales, edit } = locked
+    if (archived) {
+      for (const locale of locales) edit.unpublish(locale)
+      await tx.run(cancelWaiting, [state.id, stampNow(context)])
+    }
+    edit.archive(archived)
+    await edit.flush(tx)
+    return latestViews(call, locked)
+  })
 }
 
-function latestViews(
-  call: Call,
-  type: TypeModel,
-  edit: EntryEdit,
-  locales: readonly string[],
-  fallback: ReturnType<typeof requireGrant>,
-): EntryView[] {
-  const shown = grantOf(call, 'readDraft', type) ?? fallback
+function latestViews(call: Call, { type, state, edit, locales }: Locked): EntryView[] {
   return locales
     .map((locale) => edit.latest(locale))
     .filter((row) => row !== null)
-    .map((row) => viewOf(type, edit, row, shown))
+    .map((row) => viewFor(call, type, state.id, row))
 }

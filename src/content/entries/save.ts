@@ -16,14 +16,16 @@ import {
   versionColumns,
 } from '#content/versions/entry-state.ts'
 import { checkTargets, claimSlug } from '#content/versions/references.ts'
+import { requireGrantInLocale, requireSharedFields } from '#content/entries/locale-rights.ts'
 import {
-  requireGrant,
   requireGrantAfterWrite,
   grantOf,
   grantCovers,
-  statusOf,
+  typeFor,
 } from '#content/entries/permission.ts'
-import { storedFields, viewOf } from '#content/entries/view.ts'
+import { storedFields } from '#content/entries/view.ts'
+import type { Shown } from '#content/entries/view.ts'
+import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { typeSql, versionKey } from '#content/version-table.ts'
@@ -55,15 +57,18 @@ export async function saveEntry(
 ): Promise<EntryView> {
   if (!isId(id)) throw new EntryNotFoundError()
   return context.models.use(call.db, async (model) => {
-    const type = model.type(typeName)
-    for (let attempt = 1; attempt <= plainAttemptsMax; attempt += 1) {
-      const outcome = await savePlainly(context, call, { model, type, id, input, expected })
-      if (outcome === 'not plain') break
-      if (outcome !== 'outrun') return outcome
-    }
-    return atomically(call.db, (tx) =>
-      saveUnderLock(context, call, tx, { model, type, id, input, expected }),
-    )
+    const type = typeFor(call, model, typeName)
+    const save: Save = { model, type, id, input, expected, read: [] }
+    const known = (): Shown =>
+      knownFields(call, type, id, { rows: save.read, given: Object.keys(input.fields) })
+    return refusingWithout(known, async () => {
+      for (let attempt = 1; attempt <= plainAttemptsMax; attempt += 1) {
+        const outcome = await savePlainly(context, call, save)
+        if (outcome === 'not plain') break
+        if (outcome !== 'outrun') return outcome
+      }
+      return atomically(call.db, (tx) => saveUnderLock(context, call, tx, save))
+    })
   })
 }
 
@@ -73,6 +78,8 @@ type Save = {
   readonly id: string
   readonly input: EntrySave
   readonly expected: Expected
+  /** The versions that it goes on from, which decide what a refusal may name. */
+  readonly read: Version[]
 }
 
 const readForSave = typeSql<
@@ -157,14 +164,13 @@ async function savePlainly(
     row.locale !== null &&
     !row.isArchived &&
     mayPublishPlainly(call, save, row)
-  if (!usual || grant === null || !grantCovers(grant, type, id, row, statusOf(row)))
-    return 'not plain'
-  const seen = grantOf(call, 'readDraft', type) ?? grant
+  if (!usual || grant === null || !grantCovers(grant, type, id, row)) return 'not plain'
+  save.read.push(row)
   if (expected !== null && row.number !== expected)
-    throw new VersionConflictError(expected, viewOf(type, { id }, row, seen), input.fields)
+    throw new VersionConflictError(expected, viewFor(call, type, id, row), input.fields)
   const composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
   if (input.publish === true) checkComplete(type, composed.fields)
-  if (composed.changed.size === 0) return viewOf(type, { id }, row, seen)
+  if (composed.changed.size === 0) return viewFor(call, type, id, row)
   const { model: _, entryType: __, localeCount, writer, top, ...before } = row
   return writeNext(context, call, save, { grant, composed, before, localeCount, top, writer })
 }
@@ -178,7 +184,7 @@ function mayPublishPlainly(call: Call, { type, id, input }: Save, row: Version):
     input.publish !== true ||
     (row.isPublished &&
       input.at === undefined &&
-      grantCovers(grantOf(call, 'publish', type), type, id, row, statusOf(row)))
+      grantCovers(grantOf(call, 'publish', type), type, id, row))
   )
 }
 
@@ -264,10 +270,10 @@ async function writeNext(
     publishedBy: publishing ? savedBy : null,
     ...(publishing ? { publishedAt: savedAt } : {}),
   }
-  requireGrantAfterWrite(grant, 'update', type, id, next)
+  requireGrantAfterWrite(grant, 'update', type, { id: id, row: next })
   const publishGrant = grantOf(call, 'publish', type)
   if (publishing && publishGrant !== null)
-    requireGrantAfterWrite(publishGrant, 'publish', type, id, next)
+    requireGrantAfterWrite(publishGrant, 'publish', type, { id: id, row: next })
   const content = [next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy]
   const [written] = await run(
     call.db,
@@ -281,7 +287,7 @@ async function writeNext(
   call.wrote?.(written.writer)
   if (isDatabase(call.db))
     context.recent.set(type.definition.name, id, { row: next, localeCount, writer: written.writer })
-  return viewOf(type, { id }, next, grantOf(call, 'readDraft', type) ?? grant)
+  return viewFor(call, type, id, next)
 }
 
 /**
@@ -314,14 +320,12 @@ async function saveUnderLock(
   const locale = model.locale(input.locale)
   const state = await entryState(tx, model, type, id, 'writing')
   const latest = latestOf(state, locale)
-  const grant = requireGrant(call, 'update', type, state, latest === null ? undefined : [latest])
+  save.read.push(...(latest === null ? state.held.filter((row) => row.isLatest) : [latest]))
+  const grant = requireGrantInLocale(call, 'update', { type, state }, locale)
   const publishGrant =
-    input.publish === true
-      ? requireGrant(call, 'publish', type, state, latest === null ? undefined : [latest])
-      : null
+    input.publish === true ? requireGrantInLocale(call, 'publish', { type, state }, locale) : null
   checkExpected(call, type, state, {
     expected,
-    grant,
     row: latest ?? state.held.find((row) => row.isLatest) ?? null,
     yours: input.fields,
   })
@@ -347,15 +351,15 @@ async function saveUnderLock(
     composed,
     createdAt: times.createdAt,
   })
-  requireGrantAfterWrite(grant, 'update', type, id, row)
+  requireGrantAfterWrite(grant, 'update', type, { id: id, row: row })
   let result = row
   if (publishGrant !== null) {
     checkComplete(type, storedFields(type, row))
     result = edit.publish(row, times.publishedAt)
-    requireGrantAfterWrite(publishGrant, 'publish', type, id, result)
+    requireGrantAfterWrite(publishGrant, 'publish', type, { id: id, row: result })
   }
   await edit.flush(tx)
-  return viewOf(type, { id }, result, grantOf(call, 'readDraft', type) ?? grant)
+  return viewFor(call, type, id, result)
 }
 
 /**
@@ -418,7 +422,13 @@ export async function addVersion(
     fields,
     add.createdAt === undefined ? {} : { createdAt: add.createdAt },
   )
+  const others = edit.held.filter((one) => one.isLatest && one.locale !== locale)
   carryShared(type, edit, row, touched, fields)
+  const carried = others.flatMap((before) => {
+    const after = edit.latest(before.locale)
+    return after === null || after === before ? [] : [before, after]
+  })
+  requireSharedFields(grantOf(call, 'update', type), type, edit.id, carried)
   return row
 }
 
@@ -461,16 +471,11 @@ export function checkExpected(
   state: EntryState,
   check: {
     readonly expected: Expected
-    readonly grant: Grant
     readonly row: Version | null
     readonly yours: Readonly<Record<string, unknown>> | null
   },
 ): void {
   const { expected, row } = check
   if (expected === null || row === null || row.number === expected) return
-  throw new VersionConflictError(
-    expected,
-    viewOf(type, state, row, grantOf(call, 'readDraft', type) ?? check.grant),
-    check.yours,
-  )
+  throw new VersionConflictError(expected, viewFor(call, type, state.id, row), check.yours)
 }

@@ -1,7 +1,6 @@
 import type { Grant } from '#content/authority.ts'
 import type { EntryView } from '#content/content.ts'
-import type { EntryState, Version } from '#content/versions/entry-state.ts'
-import { statusOf } from '#content/entries/permission.ts'
+import type { EntryState, VersionHead, Version } from '#content/versions/entry-state.ts'
 import type { TypeModel } from '#content/model/model.ts'
 
 /** Names to show; null: all. */
@@ -34,6 +33,15 @@ export function fieldsJson(
   return JSON.stringify(kept)
 }
 
+/**
+ * As `EntryView.status` for readers of drafts. Only for rows that are the latest or published.
+ */
+export function statusOf(row: VersionHead): 'draft' | 'published' | 'changed' | 'archived' {
+  if (row.isArchived) return 'archived'
+  if (row.isPublished) return row.isLatest ? 'published' : 'changed'
+  return row.publishedAt === null ? 'draft' : 'changed'
+}
+
 /** Parsed data, brought to what the type has now. */
 export function storedFields(
   type: TypeModel,
@@ -43,7 +51,7 @@ export function storedFields(
   return row.typeRevision < type.shapeRevision ? type.validator.project(stored) : stored
 }
 
-/** A version in memory as somebody with this grant sees it. */
+/** A version in memory as a caller with this grant sees it. */
 export function viewOf(
   type: TypeModel,
   state: Pick<EntryState, 'id'>,

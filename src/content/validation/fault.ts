@@ -22,6 +22,7 @@ export type FaultCode =
   | 'link'
   | 'target'
   | 'definition'
+  | 'hidden'
 
 /** More faults than this help nobody: the rest is left out. */
 const faultsMax = 100
