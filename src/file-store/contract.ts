@@ -263,7 +263,7 @@ export function fileStoreContract(
 
   scenario('a sweep takes nothing from the store', async ({ store, clock }) => {
     await store.put(generated(10, 1), { bytesMax })
-    assert.equal(await store.sweep({ writtenBeforeMs: clock.ms + 86_400_000, dryRun: false }), 0)
+    assert.equal(await store.prune({ writtenBeforeMs: clock.ms + 86_400_000, dryRun: false }), 0)
     assert.equal((await all(store)).length, 1)
   })
 

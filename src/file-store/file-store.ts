@@ -44,7 +44,7 @@ export interface FileStore {
    * Removes what puts left that died with their process before that time. Returns how many;
    * `dryRun` only counts.
    */
-  sweep(options: { readonly writtenBeforeMs: number; readonly dryRun: boolean }): Promise<number>
+  prune(options: { readonly writtenBeforeMs: number; readonly dryRun: boolean }): Promise<number>
   /** Resolves when a tiny blob could be written, read and deleted. */
   check(signal: AbortSignal): Promise<void>
   /**

@@ -45,46 +45,53 @@ async function openPool(): Promise<AsyncDisposable & { readonly pool: ChildPool 
   }
 }
 
-const claim = { caller: 'a', group: 'x', timeoutMs: 30_000 }
+const claim = { caller: 'a', group: 'x' }
+const timeoutMs = 30_000
 
 test('a child does task after task, and knows no secret of its parent', async () => {
   process.env['STOA_SECRET'] = 'secret'
   await using opened = await openPool()
   const run = (value: number) =>
-    opened.pool.run({ ...claim, task: 'double', input: { value } }) as Promise<{
+    opened.pool.run(claim, { task: 'double', input: { value }, timeoutMs }) as Promise<{
       readonly value: number
       readonly pid: number
     }>
   const first = await run(2)
   const second = await run(3)
   assert.deepEqual([first.value, second.value, second.pid], [4, 6, first.pid])
-  const names = await opened.pool.run({ ...claim, task: 'environment', input: null })
+  const names = await opened.pool.run(claim, { task: 'environment', input: null, timeoutMs })
   assert.ok(!(names as string[]).some((name) => name.startsWith('STOA')))
 })
 
 test('an error of a task comes back with its facts, and the child goes on', async () => {
   await using opened = await openPool()
   await assert.rejects(
-    opened.pool.run({ ...claim, task: 'fail', input: null }),
+    opened.pool.run(claim, { task: 'fail', input: null, timeoutMs }),
     (error) => error instanceof TaskFailedError && error.facts['reason'] === 'damaged',
   )
-  await assert.rejects(opened.pool.run({ ...claim, task: 'no such', input: null }), TaskFailedError)
-  await opened.pool.run({ ...claim, task: 'double', input: { value: 1 } })
+  await assert.rejects(
+    opened.pool.run(claim, { task: 'no such', input: null, timeoutMs }),
+    TaskFailedError,
+  )
+  await opened.pool.run(claim, { task: 'double', input: { value: 1 }, timeoutMs })
 })
 
 test('a crash, an endless loop and too much memory end a child and nothing else', async () => {
   await using opened = await openPool()
-  await assert.rejects(opened.pool.run({ ...claim, task: 'crash', input: null }), TaskCrashedError)
   await assert.rejects(
-    opened.pool.run({ ...claim, task: 'loop', input: null, timeoutMs: 1_000 }),
+    opened.pool.run(claim, { task: 'crash', input: null, timeoutMs }),
+    TaskCrashedError,
+  )
+  await assert.rejects(
+    opened.pool.run(claim, { task: 'loop', input: null, timeoutMs: 1_000 }),
     TaskTimeoutError,
   )
   for (const native of [true, false]) {
     if (native && process.platform !== 'linux') continue
     await assert.rejects(
-      opened.pool.run({ ...claim, task: 'memory', input: { native } }),
+      opened.pool.run(claim, { task: 'memory', input: { native }, timeoutMs }),
       (error) => error instanceof TaskCrashedError || error instanceof TaskFailedError,
     )
   }
-  await opened.pool.run({ ...claim, task: 'double', input: { value: 1 } })
+  await opened.pool.run(claim, { task: 'double', input: { value: 1 }, timeoutMs })
 })

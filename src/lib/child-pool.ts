@@ -18,13 +18,16 @@ export type ChildPoolOptions = {
   readonly logger: Logger
 }
 
-export type Task = Claim & {
+export type Task = {
   readonly task: string
   /** Anything that can be cloned. */
   readonly input: unknown
   /** Past this the child is killed. Waiting for a place does not count. */
   readonly timeoutMs: number
 }
+
+/** Throws `TaskTimeoutError`, `TaskCrashedError` or `TaskFailedError`. */
+export type Perform = (task: Task) => Promise<unknown>
 
 /** The task took longer than its time; its child was killed. */
 export class TaskTimeoutError extends Error {
@@ -89,22 +92,30 @@ export class ChildPool {
   }
 
   /**
-   * The handler's result. Throws `QueueBusyError`, `TaskTimeoutError`, `TaskCrashedError` or
-   * `TaskFailedError`.
+   * Runs `work` when a place is free; it may perform several tasks, one after the other. What it
+   * does beside them, such as fetching a file, is bounded by the same places. Throws
+   * `QueueBusyError`, and what `work` throws.
    */
-  async run(task: Task): Promise<unknown> {
-    return this.#queue.run(task, async () => {
-      if (this.#isStopped) throw new TaskCrashedError('The pool of child processes is stopped.')
-      const child = this.#idle.pop() ?? this.#start()
-      if (child.idle !== null) clearTimeout(child.idle)
-      child.idle = null
-      hold(child)
-      child.tasks += 1
-      const result = await this.#perform(child, task)
-      if (child.tasks >= tasksPerChildMax || this.#isStopped) this.#end(child)
-      else this.#keep(child)
-      return result
-    })
+  use<T>(claim: Claim, work: (perform: Perform) => Promise<T>): Promise<T> {
+    return this.#queue.run(claim, () => work((task) => this.#run(task)))
+  }
+
+  /** The handler's result of one task. */
+  run(claim: Claim, task: Task): Promise<unknown> {
+    return this.use(claim, (perform) => perform(task))
+  }
+
+  async #run(task: Task): Promise<unknown> {
+    if (this.#isStopped) throw new TaskCrashedError('The pool of child processes is stopped.')
+    const child = this.#idle.pop() ?? this.#start()
+    if (child.idle !== null) clearTimeout(child.idle)
+    child.idle = null
+    hold(child)
+    child.tasks += 1
+    const result = await this.#perform(child, task)
+    if (child.tasks >= tasksPerChildMax || this.#isStopped) this.#end(child)
+    else this.#keep(child)
+    return result
   }
 
   /** Ends all children, also those at work; resolves when they have ended. */

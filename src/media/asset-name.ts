@@ -4,6 +4,9 @@ import type { Kind } from '#media/kinds.ts'
 
 /** Every file system and archive format takes a name of this many UTF-8 bytes. */
 const nameBytesMax = 200
+/** Only the end of a longer name is read, so that no step below works on a stranger's megabyte. */
+const nameLengthMax = 2_000
+const extensionLengthMax = 10
 
 /**
  * Control characters, and those that turn the direction of text so that `gpj.exe` reads as
@@ -19,32 +22,30 @@ const reserved = /[<>:"|?*\\/]/g
 export function cleanName(name: string): string {
   const last =
     name
+      .slice(-nameLengthMax)
       .toWellFormed()
       .normalize('NFC')
       .split(/[\\/]/)
       .findLast((piece) => piece.trim() !== '') ?? ''
-  const tidy = last
-    .replace(invisible, '')
-    .replace(reserved, '_')
-    .replace(/\s+/g, ' ')
-    .replace(/^[\s.]+|[\s.]+$/g, '')
-  const { stem, extension } = split(tidy)
+  const visible = last.replace(invisible, '').replace(reserved, '_').replace(/\s+/g, ' ')
+  const { stem, extension } = splitName(trimDots(visible))
   const suffix = extension === '' ? '' : `.${extension}`
-  return `${cut(stem, nameBytesMax - Buffer.byteLength(suffix))}${suffix}` || 'file'
+  return `${cutBytes(stem, nameBytesMax - Buffer.byteLength(suffix))}${suffix}` || 'file'
 }
 
 export function extensionOf(name: string): string {
-  return split(cleanName(name)).extension.toLowerCase()
+  return splitName(cleanName(name)).extension.toLowerCase()
 }
 
 /**
  * The name under which bytes of this kind are kept. An extension that says something else is
- * corrected, so `photo.png` that holds a JPEG becomes `photo.jpg`. Refused is a name that promises
- * an image, sound, film or PDF when the bytes are none: that is either damaged or meant to deceive.
+ * corrected, so `photo.png` that holds a JPEG becomes `photo.jpg`. A name that promises an image,
+ * sound, film or PDF is refused when the bytes are none: that is either damaged or meant to
+ * deceive. The name that comes out is taken as it is when it is given again.
  */
-export function settleName(name: string, kind: Kind): string {
+export function nameForKind(name: string, kind: Kind): string {
   const clean = cleanName(name)
-  const { stem, extension } = split(clean)
+  const { stem, extension } = splitName(clean)
   const [ours] = kind.extensions
   const promised = kindByExtension(extension)
   if (kind.extensions.includes(extension.toLowerCase())) return clean
@@ -71,18 +72,35 @@ export function disposition(kind: Kind, name: string): string {
   return `${kind.isInline ? 'inline' : 'attachment'}; filename="${plain}"; filename*=UTF-8''${full}`
 }
 
-function split(name: string): { stem: string; extension: string } {
-  const match = /^(.+)\.([A-Za-z0-9]{1,10})$/.exec(name)
-  return match === null ? { stem: name, extension: '' } : { stem: match[1]!, extension: match[2]! }
+/** `a.b.jpg` is `a.b` and `jpg`. */
+function splitName(name: string): { stem: string; extension: string } {
+  const dot = name.lastIndexOf('.')
+  const extension = name.slice(dot + 1)
+  const isExtension =
+    dot > 0 && extension.length <= extensionLengthMax && /^[A-Za-z0-9]+$/.test(extension)
+  return isExtension ? { stem: name.slice(0, dot), extension } : { stem: name, extension: '' }
 }
 
-function cut(text: string, bytesMax: number): string {
-  let result = ''
+/**
+ * Without dots and spaces at both ends. A regular expression would try its end at each dot in
+ * between, which takes the square of their number.
+ */
+function trimDots(text: string): string {
+  const isTrimmed = (at: number): boolean => text[at] === '.' || /\s/.test(text[at]!)
+  let start = 0
+  let end = text.length
+  while (start < end && isTrimmed(start)) start += 1
+  while (end > start && isTrimmed(end - 1)) end -= 1
+  return text.slice(start, end)
+}
+
+function cutBytes(text: string, bytesMax: number): string {
   let bytes = 0
+  let length = 0
   for (const character of text) {
     bytes += Buffer.byteLength(character)
     if (bytes > bytesMax) break
-    result += character
+    length += character.length
   }
-  return result.trimEnd()
+  return text.slice(0, length).trimEnd()
 }

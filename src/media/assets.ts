@@ -5,8 +5,8 @@ import type { Actor } from '#lib/actor.ts'
 import type { Clock } from '#lib/clock.ts'
 import { isId, newId } from '#lib/id.ts'
 import { checkAlt, checkFocalPoint } from '#media/alt.ts'
-import { cleanName, settleName } from '#media/asset-name.ts'
-import { hold } from '#media/blobs.ts'
+import { cleanName, nameForKind } from '#media/asset-name.ts'
+import { lockBlob } from '#media/blobs.ts'
 import {
   AssetChangedError,
   AssetInputError,
@@ -15,11 +15,11 @@ import {
   UploadRefusedError,
 } from '#media/errors.ts'
 import { kindOf } from '#media/kinds.ts'
-import type { Alt, Asset, AssetChange, Received } from '#media/media.ts'
+import type { Alt, Asset, AssetChange, Received, StoredAsset } from '#media/media.ts'
 
 const pageMax = 200
 const searchLengthMax = 200
-/** How many of those that refer to an asset an error names; it counts them all. */
+/** An error names this many of the entries that refer to an asset; it counts them all. */
 const referrersNamedMax = 20
 
 type Row = {
@@ -67,17 +67,14 @@ const change = sql<Row>(
   `update stoa.asset set name = $2, alt = $3, search = $4, focal_x = $5, focal_y = $6, revision = revision + 1 where id = $1 returning ${columns}`,
 )
 const remove = sql(`delete from stoa.asset where id = $1`)
-/** Crops around the old focal point; nobody asks for them again. */
-const forgetCrops = sql(`delete from stoa.rendition where asset_id = $1 and key like '%-crop%'`)
+/** Crops around the old focal point, which no URL leads to any more. */
+const removeCrops = sql(`delete from stoa.rendition where asset_id = $1 and key like '%-crop%'`)
 const referrers = sql<{ type: string; entry: string; locale: string; entries: string }>(
   `select distinct e.type, r.entry_id as entry, r.locale, (select count(distinct entry_id) from stoa.reference where target_id = $1 and target_kind = 'asset') as entries
    from stoa.reference r join stoa.entry e on e.id = r.entry_id
    where r.target_id = $1 and r.target_kind = 'asset'
    order by e.type, r.entry_id, r.locale limit ${referrersNamedMax}`,
 )
-
-/** An asset, and what only renditions need to know of it. */
-export type StoredAsset = Asset & { readonly frames: number | null }
 
 export async function createAsset(
   parts: { db: Queryable; store: FileStore; clock: Clock },
@@ -89,7 +86,7 @@ export async function createAsset(
   const texts = checkAlt(alt)
   const now = parts.clock.nowMs()
   return parts.db.transaction(async (tx) => {
-    await hold(tx, parts.store, blob)
+    await lockBlob(tx, parts.store, blob)
     const [row] = await tx.run(insert, [
       newId(now),
       name,
@@ -109,8 +106,8 @@ export async function createAsset(
 }
 
 /**
- * See `Media.restore`. What the bytes tell (kind, size) is taken from them; the rest from the
- * asset, held to the same rules.
+ * See `Media.restore`. Kind and size come from the bytes, the rest from the asset, held to the same
+ * rules.
  */
 export async function restoreAsset(
   parts: { db: Queryable; store: FileStore },
@@ -126,11 +123,11 @@ export async function restoreAsset(
       found: received.blob,
     })
   const { contentType, bytes, blob, width, height, frames } = received
-  const name = rename(asset.name, { ...asset, contentType })
+  const name = renamed(asset.name, { ...asset, contentType })
   const texts = checkAlt(asset.alt)
   const focal = checkFocalPoint(asset.focalPoint)
   await parts.db.transaction(async (tx) => {
-    await hold(tx, parts.store, blob)
+    await lockBlob(tx, parts.store, blob)
     await tx.run(insertAsItWas, [
       asset.id,
       name,
@@ -151,7 +148,7 @@ export async function restoreAsset(
   })
 }
 
-export async function findAsset(db: Queryable, id: string): Promise<StoredAsset> {
+export async function findAsset(db: Pick<Queryable, 'run'>, id: string): Promise<StoredAsset> {
   const [row] = isId(id) ? await db.run(byId, [id]) : []
   if (row === undefined) throw new AssetNotFoundError(id)
   return fromRow(row)
@@ -192,8 +189,8 @@ export async function updateAsset(
   const alt = input.alt === undefined ? undefined : checkAlt(input.alt)
   const focalPoint = input.focalPoint === undefined ? undefined : checkFocalPoint(input.focalPoint)
   return db.transaction(async (tx) => {
-    const current = await findAlone(tx, byIdToChange, id, expected)
-    const name = input.name === undefined ? current.name : rename(input.name, current)
+    const current = await lockAsset(tx, byIdToChange, id, expected)
+    const name = input.name === undefined ? current.name : renamed(input.name, current)
     const next = {
       name,
       alt: alt ?? current.alt,
@@ -207,7 +204,7 @@ export async function updateAsset(
       JSON.stringify(next.alt) === JSON.stringify(current.alt)
     )
       return publicAsset(current)
-    if (moved) await tx.run(forgetCrops, [id])
+    if (moved) await tx.run(removeCrops, [id])
     const [row] = await tx.run(change, [
       id,
       next.name,
@@ -226,7 +223,7 @@ export async function deleteAsset(
   expected: number | null,
 ): Promise<void> {
   await db.transaction(async (tx) => {
-    await findAlone(tx, byIdToDelete, id, expected)
+    await lockAsset(tx, byIdToDelete, id, expected)
     const rows = await tx.run(referrers, [id])
     if (rows.length > 0) {
       throw new AssetInUseError(
@@ -239,7 +236,7 @@ export async function deleteAsset(
   })
 }
 
-async function findAlone(
+async function lockAsset(
   tx: Queryable,
   statement: Statement<Row>,
   id: string,
@@ -252,12 +249,12 @@ async function findAlone(
   return fromRow(row)
 }
 
-/** A new name is held to the bytes as the first one was. */
-function rename(name: string, asset: Asset): string {
-  if (typeof name !== 'string' || cleanName(name) === 'file')
+/** A new name has to fit the bytes as the first one did. */
+function renamed(name: string, asset: Asset): string {
+  if (typeof name !== 'string' || (cleanName(name) === 'file' && name !== 'file'))
     throw new AssetInputError('An asset needs a name.', { field: 'name' })
   try {
-    return settleName(name, kindOf(asset.contentType))
+    return nameForKind(name, kindOf(asset.contentType))
   } catch (error) {
     if (error instanceof UploadRefusedError)
       throw new AssetInputError(error.message, { field: 'name' }, { cause: error })
@@ -288,7 +285,7 @@ function fromRow(row: Row): StoredAsset {
   }
 }
 
-/** Without what is nobody's business outside. */
+/** The asset without what only renditions need. */
 export function publicAsset(stored: StoredAsset): Asset {
   const { frames, ...asset } = stored
   void frames

@@ -5,20 +5,16 @@ import type { FileStore } from '#file-store/file-store.ts'
 import { UploadLostError } from '#media/errors.ts'
 
 /**
- * The rule under which blobs and the rows that name them stay together although no transaction
- * spans both:
+ * The rules that keep blobs and the rows that name them together, although no transaction spans
+ * both:
  *
  * 1. A blob is put first, without any lock, and its row comes after. So a rollback or a crash
- *    leaves at most a blob
- *    that nothing names, which the collection finds.
- * 2. Who inserts a row that names a blob holds that blob's lock *shared* until commit and has
- *    seen under it that the
- *    blob is there (`hold`).
- * 3. Who deletes a blob holds the lock *alone*, sees under it that no committed row names it,
- *    and deletes only what
- * was not written again since (`discard`). Readers of the lock's other side are either before, and
- * then seen, or
- *    after, and then see that the blob is gone.
+ *    leaves at most a blob that nothing names, which the collection finds.
+ * 2. A transaction that inserts a row that names a blob holds that blob's lock *shared* until it
+ *    commits, and has seen under it that the blob is there (`lockBlob`).
+ * 3. A deletion holds the lock *alone*, sees under it that no committed row names the blob, and
+ *    deletes it only if it was not written again since (`deleteIfOrphan`). An insert is either
+ *    before, and then seen, or after, and then sees that the blob is gone.
  *
  * The lock is PostgreSQL's advisory lock of the transaction, so it holds across nodes and ends with
  * a dead one.
@@ -33,14 +29,14 @@ const tryLock = sql<{ locked: boolean }>(
 )
 const isUsed = `exists (select from stoa.asset where blob = b.id) or exists (select from stoa.rendition where blob = b.id)
   or exists (select from stoa.upload_part where blob = b.id)`
-const spared = sql<{ id: string }>(
+const usedBlobs = sql<{ id: string }>(
   `select b.id from unnest($1::text[]) b(id)
    where ${isUsed} or exists (select from stoa.blob_release where blob = b.id and released_at >= $2::timestamptz)`,
 )
-const forgetRelease = sql(`delete from stoa.blob_release where blob = $1`)
+const removeRelease = sql(`delete from stoa.blob_release where blob = $1`)
 
 /** Rule 2. `tx` must be a transaction. Throws `UploadLostError` when the blob is gone. */
-export async function hold(tx: Queryable, store: FileStore, blob: string): Promise<void> {
+export async function lockBlob(tx: Queryable, store: FileStore, blob: string): Promise<void> {
   await tx.run(shareLock, [blob])
   try {
     await store.info(blob)
@@ -50,10 +46,10 @@ export async function hold(tx: Queryable, store: FileStore, blob: string): Promi
 }
 
 /**
- * Rule 3. True when the blob was deleted; false when something names it, its time has not come, or
- * somebody is about to name it.
+ * Rule 3. True when the blob was deleted; false when a row names it, its time has not come, or a
+ * transaction is about to name it.
  */
-export async function discard(
+export async function deleteIfOrphan(
   database: Database,
   store: FileStore,
   blob: string,
@@ -64,13 +60,13 @@ export async function discard(
     if (lock?.locked !== true || (await orphansAmong(tx, [blob], writtenBeforeMs)).length === 0)
       return false
     const deleted = await store.delete(blob, { writtenBeforeMs })
-    if (deleted) await tx.run(forgetRelease, [blob])
+    if (deleted) await tx.run(removeRelease, [blob])
     return deleted
   })
 }
 
 /**
- * Those that nothing names, and nothing has named since `releasedBeforeMs`. Only a hint unless the
+ * The blobs that no row names, and none has named since `releasedBeforeMs`. Only a hint unless the
  * lock is held.
  */
 export async function orphansAmong(
@@ -79,7 +75,9 @@ export async function orphansAmong(
   releasedBeforeMs: number,
 ): Promise<string[]> {
   const keep = new Set(
-    (await db.run(spared, [blobs, new Date(releasedBeforeMs).toISOString()])).map((row) => row.id),
+    (await db.run(usedBlobs, [blobs, new Date(releasedBeforeMs).toISOString()])).map(
+      (row) => row.id,
+    ),
   )
   return blobs.filter((blob) => !keep.has(blob))
 }

@@ -1,16 +1,16 @@
 import { sql } from '#database/database.ts'
-import { discard, orphansAmong } from '#media/blobs.ts'
+import { deleteIfOrphan, orphansAmong } from '#media/blobs.ts'
 import type { ReceiveParts } from '#media/receive.ts'
 import type { BlobUploads } from '#media/uploads.ts'
 
-/** Blobs asked about in one statement. */
+/** Blobs looked up in one statement. */
 const batchMax = 500
 
-const forgetReleases = sql(`delete from stoa.blob_release where released_at < $1`)
+const removeReleases = sql(`delete from stoa.blob_release where released_at < $1`)
 
 /**
  * See `Media.collect`. May run on any node at any time, on several at once, and end anywhere: each
- * deletion is safe by itself (media/blobs.ts). Goes through the store once, in batches, whatever
+ * deletion is safe by itself (media/blobs.ts). It goes through the store once, in batches, whatever
  * its size.
  */
 export async function collect(
@@ -21,17 +21,17 @@ export async function collect(
   const { dryRun } = options
   const now = clock.nowMs()
   const writtenBeforeMs = now - options.olderThanMs
-  // Whatever the grace period, a put that still runs is nobody's orphan: it is idle for this long
-  // only when it is dead.
+  // A put that still runs is no orphan, however short the grace period is: it is idle for this long
+  // only when its process is dead.
   const idleSinceMs = now - Math.max(options.olderThanMs, parts.limits.uploadIdleMs)
   const abandoned =
     (await uploads.removeExpired(now, dryRun)) +
-    (await store.sweep({ writtenBeforeMs: idleSinceMs, dryRun }))
+    (await store.prune({ writtenBeforeMs: idleSinceMs, dryRun }))
   let blobs = 0
   let bytes = 0
   const collectBatch = async (batch: ReadonlyMap<string, number>): Promise<void> => {
     for (const blob of await orphansAmong(database, [...batch.keys()], writtenBeforeMs)) {
-      if (!dryRun && !(await discard(database, store, blob, writtenBeforeMs))) continue
+      if (!dryRun && !(await deleteIfOrphan(database, store, blob, writtenBeforeMs))) continue
       blobs += 1
       bytes += batch.get(blob) ?? 0
     }
@@ -45,7 +45,7 @@ export async function collect(
     batch = new Map()
   }
   if (batch.size > 0) await collectBatch(batch)
-  if (!dryRun) await database.run(forgetReleases, [new Date(writtenBeforeMs).toISOString()])
+  if (!dryRun) await database.run(removeReleases, [new Date(writtenBeforeMs).toISOString()])
   logger.info({ blobs, bytes, uploads: abandoned, dryRun }, 'orphans collected')
   return { blobs, bytes, uploads: abandoned }
 }

@@ -20,7 +20,7 @@ import {
 } from '#media/errors.ts'
 import type { Asset, Media } from '#media/media.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
-import { digest, editor, testMedia } from '#test/support/media.ts'
+import { digest, editor, renditionOf, testMedia } from '#test/support/media.ts'
 
 const skip = databaseMissing
 
@@ -73,7 +73,7 @@ async function photo(width = 40, height = 20): Promise<Buffer> {
 }
 
 async function refusal(media: Media, name: string, data: Buffer | string): Promise<string> {
-  const error: unknown = await media.receive({ name, source: from(data) }).then(
+  const error: unknown = await media.receive(editor, { name, source: from(data) }).then(
     () => null,
     (error: unknown) => error,
   )
@@ -108,7 +108,7 @@ test('an upload becomes an asset that says what it is', { skip }, async () => {
     },
   )
   assert.deepEqual(await parts.media.get(asset.id), asset)
-  const delivery = await parts.media.original(asset.id)
+  const delivery = parts.media.original(await parts.media.find(db.database, asset.id))
   assert.ok((await buffer(await delivery.open())).equals(data))
   assert.deepEqual(await buffer(await delivery.open({ start: 2, end: 4 })), data.subarray(2, 5))
   assert.deepEqual(
@@ -158,16 +158,19 @@ test(
       'typeMismatch',
     )
     await assert.rejects(
-      media.receive({ name: 'big', source: from(Buffer.alloc(5_000_001), 65_536) }),
+      media.receive(editor, { name: 'big', source: from(Buffer.alloc(5_000_001), 65_536) }),
       UploadTooLargeError,
     )
     const abort = new AbortController()
     const slow = new Readable({ read: () => undefined })
     slow.push(Buffer.alloc(200_000))
     setTimeout(() => abort.abort(), 30)
-    await assert.rejects(media.receive({ name: 'slow', source: slow, signal: abort.signal }), {
-      name: 'AbortError',
-    })
+    await assert.rejects(
+      media.receive(editor, { name: 'slow', source: slow, signal: abort.signal }),
+      {
+        name: 'AbortError',
+      },
+    )
     assert.ok(slow.destroyed)
     assert.deepEqual(await parts.files(), [])
 
@@ -187,13 +190,17 @@ test(
     })
     assert.deepEqual([svg.contentType, svg.width, svg.height], ['image/svg+xml', 30, 10])
     for (const asset of [svg, html])
-      assert.match((await media.original(asset.id)).disposition, /^attachment;/)
+      assert.match(
+        media.original(await media.find(db.database, asset.id)).disposition,
+        /^attachment;/,
+      )
     assert.match(
-      (await media.rendition(svg.id, { width: 64 }, 'image/avif')).disposition,
+      (await renditionOf(media, db.database, { id: svg.id, options: { width: 64 } }, 'image/avif'))
+        .disposition,
       /^attachment;/,
     )
     assert.deepEqual(
-      [polyglot.name, (await media.original(polyglot.id)).contentType],
+      [polyglot.name, media.original(await media.find(db.database, polyglot.id)).contentType],
       ['both.gif', 'image/gif'],
     )
   },
@@ -249,11 +256,11 @@ test(
     await using parts = await testMedia(db.database)
     const { media, clock } = parts
     const hour = 3_600_000
-    await media.receive({ name: 'a', source: from('again') })
+    await media.receive(editor, { name: 'a', source: from('again') })
     clock.aheadMs = -10 * hour
     const old = await media.upload(db.database, editor, { name: 'b', source: from('deleted') })
     clock.aheadMs = hour / 2
-    await media.receive({ name: 'a', source: from('again') })
+    await media.receive(editor, { name: 'a', source: from('again') })
     await media.delete(db.database, old.id)
     clock.aheadMs = hour - 10_000
     assert.equal((await media.collect({ olderThanMs: hour, dryRun: false })).blobs, 0)
@@ -280,7 +287,7 @@ test(
     const upload = (name: string): Promise<Asset> =>
       media.upload(db.database, editor, { name, source: from('contested') })
     // The upload comes while the collector, which found the blob unused, is about to delete it.
-    await media.receive({ name: 'x', source: from('contested') })
+    await media.receive(editor, { name: 'x', source: from('contested') })
     clock.aheadMs = 100_000
     store.beforeDelete = async () => {
       store.beforeDelete = async () => undefined
@@ -299,7 +306,9 @@ test(
     }
     const asset = await upload('a')
     assert.equal(
-      (await buffer(await (await media.original(asset.id)).open())).toString(),
+      (
+        await buffer(await media.original(await media.find(db.database, asset.id)).open())
+      ).toString(),
       'contested',
     )
     // With a grace period of less than nothing it may win, and then the upload is told, and no
@@ -334,7 +343,9 @@ test(
           })
         if (asset === null) continue
         assert.equal(
-          (await buffer(await (await media.original(asset.id)).open())).toString(),
+          (
+            await buffer(await media.original(await media.find(db.database, asset.id)).open())
+          ).toString(),
           `contested ${round % 2}`,
         )
         await media.delete(db.database, asset.id)
@@ -505,7 +516,7 @@ test('an asset that entries refer to stays, and the refusal names them', { skip 
     await db.database.run({ prepare: 'never', text: 'delete from stoa.reference' })
   }
   await parts.media.delete(db.database, asset.id)
-  await assert.rejects(parts.media.original(asset.id), AssetNotFoundError)
+  await assert.rejects(parts.media.find(db.database, asset.id), AssetNotFoundError)
 })
 
 test(

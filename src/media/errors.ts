@@ -15,8 +15,8 @@ export type AssetReferrer = {
 }
 
 /**
- * Facts: `referrers`, some of the versions that refer to it, and `count`, how many entries do.
- * Media knows no grants: who shows it leaves out what the reader may not know of.
+ * Facts: `referrers`, some of the versions that refer to it, and `count`, the number of entries
+ * that do. Media knows no grants: the API leaves out the referrers that the reader may not see.
  */
 export class AssetInUseError extends StoaError {
   readonly code = 'E_ASSET_IN_USE'
@@ -32,7 +32,7 @@ export class AssetInUseError extends StoaError {
   }
 }
 
-/** Somebody changed the asset since the caller read it. Facts: both revisions. */
+/** The asset was changed since the caller read it. Facts: both revisions. */
 export class AssetChangedError extends StoaError {
   readonly code = 'E_ASSET_CHANGED'
 
@@ -58,7 +58,7 @@ export class UploadTooLargeError extends StoaError {
   }
 }
 
-/** The file is not one that is kept; `reason` says why. Nothing of it stays. */
+/** The file is refused; `reason` says why. Nothing of it stays. */
 export class UploadRefusedError extends StoaError {
   readonly code = 'E_UPLOAD_REFUSED'
   readonly reason: 'empty' | 'typeMismatch' | 'unreadableImage' | 'tooManyPixels'
@@ -86,8 +86,8 @@ export class UploadLostError extends StoaError {
 }
 
 /**
- * No resumable upload of this caller has this id: never made, finished long ago, terminated, or
- * expired.
+ * No resumable upload of this caller has this id: it was never made, finished long ago, terminated,
+ * or has expired.
  */
 export class UploadNotFoundError extends StoaError {
   readonly code = 'E_UPLOAD_NOT_FOUND'
@@ -102,7 +102,7 @@ export class UploadOffsetError extends StoaError {
   readonly code = 'E_UPLOAD_OFFSET'
 
   constructor(sent: number, received: number) {
-    super('The upload goes on elsewhere; ask for its offset and send from there.', {
+    super("The bytes do not begin at the upload's offset; ask for it and send from there.", {
       sent,
       received,
     })
@@ -133,7 +133,7 @@ export class RenditionError extends StoaError {
   }
 }
 
-/** More is waiting than can be done in time. Facts: `retryAfterS`. */
+/** More is asked for than can be done in time. Facts: `retryAfterS`. */
 export class MediaBusyError extends StoaError {
   readonly code = 'E_MEDIA_BUSY'
 

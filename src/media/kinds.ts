@@ -1,6 +1,6 @@
 /**
- * What Stoa knows of kinds of files: their extensions (the first is the one it gives), and what may
- * be done with them.
+ * Kinds of files: their extensions (the first is the one that Stoa gives), and what may be done
+ * with them.
  */
 export type Kind = {
   readonly contentType: string
@@ -11,9 +11,11 @@ export type Kind = {
   readonly isInline: boolean
   /** Can be turned into renditions. */
   readonly isRaster: boolean
+  /** The type in responses: never one that a browser would run as a script or style of the site. */
+  readonly deliveredAs: string
 }
 
-type Flags = 'media' | 'inline' | 'raster'
+type Flags = 'media' | 'inline' | 'raster' | 'inert'
 
 function kind(contentType: string, extensions: string, ...flags: Flags[]): Kind {
   return {
@@ -22,6 +24,7 @@ function kind(contentType: string, extensions: string, ...flags: Flags[]): Kind 
     isMedia: flags.includes('media'),
     isInline: flags.includes('inline'),
     isRaster: flags.includes('raster'),
+    deliveredAs: flags.includes('inert') ? 'text/plain' : contentType,
   }
 }
 
@@ -32,7 +35,7 @@ const known: readonly Kind[] = [
   kind('image/webp', 'webp', 'media', 'inline', 'raster'),
   kind('image/avif', 'avif', 'media', 'inline', 'raster'),
   kind('image/tiff', 'tif tiff', 'media', 'raster'),
-  kind('image/heic', 'heic heif', 'media'),
+  kind('image/heic', 'heic heif', 'media', 'raster'),
   kind('image/bmp', 'bmp', 'media', 'inline'),
   kind('image/x-icon', 'ico', 'media', 'inline'),
   kind('image/jxl', 'jxl', 'media'),
@@ -43,8 +46,8 @@ const known: readonly Kind[] = [
   kind('video/quicktime', 'mov qt', 'media', 'inline'),
   kind('video/matroska', 'mkv', 'media'),
   kind('video/x-msvideo', 'avi', 'media'),
-  kind('video/mpeg', 'mpg mpeg', 'media'),
-  kind('audio/mpeg', 'mp3', 'media', 'inline'),
+  kind('video/mpeg', 'mpg mpeg vob', 'media'),
+  kind('audio/mpeg', 'mp3 mp2', 'media', 'inline'),
   kind('audio/mp4', 'm4a m4b', 'media', 'inline'),
   kind('audio/ogg', 'ogg oga opus spx', 'media', 'inline'),
   kind('audio/wav', 'wav', 'media', 'inline'),
@@ -57,15 +60,15 @@ const known: readonly Kind[] = [
   kind('text/plain', 'txt text log', 'inline'),
   kind('text/markdown', 'md markdown'),
   kind('text/csv', 'csv'),
-  kind('text/css', 'css'),
-  kind('text/javascript', 'js mjs cjs'),
+  kind('text/css', 'css', 'inert'),
+  kind('text/javascript', 'js mjs cjs', 'inert'),
   kind('text/vtt', 'vtt'),
   kind('text/calendar', 'ics'),
   kind('application/json', 'json geojson map'),
   kind('application/yaml', 'yaml yml'),
 ]
 
-/** file-type's word for kinds that go by another name here. */
+/** Other names of these kinds, in the library that reads bytes and elsewhere. */
 const aliases: Readonly<Record<string, string>> = {
   'image/apng': 'image/png',
   'image/heif': 'image/heic',
@@ -80,21 +83,25 @@ const aliases: Readonly<Record<string, string>> = {
   'application/ogg': 'audio/ogg',
   'video/x-matroska': 'video/matroska',
   'video/vnd.avi': 'video/x-msvideo',
+  'video/mp1s': 'video/mpeg',
+  'video/mp2p': 'video/mpeg',
 }
 
-const byContentType = new Map(known.map((kind) => [kind.contentType, kind]))
+const byContentType = new Map(known.map((each) => [each.contentType, each]))
 const byExtension = new Map(
-  known.flatMap((kind) => kind.extensions.map((extension) => [extension, kind] as const)),
+  known.flatMap((each) => each.extensions.map((extension) => [extension, each] as const)),
 )
 
-/**
- * Any content type is a kind: those that Stoa does not know are downloads. `extension`: what to
- * call such a file.
- */
+/** Images, sound and film that Stoa does not know are media all the same, to be downloaded. */
+const unknownMedia = /^(image|audio|video)\//
+
+/** Parameters of `contentType` are ignored. Any type is a kind: unknown ones are downloads. */
 export function kindOf(contentType: string, extension = ''): Kind {
   const [essence = ''] = contentType.split(';')
   const name = essence.trim().toLowerCase()
-  return byContentType.get(aliases[name] ?? name) ?? kind(name, extension)
+  const found = byContentType.get(aliases[name] ?? name)
+  if (found !== undefined) return found
+  return unknownMedia.test(name) ? kind(name, extension, 'media') : kind(name, extension)
 }
 
 export function kindByExtension(extension: string): Kind | null {

@@ -1,6 +1,6 @@
 /**
- * What media may use up. Every value has a default that suits a small server; `createMedia` takes
- * others.
+ * The resources that media may use. Every value has a default that suits a small server;
+ * `createMedia` takes others.
  */
 export type MediaLimits = {
   /** Of one file. */
@@ -12,17 +12,25 @@ export type MediaLimits = {
   readonly pixelsMax: number
   /** Images larger than this are kept, but not measured and not resized. */
   readonly imageBytesMax: number
-  /** Renditions made at once, waiting, and for how long. */
+  /** Memory of one child process that reads images. An image that needs more is refused. */
+  readonly imageMemoryBytesMax: number
+  /** Renditions made at once. One caller, and one asset, hold at most half of them. */
   readonly rendersMax: number
   readonly rendersWaitingMax: number
+  readonly rendersWaitingPerCallerMax: number
   readonly renderWaitMs: number
-  /** Kept per asset; the oldest makes room and is made again when it is asked for. */
+  /** Kept per asset; the least recently used make room and are made again on demand. */
   readonly renditionsPerAssetMax: number
+  readonly renditionBytesPerAssetMax: number
+  /** Files received at once, in all and of one caller. */
+  readonly receivesMax: number
+  readonly receivesPerCallerMax: number
   /** A resumable upload that is not continued for so long is abandoned. */
   readonly uploadIdleMs: number
-  /** Unfinished resumable uploads of one user. */
+  /** Unfinished resumable uploads of one caller: their number, and the bytes they announce. */
   readonly uploadsPerOwnerMax: number
-  /** What a node's death costs a resumable upload at most. */
+  readonly uploadBytesPerOwnerMax: number
+  /** The most that a resumable upload loses when its node dies. */
   readonly uploadPartBytes: number
 }
 
@@ -30,11 +38,17 @@ export const defaultLimits: MediaLimits = {
   uploadBytesMax: 5 * 1024 ** 3,
   pixelsMax: 120_000_000,
   imageBytesMax: 256 * 1024 ** 2,
+  imageMemoryBytesMax: 1024 ** 3,
   rendersMax: 2,
-  rendersWaitingMax: 64,
+  rendersWaitingMax: 256,
+  rendersWaitingPerCallerMax: 64,
   renderWaitMs: 20_000,
-  renditionsPerAssetMax: 200,
+  renditionsPerAssetMax: 1_000,
+  renditionBytesPerAssetMax: 256 * 1024 ** 2,
+  receivesMax: 64,
+  receivesPerCallerMax: 16,
   uploadIdleMs: 24 * 3_600_000,
   uploadsPerOwnerMax: 100,
+  uploadBytesPerOwnerMax: 50 * 1024 ** 3,
   uploadPartBytes: 32 * 1024 ** 2,
 }

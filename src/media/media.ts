@@ -6,7 +6,7 @@ import type { Actor } from '#lib/actor.ts'
 export type Asset = {
   readonly id: string
   readonly name: string
-  /** Sniffed from the bytes, never the uploader's word. */
+  /** Read from the bytes, whatever the uploader says. Text that is not UTF-8 has its charset. */
   readonly contentType: string
   readonly bytes: number
   /** SHA-256 of the bytes. */
@@ -30,7 +30,14 @@ export type RenditionOptions = {
   readonly format?: 'auto' | 'avif' | 'webp' | 'jpeg' | 'png'
 }
 
-/** What to answer with: bytes that never change under their URL. */
+export type RenditionReader = {
+  /** The header `Accept`. */
+  readonly accept: string
+  /** Shares the places for making renditions: an address, or an actor. */
+  readonly caller: string
+}
+
+/** The content of a response: bytes that never change under their URL. */
 export type Delivery = {
   readonly contentType: string
   readonly bytes: number
@@ -45,7 +52,7 @@ export type Delivery = {
   readonly open: (range?: { readonly start: number; readonly end: number }) => Promise<Readable>
 }
 
-/** A file whose bytes are stored and judged, and which no asset names yet. */
+/** A file whose bytes are stored and checked, and which no asset names yet. */
 export type Received = {
   readonly name: string
   readonly contentType: string
@@ -55,6 +62,9 @@ export type Received = {
   readonly height: number | null
   readonly frames: number | null
 }
+
+/** An asset, with the number of frames that only renditions need. */
+export type StoredAsset = Asset & { readonly frames: number | null }
 
 export type Alt = Readonly<Record<string, string>>
 
@@ -82,27 +92,34 @@ export interface Media {
     },
   ): Promise<Asset>
   /**
-   * Streams a file into the file store, learns its kind from its bytes and measures images. Long,
-   * and so outside any transaction; `source` is consumed or destroyed. What `create` does not
-   * follow is collected after the grace period.
+   * Streams a file into the file store, learns its kind from its bytes and measures images. This
+   * takes long, so it is outside any transaction; `source` is consumed or destroyed. `create` makes
+   * an asset of the file, or `discard` removes it; otherwise it is collected after the grace period.
    */
-  receive(input: {
-    readonly name: string
-    readonly source: Readable
-    readonly signal?: AbortSignal
-  }): Promise<Received>
-  /**
-   * Makes the asset of what was received; `db` may be a transaction of the caller's that makes
-   * several.
-   */
+  receive(
+    actor: Actor,
+    input: {
+      readonly name: string
+      readonly source: Readable
+      readonly signal?: AbortSignal
+    },
+  ): Promise<Received>
+  /** Removes the bytes of a received file, unless an asset has the same. */
+  discard(received: Received): Promise<void>
+  /** Makes the asset of a received file; `db` may be a transaction that makes several. */
   create(db: Queryable, actor: Actor, received: Received, alt?: Alt): Promise<Asset>
   /**
    * Makes an asset as it was elsewhere: with its id, dates and maker, of the same bytes. For
-   * imports of an export. One that is there already stays. Throws `AssetInputError` when the bytes
-   * are not those of the asset.
+   * imports of an export. An asset that is there already stays. Throws `AssetInputError` when the
+   * bytes are not those of the asset.
    */
   restore(db: Queryable, asset: Asset, received: Received): Promise<void>
   get(id: string): Promise<Asset>
+  /**
+   * The row that `original` and `rendition` need. `db` may be one that records for a cache what was
+   * read.
+   */
+  find(db: Pick<Queryable, 'run'>, id: string): Promise<StoredAsset>
   /** By id, for exports: `db` may be a transaction that sees one snapshot. */
   page(
     db: Queryable,
@@ -115,22 +132,26 @@ export interface Media {
     readonly search: string | null
   }): Promise<{ data: Asset[]; after: string | null }>
   /**
-   * `expected` is the revision that the caller saw; null: whatever it is. A new name keeps an
-   * extension that fits the bytes.
+   * `expected` is the revision that the caller saw; null accepts any. A new name keeps an extension
+   * that fits the bytes.
    */
   update(db: Queryable, id: string, input: AssetChange, expected: number | null): Promise<Asset>
   /**
-   * Refused with `AssetInUseError` while a latest or published version refers to it, whatever the
-   * field's `onDelete`: taking it out of entries would be new versions of them, which only content
-   * makes, under the caller's permissions.
+   * Throws `AssetInUseError` while a latest or published version refers to it, whatever the field's
+   * `onDelete`: taking it out of entries would be new versions of them, which only content makes,
+   * under the caller's permissions.
    */
   delete(db: Queryable, id: string, expected?: number | null): Promise<void>
-  original(id: string): Promise<Delivery>
+  original(asset: StoredAsset): Delivery
   /**
-   * Made once on demand (single flight, bounded concurrency, bounded pixels), kept in the file
-   * store.
+   * Made once on demand, in child processes with bounded memory and time, and kept in the file
+   * store. A rendition that this node knows asks the database nothing.
    */
-  rendition(id: string, options: RenditionOptions, accept: string): Promise<Delivery>
+  rendition(
+    asset: StoredAsset,
+    options: RenditionOptions,
+    reader: RenditionReader,
+  ): Promise<Delivery>
   readonly uploads: Uploads
   /**
    * Deletes blobs that nothing refers to and that are older than a grace period, abandoned uploads,
@@ -141,10 +162,12 @@ export interface Media {
     readonly dryRun: boolean
   }): Promise<{ readonly blobs: number; readonly bytes: number; readonly uploads: number }>
   /**
-   * Removes what processes left behind in the data folder of this machine that died at work. Each
-   * node does it for itself, where `collect` is for one of them.
+   * Removes files of dead processes from this machine's data folder. Each node does it for itself,
+   * where `collect` is for one of them.
    */
-  tidy(): Promise<void>
+  pruneSpool(): Promise<void>
+  /** Ends the child processes; for the end of this process. */
+  stop(): Promise<void>
 }
 
 export type UploadState = {
@@ -168,25 +191,27 @@ export interface Uploads {
     input: { readonly name: string; readonly bytes: number; readonly alt?: Alt },
   ): Promise<UploadState>
   /**
-   * Of an upload whose bytes are all here but whose asset is not (a node died then), this makes the
-   * asset.
+   * Where all bytes are here but the asset is not, because a node died then, this makes the asset.
    */
   status(actor: Actor, id: string): Promise<UploadState>
   /**
-   * Keeps what comes, also when `source` breaks off: then it rejects with that error, and `status`
-   * tells how much is safe. With a checksum it is all or nothing. The last byte makes the asset;
-   * when that is refused, the upload is gone.
+   * Keeps the bytes that arrive, also when `source` breaks off: then it rejects with that error,
+   * and `status` says how much is safe. With a checksum it is all or nothing. The last byte makes
+   * the asset; when that is refused, the upload is gone.
    */
-  append(
-    actor: Actor,
-    id: string,
-    input: {
-      readonly offset: number
-      readonly source: Readable
-      readonly checksum: Checksum | null
-    },
-  ): Promise<UploadState>
+  append(actor: Actor, id: string, input: AppendInput): Promise<UploadState>
   terminate(actor: Actor, id: string): Promise<void>
+}
+
+export type AppendInput = {
+  readonly offset: number
+  readonly source: Readable
+  readonly checksum: Checksum | null
+  /**
+   * Runs when all bytes are here, before the asset is made; an upload may outlive the rights of the
+   * one who sends it, and then this throws.
+   */
+  readonly confirm?: () => Promise<void>
 }
 
 export const checksumAlgorithms = ['sha256', 'sha1', 'md5'] as const

@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream'
 
 /**
  * Reads one stream in several portions. Where the stream breaks off, its end is taken as the end of
- * the portion, so that what came is kept; `broken` then holds the error.
+ * the portion, so that the bytes before it are kept; `broken` then holds the error.
  */
 export class PartReader {
   readonly #chunks: AsyncIterator<unknown>

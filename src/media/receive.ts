@@ -4,14 +4,15 @@ import { BlobTooLargeError } from '#file-store/errors.ts'
 import type { BlobInfo, FileStore } from '#file-store/file-store.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
-import { extensionOf, settleName } from '#media/asset-name.ts'
-import { discard } from '#media/blobs.ts'
+import { extensionOf, nameForKind } from '#media/asset-name.ts'
+import { deleteIfOrphan } from '#media/blobs.ts'
 import { UploadRefusedError, UploadTooLargeError } from '#media/errors.ts'
-import type { Kind } from '#media/kinds.ts'
+import type { ImageProcesses } from '#media/image-processes.ts'
 import type { MediaLimits } from '#media/limits.ts'
 import type { Received } from '#media/media.ts'
-import { measure } from '#media/render.ts'
+import { kindBehindTag } from '#media/sniff-binary.ts'
 import { sniff, sniffBytes } from '#media/sniff.ts'
+import type { Sniffed } from '#media/sniff.ts'
 import type { Spool } from '#media/spool.ts'
 import { measureSvg } from '#media/svg-size.ts'
 
@@ -19,98 +20,135 @@ export type ReceiveParts = {
   readonly database: Database
   readonly store: FileStore
   readonly spool: Spool
+  readonly images: ImageProcesses
   readonly clock: Clock
   readonly logger: Logger
   readonly limits: MediaLimits
 }
 
+export type ReceiveInput = {
+  readonly name: string
+  readonly source: Readable
+  /** Shares the places for reading images; see `FairQueue`. */
+  readonly caller: string
+  readonly signal?: AbortSignal
+}
+
 /** See `Media.receive`. */
-export async function receive(
-  parts: ReceiveParts,
-  input: { readonly name: string; readonly source: Readable; readonly signal?: AbortSignal },
-): Promise<Received> {
-  if (input.signal !== undefined) addAbortSignal(input.signal, input.source)
+export async function receive(parts: ReceiveParts, input: ReceiveInput): Promise<Received> {
+  const { name, source, signal, caller } = input
+  if (signal !== undefined) addAbortSignal(signal, source)
   try {
-    const { head, rest } = await peek(input.source)
-    const kind = await sniff(head, extensionOf(input.name))
-    const name = judge(input.name, head, kind)
-    const { uploadBytesMax } = parts.limits
-    const blob = await parts.store
-      .put(rest, {
-        bytesMax: uploadBytesMax,
-        ...(input.signal === undefined ? {} : { signal: input.signal }),
-      })
-      .catch((error: unknown) => {
-        throw error instanceof BlobTooLargeError
-          ? new UploadTooLargeError(uploadBytesMax, { cause: error })
-          : error
-      })
-    return await measured(parts, { name, kind, head, blob })
+    const { head, rest } = await peek(source)
+    const sniffed = await sniff(head, extensionOf(name))
+    // A file that its name makes impossible is refused before its bytes are stored.
+    if (sniffed.continueAt === null) checkedName(name, head, sniffed)
+    const blob = await putBlob(parts, rest, signal)
+    return await describe(parts, { name, head, sniffed, blob, caller })
   } finally {
-    input.source.destroy()
+    source.destroy()
   }
 }
 
 /** The same for bytes that are in the store already. */
 export async function receiveBlob(
   parts: ReceiveParts,
-  name: string,
   blob: BlobInfo,
+  { name, caller }: Pick<ReceiveInput, 'name' | 'caller'>,
 ): Promise<Received> {
-  const stream = await parts.store.get(blob.id, {
-    start: 0,
-    end: Math.min(blob.bytes, sniffBytes) - 1,
-  })
-  const head = Buffer.concat(await stream.toArray())
-  const kind = await sniff(head, extensionOf(name))
-  return measured(parts, { name: judge(name, head, kind), kind, head, blob })
+  const head = await readRange(parts.store, blob, 0)
+  const sniffed = await sniff(head, extensionOf(name))
+  return describe(parts, { name, head, sniffed, blob, caller })
 }
 
-function judge(name: string, head: Buffer, kind: Kind): string {
-  if (head.length === 0) throw new UploadRefusedError('The file is empty.', { reason: 'empty' })
-  return settleName(name, kind)
-}
-
-async function measured(
+async function putBlob(
   parts: ReceiveParts,
-  file: { name: string; kind: Kind; head: Buffer; blob: BlobInfo },
-): Promise<Received> {
-  const { kind, blob } = file
-  const received = {
-    name: file.name,
-    contentType: kind.contentType,
-    blob: blob.id,
-    bytes: blob.bytes,
-    width: null,
-    height: null,
-    frames: null,
-  }
-  if (kind.contentType === 'image/svg+xml')
-    return { ...received, ...measureSvg(file.head.toString('utf8')) }
-  const readable = kind.isRaster || kind.contentType === 'image/heic'
-  if (!readable || blob.bytes > parts.limits.imageBytesMax) return received
+  source: Readable,
+  signal: AbortSignal | undefined,
+): Promise<BlobInfo> {
+  const bytesMax = parts.limits.uploadBytesMax
   try {
+    return await parts.store.put(source, { bytesMax, ...(signal === undefined ? {} : { signal }) })
+  } catch (error) {
+    throw error instanceof BlobTooLargeError
+      ? new UploadTooLargeError(bytesMax, { cause: error })
+      : error
+  }
+}
+
+type StoredFile = {
+  readonly name: string
+  readonly head: Buffer
+  readonly sniffed: Sniffed
+  readonly blob: BlobInfo
+  readonly caller: string
+}
+
+async function describe(parts: ReceiveParts, file: StoredFile): Promise<Received> {
+  const { blob } = file
+  try {
+    const sniffed = await sniffFurther(parts.store, file)
     return {
-      ...received,
-      ...(await parts.spool.with(blob.id, (path) => measure(path, kind, parts.limits.pixelsMax))),
+      name: checkedName(file.name, file.head, sniffed),
+      contentType: sniffed.contentType,
+      blob: blob.id,
+      bytes: blob.bytes,
+      ...(await measure(parts, { ...file, sniffed })),
     }
   } catch (error) {
-    // Refused bytes go at once, unless an asset from before has the same ones. What cannot be
-    // removed now is an orphan like any other, and the reason for the refusal is what the caller
-    // needs to know.
-    await discard(parts.database, parts.store, blob.id, parts.clock.nowMs() + 1).catch(
-      (failure: unknown) => {
-        parts.logger.warn(
-          { err: failure, blob: blob.id },
-          'a refused upload is left to the collection of orphans',
-        )
-      },
-    )
+    await discard(parts, blob.id)
     throw error
   }
 }
 
-/** Reads as much as decides the kind, and gives it back as the beginning of `rest`. */
+/** Looks behind a tag that is longer than the sample. */
+async function sniffFurther(store: FileStore, { sniffed, blob }: StoredFile): Promise<Sniffed> {
+  if (sniffed.continueAt === null || sniffed.continueAt >= blob.bytes) return sniffed
+  const kind = await kindBehindTag(await readRange(store, blob, sniffed.continueAt))
+  return { ...sniffed, kind, contentType: kind.contentType }
+}
+
+async function readRange(store: FileStore, blob: BlobInfo, start: number): Promise<Buffer> {
+  const end = Math.min(blob.bytes, start + sniffBytes) - 1
+  return Buffer.concat(await (await store.get(blob.id, { start, end })).toArray())
+}
+
+function checkedName(name: string, head: Buffer, { kind }: Sniffed): string {
+  if (head.length === 0) throw new UploadRefusedError('The file is empty.', { reason: 'empty' })
+  return nameForKind(name, kind)
+}
+
+type Size = Pick<Received, 'width' | 'height' | 'frames'>
+
+async function measure(parts: ReceiveParts, file: StoredFile): Promise<Size> {
+  const { sniffed, blob, caller } = file
+  const unknown = { width: null, height: null, frames: null }
+  const { contentType, isRaster } = sniffed.kind
+  if (contentType === 'image/svg+xml') return { ...unknown, ...measureSvg(sniffed.text ?? '') }
+  if (!isRaster || blob.bytes > parts.limits.imageBytesMax) return unknown
+  const { pixelsMax } = parts.limits
+  const measured = await parts.images.use({ caller, group: blob.id }, (images) =>
+    parts.spool.with(blob.id, ({ path }) => images.measure({ path, contentType, pixelsMax })),
+  )
+  return { ...measured, frames: sniffed.frames ?? measured.frames }
+}
+
+/**
+ * Bytes that no asset needs go at once, unless another asset has the same ones, or they were
+ * written again after `writtenAtMs`. Bytes that cannot be removed now are an orphan like any other,
+ * and the caller needs the reason for the refusal.
+ */
+export async function discard(
+  { database, store, clock, logger }: ReceiveParts,
+  blob: string,
+  writtenAtMs: number = clock.nowMs(),
+): Promise<void> {
+  await deleteIfOrphan(database, store, blob, writtenAtMs + 1).catch((error: unknown) => {
+    logger.warn({ err: error, blob }, 'bytes of an upload are left to the collection of orphans')
+  })
+}
+
+/** Reads enough to decide the kind, and gives it back as the beginning of `rest`. */
 async function peek(source: Readable): Promise<{ head: Buffer; rest: Readable }> {
   const chunks: Buffer[] = []
   let bytes = 0

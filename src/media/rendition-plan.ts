@@ -38,6 +38,17 @@ const avifAutoPixelsMax = 3_000_000
 
 /** More than this in all frames together, and an animation is shown by its first frame. */
 export const animationPixelsMax = 50_000_000
+/** Each frame costs time of its own, however small it is. */
+export const animationFramesMax = 500
+
+/** The longest side that each format, or its encoder, can have. */
+export const sideMax: Readonly<Record<RenditionFormat, number>> = {
+  webp: 16_383,
+  avif: 16_384,
+  jpeg: 65_500,
+  gif: 65_535,
+  png: 1_000_000,
+}
 
 /**
  * The original as far as a rendition depends on it. `width` and `height` are those a viewer sees,
@@ -68,8 +79,8 @@ export type RenditionPlan = {
 }
 
 /**
- * What to make of `source`. Equal keys are equal pixels. Never enlarges. Throws `RenditionError`
- * for options that cannot be.
+ * The rendition of `source` that `options` ask for. Equal keys are equal pixels. Never enlarges.
+ * Throws `RenditionError` for options that cannot be.
  */
 export function planRendition(
   source: RenditionSource,
@@ -77,15 +88,13 @@ export function planRendition(
   accept: string,
 ): RenditionPlan {
   checkOptions(options)
-  const crop =
-    options.fit !== 'contain' && options.width !== undefined && options.height !== undefined
-  const box = crop ? cropBox(source, options.width, options.height) : containBox(source, options)
-  const { format, isAnimated } = chooseFormat(source, options, accept, box.width * box.height)
+  const { format, isAnimated } = chooseFormat(source, options, accept)
+  const box = boxOf(source, options, sideMax[format])
   const quality =
     format === 'png' || format === 'gif'
       ? 100
       : nearest(qualitySteps, options.quality ?? qualityDefault)
-  const kind = crop
+  const kind = isCrop(options)
     ? `crop${box.left},${box.top},${box.scaled.width}x${box.scaled.height}`
     : 'whole'
   return {
@@ -98,7 +107,7 @@ export function planRendition(
 }
 
 /** True when the bytes depend on the focal point, which an editor may move. */
-export function followsFocalPoint(options: RenditionOptions): boolean {
+export function isCrop(options: RenditionOptions): boolean {
   return options.fit !== 'contain' && options.width !== undefined && options.height !== undefined
 }
 
@@ -119,25 +128,43 @@ function checkOptions({ width, height, quality }: RenditionOptions): void {
   }
 }
 
-function containBox(source: RenditionSource, { width, height }: RenditionOptions): Box {
-  const wanted = Math.min(
-    width ?? Infinity,
-    height === undefined ? Infinity : (height * source.width) / source.height,
+/** No side of the box is longer than `longest`. */
+function boxOf(source: RenditionSource, options: RenditionOptions, longest: number): Box {
+  const { width, height } = options
+  return isCrop(options)
+    ? cropBox(source, { width: width!, height: height!, longest })
+    : containBox(source, options, longest)
+}
+
+function containBox(
+  source: RenditionSource,
+  { width, height }: RenditionOptions,
+  longest: number,
+): Box {
+  const ratio = source.width / source.height
+  const wanted = Math.min(width ?? Infinity, height === undefined ? Infinity : height * ratio)
+  const target = Math.min(
+    stepUp(Number.isFinite(wanted) ? wanted : source.width),
+    source.width,
+    longest,
+    Math.max(1, Math.floor(longest * ratio)),
   )
-  const target = Math.min(stepUp(Number.isFinite(wanted) ? wanted : source.width), source.width)
   const scaled = {
     width: target,
-    height: Math.max(1, Math.round((target * source.height) / source.width)),
+    height: Math.min(longest, Math.max(1, Math.round(target / ratio))),
   }
   return { scaled, left: 0, top: 0, ...scaled }
 }
 
-function cropBox(source: RenditionSource, width: number, height: number): Box {
+function cropBox(
+  source: RenditionSource,
+  { width, height, longest }: { width: number; height: number; longest: number },
+): Box {
   const ratio = nearest(cropRatios, width / height)
   // The widest crop of this shape that the source has without enlarging.
-  const widest = Math.min(source.width, Math.round(source.height * ratio))
+  const widest = Math.min(source.width, Math.round(source.height * ratio), longest)
   const target = Math.max(1, Math.min(stepUp(width), widest))
-  const tall = Math.max(1, Math.min(source.height, Math.round(target / ratio)))
+  const tall = Math.max(1, Math.min(source.height, longest, Math.round(target / ratio)))
   const scale = Math.max(target / source.width, tall / source.height)
   const scaled = {
     width: Math.max(target, Math.round(source.width * scale)),
@@ -162,18 +189,28 @@ function chooseFormat(
   source: RenditionSource,
   options: RenditionOptions,
   accept: string,
-  pixels: number,
 ): { format: RenditionFormat; isAnimated: boolean } {
-  const moves =
-    source.frames > 1 && source.width * source.height * source.frames <= animationPixelsMax
+  const isAnimated = moves(source)
   const asked = options.format ?? 'auto'
-  if (asked !== 'auto') return { format: asked, isAnimated: moves && asked === 'webp' }
-  const own = ownFormat(source, accept)
+  if (asked !== 'auto') return { format: asked, isAnimated: isAnimated && asked === 'webp' }
+  const { width, height } = boxOf(source, options, Infinity)
+  const fits = (format: RenditionFormat): boolean => Math.max(width, height) <= sideMax[format]
   // AVIF animations cannot be made, so what moves is WebP or stays GIF.
   const offered: RenditionFormat[] =
-    moves || pixels > avifAutoPixelsMax ? ['webp'] : ['avif', 'webp']
-  const format = negotiate(accept, own, offered)
-  return { format, isAnimated: moves && (format === 'webp' || format === 'gif') }
+    isAnimated || width * height > avifAutoPixelsMax ? ['webp'] : ['avif', 'webp']
+  const own = ownFormat(source, accept)
+  const format = negotiate(accept, fits(own) ? own : 'png', offered.filter(fits))
+  return { format, isAnimated: isAnimated && (format === 'webp' || format === 'gif') }
+}
+
+/** Only these formats have frames; the library's pages of others are none. */
+function moves({ contentType, frames, width, height }: RenditionSource): boolean {
+  return (
+    (contentType === 'image/gif' || contentType === 'image/webp') &&
+    frames > 1 &&
+    frames <= animationFramesMax &&
+    width * height * frames <= animationPixelsMax
+  )
 }
 
 /** The original's own kind where every browser shows it, or else its nearest. */

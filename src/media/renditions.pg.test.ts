@@ -10,7 +10,7 @@ import { BlobNotFoundError } from '#file-store/errors.ts'
 import { AssetNotFoundError, MediaBusyError, RenditionError } from '#media/errors.ts'
 import type { Asset, Delivery, Media, RenditionOptions } from '#media/media.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
-import { editor, testMedia } from '#test/support/media.ts'
+import { editor, renditionOf, testMedia } from '#test/support/media.ts'
 
 const skip = databaseMissing
 
@@ -76,7 +76,10 @@ test(
       await (await picture()).png().toBuffer(),
     )
     for (const format of ['avif', 'webp', 'jpeg', 'png'] as const) {
-      const delivery = await parts.media.rendition(asset.id, { width: 200, format }, '')
+      const delivery = await renditionOf(parts.media, db.database, {
+        id: asset.id,
+        options: { width: 200, format },
+      })
       const data = await bytesOf(delivery)
       const metadata = await sharp(data).metadata()
       assert.deepEqual(
@@ -94,7 +97,14 @@ test(
       )
     }
     const accepted = async (accept: string): Promise<string> =>
-      (await parts.media.rendition(asset.id, { width: 64 }, accept)).contentType
+      (
+        await renditionOf(
+          parts.media,
+          db.database,
+          { id: asset.id, options: { width: 64 } },
+          accept,
+        )
+      ).contentType
     assert.deepEqual(
       [
         await accepted('image/avif,image/webp,*/*'),
@@ -121,7 +131,9 @@ test(
     )
     const square: RenditionOptions = { width: 128, height: 128, format: 'png' }
     const cornersOf = async (): Promise<string[]> => {
-      const data = await bytesOf(await media.rendition(asset.id, square, ''))
+      const data = await bytesOf(
+        await renditionOf(media, db.database, { id: asset.id, options: square }),
+      )
       assert.deepEqual(
         [(await sharp(data).metadata()).width, (await sharp(data).metadata()).height],
         [128, 128],
@@ -133,8 +145,14 @@ test(
     assert.deepEqual(await cornersOf(), ['green', 'red'])
     await media.update(db.database, asset.id, { focalPoint: { x: 1, y: 0.5 } }, null)
     assert.deepEqual(await cornersOf(), ['blue', 'blue'])
-    assert.equal((await media.rendition(asset.id, square, '')).revision, 3)
-    assert.equal((await media.rendition(asset.id, { width: 128 }, '')).revision, null)
+    assert.equal(
+      (await renditionOf(media, db.database, { id: asset.id, options: square })).revision,
+      3,
+    )
+    assert.equal(
+      (await renditionOf(media, db.database, { id: asset.id, options: { width: 128 } })).revision,
+      null,
+    )
     assert.equal(
       (await db.database.run(sql(`select key from stoa.rendition where key like '%-crop%'`)))
         .length,
@@ -164,7 +182,12 @@ test(
     assert.ok(turned.includes('nobody'))
     const asset = await upload(media, db.database, 'a.jpg', turned)
     assert.deepEqual([asset.width, asset.height], [400, 800])
-    const whole = await bytesOf(await media.rendition(asset.id, { width: 192, format: 'png' }, ''))
+    const whole = await bytesOf(
+      await renditionOf(media, db.database, {
+        id: asset.id,
+        options: { width: 192, format: 'png' },
+      }),
+    )
     assert.deepEqual(
       [(await sharp(whole).metadata()).width, (await sharp(whole).metadata()).height],
       [192, 384],
@@ -177,14 +200,19 @@ test(
     )
     await media.update(db.database, asset.id, { focalPoint: { x: 0.5, y: 1 } }, null)
     const bottom = await bytesOf(
-      await media.rendition(asset.id, { width: 192, height: 192, format: 'png' }, ''),
+      await renditionOf(media, db.database, {
+        id: asset.id,
+        options: { width: 192, height: 192, format: 'png' },
+      }),
     )
     assert.deepEqual(
       [await colorAt(bottom, 5, 5), await colorAt(bottom, 185, 185)],
       ['blue', 'blue'],
     )
     for (const format of ['jpeg', 'webp', 'avif'] as const) {
-      const data = await bytesOf(await media.rendition(asset.id, { width: 64, format }, ''))
+      const data = await bytesOf(
+        await renditionOf(media, db.database, { id: asset.id, options: { width: 64, format } }),
+      )
       const metadata = await sharp(data).metadata()
       assert.deepEqual(
         [metadata.exif, metadata.xmp, metadata.iptc, metadata.orientation],
@@ -207,7 +235,9 @@ test('transparency becomes white in a JPEG and stays elsewhere', { skip }, async
   const asset = await upload(parts.media, db.database, 'a.png', clear)
   assert.equal(
     await colorAt(
-      await bytesOf(await parts.media.rendition(asset.id, { format: 'jpeg' }, '')),
+      await bytesOf(
+        await renditionOf(parts.media, db.database, { id: asset.id, options: { format: 'jpeg' } }),
+      ),
       5,
       5,
     ),
@@ -216,7 +246,12 @@ test('transparency becomes white in a JPEG and stays elsewhere', { skip }, async
   assert.equal(
     (
       await sharp(
-        await bytesOf(await parts.media.rendition(asset.id, { format: 'webp' }, '')),
+        await bytesOf(
+          await renditionOf(parts.media, db.database, {
+            id: asset.id,
+            options: { format: 'webp' },
+          }),
+        ),
       ).metadata()
     ).hasAlpha,
     true,
@@ -240,7 +275,7 @@ test('an animation stays one where the format can move, crop included', { skip }
   assert.deepEqual([asset.width, asset.height], [200, 100])
   const shape = async (options: RenditionOptions, accept: string): Promise<unknown[]> => {
     const { format, width, height, pages } = await sharp(
-      await bytesOf(await parts.media.rendition(asset.id, options, accept)),
+      await bytesOf(await renditionOf(parts.media, db.database, { id: asset.id, options }, accept)),
     ).metadata()
     return [format, width, height, pages ?? 1]
   }
@@ -251,7 +286,7 @@ test('an animation stays one where the format can move, crop included', { skip }
 })
 
 test(
-  'twenty who ask at once share one rendition, and another node finds it made',
+  'twenty requests at once share one rendition, and another node finds it made',
   { skip },
   async () => {
     await using db = await testDatabase()
@@ -265,20 +300,28 @@ test(
     const before = parts.store.puts
     const deliveries = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
-        parts.media.rendition(asset.id, { width: 110 + index, format: 'webp' }, ''),
+        renditionOf(parts.media, db.database, {
+          id: asset.id,
+          options: { width: 110 + index, format: 'webp' },
+        }),
       ),
     )
     assert.equal(parts.store.puts - before, 2, '128 and 192')
     assert.equal(new Set(deliveries.map((delivery) => delivery.etag)).size, 2)
     const other = parts.another()
     assert.equal(
-      (await other.rendition(asset.id, { width: 110, format: 'webp' }, '')).etag,
+      (
+        await renditionOf(other, db.database, {
+          id: asset.id,
+          options: { width: 110, format: 'webp' },
+        })
+      ).etag,
       deliveries[0]!.etag,
     )
     assert.equal(parts.store.puts - before, 2)
     const both = await Promise.all(
       [parts.media, other].map((node) =>
-        node.rendition(asset.id, { width: 300, format: 'webp' }, ''),
+        renditionOf(node, db.database, { id: asset.id, options: { width: 300, format: 'webp' } }),
       ),
     )
     assert.deepEqual(await bytesOf(both[0]!), await bytesOf(both[1]!))
@@ -302,7 +345,7 @@ test('more than can be done in time is refused with how long to wait', { skip },
   )
   const results = await Promise.allSettled(
     [512, 640, 768, 1_024, 1_280].map((width) =>
-      parts.media.rendition(asset.id, { width, format: 'avif' }, ''),
+      renditionOf(parts.media, db.database, { id: asset.id, options: { width, format: 'avif' } }),
     ),
   )
   const failures = results.flatMap((result) =>
@@ -311,7 +354,10 @@ test('more than can be done in time is refused with how long to wait', { skip },
   assert.equal(failures.length, 2)
   for (const error of failures)
     assert.ok(error instanceof MediaBusyError && typeof error.facts['retryAfterS'] === 'number')
-  await parts.media.rendition(asset.id, { width: 96, format: 'webp' }, '')
+  await renditionOf(parts.media, db.database, {
+    id: asset.id,
+    options: { width: 96, format: 'webp' },
+  })
   await using slow = await testMedia(db.database, {
     rendersMax: 1,
     rendersWaitingMax: 2,
@@ -324,7 +370,9 @@ test('more than can be done in time is refused with how long to wait', { skip },
     await (await picture(2_000, 1_000)).png().toBuffer(),
   )
   const waits = await Promise.allSettled(
-    [1_024, 1_280].map((width) => slow.media.rendition(late.id, { width, format: 'avif' }, '')),
+    [1_024, 1_280].map((width) =>
+      renditionOf(slow.media, db.database, { id: late.id, options: { width, format: 'avif' } }),
+    ),
   )
   assert.deepEqual(
     waits.map((result) => result.status).toSorted(),
@@ -344,7 +392,7 @@ test('what has no renditions says so, and so does a damaged image', { skip }, as
     asset: Asset,
     options: RenditionOptions = { width: 64 },
   ): Promise<string> => {
-    const error: unknown = await media.rendition(asset.id, options, '').then(
+    const error: unknown = await renditionOf(media, db.database, { id: asset.id, options }).then(
       () => null,
       (error: unknown) => error,
     )
@@ -381,12 +429,19 @@ test('what has no renditions says so, and so does a damaged image', { skip }, as
     'a.avif',
     await (await picture(64, 32)).avif().toBuffer(),
   )
-  assert.equal((await media.rendition(avif.id, { width: 32 }, '*/*')).contentType, 'image/jpeg')
+  assert.equal(
+    (await renditionOf(media, db.database, { id: avif.id, options: { width: 32 } }, '*/*'))
+      .contentType,
+    'image/jpeg',
+  )
   await db.database.run(sql(`update stoa.asset set width = 8000, height = 4000 where id = $1`), [
     avif.id,
   ])
   assert.equal(await reason(avif), 'tooLarge')
-  await assert.rejects(media.rendition('nonsense', {}, ''), AssetNotFoundError)
+  await assert.rejects(
+    renditionOf(media, db.database, { id: 'nonsense', options: {} }),
+    AssetNotFoundError,
+  )
 })
 
 test(
@@ -403,7 +458,9 @@ test(
       await (await picture()).png().toBuffer(),
     )
     const made = async (width: number): Promise<Buffer> =>
-      bytesOf(await media.rendition(asset.id, { width, format: 'webp' }, ''))
+      bytesOf(
+        await renditionOf(media, db.database, { id: asset.id, options: { width, format: 'webp' } }),
+      )
     const first = await made(32)
     for (const width of [64, 96, 128, 192]) {
       clock.aheadMs += 1_000
@@ -411,7 +468,10 @@ test(
     }
     assert.equal((await db.database.run(sql(`select 1 from stoa.rendition`))).length, 3)
     assert.deepEqual(await made(32), first)
-    const delivery = await media.rendition(asset.id, { width: 32, format: 'webp' }, '')
+    const delivery = await renditionOf(media, db.database, {
+      id: asset.id,
+      options: { width: 32, format: 'webp' },
+    })
     await store.delete(delivery.etag.replaceAll('"', ''))
     assert.deepEqual(await bytesOf(delivery), first, 'the store lost it')
     await media.delete(db.database, asset.id)

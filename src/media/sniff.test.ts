@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { cleanName, disposition, settleName } from '#media/asset-name.ts'
+import { cleanName, disposition, nameForKind } from '#media/asset-name.ts'
 import { UploadRefusedError } from '#media/errors.ts'
 import { kindOf } from '#media/kinds.ts'
 import { sniff } from '#media/sniff.ts'
@@ -45,7 +45,7 @@ const cases: readonly (readonly [
 
 for (const [title, bytes, extension, expected] of cases) {
   test(`sniff: ${title} is ${expected}`, async () => {
-    assert.equal((await sniff(Buffer.from(bytes as string), extension)).contentType, expected)
+    assert.equal((await sniff(Buffer.from(bytes as string), extension)).kind.contentType, expected)
   })
 }
 
@@ -109,7 +109,7 @@ test('an extension that disagrees is corrected, or refused where it promises a p
     ['song.mp3', 'video/mp4', 'song.mp4'],
   ]
   for (const [name, type, expected] of table)
-    assert.equal(settleName(name, kindOf(type)), expected, name)
+    assert.equal(nameForKind(name, kindOf(type)), expected, name)
   for (const type of [
     'text/html',
     'image/svg+xml',
@@ -118,7 +118,7 @@ test('an extension that disagrees is corrected, or refused where it promises a p
     'application/zip',
   ]) {
     assert.throws(
-      () => settleName('photo.jpg', kindOf(type)),
+      () => nameForKind('photo.jpg', kindOf(type)),
       (error) => error instanceof UploadRefusedError && error.reason === 'typeMismatch',
     )
   }

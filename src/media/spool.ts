@@ -5,9 +5,18 @@ import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { FileStore } from '#file-store/file-store.ts'
 
+export type SpooledFile = {
+  /** The copy of the blob. */
+  readonly path: string
+  /** A name beside it for what is made of it. */
+  readonly outputPath: string
+}
+
+const suffix = '.spool'
+
 /**
- * Copies of blobs as files, for libvips: it reads a file piece by piece, where it would hold a
- * stream whole in memory. The store may be far away, so a blob has no path of its own.
+ * Copies of blobs as files, for image processes: they read a file piece by piece, where they would
+ * hold a stream whole in memory. The store may be far away, so a blob has no path of its own.
  */
 export class Spool {
   readonly #folder: string
@@ -18,26 +27,29 @@ export class Spool {
     this.#store = store
   }
 
-  async with<T>(blob: string, work: (path: string) => Promise<T>): Promise<T> {
-    await mkdir(this.#folder, { recursive: true })
-    const path = join(this.#folder, `${randomBytes(12).toString('hex')}.spool`)
+  /** The files exist as long as `work` runs. */
+  async with<T>(blob: string, work: (file: SpooledFile) => Promise<T>): Promise<T> {
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 })
+    const name = join(this.#folder, randomBytes(12).toString('hex'))
+    const file = { path: `${name}${suffix}`, outputPath: `${name}.out${suffix}` }
     try {
       await pipeline(
         await this.#store.get(blob),
-        createWriteStream(path, { flags: 'wx', mode: 0o600 }),
+        createWriteStream(file.path, { flags: 'wx', mode: 0o600 }),
       )
-      return await work(path)
+      return await work(file)
     } finally {
-      await rm(path, { force: true })
+      await rm(file.path, { force: true })
+      await rm(file.outputPath, { force: true })
     }
   }
 
-  /** Removes what a process left that died at work. */
-  async sweep(writtenBeforeMs: number): Promise<void> {
-    await mkdir(this.#folder, { recursive: true })
+  /** Removes files of processes that died at work. */
+  async prune(writtenBeforeMs: number): Promise<void> {
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 })
     for await (const entry of await opendir(this.#folder)) {
       const path = join(this.#folder, entry.name)
-      if (!entry.name.endsWith('.spool')) continue
+      if (!entry.name.endsWith(suffix)) continue
       const found = await stat(path).catch(() => null)
       if (found !== null && found.mtimeMs < writtenBeforeMs) await rm(path, { force: true })
     }

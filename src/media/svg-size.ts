@@ -4,8 +4,8 @@
 const sideMax = 100_000
 
 /**
- * The size an SVG gives itself, by `width` and `height` in pixels or else by its `viewBox`. Read
- * from its root tag, never rendered.
+ * The size that an SVG gives itself, by `width` and `height` in pixels or else by its `viewBox`. It
+ * is read from the root tag; nothing is rendered.
  */
 export function measureSvg(text: string): { width: number | null; height: number | null } {
   const tag = rootTag(text)
@@ -31,8 +31,8 @@ export function measureSvg(text: string): { width: number | null; height: number
 }
 
 /**
- * The attributes of the first tag; empty where it never ends. Tried at that place only: at each of
- * many, a text made for it would take a second.
+ * The attributes of the first tag; empty where it never ends. The expression is tried at that place
+ * only: at each of many, a text made for it would take a second.
  */
 function rootTag(text: string): string {
   const start = /<(?:[a-z][\w.-]*:)?svg\b/i.exec(text)

@@ -13,6 +13,7 @@ import {
   UploadRefusedError,
   UploadTooLargeError,
 } from '#media/errors.ts'
+import type { Database } from '#database/database.ts'
 import type { Media } from '#media/media.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 import { digest, editor, testMedia } from '#test/support/media.ts'
@@ -42,9 +43,13 @@ function cut(data: Buffer): Readable {
   )
 }
 
-async function contentOf(media: Media, assetId: string | null): Promise<Buffer> {
+async function contentOf(
+  media: Media,
+  database: Database,
+  assetId: string | null,
+): Promise<Buffer> {
   assert.ok(assetId !== null)
-  return buffer(await (await media.original(assetId)).open())
+  return buffer(await media.original(await media.find(database, assetId)).open())
 }
 
 test('an upload in pieces becomes the asset, and its parts are gone', { skip }, async () => {
@@ -69,7 +74,7 @@ test('an upload in pieces becomes the asset, and its parts are gone', { skip }, 
     source: stream(data.subarray(22_222)),
     checksum: null,
   })
-  assert.ok((await contentOf(parts.media, whole.assetId)).equals(data))
+  assert.ok((await contentOf(parts.media, db.database, whole.assetId)).equals(data))
   const asset = await parts.media.get(whole.assetId!)
   assert.deepEqual([asset.name, asset.alt, asset.createdBy], ['film.bin', { en: 'x' }, editor])
   assert.deepEqual(await parts.files(), [digest(data)])
@@ -80,7 +85,7 @@ test('an upload in pieces becomes the asset, and its parts are gone', { skip }, 
     source: stream(Buffer.from('small')),
     checksum: null,
   })
-  assert.equal((await contentOf(parts.media, done.assetId)).toString(), 'small')
+  assert.equal((await contentOf(parts.media, db.database, done.assetId)).toString(), 'small')
 })
 
 test(
@@ -109,7 +114,7 @@ test(
     }
     const state = await nodes[1]!.uploads.status(editor, id)
     assert.ok(
-      (await contentOf(nodes[2]!, state.assetId)).equals(data),
+      (await contentOf(nodes[2]!, db.database, state.assetId)).equals(data),
       'the last cut came after the last byte',
     )
     assert.deepEqual(await parts.files(), [digest(data)])
@@ -159,7 +164,7 @@ test(
       parts.another().uploads.status(editor, id),
     ])
     assert.equal(first.assetId, second.assetId)
-    assert.ok((await contentOf(parts.media, first.assetId)).equals(data))
+    assert.ok((await contentOf(parts.media, db.database, first.assetId)).equals(data))
     assert.equal((await parts.media.list({ limit: 10, after: null, search: null })).data.length, 1)
     // A part that a loser put again after the winner had recorded it counts as fresh, and is left
     // to the collection.
@@ -194,7 +199,7 @@ test(
       source: stream(data.subarray(received)),
       checksum: null,
     })
-    assert.ok((await contentOf(parts.media, state.assetId)).equals(data))
+    assert.ok((await contentOf(parts.media, db.database, state.assetId)).equals(data))
   },
 )
 
@@ -229,7 +234,7 @@ test(
       ),
     )
     assert.equal(new Set(states.map((state) => state.assetId)).size, 1)
-    assert.ok((await contentOf(parts.media, states[0]!.assetId)).equals(data))
+    assert.ok((await contentOf(parts.media, db.database, states[0]!.assetId)).equals(data))
     assert.equal((await parts.media.list({ limit: 10, after: null, search: null })).data.length, 1)
   },
 )
@@ -273,7 +278,7 @@ test('a checksum holds for all of a request or for none of it', { skip }, async 
     source: stream(data.subarray(20_000)),
     checksum: checksum('md5', data.subarray(20_000)),
   })
-  assert.ok((await contentOf(parts.media, state.assetId)).equals(data))
+  assert.ok((await contentOf(parts.media, db.database, state.assetId)).equals(data))
 })
 
 test('an upload belongs to its maker; to others it does not exist', { skip }, async () => {
@@ -342,7 +347,7 @@ test('a part with the bytes of an asset goes without taking them along', { skip 
     checksum: null,
   })
   await parts.media.uploads.terminate(editor, id)
-  assert.ok((await contentOf(parts.media, asset.id)).equals(bytes(10_000)))
+  assert.ok((await contentOf(parts.media, db.database, asset.id)).equals(bytes(10_000)))
 })
 
 test(

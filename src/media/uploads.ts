@@ -5,10 +5,11 @@ import type { Queryable } from '#database/database.ts'
 import type { BlobInfo } from '#file-store/file-store.ts'
 import type { Actor } from '#lib/actor.ts'
 import { isId, newId } from '#lib/id.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 import { checkAlt } from '#media/alt.ts'
 import { cleanName } from '#media/asset-name.ts'
 import { createAsset } from '#media/assets.ts'
-import { discard, hold } from '#media/blobs.ts'
+import { lockBlob } from '#media/blobs.ts'
 import {
   AssetInputError,
   MediaBusyError,
@@ -18,9 +19,11 @@ import {
   UploadRefusedError,
   UploadTooLargeError,
 } from '#media/errors.ts'
-import type { Alt, Checksum, Received, Uploads, UploadState } from '#media/media.ts'
+import type { Alt, AppendInput, Checksum, Received, Uploads, UploadState } from '#media/media.ts'
+import { callerOf } from '#media/receive-gate.ts'
+import type { ReceiveGate } from '#media/receive-gate.ts'
 import { PartReader } from '#media/part-reader.ts'
-import { receive, receiveBlob } from '#media/receive.ts'
+import { discard, receive, receiveBlob } from '#media/receive.ts'
 import type { ReceiveParts } from '#media/receive.ts'
 
 type Row = {
@@ -44,8 +47,9 @@ type Part = {
 const lockSeed = 20_261_127
 
 const columns = 'id, actor, name, alt, bytes, received, expires_at, asset_id'
-const openOf = sql<{ open: number }>(
-  `select count(*)::integer as open from stoa.upload where owner = $1 and asset_id is null and expires_at > $2`,
+const openOf = sql<{ open: number; bytes: string }>(
+  `select count(*)::integer as open, coalesce(sum(bytes), 0)::text as bytes
+   from stoa.upload where owner = $1 and asset_id is null and expires_at > $2`,
 )
 /**
  * One owner's uploads begin one after the other, on all nodes, so that those of one moment are
@@ -57,7 +61,7 @@ const lockOwner = sql(
 const insert = sql<Row>(
   `insert into stoa.upload (id, owner, actor, name, alt, bytes, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${columns}`,
 )
-const own = sql<Row>(
+const findOwn = sql<Row>(
   `select ${columns} from stoa.upload where id = $1 and owner = $2 and expires_at > $3`,
 )
 const advance = sql<Row>(
@@ -79,7 +83,7 @@ const expired = sql<{ id: string }>(
   `select id from stoa.upload where expires_at <= $1 order by expires_at limit $2`,
 )
 
-/** How long a request waits for an older one of the same upload to put away what it has. */
+/** A request waits so long for an older one of the same upload to store its bytes. */
 const handoverMs = 10_000
 
 /** Expired uploads removed in one go of the collection. */
@@ -93,18 +97,20 @@ const expiredBatch = 100
  */
 export class BlobUploads implements Uploads {
   readonly #parts: ReceiveParts
+  readonly #gate: ReceiveGate
   readonly #finishing = new Map<string, Promise<Row>>()
   /**
-   * What this process receives at the moment. A client that comes back knows that the older
-   * connection is dead before this side does.
+   * The uploads that this process receives at the moment. A client that comes back knows that the
+   * older connection is dead before this side does.
    */
   readonly #receiving = new Map<
     string,
     { readonly source: Readable; readonly ended: Promise<void> }
   >()
 
-  constructor(parts: ReceiveParts) {
+  constructor(parts: ReceiveParts, gate: ReceiveGate) {
     this.#parts = parts
+    this.#gate = gate
   }
 
   async create(
@@ -122,7 +128,7 @@ export class BlobUploads implements Uploads {
     const now = clock.nowMs()
     const values = [
       newId(now),
-      ownerOf(actor),
+      callerOf(actor),
       JSON.stringify(actor),
       cleanName(input.name),
       JSON.stringify(alt),
@@ -131,11 +137,12 @@ export class BlobUploads implements Uploads {
       iso(now + limits.uploadIdleMs),
     ]
     return database.transaction(async (tx) => {
-      await tx.run(lockOwner, [ownerOf(actor)])
-      const [count] = await tx.run(openOf, [ownerOf(actor), iso(now)])
-      if (count!.open >= limits.uploadsPerOwnerMax) {
+      await tx.run(lockOwner, [callerOf(actor)])
+      const [unfinished] = await tx.run(openOf, [callerOf(actor), iso(now)])
+      const bytes = Number(unfinished!.bytes) + input.bytes
+      if (unfinished!.open >= limits.uploadsPerOwnerMax || bytes > limits.uploadBytesPerOwnerMax) {
         throw new MediaBusyError(
-          `You have ${count!.open} unfinished uploads; finish or end some before you begin another.`,
+          `You have ${unfinished!.open} unfinished uploads of ${unfinished!.bytes} bytes; finish or end some before you begin another.`,
           60,
         )
       }
@@ -149,15 +156,11 @@ export class BlobUploads implements Uploads {
     return stateOf(await this.#finished(await this.#find(actor, id)))
   }
 
-  async append(
-    actor: Actor,
-    id: string,
-    input: {
-      readonly offset: number
-      readonly source: Readable
-      readonly checksum: Checksum | null
-    },
-  ): Promise<UploadState> {
+  async append(actor: Actor, id: string, input: AppendInput): Promise<UploadState> {
+    return this.#gate.run(callerOf(actor), () => this.#append(actor, id, input))
+  }
+
+  async #append(actor: Actor, id: string, input: AppendInput): Promise<UploadState> {
     const { promise: ended, resolve: end } = Promise.withResolvers<void>()
     const receiving = { source: input.source, ended }
     try {
@@ -166,7 +169,9 @@ export class BlobUploads implements Uploads {
       const row = await this.#find(actor, id)
       if (input.offset !== Number(row.received))
         throw new UploadOffsetError(input.offset, Number(row.received))
-      return stateOf(await this.#finished(await this.#receive(row, input.source, input.checksum)))
+      const last = await this.#receive(row, input.source, input.checksum)
+      if (last.received === last.bytes) await input.confirm?.()
+      return stateOf(await this.#finished(last))
     } finally {
       input.source.destroy()
       if (this.#receiving.get(id) === receiving) this.#receiving.delete(id)
@@ -191,26 +196,16 @@ export class BlobUploads implements Uploads {
     return last
   }
 
-  /** Ends an older request of this upload here, once it has put away what it has. */
+  /** Ends an older request of this upload here, once it has stored its bytes. */
   async #takeOver(row: Row): Promise<void> {
     const older = this.#receiving.get(row.id)
     if (older === undefined) return
     older.source.destroy(new UploadOffsetError(Number(row.received), Number(row.received)))
-    const { promise: late, reject } = Promise.withResolvers<never>()
-    const timer = setTimeout(
-      () =>
-        reject(
-          new MediaBusyError(
-            'An older request of this upload is still being put away; ask again.',
-            1,
-          ),
-        ),
-      handoverMs,
-    )
-    try {
-      await Promise.race([older.ended, late])
-    } finally {
-      clearTimeout(timer)
+    if ((await withTimeout(older.ended, handoverMs)) === timedOut) {
+      throw new MediaBusyError(
+        'An older request of this upload is still storing its bytes; ask again.',
+        1,
+      )
     }
   }
 
@@ -221,7 +216,8 @@ export class BlobUploads implements Uploads {
   }
 
   /**
-   * Removes uploads whose time is over, with their parts. Returns how many; `dryRun` only counts.
+   * Removes uploads whose time is over, with their parts. Returns their number; `dryRun` only
+   * counts.
    */
   async removeExpired(nowMs: number, dryRun: boolean): Promise<number> {
     let count = 0
@@ -238,7 +234,11 @@ export class BlobUploads implements Uploads {
 
   async #find(actor: Actor, id: string): Promise<Row> {
     const [row] = isId(id)
-      ? await this.#parts.database.run(own, [id, ownerOf(actor), iso(this.#parts.clock.nowMs())])
+      ? await this.#parts.database.run(findOwn, [
+          id,
+          callerOf(actor),
+          iso(this.#parts.clock.nowMs()),
+        ])
       : []
     if (row === undefined) throw new UploadNotFoundError(id)
     return row
@@ -268,7 +268,7 @@ export class BlobUploads implements Uploads {
     const part = await this.#parts.store.put(Readable.from(hashed()), { bytesMax: missing })
     if (reader.broken === null && hash.digest().equals(checksum.digest))
       return this.#record(row, part)
-    await this.#discard(part.id, this.#parts.clock.nowMs())
+    await discard(this.#parts, part.id)
     throw reader.broken ?? new UploadChecksumError()
   }
 
@@ -277,7 +277,7 @@ export class BlobUploads implements Uploads {
     const now = clock.nowMs()
     try {
       return await database.transaction(async (tx) => {
-        await hold(tx, store, part.id)
+        await lockBlob(tx, store, part.id)
         const [next] = await tx.run(advance, [
           row.id,
           row.received,
@@ -290,7 +290,7 @@ export class BlobUploads implements Uploads {
         return next
       })
     } catch (error) {
-      await this.#discard(part.id, now)
+      await discard(this.#parts, part.id)
       throw error
     }
   }
@@ -314,7 +314,7 @@ export class BlobUploads implements Uploads {
     const pieces = await database.run(partsOf, [row.id])
     let received: Received
     try {
-      received = await this.#assemble(row.name, pieces)
+      received = await this.#assemble(row, pieces)
     } catch (error) {
       if (error instanceof UploadRefusedError) await this.#remove(row.id)
       throw error
@@ -336,18 +336,21 @@ export class BlobUploads implements Uploads {
     return finished
   }
 
-  async #assemble(name: string, pieces: readonly Part[]): Promise<Received> {
+  async #assemble({ name, actor }: Row, pieces: readonly Part[]): Promise<Received> {
     const { store } = this.#parts
+    const caller = callerOf(JSON.parse(actor) as Actor)
     const [first] = pieces
-    if (first !== undefined && pieces.length === 1)
-      return receiveBlob(this.#parts, name, { id: first.blob, bytes: Number(first.bytes) })
+    if (first !== undefined && pieces.length === 1) {
+      const blob = { id: first.blob, bytes: Number(first.bytes) }
+      return receiveBlob(this.#parts, blob, { name, caller })
+    }
     const source = Readable.from(
       (async function* () {
         for (const piece of pieces) yield* await store.get(piece.blob)
       })(),
       { highWaterMark: 2 },
     )
-    return receive(this.#parts, { name, source })
+    return receive(this.#parts, { name, source, caller })
   }
 
   async #remove(id: string): Promise<void> {
@@ -360,18 +363,9 @@ export class BlobUploads implements Uploads {
     await this.#discardParts(removed)
   }
 
+  /** Parts go at once, unless the same bytes came again since they were written. */
   async #discardParts(pieces: readonly Part[]): Promise<void> {
-    for (const piece of pieces) await this.#discard(piece.blob, Date.parse(piece.written_at))
-  }
-
-  /**
-   * A part that was written at `writtenAtMs` goes at once, unless the same bytes came again since.
-   */
-  async #discard(blob: string, writtenAtMs: number): Promise<void> {
-    const { database, store, logger } = this.#parts
-    await discard(database, store, blob, writtenAtMs + 1).catch((error: unknown) => {
-      logger.warn({ err: error, blob }, 'a part of an upload is left to the collection of orphans')
-    })
+    for (const piece of pieces) await discard(this.#parts, piece.blob, Date.parse(piece.written_at))
   }
 }
 
@@ -379,10 +373,6 @@ async function receivedNow(db: Queryable, row: Row): Promise<number> {
   const [now] = await db.run(lockUpload, [row.id])
   if (now === undefined) throw new UploadNotFoundError(row.id)
   return Number(now.received)
-}
-
-function ownerOf(actor: Actor): string {
-  return `${actor.kind}:${actor.id ?? ''}`
 }
 
 function iso(ms: number): string {

@@ -51,7 +51,12 @@ export function backgroundWork(
     })
   return [
     // Of this machine, and so for every node itself.
-    new Ticker({ name: 'tidy', intervalMs: collectIntervalMs, logger, work: () => media.tidy() }),
+    new Ticker({
+      name: 'tidy',
+      intervalMs: collectIntervalMs,
+      logger,
+      work: () => media.pruneSpool(),
+    }),
     new Ticker({
       name: 'schedule',
       intervalMs: scheduleIntervalMs,

@@ -155,6 +155,7 @@ async function openSite(
     logger,
     limits: { uploadBytesMax: config.uploadBytesMax },
   })
+  opened.defer(() => media.stop())
   const closing = opened.move()
   return {
     config,

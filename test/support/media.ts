@@ -12,7 +12,7 @@ import type { Clock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { createMedia } from '#media/create-media.ts'
 import type { MediaLimits } from '#media/limits.ts'
-import type { Media } from '#media/media.ts'
+import type { Delivery, Media, RenditionOptions } from '#media/media.ts'
 
 export const editor: Actor = {
   kind: 'user',
@@ -81,12 +81,12 @@ export class WatchedFileStore implements FileStore {
     return this.#inner.list()
   }
 
-  async sweep(options: {
+  async prune(options: {
     readonly writtenBeforeMs: number
     readonly dryRun: boolean
   }): Promise<number> {
     this.#up()
-    return this.#inner.sweep(options)
+    return this.#inner.prune(options)
   }
 
   async check(signal: AbortSignal): Promise<void> {
@@ -117,9 +117,10 @@ export async function testMedia(
   const clock = new AheadClock()
   const store = new WatchedFileStore(new DiskFileStore({ folder: join(folder, 'files'), clock }))
   let nodes = 0
+  const made: Media[] = []
   const another = (): Media => {
     nodes += 1
-    return createMedia({
+    const media = createMedia({
       database,
       fileStore: store,
       dataDir: join(folder, `node${nodes}`),
@@ -127,6 +128,8 @@ export async function testMedia(
       logger: silentLogger,
       limits,
     })
+    made.push(media)
+    return media
   }
   return {
     media: another(),
@@ -140,8 +143,22 @@ export async function testMedia(
         .map((entry) => entry.name)
         .sort()
     },
-    [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all(made.map((media) => media.stop()))
+      await rm(folder, { recursive: true, force: true })
+    },
   }
+}
+
+/** A rendition as a reader gets it who sends this `Accept`. */
+export async function renditionOf(
+  media: Media,
+  database: Database,
+  wanted: { readonly id: string; readonly options: RenditionOptions; readonly caller?: string },
+  accept = '',
+): Promise<Delivery> {
+  const { id, options, caller = 'a reader' } = wanted
+  return media.rendition(await media.find(database, id), options, { accept, caller })
 }
 
 export function digest(data: Buffer | string, algorithm = 'sha256'): string {

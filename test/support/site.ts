@@ -193,6 +193,7 @@ export async function testSite(
   }
   return new Site({ server, database, content, access, media, tokens, feed }, async () => {
     await server.close()
+    await media.stop()
     cache.close()
     await calls.stop()
     await nodes.leave()

@@ -68,7 +68,7 @@ const bytes = (description: string) => ({
 })
 
 /** The files themselves, for everyone who knows the id: no session, no cookie, cached for ever. */
-export const assetFileRoutes: RoutePlugin = (server, { media }) => {
+export const assetFileRoutes: RoutePlugin = (server, { database, media }) => {
   // A HEAD of its own: the one that Fastify makes would say that the length is 0.
   for (const method of ['GET', 'HEAD'] as const)
     server.route({
@@ -102,9 +102,11 @@ export const assetFileRoutes: RoutePlugin = (server, { media }) => {
         // The schema lets only these values pass; Static cannot say so for a mapped union.
         const options = rest as RenditionOptions
         const isRendition = Object.keys(options).length > 0
+        const asset = await media.find(database, request.params.id)
+        const reader = { accept: request.headers.accept ?? '', caller: request.ip }
         const delivery = isRendition
-          ? await media.rendition(request.params.id, options, request.headers.accept ?? '')
-          : await media.original(request.params.id)
+          ? await media.rendition(asset, options, reader)
+          : media.original(asset)
         if (isRendition && (options.format ?? 'auto') === 'auto') addVary(reply, 'Accept')
         reply.header(
           'cache-control',

@@ -23,9 +23,10 @@ import {
 } from '#api/schemas/shared.ts'
 import { transferTimeoutMs, withUploadBody } from '#api/http/upload-body.ts'
 import type { Queryable } from '#database/database.ts'
+import type { Actor } from '#lib/actor.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import { checkAlt } from '#media/alt.ts'
-import { AssetInUseError } from '#media/errors.ts'
+import { AssetInUseError, UploadTooLargeError } from '#media/errors.ts'
 import type { Alt, Asset, Media, Received } from '#media/media.ts'
 
 /** Files of one request. More are more requests. */
@@ -69,6 +70,7 @@ const assetSchema = strict(
 const reading = { permission: 'assets.read' } as const
 const writing = { permission: 'assets.write' } as const
 const uploadErrors = [
+  'E_MEDIA_BUSY',
   'E_UPLOAD_TOO_LARGE',
   'E_UPLOAD_REFUSED',
   'E_ASSET_INPUT',
@@ -186,7 +188,7 @@ export const assetRoutes: RoutePlugin = async (server, { content, media, config 
         fileSize: Number.MAX_SAFE_INTEGER,
       },
     })
-    uploadRoute(scope, media)
+    uploadRoute(scope, media, config.uploadBytesMax)
   })
 }
 
@@ -215,7 +217,7 @@ async function removeAsset(
   }
 }
 
-function uploadRoute(server: Server, media: Media): void {
+function uploadRoute(server: Server, media: Media, bytesMax: number): void {
   const form = Type.Object(
     {
       file: Type.Unsafe<unknown>({
@@ -248,7 +250,7 @@ function uploadRoute(server: Server, media: Media): void {
     handler: async (request, reply) => {
       if (!request.isMultipart())
         throw new MediaTypeUnsupportedError('Send multipart/form-data with a file.')
-      const files = await withUploadBody(request, () => receiveFiles(request, media))
+      const files = await withUploadBody(request, () => receiveFiles(request, media, bytesMax))
       const fingerprint = JSON.stringify(
         files.map(({ received, alt }) => [received.name, received.blob, alt]),
       )
@@ -270,16 +272,38 @@ function uploadRoute(server: Server, media: Media): void {
   })
 }
 
+type ReceivedFile = { readonly received: Received; readonly alt: Alt }
+
+/** All files of the form, or none: after a failure nothing of them stays. */
 async function receiveFiles(
   request: FastifyRequest,
   media: Media,
-): Promise<{ received: Received; alt: Alt }[]> {
-  const files: { received: Received; alt: Alt }[] = []
+  bytesMax: number,
+): Promise<ReceivedFile[]> {
+  const files: ReceivedFile[] = []
+  try {
+    await readForm(request, media, { files, bytesMax })
+    return files
+  } catch (error) {
+    for (const { received } of files) await media.discard(received)
+    throw error
+  }
+}
+
+async function readForm(
+  request: FastifyRequest,
+  media: Media,
+  { files, bytesMax }: { readonly files: ReceivedFile[]; readonly bytesMax: number },
+): Promise<void> {
   let alt: Alt = {}
   let forNothing = false
+  let bytes = 0
   for await (const part of wellFormed(request.parts())) {
     if (part.type === 'file') {
-      files.push({ received: await receiveFile(part, media), alt })
+      const { actor } = request.identity.authority
+      files.push({ received: await receiveFile(part, media, actor), alt })
+      bytes += files.at(-1)!.received.bytes
+      if (bytes > bytesMax) throw new UploadTooLargeError(bytesMax)
       forNothing = false
     } else if (part.fieldname === 'alt') {
       alt = parseAlt(part.value)
@@ -299,7 +323,6 @@ async function receiveFiles(
       path: '/alt',
       message: 'has to come before the file that it is for',
     })
-  return files
 }
 
 const malformed = (cause: unknown): RequestMalformedError =>
@@ -326,9 +349,9 @@ async function* wellFormed(parts: AsyncIterable<Multipart>): AsyncIterable<Multi
   }
 }
 
-async function receiveFile(part: MultipartFile, media: Media): Promise<Received> {
+async function receiveFile(part: MultipartFile, media: Media, actor: Actor): Promise<Received> {
   try {
-    return await media.receive({ name: part.filename ?? '', source: part.file })
+    return await media.receive(actor, { name: part.filename ?? '', source: part.file })
   } catch (error) {
     // The parser breaks the file's stream where the form ends too early.
     throw error instanceof StoaError || part.file.errored === null ? error : malformed(error)

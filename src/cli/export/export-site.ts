@@ -126,7 +126,9 @@ class Exporter {
     for (const blob of [...blobs.keys()].sort()) {
       if (this.#tell.signal.aborted) throw new ExportInterrupted()
       const { id, bytes } = blobs.get(blob)!
-      await this.#sink.bytes(`blobs/${blob}`, bytes, async () => (await media.original(id)).open())
+      await this.#sink.bytes(`blobs/${blob}`, bytes, async () =>
+        media.original(await media.find(this.#tx, id)).open(),
+      )
     }
     for (let after: string | null = null; ;) {
       const page = await media.page(this.#tx, { after, limit: assetsPerPage })

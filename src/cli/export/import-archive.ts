@@ -233,7 +233,7 @@ class Writer {
     const [first] = missing
     if (first === undefined) return
     try {
-      const received = await site.media.receive({
+      const received = await site.media.receive(site.access.systemIdentity.authority.actor, {
         name: first.name,
         source: open(),
         signal: this.#tell.signal,

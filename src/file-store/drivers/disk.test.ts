@@ -117,9 +117,9 @@ test('disk: what a dead process left is swept after its time, and a blob that it
   await leave(moved, 'moved', 1_000_000)
   await leave(moving, 'moving', 1_000_000)
   const writtenBeforeMs = clock.ms - 50_000
-  assert.equal(await store.sweep({ writtenBeforeMs, dryRun: true }), 1)
+  assert.equal(await store.prune({ writtenBeforeMs, dryRun: true }), 1)
   assert.equal((await traces(place.path)).length, 4)
-  assert.equal(await store.sweep({ writtenBeforeMs, dryRun: false }), 1)
+  assert.equal(await store.prune({ writtenBeforeMs, dryRun: false }), 1)
   const id = sha256('moved')
   assert.deepEqual(
     await traces(place.path),

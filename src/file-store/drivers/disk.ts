@@ -175,7 +175,7 @@ export class DiskFileStore implements FileStore {
     }
   }
 
-  async sweep(options: {
+  async prune(options: {
     readonly writtenBeforeMs: number
     readonly dryRun: boolean
   }): Promise<number> {

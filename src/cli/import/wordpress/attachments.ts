@@ -3,6 +3,7 @@ import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join, normalize } from 'node:path'
 import { download } from '#cli/import/download.ts'
+import type { Actor } from '#lib/actor.ts'
 import type { Media, Received } from '#media/media.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
@@ -76,9 +77,13 @@ export class AttachmentFiles implements AsyncDisposable {
    * Puts a found file into the file store, or says why it is not taken. A downloaded file is gone
    * after it.
    */
-  async receive(media: Media, found: Extract<Found, { ok: true }>): Promise<Received | string> {
+  async receive(
+    media: Media,
+    actor: Actor,
+    found: Extract<Found, { ok: true }>,
+  ): Promise<Received | string> {
     try {
-      return await media.receive({
+      return await media.receive(actor, {
         name: found.name,
         source: createReadStream(found.file),
         signal: this.#options.signal,

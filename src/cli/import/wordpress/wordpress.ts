@@ -320,7 +320,10 @@ class Importer {
     const { report } = this.#tell
     const found = existing === null ? await files.find(item.attachmentUrl) : null
     if (this.#tell.signal.aborted) return
-    const received = found?.ok === true ? await files.receive(this.#target.media, found) : null
+    const received =
+      found?.ok === true
+        ? await files.receive(this.#target.media, this.#target.call.authority.actor, found)
+        : null
     const refusal =
       found?.ok === false ? found.reason : typeof received === 'string' ? received : null
     if (refusal !== null) report.refuse('attachment files', item.attachmentUrl, refusal)
