@@ -48,7 +48,8 @@ export class MarkdownRenderer {
     if (text.length > charactersMax) return { kind: 'refused' }
     const input: MarkdownTask = { text, anchors }
     try {
-      const html = await this.#pool.run({ task: 'markdown', input, caller, group, timeoutMs })
+      const task = { task: 'markdown', input, timeoutMs }
+      const html = await this.#pool.run({ caller, group }, task)
       return { kind: 'html', html: html as string }
     } catch (error) {
       if (error instanceof QueueBusyError) return { kind: 'busy' }
