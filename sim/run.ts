@@ -130,7 +130,7 @@ export class Run {
     return new SimLeadership(
       `${index}.${life}`,
       node,
-      { leaseMs: nodeLeaseMs, duties },
+      { leaseMs: nodeLeaseMs },
       { fenced: this.#without !== 'G5 effects are fenced' },
     )
   }

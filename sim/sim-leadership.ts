@@ -7,6 +7,7 @@ import type {
   NodesState,
   DutyRow,
 } from '#nodes/nodes-core.ts'
+import { duties } from './plan.ts'
 import type { ModelServer } from './model-server.ts'
 import type { Connection } from './network.ts'
 import type { SimNode } from './sim-node.ts'
@@ -38,7 +39,7 @@ export class SimLeadership {
     this.#config = config
     this.#fenced = options.fenced
     this.#life = node.life
-    this.#state = startNodes(id, node.clock.elapsedMs())
+    this.#state = startNodes(id, node.clock.elapsedMs(), duties)
     this.#loop()
     this.#act()
   }
@@ -86,7 +87,7 @@ export class SimLeadership {
   #act(): void {
     this.node.deliver(tickMs / 2, () => {
       if (this.#gone()) return
-      for (const duty of this.#config.duties) {
+      for (const duty of duties) {
         const fence = leads(this.#state, duty, this.node.clock.elapsedMs(), this.#config)
         if (fence !== null)
           this.node.deliver(

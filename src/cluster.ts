@@ -3,7 +3,9 @@ import type { CacheOptions } from '#cache/cache.ts'
 import { RedisSecondLevel } from '#cache/drivers/redis.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
 import type { Token } from '#change-feed/token.ts'
-import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
+import type { SecondLevel } from '#cache/second-level.ts'
+import type { ClusterLink } from '#cluster-link/cluster-link.ts'
+import { PostgresClusterLink } from '#cluster-link/drivers/postgres.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
@@ -45,7 +47,7 @@ export type { LiveNode, NodeInfo, NodesNews, NodesOptions } from '#nodes/nodes.t
 export type ClusterOptions = {
   /** Any PostgreSQL ≥ 15; several hosts after commas, of which the writable one is used. */
   readonly url: string
-  /** How long a node may trust its cache without hearing from the primary, in milliseconds. */
+  /** How long a node may trust its cache without contact to the primary, in milliseconds. */
   readonly leaseMs?: number
   /**
    * At least so long between two polls that writes ask for, and between two hints: longer costs the
@@ -54,7 +56,7 @@ export type ClusterOptions = {
   readonly pollGapMs?: number
   readonly connectionsMax?: number
   readonly cache?: CacheOptions['config']
-  /** Redis or Valkey as a second level of the cache, for values that are got with a `codec`. */
+  /** Redis or Valkey as a second level of the cache, for values that are read with a `codec`. */
   readonly secondLevelUrl?: string
   readonly logger?: Logger
 }
@@ -65,8 +67,8 @@ export type Cluster = AsyncDisposable & {
   readonly feed: ChangeFeed
   readonly cache: Cache
   /**
-   * Makes a table tell its changes, from every writer and for good. The application may only call
-   * it where it owns the table.
+   * Records the changes of a table, from every writer and for good. The application must own the
+   * table.
    */
   attach(
     table: string,
@@ -86,74 +88,117 @@ const attachTable = sql(`select stoa.attach($1::regclass, $2, $3::text[], $4::te
 const connectTimeoutMs = 5_000
 const statementTimeoutMs = 10_000
 const leaseMsDefault = 1_000
+const connectionsMaxDefault = 10
+/** For polls, heartbeats and trimming, which must never wait for other work. */
+const feedConnections = 3
+
+/** What `wireFeed` needs to know beside the URL of the primary. */
+export type FeedWiring = {
+  /** Where fills read: the writable primary. */
+  readonly database: Database
+  /** Hot standbys that fills may read from. */
+  readonly replica?: Database | null
+  readonly leaseMs?: number
+  readonly pollGapMs?: number
+  readonly cache?: CacheOptions['config']
+  readonly secondLevelUrl?: string | null
+  /** What `pg_stat_activity` shows of its connections, with the purpose after it. */
+  readonly applicationName: string
+  readonly logger: Logger
+}
+
+/** A change feed with the link that hints to it and the cache that it invalidates. */
+export type WiredFeed = AsyncDisposable & {
+  readonly feed: ChangeFeed
+  readonly cache: Cache
+  readonly link: ClusterLink
+}
+
+/**
+ * Follows the change feed of the database at `url`, and keeps what it allows. Connects in the
+ * background; never fails because something cannot be reached.
+ */
+export async function wireFeed(url: string, wiring: FeedWiring): Promise<WiredFeed> {
+  const { database, applicationName, logger, leaseMs = leaseMsDefault, pollGapMs } = wiring
+  await using opened = new AsyncDisposableStack()
+  const feedDatabase = new PostgresDatabase({
+    url,
+    connectionsMax: feedConnections,
+    statementTimeoutMs: leaseMs,
+    connectTimeoutMs: leaseMs,
+    applicationName: `${applicationName} feed`,
+    logger,
+  })
+  opened.defer(() => feedDatabase.close())
+  const link = openLink(url, `${applicationName} link`, logger)
+  opened.defer(() => link.close())
+  const gaps = pollGapMs === undefined ? {} : { pollGapMs, hintGapMs: pollGapMs }
+  const feed = new ChangeFeed({
+    database: feedDatabase,
+    link,
+    clock: systemClock,
+    logger,
+    config: { leaseMs, pollTimeoutMs: leaseMs, ...gaps },
+  })
+  opened.defer(() => feed.stop())
+  const secondLevel = openSecondLevel(wiring.secondLevelUrl ?? null, logger)
+  opened.defer(async () => secondLevel?.close())
+  const cache = new Cache({
+    feed,
+    database,
+    ...(wiring.replica ? { replica: wiring.replica } : {}),
+    ...(secondLevel === null ? {} : { secondLevel }),
+    ...(wiring.cache === undefined ? {} : { config: wiring.cache }),
+  })
+  opened.defer(async () => cache.close())
+  const closing = opened.move()
+  return { feed, cache, link, [Symbol.asyncDispose]: () => closing.disposeAsync() }
+}
+
+/** Cluster Link over PostgreSQL NOTIFY; connects in the background. */
+export function openLink(url: string, applicationName: string, logger: Logger): ClusterLink {
+  return new PostgresClusterLink({ connect: primaryConnector({ url, applicationName }), logger })
+}
+
+function openSecondLevel(url: string | null, logger: Logger): SecondLevel | null {
+  return url === null ? null : new RedisSecondLevel({ url, logger })
+}
 
 /**
  * Joins the cluster on this database, making its tables in the schema `stoa` at the first start.
  * Errors: those of the database and of migrations.
  */
 export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
-  const { url, leaseMs = leaseMsDefault, connectionsMax = 10, logger = silentLogger } = options
+  const { url, leaseMs, pollGapMs, cache, logger = silentLogger } = options
+  await using opened = new AsyncDisposableStack()
   const database = new PostgresDatabase({
     url,
-    connectionsMax,
+    connectionsMax: options.connectionsMax ?? connectionsMaxDefault,
     statementTimeoutMs,
     connectTimeoutMs,
     logger,
   })
-  try {
-    await migrate(database, { set: 'cluster' })
-  } catch (error) {
-    await database.close()
-    throw error
-  }
-  const feedDatabase = new PostgresDatabase({
-    url,
-    connectionsMax: 3,
-    statementTimeoutMs: leaseMs,
-    connectTimeoutMs: leaseMs,
-    logger,
-  })
-  const link = new PostgresLink({
-    connect: primaryConnector({ url, applicationName: 'stoa link' }),
-    logger,
-  })
-  const feed = new ChangeFeed({
-    database: feedDatabase,
-    link,
-    clock: systemClock,
-    logger,
-    config: {
-      leaseMs,
-      pollTimeoutMs: leaseMs,
-      ...(options.pollGapMs === undefined
-        ? {}
-        : { pollGapMs: options.pollGapMs, hintGapMs: options.pollGapMs }),
-    },
-  })
-  const secondLevel =
-    options.secondLevelUrl === undefined
-      ? null
-      : new RedisSecondLevel({ url: options.secondLevelUrl, logger })
-  const cache = new Cache({
-    feed,
+  opened.defer(() => database.close())
+  await migrate(database, { set: 'cluster' })
+  const wired = await wireFeed(url, {
     database,
-    ...(secondLevel === null ? {} : { secondLevel }),
-    ...(options.cache === undefined ? {} : { config: options.cache }),
+    applicationName: 'stoa',
+    logger,
+    secondLevelUrl: options.secondLevelUrl ?? null,
+    ...(leaseMs === undefined ? {} : { leaseMs }),
+    ...(pollGapMs === undefined ? {} : { pollGapMs }),
+    ...(cache === undefined ? {} : { cache }),
   })
+  opened.use(wired)
+  const { feed } = wired
+  const closing = opened.move()
   return {
     database,
     feed,
-    cache,
+    cache: wired.cache,
     attach: async (table, { collection, key, filterColumns = [] }) =>
       void (await database.run(attachTable, [table, collection, key, filterColumns])),
     write: async (work) => feed.write(database, work),
-    [Symbol.asyncDispose]: async () => {
-      cache.close()
-      await secondLevel?.close()
-      await feed.stop()
-      await link.close()
-      await feedDatabase.close()
-      await database.close()
-    },
+    [Symbol.asyncDispose]: () => closing.disposeAsync(),
   }
 }

@@ -24,15 +24,15 @@ const layers: Record<string, readonly string[]> = {
   access: [...ports, 'content'],
   rendering: [],
   api: [...ports, 'content', 'media', 'access', 'rendering'],
-  node: [...product, 'embedded-postgres'],
+  node: [...product, 'embedded-postgres', 'cluster.ts'],
   supervisor: [...product, 'node', 'embedded-postgres'],
   cli: [...product, 'node'],
   'command-line.ts': ['cli', 'node', 'supervisor'],
   'cluster.ts': ['database', 'change-feed', 'cluster-link', 'cache', 'nodes'],
 }
 
-/** The composition root: only these files choose drivers. */
-const choosesDrivers = /^src\/(node\/|supervisor\/|cluster\.ts$)/
+/** The composition roots of the node and of `stoa/cluster`: only they choose drivers. */
+const choosesDrivers = new Set(['src/node/drivers.ts', 'src/cluster.ts'])
 
 /** PostgreSQL is the only driver of its port, and so needs no folder of drivers. */
 const driver = /\/drivers\/|database\/postgres\//
@@ -55,7 +55,7 @@ function complaint(file: string, specifier: string): string | null {
   const [target = ''] = specifier.slice(1).split('/')
   const ownDriver = target === part && driver.test(file)
   if (driver.test(specifier)) {
-    if (ownDriver || choosesDrivers.test(file)) return null
+    if (ownDriver || choosesDrivers.has(file)) return null
     return `${file}: only the composition root chooses the driver ${specifier}`
   }
   if (driver.test(file) && target !== part && target !== 'lib')
@@ -83,6 +83,11 @@ test('the layer table would notice a content import in the cluster half', () => 
     complaint('src/api/server.ts', '#database/postgres/postgres-database.ts') ?? '',
     /only the composition root/,
   )
+  assert.match(
+    complaint('src/node/start.ts', '#file-store/drivers/disk.ts') ?? '',
+    /only the composition root/,
+  )
+  assert.equal(complaint('src/node/drivers.ts', '#file-store/drivers/disk.ts'), null)
 })
 
 test('the layer table has a row for each folder and file of src, and no other', () => {

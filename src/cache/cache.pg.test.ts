@@ -4,7 +4,7 @@ import { Cache } from '#cache/cache.ts'
 import type { CacheOptions } from '#cache/cache.ts'
 import type { FillContext } from '#cache/fill.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
-import { MemoryHub, MemoryLink } from '#cluster-link/drivers/memory.ts'
+import { MemoryHub, MemoryClusterLink } from '#test/support/memory-cluster-link.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
@@ -44,7 +44,7 @@ async function cluster(
   const nodes = Array.from({ length: count }, () => {
     const feed = new ChangeFeed({
       database,
-      link: options.linked ? new MemoryLink(hub) : null,
+      link: options.linked ? new MemoryClusterLink(hub) : null,
       clock: systemClock,
       logger: silentLogger,
       config: { leaseMs: options.leaseMs },

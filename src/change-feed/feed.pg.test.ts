@@ -7,7 +7,7 @@ import { ChangeFeed } from '#change-feed/feed.ts'
 import type { FeedNews } from '#change-feed/feed.ts'
 import { runBeat, runBeginEpoch, runPoll, runTrim } from '#change-feed/poll.ts'
 import { visible } from '#change-feed/snapshot.ts'
-import { MemoryHub, MemoryLink } from '#cluster-link/drivers/memory.ts'
+import { MemoryHub, MemoryClusterLink } from '#test/support/memory-cluster-link.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
@@ -447,7 +447,7 @@ test(
       () =>
         new ChangeFeed({
           database: db.database,
-          link: new MemoryLink(hub),
+          link: new MemoryClusterLink(hub),
           clock: systemClock,
           logger: silentLogger,
           config: { leaseMs: 60_000 },

@@ -1,21 +1,18 @@
-import { hostname } from 'node:os'
 import { resolve } from 'node:path'
-import type { ClusterAccess } from '#node/site.ts'
-import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
 import type { Config } from '#config/config.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
-import { urlOfListening } from '#embedded-postgres/embedded-postgres.ts'
-import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
-import { primaryConnector } from '#database/postgres/primary-connector.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
+import { urlOfListening } from '#embedded-postgres/embedded-postgres.ts'
 import { systemClock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import { silentLogger } from '#lib/logger.ts'
+import { commandNameOf, openCommandDatabase, openLink } from '#node/drivers.ts'
+import type { ClusterAccess } from '#node/site.ts'
 import { CallSender } from '#nodes/call-sender.ts'
 import { silentAfterMs } from '#nodes/cluster-status.ts'
 
-/** One for what is asked, one for the answers. */
+/** One for questions, one for the replies. */
 const connectionsMax = 2
 
 const hasNodes = sql<{ there: boolean }>(
@@ -28,20 +25,10 @@ export async function openCluster(config: Config): Promise<ClusterAccess | null>
   if (url === null) return null
   const logger = silentLogger
   await using opened = new AsyncDisposableStack()
-  const database = new PostgresDatabase({
-    url,
-    connectionsMax,
-    statementTimeoutMs: config.databaseTimeoutMs,
-    connectTimeoutMs: config.databaseTimeoutMs,
-    applicationName: `stoa command on ${hostname()}`,
-    logger,
-  })
+  const database = openCommandDatabase({ config, url, logger }, connectionsMax)
   opened.defer(() => database.close())
   if (!(await anyNodes(database, config.databaseUrl === null))) return null
-  const link = new PostgresLink({
-    connect: primaryConnector({ url, applicationName: `stoa command on ${hostname()} link` }),
-    logger,
-  })
+  const link = openLink(url, `${commandNameOf()} link`, logger)
   opened.defer(() => link.close())
   const sender = new CallSender({
     id: newId(),
@@ -56,7 +43,7 @@ export async function openCluster(config: Config): Promise<ClusterAccess | null>
   return {
     database,
     ask: async (method, { deadlineMs }) =>
-      (await sender.send(method, null, { deadlineMs, only: null })).answers,
+      (await sender.send(method, null, { deadlineMs, only: null })).replies,
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
   }
 }

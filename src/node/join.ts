@@ -1,42 +1,62 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { backgroundDuties } from '#node/background-work.ts'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import type { Config } from '#config/config.ts'
+import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
-import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
-import type { FileStore } from '#file-store/file-store.ts'
+import { migrate } from '#database/migrate.ts'
 import { systemClock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { admit, isSuccessor } from '#node/admission.ts'
+import { backgroundDuties } from '#node/background-work.ts'
+import { openNodesDatabase } from '#node/drivers.ts'
+import { knownSecret, secretOf } from '#node/foundation.ts'
+import type { Foundation } from '#node/foundation.ts'
 import { silentAfterMs } from '#nodes/cluster-status.ts'
 import { joinNodes } from '#nodes/join.ts'
 import { NodeCalls } from '#nodes/node-calls.ts'
 import { nodeLeaseMsDefault, Nodes } from '#nodes/nodes.ts'
 import type { NodeInfo } from '#nodes/nodes.ts'
 
-/** For calls of other nodes and to them. Beats have the pool's own reserve. */
-const connectionsMax = 3
-
 export type NodeCluster = AsyncDisposable & {
   readonly nodes: Nodes
-  readonly calls: NodeCalls
-  /** As the others know this node: the configured one, unless it was taken. */
+  /** As the others know this node: the configured name, unless it was taken. */
   readonly name: string
   /** No other node was there when it came. */
   readonly first: boolean
-  /** Aborts when somebody has asked this node to drain (`stoa drain`). */
+  /** The cluster's secret. */
+  readonly secret: string
+  /** Aborts when this node was asked to drain (`stoa drain`). */
   readonly drainAsked: AbortSignal
+  /** Begins to call other nodes; they call this one only after `serve`. */
+  startCalls(link: ClusterLink): NodeCalls
   /**
-   * Gives up the duties and tells the others; resolves when load balancers have had time to notice,
-   * at once if no other node is there to take over.
+   * From now on other nodes call this one, and it may lead. Resolves when they know. `address`:
+   * where people and load balancers find it.
+   */
+  serve(address: string | null): Promise<void>
+  /**
+   * Releases the duties and says so; resolves when load balancers have had time to notice, at once
+   * if no other node is there to take over.
    */
   handOver(): Promise<void>
 }
 
+export type EnterOptions = {
+  /** The name of its place under a supervisor. Null: its address is its place. */
+  readonly supervisedAs: string | null
+  readonly version: string
+  readonly signal: AbortSignal
+}
+
+type Entry = { readonly id: string; readonly info: NodeInfo; readonly first: boolean }
+
+const hasNodeTable = sql<{ there: boolean }>(`select to_regclass('stoa.node') is not null as there`)
+const anyNode = sql<{ id: string }>(`select id from stoa.node limit 1`)
+
 /**
- * A supervisor has seen the end of whoever had the place before; whoever embedded the database has
- * let go of the data folder, which this process holds.
+ * Whether a node has certainly ended: a supervisor has seen the end of the process that had the
+ * place before, and the owner of an embedded database has released the data folder.
  */
 function hasEnded(config: Config, supervisedAs: string | null): (info: NodeInfo) => boolean {
   return ({ place, traits }) =>
@@ -44,79 +64,110 @@ function hasEnded(config: Config, supervisedAs: string | null): (info: NodeInfo)
     (config.databaseUrl === null && traits?.['database'] === 'embedded')
 }
 
-export type EnterOptions = {
-  readonly config: Config
-  readonly supervisedAs: string | null
-  /** Of the database, whoever started it. */
-  readonly url: string
-  readonly database: Database
-  readonly link: ClusterLink | null
-  readonly fileStore: FileStore
-  readonly secret: string
-  readonly version: string
-  readonly logger: Logger
-}
-
 /**
  * This process becomes a node among those on its database, or is refused with a `JoinRefusedError`.
- * Disposing is leaving: duties are given up and the row is removed.
+ * It is admitted before it migrates the schema, so a node that is refused has changed nothing; on a
+ * database without nodes there is none that could refuse it. Disposing is leaving: duties are
+ * released and the row is removed.
  */
-export async function enterCluster(options: EnterOptions): Promise<NodeCluster> {
-  const { config, url, link } = options
-  const logger = options.logger.child({ part: 'nodes' })
-  const id = newId()
-  let first = true
-  const info = await joinNodes({
-    id,
-    database: options.database,
-    leaseMs: nodeLeaseMsDefault,
-    ended: hasEnded(config, options.supervisedAs),
-    admit: async (others) => {
-      const mine = await admit({ ...options, logger }, others)
-      first = others.every(
-        (other) => other.silentMs > silentAfterMs || isSuccessor(mine.place, other.info),
-      )
-      return mine
-    },
-  })
-  const database = new PostgresDatabase({
-    url,
-    connectionsMax,
-    // Whoever waits longer has lost its lease in any case.
-    statementTimeoutMs: nodeLeaseMsDefault,
-    connectTimeoutMs: nodeLeaseMsDefault,
-    applicationName: `stoa ${info.name} nodes`,
-    logger,
-  })
-  const nodes = new Nodes({
-    id,
-    database,
-    info,
-    clock: systemClock,
-    logger,
-    config: { duties: backgroundDuties },
-  })
-  const calls = new NodeCalls({ nodes, database, link, clock: systemClock, logger })
+export async function enterCluster(
+  foundation: Foundation,
+  options: EnterOptions,
+): Promise<NodeCluster> {
+  const { database, config } = foundation
+  const logger = foundation.logger.child({ part: 'nodes' })
+  await using opened = new AsyncDisposableStack()
+  const early = (await isInUse(database))
+    ? await join(foundation, options, (await knownSecret(foundation)) ?? '')
+    : null
+  let nodes = early === null ? null : await begin(foundation, early, { logger, opened })
+  await bringUpToDate(foundation, options.signal)
+  const secret = await secretOf(foundation)
+  const entry = early ?? (await join(foundation, options, secret))
+  nodes ??= await begin(foundation, entry, { logger, opened })
   const draining = new AbortController()
   const news = nodes.subscribe(({ kind }) => {
     if (kind === 'drainAsked') draining.abort()
   })
+  opened.defer(() => news[Symbol.dispose]())
+  const { id } = entry
+  const closing = opened.move()
+  const joined = nodes
   return {
-    nodes,
-    calls,
-    name: info.name,
-    first,
+    nodes: joined,
+    name: entry.info.name,
+    first: entry.first,
+    secret,
     drainAsked: draining.signal,
+    startCalls: (link) => {
+      const calls = new NodeCalls({
+        nodes: joined,
+        database: joined.database,
+        link,
+        clock: systemClock,
+        logger,
+      })
+      closing.defer(() => calls.stop())
+      return calls
+    },
+    serve: async (address) => {
+      await joined.describe({ address, starting: undefined })
+      joined.offer(backgroundDuties)
+    },
     handOver: async () => {
-      nodes.drain()
-      if (nodes.live().some((node) => node.id !== id && !node.draining))
+      joined.drain()
+      const others = joined.live().filter((node) => node.id !== id)
+      if (others.some((node) => !node.draining && node.starting !== true))
         await sleep(config.drainGraceMs)
     },
-    [Symbol.asyncDispose]: async () => {
-      news[Symbol.dispose]()
-      await calls.stop()
-      await nodes.leave()
-      await database.close()
-    },
+    [Symbol.asyncDispose]: () => closing.disposeAsync(),
   }
+}
+
+/** Whether there are nodes that this one has to fit. They have made the secret before they came. */
+async function isInUse(database: Database): Promise<boolean> {
+  const [schema] = await database.run(hasNodeTable)
+  if (schema?.there !== true) return false
+  return (await database.run(anyNode)).length > 0
+}
+
+async function join(
+  { config, database, fileStore, logger }: Foundation,
+  { supervisedAs, version }: EnterOptions,
+  secret: string,
+): Promise<Entry> {
+  const id = newId()
+  let first = true
+  const info = await joinNodes({
+    id,
+    database,
+    leaseMs: nodeLeaseMsDefault,
+    ended: hasEnded(config, supervisedAs),
+    admit: async (others) => {
+      const joining = { config, supervisedAs, secret, fileStore, version, logger }
+      const mine = await admit(joining, others)
+      first = others.every(
+        (other) => other.silentMs > silentAfterMs || isSuccessor(mine.place, other.info),
+      )
+      return { ...mine, starting: true }
+    },
+  })
+  return { id, info, first }
+}
+
+async function begin(
+  { config, url }: Foundation,
+  { id, info }: Entry,
+  { logger, opened }: { readonly logger: Logger; readonly opened: AsyncDisposableStack },
+): Promise<Nodes> {
+  const database = openNodesDatabase({ config: { ...config, node: info.name }, url, logger })
+  opened.defer(() => database.close())
+  const nodes = new Nodes({ id, database, info, clock: systemClock, logger })
+  opened.defer(() => nodes.leave())
+  return nodes
+}
+
+async function bringUpToDate({ database, logger }: Foundation, signal: AbortSignal): Promise<void> {
+  const applied = await migrate(database, { signal })
+  if (applied.length > 0) logger.info({ applied }, 'the database schema was brought up to date')
 }

@@ -1,17 +1,22 @@
 import type { ClusterParts } from '#api/api-context.ts'
 import type { NodeReport } from '#nodes/cluster-status.ts'
+import type { Nodes } from '#nodes/nodes.ts'
 
 /**
- * How this node is, as it tells the others. `refusals`: what it refused requests for lately, in
- * words.
+ * How this node is, for `stoa status` and `/api/cluster`. `refusals`: the reasons of recent
+ * refusals, in words.
  */
-export function reportOf(cluster: ClusterParts | null, refusals: readonly string[]): NodeReport {
-  if (cluster === null) return { feedLagMs: null, cache: null, degraded: refusals }
-  const { feed, cache, link } = cluster
+export function reportOf(
+  cluster: ClusterParts,
+  nodes: Nodes,
+  refusals: readonly string[],
+): NodeReport {
+  const { feed, cache } = cluster
   const { hits, misses, entries, bytes } = cache.counts
   const lagMs = feed.nowMs() - feed.state.polledAtMs
   return {
     feedLagMs: Number.isFinite(lagMs) ? Math.round(lagMs) : null,
+    clockSkewMs: Math.round(nodes.clockSkewMs),
     cache: {
       hits,
       misses,
@@ -20,18 +25,31 @@ export function reportOf(cluster: ClusterParts | null, refusals: readonly string
       bytes: Math.round(bytes),
       bytesMax: cache.config.bytesMax,
     },
-    degraded: [
-      ...(link.connected ? [] : ['Cluster Link is down; changes are found by polling']),
-      ...(cache.missing.secondLevel
-        ? ['the second level of the cache is not to be had; the database is asked instead']
-        : []),
-      ...(cache.missing.replica
-        ? ['the standby for reads does not answer; the primary is asked instead']
-        : []),
-      ...(cache.leased
-        ? []
-        : ['the database has not answered within the lease; what is cached is served as stale']),
-      ...refusals,
-    ],
+    degraded: [...degradedParts(cluster), ...clockProblem(nodes), ...refusals],
   }
+}
+
+function degradedParts({ cache, link }: ClusterParts): string[] {
+  const problems: readonly (readonly [is: boolean, text: string])[] = [
+    [!link.connected, 'Cluster Link is down; changes are found by polling'],
+    [
+      cache.missing.secondLevel,
+      'the second level of the cache cannot be reached; the database is read instead',
+    ],
+    [cache.missing.replica, 'the standby for reads does not respond; the primary is read instead'],
+    [
+      !cache.leased,
+      'the database has not responded within the lease; cached content is served as stale',
+    ],
+  ]
+  return problems.flatMap(([is, text]) => (is ? [text] : []))
+}
+
+function clockProblem({ isClockOff, clockSkewMs }: Nodes): string[] {
+  if (!isClockOff) return []
+  const seconds = (Math.abs(clockSkewMs) / 1_000).toFixed(1)
+  const direction = clockSkewMs > 0 ? 'ahead of' : 'behind'
+  return [
+    `its clock is ${seconds} s ${direction} the database's; it leads nothing until that is corrected`,
+  ]
 }

@@ -1,10 +1,14 @@
 import type { Access } from '#access/access.ts'
+import type { Cache } from '#cache/cache.ts'
 import type { Config } from '#config/config.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
+import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
-import type { CallReply, CallOptions } from '#nodes/calls.ts'
+import { endWithin } from '#node/end-within.ts'
+import type { Foundation } from '#node/foundation.ts'
+import type { CallOptions, CallReply } from '#nodes/calls.ts'
 
 /**
  * Everything behind the API, wired and migrated, without listening: what a command works on.
@@ -23,11 +27,11 @@ export type Site = AsyncDisposable & {
 /** The cluster as seen from a process that is no node. */
 export type ClusterAccess = AsyncDisposable & {
   readonly database: Database
-  /** Asks every node that lives; see `Calls.onAll`. */
+  /** Calls every node that lives; see `Calls.onAll`. */
   ask(method: string, options: CallOptions): Promise<CallReply[]>
 }
 
-/** What `main.ts` gives to the commands, so that they pick no driver. */
+/** What `command-line.ts` gives to the commands, so that they pick no driver. */
 export type Assembly = {
   openSite(config: Config): Promise<Site>
   /**
@@ -39,4 +43,60 @@ export type Assembly = {
   runNode(config: Config, signal: AbortSignal): Promise<void>
   /** The same with several nodes as processes of their own behind one port. */
   runNodes(config: Config, count: number, signal: AbortSignal): Promise<void>
+}
+
+/** How long background work may take to end when the site is closed. */
+const backgroundMs = 5_000
+
+/** Loaded while the database starts: both take about as long. */
+export async function loadParts() {
+  const [{ createAccess }, { createContent }, { createMedia }] = await Promise.all([
+    import('#access/create-access.ts'),
+    import('#content/create-content.ts'),
+    import('#media/create-media.ts'),
+  ])
+  return { createAccess, createContent, createMedia }
+}
+
+export type SiteOptions = {
+  readonly parts: Awaited<ReturnType<typeof loadParts>>
+  readonly secret: string
+  /** Null: for one command, which keeps nothing. */
+  readonly cache: Cache | null
+}
+
+/** Puts the parts together on a migrated database. Disposing leaves the foundation open. */
+export function createSite(
+  { config, logger, database, fileStore, dataDir }: Foundation,
+  { parts, secret, cache }: SiteOptions,
+): Site {
+  const clock = systemClock
+  const content = parts.createContent({ clock, logger })
+  const access = parts.createAccess({
+    database,
+    clock,
+    logger,
+    secret,
+    ...(cache === null ? {} : { cache }),
+  })
+  const media = parts.createMedia({
+    database,
+    fileStore,
+    dataDir,
+    clock,
+    logger,
+    limits: { uploadBytesMax: config.uploadBytesMax },
+  })
+  return {
+    config,
+    logger,
+    database,
+    content,
+    access,
+    media,
+    [Symbol.asyncDispose]: async () => {
+      await media.stop()
+      await endWithin(content.stop(), backgroundMs, logger)
+    },
+  }
 }

@@ -7,7 +7,7 @@ import { sql } from '#database/database.ts'
 /** The guide: Stoa's own documentation is its starter content. */
 const folder = new URL('../../docs/guide/', import.meta.url)
 
-/** "star" in ASCII: of nodes that start together, one plants and the others find it done. */
+/** "star" in ASCII: of nodes that start together, one creates the content and the others find it. */
 const lockKey = 0x73746172
 
 const lock = sql<{ locked: string }>(`select pg_advisory_xact_lock($1)::text as locked`)
@@ -30,7 +30,12 @@ const pageType: ContentType = {
  * Fills a database that has no content type yet with the guide, published; any other is left as it
  * is. Returns how many entries it made.
  */
-export async function plantStarter({ database, content, access, logger }: Site): Promise<number> {
+export async function createStarterContent({
+  database,
+  content,
+  access,
+  logger,
+}: Site): Promise<number> {
   if ((await content.types.list(database)).length > 0) return 0
   const pages = await readPages()
   const made = await database.transaction(async (tx) => {

@@ -40,7 +40,8 @@ type AnswerRow = {
 const ask = sql<Target>(`
   with trimmed as (
     delete from stoa.node_call where id in (select id from stoa.node_call where expires_at < now() limit ${trimBatch} for update skip locked)),
-  target as (select n.id, n.counter, n.info->>'name' as name, extract(epoch from now() - n.seen_at)::float8 * 1000 as silent_ms from stoa.node n where $6::text is null or n.id = $6),
+  target as (select n.id, n.counter, n.info->>'name' as name, extract(epoch from now() - n.seen_at)::float8 * 1000 as silent_ms from stoa.node n
+    where ($6::text is null or n.id = $6) and n.info->>'starting' is null),
   asked as (
     insert into stoa.node_call (call, caller, target, method, payload, expires_at)
     select $1, $2, t.id, $3, $4, now() + $5 * interval '1 ms' from target t where t.id <> $2)
@@ -96,7 +97,7 @@ export class CallSender {
     method: string,
     payload: unknown,
     options: { readonly deadlineMs: number; readonly only: string | null },
-  ): Promise<{ readonly self: Target | null; readonly answers: Promise<CallReply[]> }> {
+  ): Promise<{ readonly self: Target | null; readonly replies: Promise<CallReply[]> }> {
     const { id, database, clock, isGone } = this.#options
     const until = clock.monotonicMs() + options.deadlineMs
     const text = JSON.stringify(payload ?? null)
@@ -131,7 +132,7 @@ export class CallSender {
           target.id !== id && !isGone(target.id, Number(target.counter), target.silent_ms),
       )
       if (others.length > 0) this.#hint(`ask ${options.only ?? '*'}`)
-      return { self, answers: collect(others) }
+      return { self, replies: collect(others) }
     } catch (error) {
       this.#waiting.delete(call)
       throw error

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
-import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
+import { PostgresClusterLink } from '#cluster-link/drivers/postgres.ts'
 import { primaryConnector } from '#database/postgres/primary-connector.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
@@ -40,7 +40,7 @@ async function node(options: {
 }): Promise<NodeRow> {
   const { database, url, name, linked, duties = [] } = options
   const link: ClusterLink | null = linked
-    ? new PostgresLink({
+    ? new PostgresClusterLink({
         connect: primaryConnector({ url, applicationName: 'stoa test link' }),
         logger: silentLogger,
       })
@@ -50,7 +50,8 @@ async function node(options: {
     info: { name, address: null, version: '1', fingerprint: 'f' },
     clock: systemClock,
     logger: silentLogger,
-    config: { leaseMs, duties },
+    config: { leaseMs },
+    duties,
   })
   const calls = new NodeCalls({ nodes, database, link, clock: systemClock, logger: silentLogger })
   while (nodes.mode !== 'live') await sleep(5)

@@ -17,6 +17,8 @@ export type NodeReport = {
    * older. Null: it keeps nothing.
    */
   readonly feedLagMs: number | null
+  /** By how much its clock is ahead of the database's; negative: behind. */
+  readonly clockSkewMs: number
   readonly cache: {
     readonly hits: number
     readonly misses: number
@@ -35,7 +37,7 @@ export type NodeStatus = {
   readonly address: string | null
   readonly version: string
   readonly fingerprint: string
-  readonly state: 'live' | 'draining' | 'silent'
+  readonly state: 'starting' | 'live' | 'draining' | 'silent'
   readonly duties: readonly string[]
   readonly startedAt: string
   /** Milliseconds since its last beat, by the database's clock. */
@@ -86,7 +88,7 @@ export async function clusterStatus(
 
 function statusOf(row: Row, answer: CallReply | undefined): NodeStatus {
   const info = JSON.parse(row.info) as NodeInfo
-  const state = row.seen_ms > silentAfterMs ? 'silent' : row.draining ? 'draining' : 'live'
+  const state = stateOf(row, info)
   return {
     id: row.id,
     name: info.name,
@@ -107,10 +109,18 @@ function statusOf(row: Row, answer: CallReply | undefined): NodeStatus {
   }
 }
 
+function stateOf({ seen_ms, draining }: Row, { starting }: NodeInfo): NodeStatus['state'] {
+  if (seen_ms > silentAfterMs) return 'silent'
+  if (draining) return 'draining'
+  return starting === true ? 'starting' : 'live'
+}
+
 function degradedOf(nodes: readonly NodeStatus[]): string[] {
   const lines = nodes.flatMap(({ name, state, report, problem }) => [
     ...(report?.degraded ?? []).map((text) => `${name}: ${text}`),
-    ...(state !== 'silent' && problem !== null ? [`${name}: ${problem}`] : []),
+    ...(state !== 'silent' && state !== 'starting' && problem !== null
+      ? [`${name}: ${problem}`]
+      : []),
     ...(state === 'silent'
       ? [
           `${name}: ${report === null ? 'not heard of; killed, or cut off from the database' : 'it answers, but the database takes no beats from it'}`,

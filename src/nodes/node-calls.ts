@@ -64,9 +64,9 @@ export class NodeCalls implements Calls {
   }
 
   async onAll(method: string, payload: unknown, options: CallOptions): Promise<CallReply[]> {
-    const { self, answers } = await this.#sender.send(method, payload, { ...options, only: null })
+    const { self, replies } = await this.#sender.send(method, payload, { ...options, only: null })
     const own = self === null ? [] : [this.#own(self.name, method, payload, options)]
-    return [...(await Promise.all(own)), ...(await answers)]
+    return [...(await Promise.all(own)), ...(await replies)]
   }
 
   async onOne(
@@ -82,7 +82,7 @@ export class NodeCalls implements Calls {
         : (
             await (
               await this.#sender.send(method, payload, { ...options, only: nodeId })
-            ).answers
+            ).replies
           )[0]
     if (answer === undefined) throw new CallNodeGoneError('The node is gone.', { node: nodeId })
     if (!answer.ok) throw answer.error

@@ -10,13 +10,14 @@ import {
 } from '#nodes/nodes-core.ts'
 import type { NodeRow, NodesEffect, NodesEvent, NodesState, DutyRow } from '#nodes/nodes-core.ts'
 
-const config = { leaseMs: 900, duties: ['r'] }
+const config = { leaseMs: 900 }
+const offered = ['r']
 
 class Machine {
   state: NodesState
 
   constructor(id: string) {
-    this.state = startNodes(id, 0)
+    this.state = startNodes(id, 0, offered)
   }
 
   step(event: NodesEvent, now: number): readonly NodesEffect[] {
@@ -25,7 +26,7 @@ class Machine {
     return effects
   }
 
-  /** A beat that starts at `now` and is answered 10 ms later. */
+  /** A beat that starts at `now` and returns 10 ms later. */
   beat(
     now: number,
     nodes: readonly NodeRow[],
@@ -147,9 +148,9 @@ test('a duty goes to the preferred node when that one has been there for three l
     machine.step({ kind: 'taken', duty: 'r', id: 1, fence: 1 }, 20)
     let releasedAt: number | null = null
     for (let now = 300; now < 6_000 && releasedAt === null; now += 300) {
-      const newcomer = { ...node(first, now), ...(duties === undefined ? {} : { duties }) }
+      const joining = { ...node(first, now), ...(duties === undefined ? {} : { duties }) }
       const kinds = machine
-        .beat(now, [newcomer, node(second, now)], [duty(second, 1, now)])
+        .beat(now, [joining, node(second, now)], [duty(second, 1, now)])
         .map((effect) => effect.kind)
       if (kinds.length === 0) continue
       assert.deepEqual(kinds, ['release', 'stepDown'])
@@ -180,7 +181,7 @@ test('losing the row, or being fenced, ends the leadership at once', () => {
   }
 })
 
-test('what a node tells of itself does not wait for the time of its next beat', () => {
+test('a new description does not wait for the time of the next beat', () => {
   const machine = new Machine(first)
   machine.beat(0, [node(first)])
   assert.deepEqual(
@@ -194,7 +195,7 @@ test('what a node tells of itself does not wait for the time of its next beat', 
   )
 })
 
-test('drain gives up what it holds and takes nothing; leave is the end', () => {
+test('drain releases all duties and takes none; leave is the end', () => {
   const machine = new Machine(first)
   machine.beat(0, [node(first)])
   machine.step({ kind: 'taken', duty: 'r', id: 1, fence: 1 }, 20)
@@ -207,6 +208,22 @@ test('drain gives up what it holds and takes nothing; leave is the end', () => {
   assert.deepEqual(machine.step({ kind: 'tick' }, 9_999), [])
 })
 
+test('a withdrawn duty is released at once, and taken again only when it is offered again', () => {
+  const machine = new Machine(first)
+  machine.beat(0, [node(first)])
+  machine.step({ kind: 'taken', duty: 'r', id: 1, fence: 1 }, 20)
+  assert.deepEqual(machine.step({ kind: 'offer', duties: [] }, 30), [
+    { kind: 'release', duty: 'r', fence: 1 },
+    { kind: 'stepDown', duty: 'r' },
+  ])
+  assert.deepEqual(machine.beat(40, [node(first, 2)], [duty('', 1)]), [])
+  machine.step({ kind: 'offer', duties: ['r'] }, 3_000)
+  assert.deepEqual(
+    machine.beat(3_010, [node(first, 3)], [duty('', 1)]).map((effect) => effect.kind),
+    ['take'],
+  )
+})
+
 test('a duty that comes too late is given back', () => {
   const machine = new Machine(first)
   machine.beat(0, [node(first)])
@@ -216,15 +233,15 @@ test('a duty that comes too late is given back', () => {
   ])
 })
 
-test('a node whose counter stands still is gone within the lease, and buried later', () => {
+test('a node whose counter stands still is gone within the lease, and removed later', () => {
   const machine = new Machine(first)
-  let buried = -1
-  for (let now = 0; now < 30_000 && buried < 0; now += 300) {
+  let removed = -1
+  for (let now = 0; now < 30_000 && removed < 0; now += 300) {
     const effects = machine.beat(now, [node(first, now), node('dead', 5)], [duty(first, 1, now)])
     assert.equal(liveNodes(machine.state, now + 10, config).length === 2, now < 900, String(now))
-    if (effects.some((effect) => effect.kind === 'remove')) buried = now
+    if (effects.some((effect) => effect.kind === 'remove')) removed = now
   }
-  assert.equal(buried, 18_000)
+  assert.equal(removed, 18_000)
 })
 
 test('duties are spread over the nodes, and each node has the same opinion', () => {

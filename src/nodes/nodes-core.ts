@@ -1,9 +1,10 @@
 /**
- * Membership and leadership of one node as a pure state machine; src/nodes/SPEC.md is its table.
+ * Membership and leadership of one node as a deterministic state machine; src/nodes/SPEC.md
+ * is its table.
  *
  * Modes: `joining`, until the first beat is written; `live`; `draining`, gives up its duties and
- * takes no more; `left`, for ever. No clock but this node's own is used: others are judged by
- * whether their counters move. `now` is the feed's clock.
+ * takes no more; `left`, for ever. No clock but this node's own is used: another node lives while its
+ * counter moves. `now` is the feed's clock.
  */
 export type NodesState = {
   readonly mode: 'joining' | 'live' | 'draining' | 'left'
@@ -17,12 +18,11 @@ export type NodesState = {
   readonly joinedAtMs: number
   readonly nodes: ReadonlyMap<string, Seen<NodeRow>>
   readonly duties: ReadonlyMap<string, Seen<DutyRow>>
-  /**
-   * Duties that this node holds by its own last word from the database: since when, and with which
-   * fence.
-   */
+  /** Duties that this node holds as of its last reading: since when, and with which fence. */
   readonly held: ReadonlyMap<string, { readonly fence: number; readonly renewedAtMs: number }>
-  /** Duties that this node was told it leads, and not yet that it does not. */
+  /** Duties that this node can take now. */
+  readonly offered: readonly string[]
+  /** Duties whose start of leading was announced, and not yet its end. */
   readonly leading: ReadonlySet<string>
   readonly taking: ReadonlyMap<string, { readonly id: number; readonly startedAtMs: number }>
   readonly takes: number
@@ -33,14 +33,14 @@ export type NodesState = {
 /** A row as last read, and when it was first read so. */
 type Seen<T> = { readonly row: T; readonly sinceMs: number }
 
-/** `duties`: those that it can take; left out, all. */
+/** `duties`: those that the node can take; left out, all. */
 export type NodeRow = {
   readonly id: string
   readonly counter: number
   readonly draining: boolean
   readonly duties?: readonly string[]
 }
-/** `holder` is empty after it was given up. */
+/** `holder` is empty after the duty was released. */
 export type DutyRow = {
   readonly duty: string
   readonly holder: string
@@ -54,8 +54,6 @@ export type NodesConfig = {
    * for so long is free.
    */
   readonly leaseMs: number
-  /** Duties that this node can take. */
-  readonly duties: readonly string[]
 }
 
 /** Rows of nodes that are gone are removed after so many leases. */
@@ -75,20 +73,22 @@ export type NodesEvent =
       readonly duties: readonly DutyRow[]
     }
   | { readonly kind: 'beatFailed'; readonly id: number }
-  /** The answer to `take`: the fence, or null if somebody else was faster or it failed. */
+  /** The outcome of `take`: the fence, or null if another node was faster or it failed. */
   | {
       readonly kind: 'taken'
       readonly duty: string
       readonly id: number
       readonly fence: number | null
     }
-  /** The database refused a fence of this node: somebody else leads. */
+  /** The database refused a fence of this node: another node leads. */
   | { readonly kind: 'fenced'; readonly duty: string; readonly fence: number }
   /**
-   * What this node tells of itself has changed: the others learn it from a beat, which need not
-   * wait for its time.
+   * The description of this node has changed: the others learn it from a beat, which need not wait
+   * for its time.
    */
   | { readonly kind: 'described' }
+  /** From now on this node can take these duties; those that it leads beside them are released. */
+  | { readonly kind: 'offer'; readonly duties: readonly string[] }
   | { readonly kind: 'drain' }
   | { readonly kind: 'leave' }
 
@@ -118,7 +118,7 @@ export type NodesEffect =
 
 type Step = { readonly state: NodesState; readonly effects: readonly NodesEffect[] }
 
-export function startNodes(id: string, now: number): NodesState {
+export function startNodes(id: string, now: number, offered: readonly string[]): NodesState {
   return {
     mode: 'joining',
     id,
@@ -130,6 +130,7 @@ export function startNodes(id: string, now: number): NodesState {
     nodes: new Map(),
     duties: new Map(),
     held: new Map(),
+    offered,
     leading: new Set(),
     taking: new Map(),
     takes: 0,
@@ -179,8 +180,8 @@ export function stepNodes(
 ): Step {
   if (before.mode === 'left') return { state: before, effects: [] }
   const { state, effects } = handle(before, event, now, config)
-  const settled = announce(state, now, config)
-  return { state: settled.state, effects: [...effects, ...settled.effects] }
+  const announced = announce(state, now, config)
+  return { state: announced.state, effects: [...effects, ...announced.effects] }
 }
 
 function handle(state: NodesState, event: NodesEvent, now: number, config: NodesConfig): Step {
@@ -203,6 +204,8 @@ function handle(state: NodesState, event: NodesEvent, now: number, config: Nodes
         : { state, effects: [] }
     case 'described':
       return { state: { ...state, nextBeatAtMs: now }, effects: [] }
+    case 'offer':
+      return offer(state, event.duties, now)
     case 'drain':
       return {
         state: { ...state, mode: 'draining', held: new Map(), nextBeatAtMs: now },
@@ -223,7 +226,16 @@ function handle(state: NodesState, event: NodesEvent, now: number, config: Nodes
   }
 }
 
-/** Says what changed for who leads, from any cause, the clock included. */
+function offer(state: NodesState, duties: readonly string[], now: number): Step {
+  const withdrawn = [...state.held].filter(([duty]) => !duties.includes(duty))
+  const held = new Map([...state.held].filter(([duty]) => duties.includes(duty)))
+  return {
+    state: { ...state, offered: duties, held, nextBeatAtMs: now },
+    effects: withdrawn.map(([duty, { fence }]) => ({ kind: 'release', duty, fence })),
+  }
+}
+
+/** Announces each start and end of leading, from any cause, the clock included. */
 function announce(state: NodesState, now: number, config: NodesConfig): Step {
   const effects: NodesEffect[] = []
   const leading = new Set<string>()
@@ -307,7 +319,7 @@ function beaten(
   return take(balanced.state, [...effects, ...balanced.effects], now, config)
 }
 
-/** Takes what is free. */
+/** Takes the duties that are free. */
 function take(
   state: NodesState,
   before: readonly NodesEffect[],
@@ -319,7 +331,7 @@ function take(
     [...state.taking].filter(([, { startedAtMs: since }]) => since > now - config.leaseMs),
   )
   let { takes } = state
-  for (const duty of config.duties) {
+  for (const duty of state.offered) {
     if (state.held.has(duty) || taking.has(duty) || !free(state, duty, now, config)) continue
     takes += 1
     taking.set(duty, { id: takes, startedAtMs: now })
@@ -361,15 +373,15 @@ function balance(state: NodesState, now: number, config: NodesConfig): Step {
 function free(state: NodesState, duty: string, now: number, config: NodesConfig): boolean {
   const known = state.duties.get(duty)
   const preferred = preferredFor(duty, liveNodes(state, now, config))
-  const patienceMs = preferred === state.id ? 0 : config.leaseMs
+  const graceMs = preferred === state.id ? 0 : config.leaseMs
   // The preferred node may run a version that does not know the duty.
-  if (known === undefined) return state.joinedAtMs <= now - patienceMs
+  if (known === undefined) return state.joinedAtMs <= now - graceMs
   const unclaimed = known.row.holder === '' || known.row.holder === state.id
-  return known.sinceMs <= now - (unclaimed ? 0 : config.leaseMs) - patienceMs
+  return known.sinceMs <= now - (unclaimed ? 0 : config.leaseMs) - graceMs
 }
 
 /**
- * Rendezvous hashing (Thaler and Ravishankar, 1998): every node comes to the same answer without
+ * Rendezvous hashing (Thaler and Ravishankar, 1998): every node comes to the same result without
  * talking.
  */
 export function preferredFor(duty: string, nodes: readonly NodeRow[]): string | null {
@@ -398,7 +410,7 @@ function hash(text: string): number {
 function taken(state: NodesState, event: Extract<NodesEvent, { kind: 'taken' }>): Step {
   const asked = state.taking.get(event.duty)
   if (asked === undefined || asked.id !== event.id) {
-    // Given up long ago: what was taken nobody needs, and it is given back.
+    // The question was abandoned long ago, so the duty is given back.
     return {
       state,
       effects:
@@ -407,7 +419,7 @@ function taken(state: NodesState, event: Extract<NodesEvent, { kind: 'taken' }>)
   }
   const taking = without(state.taking, event.duty)
   if (event.fence === null) return { state: { ...state, taking }, effects: [] }
-  if (state.mode !== 'live')
+  if (state.mode !== 'live' || !state.offered.includes(event.duty))
     return {
       state: { ...state, taking },
       effects: [{ kind: 'release', duty: event.duty, fence: event.fence }],

@@ -17,7 +17,8 @@ function start(database: Database, name: string, leaseMs = 2_000): Nodes {
     info: { name, address: null, version: '1', fingerprint: 'f' },
     clock: systemClock,
     logger: silentLogger,
-    config: { leaseMs, duties },
+    config: { leaseMs },
+    duties,
   })
 }
 
@@ -103,7 +104,8 @@ test(
       info: { name: 'two', address: null, version: '1', fingerprint: 'f' },
       clock: systemClock,
       logger: silentLogger,
-      config: { leaseMs, duties: ['publisher'] },
+      config: { leaseMs },
+      duties: ['publisher'],
     })
     await until(() => two.live().length === 2 && one.live().length === 2, 'both see both')
     const over = new AbortController()

@@ -1,25 +1,25 @@
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
+import { FailureLog } from '#lib/failure-log.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { SteadyClock } from '#lib/steady-clock.ts'
-import { FailureLog } from '#lib/failure-log.ts'
+import { Tasks } from '#lib/tasks.ts'
 import { FenceLostError } from '#nodes/errors.ts'
 import { leads, liveNodes, nextNodesTickMs, startNodes, stepNodes } from '#nodes/nodes-core.ts'
 import type {
+  DutyRow,
   NodeRow,
   NodesConfig,
   NodesEffect,
   NodesEvent,
   NodesState,
-  DutyRow,
 } from '#nodes/nodes-core.ts'
-import { Tasks } from '#lib/tasks.ts'
 
 /**
- * What a node tells of itself: name, address, version, and a fingerprint of what must be the same
- * everywhere, with what went into it.
+ * The description that a node gives of itself. `fingerprint` covers what must be the same
+ * everywhere, and `traits` are what went into it.
  */
 export type NodeInfo = {
   readonly name: string
@@ -30,10 +30,12 @@ export type NodeInfo = {
   /** Those that it can take. */
   readonly duties?: readonly string[]
   /**
-   * Where only one process can be at a time: who comes to the same place is the successor of who
-   * was there.
+   * Where only one process can be at a time: a node that comes to the same place is the successor
+   * of the one that was there.
    */
   readonly place?: string
+  /** It does not serve yet, and is not called. */
+  readonly starting?: true | undefined
 }
 export type LiveNode = NodeInfo & {
   readonly id: string
@@ -43,7 +45,7 @@ export type LiveNode = NodeInfo & {
 }
 
 export type NodesOptions = {
-  /** Made anew for each start of a process; a node that `joinNodes` has let in has one already. */
+  /** New for each start of a process; a node that `joinNodes` has let in has one already. */
   readonly id?: string
   /**
    * Beats go through its reserve (`control`): a beat that waits behind other work is a lease that
@@ -54,11 +56,13 @@ export type NodesOptions = {
   readonly clock: Clock
   readonly logger: Logger
   readonly config?: Partial<NodesConfig>
+  /** Duties that this node can take from the start; see `offer`. */
+  readonly duties?: readonly string[]
 }
 
 /**
- * What listeners are told. `beaten`: after each beat, whether other nodes wait for an answer of
- * this one. `drainAsked`: once, by whoever wrote it into the node's row.
+ * What listeners receive. `beaten`: after each beat, with whether other nodes wait for a reply of
+ * this one. `drainAsked`: once, after a request was found in the node's row.
  */
 export type NodesNews =
   | { readonly kind: 'lead' | 'stepDown'; readonly duty: string }
@@ -66,9 +70,14 @@ export type NodesNews =
   | { readonly kind: 'drainAsked' }
 
 export const nodeLeaseMsDefault = 3_000
+/**
+ * A wall clock that differs from the database's by more than this leads nothing: its schedules
+ * would fire at the wrong time.
+ */
+export const clockSkewMaxMs = 1_000
 
 type BeatRow = {
-  readonly kind: 'node' | 'duty' | 'drain' | 'call'
+  readonly kind: 'node' | 'duty' | 'drain' | 'call' | 'clock'
   readonly id: string
   readonly counter: string
   readonly draining: boolean
@@ -81,10 +90,7 @@ type BeatRow = {
 const beat = sql(`
   insert into stoa.node (id, counter, draining, info) values ($1, 1, $2, $3)
   on conflict (id) do update set counter = stoa.node.counter + 1, draining = excluded.draining, info = excluded.info, seen_at = now()`)
-/**
- * A duty under which this node is at work is locked by that work, which a beat must not wait for:
- * it is left out.
- */
+/** A beat must not wait for work that has locked a duty: that duty is not renewed this time. */
 const renew = sql(`
   update stoa.leadership r set renewal = r.renewal + 1 from (
     select l.role from stoa.leadership l join unnest($2::text[], $3::bigint[]) m (duty, fence) on l.role = m.duty and l.fence = m.fence
@@ -95,6 +101,7 @@ const readAll = sql<BeatRow>(`
   union all select 'duty', role, renewal, false, holder, fence, null, null from stoa.leadership
   union all select 'drain', id, 0, true, '', 0, null, null from stoa.node where id = $1 and drain_asked
   union all (select 'call', target, 0, false, '', 0, null, null from stoa.node_call where target = $1 and reply is null and failure is null limit 1)
+  union all select 'clock', '', (extract(epoch from clock_timestamp()) * 1000)::bigint, false, '', 0, null, null
   order by kind, id`)
 const takeNew = sql<{ fence: string }>(
   `insert into stoa.leadership (role, holder, fence) values ($1, $2, 1) on conflict do nothing returning fence`,
@@ -107,8 +114,8 @@ const release = sql(
 )
 const leave = sql(`delete from stoa.node where id = any($1::text[])`)
 /**
- * While the transaction is open nobody takes the duty: so a leader that falls silent in its middle
- * loses it to the server's own clock, after a lease.
+ * The row lock keeps other nodes from taking the duty until the transaction ends. A leader that
+ * falls silent in its middle loses it to the server's own clock, after a lease.
  */
 const fenceHeld = sql<{ held: string }>(`
   select set_config('idle_in_transaction_session_timeout', $4, true) as held from stoa.leadership where role = $1 and holder = $2 and fence = $3 for share`)
@@ -126,9 +133,14 @@ export class Nodes {
   readonly #tasks = new Tasks()
   readonly #listeners = new Set<(news: NodesNews) => void>()
   readonly #beats: Queryable
+  readonly #leaving = new AbortController()
   #beating: Promise<void> = Promise.resolve()
   #drainAsked = false
   #info: NodeInfo
+  /** As in the last beat that was written. */
+  #writtenInfo: NodeInfo | null = null
+  #offered: readonly string[]
+  #clockSkewMs = 0
   #state: NodesState
   #timer: NodeJS.Timeout | null = null
   #details = new Map<string, { readonly info: NodeInfo; readonly startedAt: string }>()
@@ -141,25 +153,60 @@ export class Nodes {
       recovered: 'the nodes table is written again',
     })
     this.#info = options.info
+    this.#offered = options.duties ?? []
     this.#beats = options.database.control ?? options.database
-    this.config = { leaseMs: nodeLeaseMsDefault, duties: [], ...options.config }
+    this.config = { leaseMs: nodeLeaseMsDefault, ...options.config }
     this.#clock = new SteadyClock(options.clock)
-    this.#state = startNodes(this.id, this.#clock.elapsedMs())
+    this.#state = startNodes(this.id, this.#clock.elapsedMs(), this.#offered)
     this.#schedule()
+  }
+
+  /** For the short statements of calls. */
+  get database(): Database {
+    return this.#options.database
   }
 
   get info(): NodeInfo {
     return this.#info
   }
 
-  /** Tells something else of itself, at once. */
-  describe(info: Partial<NodeInfo>): void {
-    this.#info = { ...this.#info, ...info }
-    this.#step({ kind: 'described' })
-  }
-
   get mode(): NodesState['mode'] {
     return this.#state.mode
+  }
+
+  /**
+   * By how much the clock of this machine is ahead of the database's (negative: behind), in
+   * milliseconds, as of the last beat; 0 within what the measurement can tell.
+   */
+  get clockSkewMs(): number {
+    return this.#clockSkewMs
+  }
+
+  get isClockOff(): boolean {
+    return Math.abs(this.#clockSkewMs) > clockSkewMaxMs
+  }
+
+  /**
+   * Changes the description of this node. Resolves when a beat has written it, or the node has
+   * left.
+   */
+  async describe(info: Partial<NodeInfo>): Promise<void> {
+    const described = { ...this.#info, ...info }
+    this.#info = described
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const listening = this.subscribe(({ kind }) => {
+      if (kind === 'beaten' && this.#writtenInfo === this.#info) resolve()
+    })
+    this.#leaving.signal.addEventListener('abort', () => resolve(), { once: true })
+    this.#step({ kind: 'described' })
+    await promise
+    listening[Symbol.dispose]()
+  }
+
+  /** From now on this node can take these duties. It takes none while its clock is off. */
+  offer(duties: readonly string[]): void {
+    this.#offered = duties
+    this.#step({ kind: 'offer', duties: this.isClockOff ? [] : duties })
   }
 
   /** The nodes that live, this one included, as of its last beat. */
@@ -181,8 +228,8 @@ export class Nodes {
   }
 
   /**
-   * Whether this node leads, as far as it can tell: good for deciding whether to try. What it does
-   * then goes through `fenced`.
+   * Whether this node leads, as far as it knows: good for deciding whether to try. The work itself
+   * goes through `fenced`.
    */
   leads(duty: string): boolean {
     return leads(this.#state, duty, this.#clock.elapsedMs(), this.config) !== null
@@ -190,8 +237,8 @@ export class Nodes {
 
   /**
    * Whether this node has watched that counter of that node stand still for a whole lease (null:
-   * whichever counter it last read): then it is gone, or cut off and answers nothing as fresh any
-   * more. Only time on this node's own clock counts, and only up to its last reading.
+   * whichever counter it last read): then the node is gone, or cut off and serves nothing as fresh.
+   * Only time on this node's own clock counts, and only up to its last reading.
    */
   isGone(id: string, counter: number | null): boolean {
     const seen = this.#state.nodes.get(id)
@@ -202,7 +249,7 @@ export class Nodes {
     )
   }
 
-  /** Hears when this node begins and stops to lead, and of each beat. Listeners must not throw. */
+  /** Receives each start and end of leading, and each beat. Listeners must not throw. */
   subscribe(listener: (news: NodesNews) => void): Disposable {
     this.#listeners.add(listener)
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
@@ -210,8 +257,8 @@ export class Nodes {
 
   /**
    * Runs the leader's work in a transaction that commits only if this node still leads: until its
-   * end nobody else can take the duty. `database`: where the work's own tables are reached, if that
-   * is another pool. Errors: `FenceLostError`, and those of the work.
+   * end no other node can take the duty. `database`: where the work's own tables are reached, if
+   * that is another pool. Errors: `FenceLostError`, and those of the work.
    */
   async fenced<T>(
     duty: string,
@@ -236,15 +283,16 @@ export class Nodes {
   }
 
   /**
-   * Gives up its duties and takes none any more; it stays among the live ones, marked as draining,
+   * Releases its duties and takes none any more; it stays among the live ones, marked as draining,
    * until it leaves.
    */
   drain(): void {
     this.#step({ kind: 'drain' })
   }
 
-  /** The end: duties are given up and the row is removed, if the database can be reached. */
+  /** The end: duties are released and the row is removed, if the database can be reached. */
   async leave(): Promise<void> {
+    this.#leaving.abort()
     this.#step({ kind: 'leave' })
     if (this.#timer !== null) clearTimeout(this.#timer)
     await this.#tasks.ended()
@@ -269,12 +317,12 @@ export class Nodes {
   #step(event: NodesEvent): void {
     const { state, effects } = stepNodes(this.#state, event, this.#clock.elapsedMs(), this.config)
     this.#state = state
-    for (const effect of effects) {
-      const work = this.#perform(effect).catch((error: unknown) =>
-        this.#failureLog.failure(error, { effect: effect.kind }),
+    for (const effect of effects)
+      this.#tasks.add(
+        this.#perform(effect).catch((error: unknown) =>
+          this.#failureLog.failure(error, { effect: effect.kind }),
+        ),
       )
-      this.#tasks.add(work)
-    }
     this.#schedule()
   }
 
@@ -290,10 +338,8 @@ export class Nodes {
       case 'remove':
         return void (await database.run(leave, [effect.nodes]))
       case 'leave':
-        // A beat under way would write the row anew.
-        await this.#beating.catch(() => {
-          // Told already by whoever performed it.
-        })
+        // A running beat would write the row anew. Its own failure was logged already.
+        await this.#beating.catch(() => undefined)
         return void (await database.run(leave, [[this.id]]))
       case 'lead':
       case 'stepDown':
@@ -301,70 +347,108 @@ export class Nodes {
           { duty: effect.duty },
           effect.kind === 'lead' ? 'this node leads' : 'this node no longer leads',
         )
-        this.#tell({ kind: effect.kind, duty: effect.duty })
+        this.#notify({ kind: effect.kind, duty: effect.duty })
     }
   }
 
-  #tell(news: NodesNews): void {
+  #notify(news: NodesNews): void {
     for (const listener of this.#listeners) listener(news)
   }
 
   async #beat(effect: Extract<NodesEffect, { kind: 'beat' }>): Promise<void> {
+    const info = this.#info
     try {
-      const rows = await this.#beats.transaction(async (tx) => {
-        await tx.run(beat, [
-          this.id,
-          effect.draining,
-          JSON.stringify({ ...this.#info, duties: this.config.duties }),
-        ])
-        if (effect.renew.length > 0)
-          await tx.run(renew, [
-            this.id,
-            effect.renew.map(({ duty }) => duty),
-            effect.renew.map(({ fence }) => String(fence)),
-          ])
-        return tx.run(readAll, [this.id])
-      })
+      const { rows, readAtMs, tookMs } = await this.#writeBeat(effect, info)
       this.#failureLog.success()
       if (this.#state.mode === 'left') return
-      const nodeRows = rows.filter((row) => row.kind === 'node')
-      this.#details = new Map(
-        nodeRows.map((row) => [
-          row.id,
-          { info: JSON.parse(row.info) as NodeInfo, startedAt: row.started_at },
-        ]),
-      )
-      const nodes = nodeRows.map((row): NodeRow => {
-        const duties = this.#details.get(row.id)?.info.duties
-        return {
-          id: row.id,
-          counter: Number(row.counter),
-          draining: row.draining,
-          ...(duties === undefined ? {} : { duties }),
-        }
-      })
-      const duties = rows
-        .filter((row) => row.kind === 'duty')
-        .map((row): DutyRow => ({
-          duty: row.id,
-          holder: row.holder,
-          fence: Number(row.fence),
-          renewal: Number(row.counter),
-        }))
-      this.#step({ kind: 'beaten', id: effect.id, nodes, duties })
+      this.#writtenInfo = info
+      this.#noteClock(rows, readAtMs, tookMs)
+      this.#step({ kind: 'beaten', id: effect.id, ...this.#parse(rows) })
       if (!this.#drainAsked && rows.some((row) => row.kind === 'drain')) {
         this.#drainAsked = true
-        this.#tell({ kind: 'drainAsked' })
+        this.#notify({ kind: 'drainAsked' })
       }
-      this.#tell({ kind: 'beaten', callsWaiting: rows.some((row) => row.kind === 'call') })
+      this.#notify({ kind: 'beaten', callsWaiting: rows.some((row) => row.kind === 'call') })
     } catch (error) {
       this.#step({ kind: 'beatFailed', id: effect.id })
       throw error
     }
   }
 
-  async #take(effect: Extract<NodesEffect, { kind: 'take' }>): Promise<void> {
-    const { duty, seen, id } = effect
+  async #writeBeat(
+    { draining, renew: renewed }: Extract<NodesEffect, { kind: 'beat' }>,
+    info: NodeInfo,
+  ): Promise<{ readonly rows: BeatRow[]; readonly readAtMs: number; readonly tookMs: number }> {
+    const { clock } = this.#options
+    return this.#beats.transaction(async (tx) => {
+      const described = JSON.stringify({ ...info, duties: this.#state.offered })
+      await tx.run(beat, [this.id, draining, described])
+      if (renewed.length > 0)
+        await tx.run(renew, [
+          this.id,
+          renewed.map(({ duty }) => duty),
+          renewed.map(({ fence }) => String(fence)),
+        ])
+      const readAtMs = clock.nowMs()
+      const rows = await tx.run(readAll, [this.id])
+      return { rows, readAtMs, tookMs: Math.max(0, clock.nowMs() - readAtMs) }
+    })
+  }
+
+  #parse(rows: readonly BeatRow[]): {
+    readonly nodes: readonly NodeRow[]
+    readonly duties: readonly DutyRow[]
+  } {
+    const nodeRows = rows.filter((row) => row.kind === 'node')
+    this.#details = new Map(
+      nodeRows.map((row) => [
+        row.id,
+        { info: JSON.parse(row.info) as NodeInfo, startedAt: row.started_at },
+      ]),
+    )
+    const nodes = nodeRows.map((row): NodeRow => {
+      const duties = this.#details.get(row.id)?.info.duties
+      return {
+        id: row.id,
+        counter: Number(row.counter),
+        draining: row.draining,
+        ...(duties === undefined ? {} : { duties }),
+      }
+    })
+    const duties = rows
+      .filter((row) => row.kind === 'duty')
+      .map((row): DutyRow => ({
+        duty: row.id,
+        holder: row.holder,
+        fence: Number(row.fence),
+        renewal: Number(row.counter),
+      }))
+    return { nodes, duties }
+  }
+
+  /**
+   * Compares the wall clock with the database's, which was read at some time while the statement
+   * ran.
+   */
+  #noteClock(rows: readonly BeatRow[], readAtMs: number, tookMs: number): void {
+    const databaseMs = Number(rows.find((row) => row.kind === 'clock')?.counter)
+    const differenceMs = readAtMs + tookMs / 2 - databaseMs
+    const certainMs = Math.max(0, Math.abs(differenceMs) - tookMs / 2)
+    const wasOff = this.isClockOff
+    this.#clockSkewMs = Math.sign(differenceMs) * certainMs
+    if (this.isClockOff === wasOff) return
+    const { logger } = this.#options
+    const facts = { aheadMs: Math.round(this.#clockSkewMs) }
+    if (wasOff) logger.info(facts, "the clock of this machine agrees with the database's again")
+    else
+      logger.error(
+        facts,
+        "the clock of this machine differs from the database's: correct it; until then this node leads nothing",
+      )
+    this.offer(this.#offered)
+  }
+
+  async #take({ duty, seen, id }: Extract<NodesEffect, { kind: 'take' }>): Promise<void> {
     let fence: number | null = null
     try {
       const [row] = await (seen === null

@@ -34,7 +34,8 @@ if (import.meta.main) {
     info: { name: String(process.pid), address: null, version: '1', fingerprint: 'f' },
     clock: systemClock,
     logger: silentLogger,
-    config: { leaseMs: leaderLeaseMs, duties: [duty] },
+    config: { leaseMs: leaderLeaseMs },
+    duties: [duty],
   })
   const who = String(process.pid)
   if (mode === 'slow') {

@@ -11,7 +11,7 @@ import type { Content } from '#content/content.ts'
 import { Cache } from '#cache/cache.ts'
 import { AppliedLog } from '#change-feed/applied-log.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
-import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
+import { PostgresClusterLink } from '#cluster-link/drivers/postgres.ts'
 import { createContent } from '#content/create-content.ts'
 import { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
@@ -143,7 +143,7 @@ export async function testSite(
     connectTimeoutMs: 5_000,
     logger,
   })
-  const link = new PostgresLink({
+  const link = new PostgresClusterLink({
     connect: primaryConnector({ url: db.url, applicationName: 'stoa test link' }),
     logger,
   })

@@ -14,6 +14,10 @@ const reportSchema = strict(
           'Since the start of the last good poll of the change feed: nothing that the node answers as fresh is older.',
       }),
     ),
+    clockSkewMs: Type.Integer({
+      description:
+        'By how much its clock is ahead of the database’s; negative: behind. Past a second the node leads nothing.',
+    }),
     cache: nullable(
       strict({
         hits: Type.Integer(),
@@ -38,9 +42,12 @@ const nodeSchema = strict(
     fingerprint: Type.String({
       description: 'Of the settings that should be the same everywhere.',
     }),
-    state: Type.Union([Type.Literal('live'), Type.Literal('draining'), Type.Literal('silent')], {
-      description: '`silent`: not heard of for longer than its lease.',
-    }),
+    state: Type.Union(
+      ['starting', 'live', 'draining', 'silent'].map((state) => Type.Literal(state)),
+      {
+        description: '`starting`: does not serve yet. `silent`: no beat for longer than its lease.',
+      },
+    ),
     duties: Type.Array(Type.String(), { description: 'What it does for all nodes.' }),
     startedAt: timestamp(),
     seenMsAgo: Type.Integer({ description: 'Since its last beat, by the database’s clock.' }),

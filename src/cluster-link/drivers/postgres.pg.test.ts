@@ -3,14 +3,14 @@ import { test } from 'node:test'
 import { sql } from '#database/database.ts'
 import { linkContract } from '#cluster-link/contract.ts'
 import { LinkUnavailableError } from '#cluster-link/errors.ts'
-import { PostgresLink } from '#cluster-link/drivers/postgres.ts'
+import { PostgresClusterLink } from '#cluster-link/drivers/postgres.ts'
 import { primaryConnector } from '#database/postgres/primary-connector.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { databaseMissing, freePort, testDatabase } from '#test/support/database.ts'
 import { startProxy } from '#test/support/proxy.ts'
 
-function linkTo(url: string): PostgresLink {
-  return new PostgresLink({
+function linkTo(url: string): PostgresClusterLink {
+  return new PostgresClusterLink({
     connect: primaryConnector({ url, applicationName: 'stoa test link' }),
     logger: silentLogger,
   })
@@ -70,7 +70,7 @@ test(
     let connections = 0
     const said: string[] = []
     const note = (_facts: object, message: string): void => void said.push(message)
-    const link = new PostgresLink({
+    const link = new PostgresClusterLink({
       connect: async () => {
         const client = await connect()
         connections += 1

@@ -6,7 +6,7 @@ import type { Logger } from '#lib/logger.ts'
 import { FailureLog } from '#lib/failure-log.ts'
 import { backoffMs } from '#lib/backoff.ts'
 
-export type PostgresLinkOptions = {
+export type PostgresClusterLinkOptions = {
   /**
    * Opens a connection to the primary, where alone LISTEN works, or rejects within its deadline.
    * The link closes it.
@@ -45,8 +45,8 @@ type Listener = { readonly channel: string; readonly listener: (text: string) =>
  * transaction of a write would take a lock that all writers share (R2). All channels travel on one
  * PostgreSQL channel as `channel text`.
  */
-export class PostgresLink implements ClusterLink {
-  readonly #options: PostgresLinkOptions
+export class PostgresClusterLink implements ClusterLink {
+  readonly #options: PostgresClusterLinkOptions
   readonly #failureLog: FailureLog
   readonly #listeners = new Set<Listener>()
   readonly #probing: NodeJS.Timeout
@@ -59,7 +59,7 @@ export class PostgresLink implements ClusterLink {
   #last: Promise<void> = Promise.resolve()
   #opening: Promise<void>
 
-  constructor(options: PostgresLinkOptions) {
+  constructor(options: PostgresClusterLinkOptions) {
     this.#options = options
     this.#failureLog = new FailureLog(options.logger, {
       failing: 'Cluster Link lost its connection; changes are found by polling meanwhile',

@@ -1,11 +1,11 @@
 import { linkContract } from '#cluster-link/contract.ts'
-import { MemoryHub, MemoryLink } from '#cluster-link/drivers/memory.ts'
+import { MemoryHub, MemoryClusterLink } from '#test/support/memory-cluster-link.ts'
 
 linkContract('memory', {
   skip: false,
   open: async (count) => {
     const hub = new MemoryHub()
-    const links = Array.from({ length: count }, () => new MemoryLink(hub))
+    const links = Array.from({ length: count }, () => new MemoryClusterLink(hub))
     return {
       links,
       [Symbol.asyncDispose]: async () =>

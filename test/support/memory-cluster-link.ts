@@ -5,14 +5,14 @@ import { checkMessage } from '#cluster-link/message.ts'
 type Listener = { readonly channel: string; readonly listener: (text: string) => void }
 
 /**
- * The nodes of one process: every `MemoryLink` of one hub hears the others. Also the link of a node
+ * The nodes of one process: every `MemoryClusterLink` of one hub hears the others. Also the link of a node
  * that is alone.
  */
 export class MemoryHub {
-  readonly links = new Set<MemoryLink>()
+  readonly links = new Set<MemoryClusterLink>()
 }
 
-export class MemoryLink implements ClusterLink {
+export class MemoryClusterLink implements ClusterLink {
   readonly #hub: MemoryHub
   readonly #listeners = new Set<Listener>()
 

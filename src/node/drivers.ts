@@ -1,0 +1,140 @@
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { ClusterParts } from '#api/api-context.ts'
+import { AppliedLog } from '#change-feed/applied-log.ts'
+import { wireFeed } from '#cluster.ts'
+import type { Config } from '#config/config.ts'
+import { RowTexts } from '#content/query/row-texts.ts'
+import type { Database } from '#database/database.ts'
+import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
+import { DiskFileStore } from '#file-store/drivers/disk.ts'
+import type { FileStore } from '#file-store/file-store.ts'
+import { systemClock } from '#lib/clock.ts'
+import type { Logger } from '#lib/logger.ts'
+import { nodeLeaseMsDefault } from '#nodes/nodes.ts'
+
+/**
+ * The composition root's choice of drivers: beside `src/cluster.ts`, only this file imports any.
+ */
+
+export { openLink } from '#cluster.ts'
+
+/** For a connection to a standby, and for one statement there. */
+const replicaTimeoutMs = 1_000
+/** For calls between nodes. Beats have the pool's own reserve. */
+const nodesConnections = 3
+/** Share of the cache reserved for the row texts of lists. */
+const rowTextsShare = 0.125
+/** Responses larger than this are not kept. */
+const entryBytesMax = 4 * 1024 * 1024
+
+export type DriverOptions = {
+  readonly config: Config
+  /** Of the primary, be it embedded or not. */
+  readonly url: string
+  readonly logger: Logger
+}
+
+export function nodeNameOf(config: Config): string {
+  return config.node ?? hostname()
+}
+
+export function commandNameOf(): string {
+  return `stoa command on ${hostname()}`
+}
+
+export function openDatabase({ config, url, logger }: DriverOptions): Database {
+  return new PostgresDatabase({
+    url,
+    connectionsMax: config.databaseConnections,
+    statementTimeoutMs: config.databaseTimeoutMs,
+    connectTimeoutMs: config.databaseTimeoutMs,
+    applicationName: `stoa ${nodeNameOf(config)}`,
+    logger: logger.child({ part: 'database' }),
+  })
+}
+
+/** For commands that look at the cluster from outside. */
+export function openCommandDatabase(
+  { config, url, logger }: DriverOptions,
+  connectionsMax: number,
+): Database {
+  return new PostgresDatabase({
+    url,
+    connectionsMax,
+    statementTimeoutMs: config.databaseTimeoutMs,
+    connectTimeoutMs: config.databaseTimeoutMs,
+    applicationName: commandNameOf(),
+    logger,
+  })
+}
+
+/** Beats and calls: a statement that waits longer than the node lease is of no use. */
+export function openNodesDatabase({ config, url, logger }: DriverOptions): Database {
+  return new PostgresDatabase({
+    url,
+    connectionsMax: nodesConnections,
+    statementTimeoutMs: nodeLeaseMsDefault,
+    connectTimeoutMs: nodeLeaseMsDefault,
+    applicationName: `stoa ${nodeNameOf(config)} nodes`,
+    logger,
+  })
+}
+
+export function openFileStore(config: Config, dataDir: string): FileStore {
+  const folder = config.filesUrl === null ? join(dataDir, 'files') : fileURLToPath(config.filesUrl)
+  return new DiskFileStore({ folder, clock: systemClock })
+}
+
+export type OpenedCluster = AsyncDisposable & Omit<ClusterParts, 'calls'>
+
+/** The change feed and the cache of one node, as its configuration has them. */
+export async function openCluster(
+  options: DriverOptions,
+  database: Database,
+): Promise<OpenedCluster> {
+  const { config, url } = options
+  const { leaseMs, pollGapMs, staleMs, cacheBytes, cacheUrl } = config
+  await using opened = new AsyncDisposableStack()
+  const replica = openReplica(options)
+  opened.defer(async () => replica?.close())
+  const bytesMax = Math.floor(cacheBytes * (1 - rowTextsShare))
+  const wired = await wireFeed(url, {
+    database,
+    replica,
+    leaseMs,
+    pollGapMs,
+    secondLevelUrl: cacheUrl,
+    cache: { staleMs, bytesMax, entryBytesMax: Math.min(entryBytesMax, bytesMax) },
+    applicationName: `stoa ${nodeNameOf(config)}`,
+    logger: options.logger.child({ part: 'cluster' }),
+  })
+  opened.use(wired)
+  const applied = opened.use(new AppliedLog(wired.feed, systemClock))
+  const texts = new RowTexts(cacheBytes * rowTextsShare)
+  const closing = opened.move()
+  const { feed, cache, link } = wired
+  return {
+    feed,
+    cache,
+    link,
+    applied,
+    texts,
+    [Symbol.asyncDispose]: () => closing.disposeAsync(),
+  }
+}
+
+/** Short deadlines: when a standby does not respond soon, the primary is read. */
+function openReplica({ config, logger }: DriverOptions): Database | null {
+  if (config.databaseReadUrl === null) return null
+  return new PostgresDatabase({
+    url: config.databaseReadUrl,
+    wanted: 'standby',
+    connectionsMax: config.databaseConnections,
+    statementTimeoutMs: replicaTimeoutMs,
+    connectTimeoutMs: replicaTimeoutMs,
+    applicationName: `stoa ${nodeNameOf(config)} reads`,
+    logger: logger.child({ part: 'replica' }),
+  })
+}
