@@ -29,7 +29,8 @@ export async function existingPages(reader: Reader, type: string | null): Promis
   return { keys, slugs }
 }
 
-async function* statesOf(reader: Reader, type: string): AsyncGenerator<BulkState> {
+/** Reads the latest versions of all entries of a type. */
+export async function* statesOf(reader: Reader, type: string): AsyncGenerator<BulkState> {
   for (let after: string | null = null; ;) {
     const states: BulkState[] = await reader.bulk.states(reader.call, type, {
       after,

@@ -1,4 +1,4 @@
-import sanitizeHtml from 'sanitize-html'
+import { Parser } from 'htmlparser2'
 
 /** Elements nested deeper are flattened: rich text has a limit, and so has the stack. */
 const depthMax = 30
@@ -10,23 +10,28 @@ export type HtmlElement = {
   readonly children: readonly HtmlNode[]
 }
 
-const attributesKept = [
-  'href',
-  'src',
+/** Is called with the name of each thing that is not taken over. */
+export type Loss = (what: string) => void
+
+const attributesKept = new Set([
+  'align',
   'alt',
+  'class',
+  'colspan',
+  'data-lazy-src',
+  'data-original',
+  'data-src',
+  'height',
+  'href',
+  'id',
+  'rowspan',
+  'src',
+  'start',
+  'style',
   'title',
   'width',
-  'height',
-  'align',
-  'style',
-  'class',
-  'start',
-  'colspan',
-  'rowspan',
-  'target',
-  'rel',
-]
-const tagsKept = [
+])
+const tagsKept = new Set([
   'p',
   'h1',
   'h2',
@@ -87,73 +92,93 @@ const tagsKept = [
   'sup',
   'mark',
   'q',
-]
+])
+/** Elements whose text is code or belongs to a form. */
+const textDropped = new Set(['script', 'style', 'textarea', 'option', 'template', 'title'])
+/** Elements that play or show something else become links to it. */
+const embeds = new Set(['iframe', 'video', 'audio', 'embed', 'source', 'object'])
+/** Elements that a reader would miss. */
+const missed = new Set(['form', 'input', 'select', 'textarea', 'svg', 'canvas', 'math'])
+const blockEnds =
+  /^(?:p|h[1-6]|ul|ol|li|blockquote|pre|hr|table|tr|td|th|caption|div|section|article|figure|figcaption|address|dl|dt|dd|br)$/
 
-/** What plays or shows something else becomes a link to it. */
-function asLink(_tag: string, attributes: sanitizeHtml.Attributes): sanitizeHtml.Tag {
-  const { src = '' } = attributes
-  return src === ''
-    ? { tagName: 'span', attribs: {} }
-    : { tagName: 'a', attribs: { href: src }, text: src }
-}
-
-const embeds = Object.fromEntries(
-  ['iframe', 'video', 'audio', 'embed', 'source'].map((tag) => [tag, asLink]),
-)
+type OpenElement = { readonly tag: string; readonly children: HtmlNode[]; readonly isKept: boolean }
 
 /**
- * HTML from elsewhere as a tree of harmless elements: scripts, styles, forms, event handlers,
- * unknown elements and addresses of other schemes than http, https, mailto and tel are gone;
- * embedded players are links. Takes any text, never throws.
+ * Reads HTML from elsewhere as a tree of harmless elements: scripts, styles, forms, event handlers
+ * and unknown elements are gone, and embedded players are links. Addresses are for the caller to
+ * check. Takes any text, never throws.
  */
-export function parseSafeHtml(html: string): HtmlNode[] {
-  const safe = sanitizeHtml(html, {
-    allowedTags: tagsKept,
-    allowedAttributes: { '*': attributesKept },
-    allowedSchemes: ['http', 'https', 'mailto', 'tel'],
-    allowProtocolRelative: true,
-    transformTags: embeds,
-    nestingLimit: depthMax,
-    parseStyleAttributes: false,
-  })
-  return treeOf(safe)
-}
-
-/** The text of HTML, without any markup, white space collapsed. */
-export function plainText(html: string): string {
-  const text = decode(sanitizeHtml(html, { allowedTags: [], allowedAttributes: {} }))
-  return text.replaceAll(/\s+/g, ' ').trim()
-}
-
-const token = /<(\/?)([a-z][a-z0-9]*)((?:\s+[a-zA-Z-]+(?:="[^"]*")?)*)\s*(\/?)>|[^<]+|</g
-const attribute = /([a-zA-Z-]+)(?:="([^"]*)")?/g
-const voids = new Set(['br', 'hr', 'img'])
-
-/** Reads what the sanitiser writes: lower-case tags in balance, double quotes, four entities. */
-function treeOf(safe: string): HtmlNode[] {
+export function parseSafeHtml(html: string, lose: Loss = () => undefined): HtmlNode[] {
   const root: HtmlNode[] = []
-  const open: { tag: string; children: HtmlNode[] }[] = [{ tag: '', children: root }]
-  for (const [whole, slash, tag, attributes, closed] of safe.matchAll(token)) {
-    const { children } = open.at(-1)!
-    if (tag === undefined) children.push({ text: decode(whole) })
-    else if (slash === '/') {
-      const at = open.findLastIndex((element) => element.tag === tag)
-      if (at > 0) open.length = at
-    } else {
-      const element = { tag, attributes: new Map<string, string>(), children: [] as HtmlNode[] }
-      for (const [, name, value] of attributes!.matchAll(attribute))
-        element.attributes.set(name!, decode(value ?? ''))
-      children.push(element)
-      if (!voids.has(tag) && closed !== '/') open.push(element)
-    }
-  }
+  const open: OpenElement[] = [{ tag: '', children: root, isKept: true }]
+  let dropped = 0
+  const parser = new Parser(
+    {
+      onopentag(tag, attributes) {
+        const { children } = open.at(-1)!
+        if (textDropped.has(tag)) dropped += 1
+        if (missed.has(tag)) lose(`<${tag}>`)
+        const element = dropped > 0 ? null : elementOf(tag, attributes)
+        const isKept = element !== null && open.length <= depthMax
+        if (isKept) children.push(element)
+        else if (embeds.has(tag) && dropped === 0) children.push(...linkTo(attributes))
+        open.push({ tag, children: isKept ? element.children : children, isKept })
+      },
+      ontext(text) {
+        if (dropped === 0) open.at(-1)!.children.push({ text })
+      },
+      onclosetag(tag) {
+        if (textDropped.has(tag)) dropped -= 1
+        open.pop()
+      },
+    },
+    { decodeEntities: true },
+  )
+  parser.end(html)
   return root
 }
 
-function decode(text: string): string {
-  return text
-    .replaceAll('&lt;', '<')
-    .replaceAll('&gt;', '>')
-    .replaceAll('&quot;', '"')
-    .replaceAll('&amp;', '&')
+function elementOf(
+  tag: string,
+  attributes: Readonly<Record<string, string>>,
+): { tag: string; attributes: ReadonlyMap<string, string>; children: HtmlNode[] } | null {
+  if (!tagsKept.has(tag)) return null
+  const kept = Object.entries(attributes).filter(([name]) => attributesKept.has(name))
+  return { tag, attributes: new Map(kept), children: [] }
+}
+
+function linkTo(attributes: Readonly<Record<string, string>>): HtmlNode[] {
+  const href = attributes['src'] ?? attributes['data'] ?? ''
+  if (href === '') return []
+  const link: HtmlElement = {
+    tag: 'a',
+    attributes: new Map([['href', href]]),
+    children: [{ text: href }],
+  }
+  return [{ text: ' ' }, link, { text: ' ' }]
+}
+
+/** Returns the text of HTML without any markup, in one line. */
+export function plainText(html: string): string {
+  return textParts(parseSafeHtml(html), ' ').join('').replaceAll(/\s+/g, ' ').trim()
+}
+
+/** Returns the text of HTML with a line for each block, and the addresses of its links. */
+export function plainLines(html: string): string {
+  return textParts(parseSafeHtml(html), '\n', true)
+    .join('')
+    .replaceAll(/[ \t]+/g, ' ')
+    .replaceAll(/ ?\n[ \n]*/g, '\n')
+    .trim()
+}
+
+function textParts(nodes: readonly HtmlNode[], end: string, withLinks = false): string[] {
+  return nodes.flatMap((node) => {
+    if ('text' in node) return [node.text]
+    const inside = textParts(node.children, end, withLinks)
+    const href = node.tag === 'a' && withLinks ? (node.attributes.get('href') ?? '') : ''
+    if (/^https?:/i.test(href) && !inside.join('').includes(href)) inside.push(` (${href})`)
+    return blockEnds.test(node.tag) ? [end, ...inside, end] : inside
+  })
 }

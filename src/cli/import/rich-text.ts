@@ -1,8 +1,8 @@
-import type { HtmlElement, HtmlNode } from '#cli/import/html-tree.ts'
+import type { HtmlElement, HtmlNode, Loss } from '#cli/import/html-tree.ts'
 import { parseSafeHtml } from '#cli/import/html-tree.ts'
 import { isSafeLink } from '#content/validation/rich-text.ts'
 
-/** Longest attribute that rich text takes. */
+/** Rich text takes no longer attribute. */
 const attributeCharsMax = 2_000
 
 export type RichNode = {
@@ -14,7 +14,7 @@ export type RichNode = {
 }
 type RichMark = { readonly type: string; readonly attrs?: Readonly<Record<string, unknown>> }
 
-/** How addresses in the HTML relate to what is imported; null: not at all. */
+/** Relates addresses in the HTML to what is imported; null: they lead elsewhere. */
 export type Addresses = {
   readonly entry: (href: string) => string | null
   readonly asset: (src: string) => string | null
@@ -82,24 +82,31 @@ const blockTags = new Set([
 ])
 
 /**
- * HTML as Stoa's rich text. Classic WordPress texts, in which a blank line is a paragraph and a
- * line end a break, are read that way; texts of the block editor are HTML as it is. Takes any text,
- * never throws; null when nothing is left.
+ * Converts HTML to Stoa's rich text. Classic WordPress texts, in which a blank line is a paragraph
+ * and a line end a break, are read that way; texts of the block editor are HTML as it is. `lose` is
+ * called for what rich text cannot hold. Takes any text, never throws; null when nothing is left.
  */
-export function richTextOf(html: string, addresses: Addresses): RichNode | null {
+export function richTextOf(
+  html: string,
+  addresses: Addresses,
+  lose: Loss = () => undefined,
+): RichNode | null {
   const isClassic = !html.includes('<!-- wp:')
-  const nodes = parseSafeHtml(html.replaceAll(/<!--\s*nextpage\s*-->/g, '<hr>'))
-  const content = new Converter(addresses, isClassic).blocks(nodes, [])
+  if (/href=["']#[^"']/.test(html)) lose('anchors that links in the text lead to')
+  const nodes = parseSafeHtml(html.replaceAll(/<!--\s{0,100}nextpage\s{0,100}-->/g, '<hr>'), lose)
+  const content = new Converter(addresses, isClassic, lose).blocks(nodes, [])
   return content.length === 0 ? null : { type: 'doc', content }
 }
 
 class Converter {
   readonly #addresses: Addresses
   readonly #isClassic: boolean
+  readonly #lose: Loss
 
-  constructor(addresses: Addresses, isClassic: boolean) {
+  constructor(addresses: Addresses, isClassic: boolean, lose: Loss) {
     this.#addresses = addresses
     this.#isClassic = isClassic
+    this.#lose = lose
   }
 
   /** Block nodes of a run of children; inline ones between blocks become paragraphs. */
@@ -242,7 +249,7 @@ class Converter {
   #inline(node: HtmlNode, marks: readonly RichMark[], keepSpace: boolean): RichNode[] {
     if ('text' in node) return this.#text(node.text, marks, keepSpace)
     if (node.tag === 'br') return [{ type: 'hardBreak' }]
-    if (node.tag === 'img') return this.#image(node)
+    if (node.tag === 'img') return this.#image(node, marks)
     const inside = node.children.flatMap((child) =>
       this.#inline(child, this.#marked(node, marks), keepSpace),
     )
@@ -277,9 +284,15 @@ class Converter {
     return result
   }
 
-  #image(element: HtmlElement): RichNode[] {
-    const src = (element.attributes.get('src') ?? '').trim()
-    if (src === '' || src.length > attributeCharsMax || !isSafeLink(src)) return []
+  /** An image keeps the link around it. */
+  #image(element: HtmlElement, marks: readonly RichMark[]): RichNode[] {
+    const src = addressOfImage(element)
+    if (src === null) {
+      this.#lose('images without an address of the web (data: and the like)')
+      return []
+    }
+    const links = marks.filter((mark) => mark.type === 'link')
+    const around = links.length === 0 ? {} : { marks: links }
     const attrs: Record<string, unknown> = { src }
     for (const name of ['alt', 'title']) {
       const value = element.attributes.get(name)
@@ -291,7 +304,7 @@ class Converter {
       if (Number.isSafeInteger(value) && value > 0) attrs[name] = value
     }
     const asset = this.#addresses.asset(src)
-    return [{ type: 'image', attrs: asset === null ? attrs : { ...attrs, asset } }]
+    return [{ type: 'image', attrs: asset === null ? attrs : { ...attrs, asset }, ...around }]
   }
 
   #marked(element: HtmlElement, marks: readonly RichMark[]): readonly RichMark[] {
@@ -303,6 +316,21 @@ class Converter {
     const entry = this.#addresses.entry(href)
     return [...marks, { type: 'link', attrs: entry === null ? { href } : { href, entry } }]
   }
+}
+
+/** Pages that load images late have a placeholder in `src`. */
+function addressOfImage(element: HtmlElement): string | null {
+  const names = ['src', 'data-src', 'data-lazy-src', 'data-original']
+  const sources = names.map((name) => (element.attributes.get(name) ?? '').trim())
+  return (
+    sources.find(
+      (src) =>
+        src !== '' &&
+        src.length <= attributeCharsMax &&
+        isSafeLink(src) &&
+        !/^(?:mailto|tel):/i.test(src),
+    ) ?? null
+  )
 }
 
 function hasBlocks(element: HtmlElement): boolean {
@@ -349,7 +377,7 @@ function trimmed(run: RichNode[]): RichNode[] {
   return result.filter((node) => node.type !== 'text' || node.text !== '')
 }
 
-/** What no text of ours may hold. */
+/** Removes what the database cannot store. */
 function clean(text: string): string {
   return text.replaceAll('\0', '').toWellFormed()
 }

@@ -1,18 +1,19 @@
 import { createReadStream } from 'node:fs'
-import { mkdtemp, rm, stat } from 'node:fs/promises'
+import { mkdtemp, realpath, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { basename, join, normalize } from 'node:path'
+import { basename, join, normalize, sep } from 'node:path'
 import { download } from '#cli/import/download.ts'
+import { bareHost } from '#cli/import/wordpress/wordpress-survey.ts'
 import type { Actor } from '#lib/actor.ts'
 import type { Media, Received } from '#media/media.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 const deadlineMs = 60_000
-/** After so many failures to reach a host nothing more is asked of it. */
+/** Failures to reach a host after which no more requests go to it. */
 const hostFailuresMax = 3
 
 export type FetchOptions = {
-  /** Copies of what lay under `wp-content/uploads`; asked before the network. */
+  /** A copy of `wp-content/uploads`, looked at before the network. */
   readonly mediaDir: string | null
   readonly download: boolean
   readonly allowPrivate: boolean
@@ -24,10 +25,7 @@ export type Found =
   | { readonly ok: true; readonly file: string; readonly name: string }
   | { readonly ok: false; readonly reason: string }
 
-/**
- * Gets the files of attachments, from a folder or from the site that they were on, each into a file
- * of its own.
- */
+/** Gets the files of attachments from a folder or from their site, each into a file of its own. */
 export class AttachmentFiles implements AsyncDisposable {
   readonly #options: FetchOptions
   readonly #folder: string
@@ -54,15 +52,15 @@ export class AttachmentFiles implements AsyncDisposable {
         ok: false,
         reason:
           this.#options.mediaDir === null
-            ? 'Nothing is downloaded, as was asked.'
-            : `It is not in ${this.#options.mediaDir}, and nothing is downloaded, as was asked.`,
+            ? 'Downloads are off (--no-download).'
+            : `It is not in ${this.#options.mediaDir}, and downloads are off (--no-download).`,
       }
     const { host } = new URL(url)
     const failures = this.#failures.get(host) ?? 0
     if (failures >= hostFailuresMax)
       return {
         ok: false,
-        reason: `It could not be downloaded: ${host} did not answer ${hostFailuresMax} times before.`,
+        reason: `It could not be downloaded: ${host} did not respond ${hostFailuresMax} times before.`,
       }
     this.#count += 1
     const file = join(this.#folder, String(this.#count))
@@ -73,10 +71,7 @@ export class AttachmentFiles implements AsyncDisposable {
     return { ok: false, reason: `It could not be downloaded: ${outcome.reason}.` }
   }
 
-  /**
-   * Puts a found file into the file store, or says why it is not taken. A downloaded file is gone
-   * after it.
-   */
+  /** Stores a found file, or returns why it is not taken. A downloaded file is deleted then. */
   async receive(
     media: Media,
     actor: Actor,
@@ -106,13 +101,19 @@ function fileName(url: string): string {
   try {
     return decodeURIComponent(last).slice(0, 200) || 'file'
   } catch {
-    // A stray % in a name is a name all the same.
+    // A single % is part of the name.
     return last.slice(0, 200) || 'file'
   }
 }
 
-/** The file under its path below `uploads`, under its year and month, or by its name alone. */
+/**
+ * Finds the file under its path below `uploads`, under its year and month, or by its name alone.
+ * A symbolic link that leads out of the folder is not followed: it could make any file of this
+ * machine a public asset.
+ */
 async function inFolder(folder: string, url: string): Promise<string | null> {
+  const root = await realpath(folder).catch(() => null)
+  if (root === null) return null
   const segments = normalize(decodePath(new URL(url).pathname))
     .split('/')
     .filter((segment) => segment !== '' && segment !== '..')
@@ -125,7 +126,8 @@ async function inFolder(folder: string, url: string): Promise<string | null> {
   ]
   for (const candidate of candidates) {
     if (candidate.length === 0) continue
-    const path = join(folder, ...candidate)
+    const path = await realpath(join(root, ...candidate)).catch(() => null)
+    if (path === null || !path.startsWith(`${root}${sep}`)) continue
     if ((await stat(path).catch(() => null))?.isFile() === true) return path
   }
   return null
@@ -135,16 +137,22 @@ function decodePath(path: string): string {
   try {
     return decodeURIComponent(path)
   } catch {
-    // As it stands, then.
+    // The path is not encoded.
     return path
   }
 }
 
 /**
- * The address of an image without query and without the size that WordPress adds to resized copies.
+ * Returns the address of an image in a form that all its copies share: without query, size, scheme,
+ * `www` and the image servers of WordPress.com in front of the host.
  */
 export function originalAddress(src: string, siteUrl: string): string | null {
   if (!URL.canParse(src, siteUrl)) return null
   const url = new URL(src, siteUrl)
-  return `${url.host}${url.pathname.replace(/-\d{1,5}x\d{1,5}(?=\.[A-Za-z0-9]{1,5}$)/, '')}`
+  const proxied = /^i\d\.wp\.com$/.test(url.host) ? url.pathname.slice(1) : url.host + url.pathname
+  const path = proxied.replace(
+    /(?:-scaled|-rotated|-e\d{6,15})?(?:-\d{1,5}x\d{1,5})?(?=\.[A-Za-z0-9]{1,5}$)/,
+    '',
+  )
+  return bareHost(path.slice(0, path.indexOf('/'))) + path.slice(path.indexOf('/'))
 }

@@ -1,4 +1,4 @@
-import { plainText } from '#cli/import/html-tree.ts'
+import { plainLines, plainText } from '#cli/import/html-tree.ts'
 import { richTextOf } from '#cli/import/rich-text.ts'
 import type { Addresses } from '#cli/import/rich-text.ts'
 import { termKey } from '#cli/import/wordpress/wordpress-survey.ts'
@@ -6,35 +6,38 @@ import type { WordpressSurvey } from '#cli/import/wordpress/wordpress-survey.ts'
 import { wordpressTime } from '#cli/import/wordpress/wxr.ts'
 import type { WxrComment, WxrItem } from '#cli/import/wordpress/wxr.ts'
 
-/** Rich text and text have limits; so has what is kept of comments. */
+/** Characters that are kept of a comment. */
 const commentCharsMax = 20_000
 const textCharsMax = 20_000
 const addressCharsMax = 2_000
 
-/** What an item refers to and that is known only while importing. */
+/** Finds what an item refers to. */
 export type Surroundings = {
   readonly survey: WordpressSurvey
   readonly addresses: Addresses
   readonly assetOf: (wordpressId: string) => string | null
+  /** True for an entry that was refused: referring to it would lead to nothing. */
+  readonly isRefused: (id: string) => boolean
 }
 
 /** The fields of a post or page. What is empty is left out. */
 export function itemFields(item: WxrItem, around: Surroundings): Record<string, unknown> {
   const { survey } = around
   const comments = commentsOf(item.comments)
+  const author = survey.authors.get(item.creator)?.id
   const fields: Record<string, unknown> = {
     title: cut(plainText(item.title)),
     slug: survey.items.get(item.id)?.slug,
-    body: richTextOf(item.content, around.addresses),
+    body: richTextOf(item.content, around.addresses, (what) => survey.losses.count('texts', what)),
     excerpt: cut(plainText(item.excerpt)),
-    author: survey.authors.get(item.creator)?.id,
+    author: author === undefined || around.isRefused(author) ? null : author,
     featuredImage: around.assetOf(item.meta.get('_thumbnail_id') ?? ''),
     commentsOpen: item.commentsOpen,
     comments: comments.length === 0 ? null : comments,
     originalUrl: webAddress(item.link),
   }
   if (item.kind === 'page') Object.assign(fields, pageFields(item, survey))
-  else Object.assign(fields, postFields(item, survey))
+  else Object.assign(fields, postFields(item, around))
   return present(fields)
 }
 
@@ -49,12 +52,14 @@ function pageFields(item: WxrItem, survey: WordpressSurvey): Record<string, unkn
   }
 }
 
-function postFields(item: WxrItem, survey: WordpressSurvey): Record<string, unknown> {
+function postFields(item: WxrItem, around: Surroundings): Record<string, unknown> {
+  const { survey, isRefused } = around
   const ids = (taxonomy: string, terms: WordpressSurvey['tags']): string[] => [
     ...new Set(
       item.terms
         .filter((term) => term.taxonomy === taxonomy)
-        .flatMap((term) => terms.get(termKey(term))?.id ?? []),
+        .flatMap((term) => terms.get(termKey(term))?.id ?? [])
+        .filter((id) => !isRefused(id)),
     ),
   ]
   const format = item.terms
@@ -81,7 +86,7 @@ function commentsOf(comments: readonly WxrComment[]): unknown[] {
         url: webAddress(url),
         at: wordpressTime(dateGmt),
         kind,
-        text: plainText(content).slice(0, commentCharsMax).toWellFormed(),
+        text: plainLines(content).slice(0, commentCharsMax).toWellFormed(),
       }),
     )
 }
@@ -111,10 +116,7 @@ export function attachmentFields(
   })
 }
 
-/**
- * Somebody may make a link of it: nothing but addresses of the web. A shortened one would lead
- * elsewhere.
- */
+/** Sites make links of it, so it is an address of the web; a shortened one would lead elsewhere. */
 function webAddress(text: string): string | null {
   return text.length <= addressCharsMax && /^https?:\/\//i.test(text) ? text : null
 }

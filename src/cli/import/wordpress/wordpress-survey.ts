@@ -2,12 +2,14 @@ import { derivedId } from '#cli/import/derived-id.ts'
 import { ImportSourceError } from '#cli/import/errors.ts'
 import type { Report } from '#cli/import/report.ts'
 import { plainText } from '#cli/import/html-tree.ts'
+import { wordpressKinds } from '#cli/import/wordpress/wordpress-types.ts'
 import type { WordpressKind } from '#cli/import/wordpress/wordpress-types.ts'
 import { readWxr, wordpressTime } from '#cli/import/wordpress/wxr.ts'
 import type { WxrItem, WxrTerm } from '#cli/import/wordpress/wxr.ts'
+import { Losses } from '#cli/import/wordpress/losses.ts'
 import { makeSlug, slugProblem } from '#content/validation/slug.ts'
 
-/** Ids, slugs and addresses of items are kept in memory, some 500 bytes for each. */
+/** Ids, slugs and addresses of items are kept in memory: about 500 bytes for each. */
 const itemsMax = 500_000
 
 export type Author = {
@@ -44,19 +46,25 @@ export type WordpressSurvey = {
   /** Entry ids by the path of the address that items had. */
   readonly byAddress: ReadonlyMap<string, string>
   readonly counts: { readonly entries: number }
+  readonly losses: Losses
 }
 
+/** Slugs of the entries that exist already, by id, for each kind. */
+export type ExistingSlugs = Readonly<Record<WordpressKind, ReadonlyMap<string, string>>>
+
 /**
- * The first pass over an export: what there is and which ids and slugs it gets, so that the second
- * one can refer to what comes later in the file. What has no place in Stoa is refused here. Null
- * when it was interrupted.
+ * Reads an export for the first time: what it has, and which ids and slugs that gets, so that the
+ * second pass can refer to what comes later in the file. What has no place in Stoa is refused here.
+ * A slug that an entry has is kept; one that another entry has is taken. Null when it was
+ * interrupted.
  */
 export async function surveyWordpress(
   path: string,
+  existing: ExistingSlugs,
   report: Report,
   signal: AbortSignal,
 ): Promise<WordpressSurvey | null> {
-  const survey = new Survey(report)
+  const survey = new Survey(existing, report)
   for await (const record of readWxr(path)) {
     if (signal.aborted) return null
     if (record.is === 'site') survey.site(record.url, record.language)
@@ -75,11 +83,16 @@ class Survey {
   readonly #terms = { category: new Map<string, Term>(), tag: new Map<string, Term>() }
   readonly #items = new Map<string, Known>()
   readonly #byAddress = new Map<string, string>()
-  /** `post slug` and the like, to tell when one is there twice. */
+  readonly #existing: ExistingSlugs
+  /** `post slug` and the like: slugs that are in use. */
   readonly #slugs = new Set<string>()
+  readonly #losses = new Losses()
 
-  constructor(report: Report) {
+  constructor(existing: ExistingSlugs, report: Report) {
+    this.#existing = existing
     this.#report = report
+    for (const kind of wordpressKinds)
+      for (const slug of existing[kind].values()) this.#slugs.add(`${kind} ${slug}`)
   }
 
   site(url: string, language: string): void {
@@ -182,6 +195,7 @@ class Survey {
       slug: this.#slug(kind, [item.slug, plainText(item.title)], item.id),
     }
     this.#items.set(item.id, known)
+    this.#losses.item(item)
     const address = addressOf(item.link, this.#siteUrl)
     if (address !== null && address !== '/') this.#byAddress.set(address, known.id)
     if (item.creator !== '' && !this.#authors.has(item.creator))
@@ -198,11 +212,16 @@ class Survey {
   }
 
   #id(kind: WordpressKind, key: string): string {
-    return derivedId('wordpress', this.#siteUrl, kind, key)
+    return derivedId('wordpress', siteKey(this.#siteUrl), kind, key)
   }
 
-  /** The first of the candidates that can be a slug; with the key behind it when it is taken. */
+  /**
+   * The slug that the entry has, or the first of the candidates that can be one, with the key
+   * behind it when it is in use.
+   */
   #slug(kind: WordpressKind, candidates: readonly string[], key: string): string {
+    const kept = this.#existing[kind].get(this.#id(kind, key))
+    if (kept !== undefined) return kept
     const fitting = candidates
       .map((text) => (text !== '' && slugProblem(text) === null ? text : makeSlug(text)))
       .find((text) => text !== '')
@@ -231,13 +250,27 @@ class Survey {
       items: this.#items,
       byAddress: this.#byAddress,
       counts: { entries },
+      losses: this.#losses,
     }
   }
 }
 
 /**
- * What a category or tag is known by: its slug, or one made from its name. Empty: it has neither.
+ * Identifies a site: the same one with `https` for `http`, or with `www`, is the same site, so its
+ * items are the same entries.
  */
+function siteKey(url: string): string {
+  if (!URL.canParse(url)) return url
+  const { host, pathname } = new URL(url)
+  return `${bareHost(host)}${pathname.replace(/\/+$/, '')}`
+}
+
+/** A host without `www.`. */
+export function bareHost(host: string): string {
+  return host.toLowerCase().replace(/^www\./, '')
+}
+
+/** Identifies a category or tag: its slug, or one made from its name. Empty: it has neither. */
 export function termKey(term: { readonly slug: string; readonly name: string }): string {
   return term.slug || makeSlug(term.name)
 }
@@ -248,8 +281,7 @@ export function termKey(term: { readonly slug: string; readonly name: string }):
 export function addressOf(address: string, siteUrl: string): string | null {
   if (!URL.canParse(address, siteUrl) || !URL.canParse(siteUrl)) return null
   const url = new URL(address, siteUrl)
-  const bare = (host: string): string => host.replace(/^www\./, '')
-  if (bare(url.host) !== bare(new URL(siteUrl).host)) return null
+  if (bareHost(url.host) !== bareHost(new URL(siteUrl).host)) return null
   return `${url.pathname.replace(/\/+$/, '') || '/'}${url.search}`
 }
 
@@ -258,7 +290,7 @@ export type Fate =
   | { readonly is: 'schedule'; readonly dueAt: string }
   | { readonly is: 'draft'; readonly remark: string | null }
 
-/** What an item's state in WordPress means here. Nothing that was not open there is published. */
+/** Decides what becomes of an item. Nothing that was not open in WordPress is published. */
 export function fateOf(
   item: Pick<WxrItem, 'status' | 'password' | 'date' | 'dateGmt'>,
   nowMs: number,
@@ -294,10 +326,7 @@ export function fateOf(
   }
 }
 
-/**
- * When an item was or will be published. Drafts have no time in UTC yet; their local one is near
- * enough.
- */
+/** Returns when an item was or will be published. Drafts have no time in UTC, only a local one. */
 export function dateOf(item: Pick<WxrItem, 'date' | 'dateGmt'>): string | null {
   return wordpressTime(item.dateGmt) ?? wordpressTime(item.date)
 }

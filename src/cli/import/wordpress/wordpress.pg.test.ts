@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import sharp from 'sharp'
 import type { ReportDocument } from '#cli/import/report.ts'
 import { fateOf } from '#cli/import/wordpress/wordpress-survey.ts'
+import { readWxr } from '#cli/import/wordpress/wxr.ts'
 import { importWordpress } from '#cli/import/wordpress/wordpress.ts'
 import type { WordpressOptions } from '#cli/import/wordpress/wordpress.ts'
 import { sql } from '#database/database.ts'
@@ -274,3 +275,136 @@ test(
     )
   },
 )
+
+/** A site with an author, a category and a page whose names every site has. */
+function ordinarySite(name: string, url: string, more = ''): string {
+  const path = join(folder, `${name}.xml`)
+  writeFileSync(
+    path,
+    `<rss xmlns:wp="w" xmlns:dc="d" xmlns:content="c"><channel><title>T</title><wp:base_blog_url>${url}</wp:base_blog_url>
+    <wp:author><wp:author_login>admin</wp:author_login><wp:author_display_name>Admin of ${name}</wp:author_display_name></wp:author>
+    <wp:category><wp:category_nicename>uncategorized</wp:category_nicename><wp:cat_name>Uncategorized</wp:cat_name></wp:category>
+    <item><title>About ${name}</title><link>${url}/about/</link><dc:creator>admin</dc:creator><wp:post_id>1</wp:post_id><wp:post_type>post</wp:post_type><wp:post_name>about</wp:post_name><wp:status>publish</wp:status><category domain="category" nicename="uncategorized">Uncategorized</category>${more}</item></channel></rss>`,
+  )
+  return path
+}
+
+const everyEntry = sql<{ type: string; slug: string; author: string | null }>(
+  `select e.type, v.filter ->> 'slug' as slug, v.filter ->> 'author' as author
+   from stoa.entry e left join stoa.version v on v.entry_id = e.id and v.is_latest order by 1, 2`,
+)
+
+test(
+  'a second site leaves the first alone, and the same site under https is the same site',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    await using on = importing(db)
+    await run(on, ordinarySite('one', 'http://one.example'))
+    const first = await on.database.run(everyEntry)
+    const same = await run(on, ordinarySite('one', 'https://www.one.example/'))
+    assert.deepEqual(same.counts['posts'], { made: 0, changed: 1, unchanged: 0, refused: 0 })
+    assert.deepEqual(await on.database.run(everyEntry), first)
+
+    const second = await run(on, ordinarySite('two', 'https://two.example'))
+    assert.deepEqual(second.refused, [])
+    const both = await on.database.run(everyEntry)
+    for (const row of first) assert.ok(both.some((one) => one.slug === row.slug))
+    assert.equal(both.length, first.length * 2)
+    assert.ok(
+      both.every((row) => row.slug !== null && (row.type !== 'post' || row.author !== null)),
+    )
+    assert.deepEqual(
+      (await fieldsOf(on, 'post', 'about'))['title'],
+      'About one',
+      'the slug of the first site stays its own',
+    )
+    const again = await run(on, ordinarySite('two', 'https://two.example'))
+    assert.deepEqual(again.counts['posts'], { made: 0, changed: 0, unchanged: 1, refused: 0 })
+  },
+)
+
+test(
+  'what an export has and Stoa has not is counted and named',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    await using on = importing(db)
+    const meta = (key: string): string =>
+      `<wp:postmeta><wp:meta_key>${key}</wp:meta_key><wp:meta_value>1</wp:meta_value></wp:postmeta>`
+    const report = await run(
+      on,
+      ordinarySite(
+        'lossy',
+        'https://lossy.example',
+        `${meta('price')}${meta('_edit_last')}<category domain="language" nicename="de">Deutsch</category><category domain="tag" nicename="red">Red</category>
+      <content:encoded><![CDATA[[caption id="x"]a[/caption] <img src="data:image/png;base64,AA"> <img src="data:x" data-src="/real.png"> <a href="#part">down</a> [sic] <form><input></form>]]></content:encoded>`,
+      ),
+    )
+    assert.deepEqual(report.leftOut.map(({ what, where }) => `${what}: ${where}`).toSorted(), [
+      'custom fields: price',
+      'shortcodes: caption',
+      'taxonomies: language',
+      'texts: <form>',
+      'texts: <input>',
+      'texts: anchors that links in the text lead to',
+      'texts: images without an address of the web (data: and the like)',
+    ])
+    const fields = await fieldsOf(on, 'post', 'about')
+    assert.match(JSON.stringify(fields['body']), /"src":"\/real.png"/)
+    assert.equal((fields['tags'] as unknown[]).length, 1)
+  },
+)
+
+test(
+  'a symbolic link in the media folder does not make a file of this machine an asset',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    await using on = importing(db)
+    const media = join(folder, 'linked-media')
+    mkdirSync(media)
+    writeFileSync(join(folder, 'secret.txt'), 'secret')
+    symlinkSync(join(folder, 'secret.txt'), join(media, 'a.txt'))
+    writeFileSync(join(folder, 'inside.txt'), 'inside')
+    writeFileSync(join(media, 'real.txt'), 'inside')
+    symlinkSync(join(media, 'real.txt'), join(media, 'b.txt'))
+    const attachment = (id: number, name: string): string =>
+      item(
+        id,
+        'attachment',
+        `<wp:status>inherit</wp:status><wp:attachment_url>https://example.org/wp-content/uploads/${name}</wp:attachment_url>`,
+      )
+    const path = site(attachment(1, 'a.txt') + attachment(2, 'b.txt'))
+    const report = await run(on, path, { mediaDir: media })
+    assert.deepEqual(
+      report.refused.map(({ what, where }) => `${what} ${where}`),
+      ['attachment files https://example.org/wp-content/uploads/a.txt'],
+    )
+    assert.deepEqual(report.counts['attachment files'], {
+      made: 1,
+      changed: 0,
+      unchanged: 0,
+      refused: 1,
+    })
+  },
+)
+
+test('an export in another encoding is read as that encoding', async () => {
+  const text = (encoding: string): string =>
+    `<?xml version="1.0" encoding="${encoding}"?><rss><channel><title>Café</title><wp:base_blog_url>https://a.example</wp:base_blog_url></channel></rss>`
+  const files: readonly (readonly [string, Buffer])[] = [
+    ['latin1', Buffer.from(text('ISO-8859-1'), 'latin1')],
+    ['utf16', Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from(text('UTF-16'), 'utf16le')])],
+    ['utf8', Buffer.from(`\uFEFF${text('UTF-8')}`)],
+  ]
+  for (const [name, bytes] of files) {
+    const path = join(folder, `${name}.xml`)
+    writeFileSync(path, bytes)
+    for await (const record of readWxr(path))
+      assert.equal(record.is === 'site' && record.title, 'Café', name)
+  }
+  const unknown = join(folder, 'unknown.xml')
+  writeFileSync(unknown, text('EBCDIC-X'))
+  await assert.rejects(readWxr(unknown).next(), /convert it to UTF-8/)
+})

@@ -1,8 +1,10 @@
 import { BatchWriter } from '#cli/import/batch-writer.ts'
 import { ImportPlanError } from '#cli/import/errors.ts'
+import { statesOf } from '#cli/import/existing-pages.ts'
 import { ensureLocales, saveType, typeOrNull } from '#cli/import/model-plan.ts'
 import type { Report } from '#cli/import/report.ts'
 import type { Addresses } from '#cli/import/rich-text.ts'
+import { Schedules } from '#cli/import/schedules.ts'
 import { AttachmentFiles, originalAddress } from '#cli/import/wordpress/attachments.ts'
 import type { FetchOptions } from '#cli/import/wordpress/attachments.ts'
 import { attachmentFields, itemFields } from '#cli/import/wordpress/item-fields.ts'
@@ -12,18 +14,21 @@ import {
   fateOf,
   surveyWordpress,
 } from '#cli/import/wordpress/wordpress-survey.ts'
-import type { Term, WordpressSurvey } from '#cli/import/wordpress/wordpress-survey.ts'
-import { typeNames, wordpressTypes } from '#cli/import/wordpress/wordpress-types.ts'
+import type {
+  ExistingSlugs,
+  Term,
+  WordpressSurvey,
+} from '#cli/import/wordpress/wordpress-survey.ts'
+import { typeNames, wordpressKinds, wordpressTypes } from '#cli/import/wordpress/wordpress-types.ts'
 import type { WordpressKind } from '#cli/import/wordpress/wordpress-types.ts'
 import { readWxr } from '#cli/import/wordpress/wxr.ts'
 import type { WxrItem } from '#cli/import/wordpress/wxr.ts'
 import type { Output } from '#cli/output.ts'
-import type { Bulk, BulkItem } from '#content/bulk/bulk.ts'
+import type { Bulk, BulkItem, BulkOutcome } from '#content/bulk/bulk.ts'
 import type { Call, Content } from '#content/content.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
-import { StoaError } from '#lib/stoa-error.ts'
 import type { Media, Received } from '#media/media.ts'
 
 export type WordpressOptions = Omit<FetchOptions, 'signal'> & {
@@ -44,7 +49,7 @@ export type WordpressTarget = {
   readonly call: Call
   readonly clock: Clock
 }
-type Tell = { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }
+type Console = { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }
 
 /**
  * Imports a WordPress export. The file is gone through twice as a stream: for what there is, and
@@ -55,38 +60,60 @@ export async function importWordpress(
   path: string,
   target: WordpressTarget,
   options: WordpressOptions,
-  tell: Tell,
+  console: Console,
 ): Promise<void> {
-  const survey = await surveyWordpress(path, tell.report, tell.signal)
-  if (survey === null) return tell.report.interrupted()
   const { content, call } = target
-  const names = await chooseNames(content, call, options.prefix, tell.report)
-  const defaultLocale = (await content.locales.list(call.db)).find((each) => each.isDefault)!.code
-  const wanted = options.locale ?? defaultLocale
-  const locale = (
-    await ensureLocales(content, call.db, [wanted], { dryRun: options.dryRun, report: tell.report })
-  ).get(wanted)!
-  if (
-    options.locale === null &&
-    survey.language !== '' &&
-    survey.language.slice(0, 2).toLowerCase() !== locale.slice(0, 2)
-  ) {
-    tell.report.remark(
+  const { report, signal } = console
+  const names = await chooseNames(content, call, options.prefix, report)
+  const locales = await content.locales.list(call.db)
+  const wanted = options.locale ?? locales.find((each) => each.isDefault)!.code
+  const existing = await existingSlugs(target, names, wanted)
+  const survey = await surveyWordpress(path, existing, report, signal)
+  if (survey === null) return report.interrupted()
+  const codes = await ensureLocales(content, call.db, [wanted], { dryRun: options.dryRun, report })
+  const locale = codes.get(wanted)!
+  if (options.locale === null && !sameLanguage(survey.language, locale))
+    report.remark(
       'locale',
       locale,
       `The site says that it is in "${survey.language}"; --locale imports it into another locale.`,
     )
-  }
   for (const definition of wordpressTypes(names))
     await saveType(content, call.db, await extended(content, call, definition), {
       dryRun: options.dryRun,
-      ...tell,
+      ...console,
     })
-  if (options.dryRun) return
-  await new Importer(path, target, options, tell, { survey, names, locale }).run()
+  if (options.dryRun) return survey.losses.report(report)
+  await new Importer(path, target, options, console, { survey, names, locale }).run()
 }
 
-/** What the types are called where the site has types of the plain names for something else. */
+function sameLanguage(language: string, locale: string): boolean {
+  return language === '' || language.slice(0, 2).toLowerCase() === locale.slice(0, 2)
+}
+
+/** Reads the slugs that entries of the types have in the locale. */
+async function existingSlugs(
+  { bulk, content, call }: WordpressTarget,
+  names: Record<WordpressKind, string>,
+  locale: string,
+): Promise<ExistingSlugs> {
+  const kinds = await Promise.all(
+    wordpressKinds.map(async (kind): Promise<[WordpressKind, Map<string, string>]> => {
+      const type = names[kind]
+      if ((await typeOrNull(content, call.db, type)) === null) return [kind, new Map()]
+      const slugs = new Map<string, string>()
+      for await (const state of statesOf({ bulk, call }, type)) {
+        const { slug } = JSON.parse(state.filterJson) as { slug?: unknown }
+        const isHere = state.locale.toLowerCase() === locale.toLowerCase()
+        if (isHere && typeof slug === 'string') slugs.set(state.id, slug)
+      }
+      return [kind, slugs]
+    }),
+  )
+  return Object.fromEntries(kinds) as Record<WordpressKind, Map<string, string>>
+}
+
+/** Begins the names of the types where the site has types of the plain names already. */
 const otherPrefix = 'wp-'
 
 /**
@@ -153,25 +180,22 @@ class Importer {
   readonly #path: string
   readonly #target: WordpressTarget
   readonly #options: WordpressOptions
-  readonly #tell: Tell
+  readonly #console: Console
   readonly #survey: WordpressSurvey
   readonly #names: Record<WordpressKind, string>
   readonly #locale: string
   /** Assets by the attachment's id in WordPress, and by the address of the file. */
   readonly #assets = new Map<string, string>()
   readonly #assetsByAddress = new Map<string, string>()
-  readonly #scheduled: {
-    readonly id: string
-    readonly type: string
-    readonly dueAt: string
-    readonly where: string
-  }[] = []
+  readonly #schedules: Schedules
+  /** Entries that were refused, and so have no version: nothing refers to them. */
+  readonly #refused = new Set<string>()
 
   constructor(
     path: string,
     target: WordpressTarget,
     options: WordpressOptions,
-    tell: Tell,
+    console: Console,
     made: {
       readonly survey: WordpressSurvey
       readonly names: Record<WordpressKind, string>
@@ -181,14 +205,15 @@ class Importer {
     this.#path = path
     this.#target = target
     this.#options = options
-    this.#tell = tell
+    this.#console = console
     this.#survey = made.survey
     this.#names = made.names
     this.#locale = made.locale
+    this.#schedules = new Schedules(target, console.report)
   }
 
   async run(): Promise<void> {
-    const { report, output, signal } = this.#tell
+    const { report, output, signal } = this.#console
     const progress = output.progress('WordPress')
     await this.#reserve()
     await this.#termsAndAuthors()
@@ -199,9 +224,9 @@ class Importer {
       progress.end('Stopped')
       return
     }
-    await this.#schedule()
-    for (const kind of ['post', 'page', 'attachment'] as const)
-      await this.#target.bulk.release(this.#target.call, this.#names[kind], this.#idsOf(kind))
+    await this.#schedules.save()
+    await this.#release()
+    this.#survey.losses.report(report)
     progress.end(`${this.#survey.counts.entries} entries`)
   }
 
@@ -222,9 +247,40 @@ class Importer {
     }
   }
 
+  /** Deletes entries that got no version. One that others refer to stays, and is reported. */
+  async #release(): Promise<void> {
+    const { bulk, call } = this.#target
+    for (const kind of wordpressKinds) {
+      const ids = this.#idsOf(kind)
+      const released = new Set<string>()
+      for (let at = 0; at < ids.length; at += 5_000)
+        for (const id of await bulk.release(call, this.#names[kind], ids.slice(at, at + 5_000)))
+          released.add(id)
+      for (const id of ids.filter((one) => this.#refused.has(one) && !released.has(one)))
+        this.#console.report.leaveOut(
+          this.#names[kind],
+          id,
+          'It was refused, and other entries refer to it: it stays as an entry without content.',
+        )
+    }
+  }
+
+  /** Notes an entry that was refused. */
+  #note(id: string): (outcome: BulkOutcome['outcome']) => void {
+    return (outcome) => {
+      if (outcome === 'refused') this.#refused.add(id)
+    }
+  }
+
   #writer(kind: WordpressKind, what: string): BatchWriter {
     const { bulk, call } = this.#target
-    return new BatchWriter({ bulk, call, type: this.#names[kind], report: this.#tell.report, what })
+    return new BatchWriter({
+      bulk,
+      call,
+      type: this.#names[kind],
+      report: this.#console.report,
+      what,
+    })
   }
 
   #item(
@@ -247,6 +303,7 @@ class Importer {
         }),
         login,
         100,
+        this.#note(id),
       )
     }
     await authors.finish()
@@ -260,10 +317,12 @@ class Importer {
     terms: ReadonlyMap<string, Term>,
   ): Promise<void> {
     const writer = this.#writer(kind, what)
+    const byName = new Map([...terms.values()].map((term) => [term.name, term]))
     for (const { id, name, slug, description, parent } of terms.values()) {
-      const parentId = parent === null ? undefined : terms.get(parent)?.id
+      // WXR 1.0 names the parent by its name.
+      const parentId = parent === null ? undefined : (terms.get(parent) ?? byName.get(parent))?.id
       if (parent !== null && parentId === undefined)
-        this.#tell.report.remark(what, slug, `Its parent "${parent}" is not in the export.`)
+        this.#console.report.remark(what, slug, `Its parent "${parent}" is not in the export.`)
       await writer.add(
         this.#item(id, {
           name,
@@ -273,6 +332,7 @@ class Importer {
         }),
         slug,
         100,
+        this.#note(id),
       )
     }
     await writer.finish()
@@ -280,10 +340,13 @@ class Importer {
 
   async #attachments(progress: (done: number) => void): Promise<void> {
     const existing = await this.#existingFiles()
-    await using files = await AttachmentFiles.open({ ...this.#options, signal: this.#tell.signal })
+    await using files = await AttachmentFiles.open({
+      ...this.#options,
+      signal: this.#console.signal,
+    })
     let done = 0
     for await (const record of readWxr(this.#path)) {
-      if (this.#tell.signal.aborted) return
+      if (this.#console.signal.aborted) return
       if (record.is !== 'item' || record.item.kind !== 'attachment') continue
       const known = this.#survey.items.get(record.item.id)
       if (known?.kind !== 'attachment') continue
@@ -317,9 +380,9 @@ class Importer {
     existing: string | null,
     files: AttachmentFiles,
   ): Promise<void> {
-    const { report } = this.#tell
+    const { report } = this.#console
     const found = existing === null ? await files.find(item.attachmentUrl) : null
-    if (this.#tell.signal.aborted) return
+    if (this.#console.signal.aborted) return
     const received =
       found?.ok === true
         ? await files.receive(this.#target.media, this.#target.call.authority.actor, found)
@@ -350,7 +413,7 @@ class Importer {
     existing: string | null,
     received: Received | null,
   ): Promise<string | null> {
-    const { report } = this.#tell
+    const { report } = this.#console
     const { database, bulk, media, call, clock } = this.#target
     const at = dateOf(item)
     const alt = item.meta.get('_wp_attachment_image_alt')?.trim() ?? ''
@@ -393,11 +456,12 @@ class Importer {
       survey: this.#survey,
       addresses,
       assetOf: (id: string) => this.#assets.get(id) ?? null,
+      isRefused: (id: string) => this.#refused.has(id),
     }
     let done = this.#idsOf('attachment').length
     const seen = new Set<string>()
     for await (const record of readWxr(this.#path)) {
-      if (this.#tell.signal.aborted) break
+      if (this.#console.signal.aborted) break
       if (record.is !== 'item') continue
       const { item } = record
       const known = this.#survey.items.get(item.id)
@@ -413,7 +477,10 @@ class Importer {
         this.#itemToSave(item, known.id, itemFields(item, around)),
         `${item.id} "${item.title.slice(0, 80)}"`,
         item.content.length + 1_000,
-        (outcome) => this.#countComments(item, outcome),
+        (outcome) => {
+          this.#note(known.id)(outcome)
+          this.#countComments(item, outcome)
+        },
       )
       done += 1
       progress(done)
@@ -423,7 +490,7 @@ class Importer {
   }
 
   #itemToSave(item: WxrItem, id: string, fields: Record<string, unknown>): BulkItem {
-    const { report } = this.#tell
+    const { report } = this.#console
     const where = `${item.id} "${item.title.slice(0, 80)}"`
     const fate = fateOf(item, this.#target.clock.nowMs())
     if (fate.is === 'draft' && fate.remark !== null)
@@ -436,9 +503,11 @@ class Importer {
     )
       report.remark('pages', where, `Its parent ${item.parent} is not in the export.`)
     if (fate.is === 'schedule' && this.#options.publish)
-      this.#scheduled.push({
+      this.#schedules.add({
         id,
         type: this.#names[item.kind === 'page' ? 'page' : 'post'],
+        locale: this.#locale,
+        action: 'publish',
         dueAt: fate.dueAt,
         where,
       })
@@ -451,43 +520,13 @@ class Importer {
 
   #countComments(item: WxrItem, outcome: 'made' | 'changed' | 'unchanged' | 'refused'): void {
     const approved = item.comments.filter((comment) => comment.approved).length
-    if (approved > 0) this.#tell.report.count('comments', outcome, approved)
+    if (approved > 0) this.#console.report.count('comments', outcome, approved)
     for (const comment of item.comments)
       if (!comment.approved)
-        this.#tell.report.refuse(
+        this.#console.report.refuse(
           'comments',
           `${comment.id} on ${item.id}`,
           'It is not approved in WordPress.',
         )
-  }
-
-  /**
-   * What WordPress would publish later, Stoa does; an action that is waiting already is left as it
-   * is.
-   */
-  async #schedule(): Promise<void> {
-    const { content, call } = this.#target
-    for (const { id, type, dueAt, where } of this.#scheduled) {
-      const waiting = (await content.schedule.list(call, type, id)).filter(
-        (action) =>
-          action.state === 'waiting' &&
-          action.action === 'publish' &&
-          action.locale === this.#locale,
-      )
-      const same = waiting.some((action) => action.dueAt === dueAt)
-      try {
-        if (!same)
-          await content.schedule.add(call, type, id, {
-            locale: this.#locale,
-            action: 'publish',
-            version: null,
-            dueAt,
-          })
-        this.#tell.report.count('schedules', same ? 'unchanged' : 'made')
-      } catch (error) {
-        if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
-        this.#tell.report.refuse('schedules', where, `It stays a draft: ${error.message}`)
-      }
-    }
   }
 }

@@ -1,13 +1,11 @@
 import { createReadStream } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { SaxesParser } from 'saxes'
 import { ImportSourceError } from '#cli/import/errors.ts'
 
-/**
- * Text of one element; WordPress itself stores no longer ones (`longtext` is larger, its editors
- * are not).
- */
+/** Characters of one element; editors of WordPress write no longer texts. */
 const elementCharsMax = 16_000_000
-/** Of one item. */
+/** Comments and custom fields of one item. */
 const commentsMax = 50_000
 const metaMax = 5_000
 
@@ -57,6 +55,8 @@ export type WxrItem = {
   }[]
   readonly meta: ReadonlyMap<string, string>
   readonly comments: readonly WxrComment[]
+  /** Custom fields and comments beyond what one item can have here. */
+  readonly unread: number
 }
 
 export type WxrRecord =
@@ -81,18 +81,22 @@ type Parts = {
   terms: { taxonomy: string; slug: string; name: string }[]
   meta: Map<string, string>
   comments: WxrComment[]
+  unread: number
 }
 
 /**
  * Reads a WordPress export (WXR 1.0 to 1.2) as a stream: one record at a time, in the file's order,
- * the site first. Control characters that XML forbids, which WordPress writes all the same, are
- * left out. Throws `ImportSourceError` for what is no such file.
+ * the site first. Control characters that XML forbids and WordPress writes are dropped. Throws
+ * `ImportSourceError` for any other file.
  */
 export async function* readWxr(path: string): AsyncGenerator<WxrRecord> {
   const reader = new WxrReader(path)
-  const stream = createReadStream(path, { encoding: 'utf8', highWaterMark: 128 * 1_024 })
+  const encoding = await encodingOf(path)
+  const decoder = new TextDecoder(encoding)
+  const stream = createReadStream(path, { highWaterMark: 128 * 1_024 })
   try {
-    for await (const chunk of stream) yield* reader.write(chunk as string)
+    for await (const chunk of stream)
+      yield* reader.write(decoder.decode(chunk as Buffer, { stream: true }))
   } catch (error) {
     if (error instanceof ImportSourceError || !(error instanceof Error) || !('code' in error))
       throw error
@@ -107,6 +111,34 @@ export async function* readWxr(path: string): AsyncGenerator<WxrRecord> {
   yield* reader.close()
 }
 
+/** Reads how the file is encoded from its byte order mark or its XML declaration. */
+async function encodingOf(path: string): Promise<string> {
+  const head = Buffer.alloc(200)
+  const file = await open(path).catch((cause: unknown) => {
+    throw new ImportSourceError(`${path} cannot be read.`, { path }, { cause })
+  })
+  try {
+    await file.read(head, 0, head.length, 0)
+  } finally {
+    await file.close()
+  }
+  if (head[0] === 0xff && head[1] === 0xfe) return 'utf-16le'
+  if (head[0] === 0xfe && head[1] === 0xff) return 'utf-16be'
+  const label =
+    /^(?:\u00ef\u00bb\u00bf)?\s*<\?xml[^>]*\sencoding\s*=\s*["']([\w.:-]+)["']/i.exec(
+      head.toString('latin1'),
+    )?.[1] ?? 'utf-8'
+  try {
+    return new TextDecoder(label).encoding
+  } catch (cause) {
+    throw new ImportSourceError(
+      `${path} is encoded in ${label}, which cannot be read; convert it to UTF-8.`,
+      { path, encoding: label },
+      { cause },
+    )
+  }
+}
+
 class WxrReader {
   readonly #path: string
   readonly #parser = new SaxesParser({ xmlns: false, position: true })
@@ -114,10 +146,10 @@ class WxrReader {
   #records: WxrRecord[] = []
   #text = ''
   #site: Fields = new Map()
-  #siteTold = false
+  #hasSite = false
   #sawRss = false
   #record: Fields | null = null
-  #parts: Parts = { terms: [], meta: new Map(), comments: [] }
+  #parts: Parts = { terms: [], meta: new Map(), comments: [], unread: 0 }
   #inner: Fields | null = null
   #attributes: Readonly<Record<string, string>> = {}
 
@@ -137,7 +169,6 @@ class WxrReader {
   }
 
   write(chunk: string): WxrRecord[] {
-    // eslint-disable-next-line no-control-regex
     this.#parser.write(
       // oxlint-disable-next-line no-control-regex -- XML cannot have these characters
       chunk.replaceAll(/[\u0000-\u0008\u000B\u000C\u000E-\u001F\uFFFE\uFFFF]/g, ''),
@@ -152,7 +183,7 @@ class WxrReader {
         `${this.#path} is XML, but no WordPress export: it has no <rss>.`,
         { path: this.#path },
       )
-    this.#tellSite()
+    this.#addSite()
     return this.#taken()
   }
 
@@ -185,9 +216,9 @@ class WxrReader {
     this.#text = ''
     this.#attributes = attributes
     if (this.#open.length === 3 && gathered.has(name)) {
-      this.#tellSite()
+      this.#addSite()
       this.#record = new Map()
-      this.#parts = { terms: [], meta: new Map(), comments: [] }
+      this.#parts = { terms: [], meta: new Map(), comments: [], unread: 0 }
     } else if (this.#open.length === 4 && this.#record !== null && nested.has(name))
       this.#inner = new Map()
   }
@@ -205,7 +236,7 @@ class WxrReader {
       if (this.#inner !== null) this.#finishInner(name, this.#inner)
       else if (name === 'category')
         this.#parts.terms.push({
-          taxonomy: this.#attributes['domain'] ?? 'category',
+          taxonomy: taxonomyOf(this.#attributes['domain']),
           slug: decodeSlug(this.#attributes['nicename'] ?? ''),
           name: text,
         })
@@ -214,9 +245,9 @@ class WxrReader {
     } else if (depth === 5 && this.#inner !== null) this.#inner.set(name, text)
   }
 
-  #tellSite(): void {
-    if (this.#siteTold) return
-    this.#siteTold = true
+  #addSite(): void {
+    if (this.#hasSite) return
+    this.#hasSite = true
     const url = this.#site.get('wp:base_blog_url') ?? this.#site.get('link') ?? ''
     this.#records.push({
       is: 'site',
@@ -230,7 +261,9 @@ class WxrReader {
     const get = (key: string): string => fields.get(`wp:${key}`) ?? ''
     if (name === 'wp:postmeta') {
       if (this.#parts.meta.size < metaMax) this.#parts.meta.set(get('meta_key'), get('meta_value'))
-    } else if (this.#parts.comments.length < commentsMax) {
+      else this.#parts.unread += 1
+    } else if (this.#parts.comments.length >= commentsMax) this.#parts.unread += 1
+    else {
       this.#parts.comments.push({
         id: get('comment_id'),
         parent: get('comment_parent'),
@@ -258,6 +291,11 @@ class WxrReader {
       })
     } else this.#records.push({ is: 'term', term: termOf(name, wp) })
   }
+}
+
+/** WXR 1.0 calls the taxonomy of tags `tag`. */
+function taxonomyOf(domain = 'category'): string {
+  return domain === 'tag' ? 'post_tag' : domain
 }
 
 function termOf(name: string, wp: (key: string) => string): WxrTerm {
