@@ -15,7 +15,7 @@ export type MarkdownOptions = {
 export function renderMarkdown(markdown: string, { anchors }: MarkdownOptions): string {
   const marked = new Marked({ gfm: true })
   if (anchors) marked.use({ renderer: { heading: headingWithAnchor() } })
-  return sanitizeHtml(marked.parse(markdown, { async: false }), {
+  const html = sanitizeHtml(marked.parse(markdown, { async: false }), {
     allowedTags: [...sanitizeHtml.defaults.allowedTags, 'img', 'details', 'summary', 'del'],
     allowedAttributes: {
       a: ['href', 'title'],
@@ -29,6 +29,8 @@ export function renderMarkdown(markdown: string, { anchors }: MarkdownOptions): 
     allowedSchemesByTag: { img: ['http', 'https', 'data'] },
     allowProtocolRelative: false,
   })
+  // A wide block of code scrolls, and the keyboard can only scroll what has the focus.
+  return html.replaceAll('<pre>', '<pre tabindex="0">')
 }
 
 type HeadingRenderer = NonNullable<RendererObject['heading']>

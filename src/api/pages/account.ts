@@ -66,20 +66,36 @@ const firstAdministratorForm = html` <h1>Welcome</h1>
     <p class="problem" role="alert"></p>
   </form>`
 
-/** `/reference`: drawn in the browser from /openapi.json. */
+/** `/reference`: the browser draws it from /openapi.json. */
 export function referencePage(signedInAs: string | null): string {
-  const body = html` <h1>API reference</h1>
-    <p class="lead">
-      Open an operation, fill in what it needs, and send it. Requests go out as
-      ${signedInAs ?? 'the anonymous role; sign in to see and do more'}.
-    </p>
-    <div data-reference><p>Loading…</p></div>
-    <noscript
-      ><p>
-        This page needs JavaScript; the description itself is at
-        <a href="/openapi.json">/openapi.json</a>.
-      </p></noscript
-    >`
+  const body = html`<div class="with-contents">
+    <nav class="contents" aria-label="Sections">
+      <label for="filter">Filter</label>
+      <input
+        id="filter"
+        type="search"
+        data-filter
+        placeholder="publish, /api/assets, get …"
+        autocomplete="off"
+        aria-describedby="filter-status"
+      />
+      <p class="hint" id="filter-status" data-filter-status role="status"></p>
+      <ul data-sections></ul>
+    </nav>
+    <div>
+      <h1>API reference</h1>
+      <p class="lead">
+        Open an operation to see its parameters, schemas and responses, and to send it. Requests are
+        sent as ${signedInAs ?? 'the anonymous role; sign in to see and do more'}.
+      </p>
+      <p>
+        For programs: <a href="/openapi.json">/openapi.json</a> (OpenAPI 3.1). What a field of a
+        content type can be is explained in <a href="/docs/guide/content-types">the guide</a>.
+      </p>
+      <div data-reference><p>Loading…</p></div>
+      <noscript><p>This page needs JavaScript.</p></noscript>
+    </div>
+  </div>`
   return layout({
     title: 'API reference · Stoa',
     scripts: ['reference.js'],

@@ -67,12 +67,14 @@ export function homePage(facts: HomeFacts): string {
       The <a href="/reference">API reference</a> lists every operation and sends requests from the
       page. From a terminal:
     </p>
-    <pre
-      tabindex="0"
-    ><code>curl '${facts.origin}/api/content/${facts.types[0]?.name ?? 'TYPE'}?limit=3&amp;sort=-publishedAt'</code></pre>
+    <pre tabindex="0"><code>curl '${exampleUrl(facts)}'</code></pre>
     <p>For programs: <a href="/openapi.json">/openapi.json</a> (OpenAPI 3.1).</p>
   `
   return layout({ title: 'Stoa', current: 'home', signedInAs: facts.signedInAs, body })
+}
+
+function exampleUrl({ origin, types }: HomeFacts): string {
+  return `${origin}/api/content/${types[0]?.name ?? 'TYPE'}?limit=3&sort=-publishedAt`
 }
 
 function content({ types }: HomeFacts): { readonly html: string } {

@@ -17,8 +17,16 @@ export type LayoutOptions = {
  * A page loads only files of this node, no other page may frame it, and its forms lead only here.
  * There is no inline script or style.
  */
-export const contentSecurityPolicy =
-  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+export const contentSecurityPolicy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "form-action 'self'",
+  "frame-ancestors 'none'",
+  "base-uri 'none'",
+].join('; ')
 
 /** The frame of every page for people. */
 export function layout(options: LayoutOptions): string {
