@@ -89,6 +89,29 @@ test('names lose paths, control characters and direction marks, and keep the res
   assert.equal(cleanName(long), long)
 })
 
+test('a long name of any kind is read in time that grows no faster than it', () => {
+  for (const piece of ['.', ' ', '. ', '/', '\\', 'a/', '\u0301', '\u202e', 'x.']) {
+    const startedMs = performance.now()
+    cleanName(`x${piece.repeat(500_000)}x`)
+    const name = cleanName(`x${piece.repeat(500_000)}.png`)
+    assert.ok(performance.now() - startedMs < 300, JSON.stringify(piece))
+    assert.ok(Buffer.byteLength(name) <= 200)
+  }
+})
+
+test('any 64 KiB of text are sniffed and measured in a moment', async () => {
+  const pieces = [' ', '<', '<!--', '<!-- -->', '<!doctype a>', '<!doctype a [', ']', '<?', '<svg ']
+  for (const piece of [...pieces, '<svg a="', ' width', ' viewBox="1 1 1', '<a:', '<!doctype \n']) {
+    for (const start of ['', '<svg ', '<?xml ', '<!doctype x [']) {
+      const text = start + piece.repeat(Math.ceil(65_536 / piece.length))
+      const startedMs = performance.now()
+      await sniff(Buffer.from(text).subarray(0, 65_536), 'svg')
+      measureSvg(text)
+      assert.ok(performance.now() - startedMs < 300, JSON.stringify([start, piece]))
+    }
+  }
+})
+
 test('a header made of any name is one line of visible ASCII', () => {
   for (const name of ['a"b.png', "Grüße 東京's (1)*.png", 'x%41.png', '\ufffd']) {
     const header = disposition(kindOf('image/png'), cleanName(name))
