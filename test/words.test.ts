@@ -49,7 +49,6 @@ const unfinished = [
   'src/embedded-postgres/',
   'src/file-store/',
   'src/lib/',
-  'src/media/',
   'src/node/',
   'src/nodes/',
   'src/supervisor/',

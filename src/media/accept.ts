@@ -12,7 +12,7 @@ const preferred: readonly RenditionFormat[] = ['avif', 'webp']
 /**
  * The best format that `accept` (RFC 9110 §12.5.1) names, of `offered` and the original's `own`.
  * Modern formats must be named: a wildcard, which old clients send too, only ever stands for `own`.
- * When nothing fits it is `own`: an image in a format nobody asked for is more use than a 406.
+ * When nothing fits it is `own`: an image in another format is more use than a 406.
  */
 export function negotiate(
   accept: string,

@@ -52,7 +52,8 @@ export function nameForKind(name: string, kind: Kind): string {
   if (promised === null) return kind.isMedia && ours !== undefined ? `${clean}.${ours}` : clean
   if (promised.isMedia && !kind.isMedia) {
     throw new UploadRefusedError(
-      `The name says ${promised.contentType}, but the file is ${kind.contentType}; send the right file, or give it its right name.`,
+      `The name says ${promised.contentType}, but the file is ${kind.contentType}; ` +
+        'send the right file, or give it its right name.',
       { reason: 'typeMismatch', name: clean, named: promised.contentType, found: kind.contentType },
     )
   }

@@ -40,14 +40,18 @@ type Row = {
 }
 
 const columns =
-  'id, name, content_type, bytes, blob, width, height, frames, alt, focal_x, focal_y, created_at, created_by, revision'
+  'id, name, content_type, bytes, blob, width, height, frames, alt, focal_x, focal_y, ' +
+  'created_at, created_by, revision'
 const insert = sql<Row>(
-  `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, frames, alt, search, created_at, created_by)
+  `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, frames, alt,
+     search, created_at, created_by)
    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning ${columns}`,
 )
 const insertAsItWas = sql<object>(
-  `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, frames, alt, focal_x, focal_y, search, created_at, created_by, revision)
-   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict (id) do nothing`,
+  `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, frames, alt,
+     focal_x, focal_y, search, created_at, created_by, revision)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+   on conflict (id) do nothing`,
 )
 const byId = sql<Row>(`select ${columns} from stoa.asset where id = $1`)
 /**
@@ -64,13 +68,17 @@ const found = sql<Row>(
   `select ${columns} from stoa.asset where id < $1 and search like $3 order by id desc limit $2`,
 )
 const change = sql<Row>(
-  `update stoa.asset set name = $2, alt = $3, search = $4, focal_x = $5, focal_y = $6, revision = revision + 1 where id = $1 returning ${columns}`,
+  `update stoa.asset set name = $2, alt = $3, search = $4, focal_x = $5, focal_y = $6,
+     revision = revision + 1
+   where id = $1 returning ${columns}`,
 )
 const remove = sql(`delete from stoa.asset where id = $1`)
 /** Crops around the old focal point, which no URL leads to any more. */
 const removeCrops = sql(`delete from stoa.rendition where asset_id = $1 and key like '%-crop%'`)
 const referrers = sql<{ type: string; entry: string; locale: string; entries: string }>(
-  `select distinct e.type, r.entry_id as entry, r.locale, (select count(distinct entry_id) from stoa.reference where target_id = $1 and target_kind = 'asset') as entries
+  `select distinct e.type, r.entry_id as entry, r.locale,
+     (select count(distinct entry_id) from stoa.reference
+      where target_id = $1 and target_kind = 'asset') as entries
    from stoa.reference r join stoa.entry e on e.id = r.entry_id
    where r.target_id = $1 and r.target_kind = 'asset'
    order by e.type, r.entry_id, r.locale limit ${referrersNamedMax}`,

@@ -27,11 +27,13 @@ const shareLock = sql(
 const tryLock = sql<{ locked: boolean }>(
   `select pg_try_advisory_xact_lock(hashtextextended($1, ${lockSeed})) as locked`,
 )
-const isUsed = `exists (select from stoa.asset where blob = b.id) or exists (select from stoa.rendition where blob = b.id)
+const isUsed = `exists (select from stoa.asset where blob = b.id)
+  or exists (select from stoa.rendition where blob = b.id)
   or exists (select from stoa.upload_part where blob = b.id)`
 const usedBlobs = sql<{ id: string }>(
   `select b.id from unnest($1::text[]) b(id)
-   where ${isUsed} or exists (select from stoa.blob_release where blob = b.id and released_at >= $2::timestamptz)`,
+   where ${isUsed} or exists (
+     select from stoa.blob_release where blob = b.id and released_at >= $2::timestamptz)`,
 )
 const removeRelease = sql(`delete from stoa.blob_release where blob = $1`)
 

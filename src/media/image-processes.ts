@@ -88,7 +88,7 @@ function refusal(error: unknown, contentType: string): unknown {
   }
   if (!isExhausted(error)) return error
   return new UploadRefusedError(
-    `The file begins like ${contentType} but cannot be read with the time and memory that an image has.`,
+    `The file begins like ${contentType} but needs more time or memory than an image may take.`,
     { reason: 'unreadableImage', found: contentType },
     { cause: error },
   )

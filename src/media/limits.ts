@@ -3,7 +3,7 @@
  * `createMedia` takes others.
  */
 export type MediaLimits = {
-  /** Of one file. */
+  /** The size of one file. */
   readonly uploadBytesMax: number
   /**
    * Width × height of an image. 120 million covers the largest cameras; decoding takes up to six

@@ -94,7 +94,7 @@ export interface Media {
   /**
    * Streams a file into the file store, learns its kind from its bytes and measures images. This
    * takes long, so it is outside any transaction; `source` is consumed or destroyed. `create` makes
-   * an asset of the file, or `discard` removes it; otherwise it is collected after the grace period.
+   * an asset of the file, `discard` removes it; otherwise it is collected after the grace period.
    */
   receive(
     actor: Actor,

@@ -54,13 +54,9 @@ async function colorAt(data: Buffer, x: number, y: number): Promise<string> {
     .raw()
     .toBuffer({ resolveWithObject: true })
   const [red = 0, green = 0, blue = 0] = raw
-  return red > 150 && green < 100
-    ? 'red'
-    : green > 150 && red < 100
-      ? 'green'
-      : blue > 150 && red < 100
-        ? 'blue'
-        : `${red},${green},${blue}`
+  if (red > 150 && green < 100) return 'red'
+  if (green > 150 && red < 100) return 'green'
+  return blue > 150 && red < 100 ? 'blue' : `${red},${green},${blue}`
 }
 
 test(
@@ -173,13 +169,13 @@ test(
       await picture()
     )
       .withExif({
-        IFD0: { Copyright: 'nobody' },
+        IFD0: { Copyright: 'the owner' },
         IFD3: { GPSLatitudeRef: 'N', GPSLatitude: '51/1 30/1 3230/100' },
       })
       .withMetadata({ orientation: 6 })
       .jpeg({ quality: 95 })
       .toBuffer()
-    assert.ok(turned.includes('nobody'))
+    assert.ok(turned.includes('the owner'))
     const asset = await upload(media, db.database, 'a.jpg', turned)
     assert.deepEqual([asset.width, asset.height], [400, 800])
     const whole = await bytesOf(
@@ -219,7 +215,7 @@ test(
         [undefined, undefined, undefined, undefined],
         format,
       )
-      assert.ok(!data.includes('nobody'))
+      assert.ok(!data.includes('the owner'))
     }
   },
 )

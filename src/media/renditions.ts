@@ -45,12 +45,15 @@ const lookUp = sql<Row>(
 )
 /** `made_at` moves on with each use that is recorded. */
 const insert = sql<Row>(
-  `insert into stoa.rendition (asset_id, key, blob, content_type, bytes, made_at) values ($1, $2, $3, $4, $5, $6)
-   on conflict (asset_id, key) do update set blob = excluded.blob, bytes = excluded.bytes, made_at = excluded.made_at`,
+  `insert into stoa.rendition (asset_id, key, blob, content_type, bytes, made_at)
+   values ($1, $2, $3, $4, $5, $6)
+   on conflict (asset_id, key) do update
+   set blob = excluded.blob, bytes = excluded.bytes, made_at = excluded.made_at`,
 )
 const recordUses = sql(
   `update stoa.rendition r set made_at = greatest(r.made_at, u.used_at)
-   from unnest($2::text[], $3::timestamptz[]) u(key, used_at) where r.asset_id = $1 and r.key = u.key`,
+   from unnest($2::text[], $3::timestamptz[]) u(key, used_at)
+   where r.asset_id = $1 and r.key = u.key`,
 )
 const evict = sql(
   `delete from stoa.rendition r using (
@@ -129,7 +132,8 @@ export class Renditions {
     const { contentType, width, height, bytes } = asset
     if (!kindOf(contentType).isRaster) {
       throw new RenditionError(
-        `An asset of the kind ${contentType} has no renditions; ask for it without width, height, fit, format and quality.`,
+        `An asset of the kind ${contentType} has no renditions; ` +
+          'ask for it without width, height, fit, format and quality.',
         { reason: 'notAnImage', contentType },
       )
     }
@@ -142,7 +146,8 @@ export class Renditions {
     const pixelsMax = decodedPixelsMax(contentType)
     if (width * height > pixelsMax) {
       throw new RenditionError(
-        `An image of the kind ${contentType} with more than ${pixelsMax} pixels takes too much memory to be resized; upload a JPEG or a smaller one.`,
+        `An image of the kind ${contentType} with more than ${pixelsMax} pixels takes too much ` +
+          'memory to be resized; upload a JPEG or a smaller one.',
         { reason: 'tooLarge', width, height },
       )
     }

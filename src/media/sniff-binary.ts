@@ -4,9 +4,9 @@ import type { Kind } from '#media/kinds.ts'
 /** The result of looking at the beginning of a binary file. */
 export type SniffedBinary = {
   readonly kind: Kind
-  /** Where the file has to be looked at once more, because a tag longer than the sample precedes. */
+  /** The file has to be read here once more, because a tag longer than the sample precedes. */
   readonly continueAt: number | null
-  /** Of an animated PNG, which its header tells and the image library does not. */
+  /** The frames of an animated PNG: its header has them, and the image library does not. */
   readonly frames: number | null
 }
 

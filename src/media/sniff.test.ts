@@ -120,7 +120,7 @@ test('a header made of any name is one line of visible ASCII', () => {
   }
 })
 
-test('an extension that disagrees is corrected, or refused where it promises a picture that is none', () => {
+test('a wrong extension is corrected, or refused where it promises a picture that is none', () => {
   const table: readonly (readonly [string, string, string])[] = [
     ['photo.PNG', 'image/png', 'photo.PNG'],
     ['photo.png', 'image/jpeg', 'photo.jpg'],

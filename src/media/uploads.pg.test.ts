@@ -204,7 +204,7 @@ test(
 )
 
 test(
-  'an upload whose node died between the last byte and the asset is finished by whoever asks',
+  'an upload whose node died between the last byte and the asset is finished by the next request',
   { skip },
   async () => {
     await using db = await testDatabase()
@@ -388,7 +388,7 @@ test(
   },
 )
 
-test('nobody begins more uploads than they may, also not all at once', { skip }, async () => {
+test('no caller begins more uploads than the limit, also not all at once', { skip }, async () => {
   await using db = await testDatabase()
   await using parts = await testMedia(db.database, { ...limits, uploadsPerOwnerMax: 3 })
   const begun = await Promise.allSettled(

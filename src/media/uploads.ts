@@ -59,16 +59,19 @@ const lockOwner = sql(
   `select pg_advisory_xact_lock(hashtextextended($1, ${lockSeed}))::text as locked`,
 )
 const insert = sql<Row>(
-  `insert into stoa.upload (id, owner, actor, name, alt, bytes, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${columns}`,
+  `insert into stoa.upload (id, owner, actor, name, alt, bytes, created_at, expires_at)
+   values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${columns}`,
 )
 const findOwn = sql<Row>(
   `select ${columns} from stoa.upload where id = $1 and owner = $2 and expires_at > $3`,
 )
 const advance = sql<Row>(
-  `update stoa.upload set received = received + $3::bigint, expires_at = $4 where id = $1 and received = $2 and asset_id is null returning ${columns}`,
+  `update stoa.upload set received = received + $3::bigint, expires_at = $4
+   where id = $1 and received = $2 and asset_id is null returning ${columns}`,
 )
 const insertPart = sql(
-  `insert into stoa.upload_part (upload_id, start, bytes, blob, written_at) values ($1, $2, $3, $4, $5)`,
+  `insert into stoa.upload_part (upload_id, start, bytes, blob, written_at)
+   values ($1, $2, $3, $4, $5)`,
 )
 const partsOf = sql<Part>(
   `select start, bytes, blob, written_at from stoa.upload_part where upload_id = $1 order by start`,
@@ -142,7 +145,8 @@ export class BlobUploads implements Uploads {
       const bytes = Number(unfinished!.bytes) + input.bytes
       if (unfinished!.open >= limits.uploadsPerOwnerMax || bytes > limits.uploadBytesPerOwnerMax) {
         throw new MediaBusyError(
-          `You have ${unfinished!.open} unfinished uploads of ${unfinished!.bytes} bytes; finish or end some before you begin another.`,
+          `You have ${unfinished!.open} unfinished uploads of ${unfinished!.bytes} bytes; ` +
+            'finish or end some before you begin another.',
           60,
         )
       }

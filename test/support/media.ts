@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import type { Database } from '#database/database.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import { FileStoreUnavailableError } from '#file-store/errors.ts'
@@ -148,6 +148,17 @@ export async function testMedia(
       await rm(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** The bytes as a stream of small chunks. */
+export function from(data: Buffer | string, chunkBytes = 1_000): Readable {
+  const bytes = Buffer.from(data as string)
+  return Readable.from(
+    (function* () {
+      for (let at = 0; at < bytes.length; at += chunkBytes)
+        yield bytes.subarray(at, at + chunkBytes)
+    })(),
+  )
 }
 
 /** A rendition as a reader gets it who sends this `Accept`. */
