@@ -15,8 +15,8 @@ import { typeNamePattern } from '#content/model/type-check.ts'
 import { systemClock } from '#lib/clock.ts'
 
 const exitStatuses = `
-Exit status: 0 everything was taken over or was there already; 1 failed; 2 the command line is wrong; 3 something was refused, see
-the report; 130 interrupted: what is done is done, and the same command goes on from there.`
+Exit status: 0 all of it was taken over or was there already; 1 failed; 2 the command line is wrong; 3 something was refused or
+left out, see the report; 130 interrupted: what is done is done, and the same command continues from there.`
 
 type Options = Readonly<Record<string, unknown>>
 
@@ -32,6 +32,10 @@ export const registerImport: Register = (program, action) => {
     )
     .argument('[source]', 'the folder or .tar(.gz) file that "stoa export" wrote')
     .option('--dry-run', 'check it all and say what would be done, without writing')
+    .option(
+      '--replace-roles',
+      'replace roles of this site that differ from those of the export (default: they stay)',
+    )
     .option('--report <file>', 'write the whole report to this file as JSON')
     .addHelpText('after', exitStatuses)
     .action(
@@ -49,7 +53,10 @@ export const registerImport: Register = (program, action) => {
             importArchive(
               archive,
               { ...parts, site },
-              { dryRun: options['dryRun'] === true },
+              {
+                dryRun: options['dryRun'] === true,
+                replaceRoles: options['replaceRoles'] === true,
+              },
               parts,
             ),
         )

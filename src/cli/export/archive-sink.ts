@@ -10,15 +10,16 @@ import { tarEnd, tarHeader, tarPadding } from '#cli/export/tar.ts'
 
 /** The file that every export begins with, and by which a folder is known as one. */
 export const manifestName = 'stoa-export.json'
-/**
- * What that file is called in a folder while an export is being written, so that one that did not
- * end is never taken for whole.
- */
+/** The name of that file while an export is being written, so that a part is never taken for all. */
 export const unfinishedName = `${manifestName}.partial`
-/** What an export writes; anything else in its folder is somebody else's and stays. */
+/** Folders that an export writes; anything else in its folder stays. */
 const folders = ['assets', 'blobs', 'entries', 'releases', 'roles', 'types']
 
-/** Where an export goes. Paths come in the order of the format, each once. */
+/** An export holds drafts and roles: it is for its owner alone. */
+const fileMode = 0o600
+const folderMode = 0o700
+
+/** Takes the files of an export. Paths come in the order of the format, each once. */
 export interface ArchiveSink extends AsyncDisposable {
   text(path: string, text: string): Promise<void>
   /** `open` is called only if the bytes are not there yet. */
@@ -43,13 +44,13 @@ class TarSink implements ArchiveSink {
   readonly #written: Promise<void>
   #failure: Error | null = null
   #done = false
-  /** Lets the write that waits go on: there is one at a time. */
+  /** Resumes the write that waits; there is one at a time. */
   #goOn: () => void = () => undefined
 
   private constructor(target: string) {
     this.#target = target
     this.#partial = `${target}.partial`
-    const file = createWriteStream(this.#partial)
+    const file = createWriteStream(this.#partial, { mode: fileMode })
     if (/z$/i.test(target)) {
       const gzip = createGzip({ level: 6 })
       this.#head = gzip
@@ -117,10 +118,7 @@ class TarSink implements ArchiveSink {
   }
 }
 
-/**
- * Writes beside what is there and takes away, at the end, what an earlier export left and this one
- * has not.
- */
+/** Writes beside what is there, and deletes at the end what only an earlier export had. */
 class FolderSink implements ArchiveSink {
   readonly #folder: string
   readonly #written = new Set<string>()
@@ -149,7 +147,7 @@ class FolderSink implements ArchiveSink {
         { folder },
       )
     }
-    await mkdir(folder, { recursive: true })
+    await mkdir(folder, { recursive: true, mode: folderMode })
     return new FolderSink(folder)
   }
 
@@ -166,7 +164,7 @@ class FolderSink implements ArchiveSink {
         if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
       },
     )
-    await writeFile(join(this.#folder, unfinishedName), manifest)
+    await writeFile(join(this.#folder, unfinishedName), manifest, { mode: fileMode })
   }
 
   async bytes(path: string, length: number, open: () => Promise<Readable>): Promise<void> {
@@ -180,13 +178,13 @@ class FolderSink implements ArchiveSink {
     this.#written.add(path)
     const place = join(this.#folder, path)
     const folder = dirname(place)
-    if (!this.#made.has(folder)) await mkdir(folder, { recursive: true })
+    if (!this.#made.has(folder)) await mkdir(folder, { recursive: true, mode: folderMode })
     this.#made.add(folder)
     return place
   }
 
   async #replace(place: string, source: Readable): Promise<void> {
-    await pipeline(source, createWriteStream(`${place}.partial`))
+    await pipeline(source, createWriteStream(`${place}.partial`, { mode: fileMode }))
     await rename(`${place}.partial`, place)
   }
 
@@ -205,8 +203,8 @@ class FolderSink implements ArchiveSink {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Files are replaced one by one, each whole: what an interrupted export leaves says that it is
-    // none, and the next one completes it.
+    // An interrupted export leaves whole files and says that it is no export; the next one
+    // completes it.
   }
 }
 

@@ -1,5 +1,5 @@
 import { createReadStream } from 'node:fs'
-import { opendir, readFile, stat } from 'node:fs/promises'
+import { lstat, opendir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { manifestName, unfinishedName } from '#cli/export/archive-sink.ts'
@@ -21,7 +21,7 @@ const order = [
   'entries/',
   'releases/',
 ]
-/** An entry with its whole history; more is no honest export. */
+/** Bytes of an entry with its whole history. */
 const textBytesMax = 256 * 1_024 * 1_024
 
 export type ArchiveFile = {
@@ -38,7 +38,7 @@ export type ArchiveFile = {
  */
 export type ArchiveSource = { readonly name: string; files(): AsyncIterable<ArchiveFile> }
 
-/** Which part of the format a path belongs to; -1: none. */
+/** Returns which part of the format a path belongs to; -1: none. */
 export function rankOf(path: string): number {
   return order.findIndex((part) => (part.endsWith('/') ? path.startsWith(part) : path === part))
 }
@@ -53,7 +53,7 @@ export async function openArchiveSource(path: string): Promise<ArchiveSource> {
   })
   if (!info.isDirectory()) return { name: path, files: () => archived(path) }
   const has = async (name: string): Promise<boolean> =>
-    (await stat(join(path, name)).catch(() => null)) !== null
+    (await lstat(join(path, name)).catch(() => null)) !== null
   if (await has(unfinishedName))
     throw new ImportSourceError(
       `${path} is an export that did not end; run "stoa export" to it again.`,
@@ -89,8 +89,9 @@ async function* inFolder(folder: string): AsyncGenerator<ArchiveFile> {
   for (const part of order) {
     if (part.endsWith('/')) yield* below(folder, part.slice(0, -1))
     else {
-      const size = (await stat(join(folder, part)).catch(() => null))?.size
-      if (size !== undefined) yield fileOf(folder, part, size)
+      const info = await lstat(join(folder, part)).catch(() => null)
+      if (info?.isSymbolicLink() === true) throw linkError(part)
+      if (info !== null) yield fileOf(folder, part, info.size)
     }
   }
 }
@@ -99,15 +100,22 @@ async function* below(folder: string, path: string): AsyncGenerator<ArchiveFile>
   const names: { name: string; isFolder: boolean }[] = []
   const listing = await opendir(join(folder, path)).catch(() => null)
   if (listing === null) return
-  for await (const item of listing)
+  for await (const item of listing) {
+    if (item.isSymbolicLink()) throw linkError(`${path}/${item.name}`)
     if (!item.name.endsWith('.partial'))
       names.push({ name: item.name, isFolder: item.isDirectory() })
+  }
   names.sort((left, right) => (left.name < right.name ? -1 : 1))
   for (const { name, isFolder } of names) {
     const inner = `${path}/${name}`
     if (isFolder) yield* below(folder, inner)
     else yield fileOf(folder, inner, (await stat(join(folder, inner))).size)
   }
+}
+
+/** No export has symbolic links, and one could make any file of this machine public. */
+function linkError(path: string): ImportSourceError {
+  return new ImportSourceError(`${path} is a symbolic link, which no export has.`, { path })
 }
 
 function fileOf(folder: string, path: string, bytes: number): ArchiveFile {

@@ -48,7 +48,7 @@ test(
     await importArchive(
       await openArchiveSource(archive),
       { site: on.site, bulk: on.bulk, call: on.call },
-      { dryRun: false },
+      { dryRun: false, replaceRoles: false },
       { report, output: on.output, signal },
     )
     assert.equal(report.document().finished, true)

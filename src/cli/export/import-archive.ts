@@ -30,7 +30,13 @@ type Parts = {
   readonly bulk: Bulk
   readonly call: Call
 }
-type Tell = { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }
+type Console = { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }
+
+export type ArchiveOptions = {
+  readonly dryRun: boolean
+  /** Roles of this site that differ from those of the archive become as those are. */
+  readonly replaceRoles: boolean
+}
 
 /**
  * Imports what `exportSite` wrote. All of it is read and checked first; if anything is wrong,
@@ -40,30 +46,31 @@ type Tell = { readonly report: Report; readonly output: Output; readonly signal:
 export async function importArchive(
   source: ArchiveSource,
   parts: Parts,
-  options: { readonly dryRun: boolean },
-  tell: Tell,
+  options: ArchiveOptions,
+  console: Console,
 ): Promise<void> {
   const { content, logger } = parts.site
   const archive = createArchive({ clock: systemClock, logger, content, bulk: parts.bulk })
-  const survey = await surveyArchive(source, archive, tell.report, tell.signal)
-  if (survey === null) return tell.report.interrupted()
-  const absent = await countAbsent(survey, parts, tell.report)
+  const survey = await surveyArchive(source, archive, console.report, console.signal)
+  if (survey === null) return console.report.interrupted()
+  const absent = await countAbsent(survey, parts, console.report)
   const isEmpty = (await content.types.list(parts.site.database)).length === 0
-  await plan(survey, parts, tell)
+  await plan(survey, parts, console)
+  const roles = await planRoles(survey.roles, parts, { ...options, isEmpty }, console.report)
   if (survey.faults + absent > 0)
-    return tell.output.line('Nothing was written: the archive has faults.')
-  if (options.dryRun) return tell.output.line('Nothing was written: this was a dry run.')
-  await saveLocales(survey.locales, parts, { isEmpty, report: tell.report })
+    return console.output.line('Nothing was written: the archive has faults.')
+  if (options.dryRun) return console.output.line('Nothing was written: this was a dry run.')
+  await saveLocales(survey.locales, parts, { isEmpty, report: console.report })
   await parts.site.database.transaction((tx) =>
     saveTypes(content, tx, survey.types, { allowLoss: false }),
   )
-  await saveRoles(survey.roles, parts, tell.report)
+  await saveRoles(roles, parts, console.report)
   for (const [type, ids] of survey.entries) {
     for (let at = 0; at < ids.length; at += idsPerStatement)
       await parts.bulk.reserve(parts.call, type, ids.slice(at, at + idsPerStatement))
   }
-  await new Writer(parts, archive, survey, tell).run(source)
-  if (tell.signal.aborted) tell.report.interrupted()
+  await new Writer(parts, archive, survey, console).run(source)
+  if (console.signal.aborted) console.report.interrupted()
 }
 
 /** References that lead neither into the archive nor into the database. */
@@ -93,7 +100,7 @@ async function countAbsent(survey: ArchiveSurvey, parts: Parts, report: Report):
 async function plan(
   survey: ArchiveSurvey,
   { site }: Parts,
-  { report, output }: Tell,
+  { report, output }: Console,
 ): Promise<void> {
   const plans = await planTypes(
     site.content,
@@ -163,19 +170,47 @@ async function saveLocales(
   })
 }
 
-async function saveRoles(roles: readonly Role[], { site }: Parts, report: Report): Promise<void> {
-  const { access, database } = site
-  const existing = new Map((await access.roles.list()).map((role) => [role.name, role]))
+/**
+ * Returns the roles that are written. One that exists and differs says what people may do on this
+ * site: it is replaced only where the caller says so, or where the site is empty.
+ */
+async function planRoles(
+  roles: readonly Role[],
+  { site }: Parts,
+  options: ArchiveOptions & { readonly isEmpty: boolean },
+  report: Report,
+): Promise<{ readonly role: Role; readonly isNew: boolean }[]> {
+  const existing = new Map((await site.access.roles.list()).map((role) => [role.name, role]))
+  const written: { readonly role: Role; readonly isNew: boolean }[] = []
   for (const role of roles) {
     const before = existing.get(role.name)
-    if (before !== undefined && isDeepStrictEqual(plain(before), plain(role))) {
+    if (before !== undefined && isDeepStrictEqual(plain(before), plain(role)))
       report.count('roles', 'unchanged')
-      continue
-    }
+    else if (before === undefined || options.isEmpty || options.replaceRoles) {
+      if (before !== undefined && !options.isEmpty)
+        report.remark('role', role.name, 'It differs from that of this site and replaces it.')
+      written.push({ role, isNew: before === undefined })
+    } else
+      report.leaveOut(
+        'role',
+        role.name,
+        'It differs from that of this site, which stays; --replace-roles replaces it.',
+      )
+  }
+  return written
+}
+
+async function saveRoles(
+  roles: readonly { readonly role: Role; readonly isNew: boolean }[],
+  { site }: Parts,
+  report: Report,
+): Promise<void> {
+  const { access, database } = site
+  for (const { role, isNew } of roles) {
     try {
       const { builtIn: _builtIn, ...input } = role
       await database.transaction((tx) => access.roles.save(tx, access.systemIdentity, input))
-      report.count('roles', before === undefined ? 'made' : 'changed')
+      report.count('roles', isNew ? 'made' : 'changed')
     } catch (error) {
       if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
       report.refuse('roles', role.name, error.message)
@@ -191,22 +226,24 @@ class Writer {
   readonly #parts: Parts
   readonly #archive: Archive
   readonly #survey: ArchiveSurvey
-  readonly #tell: Tell
+  readonly #console: Console
   #batch: ArchivedEntry[] = []
+  /** Entries that were refused, by type. */
+  readonly #refused = new Map<string, string[]>()
   #done = 0
 
-  constructor(parts: Parts, archive: Archive, survey: ArchiveSurvey, tell: Tell) {
+  constructor(parts: Parts, archive: Archive, survey: ArchiveSurvey, console: Console) {
     this.#parts = parts
     this.#archive = archive
     this.#survey = survey
-    this.#tell = tell
+    this.#console = console
   }
 
   async run(source: ArchiveSource): Promise<void> {
-    const progress = this.#tell.output.progress('Entries')
+    const progress = this.#console.output.progress('Entries')
     const total = [...this.#survey.entries.values()].reduce((sum, ids) => sum + ids.length, 0)
     for await (const file of source.files()) {
-      if (this.#tell.signal.aborted) break
+      if (this.#console.signal.aborted) break
       if (file.path.startsWith('blobs/'))
         await this.#blob(file.path.slice('blobs/'.length), file.stream)
       else if (file.path.startsWith('entries/'))
@@ -216,7 +253,22 @@ class Writer {
       progress.update(this.#done, total)
     }
     await this.#flush()
+    await this.#releaseRefused()
     progress.end(`${this.#done} entries`)
+  }
+
+  /** Deletes entries that were refused and have no content; one that others refer to stays. */
+  async #releaseRefused(): Promise<void> {
+    const { bulk, call } = this.#parts
+    for (const [type, ids] of this.#refused) {
+      const released = new Set(await bulk.release(call, type, ids))
+      for (const id of ids.filter((one) => !released.has(one)))
+        this.#console.report.leaveOut(
+          'entries',
+          `${type}/${id}`,
+          'It was refused, and other entries refer to it: it stays as it was, or without content.',
+        )
+    }
   }
 
   /** The bytes are stored once, and every asset that is made of them and not there yet is made. */
@@ -229,23 +281,23 @@ class Writer {
       ),
     )
     const missing = assets.filter((asset) => !known.has(asset.id))
-    this.#tell.report.count('assets', 'unchanged', assets.length - missing.length)
+    this.#console.report.count('assets', 'unchanged', assets.length - missing.length)
     const [first] = missing
     if (first === undefined) return
     try {
       const received = await site.media.receive(site.access.systemIdentity.authority.actor, {
         name: first.name,
         source: open(),
-        signal: this.#tell.signal,
+        signal: this.#console.signal,
       })
       for (const asset of missing) {
         await site.media.restore(site.database, asset, { ...received, name: asset.name })
-        this.#tell.report.count('assets', 'made')
+        this.#console.report.count('assets', 'made')
       }
     } catch (error) {
-      if (this.#tell.signal.aborted) return
+      if (this.#console.signal.aborted) return
       if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
-      for (const asset of missing) this.#tell.report.refuse('assets', asset.name, error.message)
+      for (const asset of missing) this.#console.report.refuse('assets', asset.name, error.message)
     }
   }
 
@@ -265,9 +317,11 @@ class Writer {
     if (first === undefined) return
     const outcomes = await this.#archive.restore(this.#parts.call, first.type, batch)
     outcomes.forEach((result, index) => {
-      if (result.outcome === 'refused')
-        this.#tell.report.refuse('entries', `${first.type}/${batch[index]!.id}`, result.reason)
-      else this.#tell.report.count('entries', result.outcome)
+      const { id } = batch[index]!
+      if (result.outcome === 'refused') {
+        this.#console.report.refuse('entries', `${first.type}/${id}`, result.reason)
+        this.#refused.set(first.type, [...(this.#refused.get(first.type) ?? []), id])
+      } else this.#console.report.count('entries', result.outcome)
     })
     this.#done += batch.length
   }
@@ -276,7 +330,7 @@ class Writer {
     await this.#flush()
     const result = await this.#archive.restoreRelease(this.#parts.call, release)
     if (result.outcome === 'refused')
-      this.#tell.report.refuse('releases', release.name, result.reason)
-    else this.#tell.report.count('releases', result.outcome)
+      this.#console.report.refuse('releases', release.name, result.reason)
+    else this.#console.report.count('releases', result.outcome)
   }
 }

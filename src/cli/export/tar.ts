@@ -1,5 +1,5 @@
 const blockBytes = 512
-/** What ustar has room for: a path splits at a slash into a prefix and a name. */
+/** Lengths of ustar: a path splits at a slash into a prefix and a name. */
 const nameBytesMax = 100
 const prefixBytesMax = 155
 /** Twelve characters of octal digits, the last a terminator. */
@@ -13,7 +13,7 @@ export function tarHeader(path: string, bytes: number): Buffer {
   const { prefix, name } = split(path)
   const block = Buffer.alloc(blockBytes)
   block.write(name, 0, 'utf8')
-  block.write('0000644\0', 100, 'latin1')
+  block.write('0000600\0', 100, 'latin1')
   block.write('0000000\0', 108, 'latin1')
   block.write('0000000\0', 116, 'latin1')
   writeSize(block, bytes)
