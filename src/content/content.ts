@@ -3,7 +3,7 @@ import type { ContentType } from '#content/content-type.ts'
 import type { Depends } from '#content/query/dependencies.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 import type { RowTexts } from '#content/query/row-texts.ts'
-import type { ReadableType } from '#content/query/validate-query.ts'
+import type { ReadableType } from '#content/query/readable-type.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
@@ -30,10 +30,25 @@ export type EntryView = {
   readonly fieldsJson: string
 }
 
+/** An asset that an entry shows, as everyone may see it who may read the entry. */
+export type IncludedAsset = {
+  readonly id: string
+  readonly name: string
+  readonly contentType: string
+  readonly bytes: number
+  readonly width: number | null
+  readonly height: number | null
+  /** The alternative texts by locale, as JSON text. */
+  readonly altJson: string
+  readonly focalPoint: { readonly x: number; readonly y: number } | null
+}
+
 export type Page = {
   readonly data: readonly EntryView[]
   /** Entries reached by `include`, by id, each once. Empty without `include`. */
   readonly included: ReadonlyMap<string, EntryView>
+  /** Assets reached by `include`, by id, each once. */
+  readonly assets: ReadonlyMap<string, IncludedAsset>
   /** For the next page; null on the last. */
   readonly after: string | null
   readonly count: number | null
@@ -128,7 +143,7 @@ export interface Entries {
     type: string,
     idOrSlug: string,
     options: ReadOptions,
-  ): Promise<{ entry: EntryView; included: ReadonlyMap<string, EntryView> }>
+  ): Promise<Pick<Page, 'included' | 'assets'> & { readonly entry: EntryView }>
   list(call: Call, query: ListQuery | UnreadQuery): Promise<Page>
   create(call: Call, type: string, input: SaveInput & { readonly id?: string }): Promise<EntryView>
   /**

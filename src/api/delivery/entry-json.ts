@@ -1,4 +1,5 @@
-import type { EntryView } from '#content/content.ts'
+import { assetUrl } from '#api/delivery/asset-url.ts'
+import type { EntryView, IncludedAsset, Page } from '#content/content.ts'
 
 /**
  * The JSON text of an entry. Its fields are spliced in as the database keeps them, never parsed.
@@ -24,9 +25,14 @@ export function entriesJson(entries: readonly EntryView[]): string {
   return `${text}]`
 }
 
-/** `{"id":{…}}`; empty text where nothing was included. */
-export function includedJson(included: ReadonlyMap<string, EntryView>): string {
-  let text = ''
-  for (const [id, entry] of included) text += `${text === '' ? '' : ','}"${id}":${entryJson(entry)}`
-  return `{${text}}`
+/** `{"id":{…}}`: entries and assets by id. */
+export function includedJson({ included, assets }: Pick<Page, 'included' | 'assets'>): string {
+  const entries = [...included].map(([id, entry]) => `"${id}":${entryJson(entry)}`)
+  const files = [...assets].map(([id, asset]) => `"${id}":${includedAssetJson(asset)}`)
+  return `{${[...entries, ...files].join(',')}}`
+}
+
+function includedAssetJson({ altJson, ...asset }: IncludedAsset): string {
+  const rest = JSON.stringify({ ...asset, url: assetUrl(asset) }).slice(1)
+  return `{"kind":"asset","alt":${altJson},${rest}`
 }

@@ -10,7 +10,7 @@ import {
   readableSchema,
   testNamed,
 } from '#content/query/validate-query.ts'
-import type { ReadableType } from '#content/query/validate-query.ts'
+import type { ReadableType } from '#content/query/readable-type.ts'
 
 /**
  * The query string of delivery, both ways:

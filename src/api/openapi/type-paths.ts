@@ -5,7 +5,7 @@ import { fieldsSchema } from '#api/openapi/type-schemas.ts'
 import { contentActions } from '#content/authority.ts'
 import type { ContentType } from '#content/content-type.ts'
 import { readableSchema, testsOf } from '#content/query/validate-query.ts'
-import type { ReadableType } from '#content/query/validate-query.ts'
+import type { ReadableType } from '#content/query/readable-type.ts'
 import type { QueryField } from '#content/query/normal-form.ts'
 
 type Parameter = { readonly name: string; readonly in: string; readonly [key: string]: unknown }

@@ -1,4 +1,5 @@
 import multipart from '@fastify/multipart'
+import { assetUrl } from '#api/delivery/asset-url.ts'
 import type { Multipart, MultipartFile } from '@fastify/multipart'
 import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
@@ -79,7 +80,7 @@ const uploadErrors = [
 
 /** An asset as the API shows it. */
 export function assetJson(asset: Asset): Asset & { readonly url: string } {
-  return { ...asset, url: `/assets/${asset.id}/${encodeURIComponent(asset.name)}` }
+  return { ...asset, url: assetUrl(asset) }
 }
 
 export const assetRoutes: RoutePlugin = async (server, { content, media, config }) => {

@@ -40,7 +40,7 @@ export const readParameters = {
   include: Type.Optional(
     Type.String({
       description:
-        'Paths along reference fields, separated by commas: `category,author.employer`. What they reach is in `included`.',
+        'Paths along references, assets and rich text, also inside groups, lists and blocks, separated by commas: `category,author.employer,cover,sections.hero.image`. The entries and assets that they reach are in `included`, by id; an asset has `kind` "asset".',
     }),
   ),
   locale: Type.Optional(localeCode()),
@@ -141,7 +141,7 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
         type: request.params.type,
         perspective: options.perspective,
         make: async (call) => {
-          const { entry, included } = await context.content.entries.get(
+          const { entry, ...joined } = await context.content.entries.get(
             call,
             request.params.type,
             request.params.id,
@@ -150,7 +150,7 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
           const body =
             options.include.length === 0
               ? `{"data":${entryJson(entry)}}`
-              : `{"data":${entryJson(entry)},"included":${includedJson(included)}}`
+              : `{"data":${entryJson(entry)},"included":${includedJson(joined)}}`
           return { body, version: entry.version, perspective: options.perspective }
         },
       })
@@ -159,7 +159,7 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
 }
 
 function listBody(page: Page, query: ListQuery): string {
-  const included = query.include.length === 0 ? '' : `,"included":${includedJson(page.included)}`
+  const included = query.include.length === 0 ? '' : `,"included":${includedJson(page)}`
   const count = page.count === null ? '' : `,"count":${page.count}`
   return `{"data":${entriesJson(page.data)}${included},"meta":{"after":${page.after === null ? 'null' : JSON.stringify(page.after)}${count}}}`
 }

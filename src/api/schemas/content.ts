@@ -41,9 +41,29 @@ export const entrySchema = strict(
   { $id: 'Entry' },
 )
 
-export const includedSchema = Type.Record(Type.String(), entrySchema, {
-  description: 'Entries reached by `include`, by id.',
-})
+const includedAssetSchema = strict(
+  {
+    kind: Type.Literal('asset'),
+    id: Type.String({ format: 'uuid' }),
+    name: Type.String(),
+    contentType: Type.String(),
+    bytes: Type.Integer(),
+    width: nullable(Type.Integer()),
+    height: nullable(Type.Integer()),
+    alt: Type.Record(Type.String(), Type.String(), { description: 'By locale.' }),
+    focalPoint: nullable(strict({ x: Type.Number(), y: Type.Number() })),
+    url: Type.String({
+      description: 'Where the file is, for everyone. An image takes `width`, `height`, `format`, …',
+    }),
+  },
+  { $id: 'IncludedAsset' },
+)
+
+export const includedSchema = Type.Record(
+  Type.String(),
+  Type.Union([entrySchema, includedAssetSchema]),
+  { description: 'Entries and assets reached by `include`, by id.' },
+)
 export const entryResponse = strict({ data: entrySchema, included: Type.Optional(includedSchema) })
 export const entriesResponse = strict({ data: Type.Array(entrySchema) })
 export const listResponse = strict({

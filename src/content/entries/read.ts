@@ -2,10 +2,17 @@ import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import { EntryNotFoundError, ReleaseNotFoundError, TypeNotFoundError } from '#content/errors.ts'
 import type { Context } from '#content/context.ts'
-import { includedEntries } from '#content/entries/include.ts'
+import {
+  IncludeTooLarge,
+  includedBytesMax,
+  includedFrom,
+  includedMax,
+} from '#content/entries/include.ts'
+import type { From, Include } from '#content/entries/include.ts'
 import { forbidden, grantOf } from '#content/entries/permission.ts'
 import type { Shown } from '#content/entries/view.ts'
-import { fieldsJson, shownFields } from '#content/entries/view.ts'
+import { shownFields, viewOfRow } from '#content/entries/view.ts'
+import { inOneSnapshot } from '#content/entries/snapshot.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import type { Depends } from '#content/query/dependencies.ts'
@@ -16,7 +23,9 @@ import {
   dependOnModel,
   dependOnSlug,
 } from '#content/query/dependencies.ts'
+import { QueryLimitError } from '#content/query/errors.ts'
 import type { ListQuery } from '#content/query/query.ts'
+import type { QueryReader } from '#content/query/readable-type.ts'
 import type { EntryRow, ListRow, Scope } from '#content/query/sql.ts'
 import {
   compileBareList,
@@ -24,9 +33,9 @@ import {
   compileBySlug,
   compileCount,
   compileList,
+  pageLength,
   pageOf,
 } from '#content/query/sql.ts'
-import type { QueryReader } from '#content/query/validate-query.ts'
 import { validateQuery } from '#content/query/validate-query.ts'
 import { slugLengthMax } from '#content/validation/slug.ts'
 import { sql } from '#database/database.ts'
@@ -46,7 +55,15 @@ function readGrant(call: Call, type: TypeModel, perspective: Reading['perspectiv
   return grant
 }
 
-function scopeOf(call: Call, model: Model, type: TypeModel, grant: Grant, reading: Reading): Scope {
+/** Whose read it is, of which type, under which grant. */
+type Subject = {
+  readonly call: Call
+  readonly model: Model
+  readonly type: TypeModel
+  readonly grant: Grant
+}
+
+function scopeOf({ call, model, type, grant }: Subject, reading: Reading): Scope {
   return {
     type: type.definition.name,
     schema: type.schema,
@@ -57,12 +74,9 @@ function scopeOf(call: Call, model: Model, type: TypeModel, grant: Grant, readin
   }
 }
 
-/** The types as the one who asks sees them, for checking paths of `include`. */
+/** The types as the caller sees them, for checking a query. */
 function readerOf(
-  call: Call,
-  model: Model,
-  type: TypeModel,
-  grant: Grant,
+  { call, model, type, grant }: Subject,
   perspective: Reading['perspective'],
 ): QueryReader {
   const action = perspective === 'published' ? 'read' : 'readDraft'
@@ -79,21 +93,6 @@ function readerOf(
   }
 }
 
-function viewOfRow(type: TypeModel, row: EntryRow, shown: Shown): EntryView {
-  return {
-    id: row.id,
-    type: type.definition.name,
-    locale: row.locale,
-    version: row.version,
-    status: row.status,
-    createdAt: row.createdAt,
-    updatedAt: row.updatedAt,
-    publishedAt: row.publishedAt,
-    firstPublishedAt: row.firstPublishedAt,
-    fieldsJson: fieldsJson(type, row.data, row.typeRevision, shown),
-  }
-}
-
 const releaseExists = sql<{ id: string }>(`select id from stoa.release where id = $1`)
 
 /** A wrong release would look like one without items. */
@@ -106,9 +105,9 @@ async function checkRelease(db: Queryable, perspective: Reading['perspective']):
     throw new ReleaseNotFoundError()
 }
 
-export type Found = { readonly entry: EntryView; readonly included: ReadonlyMap<string, EntryView> }
+export type Found = Pick<Page, 'included' | 'assets'> & { readonly entry: EntryView }
 
-/** One entry, in one statement; one more for each level of `include`. */
+/** One entry: one statement, and in the same snapshot what `include` asks for. */
 export async function getEntry(
   context: Context,
   call: Call,
@@ -121,6 +120,7 @@ export async function getEntry(
     const type = model.types.get(typeName)
     const grant = type === undefined ? null : readGrant(call, type, options.perspective)
     if (type === undefined || grant === null) throw await absent(context, call.db, model)
+    const subject = { call, model, type, grant }
     const { fields, include } = options
     if (fields !== null || include.length > 0) {
       const query: ListQuery = {
@@ -132,26 +132,51 @@ export async function getEntry(
         after: null,
         count: false,
       }
-      validateQuery(query, readerOf(call, model, type, grant, options.perspective))
+      validateQuery(query, readerOf(subject, options.perspective))
     }
-    await checkRelease(call.db, options.perspective)
-    const scope = scopeOf(call, model, type, grant, options)
-    const compiled = getStatement(scope, type, grant, idOrSlug)
-    const [row] = compiled === null ? [] : await call.db.run(compiled.statement, compiled.values)
-    if (call.depends !== undefined && compiled !== null)
-      dependOnGot(call.depends, scope, type, idOrSlug, row ?? null)
-    if (row === undefined) throw await absent(context, call.db, model)
-    if (row.modelRevision !== model.revision) throw new StaleModel()
-    const entry = viewOfRow(type, row, shownFields(grant, fields))
-    const included =
-      include.length === 0
-        ? none
-        : await includedEntries({ call, model, reading: options, include }, [{ type, grant, row }])
-    return { entry, included }
+    const scope = scopeOf(subject, options)
+    const read = async (db: Queryable): Promise<Found> => {
+      await checkRelease(db, options.perspective)
+      const compiled = getStatement(scope, type, grant, idOrSlug)
+      const [row] = compiled === null ? [] : await db.run(compiled.statement, compiled.values)
+      if (call.depends !== undefined && compiled !== null)
+        dependOnGot(call.depends, scope, type, idOrSlug, row ?? null)
+      if (row === undefined) throw await absent(context, db, model)
+      if (row.modelRevision !== model.revision) throw new StaleModel()
+      const entry = viewOfRow(type, row, shownFields(grant, withJoins(options)))
+      const joining = { call: { ...call, db }, model, reading: options, paths: include }
+      return { entry, ...(await includedOfEntry(joining, { type, grant, row })) }
+    }
+    return isOneStatement(options) ? read(call.db) : inOneSnapshot(call.db, read)
   })
 }
 
-const none: ReadonlyMap<string, EntryView> = new Map()
+/** Rows and what they include must be true together; the plain read needs no transaction. */
+function isOneStatement(query: Pick<ListQuery, 'perspective' | 'include'>): boolean {
+  return query.include.length === 0 && typeof query.perspective === 'string'
+}
+
+/** The fields that were asked for, and those that lead to what is included. */
+function withJoins({ fields, include }: Pick<ReadOptions, 'fields' | 'include'>): Shown {
+  return fields === null ? null : [...fields, ...include.map((path) => path.split('.', 1)[0]!)]
+}
+
+type Joined = Pick<Page, 'included' | 'assets'>
+const nothingJoined: Joined = { included: new Map(), assets: new Map() }
+
+async function includedOfEntry(include: Include, from: From): Promise<Joined> {
+  if (include.paths.length === 0) return nothingJoined
+  try {
+    const { entries, assets } = await includedFrom(include, [from])
+    return { included: entries, assets }
+  } catch (error) {
+    if (!(error instanceof IncludeTooLarge)) throw error
+    throw new QueryLimitError(
+      `What this entry includes is more than one response may hold: ${includedMax} entries and assets, and ${includedBytesMax} bytes. Include fewer paths, or list the targets with where[id][in].`,
+      { limit: includedMax },
+    )
+  }
+}
 
 function dependOnGot(
   depends: Depends,
@@ -220,7 +245,8 @@ async function absent(context: Context, db: Queryable, model: Model): Promise<En
 }
 
 /**
- * A page of entries, in one statement; one more for each level of `include`, and one for the count.
+ * A page of entries, in one statement; what `include` and `count` ask for comes from the same
+ * snapshot.
  */
 export async function listEntries(
   context: Context,
@@ -230,41 +256,69 @@ export async function listEntries(
   return context.models.use(call.db, async (model) => {
     if (call.depends !== undefined) dependOnModel(call.depends)
     const type = model.type(asked.type)
-    const mayAsk = readGrant(call, type, asked.perspective)
-    if (mayAsk === null) throw new TypeNotFoundError(asked.type)
-    const query = 'read' in asked ? asked.read({ type: type.definition, grant: mayAsk }) : asked
-    // What the query turned out to ask for decides, not what it was thought to.
+    const expected = readGrant(call, type, asked.perspective)
+    if (expected === null) throw new TypeNotFoundError(asked.type)
+    const reader = readerOf({ call, model, type, grant: expected }, asked.perspective)
+    const query = 'read' in asked ? asked.read(reader) : asked
+    // The query decides, not the perspective that was expected before it was read.
     const grant = readGrant(call, type, query.perspective)
     if (grant === null) throw new TypeNotFoundError(query.type)
-    const checked = validateQuery(query, readerOf(call, model, type, grant, query.perspective))
-    await checkRelease(call.db, query.perspective)
-    const scope = scopeOf(call, model, type, grant, query)
-    const fetched = await fetchList(call, scope, checked)
-    if (fetched.length === 0) await context.models.confirm(call.db, model)
-    else if (fetched[0]?.modelRevision !== model.revision) throw new StaleModel()
-    if (call.depends !== undefined)
-      dependOnList(
-        call.depends,
-        scope,
-        checked.filter,
-        query.count ? null : boundOf(scope, checked, fetched),
-      )
-    const { rows, after } = pageOf(fetched, scope, checked)
-    const shown = shownFields(grant, checked.fields)
-    const included =
-      checked.include.length === 0
-        ? none
-        : await includedEntries(
-            { call, model, reading: query, include: checked.include },
-            rows.map((row) => ({ type, grant, row })),
-          )
-    return {
-      data: rows.map((row) => viewOfRow(type, row, shown)),
-      included,
-      after,
-      count: query.count ? await countEntries(call.db, scope, checked) : null,
-    }
+    const subject = { call, model, type, grant }
+    const checked = validateQuery(query, readerOf(subject, query.perspective))
+    const list = { ...subject, query: checked, scope: scopeOf(subject, checked) }
+    const read = (db: Queryable): Promise<Page> => readPage(context, { ...call, db }, list)
+    return isOneStatement(checked) && !checked.count ? read(call.db) : inOneSnapshot(call.db, read)
   })
+}
+
+type List = Subject & { readonly query: ListQuery; readonly scope: Scope }
+
+async function readPage(context: Context, call: Call, list: List): Promise<Page> {
+  const { model, type, grant, query, scope } = list
+  await checkRelease(call.db, query.perspective)
+  const fetched = await fetchList(call, scope, query)
+  if (fetched.length === 0) await context.models.confirm(call.db, model)
+  else if (fetched[0]?.modelRevision !== model.revision) throw new StaleModel()
+  const { length, included, assets } = await includedOfPage(call, list, fetched)
+  if (call.depends !== undefined) {
+    const page = query.count ? null : boundOf(scope, query, fetched[length])
+    dependOnList(call.depends, scope, query.filter, page)
+  }
+  const { rows, after } = pageOf(fetched, scope, query, length)
+  const shown = shownFields(grant, withJoins(query))
+  return {
+    data: rows.map((row) => viewOfRow(type, row, shown)),
+    included,
+    assets,
+    after,
+    count: query.count ? await countEntries(call.db, scope, query) : null,
+  }
+}
+
+/**
+ * What the page includes, and how many rows it has: a page whose rows would include too much ends
+ * earlier.
+ */
+async function includedOfPage(
+  call: Call,
+  { model, type, grant, query }: List,
+  fetched: readonly ListRow[],
+): Promise<Joined & { readonly length: number }> {
+  let length = pageLength(fetched, query.limit)
+  const include = { call, model, reading: query, paths: query.include }
+  if (query.include.length === 0) return { length, ...nothingJoined }
+  for (; length > 1; length = Math.ceil(length / 2)) {
+    try {
+      const from = fetched.slice(0, length).map((row) => ({ type, grant, row }))
+      const { entries, assets } = await includedFrom(include, from)
+      return { length, included: entries, assets }
+    } catch (error) {
+      if (!(error instanceof IncludeTooLarge)) throw error
+    }
+  }
+  const [row] = fetched
+  if (row === undefined) return { length, ...nothingJoined }
+  return { length, ...(await includedOfEntry(include, { type, grant, row })) }
 }
 
 /** Without the texts that this node has, where it may have some. */

@@ -2,6 +2,7 @@ import type { Grant } from '#content/authority.ts'
 import type { EntryView } from '#content/content.ts'
 import type { EntryState, VersionHead, Version } from '#content/versions/entry-state.ts'
 import type { TypeModel } from '#content/model/model.ts'
+import type { EntryRow } from '#content/query/sql.ts'
 
 /** Names to show; null: all. */
 export type Shown = readonly string[] | null
@@ -49,6 +50,22 @@ export function storedFields(
 ): Record<string, unknown> {
   const stored = JSON.parse(row.data) as Record<string, unknown>
   return row.typeRevision < type.shapeRevision ? type.validator.project(stored) : stored
+}
+
+/** A row of a query as a reader sees it who may see these fields. */
+export function viewOfRow(type: TypeModel, row: EntryRow, shown: Shown): EntryView {
+  return {
+    id: row.id,
+    type: type.definition.name,
+    locale: row.locale,
+    version: row.version,
+    status: row.status,
+    createdAt: row.createdAt,
+    updatedAt: row.updatedAt,
+    publishedAt: row.publishedAt,
+    firstPublishedAt: row.firstPublishedAt,
+    fieldsJson: fieldsJson(type, row.data, row.typeRevision, shown),
+  }
 }
 
 /** A version in memory as a caller with this grant sees it. */

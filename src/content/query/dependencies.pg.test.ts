@@ -107,7 +107,7 @@ function askers(
   ): Promise<{ shown: unknown; after: string | null }> => {
     const { statement, values } = compileList(scope, { ...one, after })
     const fetched = await database.run(statement, values)
-    dependOnList(into, scope, one.filter, boundOf(scope, { ...one, after }, fetched))
+    dependOnList(into, scope, one.filter, boundOf(scope, { ...one, after }, fetched[one.limit]))
     const { rows, after: next } = pageOf(fetched, scope, one)
     return { shown: rows, after: next }
   }

@@ -55,6 +55,11 @@ export function dependOnEntry(depends: Depends, scope: Shown, id: string): void 
   depends.list(versions, [{ field: 'entry_id', is: 'eq', value: id }, shownIn(scope)])
 }
 
+/** An asset, there or not. */
+export function dependOnAsset(depends: Depends, id: string): void {
+  depends.row('asset', id)
+}
+
 /**
  * Which entry has this slug; `found`: the one that does. Of entries with one slug in one locale
  * there is only one, but in a locale before that of the one that was found another may have it, and
@@ -108,13 +113,14 @@ function ofType({ type }: Scope): Atom {
 }
 
 /**
- * Where a page begins and ends, of rows as `compileList` fetched them; null if only the database
- * could tell.
+ * Where a page begins and ends; null if the change feed does not have a field of the sort. `behind`
+ * is the row behind the page, which counts as its end: without it there is no next page, and the
+ * response says so.
  */
 export function boundOf(
   scope: Scope,
-  query: Pick<ListQuery, 'sort' | 'limit' | 'after'>,
-  fetched: readonly ListRow[],
+  query: Pick<ListQuery, 'sort' | 'after'>,
+  behind: ListRow | undefined,
 ): PageBound | null {
   const keys = completeSort(query.sort)
   const fields = keys.map((key) => fieldOf(key.field, scope.schema))
@@ -122,9 +128,6 @@ export function boundOf(
   if (names.includes(null)) return null
   const places = (values: readonly (Scalar | null)[]): (Scalar | null)[] =>
     values.map((value, at) => scalarOf(fields[at]!, value))
-  // The row behind the page counts as its end: without it there is no next page, and the answer
-  // says so.
-  const behind = fetched[query.limit]
   return {
     sort: keys.map((key, at) => ({ field: names[at]!, descending: key.descending })),
     after:

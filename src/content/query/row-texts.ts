@@ -62,13 +62,18 @@ export class RowTexts {
     const rows: ListRow[] = []
     const known: ExistingTargets[] = []
     for (const row of bare) {
+      if (!row.fits) {
+        rows.push({ ...row, data: '' })
+        continue
+      }
       const key = `${life} ${row.writer} ${row.id} ${row.locale} ${row.version}`
       const data = row.data ?? (life === null ? undefined : this.#texts.get(key))
       if (data === undefined) return null
       rows.push({ ...row, data })
       known.push({ key, writer: row.writer })
     }
-    for (const [at, { data }] of bare.entries()) {
+    for (const [at, { data, fits }] of bare.entries()) {
+      if (!fits) continue
       this.counts[data === null ? 'reused' : 'sent'] += 1
       if (data !== null && life !== null) this.#texts.set(known[at]!.key, data)
     }

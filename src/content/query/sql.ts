@@ -12,6 +12,12 @@ import type { Scalar } from '#lib/scalar.ts'
 import { completeSort } from '#content/query/sort.ts'
 
 /**
+ * Bytes of the stored fields of one page. A page that would have more ends early, and `meta.after`
+ * goes on.
+ */
+export const pageBytesMax = 2 * 1024 * 1024
+
+/**
  * Which rows a reader asks among: one per entry, in the first locale of the chain in which the
  * perspective has it.
  */
@@ -55,14 +61,20 @@ export type EntryRow = {
 
 /**
  * A row of a list; `s0`, `s1`, … are the values of its sort keys, without the `id` that ends them.
+ * `fits` false: the page has no room for it; it comes without `data`, as the last row, and says that
+ * there is a next page.
  */
-export type ListRow = EntryRow & { readonly [key: `s${number}`]: Scalar | null }
+export type ListRow = EntryRow & {
+  readonly fits: boolean
+  readonly [key: `s${number}`]: Scalar | null
+}
 
 /**
  * The same with the transaction that wrote the row (its `xmin`), and without the text if that is
  * one of those that were named.
  */
 export type BareRow = Omit<EntryRow, 'data'> & {
+  readonly fits: boolean
   readonly data: string | null
   readonly writer: string
   readonly [key: `s${number}`]: Scalar | null
@@ -76,11 +88,12 @@ export type Compiled<Row> = {
 type Listing = Pick<ListQuery, 'filter' | 'sort' | 'limit' | 'after'>
 
 /**
- * One page, and one row more if there is a next one; hand the rows to `pageOf`. The query is
- * validated. `QueryCursorError`.
+ * One page, and one row more if there is a next one; hand the rows to `pageOf`. A page ends early
+ * where its texts would take more than `pageBytesMax`; its first row always fits. The query is
+ * validated. Throws `QueryCursorError`.
  */
 export function compileList(scope: Scope, query: Listing): Compiled<ListRow> {
-  return compileListing(scope, query, ({ sight }) => columnsOf(sight))
+  return compileListing(scope, query, () => ({ inner: ['v.data'], outer: [], data: 'p.data' }))
 }
 
 /** As `compileList`, of held versions; texts of rows that one of `writers` wrote are left out. */
@@ -89,18 +102,23 @@ export function compileBareList(
   query: Listing,
   writers: readonly string[],
 ): Compiled<BareRow> {
-  return compileListing(scope, query, ({ values, sight }) =>
-    columnsOf(
-      sight,
-      `case when v.xmin = any(${values.add(writers)}::xid[]) then null else v.data end as data, v.xmin::text as writer`,
-    ),
-  )
+  return compileListing(scope, query, ({ values }) => ({
+    inner: ['v.data', 'v.xmin as writer'],
+    outer: ['p.writer::text'],
+    data: `case when p.writer = any(${values.add(writers)}::xid[]) then null else p.data end`,
+  }))
+}
+
+type TextColumns = {
+  readonly inner: readonly string[]
+  readonly outer: readonly string[]
+  readonly data: string
 }
 
 function compileListing<Row extends object>(
   scope: Scope,
   query: Listing,
-  columnsIn: (context: SqlContext) => string[],
+  columnsIn: (context: SqlContext) => TextColumns,
 ): Compiled<Row> {
   const { context, branches } = compileScope(scope, query.filter)
   const { values, sight, schema } = context
@@ -115,8 +133,11 @@ function compileListing<Row extends object>(
   const keys = completeSort(query.sort)
     .slice(0, -1)
     .map((key) => ({ ...key, field: fieldOf(key.field, schema) }))
+  const text = columnsIn(context)
   const columns = [
-    ...columnsIn(context),
+    ...columnsOf(sight, []),
+    ...text.inner,
+    'octet_length(v.data::text) as bytes',
     ...keys.map((key, i) => `${expressionOf(key.field, 'v.', sight)} as s${i}`),
   ].join(', ')
   const order = orderOf(query.sort, context)
@@ -124,7 +145,6 @@ function compileListing<Row extends object>(
   const select = (branch: Branch, place: string): string =>
     `select ${columns} from ${branch.from} where ${branch.where.join(' and ')} and ${place} order by ${order} ${limit}`
   const selects = branches.flatMap((branch) => after.map((place) => select(branch, place)))
-  if (selects.length === 1) return { statement: sql(selects[0]!, 'repeated'), values: values.list }
   const outer = [
     ...keys.map(
       (key, i) =>
@@ -132,21 +152,47 @@ function compileListing<Row extends object>(
     ),
     lastOrder(query.sort),
   ]
-  const text = `select * from (${selects.map((select) => `(${select})`).join(' union all ')}) as branch order by ${outer.join(', ')} ${limit}`
-  return { statement: sql(text, 'repeated'), values: values.list }
+  const rows =
+    selects.length === 1
+      ? selects[0]!
+      : `select * from (${selects.map((one) => `(${one})`).join(' union all ')}) as branch order by ${outer.join(', ')} ${limit}`
+  const names = [
+    ...columnNames.map((name) => `p."${name}"`),
+    ...keys.map((_, i) => `p.s${i}`),
+    ...text.outer,
+  ]
+  return { statement: sql(withinBytes(rows, names, text.data), 'repeated'), values: values.list }
 }
 
 /**
- * Cuts the rows of `compileList` to the page, and makes the cursor of the next; `after` is null on
- * the last page.
+ * Ends a page where its texts would take more than `pageBytesMax`, with one row more that does not
+ * fit. A window without an order of its own takes the rows as they come, which is in their order.
+ */
+function withinBytes(rows: string, names: readonly string[], data: string): string {
+  const fits = `(p.total <= ${pageBytesMax} or p.total = p.bytes)`
+  return `select ${names.join(', ')}, ${fits} as fits, case when ${fits} then ${data} end as data \
+from (select q.*, sum(q.bytes) over (rows unbounded preceding) as total from (${rows}) q) p \
+where p.total - p.bytes <= ${pageBytesMax}`
+}
+
+/** How many of the rows of `compileList` the page has. */
+export function pageLength(rows: readonly ListRow[], limit: number): number {
+  const end = rows.findIndex((row) => !row.fits)
+  return Math.min(end === -1 ? rows.length : end, limit)
+}
+
+/**
+ * Cuts the rows of `compileList` to a page of this length, and makes the cursor of the next; `after`
+ * is null on the last page.
  */
 export function pageOf(
   rows: readonly ListRow[],
   scope: Pick<Scope, 'type' | 'schema'>,
   query: Pick<ListQuery, 'sort' | 'limit'>,
+  length: number = pageLength(rows, query.limit),
 ): { readonly rows: readonly ListRow[]; readonly after: string | null } {
-  const last = rows[query.limit - 1]
-  if (rows.length <= query.limit || last === undefined) return { rows, after: null }
+  const last = rows[length - 1]
+  if (rows.length <= length || last === undefined) return { rows, after: null }
   const keys = completeSort(query.sort)
   const position = [
     ...keys
@@ -154,7 +200,7 @@ export function pageOf(
       .map((key, i) => keyValue(fieldOf(key.field, scope.schema), last[`s${i}`] ?? null)),
     last.id,
   ]
-  return { rows: rows.slice(0, query.limit), after: encodeCursor(scope.type, query.sort, position) }
+  return { rows: rows.slice(0, length), after: encodeCursor(scope.type, query.sort, position) }
 }
 
 function keyValue(field: QueryField, value: Scalar | null): Scalar | null {
@@ -214,7 +260,20 @@ function compileGet(
   }
 }
 
-function columnsOf(sight: Sight, data = 'v.data'): string[] {
+const columnNames = [
+  'id',
+  'locale',
+  'version',
+  'status',
+  'createdAt',
+  'updatedAt',
+  'publishedAt',
+  'firstPublishedAt',
+  'typeRevision',
+  'modelRevision',
+] as const satisfies readonly (keyof EntryRow)[]
+
+function columnsOf(sight: Sight, text: readonly string[] = ['v.data']): string[] {
   return [
     'v.entry_id as id',
     'v.locale',
@@ -224,7 +283,7 @@ function columnsOf(sight: Sight, data = 'v.data'): string[] {
     'v.saved_at as "updatedAt"',
     'v.published_at as "publishedAt"',
     'v.first_published_at as "firstPublishedAt"',
-    data,
+    ...text,
     'v.type_revision as "typeRevision"',
     '(select revision from stoa.model) as "modelRevision"',
   ]

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import type { Grant } from '#content/authority.ts'
 import type { ContentType } from '#content/content-type.ts'
 import { grantFilter, validateFilter, validateQuery } from '#content/query/validate-query.ts'
-import type { QueryReader } from '#content/query/validate-query.ts'
+import type { QueryReader } from '#content/query/readable-type.ts'
 import type { Filter, ListQuery, Test } from '#content/query/query.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
@@ -207,7 +207,7 @@ const refused: [string, Partial<ListQuery>, string][] = [
   ['17 paths', { include: Array.from({ length: 17 }, () => 'author') }, 'E_QUERY_LIMIT'],
   ['a path of five steps', { include: ['author.friend.friend.friend.friend'] }, 'E_QUERY_LIMIT'],
   ['a path along no reference', { include: ['title'] }, 'E_QUERY_FIELD'],
-  ['a path along an asset', { include: ['image'] }, 'E_QUERY_FIELD'],
+  ['a path beyond an asset', { include: ['image.name'] }, 'E_QUERY_FIELD'],
   ['a path that ends in no reference', { include: ['author.name'] }, 'E_QUERY_FIELD'],
   ['an empty path', { include: [''] }, 'E_QUERY_FIELD'],
   ['an unknown field to return', { fields: ['nope'] }, 'E_QUERY_FIELD'],

@@ -1,5 +1,4 @@
-import type { Grant } from '#content/authority.ts'
-import type { ContentType, Field } from '#content/content-type.ts'
+import type { ContentType } from '#content/content-type.ts'
 import {
   QueryFieldError,
   QueryLimitError,
@@ -8,7 +7,10 @@ import {
 } from '#content/query/errors.ts'
 import { filterTextBytesMax, normalValue, querySchema } from '#content/query/normal-form.ts'
 import type { QueryField, QuerySchema, ValueType } from '#content/query/normal-form.ts'
+import { validateInclude } from '#content/query/include-path.ts'
 import type { Filter, ListQuery, Sort, Test } from '#content/query/query.ts'
+import { visibleFields } from '#content/query/readable-type.ts'
+import type { QueryReader, ReadableType } from '#content/query/readable-type.ts'
 import type { Scalar } from '#lib/scalar.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import { isId } from '#lib/id.ts'
@@ -21,21 +23,7 @@ export const filterListMax = 200
 /** Characters of a `contains`, which no index serves. */
 export const containsLengthMax = 200
 export const sortKeysMax = 4
-export const includePathsMax = 16
-/** Steps along references in one path of `include`. */
-export const includeDepthMax = 4
 export const pageLimitMax = 200
-
-/** A type as one reader sees it. */
-export type ReadableType = { readonly type: ContentType; readonly grant: Grant }
-
-export type QueryReader = ReadableType & {
-  /**
-   * The types of these names that the reader may read; null: all of them. Asked along the paths of
-   * `include`.
-   */
-  readonly targets: (names: readonly string[] | null) => readonly ReadableType[]
-}
 
 const everyTest = [
   'eq',
@@ -233,11 +221,6 @@ function unknownField(
   )
 }
 
-function visibleFields({ type, grant }: ReadableType): readonly Field[] {
-  const { fields } = grant
-  return fields === null ? type.fields : type.fields.filter((field) => fields.includes(field.name))
-}
-
 function normalTest(field: QueryField, test: Test): Test {
   const is = testNamed(test.is, field)
   switch (test.is) {
@@ -342,66 +325,6 @@ function validateFields(names: readonly string[], readable: ReadableType): reado
   for (const name of names)
     if (!visible.includes(name)) throw unknownField(name, readable.type, visible)
   return [...new Set(names)]
-}
-
-/**
- * Checks the paths of `include` along the reference fields that the reader may see. Errors as in
- * `validateQuery`.
- */
-export function validateInclude(paths: readonly string[], reader: QueryReader): readonly string[] {
-  if (paths.length > includePathsMax)
-    throw new QueryLimitError(`\`include\` takes at most ${includePathsMax} paths.`, {
-      limit: includePathsMax,
-    })
-  for (const path of paths) {
-    const steps = path.split('.')
-    if (steps.length > includeDepthMax)
-      throw new QueryLimitError(`A path of \`include\` has at most ${includeDepthMax} steps.`, {
-        limit: includeDepthMax,
-        path: brief(path),
-      })
-    checkSteps(steps, [reader], reader)
-  }
-  return [...new Set(paths)]
-}
-
-function checkSteps(
-  steps: readonly string[],
-  from: readonly ReadableType[],
-  reader: QueryReader,
-): void {
-  const [step, ...rest] = steps
-  if (step === undefined) return
-  const found = from.flatMap((readable) =>
-    visibleFields(readable).filter((field) => field.name === step && referenceOf(field) !== null),
-  )
-  if (found.length === 0) {
-    const allowed = [
-      ...new Set(
-        from.flatMap((readable) =>
-          visibleFields(readable)
-            .filter((field) => referenceOf(field) !== null)
-            .map((field) => field.name),
-        ),
-      ),
-    ]
-    throw new QueryFieldError(
-      `\`include\` has no reference field "${brief(step)}" to follow here; there are: ${allowed.join(', ') || 'none'}.`,
-      { field: brief(step), allowed },
-    )
-  }
-  if (rest.length === 0) return
-  const targets = found.map((field) => referenceOf(field)?.types ?? null)
-  const names = targets.includes(null)
-    ? null
-    : [...new Set(targets.flatMap((types) => types ?? []))]
-  checkSteps(rest, reader.targets(names), reader)
-}
-
-/** The reference that a field holds, alone or in a list; null: none that `include` follows. */
-export function referenceOf(field: Field): Extract<Field, { kind: 'reference' }> | null {
-  if (field.kind === 'reference') return field
-  return field.kind === 'list' && field.of.kind === 'reference' ? field.of : null
 }
 
 function brief(text: string): string {

@@ -80,3 +80,5 @@ comment on table stoa.rendition is 'Images made from an asset.';
 comment on column stoa.rendition.key is 'Everything that decides the bytes: size, crop, format, quality.';
 comment on table stoa.upload is 'Resumable uploads. The bytes received so far are blobs too, so that any node can continue the upload.';
 comment on table stoa.blob_release is 'When a blob lost its last asset or rendition. It stays for the grace period after that, because a backup of the database that is restored needs the files of its time.';
+
+select stoa.attach('stoa.asset', 'asset', array['id']);
