@@ -601,15 +601,12 @@ create table stoa.reference (
   perspective text not null,
   path text not null,
   target_kind text not null,
-  target_id uuid not null,
-  on_delete text not null
+  target_id uuid not null
 );
 
-comment on table stoa.reference is 'What held versions point to: one row per target of the latest version (perspective draft) and of the published one. A save that changes no reference writes nothing here.';
+comment on table stoa.reference is 'What held versions point to: one row per target of the latest version (perspective draft) and of the published one. A save that changes no reference writes nothing here. What happens when a target is deleted is not kept here: the type says it for each path.';
 
 comment on column stoa.reference.path is 'The names of the fields that lead to the reference, without positions: `author`, `gallery.image`.';
-
-comment on column stoa.reference.on_delete is 'What happens to the entry when the target is deleted.';
 
 create table stoa.release (
   id uuid not null,
@@ -888,8 +885,6 @@ alter table stoa.model add constraint model_pkey PRIMARY KEY (only_one);
 alter table stoa.node add constraint node_pkey PRIMARY KEY (id);
 
 alter table stoa.node_call add constraint node_call_pkey PRIMARY KEY (id);
-
-alter table stoa.reference add constraint reference_on_delete_check CHECK ((on_delete = ANY (ARRAY['restrict'::text, 'unset'::text, 'cascade'::text])));
 
 alter table stoa.reference add constraint reference_perspective_check CHECK ((perspective = ANY (ARRAY['draft'::text, 'published'::text])));
 

@@ -13,13 +13,15 @@ import { checkComplete } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { EntryEdit } from '#content/versions/entry-edit.ts'
-import { entryState, headColumns, latestOf, versionOf } from '#content/versions/entry-state.ts'
-import type { VersionHead } from '#content/versions/entry-state.ts'
+import { writeEdits } from '#content/versions/write-edits.ts'
+import { entryState, versionOf } from '#content/versions/entry-state.ts'
+import { headColumns, latestOf } from '#content/versions/version.ts'
+import type { VersionHead } from '#content/versions/version.ts'
 import { requireGrantAfterWrite, grantOf, grantCovers } from '#content/entries/permission.ts'
 import { requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
 import { knownFields, refusingWithout } from '#content/entries/visibility.ts'
 import { upgradeKept } from '#content/versions/upgraded-filter.ts'
-import { storedFields } from '#content/entries/view.ts'
+import { storedFields } from '#content/versions/version.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { isStorableText } from '#content/query/normal-form.ts'
 import type { Fault } from '#content/validation/fault.ts'
@@ -434,7 +436,7 @@ async function publish(
               knownFields(call, type, entryId, {
                 rows: edit.held.filter((one) => one.isPublished),
               }),
-            () => edit.flush(tx),
+            () => writeEdits(tx, type, [edit]),
           ),
         )),
       )
@@ -501,7 +503,7 @@ async function undo(
               knownFields(call, type, entryId, {
                 rows: edit.held.filter((one) => one.isPublished),
               }),
-            () => edit.flush(tx),
+            () => writeEdits(tx, type, [edit]),
           ),
         )),
       )

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { sql } from '#database/database.ts'
 import type { Statement } from '#database/database.ts'
+import { compileNamed } from '#database/named.ts'
 
 /** Longer names are cut and told apart by a hash: identifiers have at most 63 bytes. */
 const nameLengthMax = 39
@@ -46,6 +47,22 @@ export function typeSql<Row extends object>(
   textFor: (table: string) => string,
 ): TypeStatement<Row> {
   return { textFor }
+}
+
+export type NamedTypeStatement<Values, Row> = TypeStatement<Row> & {
+  /** The values in the order of the statement. */
+  readonly values: (values: Values) => unknown[]
+}
+
+/** The same where values have names: `:locale` stands for the value `locale`. */
+export function namedTypeSql<Values extends object, Row extends object>(
+  textFor: (table: string) => string,
+): NamedTypeStatement<Values, Row> {
+  const { names } = compileNamed(textFor('stoa.version'))
+  return {
+    textFor: (table) => compileNamed(textFor(table)).text,
+    values: (values) => names.map((name) => values[name as keyof Values]),
+  }
 }
 
 /** The statements of one type, each made once. */

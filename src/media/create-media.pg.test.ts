@@ -330,8 +330,8 @@ test('an asset that entries refer to stays, and the refusal names them', { skip 
     await db.database.run({
       prepare: 'never',
       text: `insert into stoa.reference
-        (entry_id, locale, perspective, path, target_kind, target_id, on_delete)
-        values ('${entry}', 'en', 'draft', '${onDelete}', 'asset', '${asset.id}', '${onDelete}')`,
+        (entry_id, locale, perspective, path, target_kind, target_id)
+        values ('${entry}', 'en', 'draft', '${onDelete}', 'asset', '${asset.id}')`,
     })
     await assert.rejects(parts.media.delete(db.database, asset.id), (error) => {
       assert.ok(error instanceof AssetInUseError)

@@ -8,8 +8,12 @@ import type {
   ArchiveOutcome,
 } from '#content/bulk/archive.ts'
 import type { Bulk, BulkItem } from '#content/bulk/bulk.ts'
-import type { OwnedRow } from '#content/versions/write-edits.ts'
-import { beginBatch, holdTogether, insertRows } from '#content/versions/write-edits.ts'
+import type { OwnedVersion } from '#content/versions/write-edits.ts'
+import {
+  beginBatch,
+  syncReferencesAndClaims,
+  insertVersions,
+} from '#content/versions/write-edits.ts'
 import { readArchive, readChosenArchive, readReleaseArchive } from '#content/bulk/read-archive.ts'
 import type { Call, Content } from '#content/content.ts'
 import type { ContentType } from '#content/content-type.ts'
@@ -17,7 +21,7 @@ import { ForbiddenError, ValidationError } from '#content/errors.ts'
 import type { Context } from '#content/context.ts'
 import { atomically } from '#content/context.ts'
 import { encodeFields } from '#content/versions/entry-edit.ts'
-import type { Version } from '#content/versions/entry-state.ts'
+import type { Version } from '#content/versions/version.ts'
 import { lockTargets, targetFaults } from '#content/versions/references.ts'
 import { RecentSaves } from '#content/entries/recent-saves.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -222,7 +226,7 @@ async function insertFresh(
   if (entries.length === 0) return
   const tx = call.db
   const owned = entries.flatMap((entry) =>
-    rowsOf(type, entry).map((row): OwnedRow => ({ id: entry.id, row })),
+    rowsOf(type, entry).map((row): OwnedVersion => ({ id: entry.id, row })),
   )
   const held = owned.filter(({ row }) => row.isLatest || row.isPublished)
   await checkTargets(
@@ -230,7 +234,7 @@ async function insertFresh(
     type,
     held.map(({ row }) => row),
   )
-  await insertRows(tx, model, type, owned)
+  await insertVersions(tx, { revision: model.revision, type }, owned)
   const counts = entries.map((entry) => Math.max(1, Object.keys(entry.locales).length))
   await tx.run(setEntries, [
     entries.map((entry) => entry.id),
@@ -240,10 +244,9 @@ async function insertFresh(
     counts,
   ])
   const byId = Map.groupBy(held, ({ id }) => id)
-  await holdTogether(
+  await syncReferencesAndClaims(
     tx,
-    model,
-    type,
+    { revision: model.revision, type },
     entries.map((entry) => ({
       id: entry.id,
       held: (byId.get(entry.id) ?? []).map(({ row }) => row),

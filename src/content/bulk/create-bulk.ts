@@ -1,5 +1,5 @@
 import type { Bulk, BulkItem, BulkOutcome, BulkState } from '#content/bulk/bulk.ts'
-import { beginBatch, flushTogether } from '#content/versions/write-edits.ts'
+import { beginBatch, writeEdits } from '#content/versions/write-edits.ts'
 import { reasonOf, saveItems } from '#content/bulk/save-items.ts'
 import type { Call } from '#content/content.ts'
 import { ForbiddenError } from '#content/errors.ts'
@@ -126,7 +126,7 @@ async function saveOrSplit(
           type,
           items,
         )
-        await flushTogether(tx, model, model.type(type), edits)
+        await writeEdits(tx, model.type(type), edits)
         if (empty.length > 0)
           await tx.run(model.type(type).statements.of(releaseEntries), [empty, type])
         return outcomes

@@ -5,9 +5,9 @@ import type {
   ArchivedVersion,
 } from '#content/bulk/archive.ts'
 import type { Call } from '#content/content.ts'
-import type { Version } from '#content/versions/entry-state.ts'
-import { versionColumns } from '#content/versions/entry-state.ts'
-import { storedFields } from '#content/entries/view.ts'
+import type { Version } from '#content/versions/version.ts'
+import { versionColumns } from '#content/versions/version.ts'
+import { storedFields } from '#content/versions/version.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { anyVersionOf, typeSql } from '#content/version-table.ts'

@@ -7,16 +7,15 @@ import type { Context } from '#content/context.ts'
 import { stampNow } from '#content/context.ts'
 import { importedTimes } from '#content/entries/create.ts'
 import { EntryEdit, encodeFields } from '#content/versions/entry-edit.ts'
-import type { Version } from '#content/versions/entry-state.ts'
-import { topNumbers, topOf, versionColumns, whole } from '#content/versions/entry-state.ts'
+import type { Version } from '#content/versions/version.ts'
+import { entryHeads, entryStates } from '#content/versions/entry-state.ts'
 import type { ExistingTargets } from '#content/versions/references.ts'
-import { claimSlug, lockTargets, targetFaults } from '#content/versions/references.ts'
+import { claimSlug } from '#content/versions/claims.ts'
+import { lockTargets, targetFaults } from '#content/versions/references.ts'
 import { carryShared, sharedFields } from '#content/entries/save.ts'
-import { storedFields } from '#content/entries/view.ts'
+import { storedFields } from '#content/versions/version.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
-import { StaleModel } from '#content/model/model.ts'
 import { isId } from '#lib/id.ts'
-import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
@@ -25,25 +24,6 @@ const insertEntries = sql<{ id: string }>(`
   insert into stoa.entry (id, type, created_at, created_by)
   select id, $3::text, created_at, $4::json from unnest($1::uuid[], $2::timestamptz[]) as wanted (id, created_at) order by id
   on conflict (id) do nothing returning id`)
-
-const lockEntries = sql<{
-  id: string
-  type: string
-  createdAt: string
-  createdById: string | null
-  archivedAt: string | null
-}>(`
-  select id, type, created_at as "createdAt", created_by ->> 'id' as "createdById", archived_at as "archivedAt"
-  from stoa.entry where id = any($1::uuid[]) order by id for no key update`)
-
-const lockHeld = typeSql<Version & { model: string; id: string | null; top: number }>(
-  (table) => `
-  with v as (
-    select * from ${table} where entry_id = any($1::uuid[]) and (is_latest or is_published) order by entry_id, locale, number for no key update
-  )
-  select m.revision as model, v.entry_id as id, ${versionColumns}, ${topOf(table, 'v.entry_id', 'v.locale')} as top from stoa.model m left join v on true
-  order by v.entry_id, v.locale, v.number`,
-)
 
 const everything: Grant = { filter: null, fields: null }
 
@@ -103,8 +83,8 @@ async function lockAll(
   const { db: tx, authority } = call
   const stamp = { by: authority.actor, at: stampNow(context) }
   const ids = [...new Set(items.filter((item) => isId(item.id)).map((item) => item.id))]
-  let entries = await tx.run(lockEntries, [ids])
-  const there = new Set(entries.map((entry) => entry.id))
+  let heads = await entryHeads(tx, ids, 'writing')
+  const there = new Set(heads.map((head) => head.id))
   const fresh = new Map(
     items
       .filter((item) => isId(item.id) && !there.has(item.id) && isPlausible(type, item))
@@ -119,30 +99,11 @@ async function lockAll(
       JSON.stringify(authority.actor),
     ])
     made.push(...inserted.map((row) => row.id))
-    entries = await tx.run(lockEntries, [ids])
+    heads = await entryHeads(tx, ids, 'writing')
   }
-  const rows = await whole(
-    () => tx.run(type.statements.of(lockHeld), [ids]),
-    (all) => Map.groupBy(all, (row) => row.id).values(),
-  )
-  if (rows[0]?.model !== model.revision) throw new StaleModel()
-  const held = Map.groupBy(
-    rows.filter((row) => row.id !== null),
-    (row) => row.id,
-  )
-  const edits = new Map<string, EntryEdit>()
-  for (const entry of entries) {
-    if (entry.type !== type.definition.name) continue
-    const own = held.get(entry.id) ?? []
-    edits.set(
-      entry.id,
-      new EntryEdit(
-        type,
-        { ...entry, model: rows[0].model, held: own, numbers: topNumbers(own) },
-        stamp,
-      ),
-    )
-  }
+  const own = heads.filter((head) => head.type === type.definition.name)
+  const states = await entryStates(tx, { revision: model.revision, type }, own, 'writing')
+  const edits = new Map(states.map((state) => [state.id, new EntryEdit(type, state, stamp)]))
   return { edits, made }
 }
 

@@ -5,17 +5,12 @@ import type { Composed } from '#content/entries/compose.ts'
 import { compose, slugBase } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
-import { encodeFields, insertRow } from '#content/versions/entry-edit.ts'
-import type { Version } from '#content/versions/entry-state.ts'
-import {
-  checkTargets,
-  claimSlug,
-  claimsOf,
-  freeSlug,
-  hold,
-  once,
-  referencesOf,
-} from '#content/versions/references.ts'
+import { encodeFields } from '#content/versions/entry-edit.ts'
+import type { Version } from '#content/versions/version.ts'
+import { checkTargets } from '#content/entries/check-targets.ts'
+import { claimSlug, claimsOf, freeSlug } from '#content/versions/claims.ts'
+import { distinct, insertVersions, syncReferencesAndClaims } from '#content/versions/write-edits.ts'
+import { referencesOf } from '#content/versions/references.ts'
 import { requireGrantAfterWrite, requireGrantOnType, typeFor } from '#content/entries/permission.ts'
 import { viewFor } from '#content/entries/visibility.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -44,9 +39,9 @@ const insertAll = typeSql<{ made: boolean; claimed: string[] | null; model: stri
     select $2, c.field, c.locale, c.value, made.id from made, json_to_recordset($13::json) as c (field text, locale text, value text)
     order by c.field, c.locale, c.value on conflict do nothing returning field
   ), refs as (
-    insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id, on_delete)
-    select made.id, r.locale, r.perspective, r.path, r.target_kind, r.target_id, r.on_delete from made,
-      json_to_recordset($14::json) as r (locale text, perspective text, path text, target_kind text, target_id uuid, on_delete text)
+    insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id)
+    select made.id, r.locale, r.perspective, r.path, r.target_kind, r.target_id from made,
+      json_to_recordset($14::json) as r (locale text, perspective text, path text, target_kind text, target_id uuid)
   )
   select exists (select from made) as made, (select array_agg(field) from claims) as claimed, (select revision from stoa.model) as model`,
 )
@@ -181,7 +176,7 @@ async function createAtOnce(
     row.savedBy,
     ...content,
     JSON.stringify(claims),
-    JSON.stringify(once(referencesOf(type, row))),
+    JSON.stringify(distinct(referencesOf(type, row))),
   ]
   const [outcome] = await refusingStale(tx.run(type.statements.of(insertAll), values))
   if (outcome?.model !== model.revision) throw new StaleModel()
@@ -211,8 +206,9 @@ async function createStepByStep(
     fields[type.slug.name] = await claimSlug(tx, type, { id, locale }, base)
   if (composed.newTargets.length > 0) await checkTargets(call, tx, model, composed.newTargets)
   const row = complete(plan, fields)
-  if ((await insertRow(tx, type, id, row)) !== model.revision) throw new StaleModel()
-  await hold(tx, { revision: model.revision, type }, id, [row])
+  const revised = { revision: model.revision, type }
+  await insertVersions(tx, revised, [{ id, row }])
+  await syncReferencesAndClaims(tx, revised, [{ id, held: [row] }])
   return viewFor(call, type, id, row)
 }
 

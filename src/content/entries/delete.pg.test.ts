@@ -388,3 +388,66 @@ test(
     assert.deepEqual(await brokenInvariants(t.database), [])
   },
 )
+
+test(
+  'what deleting a target does is what the type says now, not what it said when the reference was saved',
+  { skip },
+  async () => {
+    await using t = await testContent({
+      types: [
+        { name: 'target', label: 'Target', fields: [{ name: 'title', kind: 'text' }] },
+        {
+          name: 'holder',
+          label: 'Holder',
+          fields: [
+            { name: 'title', kind: 'text' },
+            { name: 'to', kind: 'reference', onDelete: 'cascade' },
+          ],
+        },
+      ],
+    })
+    const define = (onDelete: 'restrict' | 'cascade' | null): Promise<unknown> =>
+      // In a transaction of the caller, the entries are not upgraded afterwards.
+      t.database.transaction((tx) =>
+        t.content.types.save(
+          tx,
+          {
+            name: 'holder',
+            label: 'Holder',
+            fields: [
+              { name: 'title', kind: 'text' },
+              ...(onDelete === null ? [] : [{ name: 'to', kind: 'reference', onDelete } as const]),
+            ],
+          },
+          { expected: null, allowLoss: true },
+        ),
+      )
+    const pair = async (): Promise<{ readonly target: string; readonly holder: string }> => {
+      const target = await t.content.entries.create(t.admin, 'target', input({ title: 'T' }))
+      const holder = await t.content.entries.create(
+        t.admin,
+        'holder',
+        input({ title: 'H', to: target.id }, true),
+      )
+      return { target: target.id, holder: holder.id }
+    }
+    const first = await pair()
+    const second = await pair()
+    await define('restrict')
+    await assert.rejects(t.content.entries.delete(t.admin, 'target', first.target, null), {
+      code: 'E_ENTRY_REFERENCED',
+    })
+    await define('cascade')
+    await define(null)
+    assert.deepEqual(await t.content.entries.delete(t.admin, 'target', first.target, null), {
+      deleted: [first.target],
+      unset: [],
+    })
+    await noneDangles(t)
+    while ((await t.content.types.states(t.database)).some((state) => !state.settled))
+      await t.content.types.settle(t.database)
+    assert.deepEqual(await t.database.run(sql(`select 1 from stoa.reference`)), [])
+    for (const id of [first.holder, second.holder])
+      await t.content.entries.get(t.admin, 'holder', id, reading())
+  },
+)

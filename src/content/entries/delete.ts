@@ -1,12 +1,15 @@
 import type { Call, DeleteOutcome, Expected } from '#content/content.ts'
-import type { Field } from '#content/content-type.ts'
+import type { Field, OnDelete } from '#content/content-type.ts'
 import type { Referrer } from '#content/errors.ts'
 import { DeleteTooWideError, EntryNotFoundError, EntryReferencedError } from '#content/errors.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { EntryEdit } from '#content/versions/entry-edit.ts'
-import type { EntryState, LockMode, Version } from '#content/versions/entry-state.ts'
-import { entryState, latestOf, localesOf } from '#content/versions/entry-state.ts'
+import { writeEdits } from '#content/versions/write-edits.ts'
+import type { EntryState, LockMode } from '#content/versions/entry-state.ts'
+import type { Version } from '#content/versions/version.ts'
+import { entryState, localesOf } from '#content/versions/entry-state.ts'
+import { latestOf } from '#content/versions/version.ts'
 import {
   grantCovers,
   grantOf,
@@ -15,7 +18,7 @@ import {
   typeFor,
 } from '#content/entries/permission.ts'
 import { checkExpected } from '#content/entries/save.ts'
-import { storedFields } from '#content/entries/view.ts'
+import { storedFields } from '#content/versions/version.ts'
 import { visibleFields } from '#content/entries/visibility.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
@@ -34,15 +37,18 @@ type ReferenceRow = {
   readonly type: string
   readonly locale: string
   readonly path: string
-  readonly on_delete: 'restrict' | 'unset' | 'cascade'
 }
 
 const referrers = sql<ReferenceRow>(`
-  select distinct r.entry_id as id, e.type, r.locale, r.path, r.on_delete
+  select distinct r.entry_id as id, e.type, r.locale, r.path
   from stoa.reference r join stoa.entry e on e.id = r.entry_id
   where r.target_kind = 'entry' and r.target_id = any($1::uuid[]) and r.entry_id <> all($1::uuid[])
   order by r.entry_id, r.locale, r.path limit ${entriesMax * 10}`)
 
+/** Those of fields that the type of the referrer does not have any more. */
+const deleteReferences = sql<object>(
+  `delete from stoa.reference where target_kind = $2 and target_id = any($1::uuid[])`,
+)
 const deleteItems = sql<object>(`delete from stoa.release_item where entry_id = any($1::uuid[])`)
 const deleteEntries = sql<object>(`delete from stoa.entry where id = any($1::uuid[])`)
 
@@ -73,12 +79,12 @@ export async function deleteEntry(
       const removed = await cascade(work, state)
       const ids = [...removed.keys()]
       const left = await tx.run(referrers, [ids])
-      await refuseRestricting(
-        work,
-        left.filter((row) => row.on_delete !== 'unset'),
-      )
-      const holders = [...new Set(left.map((row) => row.id))].sort()
-      const unset = await takeOut(work, holders, new Set(ids))
+      const policies = Map.groupBy(left, (row) => policyOf(model, row))
+      const restricting = [...(policies.get('restrict') ?? []), ...(policies.get('cascade') ?? [])]
+      await refuseRestricting(work, restricting)
+      const holders = new Set(policies.get('unset')?.map((row) => row.id))
+      const unset = await takeOut(work, [...holders].sort(), new Set(ids))
+      await tx.run(deleteReferences, [ids, 'entry'])
       await tx.run(deleteItems, [ids])
       await tx.run(deleteEntries, [ids])
       return {
@@ -96,6 +102,11 @@ type Work = {
   readonly call: Call
   readonly tx: Queryable
   readonly model: Model
+}
+
+/** Null: the field was taken out of the type, so the entry does not refer to the target any more. */
+function policyOf(model: Model, row: ReferenceRow): OnDelete | null {
+  return model.type(row.type).pointers.get(row.path) ?? null
 }
 
 function tooWide(): DeleteTooWideError {
@@ -116,7 +127,7 @@ async function cascade(
   const removed = new Map([[first.id, first]])
   const cascading = async (): Promise<ReferenceRow[]> => {
     const rows = await tx.run(referrers, [[...removed.keys()]])
-    return rows.filter((row) => row.on_delete === 'cascade')
+    return rows.filter((row) => policyOf(model, row) === 'cascade')
   }
   for (;;) {
     const next = new Set((await cascading()).map((row) => row.id))
@@ -193,9 +204,9 @@ function fieldOfPath(path: string): string {
   return path.split('.')[0] ?? path
 }
 
-const holdersOfAsset = sql<{ id: string; restricted: boolean }>(`
-  select entry_id as id, bool_or(on_delete <> 'unset') as restricted from stoa.reference
-  where target_id = $1 and target_kind = 'asset' group by entry_id order by entry_id limit ${entriesMax + 1}`)
+const holdersOfAsset = sql<ReferenceRow>(`
+  select distinct r.entry_id as id, e.type, r.locale, r.path from stoa.reference r join stoa.entry e on e.id = r.entry_id
+  where r.target_id = $1 and r.target_kind = 'asset' order by r.entry_id limit ${entriesMax * 10}`)
 
 /**
  * Takes an asset that is about to be deleted out of the fields that say `unset`. Where a field
@@ -209,10 +220,14 @@ export async function takeOutAsset(
   if (!isId(assetId)) return []
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
-      const holders = await tx.run(holdersOfAsset, [assetId])
-      if (holders.some((holder) => holder.restricted)) return []
-      const ids = holders.map((holder) => holder.id)
-      return takeOut({ context, call, tx, model }, ids, new Set([assetId]))
+      const policies = Map.groupBy(await tx.run(holdersOfAsset, [assetId]), (row) =>
+        policyOf(model, row),
+      )
+      if (policies.has('restrict')) return []
+      const holders = new Set(policies.get('unset')?.map((row) => row.id))
+      const unset = await takeOut({ context, call, tx, model }, [...holders], new Set([assetId]))
+      await tx.run(deleteReferences, [[assetId], 'asset'])
+      return unset
     }),
   )
 }
@@ -287,7 +302,7 @@ async function takeOut(
       const added = edit.add(row.locale, fields, row.isLatest ? {} : { beside: row })
       if (row.isPublished) edit.publish(added, row.publishedAt ?? undefined)
     }
-    await edit.flush(tx)
+    await writeEdits(tx, type, [edit])
     if (edit.changes().changed && mayRead(call, type, state)) changed.push(id)
   }
   return changed

@@ -5,16 +5,11 @@ import { compose } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { EntryEdit } from '#content/versions/entry-edit.ts'
-import type { EntryState, VersionHead, Version } from '#content/versions/entry-state.ts'
-import {
-  entryState,
-  headColumns,
-  latestOf,
-  localesOf,
-  publishedOf,
-  versionColumns,
-  versionOf,
-} from '#content/versions/entry-state.ts'
+import { writeEdits } from '#content/versions/write-edits.ts'
+import type { EntryState } from '#content/versions/entry-state.ts'
+import type { VersionHead, Version } from '#content/versions/version.ts'
+import { entryState, localesOf, versionOf } from '#content/versions/entry-state.ts'
+import { headColumns, latestOf, publishedOf, versionColumns } from '#content/versions/version.ts'
 import { noVersion, requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
 import {
   forbidden,
@@ -25,7 +20,8 @@ import {
   typeFor,
 } from '#content/entries/permission.ts'
 import { addVersion, checkExpected } from '#content/entries/save.ts'
-import { statusOf, storedFields, viewOf } from '#content/entries/view.ts'
+import { statusOf, viewOf } from '#content/entries/view.ts'
+import { storedFields } from '#content/versions/version.ts'
 import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { anyVersionOf, typeSql } from '#content/version-table.ts'
@@ -87,7 +83,7 @@ export async function restoreVersion(
         )
         const row = await addVersion(call, tx, model, { type, edit, locale, composed })
         requireGrantAfterWrite(grant, 'update', type, { id: state.id, row })
-        await edit.flush(tx)
+        await writeEdits(tx, type, [edit])
         return viewFor(call, type, state.id, row)
       })
     }),

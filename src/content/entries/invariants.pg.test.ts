@@ -308,28 +308,24 @@ async function mismatches(database: Database): Promise<string[]> {
       owner?: string
       strict?: string
     }
-    const points: [string, string, string][] = [
-      ...(data.links ?? []).map((target): [string, string, string] => ['links', target, 'unset']),
-      ...(data.owner === undefined
-        ? []
-        : [['owner', data.owner, 'cascade'] as [string, string, string]]),
-      ...(data.strict === undefined
-        ? []
-        : [['strict', data.strict, 'restrict'] as [string, string, string]]),
+    const points: [string, string][] = [
+      ...(data.links ?? []).map((target): [string, string] => ['links', target]),
+      ...(data.owner === undefined ? [] : [['owner', data.owner] as [string, string]]),
+      ...(data.strict === undefined ? [] : [['strict', data.strict] as [string, string]]),
     ]
     for (const perspective of [
       ...(row.is_latest ? ['draft'] : []),
       ...(row.is_published ? ['published'] : []),
     ]) {
-      for (const [path, target, onDelete] of points)
-        references.add([row.entry_id, row.locale, perspective, path, target, onDelete].join(' '))
+      for (const [path, target] of points)
+        references.add([row.entry_id, row.locale, perspective, path, target].join(' '))
     }
     if (data.slug !== undefined) claims.add(['slug', row.locale, data.slug, row.entry_id].join(' '))
     if (data.code !== undefined) claims.add(['code', '*', data.code, row.entry_id].join(' '))
   }
   const kept = await database.run(
     sql<{ line: string }>(
-      `select concat_ws(' ', entry_id, locale, perspective, path, target_id, on_delete) as line from stoa.reference`,
+      `select concat_ws(' ', entry_id, locale, perspective, path, target_id) as line from stoa.reference`,
     ),
   )
   const claimed = await database.run(

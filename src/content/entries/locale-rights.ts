@@ -1,8 +1,10 @@
 import type { ContentAction, Grant } from '#content/authority.ts'
 import type { Call } from '#content/content.ts'
 import { EntryNotFoundError, ForbiddenError, VersionNotFoundError } from '#content/errors.ts'
-import type { EntryState, Version } from '#content/versions/entry-state.ts'
-import { latestOf, localesOf } from '#content/versions/entry-state.ts'
+import type { EntryState } from '#content/versions/entry-state.ts'
+import type { Version } from '#content/versions/version.ts'
+import { latestOf } from '#content/versions/version.ts'
+import { localesOf } from '#content/versions/entry-state.ts'
 import {
   forbidden,
   grantCovers,

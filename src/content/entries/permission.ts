@@ -9,7 +9,8 @@ import { upgradedFilter } from '#content/versions/upgraded-filter.ts'
 import { statusOf } from '#content/entries/view.ts'
 import { compilePredicate } from '#content/query/predicate.ts'
 import { grantFilter } from '#content/query/validate-query.ts'
-import type { EntryState, VersionHead, Version } from '#content/versions/entry-state.ts'
+import type { EntryState } from '#content/versions/entry-state.ts'
+import type { VersionHead, Version } from '#content/versions/version.ts'
 
 /**
  * Checks grants against entries in memory. A grant is checked before a write and after it, so that

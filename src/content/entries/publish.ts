@@ -5,12 +5,15 @@ import { checkComplete } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { EntryEdit } from '#content/versions/entry-edit.ts'
-import type { EntryState, Version } from '#content/versions/entry-state.ts'
-import { entryState, latestOf, localesOf, versionOf } from '#content/versions/entry-state.ts'
+import { writeEdits } from '#content/versions/write-edits.ts'
+import type { EntryState } from '#content/versions/entry-state.ts'
+import type { Version } from '#content/versions/version.ts'
+import { entryState, localesOf, versionOf } from '#content/versions/entry-state.ts'
+import { latestOf } from '#content/versions/version.ts'
 import { noVersion, requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
 import { requireGrant, requireGrantAfterWrite, typeFor } from '#content/entries/permission.ts'
 import { checkExpected } from '#content/entries/save.ts'
-import { storedFields } from '#content/entries/view.ts'
+import { storedFields } from '#content/versions/version.ts'
 import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { sql } from '#database/database.ts'
@@ -91,7 +94,7 @@ export async function publishEntry(
       requireGrantAfterWrite(grant, 'publish', type, { id: state.id, row })
     await refusingWithout(
       () => knownFields(call, type, state.id, { rows: published }),
-      () => edit.flush(tx),
+      () => writeEdits(tx, type, [edit]),
     )
     return published.map((row) => viewFor(call, type, state.id, row))
   })
@@ -131,7 +134,7 @@ export async function unpublishEntry(
         requireVersion(call, 'publish', grant, { type, id: state.id, row: published })
       edit.unpublish(locale)
     }
-    await edit.flush(tx)
+    await writeEdits(tx, type, [edit])
     return latestViews(call, locked)
   })
 }
@@ -151,13 +154,13 @@ export async function archiveEntry(
 ): Promise<EntryView[]> {
   const archive = { ...target, locales: null, action: 'archive' } as const
   return underLock(context, call, archive, async (locked) => {
-    const { tx, state, locales, edit } = locked
+    const { tx, type, state, locales, edit } = locked
     if (archived) {
       for (const locale of locales) edit.unpublish(locale)
       await tx.run(cancelWaiting, [state.id, stampNow(context)])
     }
     edit.archive(archived)
-    await edit.flush(tx)
+    await writeEdits(tx, type, [edit])
     return latestViews(call, locked)
   })
 }

@@ -1,4 +1,4 @@
-import type { Version } from '#content/versions/entry-state.ts'
+import type { Version } from '#content/versions/version.ts'
 import { LRUCache } from 'lru-cache'
 
 /**

@@ -7,15 +7,13 @@ import type { Context } from '#content/context.ts'
 import { atomically, isDatabase, stampNow } from '#content/context.ts'
 import { importedTimes } from '#content/entries/create.ts'
 import { EntryEdit, encodeFields } from '#content/versions/entry-edit.ts'
-import type { EntryState, Version } from '#content/versions/entry-state.ts'
-import {
-  entryState,
-  latestOf,
-  localesOf,
-  topOf,
-  versionColumns,
-} from '#content/versions/entry-state.ts'
-import { checkTargets, claimSlug } from '#content/versions/references.ts'
+import { writeEdits } from '#content/versions/write-edits.ts'
+import type { EntryState } from '#content/versions/entry-state.ts'
+import type { Version } from '#content/versions/version.ts'
+import { entryState, localesOf } from '#content/versions/entry-state.ts'
+import { latestOf, topOf, versionColumns } from '#content/versions/version.ts'
+import { checkTargets } from '#content/entries/check-targets.ts'
+import { claimSlug } from '#content/versions/claims.ts'
 import { requireGrantInLocale, requireSharedFields } from '#content/entries/locale-rights.ts'
 import {
   requireGrantAfterWrite,
@@ -23,7 +21,7 @@ import {
   grantCovers,
   typeFor,
 } from '#content/entries/permission.ts'
-import { storedFields } from '#content/entries/view.ts'
+import { storedFields } from '#content/versions/version.ts'
 import type { Shown } from '#content/entries/view.ts'
 import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -358,7 +356,7 @@ async function saveUnderLock(
     result = edit.publish(row, times.publishedAt)
     requireGrantAfterWrite(publishGrant, 'publish', type, { id: id, row: result })
   }
-  await edit.flush(tx)
+  await writeEdits(tx, type, [edit])
   return viewFor(call, type, id, result)
 }
 

@@ -1,6 +1,7 @@
 import type { Grant } from '#content/authority.ts'
 import type { EntryView } from '#content/content.ts'
-import type { EntryState, VersionHead, Version } from '#content/versions/entry-state.ts'
+import type { EntryState } from '#content/versions/entry-state.ts'
+import type { VersionHead, Version } from '#content/versions/version.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import type { EntryRow } from '#content/query/sql.ts'
 

@@ -1,6 +1,6 @@
 import type { Call, EntryView } from '#content/content.ts'
 import { UniqueConflictError, ValidationError } from '#content/errors.ts'
-import type { Version } from '#content/versions/entry-state.ts'
+import type { Version } from '#content/versions/version.ts'
 import { grantCovers, grantOf } from '#content/entries/permission.ts'
 import { statusOf, viewOf } from '#content/entries/view.ts'
 import type { Shown } from '#content/entries/view.ts'

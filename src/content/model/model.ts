@@ -1,5 +1,5 @@
 import type { Locale } from '#content/content.ts'
-import type { ContentType, Field } from '#content/content-type.ts'
+import type { ContentType, Field, OnDelete } from '#content/content-type.ts'
 import { ContentBusyError, LocaleNotFoundError, TypeNotFoundError } from '#content/errors.ts'
 import type { QuerySchema } from '#content/query/normal-form.ts'
 import { querySchema } from '#content/query/normal-form.ts'
@@ -40,11 +40,19 @@ export type TypeModel = {
   readonly shared: ReadonlySet<string>
   /** Names of the fields whose values can point to entries or assets. */
   readonly pointing: ReadonlySet<string>
+  /**
+   * What deleting a target does to the entry, by the path of the reference. A path that is not here
+   * is that of a field which the type had before.
+   */
+  readonly pointers: ReadonlyMap<string, OnDelete>
   /** The whole definition as the database has it. */
   readonly json: string
   /** Statements about the versions of this type. */
   readonly statements: TypeStatements
 }
+
+/** The revision of a model, and a type as that model has it. */
+export type RevisedType = { readonly revision: string; readonly type: TypeModel }
 
 export class Model {
   readonly revision: string
@@ -93,21 +101,25 @@ function chainOf(code: string, locales: readonly Locale[]): readonly string[] {
   return chain
 }
 
-function canPoint(field: Field): boolean {
-  switch (field.kind) {
-    case 'asset':
-    case 'reference':
-    case 'richText':
-      return true
-    case 'group':
-      return field.fields.some(canPoint)
-    case 'list':
-      return canPoint(field.of)
-    case 'blocks':
-      return field.blocks.some((block) => block.fields.some(canPoint))
-    default:
-      return false
-  }
+function pointersOf(fields: readonly Field[], prefix = ''): (readonly [string, OnDelete])[] {
+  return fields.flatMap((field) => {
+    const path = `${prefix}${field.name}`
+    switch (field.kind) {
+      case 'asset':
+      case 'reference':
+        return [[path, field.onDelete ?? 'restrict'] as const]
+      case 'richText':
+        return [[path, 'restrict'] as const]
+      case 'group':
+        return pointersOf(field.fields, `${path}.`)
+      case 'list':
+        return pointersOf([{ ...field.of, name: field.name }], prefix)
+      case 'blocks':
+        return field.blocks.flatMap((block) => pointersOf(block.fields, `${path}.${block.name}.`))
+      default:
+        return []
+    }
+  })
 }
 
 type TypeRow = {
@@ -124,6 +136,7 @@ export function modelOfType(
   revisions: Omit<TypeRow, 'name' | 'definition'>,
   json: string = JSON.stringify(definition),
 ): TypeModel {
+  const pointers = pointersOf(definition.fields)
   return {
     definition,
     revision: revisions.revision,
@@ -136,7 +149,8 @@ export function modelOfType(
     shared: new Set(
       definition.fields.filter((field) => field.localized !== true).map((field) => field.name),
     ),
-    pointing: new Set(definition.fields.filter(canPoint).map((field) => field.name)),
+    pointing: new Set(pointers.map(([path]) => path.split('.')[0]!)),
+    pointers: new Map(pointers),
     json,
     statements: new TypeStatements(definition.name),
   }

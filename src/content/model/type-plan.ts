@@ -101,12 +101,11 @@ function queryShape(type: ContentType): unknown[] {
   return type.fields.map(queryFieldOf).filter((field) => field !== null)
 }
 
-/** Where the fields can point and what deleting the target does. */
+/** Where the fields can point. */
 function pointers(fields: readonly Field[], path = ''): string[] {
   return fields.flatMap((field) => {
     const at = `${path}${field.name}`
-    if (field.kind === 'asset' || field.kind === 'reference')
-      return [`${at} ${field.kind} ${field.onDelete ?? 'restrict'}`]
+    if (field.kind === 'asset' || field.kind === 'reference') return [`${at} ${field.kind}`]
     if (field.kind === 'group') return pointers(field.fields, `${at}.`)
     if (field.kind === 'list') return pointers([{ ...field.of, name: field.name }], path)
     return field.kind === 'blocks'

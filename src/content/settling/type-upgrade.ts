@@ -1,10 +1,10 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { TypeState } from '#content/content.ts'
 import type { ModelStore, TypeModel } from '#content/model/model.ts'
-import { EntryNotFoundError, UniqueConflictError, ValidationError } from '#content/errors.ts'
-import type { EntryState, Version } from '#content/versions/entry-state.ts'
-import { entryState } from '#content/versions/entry-state.ts'
-import { hold } from '#content/versions/references.ts'
+import { UniqueConflictError, ValidationError } from '#content/errors.ts'
+import type { Version } from '#content/versions/version.ts'
+import { entryHeads, entryStates } from '#content/versions/entry-state.ts'
+import { syncReferencesAndClaims } from '#content/versions/write-edits.ts'
 import { upgradedFilter, upgradeKept } from '#content/versions/upgraded-filter.ts'
 import { dropUnusedTables } from '#content/settling/unused-tables.ts'
 import { applyIndexes } from '#content/query/index-plan.ts'
@@ -78,6 +78,10 @@ const pinnedRows = sql<
   from stoa.release_item i join stoa.version_history h on h.entry_id = i.entry_id and h.locale = i.locale and h.number = i.number
   where h.type = $1 and h.filter_revision < $2 and (h.entry_id, h.locale, h.number) > ($3, $4, $5)
   order by h.entry_id, h.locale, h.number limit ${batchSize}`)
+
+/** References by fields that the type does not have any more. */
+const dropReferences = sql<object>(`
+  delete from stoa.reference r using stoa.entry e where e.id = r.entry_id and e.type = $1 and r.path <> all($2::text[])`)
 
 const states = sql<{ name: string; revision: number; settled: number; filterRevision: number }>(`
   select name, revision, settled_revision as settled, filter_revision as "filterRevision" from stoa.content_type order by name`)
@@ -198,7 +202,9 @@ export class TypeUpgrade {
       await session.run(takeId)
       await wait(pollMs)
     }
-    return (await this.#renewAll(session, type)) && this.#renewPinned(session, type)
+    if (!(await this.#renewAll(session, type))) return false
+    await session.run(dropReferences, [type.definition.name, [...type.pointers.keys()]])
+    return this.#renewPinned(session, type)
   }
 
   async #renewPinned(session: Queryable, type: TypeModel): Promise<boolean> {
@@ -233,7 +239,7 @@ export class TypeUpgrade {
         filter: this.#filter(type, row),
       }))
       await session.run(type.statements.of(renew), [JSON.stringify(filters), type.revision])
-      for (const id of new Set(rows.map((row) => row.id))) await this.#hold(session, type, id)
+      await this.#sync(session, type, [...new Set(rows.map((row) => row.id))])
       place = [last.id, last.locale, last.number]
     }
     return false
@@ -251,33 +257,39 @@ export class TypeUpgrade {
     )
   }
 
-  async #hold(session: Queryable, type: TypeModel, id: string): Promise<void> {
+  /**
+   * Brings references and claims of these entries in line with the type. Where one of them cannot
+   * be, each is done by itself, so that only that one stays behind.
+   */
+  async #sync(session: Queryable, type: TypeModel, ids: readonly string[]): Promise<void> {
     if (type.pointing.size === 0 && type.unique.length === 0) return
     try {
       await this.#models.use(session, (model) =>
         session.transaction(async (tx) => {
-          const state = await unlessGone(entryState(tx, model, null, id, 'writing'))
           const now = model.types.get(type.definition.name)
-          if (state !== null && now !== undefined)
-            await hold(tx, { revision: model.revision, type: now }, id, state.held)
+          if (now === undefined) return
+          const revised = { revision: model.revision, type: now }
+          const heads = await entryHeads(tx, ids, 'writing')
+          const states = await entryStates(tx, revised, heads, 'writing')
+          await syncReferencesAndClaims(tx, revised, states)
         }),
       )
     } catch (error) {
-      const at = { type: type.definition.name, entry: id }
-      if (error instanceof UniqueConflictError)
-        this.#logger.error(
-          { ...at, ...error.facts },
-          'two entries have one value of a field that became unique; change one of them',
-        )
-      // A field that was taken out of the type and came back: what it pointed to was free to go
-      // meanwhile.
-      else if (error instanceof ValidationError)
-        this.#logger.error(
-          { ...at, ...error.facts },
-          'an entry refers to what was deleted; save it without that',
-        )
-      else throw error
+      if (!(error instanceof UniqueConflictError) && !(error instanceof ValidationError))
+        throw error
+      if (ids.length > 1) for (const id of ids) await this.#sync(session, type, [id])
+      else this.#reportConflict(error, { type: type.definition.name, entry: ids[0] })
     }
+  }
+
+  #reportConflict(error: UniqueConflictError | ValidationError, at: object): void {
+    this.#logger.error(
+      { ...at, ...error.facts },
+      error instanceof UniqueConflictError
+        ? 'two entries have one value of a field that became unique; change one of them'
+        : // A field was removed and added again; its former target could be deleted meanwhile.
+          'an entry refers to a deleted target; save it without that reference',
+    )
   }
 
   async states(db: Queryable): Promise<TypeState[]> {
@@ -293,13 +305,3 @@ export class TypeUpgrade {
 }
 
 const takeId = sql<object>(`select pg_current_xact_id()`)
-
-/** Null: the entry was deleted meanwhile. */
-async function unlessGone(state: Promise<EntryState>): Promise<EntryState | null> {
-  try {
-    return await state
-  } catch (error) {
-    if (error instanceof EntryNotFoundError) return null
-    throw error
-  }
-}

@@ -1,17 +1,13 @@
 import assert from 'node:assert/strict'
 import type { Actor } from '#lib/actor.ts'
 import { ValidationError } from '#content/errors.ts'
-import type { EntryState, Version } from '#content/versions/entry-state.ts'
-import { latestOf, publishedOf } from '#content/versions/entry-state.ts'
-import { hold } from '#content/versions/references.ts'
+import type { EntryState } from '#content/versions/entry-state.ts'
+import { latestOf, publishedOf } from '#content/versions/version.ts'
+import type { Version } from '#content/versions/version.ts'
 import { upgradedFilter } from '#content/versions/upgraded-filter.ts'
 import type { TypeModel } from '#content/model/model.ts'
-import { StaleModel } from '#content/model/model.ts'
 import { filterOf } from '#content/query/normal-form.ts'
 import { entryBytesMax } from '#content/validation/compile.ts'
-import { typeSql } from '#content/version-table.ts'
-import { sql } from '#database/database.ts'
-import type { Queryable } from '#database/database.ts'
 
 /**
  * The JSON text of fields, in the order of the type, and their filter. Throws `ValidationError`
@@ -38,69 +34,7 @@ export function encodeFields(
   return { data, filter: JSON.stringify(filterOf(type.definition, ordered)) }
 }
 
-const insertVersion = typeSql<{ model: string }>(
-  (table) => `
-  insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
-    created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
-  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-  returning (select revision from stoa.model) as model`,
-)
-
-const changeVersion = typeSql<object>(
-  (table) => `
-  update ${table} set is_latest = $4, is_published = $5, is_archived = $6, published_at = $7, published_by = $8, first_published_at = $9
-  where entry_id = $1 and locale = $2 and number = $3`,
-)
-
-const takeFromHistory = sql<object>(
-  `delete from stoa.version_history where entry_id = $1 and locale = $2 and number = $3`,
-)
-
-const countLocales = sql<object>(`update stoa.entry set locale_count = $2 where id = $1`)
-/** Plain saves that saw fewer locales find that their row was changed since. */
-export const touchLatest = typeSql<object>(
-  (table) =>
-    `update ${table} set is_latest = is_latest where entry_id = any($1::uuid[]) and is_latest`,
-)
-
-const setArchived = sql<object>(`update stoa.entry set archived_at = $2 where id = $1`)
-
-export async function insertRow(
-  tx: Queryable,
-  type: TypeModel,
-  id: string,
-  row: Version,
-): Promise<string> {
-  const content = [
-    id,
-    row.locale,
-    row.number,
-    type.definition.name,
-    row.data,
-    row.filter,
-    row.typeRevision,
-    row.filterRevision,
-  ]
-  const flags = [
-    row.isLatest,
-    row.isPublished,
-    row.isArchived,
-    row.createdAt,
-    row.createdById,
-    row.savedAt,
-    row.savedBy,
-  ]
-  const [inserted] = await tx.run(type.statements.of(insertVersion), [
-    ...content,
-    ...flags,
-    row.publishedAt,
-    row.publishedBy,
-    row.firstPublishedAt,
-  ])
-  return inserted?.model ?? ''
-}
-
-/** What an edit comes to, in the order of writing. */
+/** The changes of an edit, in the order of writing. */
 export type EntryChanges = {
   readonly changed: boolean
   /** Rows that there are and that lose a flag, or only change a date. */
@@ -113,13 +47,14 @@ export type EntryChanges = {
   readonly localeCount: number | null
   /** There were locales before, and now there are more. */
   readonly grew: boolean
+  readonly archivedChanged: boolean
 }
 
 type Stamp = { readonly by: Actor; readonly at: string }
 
 /**
- * Changes to one entry, thought out in memory and written by `flush`. The entry is locked from
- * before its state was read until the transaction ends, so nothing here can be outrun.
+ * Changes to one entry, made in memory and written by `writeEdits`. The entry is locked from before
+ * its state was read until the transaction ends, so no other write comes between.
  */
 export class EntryEdit {
   readonly #type: TypeModel
@@ -138,6 +73,15 @@ export class EntryEdit {
     this.#rows = new Map(this.#before)
     this.#numbers = new Map(state.numbers)
     this.#archivedAt = state.archivedAt
+  }
+
+  /** The revision of the model that the edit was made with. */
+  get revision(): string {
+    return this.#state.model
+  }
+
+  get archivedAt(): string | null {
+    return this.#archivedAt
   }
 
   get id(): string {
@@ -264,24 +208,8 @@ export class EntryEdit {
       gained: kept.filter(gains),
       localeCount: locales === count(this.#state.held) ? null : locales,
       grew: this.#before.size > 0 && locales !== count(this.#state.held),
+      archivedChanged: this.#archivedAt !== this.#state.archivedAt,
     }
-  }
-
-  /** Writes all of it. */
-  async flush(tx: Queryable): Promise<void> {
-    const { changed, lost, added, revived, gained, localeCount, grew } = this.changes()
-    for (const row of lost) await this.#change(tx, row)
-    for (const row of revived) await tx.run(takeFromHistory, [this.id, row.locale, row.number])
-    for (const row of [...revived, ...added])
-      if ((await insertRow(tx, this.#type, this.id, row)) !== this.#state.model)
-        throw new StaleModel()
-    for (const row of gained) await this.#change(tx, row)
-    if (localeCount !== null) await tx.run(countLocales, [this.id, localeCount])
-    if (grew) await tx.run(this.#type.statements.of(touchLatest), [[this.id]])
-    if (this.#archivedAt !== this.#state.archivedAt)
-      await tx.run(setArchived, [this.id, this.#archivedAt])
-    if (changed)
-      await hold(tx, { revision: this.#state.model, type: this.#type }, this.id, this.held)
   }
 
   /**
@@ -299,20 +227,6 @@ export class EntryEdit {
 
   #isNew(row: Version): boolean {
     return row.number > (this.#state.numbers.get(row.locale) ?? 0)
-  }
-
-  async #change(tx: Queryable, row: Version): Promise<void> {
-    await tx.run(this.#type.statements.of(changeVersion), [
-      this.id,
-      row.locale,
-      row.number,
-      row.isLatest,
-      row.isPublished,
-      row.isArchived,
-      row.publishedAt,
-      row.publishedBy,
-      row.firstPublishedAt,
-    ])
   }
 
   #set(row: Version): void {

@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict'
 import { EntryNotFoundError } from '#content/errors.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
+import type { RevisedType } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
 import { anyVersionOf, typeSql } from '#content/version-table.ts'
+import type { TypeStatement } from '#content/version-table.ts'
+import { topOf, versionColumns } from '#content/versions/version.ts'
+import type { Version } from '#content/versions/version.ts'
 import { sql } from '#database/database.ts'
-import type { Queryable } from '#database/database.ts'
+import type { Queryable, Statement } from '#database/database.ts'
 import { isId } from '#lib/id.ts'
 
 /**
@@ -12,26 +16,6 @@ import { isId } from '#lib/id.ts'
  * a row is a defect.
  */
 const lockAttemptsMax = 100
-
-/** A row of `stoa.version`, or of `stoa.version_history` without flags; JSON columns are text. */
-export type Version = {
-  readonly locale: string
-  readonly number: number
-  readonly data: string
-  readonly filter: string
-  readonly typeRevision: number
-  readonly filterRevision: number
-  readonly isLatest: boolean
-  readonly isPublished: boolean
-  readonly isArchived: boolean
-  readonly createdAt: string
-  readonly createdById: string | null
-  readonly savedAt: string
-  readonly savedBy: string
-  readonly publishedAt: string | null
-  readonly publishedBy: string | null
-  readonly firstPublishedAt: string | null
-}
 
 /** An entry with the versions that it holds: the latest and the published one of each locale. */
 export type EntryState = {
@@ -47,72 +31,48 @@ export type EntryState = {
   readonly numbers: ReadonlyMap<string, number>
 }
 
-/** What permissions look at: a version without its fields. */
-export type VersionHead = Omit<Version, 'data'>
+/** An entry without its versions. */
+export type EntryHead = Pick<EntryState, 'id' | 'type' | 'createdAt' | 'createdById' | 'archivedAt'>
 
-export const headColumns = `v.locale, v.number, v.filter, v.type_revision as "typeRevision", v.filter_revision as "filterRevision",
-  v.is_latest as "isLatest", v.is_published as "isPublished", v.is_archived as "isArchived", v.created_at as "createdAt",
-  v.created_by_id as "createdById", v.saved_at as "savedAt", v.saved_by as "savedBy", v.published_at as "publishedAt",
-  v.published_by as "publishedBy", v.first_published_at as "firstPublishedAt"`
-export const versionColumns = `v.data, ${headColumns}`
+export type LockMode = 'reading' | 'keeping' | 'writing' | 'deleting'
 
-/**
- * The highest number of an entry in a locale. The latest version need not have it: one that was
- * published beside it may.
- */
-export function topOf(versions: string, entry: string, locale: string): string {
-  const highest = (table: string): string =>
-    `(select max(number) from ${table} w where w.entry_id = ${entry} and w.locale = ${locale})`
-  return `greatest(${highest(versions)}, ${highest('stoa.version_history')})`
+const headsWith = (lock: string): Statement<EntryHead> =>
+  sql<EntryHead>(`
+  select id, type, created_at as "createdAt", created_by ->> 'id' as "createdById", archived_at as "archivedAt"
+  from stoa.entry where id = any($1::uuid[]) order by id ${lock}`)
+
+const headStatements: Readonly<Record<LockMode, Statement<EntryHead>>> = {
+  reading: headsWith(''),
+  keeping: headsWith('for key share'),
+  writing: headsWith('for no key update'),
+  deleting: headsWith('for update'),
 }
 
-type EntryRow = {
-  readonly type: string
-  readonly created_at: string
-  readonly created_by_id: string | null
-  readonly archived_at: string | null
-}
+type HeldRow = Version & { model: string; id: string | null; top: number }
 
-const entryColumns = `e.type, e.created_at, e.created_by ->> 'id' as created_by_id, e.archived_at`
-const lockForWriting = sql<EntryRow>(
-  `select ${entryColumns} from stoa.entry e where e.id = $1 for no key update`,
-)
-const lockForDeleting = sql<EntryRow>(
-  `select ${entryColumns} from stoa.entry e where e.id = $1 for update`,
-)
-const lockForKeeping = sql<EntryRow>(
-  `select ${entryColumns} from stoa.entry e where e.id = $1 for key share`,
-)
-const readEntry = sql<EntryRow>(`select ${entryColumns} from stoa.entry e where e.id = $1`)
-
-type HeldRow = Version & { model: string; top: number }
-
-const readHeld = typeSql<HeldRow>(
-  (table) => `
-  select m.revision as model, ${versionColumns}, ${topOf(table, 'v.entry_id', 'v.locale')} as top
-  from stoa.model m left join ${table} v on v.entry_id = $1 and (v.is_latest or v.is_published)
-  order by v.locale, v.number`,
-)
-
-/**
- * Plain saves lock nothing but the row that they replace, so whoever goes on from the held rows
- * locks them.
- */
-const lockHeld = typeSql<HeldRow>(
-  (table) => `
+const heldWith = (lock: string): TypeStatement<HeldRow> =>
+  typeSql(
+    (table) => `
   with v as (
-    select * from ${table} where entry_id = $1 and (is_latest or is_published) order by locale, number for no key update
+    select * from ${table} where entry_id = any($1::uuid[]) and (is_latest or is_published) order by entry_id, locale, number ${lock}
   )
-  select m.revision as model, ${versionColumns}, ${topOf(table, 'v.entry_id', 'v.locale')} as top
-  from stoa.model m left join v on true order by v.locale, v.number`,
-)
+  select m.revision as model, v.entry_id as id, ${versionColumns}, ${topOf(table, 'v.entry_id', 'v.locale')} as top
+  from stoa.model m left join v on true order by v.entry_id, v.locale, v.number`,
+  )
+
+const readHeld = heldWith('')
+/**
+ * Optimistic saves lock nothing but the row that they replace, so a writer that goes on from the
+ * held rows locks them.
+ */
+const lockHeld = heldWith('for no key update')
 
 /**
  * Whether each locale shows its latest version. One that does not was waited for while a save added
  * a version beside the published one: it was committed after the statement began, which therefore
  * did not see it.
  */
-export function isWhole(rows: readonly Pick<Version, 'locale' | 'isLatest'>[]): boolean {
+function isWhole(rows: readonly Pick<Version, 'locale' | 'isLatest'>[]): boolean {
   const latest = new Set(rows.filter((row) => row.isLatest).map((row) => row.locale))
   // An entry that was only reserved has none: a row without a version then.
   return rows.every((row) => row.locale === null || latest.has(row.locale))
@@ -122,15 +82,6 @@ const readVersion = typeSql<Version>(
   (table) =>
     `select ${versionColumns} from ${anyVersionOf(table)} v where v.entry_id = $1 and v.locale = $2 and v.number = $3`,
 )
-
-export type LockMode = 'reading' | 'keeping' | 'writing' | 'deleting'
-
-const readers = {
-  reading: readEntry,
-  keeping: lockForKeeping,
-  writing: lockForWriting,
-  deleting: lockForDeleting,
-}
 
 /**
  * Reads an entry; with `writing` and `deleting` under its lock, which no other writer of it passes
@@ -142,30 +93,43 @@ export async function entryState(
   model: Model,
   type: TypeModel | null,
   id: string,
-  hold: LockMode,
+  lock: LockMode,
 ): Promise<EntryState> {
-  if (!isId(id)) throw new EntryNotFoundError()
-  const [entry] = await tx.run(readers[hold], [id])
-  if (entry === undefined || (type !== null && entry.type !== type.definition.name)) {
+  const [head] = isId(id) ? await entryHeads(tx, [id], lock) : []
+  if (head === undefined || (type !== null && head.type !== type.definition.name)) {
     throw new EntryNotFoundError()
   }
-  const { statements } = type ?? knownType(model, entry.type)
-  const rows =
-    hold === 'reading' || hold === 'keeping'
-      ? await tx.run(statements.of(readHeld), [id])
-      : await whole(() => tx.run(statements.of(lockHeld), [id]))
-  if (rows[0]?.model !== model.revision) throw new StaleModel()
-  const held = rows.filter((row) => row.locale !== null)
-  return {
-    model: model.revision,
-    id,
-    type: entry.type,
-    createdAt: entry.created_at,
-    createdById: entry.created_by_id,
-    archivedAt: entry.archived_at,
-    held,
-    numbers: topNumbers(held),
-  }
+  const known = type ?? knownType(model, head.type)
+  const [state] = await entryStates(tx, { revision: model.revision, type: known }, [head], lock)
+  return state!
+}
+
+/** The entries with these ids, without their versions, locked in the order of their ids. */
+export async function entryHeads(
+  tx: Queryable,
+  ids: readonly string[],
+  lock: LockMode,
+): Promise<EntryHead[]> {
+  return tx.run(headStatements[lock], [ids])
+}
+
+/** These entries of one type with their versions. Throws `StaleModel`. */
+export async function entryStates(
+  tx: Queryable,
+  { revision, type }: RevisedType,
+  heads: readonly EntryHead[],
+  lock: LockMode,
+): Promise<EntryState[]> {
+  const locking = lock === 'writing' || lock === 'deleting'
+  const statement = type.statements.of(locking ? lockHeld : readHeld)
+  const read = (): Promise<HeldRow[]> => tx.run(statement, [heads.map((head) => head.id)])
+  const rows = locking ? await whole(read) : await read()
+  if (rows[0]?.model !== revision) throw new StaleModel()
+  const byEntry = Map.groupBy(rows, (row) => row.id)
+  return heads.map((head) => {
+    const held = byEntry.get(head.id) ?? []
+    return { ...head, model: revision, held, numbers: topNumbers(held) }
+  })
 }
 
 /** A type that this model does not know is one that was made since. */
@@ -179,13 +143,10 @@ function knownType(model: Model, name: string): TypeModel {
  * Reads and locks until nothing is missing, which takes one more time for each save that came
  * between.
  */
-export async function whole<Row extends Pick<Version, 'locale' | 'isLatest'>>(
-  read: () => Promise<readonly Row[]>,
-  groups: (rows: readonly Row[]) => Iterable<readonly Row[]> = (rows) => [rows],
-): Promise<readonly Row[]> {
+async function whole(read: () => Promise<HeldRow[]>): Promise<HeldRow[]> {
   for (let attempt = 1; ; attempt += 1) {
     const rows = await read()
-    if ([...groups(rows)].every(isWhole)) return rows
+    if ([...Map.groupBy(rows, (row) => row.id).values()].every(isWhole)) return rows
     assert.ok(attempt < lockAttemptsMax, 'an entry has a locale without a latest version')
   }
 }
@@ -194,7 +155,7 @@ export async function whole<Row extends Pick<Version, 'locale' | 'isLatest'>>(
  * The highest number of each locale: a row that was waited for may have a higher one than its
  * statement counted.
  */
-export function topNumbers(
+function topNumbers(
   rows: readonly { readonly locale: string; readonly number: number; readonly top: number }[],
 ): Map<string, number> {
   const numbers = new Map<string, number>()
@@ -211,15 +172,6 @@ export async function versionOf(
   const { id, locale, number } = version
   const [row] = await tx.run(type.statements.of(readVersion), [id, locale, number])
   return row ?? null
-}
-
-/** The row that holds this role in a locale. */
-export function latestOf(state: Pick<EntryState, 'held'>, locale: string): Version | null {
-  return state.held.find((row) => row.isLatest && row.locale === locale) ?? null
-}
-
-export function publishedOf(state: Pick<EntryState, 'held'>, locale: string): Version | null {
-  return state.held.find((row) => row.isPublished && row.locale === locale) ?? null
 }
 
 /** The locales an entry has, the default one first. */

@@ -1,5 +1,5 @@
-import type { Version } from '#content/versions/entry-state.ts'
-import { storedFields } from '#content/entries/view.ts'
+import type { Version } from '#content/versions/version.ts'
+import { storedFields } from '#content/versions/version.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { FilterValueTooLongError } from '#content/query/errors.ts'
 import { filterOf } from '#content/query/normal-form.ts'

@@ -1,14 +1,15 @@
-import assert from 'node:assert/strict'
-import { UniqueConflictError } from '#content/errors.ts'
-import { touchLatest } from '#content/versions/entry-edit.ts'
-import type { EntryEdit } from '#content/versions/entry-edit.ts'
-import type { Version } from '#content/versions/entry-state.ts'
-import { claimsOf, once, referencesOf } from '#content/versions/references.ts'
-import type { Model, TypeModel } from '#content/model/model.ts'
+import type { RevisedType, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
-import { typeSql } from '#content/version-table.ts'
+import { namedTypeSql, typeSql } from '#content/version-table.ts'
+import { claimsOf, syncClaims } from '#content/versions/claims.ts'
+import type { EntryEdit } from '#content/versions/entry-edit.ts'
+import { referencesOf, syncReferences } from '#content/versions/references.ts'
+import { versionFields } from '#content/versions/version.ts'
+import type { Version } from '#content/versions/version.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+
+/** The one place where versions are written, of one entry or of many of a type. */
 
 const byKey = sql<object>(`set local enable_seqscan = off`)
 
@@ -21,9 +22,30 @@ export async function beginBatch(tx: Queryable): Promise<void> {
   await tx.run(byKey)
 }
 
-/** The statements of entry-edit.ts and hold.ts, each for many entries of one type at once. */
+/** A version together with the id of its entry. */
+export type OwnedVersion = { readonly id: string; readonly row: Version }
 
-const changeVersions = typeSql<object>(
+const names = versionFields.map(({ name }) => name).join(', ')
+const keptNames = versionFields.flatMap(({ name, kept }) => (kept ? [name] : [])).join(', ')
+const isJson = (type: string): boolean => type === 'json' || type === 'jsonb'
+
+/** JSON travels as the very text that is kept. Versions that are not held go into the history. */
+const insertStatement = namedTypeSql<Record<string, unknown>, { model: string }>(
+  (table) => `
+  with r as (
+    select entry_id, :type::text as type, ${versionFields.map(({ name, type }) => (isJson(type) ? `${name}::${type}` : name)).join(', ')}
+    from unnest(:ids::uuid[], ${versionFields.map(({ key, type }) => `:${key}::${isJson(type) ? 'text' : type}[]`).join(', ')})
+      as r (entry_id, ${names})
+  ), held as (
+    insert into ${table} (entry_id, type, ${names}) select entry_id, type, ${names} from r where is_latest or is_published
+  ), kept as (
+    insert into stoa.version_history (entry_id, type, ${keptNames})
+    select entry_id, type, ${keptNames} from r where not (is_latest or is_published)
+  )
+  select revision as model from stoa.model`,
+)
+
+const changeStatement = typeSql<object>(
   (table) => `
   update ${table} v set is_latest = c.is_latest, is_published = c.is_published, is_archived = c.is_archived,
     published_at = c.published_at, published_by = c.published_by, first_published_at = c.first_published_at
@@ -32,111 +54,83 @@ const changeVersions = typeSql<object>(
   where v.entry_id = c.id and v.locale = c.locale and v.number = c.number`,
 )
 
-/**
- * Columns as arrays: `data` arrives as the very text it is kept as. Versions that are not held go
- * into the history.
- */
-const insertVersions = typeSql<{ model: string }>(
-  (table) => `
-  with r as (
-    select id, locale, number, $1::text as type, data::json, filter::jsonb, type_revision, filter_revision, is_latest, is_published, is_archived,
-      created_at, created_by_id, saved_at, saved_by::json, published_at, published_by::json, first_published_at
-    from unnest($2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::int[], $8::int[], $9::boolean[], $10::boolean[], $11::boolean[],
-      $12::timestamptz[], $13::text[], $14::timestamptz[], $15::text[], $16::timestamptz[], $17::text[], $18::timestamptz[])
-      as r (id, locale, number, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
-        created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
-  ), inserted as (
-    insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
-      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
-    select * from r where is_latest or is_published
-  ), kept as (
-    insert into stoa.version_history (entry_id, locale, number, type, data, filter, type_revision, filter_revision,
-      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
-    select id, locale, number, type, data, filter, type_revision, filter_revision,
-      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at
-    from r where not (is_latest or is_published)
-  )
-  select revision as model from stoa.model`,
-)
+const takeFromHistory = sql<object>(`
+  delete from stoa.version_history h
+  using unnest($1::uuid[], $2::text[], $3::int[]) as r (id, locale, number)
+  where h.entry_id = r.id and h.locale = r.locale and h.number = r.number`)
 
 const countLocales = sql<object>(`
   update stoa.entry e set locale_count = c.locales from unnest($1::uuid[], $2::int[]) as c (id, locales) where e.id = c.id`)
 
-const syncReferences = sql<object>(`
-  with wanted as (
-    select * from json_to_recordset($2::json) as r (entry_id uuid, locale text, perspective text, path text, target_kind text, target_id uuid, on_delete text)
-  ), gone as (
-    delete from stoa.reference r where r.entry_id = any($1::uuid[]) and not exists (
-      select from wanted w where w.entry_id = r.entry_id and w.locale = r.locale and w.perspective = r.perspective and w.path = r.path and w.target_id = r.target_id)
-  )
-  insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id, on_delete)
-  select entry_id, locale, perspective, path, target_kind, target_id, on_delete from wanted
-  on conflict (entry_id, locale, perspective, path, target_id) do update set on_delete = excluded.on_delete, target_kind = excluded.target_kind
-  where stoa.reference.on_delete <> excluded.on_delete or stoa.reference.target_kind <> excluded.target_kind`)
+/** An optimistic save that saw fewer locales finds that its row was changed since. */
+const touchLatest = typeSql<object>(
+  (table) =>
+    `update ${table} set is_latest = is_latest where entry_id = any($1::uuid[]) and is_latest`,
+)
 
-const syncClaims = sql<{ model: string }>(`
-  with wanted as (
-    select * from json_to_recordset($3::json) as c (entry_id uuid, field text, locale text, value text)
-  ), gone as (
-    delete from stoa.unique_value u where u.entry_id = any($1::uuid[]) and not exists (
-      select from wanted w where w.entry_id = u.entry_id and w.field = u.field and w.locale = u.locale and w.value = u.value)
-  ), made as (
-    insert into stoa.unique_value (type, field, locale, value, entry_id)
-    select $2::text, field, locale, value, entry_id from wanted order by field, locale, value
-    on conflict do nothing
-  )
-  select revision as model from stoa.model`)
-
-const claimsOfOthers = sql<{ field: string; locale: string }>(`
-  select w.field, w.locale from json_to_recordset($2::json) as w (entry_id uuid, field text, locale text, value text)
-  where not exists (select from stoa.unique_value u
-    where u.type = $1 and u.field = w.field and u.locale = w.locale and u.value = w.value and u.entry_id = w.entry_id)
-  order by w.field, w.locale limit 1`)
-
-/** What is written of one version, with the entry that it belongs to. */
-export type OwnedRow = { readonly id: string; readonly row: Version }
+const setArchived = sql<object>(`
+  update stoa.entry e set archived_at = a.at from unnest($1::uuid[], $2::timestamptz[]) as a (id, at) where e.id = a.id`)
 
 /**
- * Writes what came of these edits. Throws `UniqueConflictError` where another entry has a value,
- * and `StaleModel`.
+ * Writes these edits, all of one type and made with the same model, and brings references and
+ * claims in line. Throws `UniqueConflictError` where another entry has a value, `ValidationError`
+ * where a version points to what is gone, and `StaleModel` where the model has changed since.
  */
-export async function flushTogether(
+export async function writeEdits(
   tx: Queryable,
-  model: Model,
   type: TypeModel,
   edits: readonly EntryEdit[],
 ): Promise<void> {
   const changes = edits
-    .map((edit) => ({ id: edit.id, held: edit.held, ...edit.changes() }))
-    .filter((each) => each.changed)
-  if (changes.length === 0) return
-  assert.ok(
-    changes.every((each) => each.revived.length === 0),
-    'a batch publishes no old versions',
-  )
-  const owned = (key: 'lost' | 'added' | 'gained'): OwnedRow[] =>
+    .map((edit) => ({ edit, id: edit.id, ...edit.changes() }))
+    .filter((each) => each.changed || each.archivedChanged)
+  const [first] = changes
+  if (first === undefined) return
+  const { revision } = first.edit
+  const owned = (key: 'lost' | 'added' | 'revived' | 'gained'): OwnedVersion[] =>
     changes.flatMap((each) => each[key].map((row) => ({ id: each.id, row })))
-  await changeRows(tx, type, owned('lost'))
-  await insertRows(tx, model, type, owned('added'))
-  await changeRows(tx, type, owned('gained'))
-  const counted = changes.filter((each) => each.localeCount !== null)
-  if (counted.length > 0)
-    await tx.run(countLocales, [
-      counted.map((each) => each.id),
-      counted.map((each) => each.localeCount),
+  await changeVersions(tx, type, owned('lost'))
+  const revived = owned('revived')
+  if (revived.length > 0)
+    await tx.run(takeFromHistory, [
+      revived.map(({ id }) => id),
+      revived.map(({ row }) => row.locale),
+      revived.map(({ row }) => row.number),
     ])
-  const grown = counted.filter((each) => each.grew).map((each) => each.id)
-  if (grown.length > 0) await tx.run(type.statements.of(touchLatest), [grown])
-  await holdTogether(tx, model, type, changes)
+  await insertVersions(tx, { revision, type }, [...revived, ...owned('added')])
+  await changeVersions(tx, type, owned('gained'))
+  await writeEntries(tx, type, changes)
+  const held = changes
+    .filter((each) => each.changed)
+    .map(({ id, edit }) => ({ id, held: edit.held }))
+  await syncReferencesAndClaims(tx, { revision, type }, held)
 }
 
-async function changeRows(
+type Change = { readonly edit: EntryEdit; readonly id: string } & ReturnType<EntryEdit['changes']>
+
+async function writeEntries(
   tx: Queryable,
   type: TypeModel,
-  rows: readonly OwnedRow[],
+  changes: readonly Change[],
 ): Promise<void> {
-  if (rows.length === 0) return
-  const values = rows.map(({ id, row }) => ({
+  const ids = (some: readonly Change[]): string[] => some.map((each) => each.id)
+  const counted = changes.filter((each) => each.localeCount !== null)
+  if (counted.length > 0)
+    await tx.run(countLocales, [ids(counted), counted.map((each) => each.localeCount)])
+  const grown = ids(counted.filter((each) => each.grew))
+  if (grown.length > 0) await tx.run(type.statements.of(touchLatest), [grown])
+  const archived = changes.filter((each) => each.archivedChanged)
+  if (archived.length > 0)
+    await tx.run(setArchived, [ids(archived), archived.map((each) => each.edit.archivedAt)])
+}
+
+async function changeVersions(
+  tx: Queryable,
+  type: TypeModel,
+  owned: readonly OwnedVersion[],
+): Promise<void> {
+  if (owned.length === 0) return
+  const values = owned.map(({ id, row }) => ({
     id,
     locale: row.locale,
     number: row.number,
@@ -147,69 +141,52 @@ async function changeRows(
     published_by: row.publishedBy === null ? null : (JSON.parse(row.publishedBy) as unknown),
     first_published_at: row.firstPublishedAt,
   }))
-  await tx.run(type.statements.of(changeVersions), [JSON.stringify(values)])
+  await tx.run(type.statements.of(changeStatement), [JSON.stringify(values)])
 }
 
-/**
- * Inserts versions exactly as they are given. Throws `StaleModel` where the types changed since the
- * model was read.
- */
-export async function insertRows(
+/** Inserts versions exactly as they are given. Throws `StaleModel`. */
+export async function insertVersions(
   tx: Queryable,
-  model: Model,
-  type: TypeModel,
-  owned: readonly OwnedRow[],
+  { revision, type }: RevisedType,
+  owned: readonly OwnedVersion[],
 ): Promise<void> {
   if (owned.length === 0) return
-  const column = (read: (row: Version) => unknown): unknown[] => owned.map(({ row }) => read(row))
-  const [written] = await tx.run(type.statements.of(insertVersions), [
-    type.definition.name,
-    owned.map(({ id }) => id),
-    column((row) => row.locale),
-    column((row) => row.number),
-    column((row) => row.data),
-    column((row) => row.filter),
-    column((row) => row.typeRevision),
-    column((row) => row.filterRevision),
-    column((row) => row.isLatest),
-    column((row) => row.isPublished),
-    column((row) => row.isArchived),
-    column((row) => row.createdAt),
-    column((row) => row.createdById),
-    column((row) => row.savedAt),
-    column((row) => row.savedBy),
-    column((row) => row.publishedAt),
-    column((row) => row.publishedBy),
-    column((row) => row.firstPublishedAt),
-  ])
-  if (written?.model !== model.revision) throw new StaleModel()
+  const columns = versionFields.map(({ key }) => [key, owned.map(({ row }) => row[key])] as const)
+  const [written] = await tx.run(
+    type.statements.of(insertStatement),
+    insertStatement.values({
+      type: type.definition.name,
+      ids: owned.map(({ id }) => id),
+      ...Object.fromEntries(columns),
+    }),
+  )
+  if (written?.model !== revision) throw new StaleModel()
 }
 
-/** Brings reference rows and claims of these entries in line with the versions they hold. */
-export async function holdTogether(
+/** Brings references and claims of these entries in line with the versions that they hold. */
+export async function syncReferencesAndClaims(
   tx: Queryable,
-  model: Model,
-  type: TypeModel,
+  model: RevisedType,
   entries: readonly { readonly id: string; readonly held: readonly Version[] }[],
 ): Promise<void> {
+  const { type } = model
   const ids = entries.map((entry) => entry.id)
+  if (ids.length === 0) return
+  const rows = entries.flatMap(({ id, held }) => held.map((row) => ({ id, row })))
   if (type.pointing.size > 0) {
-    const wanted = entries.flatMap(({ id, held }) =>
-      once(held.flatMap((row) => referencesOf(type, row))).map((reference) => ({
-        entry_id: id,
-        ...reference,
-      })),
+    const references = rows.flatMap(({ id, row }) =>
+      referencesOf(type, row).map((one) => ({ entry_id: id, ...one })),
     )
-    await tx.run(syncReferences, [ids, JSON.stringify(wanted)])
+    await syncReferences(tx, ids, distinct(references))
   }
   if (type.unique.length === 0) return
-  const claims = JSON.stringify(
-    entries.flatMap(({ id, held }) =>
-      once(held.flatMap((row) => claimsOf(type, row))).map((claim) => ({ entry_id: id, ...claim })),
-    ),
+  const claims = rows.flatMap(({ id, row }) =>
+    claimsOf(type, row).map((one) => ({ entry_id: id, ...one })),
   )
-  const [synced] = await tx.run(syncClaims, [ids, type.definition.name, claims])
-  if (synced?.model !== model.revision) throw new StaleModel()
-  const [taken] = await tx.run(claimsOfOthers, [type.definition.name, claims])
-  if (taken !== undefined) throw new UniqueConflictError(taken.field, taken.locale)
+  await syncClaims(tx, model, ids, distinct(claims))
+}
+
+/** Each record once. */
+export function distinct<Row extends object>(rows: readonly Row[]): Row[] {
+  return [...new Map(rows.map((row) => [JSON.stringify(row), row])).values()]
 }

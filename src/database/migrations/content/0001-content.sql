@@ -227,13 +227,11 @@ create table stoa.reference (
   path text not null,
   target_kind text not null check (target_kind in ('entry', 'asset')),
   target_id uuid not null,
-  on_delete text not null check (on_delete in ('restrict', 'unset', 'cascade')),
   primary key (entry_id, locale, perspective, path, target_id)
 );
 create index reference_target on stoa.reference (target_id);
-comment on table stoa.reference is 'What held versions point to: one row per target of the latest version (perspective draft) and of the published one. A save that changes no reference writes nothing here.';
+comment on table stoa.reference is 'What held versions point to: one row per target of the latest version (perspective draft) and of the published one. A save that changes no reference writes nothing here. What happens when a target is deleted is not kept here: the type says it for each path.';
 comment on column stoa.reference.path is 'The names of the fields that lead to the reference, without positions: `author`, `gallery.image`.';
-comment on column stoa.reference.on_delete is 'What happens to the entry when the target is deleted.';
 
 create table stoa.unique_value (
   type text not null,

@@ -1,0 +1,98 @@
+import type { TypeModel } from '#content/model/model.ts'
+
+/** One version as `stoa.version` or `stoa.version_history` holds it. JSON columns are text. */
+export type Version = {
+  readonly locale: string
+  readonly number: number
+  readonly data: string
+  readonly filter: string
+  readonly typeRevision: number
+  readonly filterRevision: number
+  /** The three flags are false in the history. */
+  readonly isLatest: boolean
+  readonly isPublished: boolean
+  readonly isArchived: boolean
+  readonly createdAt: string
+  readonly createdById: string | null
+  readonly savedAt: string
+  readonly savedBy: string
+  readonly publishedAt: string | null
+  readonly publishedBy: string | null
+  readonly firstPublishedAt: string | null
+}
+
+/** Permissions need a version without its fields. */
+export type VersionHead = Omit<Version, 'data'>
+
+type Column = {
+  readonly key: keyof Version
+  readonly name: string
+  readonly type: 'text' | 'integer' | 'boolean' | 'timestamptz' | 'json' | 'jsonb'
+  /** The history has it too. */
+  readonly kept: boolean
+}
+
+const column = (key: keyof Version, name: string, type: Column['type'], kept = true): Column => ({
+  key,
+  name,
+  type,
+  kept,
+})
+
+/** The columns of a version, but for its entry and type. Every statement is made from this list. */
+export const versionFields: readonly Column[] = [
+  column('locale', 'locale', 'text'),
+  column('number', 'number', 'integer'),
+  column('data', 'data', 'json'),
+  column('filter', 'filter', 'jsonb'),
+  column('typeRevision', 'type_revision', 'integer'),
+  column('filterRevision', 'filter_revision', 'integer'),
+  column('isLatest', 'is_latest', 'boolean', false),
+  column('isPublished', 'is_published', 'boolean', false),
+  column('isArchived', 'is_archived', 'boolean', false),
+  column('createdAt', 'created_at', 'timestamptz'),
+  column('createdById', 'created_by_id', 'text'),
+  column('savedAt', 'saved_at', 'timestamptz'),
+  column('savedBy', 'saved_by', 'json'),
+  column('publishedAt', 'published_at', 'timestamptz'),
+  column('publishedBy', 'published_by', 'json'),
+  column('firstPublishedAt', 'first_published_at', 'timestamptz'),
+]
+
+/** For the select list of a row `v`: the columns of `Version` and of `VersionHead`. */
+export const versionColumns = selected(versionFields)
+export const headColumns = selected(versionFields.filter(({ key }) => key !== 'data'))
+
+function selected(columns: readonly Column[]): string {
+  return columns.map(({ key, name }) => `v.${name} as "${key}"`).join(', ')
+}
+
+/**
+ * The highest number of an entry in a locale. The latest version need not have it: one that was
+ * published beside it may.
+ */
+export function topOf(versions: string, entry: string, locale: string): string {
+  const highest = (table: string): string =>
+    `(select max(number) from ${table} w where w.entry_id = ${entry} and w.locale = ${locale})`
+  return `greatest(${highest(versions)}, ${highest('stoa.version_history')})`
+}
+
+/** The parsed data, brought to the fields that the type has now. */
+export function storedFields(
+  type: TypeModel,
+  row: Pick<Version, 'data' | 'typeRevision'>,
+): Record<string, unknown> {
+  const stored = JSON.parse(row.data) as Record<string, unknown>
+  return row.typeRevision < type.shapeRevision ? type.validator.project(stored) : stored
+}
+
+type Held = { readonly held: readonly Version[] }
+
+/** The latest version of a locale, and the published one, among those that an entry holds. */
+export function latestOf({ held }: Held, locale: string): Version | null {
+  return held.find((row) => row.isLatest && row.locale === locale) ?? null
+}
+
+export function publishedOf({ held }: Held, locale: string): Version | null {
+  return held.find((row) => row.isPublished && row.locale === locale) ?? null
+}
