@@ -44,15 +44,6 @@ export function statusOf(row: VersionHead): 'draft' | 'published' | 'changed' | 
   return row.publishedAt === null ? 'draft' : 'changed'
 }
 
-/** Parsed data, brought to what the type has now. */
-export function storedFields(
-  type: TypeModel,
-  row: Pick<Version, 'data' | 'typeRevision'>,
-): Record<string, unknown> {
-  const stored = JSON.parse(row.data) as Record<string, unknown>
-  return row.typeRevision < type.shapeRevision ? type.validator.project(stored) : stored
-}
-
 /** A row of a query as a reader sees it who may see these fields. */
 export function viewOfRow(type: TypeModel, row: EntryRow, shown: Shown): EntryView {
   return {
