@@ -73,6 +73,7 @@ test('a data folder that cannot be used is named with the reason', () => {
       run('file/below', 'start'),
       /^stoa: .* a part of that path is a file\. .* \(E_DATA_FOLDER\)\n$/,
     )
+    assert.match(run('../../proc/stoa', 'start'), /^stoa: .* \(E_DATA_FOLDER\)\n$/)
     assert.match(
       run('file', 'status'),
       /^stoa: \S+postgres cannot be read \(ENOTDIR\): .* \(E_DATABASE_EMBEDDED\)\n$/,

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -277,3 +280,51 @@ test(
     }
   },
 )
+
+test(
+  'stoa status shows every service, and responds at once while the database is away',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    await using network = await startProxy(db.url)
+    await using one = await startNode({
+      environment: { STOA_DATABASE_URL: network.url, STOA_NODE: 'one', STOA_STARTER: 'false' },
+    })
+    const { hostname, port } = new URL(one.origin)
+    const ask = () =>
+      stoa(network.url, 'status', '--host', hostname, '--port', port, '--log-level', 'error')
+    const well = await ask()
+    assert.equal(well.status, 0, well.stderr)
+    assert.match(well.stdout, /^database: up$/m)
+    assert.match(well.stdout, /^second cache level: not configured$/m)
+    for (const cut of ['silence', 'refuse'] as const) {
+      network[cut]()
+      const startedMs = performance.now()
+      const away = await ask()
+      const elapsedMs = performance.now() - startedMs
+      network.heal()
+      assert.equal(away.status, 1)
+      assert.match(away.stdout, /^! .*\(E_DATABASE_/m)
+      assert.match(away.stdout, /^The node on this machine, http:.* (ready|not ready)/m)
+      assert.ok(elapsedMs < 6_000, `${cut}: ${Math.round(elapsedMs)} ms`)
+    }
+  },
+)
+
+test('a command where no database is makes none, and says so', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'stoa-empty-'))
+  try {
+    const data = join(folder, '.stoa')
+    const env = { ...withoutSettings, STOA_DATA: data }
+    const args = [stoaProgram, 'token', 'create', 'x', '--role', 'administrator']
+    await assert.rejects(promisify(execFile)(process.execPath, args, { env }), (error) => {
+      const { stderr, stdout } = error as { stderr: string; stdout: string }
+      assert.match(stderr, /There is no database here: .*\(E_NO_DATABASE\)/)
+      assert.equal(stdout, '')
+      return true
+    })
+    assert.deepEqual(await readdir(folder), [])
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+})

@@ -180,7 +180,12 @@ export async function urlOfListening(dataDir: string): Promise<string | null> {
     : urlOf(access, databaseName)
 }
 
-/** Makes no folder: who only looks leaves nothing behind. */
+/** Whether the data folder has an embedded database, be it running or not. Makes no folder. */
+export async function hasDatabase(dataDir: string): Promise<boolean> {
+  return (await accessTo(dataDir)) !== null
+}
+
+/** Makes no folder, so that looking leaves nothing behind. */
 async function accessTo(dataDir: string): Promise<Access | null> {
   const folder = join(resolve(dataDir), 'postgres')
   try {

@@ -12,14 +12,29 @@ export class DataFolderError extends StoaError {
   constructor(folder: string, cause: unknown) {
     const code = codeOf(cause)
     super(
-      `The data folder ${folder} cannot be used: ${folderReasons[code] ?? `the system says ${code}`}. Mend that, or set STOA_DATA (or --data) to another folder.`,
+      `The data folder ${folder} cannot be used: ${folderReasons[code] ?? `the system says ${code}`}. ` +
+        'Correct that, or set STOA_DATA (or --data) to another folder.',
       { folder, reason: code },
       { cause },
     )
   }
 }
 
-/** The address that the node was told to listen on cannot be had. */
+/** A command found no database, and a command alone makes none. */
+export class NoDatabaseError extends StoaError {
+  readonly code = 'E_NO_DATABASE'
+
+  constructor(folder: string) {
+    super(
+      `There is no database here: ${folder} has none. Run the command in the folder in which the ` +
+        'node runs, or name its data folder (STOA_DATA) or its database (STOA_DATABASE_URL). ' +
+        'The first "stoa start" makes a database.',
+      { folder },
+    )
+  }
+}
+
+/** The node cannot listen on the address that is configured. */
 export class ListenError extends StoaError {
   readonly code = 'E_LISTEN'
 
@@ -44,6 +59,7 @@ const reasons: Readonly<Record<string, string>> = {
 const folderReasons: Readonly<Record<string, string>> = {
   EACCES: 'this user may not write there',
   EEXIST: 'there is a file of that name',
+  ENOENT: 'the system makes no folder there',
   ENOSPC: 'the disk is full',
   ENOTDIR: 'a part of that path is a file',
   EPERM: 'this user may not write there',

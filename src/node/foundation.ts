@@ -1,13 +1,19 @@
 import { randomBytes } from 'node:crypto'
+import { resolve } from 'node:path'
 import type { Config } from '#config/config.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
-import { startEmbeddedPostgres, urlOfRunning } from '#embedded-postgres/embedded-postgres.ts'
+import {
+  hasDatabase,
+  startEmbeddedPostgres,
+  urlOfRunning,
+} from '#embedded-postgres/embedded-postgres.ts'
 import { DataFolderInUseError } from '#embedded-postgres/errors.ts'
 import type { FileStore } from '#file-store/file-store.ts'
 import type { Logger } from '#lib/logger.ts'
 import { openDataFolder } from '#node/data-folder.ts'
 import { openDatabase, openFileStore } from '#node/drivers.ts'
+import { NoDatabaseError } from '#node/errors.ts'
 
 const secretBytes = 32
 const hasSecret = sql<{ there: boolean }>(`select to_regclass('stoa.secret') is not null as there`)
@@ -33,12 +39,14 @@ export type FoundationOptions = {
   readonly besideNode: boolean
 }
 
-/** Errors: `DataFolderError`, and those of the embedded database. */
+/** Errors: `DataFolderError`, `NoDatabaseError`, and those of the embedded database. */
 export async function openFoundation(
   config: Config,
   logger: Logger,
   options: FoundationOptions,
 ): Promise<Foundation & AsyncDisposable> {
+  if (options.besideNode && config.databaseUrl === null && !(await hasDatabase(config.data)))
+    throw new NoDatabaseError(resolve(config.data))
   const dataDir = await openDataFolder(config)
   await using opened = new AsyncDisposableStack()
   const url = config.databaseUrl ?? (await embeddedUrl(dataDir, logger, { ...options, opened }))

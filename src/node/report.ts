@@ -25,8 +25,19 @@ export function reportOf(
       bytes: Math.round(bytes),
       bytesMax: cache.config.bytesMax,
     },
+    parts: {
+      database: cache.leased ? 'up' : 'down',
+      link: cluster.link.connected ? 'up' : 'down',
+      standby: partState(cache.config.replica, cache.missing.replica),
+      secondLevel: partState(cache.config.secondLevel, cache.missing.secondLevel),
+    },
     degraded: [...degradedParts(cluster), ...clockProblem(nodes), ...refusals],
   }
+}
+
+function partState(configured: boolean, missing: boolean): 'up' | 'down' | null {
+  if (!configured) return null
+  return missing ? 'down' : 'up'
 }
 
 function degradedParts({ cache, link }: ClusterParts): string[] {

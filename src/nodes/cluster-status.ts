@@ -27,6 +27,13 @@ export type NodeReport = {
     readonly bytes: number
     readonly bytesMax: number
   } | null
+  /** The services that the node uses; null where it is not configured to. */
+  readonly parts: {
+    readonly database: 'up' | 'down'
+    readonly link: 'up' | 'down'
+    readonly standby: 'up' | 'down' | null
+    readonly secondLevel: 'up' | 'down' | null
+  }
   /** Parts that do not work as they should, in words. */
   readonly degraded: readonly string[]
 }

@@ -6,6 +6,8 @@ import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
 /** A node that has not answered by then is shown without its report. */
 const askDeadlineMs = 2_500
 
+const partState = Type.Union([Type.Literal('up'), Type.Literal('down')])
+
 const reportSchema = strict(
   {
     feedLagMs: nullable(
@@ -27,6 +29,15 @@ const reportSchema = strict(
         bytes: Type.Integer(),
         bytesMax: Type.Integer(),
       }),
+    ),
+    parts: strict(
+      {
+        database: partState,
+        link: partState,
+        standby: nullable(partState),
+        secondLevel: nullable(partState),
+      },
+      { description: 'The services that the node uses; null where it is not configured to.' },
     ),
     degraded: Type.Array(Type.String()),
   },

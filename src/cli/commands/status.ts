@@ -1,69 +1,88 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Context, Register } from '#cli/command.ts'
 import type { Output } from '#cli/output.ts'
+import type { Config } from '#config/config.ts'
+import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
+import type { StoaError } from '#lib/stoa-error.ts'
 import type { ClusterAccess } from '#node/site.ts'
-import { StoaError } from '#lib/stoa-error.ts'
 import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
-import type { ClusterStatus, NodeStatus } from '#nodes/cluster-status.ts'
+import type { ClusterStatus, NodeReport, NodeStatus } from '#nodes/cluster-status.ts'
 
-const askDeadlineMs = 2_500
+const callTimeoutMs = 2_500
+/** A database that is away is reported after this, whatever the timeout of the nodes is. */
+const databaseTimeoutMs = 1_500
+/** A node takes up to 2 s to find out that its database does not respond. */
+const localTimeoutMs = 2_500
 const watchIntervalMs = 2_000
 const clearScreen = '\u001b[H\u001b[2J'
 
 /**
- * `stoa status`: the nodes, by the database's word and their own, from any machine that has the
- * configuration.
+ * `stoa status`: the nodes in the database, and the report of each live one. It runs on any machine
+ * that has the configuration, and without the database it shows the node of this machine.
  */
 export const registerStatus: Register = (program, action) => {
   program
     .command('status')
-    .description('show the nodes: where they are, what they lead, how they are')
-    .option('--watch', 'go on showing it until interrupted')
+    .description('list the nodes with their addresses, leaderships and health')
+    .option('--watch', 'repeat until interrupted')
+    .addHelpText('after', '\nExit status: 0 done; 1 the database cannot be reached.')
     .action(
       action(async (context, _args, options) => {
         if (options['watch'] === true) return watch(context)
-        await using cluster = await context.assembly.openCluster(context.config)
-        show(context, await look(cluster))
+        try {
+          await using cluster = await openQuickly(context)
+          printStatus(context.output, await readStatus(cluster))
+          return 0
+        } catch (error) {
+          if (!isAway(error)) throw error
+          await printProblem(context, error)
+          return 1
+        }
       }),
     )
 }
 
-async function look(cluster: ClusterAccess | null): Promise<ClusterStatus> {
-  return cluster === null
-    ? { nodes: [], degraded: [] }
-    : clusterStatus(cluster.database, async () =>
-        cluster.ask(statusMethod, { deadlineMs: askDeadlineMs }),
-      )
+function isAway(error: unknown): error is DatabaseUnavailableError | DatabaseTimeoutError {
+  return error instanceof DatabaseUnavailableError || error instanceof DatabaseTimeoutError
 }
 
-/** Once it has seen the nodes it goes on through whatever happens: that is what one watches for. */
+function openQuickly({ assembly, config }: Context): Promise<ClusterAccess | null> {
+  const timeoutMs = Math.min(config.databaseTimeoutMs, databaseTimeoutMs)
+  return assembly.openCluster({ ...config, databaseTimeoutMs: timeoutMs })
+}
+
+async function readStatus(cluster: ClusterAccess | null): Promise<ClusterStatus> {
+  if (cluster === null) return { nodes: [], degraded: [] }
+  return clusterStatus(cluster.database, () =>
+    cluster.ask(statusMethod, { deadlineMs: callTimeoutMs }),
+  )
+}
+
+/** Repeats also while the database is away: that is when one watches. */
 async function watch(context: Context): Promise<void> {
-  const { output, assembly, config } = context
-  // It ends with its reader too: `stoa status --watch | head`.
+  const { output } = context
+  // The command also ends with the reader of its output: `stoa status --watch | head`.
   const unread = new AbortController()
   process.stdout.once('error', () => unread.abort())
   const signal = AbortSignal.any([context.signal, unread.signal])
   let cluster: ClusterAccess | null = null
-  let seen = false
   try {
     while (!signal.aborted) {
       try {
-        cluster ??= await assembly.openCluster(config)
-        const status = await look(cluster)
+        cluster ??= await openQuickly(context)
+        const status = await readStatus(cluster)
         clear(output)
-        show(context, status)
-        seen = true
+        printStatus(output, status)
       } catch (error) {
-        if (!seen || !(error instanceof StoaError)) throw error
+        if (!isAway(error)) throw error
         clear(output)
-        output.result({ problem: { code: error.code, message: error.message } })
-        output.line(`! ${error.message}`)
-        // An embedded database comes back elsewhere.
+        await printProblem(context, error)
+        // An embedded database has another port after its restart.
         await cluster?.[Symbol.asyncDispose]()
         cluster = null
       }
       await sleep(watchIntervalMs, undefined, { signal }).catch(() => {
-        // Interrupted: that is the way to end it.
+        // An interrupt is the way to end the command.
       })
     }
   } finally {
@@ -75,7 +94,45 @@ function clear({ json }: Output): void {
   if (process.stdout.isTTY && !json) process.stdout.write(clearScreen)
 }
 
-function show({ output }: Context, status: ClusterStatus): void {
+type LocalNode = { readonly url: string; readonly state: string }
+
+async function printProblem({ output, config }: Context, error: StoaError): Promise<void> {
+  const local = await readLocalNode(config)
+  output.result({ problem: { code: error.code, message: error.message }, local })
+  output.line(`! ${error.message} (${error.code})`)
+  output.line(
+    local === null
+      ? `No node responds on this machine at ${localUrl(config)}.`
+      : `The node on this machine, ${local.url}: ${local.state}`,
+  )
+}
+
+function localUrl({ host, port }: Config): string {
+  const address = host === '0.0.0.0' || host === '::' ? 'localhost' : host
+  return `http://${address.includes(':') ? `[${address}]` : address}:${port}`
+}
+
+type Readiness = {
+  readonly detail?: string
+  readonly parts?: Readonly<Record<string, { readonly state: string; readonly detail: string }>>
+}
+
+/** The readiness of the node on this machine, which needs no database; null: there is none. */
+async function readLocalNode(config: Config): Promise<LocalNode | null> {
+  const url = localUrl(config)
+  try {
+    const signal = AbortSignal.timeout(localTimeoutMs)
+    const response = await fetch(`${url}/healthz/ready`, { signal })
+    const { detail, parts = {} } = (await response.json()) as Readiness
+    const states = Object.entries(parts).map(([name, part]) => `${name} ${part.detail}`)
+    const ready = response.ok ? 'ready' : 'not ready'
+    return { url, state: `${ready}; ${response.ok ? states.join(', ') : (detail ?? '')}` }
+  } catch {
+    return null
+  }
+}
+
+function printStatus(output: Output, status: ClusterStatus): void {
   output.result(status)
   if (status.nodes.length === 0) {
     output.line('No node runs on this database.')
@@ -85,38 +142,53 @@ function show({ output }: Context, status: ClusterStatus): void {
     ['NODE', 'ADDRESS', 'STATE', 'VERSION', 'UP', 'LAG', 'HITS', 'CACHED', 'LEADS'],
     ...status.nodes.map(rowOf),
   ])
+  for (const line of partLines(status.nodes)) output.line(line)
   for (const line of status.degraded) output.line(`! ${line}`)
 }
 
-function rowOf({
-  name,
-  address,
-  state,
-  version,
-  startedAt,
-  report,
-  duties,
-  seenMsAgo,
-}: NodeStatus): string[] {
+function rowOf({ name, address, report, duties, ...node }: NodeStatus): string[] {
   const cache = report?.cache ?? null
+  const lagMs = report?.feedLagMs ?? null
+  const hitRate = cache?.hitRate ?? null
   return [
     name,
     address ?? '–',
-    state === 'silent' ? `silent ${duration(seenMsAgo)}` : state,
-    version,
-    duration(Date.now() - Date.parse(startedAt)),
-    report?.feedLagMs === null || report === null ? '–' : `${Math.round(report.feedLagMs)} ms`,
-    cache === null || cache.hitRate === null ? '–' : `${(cache.hitRate * 100).toFixed(1)} %`,
+    node.state === 'silent' ? `silent ${duration(node.seenMsAgo)}` : node.state,
+    node.version,
+    duration(Date.now() - Date.parse(node.startedAt)),
+    lagMs === null ? '–' : `${Math.round(lagMs)} ms`,
+    hitRate === null ? '–' : `${(hitRate * 100).toFixed(1)} %`,
     cache === null ? '–' : `${cache.entries} (${(cache.bytes / 1_048_576).toFixed(1)} MiB)`,
     duties.join(' ') || '–',
   ]
+}
+
+const partNames: Readonly<Record<keyof NodeReport['parts'], string>> = {
+  database: 'database',
+  link: 'Cluster Link',
+  standby: 'standby for reads',
+  secondLevel: 'second cache level',
+}
+
+/** One line for each service: up on all nodes, or the nodes on which it is down. */
+function partLines(nodes: readonly NodeStatus[]): string[] {
+  const reports = nodes.flatMap(({ name, report }) => (report === null ? [] : [{ name, report }]))
+  if (reports.length === 0) return []
+  return Object.entries(partNames).map(([part, label]) => {
+    const states = reports.map(({ name, report }) => ({
+      name,
+      state: report.parts[part as keyof NodeReport['parts']],
+    }))
+    const down = states.filter(({ state }) => state === 'down').map(({ name }) => name)
+    if (states.every(({ state }) => state === null)) return `${label}: not configured`
+    return `${label}: ${down.length === 0 ? 'up' : `down on ${down.join(', ')}`}`
+  })
 }
 
 function duration(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1_000))
   if (seconds < 120) return `${seconds} s`
   if (seconds < 7_200) return `${Math.round(seconds / 60)} min`
-  return seconds < 172_800
-    ? `${Math.round(seconds / 3_600)} h`
-    : `${Math.round(seconds / 86_400)} d`
+  if (seconds < 172_800) return `${Math.round(seconds / 3_600)} h`
+  return `${Math.round(seconds / 86_400)} d`
 }

@@ -235,9 +235,9 @@ export class ConnectionPool {
     const { connectionsMax, waitTimeoutMs } = this.#options
     const abandoned = this.#abandoned.count
     if (this.#failures > 0 || (this.#places === this.#opening && abandoned === 0)) {
-      const reason = this.#lastFailure instanceof Error ? this.#lastFailure.message : ''
+      const reason = this.#lastFailure instanceof Error ? ` ${this.#lastFailure.message}` : ''
       return new DatabaseUnavailableError(
-        `The database was not reached within ${waitTimeoutMs} ms. ${reason}`,
+        `The database was not reached within ${waitTimeoutMs} ms.${reason}`,
         {},
         { cause: this.#lastFailure },
       )
