@@ -9,6 +9,8 @@ import type {
 import type { Static, TSchema } from 'typebox'
 import type { Access, Identity, SystemPermission } from '#access/access.ts'
 import type { WriteRecorder } from '#api/writes/write-recorder.ts'
+import type { Connections } from '#api/http/connections.ts'
+import type { Place, RequestPlaces } from '#api/http/request-places.ts'
 import type { Metrics } from '#api/metrics.ts'
 import type { Cache } from '#cache/cache.ts'
 import type { AppliedLog } from '#change-feed/applied-log.ts'
@@ -37,8 +39,17 @@ export type ApiConfig = {
   readonly headerBytesMax: number
   readonly jsonDepthMax: number
   readonly pageSizeMax: number
-  /** Requests in flight on this node; past it 503 with `Retry-After`. */
+  /**
+   * Requests in flight that the clients of one address may have on this node, and half of what all
+   * may have; past it 503 with `Retry-After`.
+   */
   readonly requestsMax: number
+  /** A client that is waited for has to move this many bytes per second, … */
+  readonly transferRateMin: number
+  /** … measured over this time; otherwise its connection ends. */
+  readonly transferGraceMs: number
+  /** Bytes of responses in memory that clients have not read; past it the slowest are cut off. */
+  readonly unsentBytesMax: number
   /** From a request's first byte to its response, except for routes that name their own. */
   readonly handlerTimeoutMs: number
   /** For the headers of a request to arrive. */
@@ -64,6 +75,9 @@ export type ApiConfig = {
   readonly metricsPublic: boolean
 }
 
+/** The methods that routes have. */
+export const allMethods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
+
 export const defaultApiConfig: ApiConfig = {
   trustProxy: false,
   corsOrigins: [],
@@ -74,6 +88,9 @@ export const defaultApiConfig: ApiConfig = {
   jsonDepthMax: 64,
   pageSizeMax: 200,
   requestsMax: 1_000,
+  transferRateMin: 1_024,
+  transferGraceMs: 20_000,
+  unsentBytesMax: 64 * 1_024 ** 2,
   handlerTimeoutMs: 30_000,
   headersTimeoutMs: 15_000,
   keepAliveTimeoutMs: 72_000,
@@ -100,16 +117,14 @@ export type ClusterParts = {
 /** What routes work with. */
 export type ApiContext = {
   readonly database: Database
-  /** Null: nothing is kept in memory, and writes give no tokens. */
-  readonly cluster: ClusterParts | null
-  /** Null: there are no other nodes to ask. A node that keeps nothing can ask them all the same. */
-  readonly calls: Calls | null
+  readonly cluster: ClusterParts
   readonly content: Content
   readonly access: Access
   readonly media: Media
   readonly logger: Logger
   readonly clock: Clock
   readonly config: ApiConfig
+  readonly places: RequestPlaces
   readonly version: string
   /** Set once, by `beginDrain()` or by closing. */
   readonly state: { draining: boolean }
@@ -147,14 +162,19 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Who asks. Known from `onRequest` on. */
     identity: Identity
-    /** What the request wrote, where there is a cluster to tell of it. */
+    /** Records what the request wrote; null: it has written nothing yet. */
     writes: WriteRecorder | null
+    /** The request's place among those in flight; null: it needs none, or has given it back. */
+    place: Place | null
   }
   interface FastifyInstance {
     readonly api: ApiContext
     readonly metrics: Metrics
+    readonly connections: Connections
     /** Every route there is, for the API's document. */
-    readonly documented: readonly RouteOptions[]
+    readonly documented: RouteOptions[]
+    /** The methods of each path. */
+    readonly routeMethods: Map<string, Set<string>>
     /**
      * Answers from now on ask clients to leave, and `/healthz/ready` says no. Closing does it too.
      */

@@ -1,5 +1,7 @@
 import { brotliCompress, constants, gzip, zstdCompress } from 'node:zlib'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import plugin from 'fastify-plugin'
+import type { Server } from '#api/api-context.ts'
 import { weakTag } from '#api/delivery/entity-tag.ts'
 import { addVary } from '#api/delivery/vary.ts'
 import { memoizeBounded } from '#lib/memoize-bounded.ts'
@@ -12,7 +14,7 @@ const compressible =
   /^(?:text\/|application\/(?:[\w.-]+\+)?(?:json|xml|javascript)\b|image\/svg\+xml)/
 
 export type Encoding = 'zstd' | 'br' | 'gzip'
-/** Among those that a client likes equally: zstd is the fastest, br the smallest of the others. */
+/** The order among encodings of equal weight: zstd is the fastest, br the smallest of the others. */
 const preference: readonly Encoding[] = ['zstd', 'br', 'gzip']
 
 type Done = (error: Error | null, payload?: unknown) => void
@@ -45,12 +47,12 @@ const chosen = memoizeBounded(choicesMax, (accept): Encoding | null => {
   return best
 })
 
-/** Whether a text of so many bytes is compressed for those who take it. */
+/** True if a text of this size is compressed for clients that accept it. */
 export function isWorthCompressing(bytes: number): boolean {
   return bytes >= bytesMin
 }
 
-/** The bytes of a response that is kept. */
+/** Compresses the body of a response that the cache will keep. */
 export async function compressBytes(encoding: Encoding, bytes: Buffer): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     compressors[encoding](bytes, (error, result) =>
@@ -60,10 +62,21 @@ export async function compressBytes(encoding: Encoding, bytes: Buffer): Promise<
 }
 
 /**
- * The `onSend` step that compresses whole responses. Streams, small responses and what is compressed
+ * Compresses whole responses on their way. Streams, small responses and those that are compressed
  * already pass as they are.
  */
-export function compressResponse(
+export const compression = plugin(
+  async (server: Server) => {
+    if (!server.api.config.compress) return
+    server.addHook('onSend', (request, reply, payload, done) => {
+      if (mayCompress(reply, payload)) compressResponse(request, reply, payload, done)
+      else done(null, payload)
+    })
+  },
+  { name: 'compression' },
+)
+
+function compressResponse(
   request: FastifyRequest,
   reply: FastifyReply,
   payload: string | Buffer,
@@ -82,10 +95,10 @@ export function compressResponse(
 }
 
 /**
- * Whether a response is one that might be sent compressed; then `Vary` says so, whatever this client
- * accepts.
+ * True if some client may get this response compressed; `Vary` then names the header that decides,
+ * since caches must key on it.
  */
-export function mayCompress(reply: FastifyReply, payload: unknown): payload is string | Buffer {
+function mayCompress(reply: FastifyReply, payload: unknown): payload is string | Buffer {
   if (!(typeof payload === 'string' || Buffer.isBuffer(payload)) || payload.length < bytesMin)
     return false
   if (

@@ -1,37 +1,66 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import plugin from 'fastify-plugin'
 import type { Access, Credentials, Identity, Origin } from '#access/access.ts'
 import { requireCsrf } from '#access/csrf.ts'
 import { UnauthenticatedError } from '#access/errors.ts'
-import type { RouteAccess } from '#api/api-context.ts'
+import type { RouteAccess, Server } from '#api/api-context.ts'
+import { staleHeaders } from '#api/delivery/stale-headers.ts'
 import { SignInNeededError } from '#api/problems/errors.ts'
 import { readSessionCookie, setSessionCookie } from '#api/http/session-cookie.ts'
 
 const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 /**
- * The `onRequest` hook that finds out who asks, refuses cross-site writes, and holds the route's
- * `config.access`.
+ * Identifies the caller before the body is read, refuses cross-site writes, and holds the route's
+ * `config.access`. A response that rests on an identity which may be out of date says so.
  */
-export function identityHook(
+export const identification = plugin(
+  async (server: Server) => {
+    const { access } = server.api
+    server.addHook('onRequest', async (request, reply) => {
+      const { access: rule, generated, whenBusy, csrf } = request.routeOptions.config
+      // A path without a route, a method that it does not have, health: no identity is needed.
+      if (rule === undefined || generated === true || (whenBusy === true && rule === 'public'))
+        return
+      request.identity = await currentIdentity(access, request, reply, rule)
+      if (csrf !== false && request.identity.csrfToken !== null && !isSafe(request)) {
+        const sent = request.headers['x-csrf-token']
+        requireCsrf(request.identity, typeof sent === 'string' ? sent : null)
+      }
+      if (rule !== 'public' && rule !== 'content') guard(request.identity, rule)
+    })
+    server.addHook('onSend', (request, reply, payload, done) => {
+      const staleMs = (request.identity as Identity | undefined)?.staleMs ?? null
+      if (staleMs !== null && !reply.hasHeader('cache-status')) {
+        const [status, age] = staleHeaders(staleMs)
+        reply.header('cache-status', status).header('age', age)
+      }
+      done(null, payload)
+    })
+  },
+  { name: 'identification' },
+)
+
+function isSafe({ method }: FastifyRequest): boolean {
+  return safeMethods.has(method)
+}
+
+/**
+ * While the database is away, a cached identity is enough for reads that are marked as stale and
+ * for pages that everyone may read; all else needs one that is known to hold.
+ */
+async function currentIdentity(
   access: Access,
-): (request: FastifyRequest, reply: FastifyReply) => Promise<void> {
-  return async (request, reply) => {
-    const { access: rule, generated, whenBusy, csrf, mayBeStale } = request.routeOptions.config
-    // A path without a route, a method that it does not have, health: nobody needs to be known.
-    if (rule === undefined || generated === true || (whenBusy === true && rule === 'public')) return
-    let identity = await identityOf(access, request, reply, { rule, fresh: false })
-    // Who nobody knows to be still allowed may read what is marked as stale, and pages for all;
-    // everything else needs to be known.
-    const lenient = safeMethods.has(request.method) && (mayBeStale === true || rule === 'public')
-    if (identity.staleMs !== null && !lenient)
-      identity = await identityOf(access, request, reply, { rule, fresh: true })
-    request.identity = identity
-    if (csrf !== false && identity.csrfToken !== null && !safeMethods.has(request.method)) {
-      const sent = request.headers['x-csrf-token']
-      requireCsrf(identity, typeof sent === 'string' ? sent : null)
-    }
-    if (rule !== 'public' && rule !== 'content') guard(identity, rule)
-  }
+  request: FastifyRequest,
+  reply: FastifyReply,
+  rule: RouteAccess,
+): Promise<Identity> {
+  const { mayBeStale } = request.routeOptions.config
+  const cached = await identityOf(access, request, reply, { rule, fresh: false })
+  const isEnough = isSafe(request) && (mayBeStale === true || rule === 'public')
+  return cached.staleMs === null || isEnough
+    ? cached
+    : identityOf(access, request, reply, { rule, fresh: true })
 }
 
 /**
@@ -55,7 +84,7 @@ async function identityOf(
   }
 }
 
-/** A bearer token goes before a cookie: whoever sends one means it. */
+/** A bearer token goes before a cookie: a client that sends one means it. */
 export function credentialsOf(request: FastifyRequest): Credentials {
   const { authorization } = request.headers
   if (authorization !== undefined) {

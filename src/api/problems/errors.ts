@@ -65,6 +65,11 @@ export class RequestMalformedError extends StoaError {
   readonly code = 'E_REQUEST_MALFORMED'
 }
 
+/** No `Host`, or more than one, or one that names no host; or framing that servers read in two ways. */
+export class HostInvalidError extends StoaError {
+  readonly code = 'E_HOST_INVALID'
+}
+
 /** The client did not send its request in time. */
 export class RequestTimeoutError extends StoaError {
   readonly code = 'E_REQUEST_TIMEOUT'

@@ -34,6 +34,7 @@ export const statuses: Readonly<Record<string, readonly [status: number, title: 
   E_FIRST_ADMINISTRATOR: [403, 'Link not valid'],
   E_FORBIDDEN: [403, 'Not allowed'],
   E_HEADERS_TOO_LARGE: [431, 'Headers too large'],
+  E_HOST_INVALID: [400, 'Host not valid'],
   E_IDEMPOTENCY_KEY_BUSY: [409, 'First request still running'],
   E_IDEMPOTENCY_KEY_REUSED: [422, 'Idempotency key used for another request'],
   E_INTERNAL: [500, 'Internal error'],

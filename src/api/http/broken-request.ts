@@ -9,19 +9,22 @@ import { problemResponse } from '#api/problems/problem.ts'
 import type { StoaError } from '#lib/stoa-error.ts'
 import { newId } from '#lib/id.ts'
 
+/** An error of Node's HTTP parser. `reason` says what is wrong, in a few words. */
+type ParserError = Error & { readonly code?: string; readonly reason?: string; readonly rawPacket?: Buffer }
+
 /**
- * What came is not a request yet, so there is no reply object: the response is written by hand and
- * the connection ends.
+ * Responds to bytes that are no request, by hand, since there is no reply object; the connection
+ * ends.
  */
-export function respondToBrokenConnection(
-  error: Error & { readonly code?: string },
+export function respondToBrokenRequest(
+  error: ParserError,
   socket: Socket,
 ): void {
   if (error.code === 'ECONNRESET' || !socket.writable || isForAnother(socket)) {
     socket.destroy()
     return
   }
-  const { status, body } = problemResponse(meaning(error.code), newId())
+  const { status, body } = problemResponse(meaningOf(error), newId())
   const text = JSON.stringify(body)
   const head = [
     `HTTP/1.1 ${status} ${body.title}`,
@@ -35,8 +38,8 @@ export function respondToBrokenConnection(
 }
 
 /**
- * A response to an earlier request is under way: whatever is written now would be taken for it, or
- * for a part of it.
+ * A response to an earlier request is under way: a client would take these bytes for it, or for a
+ * part of it.
  */
 function isForAnother(socket: Socket): boolean {
   const { _httpMessage: response = null } = socket as {
@@ -45,12 +48,23 @@ function isForAnother(socket: Socket): boolean {
   return response !== null && (response.headersSent || response.req.complete)
 }
 
-function meaning(code: string | undefined): StoaError {
+function meaningOf(error: ParserError): StoaError {
+  const { code } = error
   if (code === 'HPE_HEADER_OVERFLOW')
     return new HeadersTooLargeError(
       'The URL and headers together are larger than this server takes.',
     )
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
     return new RequestTimeoutError('The request did not arrive in time.')
-  return new RequestMalformedError('This is not an HTTP request.')
+  return new RequestMalformedError(malformedSentence(error))
+}
+
+/** The parser's own reason says which rule of HTTP is broken. */
+function malformedSentence({ code = '', reason }: ParserError): string {
+  if (code === 'HPE_INVALID_URL')
+    return 'The URL has a character that must be percent-encoded, as é by %C3%A9 (RFC 3986).'
+  if (code === 'HPE_INVALID_HEADER_TOKEN' || code === 'HPE_LF_EXPECTED')
+    return 'A header has a line break or another control character in its name or value.'
+  const known = code.startsWith('HPE_') && reason !== undefined && /^[\x20-\x7e]{1,200}$/.test(reason)
+  return known ? `This is not an HTTP request: ${reason}.` : 'This is not an HTTP request.'
 }
