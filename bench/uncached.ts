@@ -32,7 +32,7 @@ const measure: Measure = async (url, folder, say) => {
   await using node = await startArticleNode({
     databaseUrl: stoaUrl,
     folder,
-    environment: { STOA_CACHE_BYTES: '0' },
+    environment: { STOA_CACHE_BYTES: '1048576' },
   })
   const { origin, token } = node
   const idleMb = node.process.residentMb()

@@ -225,7 +225,7 @@ test(
         STOA_DATABASE_URL: db.url,
         STOA_NODE: 'one',
         STOA_STARTER: 'false',
-        STOA_CACHE_BYTES: '0',
+        STOA_CACHE_BYTES: '1048576',
       },
     })
     const made = await stoa(

@@ -9,6 +9,7 @@ import type {
 import type { Static, TSchema } from 'typebox'
 import type { Access, Identity, SystemPermission } from '#access/access.ts'
 import type { WriteRecorder } from '#api/writes/write-recorder.ts'
+import type { ResponseKeys } from '#api/delivery/response-keys.ts'
 import type { Connections } from '#api/http/connections.ts'
 import type { Place, RequestPlaces } from '#api/http/request-places.ts'
 import type { Metrics } from '#api/metrics.ts'
@@ -103,15 +104,17 @@ export const defaultApiConfig: ApiConfig = {
   metricsPublic: true,
 }
 
-/** This node's part of the cluster, as far as answers are concerned. */
+/** This node's part of the cluster, as far as HTTP needs it. */
 export type ClusterParts = {
   readonly feed: ChangeFeed
   readonly cache: Cache
   readonly link: ClusterLink
   readonly applied: AppliedLog
   readonly texts: RowTexts
-  /** Null: this node cannot ask the others, and others cannot ask it. */
-  readonly calls: Calls | null
+  /** Calls to the other nodes, and from them. */
+  readonly calls: Calls
+  /** The duties that this node leads. */
+  readonly duties: () => readonly string[]
 }
 
 /** What routes work with. */
@@ -125,6 +128,7 @@ export type ApiContext = {
   readonly clock: Clock
   readonly config: ApiConfig
   readonly places: RequestPlaces
+  readonly responseKeys: ResponseKeys
   readonly version: string
   /** Set once, by `beginDrain()` or by closing. */
   readonly state: { draining: boolean }

@@ -10,7 +10,9 @@ import type { ServerOptions } from '#api/server.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { sql } from '#database/database.ts'
+import { closingCluster, testCluster } from '#test/support/cluster-parts.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
+import type { TestDatabase } from '#test/support/database.ts'
 
 const nobody = {
   authority: {
@@ -46,23 +48,31 @@ const sample: RoutePlugin = (server, { database }) => {
 }
 
 async function sampleServer(
-  options: Partial<ServerOptions> & Pick<ServerOptions, 'database'>,
+  db: TestDatabase,
+  plugins: readonly RoutePlugin[] = [sample],
 ): Promise<Server> {
   const access = { identify: async () => nobody } as unknown as Access
-  return createServer({
-    content: {},
-    media: {},
-    access,
-    logger: silentLogger,
-    clock: systemClock,
-    plugins: [sample],
-    ...options,
-  } as ServerOptions)
+  const cluster = testCluster(db)
+  try {
+    return await createServer({
+      database: db.database,
+      cluster,
+      content: {},
+      media: {},
+      access,
+      logger: silentLogger,
+      clock: systemClock,
+      plugins: [closingCluster(cluster), ...plugins],
+    } as unknown as ServerOptions)
+  } catch (error) {
+    await cluster[Symbol.asyncDispose]()
+    throw error
+  }
 }
 
 test('responds, refuses and says why', { skip: databaseMissing }, async () => {
   await using db = await testDatabase()
-  const server = await sampleServer({ database: db.database })
+  const server = await sampleServer(db)
   const ready = await server.inject('/healthz/ready')
   assert.equal(ready.statusCode, 200, ready.body)
   assert.equal(ready.json().parts.database.state, 'up')
@@ -115,7 +125,7 @@ test('responds, refuses and says why', { skip: databaseMissing }, async () => {
 
 test('one Idempotency-Key, one effect', { skip: databaseMissing }, async () => {
   await using db = await testDatabase()
-  const server = await sampleServer({ database: db.database })
+  const server = await sampleServer(db)
   const post = (url: string, key: string, text: string) =>
     server.inject({ method: 'POST', url, headers: { 'idempotency-key': key }, payload: { text } })
   const responses = await Promise.all(
@@ -176,7 +186,7 @@ test(
           }),
       })
     }
-    const server = await sampleServer({ database: db.database, plugins: [crossing] })
+    const server = await sampleServer(db, [crossing])
     const post = (url: string, key: string) =>
       server.inject({ method: 'POST', url, headers: { 'idempotency-key': key } })
     const responses = await Promise.all([post('/crossing/1/2', 'a'), post('/crossing/2/1', 'b')])
@@ -197,9 +207,6 @@ test(
     const careless: RoutePlugin = (server) => {
       server.get('/careless', () => 'hello')
     }
-    await assert.rejects(
-      sampleServer({ database: db.database, plugins: [careless] }),
-      /does not say in config\.access/,
-    )
+    await assert.rejects(sampleServer(db, [careless]), /does not say in config\.access/)
   },
 )

@@ -6,6 +6,7 @@ import { defaultApiConfig } from '#api/api-context.ts'
 import type { ApiConfig, ApiContext, ClusterParts, RoutePlugin, Server } from '#api/api-context.ts'
 import { compression } from '#api/delivery/compression.ts'
 import { fastPath } from '#api/delivery/fast-path.ts'
+import { ResponseKeys } from '#api/delivery/response-keys.ts'
 import { respondToBrokenRequest } from '#api/http/broken-request.ts'
 import { removeForwardedPorts } from '#api/http/client-address.ts'
 import { Connections } from '#api/http/connections.ts'
@@ -62,6 +63,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     logger,
     config: apiConfig,
     places: new RequestPlaces(apiConfig.requestsMax),
+    responseKeys: new ResponseKeys(),
     state: { draining: false },
     version,
   }

@@ -125,14 +125,23 @@ export const settings = {
     parse: whole(100, 600_000),
     help: 'Timeout of one statement and of the wait for a connection, in milliseconds.',
   } as Setting<number>,
+  hstsS: {
+    env: 'STOA_HSTS_S',
+    flag: '--hsts-s',
+    fallback: 31_536_000,
+    parse: whole(0, 63_072_000),
+    help:
+      'Seconds for which browsers use TLS only (Strict-Transport-Security), sent where publicUrl ' +
+      'begins with https. 0: not sent.',
+  } as Setting<number>,
   cacheBytes: {
     env: 'STOA_CACHE_BYTES',
     flag: '--cache-bytes',
     fallback: 64 * 1024 * 1024,
-    parse: whole(0, 1024 ** 4),
+    parse: whole(1024 ** 2, 1024 ** 4),
     help:
-      'Memory for cached responses, permissions and sessions of this node, in bytes. 0: no ' +
-      'cache, every request reads from the database, and writes return no tokens.',
+      'Memory for cached responses, permissions and sessions of this node, in bytes; at least ' +
+      '1 MB.',
   } as Setting<number>,
   cacheUrl: {
     env: 'STOA_CACHE_URL',

@@ -87,7 +87,7 @@ export function openFileStore(config: Config, dataDir: string): FileStore {
   return new DiskFileStore({ folder, clock: systemClock })
 }
 
-export type OpenedCluster = AsyncDisposable & Omit<ClusterParts, 'calls'>
+export type OpenedCluster = AsyncDisposable & Omit<ClusterParts, 'calls' | 'duties'>
 
 /** The change feed and the cache of one node, as its configuration has them. */
 export async function openCluster(

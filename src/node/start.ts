@@ -119,7 +119,11 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   const [parts, api] = await loading
   const { database, url, secret } = { ...foundation, secret: node.secret }
   await using opened = await openCluster({ config, url, logger }, database)
-  const cluster: ClusterParts = { ...opened, calls: node.startCalls(opened.link) }
+  const cluster: ClusterParts = {
+    ...opened,
+    calls: node.startCalls(opened.link),
+    duties: () => node.nodes.duties(),
+  }
   await using site = createSite(foundation, { parts, secret, cache: cluster.cache })
   const refusals = new RefusalLog(logger.child({ part: 'api' }))
   cluster.calls?.handle(statusMethod, async () => reportOf(cluster, node.nodes, refusals.now()))
@@ -134,6 +138,7 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
       metricsPublic: config.metricsPublic,
       uploadBytesMax: config.uploadBytesMax,
       secureCookies: config.publicUrl?.startsWith('https:') === true,
+      hstsS: config.publicUrl?.startsWith('https:') === true ? config.hstsS : 0,
     },
     version,
     plugins: [

@@ -235,6 +235,11 @@ export class Nodes {
     return leads(this.#state, duty, this.#clock.elapsedMs(), this.config) !== null
   }
 
+  /** The duties that this node leads, as far as it can tell. */
+  duties(): string[] {
+    return [...this.#state.duties.keys()].filter((duty) => this.leads(duty))
+  }
+
   /**
    * Whether this node has watched that counter of that node stand still for a whole lease (null:
    * whichever counter it last read): then the node is gone, or cut off and serves nothing as fresh.

@@ -8,24 +8,17 @@ import type { ApiConfig, RoutePlugin, Server } from '#api/api-context.ts'
 import type { OpenApi } from '#api/openapi/document.ts'
 import { createServer } from '#api/server.ts'
 import type { Content } from '#content/content.ts'
-import { Cache } from '#cache/cache.ts'
-import { AppliedLog } from '#change-feed/applied-log.ts'
-import { ChangeFeed } from '#change-feed/feed.ts'
-import { PostgresClusterLink } from '#cluster-link/drivers/postgres.ts'
+import type { ChangeFeed } from '#change-feed/feed.ts'
 import { createContent } from '#content/create-content.ts'
-import { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
-import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
-import { primaryConnector } from '#database/postgres/primary-connector.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createMedia } from '#media/create-media.ts'
 import type { Media } from '#media/media.ts'
+import { testCluster } from '#test/support/cluster-parts.ts'
 import { testDatabase } from '#test/support/database.ts'
-import { NodeCalls } from '#nodes/node-calls.ts'
-import { Nodes } from '#nodes/nodes.ts'
 import { AnswerChecker } from '#test/support/openapi.ts'
 
 export type Persona = 'anonymous' | 'author' | 'editor' | 'administrator'
@@ -136,33 +129,13 @@ export async function testSite(
   const { database } = db
   const [clock, logger] = [systemClock, options.logger ?? silentLogger]
   const content = createContent({ clock, logger })
-  const feedDatabase = new PostgresDatabase({
-    url: db.url,
-    connectionsMax: 5,
-    statementTimeoutMs: 5_000,
-    connectTimeoutMs: 5_000,
-    logger,
-  })
-  const link = new PostgresClusterLink({
-    connect: primaryConnector({ url: db.url, applicationName: 'stoa test link' }),
-    logger,
-  })
-  const feed = new ChangeFeed({ database: feedDatabase, link, clock, logger })
-  const cache = new Cache({ feed, database })
-  const applied = new AppliedLog(feed, clock)
-  const nodes = new Nodes({
-    database: feedDatabase,
-    info: { name: 'test', address: null, version: '0', fingerprint: '' },
-    clock,
-    logger,
-  })
-  const calls = new NodeCalls({ nodes, database: feedDatabase, link, clock, logger })
+  const cluster = testCluster(db, logger)
   const access = createAccess({
     database,
     clock,
     logger,
     secret: 'a secret of a test, which is long enough',
-    cache,
+    cache: cluster.cache,
   })
   const media = createMedia({
     database,
@@ -173,7 +146,7 @@ export async function testSite(
   })
   const server = await createServer({
     database,
-    cluster: { feed, cache, link, applied, texts: new RowTexts(1_000_000), calls },
+    cluster,
     content,
     access,
     media,
@@ -191,17 +164,14 @@ export async function testSite(
     })
     tokens.set(role, token)
   }
-  return new Site({ server, database, content, access, media, tokens, feed }, async () => {
-    await server.close()
-    await media.stop()
-    cache.close()
-    await calls.stop()
-    await nodes.leave()
-    applied[Symbol.dispose]()
-    await feed.stop()
-    await link.close()
-    await feedDatabase.close()
-    await db[Symbol.asyncDispose]()
-    await rm(folder, { recursive: true, force: true })
-  })
+  return new Site(
+    { server, database, content, access, media, tokens, feed: cluster.feed },
+    async () => {
+      await server.close()
+      await media.stop()
+      await cluster[Symbol.asyncDispose]()
+      await db[Symbol.asyncDispose]()
+      await rm(folder, { recursive: true, force: true })
+    },
+  )
 }

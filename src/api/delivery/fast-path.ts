@@ -1,167 +1,164 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ApiContext } from '#api/api-context.ts'
-import { responseKey, staleHeaders } from '#api/delivery/response-cache.ts'
-import type { ReadyResponse } from '#api/delivery/response-cache.ts'
-import { cookieToken } from '#api/writes/token-header.ts'
 import { chooseEncoding } from '#api/delivery/compression.ts'
 import { matchesTag } from '#api/delivery/entity-tag.ts'
 import { headLines, HeadWriter } from '#api/delivery/raw-head.ts'
-import { nextRequestId, requestIdOf } from '#api/http/request-id.ts'
+import type { CachedResponse } from '#api/delivery/response-cache.ts'
+import { staleHeaders } from '#api/delivery/stale-headers.ts'
+import { RequestIds, requestIdOf } from '#api/http/request-id.ts'
 import { sessionCookieIn } from '#api/http/session-cookie.ts'
-import { parseToken } from '#change-feed/token.ts'
+import { readToken, cookieToken } from '#api/writes/token-header.ts'
 import { memoizeBounded } from '#lib/memoize-bounded.ts'
 
 const prefix = '/api/content/'
 const bearerPattern = /^Bearer +([\x21-\x7e]{1,512})$/i
+const hitStatus = ['cache-status', 'stoa; hit']
+/** Clients send their credentials, and the token of their last write, again with each request. */
+const textsMax = 1_000
+/** Spellings of header names that are remembered. */
+const namesMax = 500
 
-/** Headers of a request that decide its response; null: it has not got it. */
-type Asked = {
+/** Headers of a request that decide its response; null: the request does not have it. */
+type RequestHeaders = {
   authorization: string | null
   cookie: string | null
   token: string | null
   ifNoneMatch: string | null
   acceptEncoding: string | null
   requestId: string | null
+  host: string | null
+  transferEncoding: string | null
   origin: boolean
 }
 
+type Respond = (request: IncomingMessage, response: ServerResponse) => boolean
+
 /**
- * Answers a read whose response is ready, before the router and the hooks: who asks, what they may
- * see and what they have to see are looked up in memory, and the bytes are written. Returns false,
- * having done nothing, whenever anything is not at hand; the routes then answer the same.
+ * Responds to a read whose response is in memory, before the router and the hooks: the caller, what
+ * it may see and what it has to see are looked up, and the bytes are written. Returns false, having
+ * done nothing, whenever something is not at hand; the routes then respond the same.
  */
-export function fastPath(
-  context: ApiContext,
-  answered: () => void,
-): (request: IncomingMessage, response: ServerResponse) => boolean {
-  const { cluster, config, access, state } = context
-  if (cluster === null) return () => false
+export function fastPath(context: ApiContext, responded: () => void): Respond {
+  const { cluster, config, access, state, responseKeys } = context
+  const { cache } = cluster
   const secure = config.secureCookies
-  const heads = new HeadWriter(config.keepAliveTimeoutMs)
+  const writer = new ResponseWriter(config.keepAliveTimeoutMs)
+  const headersOf = headerReader()
+  const bearerIn = memoizeBounded(textsMax, (text) => bearerPattern.exec(text)?.[1] ?? '')
+  const tokenIn = memoizeBounded(textsMax, readToken)
   return (request, response) => {
     const { url = '', method } = request
-    if (
-      method !== 'GET' ||
-      !url.startsWith(prefix) ||
-      url.length > config.urlBytesMax ||
-      state.draining
-    )
-      return false
-    const asked = headersOf(request.rawHeaders)
-    // What a browser of another site may read is decided by the hooks.
-    if (asked === null || (asked.origin && config.corsOrigins.length > 0)) return false
-    const bearer = asked.authorization === null ? null : bearerIn(asked.authorization)
+    const isCandidate =
+      method === 'GET' &&
+      url.startsWith(prefix) &&
+      url.length <= config.urlBytesMax &&
+      !state.draining
+    const headers = isCandidate ? headersOf(request.rawHeaders) : null
+    if (headers === null || headers.host === null || headers.transferEncoding !== null) return false
+    // What a browser may read from another site is decided by the hooks.
+    if (headers.origin && config.corsOrigins.length > 0) return false
+    const bearer = headers.authorization === null ? null : bearerIn(headers.authorization)
     const session =
-      bearer === null && asked.cookie !== null && asked.cookie.includes('stoa_session')
+      bearer === null && headers.cookie !== null && headers.cookie.includes('stoa_session')
     // Which cookie counts depends on whether the proxy in front was reached by TLS.
     if (session && config.trustProxy !== false && !secure) return false
-    const nowMs = cluster.cache.nowMs()
-    const authority = access.peek(
-      { bearer, sessionCookie: session ? sessionCookieIn(asked.cookie ?? '', { secure }) : null },
-      nowMs,
-    )
+    const nowMs = cache.nowMs()
+    const sessionCookie = session ? sessionCookieIn(headers.cookie ?? '', { secure }) : null
+    const authority = access.peek({ bearer, sessionCookie }, nowMs)
     if (authority === null) return false
-    const encoding = config.compress ? chooseEncoding(asked.acceptEncoding ?? undefined) : null
-    const since =
-      (asked.token === null ? null : tokenIn(asked.token)) ??
-      (asked.cookie === null ? null : cookieToken(asked.cookie))
-    const kept = cluster.cache.peek(responseKey(authority, url, encoding), nowMs, since) as
-      | ReadyResponse
+    const encoding = config.compress ? chooseEncoding(headers.acceptEncoding ?? undefined) : null
+    const token = headers.token === null ? null : tokenIn(headers.token)
+    // The routes refuse a token that is none.
+    if (token === 'mangled') return false
+    const since = token ?? (headers.cookie === null ? null : cookieToken(headers.cookie))
+    const kept = cache.peek(responseKeys.of(authority, url, encoding), nowMs, since) as
+      | CachedResponse
       | undefined
     if (kept === undefined || !('body' in kept)) return false
-    answered()
-    write(response, heads, kept, asked, nowMs, cluster.cache.staleForMs(nowMs))
+    responded()
+    writer.write(response, kept, headers, { nowMs, staleForMs: cache.staleForMs(nowMs) })
     return true
   }
 }
 
-function write(
-  response: ServerResponse,
-  heads: HeadWriter,
-  kept: ReadyResponse,
-  asked: Asked,
-  nowMs: number,
-  staleForMs: number | null,
-): void {
-  const requestId = asked.requestId === null ? nextRequestId() : requestIdOf(asked.requestId)
-  const matches = asked.ifNoneMatch !== null && matchesTag(asked.ifNoneMatch, kept.tag)
-  if (
-    !matches &&
-    staleForMs === null &&
-    heads.write(
-      response,
-      (kept.hitLines ??= headLines([...kept.headers, ...hitStatus])),
-      requestId,
-      nowMs,
-    )
-  ) {
-    response.end(kept.body)
-    return
+type Moment = { readonly nowMs: number; readonly staleForMs: number | null }
+
+class ResponseWriter {
+  readonly #heads: HeadWriter
+  readonly #ids = new RequestIds()
+
+  constructor(keepAliveTimeoutMs: number) {
+    this.#heads = new HeadWriter(keepAliveTimeoutMs)
   }
-  const headers = [
-    ...kept.headers,
-    ...(staleForMs === null ? hitStatus : staleHeaders(staleForMs)),
-    'x-request-id',
-    requestId,
-  ]
-  if (matches)
-    response
-      .writeHead(
-        304,
-        headers.filter(
-          (_, at) => !/^content-(?:length|encoding|type)$/.test(headers[at - (at % 2)]!),
-        ),
-      )
-      .end()
-  else response.writeHead(200, headers).end(kept.body)
+
+  write(
+    response: ServerResponse,
+    kept: CachedResponse,
+    headers: RequestHeaders,
+    { nowMs, staleForMs }: Moment,
+  ): void {
+    const requestId = headers.requestId === null ? this.#ids.next() : requestIdOf(headers.requestId)
+    const matches = headers.ifNoneMatch !== null && matchesTag(headers.ifNoneMatch, kept.tag)
+    if (!matches && staleForMs === null) {
+      kept.hitLines ??= headLines([...kept.headers, ...hitStatus])
+      if (this.#heads.write(response, kept.hitLines, requestId, nowMs)) {
+        response.end(kept.body)
+        return
+      }
+    }
+    const pairs = [...kept.headers, ...statusOf(staleForMs), 'x-request-id', requestId]
+    if (matches) response.writeHead(304, withoutContent(pairs)).end()
+    else response.writeHead(200, pairs).end(kept.body)
+  }
 }
 
-const hitStatus = ['cache-status', 'stoa; hit']
-
-/**
- * A client sends its credentials, and the token of its last write, with each request that follows.
- */
-const textsMax = 1_000
-const bearerIn = memoizeBounded(
-  textsMax,
-  (authorization) => bearerPattern.exec(authorization)?.[1] ?? '',
-)
-const tokenIn = memoizeBounded(textsMax, parseToken)
-
-/**
- * Looks at the raw pairs, since to make an object of all headers takes as long as everything else
- * here. Null: one came twice.
- */
-function headersOf(raw: readonly string[]): Asked | null {
-  const asked: Asked = {
-    authorization: null,
-    cookie: null,
-    token: null,
-    ifNoneMatch: null,
-    acceptEncoding: null,
-    requestId: null,
-    origin: false,
-  }
-  for (let at = 0; at < raw.length; at += 2) {
-    const field = fieldOf(raw[at]!)
-    if (field === null) continue
-    if (field === 'origin') asked.origin = true
-    else if (asked[field] !== null) return null
-    else asked[field] = raw[at + 1]!
-  }
-  return asked
+function statusOf(staleForMs: number | null): string[] {
+  if (staleForMs === null) return hitStatus
+  const [status, age] = staleHeaders(staleForMs)
+  return ['cache-status', status, 'age', age]
 }
 
-const wanted = new Map<string, keyof Asked>([
+function withoutContent(pairs: readonly string[]): string[] {
+  return pairs.filter((_, at) => !/^content-(?:length|encoding|type)$/.test(pairs[at - (at % 2)]!))
+}
+
+const decisive = new Map<string, keyof RequestHeaders>([
   ['authorization', 'authorization'],
   ['cookie', 'cookie'],
   ['stoa-token', 'token'],
   ['if-none-match', 'ifNoneMatch'],
   ['accept-encoding', 'acceptEncoding'],
   ['x-request-id', 'requestId'],
+  ['host', 'host'],
+  ['transfer-encoding', 'transferEncoding'],
   ['origin', 'origin'],
 ])
 
-/** What a header is here, by its name as a client spells it; null: nothing. */
-const namesMax = 500
-const fieldOf = memoizeBounded(namesMax, (name) => wanted.get(name.toLowerCase()) ?? null)
+/**
+ * Reads the raw pairs, since an object of all headers would take as long as the rest of the fast
+ * path. Null: one of them came twice.
+ */
+function headerReader(): (raw: readonly string[]) => RequestHeaders | null {
+  const fieldOf = memoizeBounded(namesMax, (name) => decisive.get(name.toLowerCase()) ?? null)
+  return (raw) => {
+    const headers: RequestHeaders = {
+      authorization: null,
+      cookie: null,
+      token: null,
+      ifNoneMatch: null,
+      acceptEncoding: null,
+      requestId: null,
+      host: null,
+      transferEncoding: null,
+      origin: false,
+    }
+    for (let at = 0; at < raw.length; at += 2) {
+      const field = fieldOf(raw[at]!)
+      if (field === null) continue
+      if (field === 'origin') headers.origin = true
+      else if (headers[field] !== null) return null
+      else headers[field] = raw[at + 1]!
+    }
+    return headers
+  }
+}

@@ -10,16 +10,13 @@ import type { StoaError } from '#lib/stoa-error.ts'
 import { newId } from '#lib/id.ts'
 
 /** An error of Node's HTTP parser. `reason` says what is wrong, in a few words. */
-type ParserError = Error & { readonly code?: string; readonly reason?: string; readonly rawPacket?: Buffer }
+type ParserError = Error & { readonly code?: string | undefined; readonly reason?: string }
 
 /**
  * Responds to bytes that are no request, by hand, since there is no reply object; the connection
  * ends.
  */
-export function respondToBrokenRequest(
-  error: ParserError,
-  socket: Socket,
-): void {
+export function respondToBrokenRequest(error: ParserError, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable || isForAnother(socket)) {
     socket.destroy()
     return
@@ -65,6 +62,7 @@ function malformedSentence({ code = '', reason }: ParserError): string {
     return 'The URL has a character that must be percent-encoded, as é by %C3%A9 (RFC 3986).'
   if (code === 'HPE_INVALID_HEADER_TOKEN' || code === 'HPE_LF_EXPECTED')
     return 'A header has a line break or another control character in its name or value.'
-  const known = code.startsWith('HPE_') && reason !== undefined && /^[\x20-\x7e]{1,200}$/.test(reason)
+  const known =
+    code.startsWith('HPE_') && reason !== undefined && /^[\x20-\x7e]{1,200}$/.test(reason)
   return known ? `This is not an HTTP request: ${reason}.` : 'This is not an HTTP request.'
 }

@@ -43,8 +43,9 @@ type Connection = {
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => void
 
-/** `net.Socket` keeps this for its own timeouts; without it long writes count when they end. */
-type WithQueue = { readonly _handle?: { readonly writeQueueSize?: number } | null }
+/** `net.Socket` reads this for its own timeouts; without it long writes count when they end. */
+const handleName = '_handle'
+type WithQueue = { readonly [handleName]?: { readonly writeQueueSize?: number } | null }
 
 /**
  * The connections of a server, bounded apart from the requests at work: one request per connection
@@ -190,6 +191,7 @@ export class Connections {
  * has taken them.
  */
 function sentBytes(socket: Socket): number {
-  const queued = (socket as unknown as WithQueue)._handle?.writeQueueSize ?? socket.writableLength
+  const queued =
+    (socket as unknown as WithQueue)[handleName]?.writeQueueSize ?? socket.writableLength
   return socket.bytesWritten - Math.min(queued, socket.writableLength)
 }

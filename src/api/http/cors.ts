@@ -29,7 +29,11 @@ export const cors = plugin(
   { name: 'cors' },
 )
 
-function addHeaders(origins: readonly string[], request: FastifyRequest, reply: FastifyReply): void {
+function addHeaders(
+  origins: readonly string[],
+  request: FastifyRequest,
+  reply: FastifyReply,
+): void {
   const { origin } = request.headers
   const any = origins.includes('*')
   // Also where any origin may read: a response to a request without an origin does not allow one,

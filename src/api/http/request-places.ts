@@ -41,12 +41,15 @@ type Tracked = ServerResponse & { stoaRequest?: FastifyRequest; stoaStartedMs?: 
 export class RequestPlaces {
   readonly #working: Places
   readonly #sending: Places
+  /** Requests whose client has left while the work for them goes on. */
+  readonly #abandoned: Places
   readonly #held = new Set<Place>()
   #fullSinceMs: number | null = null
 
   constructor(requestsMax: number) {
     this.#working = new Places(sharesOfAll * requestsMax)
     this.#sending = new Places(sharesOfAll * requestsMax)
+    this.#abandoned = new Places(sharesOfAll * requestsMax)
   }
 
   get inFlight(): number {
@@ -76,6 +79,16 @@ export class RequestPlaces {
     place.at.giveBack(place.address)
     place.at = this.#working
     return true
+  }
+
+  /**
+   * The client has left. Its place is free for others, unless so many left before that what they
+   * asked for is still being worked on.
+   */
+  abandon(place: Place): void {
+    if (!this.#abandoned.take(place.address)) return
+    place.at.giveBack(place.address)
+    place.at = this.#abandoned
   }
 
   giveBack(place: Place): void {
@@ -139,10 +152,11 @@ async function placesPlugin(server: Server): Promise<void> {
       { requestId: request.id, method: request.method, route, status, seconds },
       'responded',
     )
-    // The work for a client that left goes on; this is for work that never ends.
     const { place } = request
-    if (place !== null)
-      setTimeout(() => places.giveBack(place), config.handlerTimeoutMs).unref()
+    if (place === null) return
+    places.abandon(place)
+    // The work ends by itself; this is for work that never does.
+    setTimeout(() => places.giveBack(place), config.handlerTimeoutMs).unref()
   }
   server.addHook('onRequest', (request, reply, done) => {
     const startedMs = clock.monotonicMs()
@@ -198,7 +212,8 @@ async function placesPlugin(server: Server): Promise<void> {
   const watch = setInterval(() => {
     if (cluster.cache.leased) return
     for (const reply of places.readsBefore(clock.monotonicMs() - waitMs))
-      if (!reply.sent) void reply.send(new DatabaseAwayError('The database does not respond; try again shortly.'))
+      if (!reply.sent)
+        void reply.send(new DatabaseAwayError('The database does not respond; try again shortly.'))
   }, waitCheckMs).unref()
   server.addHook('onClose', async () => clearInterval(watch))
 }
@@ -221,4 +236,3 @@ export const placeRelease = plugin(
   },
   { name: 'place-release' },
 )
-

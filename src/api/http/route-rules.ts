@@ -47,7 +47,10 @@ function setDeadline(
   const isRead = methods.every((method) => method === 'GET' || method === 'HEAD')
   if (route.config?.access !== 'content' || !isRead) route.handlerTimeout ??= handlerTimeoutMs
   if (!isRead && route.handlerTimeout !== undefined)
-    route.preValidation = [respondWithin(route.handlerTimeout), ...[route.preValidation ?? []].flat()]
+    route.preValidation = [
+      respondWithin(route.handlerTimeout),
+      ...[route.preValidation ?? []].flat(),
+    ]
 }
 
 /**

@@ -1,10 +1,10 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ApiContext } from '#api/api-context.ts'
-import { sinceOf, staleHeaders } from '#api/delivery/response-cache.ts'
+import { dependenciesOf, markStale } from '#api/delivery/response-cache.ts'
 import { isAnonymous } from '#api/http/identity.ts'
 import { contentSecurityPolicy } from '#api/pages/layout.ts'
+import { tokenToSee } from '#api/writes/token-header.ts'
 import { FillReader } from '#cache/fill-reader.ts'
-import type { FillContext } from '#cache/fill.ts'
 import type { Call } from '#content/content.ts'
 
 export type PageData<Value> = {
@@ -24,25 +24,17 @@ export async function readPageData<Value>(
   key: string,
   read: (call: Call) => Promise<Value>,
 ): Promise<PageData<Value>> {
-  const { cluster, database } = context
   const { authority, staleMs } = request.identity
-  if (cluster === null) return { value: await read({ db: database, authority }), staleMs }
-  const cached = await cluster.cache.get(
+  const { metrics } = request.server
+  const cached = await context.cluster.cache.get(
     `page ${authority.key} ${key}`,
-    (load) => read({ db: new FillReader(load), authority, depends: dependenciesOf(load) }),
-    { since: sinceOf(request) },
+    (load) => read({ db: new FillReader(load), authority, depends: dependenciesOf(load, metrics) }),
+    { since: tokenToSee(request) },
   )
   const ageMs = cached.state === 'stale' ? cached.ageMs : null
   return {
     value: cached.value,
     staleMs: ageMs === null && staleMs === null ? null : Math.max(ageMs ?? 0, staleMs ?? 0),
-  }
-}
-
-function dependenciesOf(load: FillContext): NonNullable<Call['depends']> {
-  return {
-    row: (collection, key) => load.row(collection, key),
-    list: (collection, predicate, page = null) => load.list(collection, predicate, page),
   }
 }
 
@@ -52,10 +44,7 @@ export function sendPage(
   page: string,
   staleMs: number | null = null,
 ): FastifyReply {
-  if (staleMs !== null) {
-    const [statusName, status, ageName, age] = staleHeaders(staleMs)
-    reply.header(statusName!, status).header(ageName!, age)
-  }
+  if (staleMs !== null) markStale(reply, staleMs)
   return reply
     .header('content-security-policy', contentSecurityPolicy)
     .header('cache-control', 'no-cache')

@@ -26,12 +26,7 @@ export const problems = plugin(
     const sinks = { logger: server.api.logger, refusals }
     server.setErrorHandler((error, request, reply) => sendProblem(error, request, reply, sinks))
     server.setNotFoundHandler((request, reply) =>
-      sendProblem(
-        new RouteNotFoundError('There is nothing at this path.'),
-        request,
-        reply,
-        sinks,
-      ),
+      sendProblem(new RouteNotFoundError('There is nothing at this path.'), request, reply, sinks),
     )
   },
   { name: 'problems' },
@@ -47,7 +42,12 @@ export function sendProblem(
   sinks?.refusals.note(error)
   if (defect)
     sinks?.logger.error(
-      { err: error, requestId: request.id, method: request.method, route: request.routeOptions.url },
+      {
+        err: error,
+        requestId: request.id,
+        method: request.method,
+        route: request.routeOptions.url,
+      },
       'a request failed',
     )
   reply.code(status).headers(headers)
@@ -80,7 +80,11 @@ function asShown(error: unknown, request: FastifyRequest): unknown {
   if (!(allMethods as readonly string[]).includes(request.method))
     return new MethodNotAllowedError(request.method, allMethods)
   if (error instanceof Error && error === request.raw.errored)
-    return new RequestMalformedError('The connection ended before the body did.', {}, { cause: error })
+    return new RequestMalformedError(
+      'The connection ended before the body did.',
+      {},
+      { cause: error },
+    )
   const isLate =
     error instanceof Error && (error as { code?: unknown }).code === 'FST_ERR_HANDLER_TIMEOUT'
   if (isLate && !request.raw.complete)

@@ -5,22 +5,25 @@ import { accountLimit } from '#access/throttle.ts'
 import { createServer } from '#api/server.ts'
 import type { ServerOptions } from '#api/server.ts'
 import type { Server } from '#api/api-context.ts'
-import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { HandClock, signedIn, testAccess, testPassword } from '#test/support/access.ts'
+import { closingCluster, testCluster } from '#test/support/cluster-parts.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
+import type { TestDatabase } from '#test/support/database.ts'
 
 const skip = databaseMissing
 
 /** These routes use access alone; what they do not touch is not there. */
 async function serverOf(
-  database: Database,
+  db: TestDatabase,
   config: ServerOptions['config'] = {},
   clock: Clock = systemClock,
 ): Promise<{ server: Server; access: Access }> {
+  const { database } = db
   const access = testAccess(database, clock)
+  const cluster = testCluster(db)
   const server = await createServer({
     database,
     access,
@@ -29,6 +32,8 @@ async function serverOf(
     logger: silentLogger,
     clock,
     config,
+    cluster,
+    plugins: [closingCluster(cluster)],
   } as unknown as ServerOptions)
   return { server, access }
 }
@@ -72,7 +77,7 @@ const pairOf = (setCookie: string | null): string => setCookie!.split(';')[0]!
 
 test('from the first administrator’s link to signing out', { skip }, async () => {
   await using db = await testDatabase()
-  const { server, access } = await serverOf(db.database)
+  const { server, access } = await serverOf(db)
   const send = sender(server)
   const nobody = await send('GET', '/api/session')
   assert.equal(nobody.status, 200)
@@ -149,7 +154,7 @@ test(
   { skip },
   async () => {
     await using db = await testDatabase()
-    const { server, access } = await serverOf(db.database)
+    const { server, access } = await serverOf(db)
     const send = sender(server)
     const admin = await signedIn(access, db.database, ['administrator'])
     const other = await signedIn(access, db.database, ['administrator'], 'other@example.com')
@@ -206,7 +211,7 @@ test(
       [{ trustProxy: true }, { 'x-forwarded-proto': 'https' }],
       [{ secureCookies: true }, {}],
     ] as const) {
-      const { server, access } = await serverOf(db.database, config)
+      const { server, access } = await serverOf(db, config)
       const send = sender(server)
       const { user } = await signedIn(
         access,
@@ -234,7 +239,7 @@ test(
       )
       await server.close()
     }
-    const { server } = await serverOf(db.database)
+    const { server } = await serverOf(db)
     const untrusted = await sender(server)('POST', '/api/session', {
       headers: { 'x-forwarded-proto': 'https' },
       body: { email: 'trustProxy@example.com', password: testPassword },
@@ -253,7 +258,7 @@ test(
   { skip },
   async () => {
     await using db = await testDatabase()
-    const { server, access } = await serverOf(db.database)
+    const { server, access } = await serverOf(db)
     const send = sender(server)
     const admin = await signedIn(access, db.database, ['administrator'])
     const as = (login: { cookie: string; csrfToken: string }) => ({
@@ -382,7 +387,7 @@ test(
 
 test('roles over HTTP: made, refused with each place named, deleted', { skip }, async () => {
   await using db = await testDatabase()
-  const { server, access } = await serverOf(db.database)
+  const { server, access } = await serverOf(db)
   const send = sender(server)
   const admin = await signedIn(access, db.database, ['administrator'])
   const by = { cookie: `stoa_session=${admin.login.cookie}`, csrf: admin.login.csrfToken }
@@ -425,7 +430,7 @@ test('roles over HTTP: made, refused with each place named, deleted', { skip }, 
 
 test('too many failed logins: 429 with Retry-After', { skip }, async () => {
   await using db = await testDatabase()
-  const { server } = await serverOf(db.database, {}, new HandClock())
+  const { server } = await serverOf(db, {}, new HandClock())
   const send = sender(server)
   const body = { email: 'ada@example.com', password: 'wrong wrong wrong' }
   for (let count = 0; count < accountLimit.free; count += 1)
@@ -449,7 +454,7 @@ test(
       [2, '1.1.1.1, 9.9.9.2, 10.0.0.1', '9.9.9.2'],
       [false, '9.9.9.3', '127.0.0.1'],
     ] as const) {
-      const { server, access } = await serverOf(db.database, { trustProxy })
+      const { server, access } = await serverOf(db, { trustProxy })
       const statuses = []
       for (let at = 0; at < tries; at += 1) {
         const headers = { 'x-forwarded-for': forwarded.replace('1.1.1.1', `1.1.1.${at}`) }

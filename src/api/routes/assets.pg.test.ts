@@ -16,6 +16,7 @@ import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import type { MediaLimits } from '#media/limits.ts'
 import type { Asset } from '#media/media.ts'
+import { testCluster } from '#test/support/cluster-parts.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 import { digest, testMedia } from '#test/support/media.ts'
 import type { TestMedia } from '#test/support/media.ts'
@@ -56,8 +57,10 @@ async function site(db: TestDatabase, limits: Partial<MediaLimits> = {}): Promis
     roles: ['editor'],
     expiresAt: null,
   })
+  const cluster = testCluster(db)
   const server = await createServer({
     database,
+    cluster,
     content: createContent({ clock: systemClock, logger: silentLogger }),
     access,
     media: parts.media,
@@ -74,6 +77,7 @@ async function site(db: TestDatabase, limits: Partial<MediaLimits> = {}): Promis
     call: (path, call = {}) => send(port, path, { token, ...call }),
     [Symbol.asyncDispose]: async () => {
       await server.close()
+      await cluster[Symbol.asyncDispose]()
       await parts[Symbol.asyncDispose]()
     },
   }

@@ -68,7 +68,7 @@ const nodeSchema = strict(
   { $id: 'Node' },
 )
 
-export const clusterRoutes: RoutePlugin = (server, { database, calls }) => {
+export const clusterRoutes: RoutePlugin = (server, { database, cluster }) => {
   server.route({
     method: 'GET',
     url: '/api/cluster',
@@ -93,9 +93,8 @@ export const clusterRoutes: RoutePlugin = (server, { database, calls }) => {
       },
     },
     handler: async (_request, reply) => {
-      const data = await clusterStatus(
-        database.control ?? database,
-        async () => (await calls?.onAll(statusMethod, null, { deadlineMs: askDeadlineMs })) ?? [],
+      const data = await clusterStatus(database.control ?? database, () =>
+        cluster.calls.onAll(statusMethod, null, { deadlineMs: askDeadlineMs }),
       )
       return reply.header('cache-control', 'no-store').send({ data })
     },

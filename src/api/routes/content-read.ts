@@ -104,7 +104,7 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
         reply,
         type: request.params.type,
         perspective: perspectiveIn(text),
-        make: async (call) => {
+        render: async (call) => {
           const unread = unreadQuery(request.params.type, text)
           const page = await context.content.entries.list(call, unread)
           const query = unread.query!
@@ -140,7 +140,7 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
         reply,
         type: request.params.type,
         perspective: options.perspective,
-        make: async (call) => {
+        render: async (call) => {
           const { entry, ...joined } = await context.content.entries.get(
             call,
             request.params.type,

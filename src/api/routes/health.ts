@@ -4,9 +4,14 @@ import { NotReadyError } from '#api/problems/errors.ts'
 import { strict } from '#api/schemas/shared.ts'
 import { sql } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 
 /** A node that waits longer than this for its own database is not ready. */
 const checkTimeoutMs = 2_000
+/** Checks that come together share one, since anyone may ask. */
+const checkSharedMs = 250
+/** A node without a free place for this long takes no more requests. */
+const fullMs = 2_000
 
 const ping = sql<{ ok: number }>(`select 1 as ok`)
 
@@ -15,12 +20,14 @@ const partState = strict(
   { $id: 'PartState' },
 )
 type PartState = { readonly state: 'up' | 'down'; readonly detail: string }
+type Parts = Readonly<Record<string, PartState>>
 
 /**
- * `live`: the process answers. `ready`: this node can serve; it says why not, and judges nobody
- * else.
+ * `live`: the process responds. `ready`: this node can serve. It judges itself alone: a part that
+ * is down for every node takes none of them out of rotation while they can serve without it.
  */
 export const healthRoutes: RoutePlugin = (server, context) => {
+  const database = sharedCheck(context)
   server.route({
     method: 'GET',
     url: '/healthz/live',
@@ -41,72 +48,97 @@ export const healthRoutes: RoutePlugin = (server, context) => {
     schema: {
       operationId: 'getReady',
       summary: 'Can this node serve?',
+      description:
+        'Each part says of itself whether it is up. A node is ready while it can serve: without the database too, as long as it has responses that it may mark as stale.',
       tags: ['health'],
       response: {
         200: strict({
-          status: Type.Literal('ready'),
+          status: Type.Union([Type.Literal('ready'), Type.Literal('degraded')]),
           parts: Type.Record(Type.String(), partState),
         }),
       },
     },
     handler: async (_request, reply) => {
-      const parts = {
+      const parts: Parts = {
         node: nodeState(context),
-        database: withCachedResponses(context, await databaseState(context)),
+        requests: requestsState(context),
+        database: await database(),
+        ...clusterStates(context),
       }
-      const down = Object.entries(parts).filter(([, part]) => part.state === 'down')
-      if (down.length > 0)
+      const needed = ['node', 'requests', ...(context.cluster.cache.canServe ? [] : ['database'])]
+      const missing = needed.filter((name) => parts[name]!.state === 'down')
+      if (missing.length > 0)
         throw new NotReadyError(
-          `Not ready: ${down.map(([name, part]) => `${name}: ${part.detail}`).join('; ')}.`,
+          `Not ready: ${missing.map((name) => `${name}: ${parts[name]!.detail}`).join('; ')}.`,
           { parts },
         )
-      return reply.header('cache-control', 'no-store').send({ status: 'ready', parts })
+      const isWhole = Object.values(parts).every(({ state }) => state === 'up')
+      return reply
+        .header('cache-control', 'no-store')
+        .send({ status: isWhole ? 'ready' : 'degraded', parts })
     },
   })
 }
 
-function nodeState(context: ApiContext): PartState {
-  return context.state.draining
-    ? { state: 'down', detail: 'draining' }
-    : { state: 'up', detail: 'serving' }
+function nodeState({ state }: ApiContext): PartState {
+  return state.draining ? down('draining') : up('serving')
 }
 
-/**
- * A node that lost the database goes on with the responses that it knows, for a bounded time. It
- * stays in rotation: the database may be away for every node, and then all of them would be taken
- * out together with what they still can answer.
- */
-function withCachedResponses({ cluster }: ApiContext, database: PartState): PartState {
-  if (database.state === 'up' || cluster === null || !cluster.cache.canServe) return database
+/** The places for requests: a node that has none left for any client says so. */
+function requestsState({ places, clock }: ApiContext): PartState {
+  const fullForMs = places.fullForMs(clock.monotonicMs())
+  const detail = `${places.inFlight} in flight`
+  return fullForMs !== null && fullForMs >= fullMs
+    ? down(`all places are taken: ${detail}`)
+    : up(detail)
+}
+
+/** Parts that the node serves without, more slowly or less freshly. */
+function clusterStates({ cluster: { cache, link } }: ApiContext): Parts {
+  const { missing } = cache
   return {
-    state: 'up',
-    detail: `degraded: ${database.detail}; known responses are served, marked as stale`,
+    changeFeed: cache.leased
+      ? up('within the lease')
+      : down('behind the lease; what is served from memory is marked as stale'),
+    clusterLink: link.connected ? up('connected') : down('changes are found by polling'),
+    ...(cache.config.secondLevel
+      ? { secondLevel: missing.secondLevel ? down('not reachable') : up('connected') }
+      : {}),
+    ...(cache.config.replica
+      ? { standby: missing.replica ? down('not reachable; the primary is read') : up('in use') }
+      : {}),
+  }
+}
+
+function up(detail: string): PartState {
+  return { state: 'up', detail }
+}
+
+function down(detail: string): PartState {
+  return { state: 'down', detail }
+}
+
+function sharedCheck(context: ApiContext): () => Promise<PartState> {
+  let last: { readonly atMs: number; readonly state: Promise<PartState> } | null = null
+  return () => {
+    const nowMs = context.clock.monotonicMs()
+    if (last === null || nowMs - last.atMs >= checkSharedMs)
+      last = { atMs: nowMs, state: databaseState(context) }
+    return last.state
   }
 }
 
 async function databaseState({ database, clock, logger }: ApiContext): Promise<PartState> {
   const startedMs = clock.monotonicMs()
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<PartState>((resolve) => {
-    timer = setTimeout(
-      () => resolve({ state: 'down', detail: `no response within ${checkTimeoutMs} ms` }),
-      checkTimeoutMs,
-    )
-  })
-  // A node whose connections are all at work is busy, not ill.
-  const asked = (database.control ?? database).run(ping).then(
-    (): PartState => ({
-      state: 'up',
-      detail: `answered in ${Math.round(clock.monotonicMs() - startedMs)} ms`,
-    }),
-    (error: unknown): PartState => {
-      if (!(error instanceof StoaError)) logger.error({ err: error }, 'the database check failed')
-      return { state: 'down', detail: error instanceof StoaError ? error.message : 'failed' }
-    },
-  )
   try {
-    return await Promise.race([asked, late])
-  } finally {
-    clearTimeout(timer)
+    // A node whose connections are all at work is busy, not broken.
+    const pinged = await withTimeout((database.control ?? database).run(ping), checkTimeoutMs)
+    return pinged === timedOut
+      ? down(`no response within ${checkTimeoutMs} ms`)
+      : up(`responded in ${Math.round(clock.monotonicMs() - startedMs)} ms`)
+  } catch (error) {
+    if (error instanceof StoaError) return down(error.message)
+    logger.error({ err: error }, 'the database check failed')
+    return down('failed')
   }
 }

@@ -21,11 +21,11 @@ export const metricsRoutes: RoutePlugin = (server, { config }) => {
       },
     },
     handler: async (_request, reply) => {
-      const { registry } = server.metrics
+      const { metrics } = server
       return reply
         .header('cache-control', 'no-store')
-        .type(registry.contentType)
-        .send(await registry.metrics())
+        .type(metrics.registry.contentType)
+        .send(await metrics.text())
     },
   })
 }

@@ -37,14 +37,14 @@ export const openApiRoutes: RoutePlugin = (server, context) => {
     },
     handler: async (request, reply) => {
       const { identity } = request
-      const make = async (call: Call) => {
+      const render = async (call: Call) => {
         if (call.depends !== undefined) dependOnModel(call.depends)
         const types = (await content.types.list(call.db)).map(({ definition }) => definition)
         base ??= describeRoutes(server.documented, version)
         const body = JSON.stringify(describeTypes(base, types, identity))
         return { body, perspective: 'published' } as const
       }
-      return respondCached({ context, request, reply, type: '', perspective: 'published', make })
+      return respondCached({ context, request, reply, type: '', perspective: 'published', render })
     },
   })
 }

@@ -10,6 +10,7 @@ import { atomically } from '#content/context.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { DatabaseTimeoutError } from '#database/errors.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 import type { Identity } from '#access/access.ts'
 
 /** A repeat waits this long for the first request to end. */
@@ -98,7 +99,6 @@ export async function write(
  */
 function writesOf(request: FastifyRequest): Database {
   const { cluster, database } = request.server.api
-  if (cluster === null) return database
   request.writes ??= new WriteRecorder(database, () => ({
     epoch: cluster.feed.state.epoch,
     leased: cluster.cache.leased,
@@ -123,7 +123,7 @@ async function once(
 ): Promise<WriteResponse> {
   const deadline = performance.now() + waitMs
   for (let first = running.get(claimed.id); first !== undefined; first = running.get(claimed.id))
-    await settled(first, deadline)
+    await waitForFirst(first, deadline)
   const run = atomically(database, async (tx) => {
     if (!(await claimIn(tx, claimed, Math.max(1, deadline - performance.now()))))
       return replay(tx, claimed)
@@ -147,22 +147,10 @@ async function once(
   }
 }
 
-async function settled(first: Promise<unknown>, deadline: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(busy()), Math.max(0, deadline - performance.now()))
-  })
-  try {
-    await Promise.race([
-      first.then(
-        () => undefined,
-        () => undefined,
-      ),
-      late,
-    ])
-  } finally {
-    clearTimeout(timer)
-  }
+async function waitForFirst(first: Promise<unknown>, deadline: number): Promise<void> {
+  const ended = first.catch(() => undefined)
+  if ((await withTimeout(ended, Math.max(0, deadline - performance.now()))) === timedOut)
+    throw busy()
 }
 
 async function claimIn(tx: Queryable, claimed: Claim, lockTimeoutMs: number): Promise<boolean> {
@@ -172,8 +160,7 @@ async function claimIn(tx: Queryable, claimed: Claim, lockTimeoutMs: number): Pr
     await tx.run(unboundWait)
     return rows.length > 0
   } catch (error) {
-    const lockTimeout = (error as { code?: unknown }).code === '55P03'
-    if (lockTimeout || error instanceof DatabaseTimeoutError) throw busy()
+    if (error instanceof DatabaseTimeoutError) throw busy()
     throw error
   }
 }

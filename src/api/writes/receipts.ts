@@ -1,18 +1,20 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClusterParts } from '#api/api-context.ts'
 import { ReceiptNotFoundError } from '#api/problems/errors.ts'
 import { formatToken, parseToken } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 
-/** The call that nodes answer for receipts: whether, and when, they have applied a write. */
+/** The call behind receipts: whether, and when, a node has applied a write. */
 const method = 'applied'
-/** For nodes to answer a receipt; one that does not is named. */
+/** The time that nodes have to reply; a receipt names those that do not. */
 const receiptMs = 2_000
 
 /**
- * Where a write has arrived, node by node. `tookMs`: from the write to there, by two machines'
- * clocks.
+ * Where a write has arrived, node by node. `tookMs` is the time from the write to there, by the
+ * clocks of two machines.
  */
 export type Receipt = {
   readonly token: string
@@ -35,9 +37,8 @@ const writtenAt = sql<{ at: string | null }>(
   `select min(at) as at from stoa.change where xid = $1::xid8 and (select epoch from stoa.life) = $2`,
 )
 
-/** Makes this node answer the others' question. */
-export function handleReceiptCalls({ feed, applied, calls }: ClusterParts): Disposable | null {
-  if (calls === null) return null
+/** Makes this node reply to the receipts of the others. */
+export function handleReceiptCalls({ feed, applied, calls }: ClusterParts): Disposable {
   return calls.handle(method, async (payload): Promise<Applied> => {
     const { token: text, waitMs } = payload as { readonly token: string; readonly waitMs: number }
     const token = parseToken(text)
@@ -58,25 +59,25 @@ export async function receiptOf(
   text: string,
 ): Promise<Receipt> {
   const token = parseToken(text)
-  if (token === null || cluster.calls === null) throw new ReceiptNotFoundError()
-  const [[written], responses] = await Promise.all([
+  if (token === null) throw new ReceiptNotFoundError()
+  const [[written], replies] = await Promise.all([
     database.run(writtenAt, [String(token.xid), token.epoch]),
     cluster.calls.onAll(method, { token: text, waitMs: 0 }, { deadlineMs: receiptMs }),
   ])
   const at = written?.at ?? null
-  const nodes = responses.map((response) => {
-    const { applied, appliedAt } = response.ok
-      ? (response.value as Applied)
+  const nodes = replies.map((reply) => {
+    const { applied, appliedAt } = reply.ok
+      ? (reply.value as Applied)
       : { applied: false, appliedAt: null }
     const tookMs =
       at === null || appliedAt === null ? null : Math.max(0, Date.parse(appliedAt) - Date.parse(at))
     return {
-      id: response.node,
-      name: response.name,
+      id: reply.node,
+      name: reply.name,
       applied,
       appliedAt,
       tookMs,
-      problem: response.ok ? null : response.error.message,
+      problem: reply.ok ? null : reply.error.message,
     }
   })
   return {
@@ -88,29 +89,22 @@ export async function receiptOf(
 }
 
 /**
- * `Prefer: wait=cluster`: resolves when each node that lives has applied the write, or has lost the
- * lease under which it could answer from before. The latter needs no word from it: a node that has
- * not applied the write last heard from the database before the write, so after one lease it trusts
+ * `Prefer: wait=cluster`: resolves when each live node has applied the write, or has lost the lease
+ * under which it could serve the state of before. The latter needs no reply of that node: one that
+ * has not applied the write last reached the database before it, so after one lease it trusts
  * nothing that it kept.
  */
 export async function waitForAllNodes({ feed, calls }: ClusterParts, token: Token): Promise<void> {
   const { leaseMs } = feed.config
-  if (calls === null) return
-  const late = Promise.withResolvers<void>()
-  const timer = setTimeout(late.resolve, leaseMs)
-  const told = calls
-    .onAll(method, { token: formatToken(token), waitMs: leaseMs }, { deadlineMs: leaseMs })
-    .then(
-      (responses) =>
-        responses.every((response) => response.ok && (response.value as Applied).applied)
-          ? undefined
-          : late.promise,
-      () => late.promise,
-    )
-  try {
-    await Promise.race([told, late.promise])
-  } finally {
-    clearTimeout(timer)
-    late.resolve()
-  }
+  const startedMs = feed.nowMs()
+  const payload = { token: formatToken(token), waitMs: leaseMs }
+  const replies = await withTimeout(
+    calls.onAll(method, payload, { deadlineMs: leaseMs }).catch(() => []),
+    leaseMs,
+  )
+  const isEverywhere =
+    replies !== timedOut &&
+    replies.length > 0 &&
+    replies.every((reply) => reply.ok && (reply.value as Applied).applied)
+  if (!isEverywhere) await sleep(Math.max(0, startedMs + leaseMs - feed.nowMs()))
 }

@@ -1,48 +1,53 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { ClusterParts } from '#api/api-context.ts'
-import { setTokenHeader } from '#api/writes/token-header.ts'
+import plugin from 'fastify-plugin'
+import type { Server } from '#api/api-context.ts'
+import { deadlineError } from '#api/problems/problem.ts'
 import { waitForAllNodes } from '#api/writes/receipts.ts'
+import { setTokenHeader } from '#api/writes/token-header.ts'
 
 const reads: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 /**
- * Past this a write is answered although this node has not applied it yet: the token will see to
- * it.
+ * A node acknowledges a write once it has applied the write itself, so that it never shows an older
+ * state afterwards. A write that it cannot see by then is not acknowledged: the client gets a 503
+ * and repeats it under the same `Idempotency-Key`.
  */
-const settleMs = 500
+const applyMs = 10_000
 
 /**
- * The `onSend` hook of writes. The response goes out when this node itself has applied the write, so
- * that whoever stays with it reads their own writes without a token; on other nodes, the token does
- * it. With `Prefer: wait=cluster` it goes out when no node can answer from before the write any
- * more.
+ * The token of each write. The response leaves when this node has applied the write: a client that
+ * stays with this node reads its own writes without a token, and on other nodes the token sees to
+ * it. With `Prefer: wait=cluster` the response leaves when no node serves the state of before.
  */
-export function tokenHook(
-  cluster: ClusterParts,
-): (request: FastifyRequest, reply: FastifyReply, payload: unknown) => Promise<unknown> {
-  const { feed } = cluster
-  return async (request, reply, payload) => {
-    if (reads.has(request.method) || reply.statusCode >= 400) return payload
-    const settled = await feed.settle(settleMs)
-    const { epoch, cursor } = feed.state
-    const token =
-      epoch !== null && cursor !== null
-        ? (request.writes?.token({ epoch, xmax: cursor.xmax, settled }) ?? null)
-        : null
-    if (token === null) return payload
-    setTokenHeader(request, reply, token)
-    if (waitsForCluster(request)) {
-      await waitForAllNodes(cluster, token)
-      reply.header('preference-applied', 'wait=cluster')
-    }
-    return payload
-  }
+export const writeTokens = plugin(
+  async (server: Server) => {
+    const { cluster } = server.api
+    const { feed } = cluster
+    server.addHook('onSend', async (request, reply, payload) => {
+      if (reads.has(request.method) || reply.statusCode >= 400) return payload
+      if (!(await feed.settle(applyMs))) {
+        for (const name of Object.keys(reply.getHeaders())) reply.removeHeader(name)
+        throw deadlineError()
+      }
+      const { epoch, cursor } = feed.state
+      if (epoch === null || cursor === null || request.writes === null) return payload
+      const token = request.writes.token({ epoch, xmax: cursor.xmax, settled: true })
+      if (token === null) return payload
+      setTokenHeader(request, reply, token)
+      if (wantsWholeCluster(request)) {
+        await waitForAllNodes(cluster, token)
+        setApplied(reply)
+      }
+      return payload
+    })
+  },
+  { name: 'write-tokens' },
+)
+
+function setApplied(reply: FastifyReply): void {
+  reply.header('preference-applied', 'wait=cluster')
 }
 
-function waitsForCluster({ headers: { prefer } }: FastifyRequest): boolean {
-  return (
-    prefer !== undefined &&
-    [prefer]
-      .flat()
-      .some((text) => text.split(',').some((one) => one.trim().toLowerCase() === 'wait=cluster'))
-  )
+function wantsWholeCluster({ headers: { prefer } }: FastifyRequest): boolean {
+  const preferences = [prefer ?? []].flat().flatMap((text) => text.split(','))
+  return preferences.some((one) => one.trim().toLowerCase() === 'wait=cluster')
 }
