@@ -98,7 +98,7 @@ test(
     await using site = await testSite({ config: { requestsMax: 20 } })
     const path = await bigFile(site)
     const port = await listening(site)
-    using _attack = await attack(
+    using readers = await attack(
       port,
       5,
       `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n${locales.repeat(1_100)}`,
@@ -108,6 +108,7 @@ test(
       assert.equal(await statusFor(port, '/api/locales'), 200)
     assert.equal(await statusFor(port, '/api/locales', attacker), 200, 'the address itself too')
     assert.equal(site.server.api.places.inFlight, 0)
+    assert.ok(readers.sockets.every((socket) => !socket.destroyed))
   },
 )
 
