@@ -32,7 +32,7 @@ const neverOfARequest: ReadonlySet<string> = new Set([
   'E_NODE_DRAIN_DEADLINE',
   'E_NODE_NOT_FOUND',
 ])
-const commandOnly = /^src\/(cli|config)\//
+const commandOnly = /^src\/(cli|config|node|supervisor)\//
 
 test('every code that can reach a client has a status, and every status a code', () => {
   const codes = new Set<string>()
