@@ -9,6 +9,7 @@ import { PostgresClusterLink } from '#cluster-link/drivers/postgres.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
+import type { LaneOptions } from '#database/postgres/postgres-database.ts'
 import { primaryConnector } from '#database/postgres/primary-connector.ts'
 import { migrate } from '#database/migrate.ts'
 import { systemClock } from '#lib/clock.ts'
@@ -91,10 +92,12 @@ const leaseMsDefault = 1_000
 const connectionsMaxDefault = 10
 /** For polls, heartbeats and trimming, which must never wait for other work. */
 const feedConnections = 3
+/** The other two are for the reserve (`control`) and for notifications. */
+const ownConnections = feedConnections + 2
 
 /** What `wireFeed` needs to know beside the URL of the primary. */
 export type FeedWiring = {
-  /** Where fills read: the writable primary. */
+  /** Where fills read, and where the feed has its own connections: the writable primary. */
   readonly database: Database
   /** Hot standbys that fills may read from. */
   readonly replica?: Database | null
@@ -115,26 +118,18 @@ export type WiredFeed = AsyncDisposable & {
 }
 
 /**
- * Follows the change feed of the database at `url`, and keeps what it allows. Connects in the
+ * Follows the change feed of the database, and keeps what it allows. Hints travel through `url`,
+ * which leads to the server itself. Connects in the
  * background; never fails because something cannot be reached.
  */
 export async function wireFeed(url: string, wiring: FeedWiring): Promise<WiredFeed> {
   const { database, applicationName, logger, leaseMs = leaseMsDefault, pollGapMs } = wiring
   await using opened = new AsyncDisposableStack()
-  const feedDatabase = new PostgresDatabase({
-    url,
-    connectionsMax: feedConnections,
-    statementTimeoutMs: leaseMs,
-    connectTimeoutMs: leaseMs,
-    applicationName: `${applicationName} feed`,
-    logger,
-  })
-  opened.defer(() => feedDatabase.close())
   const link = openLink(url, `${applicationName} link`, logger)
   opened.defer(() => link.close())
   const gaps = pollGapMs === undefined ? {} : { pollGapMs, hintGapMs: pollGapMs }
   const feed = new ChangeFeed({
-    database: feedDatabase,
+    database: database.feed ?? database,
     link,
     clock: systemClock,
     logger,
@@ -155,6 +150,14 @@ export async function wireFeed(url: string, wiring: FeedWiring): Promise<WiredFe
   return { feed, cache, link, [Symbol.asyncDispose]: () => closing.disposeAsync() }
 }
 
+function feedLane(timeoutMs: number): LaneOptions {
+  return {
+    connectionsMax: feedConnections,
+    statementTimeoutMs: timeoutMs,
+    connectTimeoutMs: timeoutMs,
+  }
+}
+
 /** Cluster Link over PostgreSQL NOTIFY; connects in the background. */
 export function openLink(url: string, applicationName: string, logger: Logger): ClusterLink {
   return new PostgresClusterLink({ connect: primaryConnector({ url, applicationName }), logger })
@@ -173,9 +176,10 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   await using opened = new AsyncDisposableStack()
   const database = new PostgresDatabase({
     url,
-    connectionsMax: options.connectionsMax ?? connectionsMaxDefault,
+    connectionsMax: (options.connectionsMax ?? connectionsMaxDefault) - ownConnections,
     statementTimeoutMs,
     connectTimeoutMs,
+    feed: feedLane(leaseMs ?? leaseMsDefault),
     logger,
   })
   opened.defer(() => database.close())

@@ -6,7 +6,7 @@ import { preparePolls, runBeat, runBeginEpoch, runPoll, runTrim } from '#change-
 import { parseToken, tokenSeen } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
 import { sql } from '#database/database.ts'
-import type { Database, Queryable } from '#database/database.ts'
+import type { Database, Queryable, Sessions } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
@@ -28,7 +28,7 @@ export type FeedOptions = {
    * others use could be full, and one with long deadlines would hold on to a connection that leads
    * nowhere.
    */
-  readonly database: Database
+  readonly database: Sessions
   /** Null: this node is alone, or finds all changes by polling. */
   readonly link: ClusterLink | null
   readonly clock: Clock
@@ -298,8 +298,12 @@ export class ChangeFeed {
     }
   }
 
+  #hold(prepare: (session: Queryable) => Promise<void>): HeldSession {
+    return new HeldSession(this.#options.database, this.config.pollTimeoutMs, prepare)
+  }
+
   async #poll(effect: Extract<FeedEffect, { kind: 'poll' }>): Promise<void> {
-    this.#polling ??= new HeldSession(this.#options.database, preparePolls)
+    this.#polling ??= this.#hold(preparePolls)
     const session = this.#polling
     try {
       if (effect.beginEpoch) await runBeginEpoch(session)
@@ -315,7 +319,7 @@ export class ChangeFeed {
   }
 
   async #beat(effect: Extract<FeedEffect, { kind: 'beat' }>): Promise<void> {
-    this.#beating ??= new HeldSession(this.#options.database, async () => undefined)
+    this.#beating ??= this.#hold(async () => undefined)
     const session = this.#beating
     try {
       const won = await runBeat(session, effect.seen, effect.epoch)

@@ -1,4 +1,4 @@
-import type { Database, Queryable, Statement } from '#database/database.ts'
+import type { Queryable, Sessions, Statement } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 
 /**
@@ -7,10 +7,16 @@ import { DatabaseUnavailableError } from '#database/errors.ts'
  */
 export class HeldSession {
   readonly #session: Promise<Queryable>
+  readonly #timeoutMs: number
   #release: (() => void) | null = null
 
-  /** `prepare` runs first on the new connection. */
-  constructor(database: Database, prepare: (session: Queryable) => Promise<void>) {
+  /** `prepare` runs first on the new connection. No statement is waited for longer than `timeoutMs`. */
+  constructor(
+    database: Sessions,
+    timeoutMs: number,
+    prepare: (session: Queryable) => Promise<void>,
+  ) {
+    this.#timeoutMs = timeoutMs
     const released = new Promise<void>((resolve) => {
       this.#release = resolve
     })
@@ -35,7 +41,7 @@ export class HeldSession {
     statement: Statement<Row>,
     values: readonly unknown[],
   ): Promise<Row[]> {
-    return (await this.#session).run(statement, values)
+    return (await this.#session).run({ ...statement, timeoutMs: this.#timeoutMs }, values)
   }
 
   /**

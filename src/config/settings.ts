@@ -97,6 +97,17 @@ export const settings = {
       'postgres://user:password@host1,host2/name. Unset: an embedded PostgreSQL in the data ' +
       'folder.',
   } as Setting<string | null>,
+  databaseDirectUrl: {
+    env: 'STOA_DATABASE_DIRECT_URL',
+    flag: '--database-direct-url',
+    fallback: null,
+    url: true,
+    parse: url('postgres', 'postgresql'),
+    help:
+      'PostgreSQL itself, where STOA_DATABASE_URL leads to a pooler such as PgBouncer in ' +
+      'transaction mode. The change feed, locks and notifications need sessions of the server: ' +
+      'five connections for each node. Unset: STOA_DATABASE_URL.',
+  } as Setting<string | null>,
   databaseReadUrl: {
     env: 'STOA_DATABASE_READ_URL',
     flag: '--database-read-url',
@@ -112,11 +123,13 @@ export const settings = {
   databaseConnections: {
     env: 'STOA_DATABASE_CONNECTIONS',
     flag: '--database-connections',
-    fallback: 20,
-    parse: whole(2, 1_000),
+    fallback: 10,
+    parse: whole(6, 1_000),
     help:
-      'Most connections that this node may hold. The sum over all nodes must stay below the ' +
-      'server’s max_connections. Fewer connections make requests wait longer under load.',
+      'Most connections that this node may hold to the primary. Five of them are for the change ' +
+      'feed, heartbeats, health checks and notifications, the others for requests. The sum over ' +
+      'all nodes must stay below the server’s max_connections. Fewer connections make requests ' +
+      'wait longer under load.',
   } as Setting<number>,
   databaseTimeoutMs: {
     env: 'STOA_DATABASE_TIMEOUT_MS',

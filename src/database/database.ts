@@ -81,6 +81,12 @@ export interface Database extends Sessions {
   readonly control?: Queryable
 
   /**
+   * Connections for the change feed and the nodes' heartbeats, which must never wait for other work.
+   * Absent: use the database itself.
+   */
+  readonly feed?: Sessions
+
+  /**
    * Connections of this process for ordinary work: at work, free, and callers that wait for one.
    * For metrics.
    */

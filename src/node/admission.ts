@@ -13,6 +13,7 @@ import type { NodeInfo } from '#nodes/nodes.ts'
 /** What may differ from node to node, or is compared by itself. */
 const ownSettings: ReadonlySet<SettingName> = new Set<SettingName>([
   'databaseUrl',
+  'databaseDirectUrl',
   'databaseConnections',
   'databaseTimeoutMs',
   'filesUrl',

@@ -8,6 +8,7 @@ import type { Config } from '#config/config.ts'
 import { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
 import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
+import type { LaneOptions } from '#database/postgres/postgres-database.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import type { FileStore } from '#file-store/file-store.ts'
 import { systemClock } from '#lib/clock.ts'
@@ -22,8 +23,16 @@ export { openLink } from '#cluster.ts'
 
 /** For a connection to a standby, and for one statement there. */
 const replicaTimeoutMs = 1_000
-/** For calls between nodes. Beats have the pool's own reserve. */
-const nodesConnections = 3
+/**
+ * Each of the node's own kinds of statements has connections of its own, so that none of them waits
+ * for ordinary work: the poll of the change feed, its heartbeat, and the heartbeat of the node, of
+ * which the latter two may hang where a synchronous standby is away; health checks and calls between
+ * nodes; notifications of Cluster Link.
+ */
+const feedConnections = 3
+const controlConnections = 1
+const linkConnections = 1
+const ownConnections = feedConnections + controlConnections + linkConnections
 /** Share of the cache reserved for the row texts of lists. */
 const rowTextsShare = 0.125
 /** Responses larger than this are not kept. */
@@ -44,15 +53,34 @@ export function commandNameOf(): string {
   return `stoa command on ${hostname()}`
 }
 
+/** The database of a node; all its connections together are `databaseConnections`. */
 export function openDatabase({ config, url, logger }: DriverOptions): Database {
+  const { databaseTimeoutMs, databaseDirectUrl } = config
   return new PostgresDatabase({
     url,
-    connectionsMax: config.databaseConnections,
-    statementTimeoutMs: config.databaseTimeoutMs,
-    connectTimeoutMs: config.databaseTimeoutMs,
+    directUrl: databaseDirectUrl,
+    connectionsMax: workConnections(config),
+    statementTimeoutMs: databaseTimeoutMs,
+    connectTimeoutMs: databaseTimeoutMs,
+    feed: lane(feedConnections),
+    control: lane(controlConnections),
     applicationName: `stoa ${nodeNameOf(config)}`,
     logger: logger.child({ part: 'database' }),
   })
+}
+
+/** A statement of the node itself that waits longer than the node lease is of no use. */
+function lane(connectionsMax: number): LaneOptions {
+  return {
+    connectionsMax,
+    statementTimeoutMs: nodeLeaseMsDefault,
+    connectTimeoutMs: nodeLeaseMsDefault,
+  }
+}
+
+/** The connections that are left for requests and background work. */
+function workConnections({ databaseConnections }: Config): number {
+  return databaseConnections - ownConnections
 }
 
 /** For commands that look at the cluster from outside. */
@@ -62,22 +90,11 @@ export function openCommandDatabase(
 ): Database {
   return new PostgresDatabase({
     url,
+    directUrl: config.databaseDirectUrl,
     connectionsMax,
     statementTimeoutMs: config.databaseTimeoutMs,
     connectTimeoutMs: config.databaseTimeoutMs,
     applicationName: commandNameOf(),
-    logger,
-  })
-}
-
-/** Beats and calls: a statement that waits longer than the node lease is of no use. */
-export function openNodesDatabase({ config, url, logger }: DriverOptions): Database {
-  return new PostgresDatabase({
-    url,
-    connectionsMax: nodesConnections,
-    statementTimeoutMs: nodeLeaseMsDefault,
-    connectTimeoutMs: nodeLeaseMsDefault,
-    applicationName: `stoa ${nodeNameOf(config)} nodes`,
     logger,
   })
 }
@@ -100,7 +117,7 @@ export async function openCluster(
   const replica = openReplica(options)
   opened.defer(async () => replica?.close())
   const bytesMax = Math.floor(cacheBytes * (1 - rowTextsShare))
-  const wired = await wireFeed(url, {
+  const wired = await wireFeed(config.databaseDirectUrl ?? url, {
     database,
     replica,
     leaseMs,
@@ -131,7 +148,7 @@ function openReplica({ config, logger }: DriverOptions): Database | null {
   return new PostgresDatabase({
     url: config.databaseReadUrl,
     wanted: 'standby',
-    connectionsMax: config.databaseConnections,
+    connectionsMax: workConnections(config),
     statementTimeoutMs: replicaTimeoutMs,
     connectTimeoutMs: replicaTimeoutMs,
     applicationName: `stoa ${nodeNameOf(config)} reads`,

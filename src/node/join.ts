@@ -9,7 +9,6 @@ import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { admit, isSuccessor } from '#node/admission.ts'
 import { backgroundDuties } from '#node/background-work.ts'
-import { openNodesDatabase } from '#node/drivers.ts'
 import { knownSecret, secretOf } from '#node/foundation.ts'
 import type { Foundation } from '#node/foundation.ts'
 import { silentAfterMs } from '#nodes/cluster-status.ts'
@@ -80,11 +79,11 @@ export async function enterCluster(
   const early = (await isInUse(database))
     ? await join(foundation, options, (await knownSecret(foundation)) ?? '')
     : null
-  let nodes = early === null ? null : await begin(foundation, early, { logger, opened })
+  let nodes = early === null ? null : begin(foundation, early, { logger, opened })
   await bringUpToDate(foundation, options.signal)
   const secret = await secretOf(foundation)
   const entry = early ?? (await join(foundation, options, secret))
-  nodes ??= await begin(foundation, entry, { logger, opened })
+  nodes ??= begin(foundation, entry, { logger, opened })
   const draining = new AbortController()
   const news = nodes.subscribe(({ kind }) => {
     if (kind === 'drainAsked') draining.abort()
@@ -102,7 +101,7 @@ export async function enterCluster(
     startCalls: (link) => {
       const calls = new NodeCalls({
         nodes: joined,
-        database: joined.database,
+        database: database.control ?? database,
         link,
         clock: systemClock,
         logger,
@@ -155,14 +154,13 @@ async function join(
   return { id, info, first }
 }
 
-async function begin(
-  { config, url }: Foundation,
+function begin(
+  { database }: Foundation,
   { id, info }: Entry,
   { logger, opened }: { readonly logger: Logger; readonly opened: AsyncDisposableStack },
-): Promise<Nodes> {
-  const database = openNodesDatabase({ config: { ...config, node: info.name }, url, logger })
-  opened.defer(() => database.close())
-  const nodes = new Nodes({ id, database, info, clock: systemClock, logger })
+): Nodes {
+  const beats = database.feed ?? database
+  const nodes = new Nodes({ id, database, beats, info, clock: systemClock, logger })
   opened.defer(() => nodes.leave())
   return nodes
 }

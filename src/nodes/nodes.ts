@@ -47,11 +47,12 @@ export type LiveNode = NodeInfo & {
 export type NodesOptions = {
   /** New for each start of a process; a node that `joinNodes` has let in has one already. */
   readonly id?: string
-  /**
-   * Beats go through its reserve (`control`): a beat that waits behind other work is a lease that
-   * ends.
-   */
   readonly database: Database
+  /**
+   * Where beats are written: a beat that waits behind other work is a lease that ends. Default: the
+   * reserve of `database`.
+   */
+  readonly beats?: Queryable
   readonly info: NodeInfo
   readonly clock: Clock
   readonly logger: Logger
@@ -154,16 +155,11 @@ export class Nodes {
     })
     this.#info = options.info
     this.#offered = options.duties ?? []
-    this.#beats = options.database.control ?? options.database
+    this.#beats = options.beats ?? options.database.control ?? options.database
     this.config = { leaseMs: nodeLeaseMsDefault, ...options.config }
     this.#clock = new SteadyClock(options.clock)
     this.#state = startNodes(this.id, this.#clock.elapsedMs(), this.#offered)
     this.#schedule()
-  }
-
-  /** For the short statements of calls. */
-  get database(): Database {
-    return this.#options.database
   }
 
   get info(): NodeInfo {

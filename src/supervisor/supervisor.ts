@@ -8,14 +8,9 @@ import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
 import { NodeProcess } from '#supervisor/node-process.ts'
 
-/**
- * Connections that a node holds beside `databaseConnections`: beats and calls, the change feed,
- * Cluster Link, reserves.
- */
-const ownConnections = 12
-/** Of the 100 that the embedded database takes, some are left for commands. */
-const embeddedConnections = 90
-const connectionsMin = 4
+/** A server has 100 connections where nothing else is set; some are left for commands. */
+const sharedConnections = 90
+const connectionsMin = 6
 
 /**
  * Runs `count` nodes as processes of their own on one port, until `signal` aborts: then they drain
@@ -33,7 +28,7 @@ export async function superviseNodes(
 ): Promise<void> {
   const base = config.node ?? hostname()
   const logger = createLogger({ level: config.logLevel, node: base, output: 'stdout' })
-  const embeddedMax = Math.floor(embeddedConnections / (connectionsMin + ownConnections))
+  const embeddedMax = Math.floor(sharedConnections / connectionsMin)
   if (config.databaseUrl === null && count > embeddedMax)
     throw new UsageError(
       `The embedded database has connections for ${embeddedMax} nodes; for more, set STOA_DATABASE_URL to a PostgreSQL of your own.`,
@@ -94,10 +89,7 @@ function share(
   own: { readonly databaseUrl: string | null; readonly node: string },
 ): Config {
   const { sources } = config
-  const connections =
-    config.databaseUrl === null
-      ? Math.floor(embeddedConnections / count) - ownConnections
-      : Math.ceil(config.databaseConnections / count)
+  const connections = Math.floor(sharedConnections / count)
   return {
     ...config,
     ...own,

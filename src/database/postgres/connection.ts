@@ -1,6 +1,7 @@
 import type pg from 'pg'
 import type { Queryable, Statement } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
+import { requestCancel } from '#database/postgres/cancel-request.ts'
 import type { OpenClient } from '#database/postgres/hosts.ts'
 import { canPrepare, PreparedQuery } from '#database/postgres/prepared-query.ts'
 import type { Done } from '#database/postgres/prepared-query.ts'
@@ -36,6 +37,7 @@ export class Connection implements Queryable {
   readonly #statements = new PreparedStatements()
   readonly #queue: (() => void)[] = []
   #failure: ConnectionFailure | null = null
+  #cancelling: Promise<void> | null = null
   #busy = false
 
   constructor({ client, generation, pooled }: OpenClient) {
@@ -88,6 +90,7 @@ export class Connection implements Queryable {
   /** Resolves when the connection has ended; one that failed is cut. */
   async close(): Promise<void> {
     if (this.#failure !== null) {
+      await this.#cancelling
       this.cut()
       return
     }
@@ -157,8 +160,11 @@ export class Connection implements Queryable {
   }
 
   #noteFailure(error: Error): unknown {
-    if (isUnanswered(error)) this.fail('unanswered')
-    else if ((error as { code?: unknown }).code === readOnlyCode) this.fail('demoted')
+    if (isUnanswered(error)) {
+      this.fail('unanswered')
+      // The server has no deadline for a statement that came through a pooler.
+      if (this.#pooled) this.#cancelling = requestCancel(this.#client)
+    } else if ((error as { code?: unknown }).code === readOnlyCode) this.fail('demoted')
     else if (isConnectionBroken(error)) this.fail()
     return translate(error)
   }

@@ -4,6 +4,7 @@ import { processOf } from '#database/postgres/connection.ts'
 import { GuardedSocket } from '#database/postgres/guarded-socket.ts'
 import { optionsIn, parseHosts, withOptions } from '#database/postgres/host-urls.ts'
 import type { Host } from '#database/postgres/host-urls.ts'
+import type { Logger } from '#lib/logger.ts'
 import { isConnectionBroken, translate } from '#database/postgres/translate-error.ts'
 
 /** The oldest PostgreSQL whose SQL Stoa uses. */
@@ -40,14 +41,21 @@ export type HostsOptions = {
    * which says what to set instead.
    */
   readonly poolerRefusal: string | null
+  readonly logger: Logger
 }
 
 /** What one kind of connection is given, beside where it leads. */
 export type ClientOptions = { readonly client: pg.ClientConfig; readonly session: SessionSettings }
 
 const check = `select current_setting('server_version_num')::int as version, pg_is_in_recovery() as standby,
-  current_setting('transaction_read_only') as read_only, pg_backend_pid() as pid`
-type Check = { version: number; standby: boolean; read_only: 'on' | 'off'; pid: number }
+  current_setting('transaction_read_only') as read_only, pg_backend_pid() as pid, current_setting('statement_timeout') as timeout`
+type Check = {
+  version: number
+  standby: boolean
+  read_only: 'on' | 'off'
+  pid: number
+  timeout: string
+}
 
 /** For `poolerRefusal`, where the setting is STOA_DATABASE_URL. */
 export const setDirectUrl =
@@ -68,6 +76,7 @@ export class Hosts {
   #generation = 0
   /** Hosts that refuse session settings at the start of a connection: they are poolers. */
   readonly #poolers = new Set<Host>()
+  #poolerLogged = false
 
   /** Throws `UnsupportedDatabaseError` for a URL that names no PostgreSQL. */
   constructor(options: HostsOptions) {
@@ -206,13 +215,33 @@ export class Hosts {
       const found = rows[0]
       const pooled = expected.pooled || found?.pid !== processOf(client)
       this.#refuseUnfit(found, host, pooled)
-      if (pooled) await client.query(inTime(pooledSettings, connectTimeoutMs))
+      if (pooled) {
+        this.#logPooler(host, found?.timeout)
+        await client.query(inTime(pooledSettings, connectTimeoutMs))
+      }
       return { client, pooled }
     } catch (error) {
       if (isConnectionBroken(error)) client.connection.stream.destroy()
       else void client.end()
       throw error
     }
+  }
+
+  /** Says once what is different behind a pooler. */
+  #logPooler({ name }: Host, statementTimeout: string | undefined): void {
+    if (this.#poolerLogged) return
+    this.#poolerLogged = true
+    const { logger } = this.#options
+    logger.info(
+      { host: name },
+      'the database is reached through a connection pooler: statements are not kept prepared',
+    )
+    if (statementTimeout === '0')
+      logger.warn(
+        { host: name },
+        'statements that come through the pooler have no deadline on the server: give the role ' +
+          'one, as with: alter role stoa set statement_timeout = 10000',
+      )
   }
 
   #refuseUnfit(found: Check | undefined, { name }: Host, pooled: boolean): void {

@@ -33,11 +33,14 @@ export type PostgresOptions = LaneOptions & {
   readonly wanted?: 'primary' | 'standby'
   /** For health checks and calls between nodes. Default: one connection, else as for work. */
   readonly control?: LaneOptions
-  /** For polls and heartbeats. Without it `feed` is not to be used. */
+  /** For polls and heartbeats. Default: the connections for work. */
   readonly feed?: LaneOptions
   /** A transaction that does nothing for so long is ended by the server, and its locks with it. */
   readonly idleInTransactionTimeoutMs?: number
-  /** What `pg_stat_activity` shows, such as `stoa node-1`. */
+  /**
+   * What `pg_stat_activity` shows, such as `stoa node-1`; other lanes than that for work add their
+   * name.
+   */
   readonly applicationName?: string
   readonly logger: Logger
 }
@@ -77,9 +80,9 @@ const namePrimary = 'Name the servers behind it in this setting.'
  */
 export class PostgresDatabase implements Database {
   readonly control: Queryable
+  readonly feed: Sessions
   readonly #work: Lane
   readonly #sessions: Lane
-  readonly #feed: Lane | null
   readonly #pools: readonly ConnectionPool[]
 
   /**
@@ -90,32 +93,27 @@ export class PostgresDatabase implements Database {
     const failureLog = new FailureLog(options.logger, messagesOf(options))
     const near = hostsOf(options, options.url, directUrl === null ? setDirectUrl : null)
     const direct = directUrl === null ? near : hostsOf(options, directUrl, namePrimary)
-    const lane = (hosts: Hosts, { connectionsMax, ...timeouts }: LaneOptions): ConnectionPool =>
+    const lane = (hosts: Hosts, lane: LaneOptions, suffix = ''): ConnectionPool =>
       new ConnectionPool({
         hosts,
-        client: clientOptions(options, timeouts.statementTimeoutMs),
-        connectionsMax,
-        waitTimeoutMs: timeouts.connectTimeoutMs,
+        client: clientOptions(options, lane.statementTimeoutMs, suffix),
+        connectionsMax: lane.connectionsMax,
+        waitTimeoutMs: lane.connectTimeoutMs,
         failureLog,
         logger: options.logger,
       })
     const work = lane(near, options)
-    const control = lane(near, options.control ?? { ...options, connectionsMax: 1 })
-    const feed = options.feed === undefined ? null : lane(direct, options.feed)
+    const control = lane(near, options.control ?? { ...options, connectionsMax: 1 }, ' control')
+    const feed = options.feed === undefined ? null : lane(direct, options.feed, ' feed')
     const sessions =
-      direct === near ? work : lane(direct, { ...options, connectionsMax: directSessionsMax })
+      direct === near
+        ? work
+        : lane(direct, { ...options, connectionsMax: directSessionsMax }, ' session')
     this.#work = new Lane(work)
     this.control = new Lane(control)
-    this.#feed = feed === null ? null : new Lane(feed)
+    this.feed = new Lane(feed ?? sessions)
     this.#sessions = new Lane(sessions)
     this.#pools = [...new Set([work, control, sessions, ...(feed === null ? [] : [feed])])]
-  }
-
-  /** For the change feed and the nodes' heartbeats, which must never wait for other work. */
-  get feed(): Sessions {
-    if (this.#feed === null)
-      throw new Error('This database was opened without a lane for the feed.')
-    return this.#feed
   }
 
   // Not `async`; see `Connection.run`.
@@ -206,14 +204,19 @@ function hostsOf(options: PostgresOptions, url: string, poolerRefusal: string | 
     wanted,
     connectTimeoutMs: Math.min(hostTimeoutMaxMs, connectTimeoutMs),
     poolerRefusal: wanted === 'standby' ? namePrimary : poolerRefusal,
+    logger: options.logger,
   })
 }
 
-function clientOptions(options: PostgresOptions, statementTimeoutMs: number): ClientOptions {
+function clientOptions(
+  options: PostgresOptions,
+  statementTimeoutMs: number,
+  suffix: string,
+): ClientOptions {
   return {
     client: {
       types: valueTypes,
-      application_name: options.applicationName ?? 'stoa',
+      application_name: `${options.applicationName ?? 'stoa'}${suffix}`,
       keepAlive: true,
       keepAliveInitialDelayMillis: keepAliveDelayMs,
       query_timeout: statementTimeoutMs + responseGraceMs,

@@ -1,4 +1,5 @@
 import type pg from 'pg'
+import { silentLogger } from '#lib/logger.ts'
 import { Hosts, setDirectUrl } from '#database/postgres/hosts.ts'
 
 const connectTimeoutMs = 3_000
@@ -19,6 +20,7 @@ export function primaryConnector(options: {
     wanted: 'primary',
     connectTimeoutMs,
     poolerRefusal: setDirectUrl,
+    logger: silentLogger,
   })
   const client = {
     application_name: options.applicationName,
