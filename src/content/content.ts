@@ -3,7 +3,7 @@ import type { ContentType } from '#content/content-type.ts'
 import type { Depends } from '#content/query/dependencies.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 import type { RowTexts } from '#content/query/row-texts.ts'
-import type { ReadableType } from '#content/query/readable-type.ts'
+import type { QueryReader } from '#content/query/readable-type.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
@@ -133,7 +133,7 @@ export interface Content {
 export type UnreadQuery = {
   readonly type: string
   readonly perspective: Perspective
-  read(readable: ReadableType): ListQuery
+  read(reader: QueryReader): ListQuery
 }
 
 export interface Entries {

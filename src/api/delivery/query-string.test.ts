@@ -10,7 +10,7 @@ import { query, thing } from '#test/support/query-cases.ts'
 
 const open: Grant = { filter: null, fields: null }
 const readable = { type: thing, grant: open }
-const reader = { ...readable, targets: () => [readable] }
+const reader = { ...readable, locales: ['en', 'de', 'fr'], targets: () => [readable] }
 const parse = (text: string): ListQuery => parseListQuery(text, readable)
 const where = (text: string): ListQuery['filter'] => parse(text).filter
 

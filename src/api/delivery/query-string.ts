@@ -3,13 +3,9 @@ import { QueryLimitError, QueryParameterError } from '#content/query/errors.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
 import type { Filter, ListQuery, Perspective, Sort, Test } from '#content/query/query.ts'
 import type { Scalar } from '#lib/scalar.ts'
-import {
-  filterDepthMax,
-  filterNodesMax,
-  queryFieldNamed,
-  readableSchema,
-  testNamed,
-} from '#content/query/validate-query.ts'
+import { filterDepthMax, filterNodesMax, testNamed } from '#content/query/validate-query.ts'
+import { fieldAcross, isAcross } from '#content/query/across.ts'
+import { queryFieldNamed, readableSchema } from '#content/query/readable-schema.ts'
 import type { ReadableType } from '#content/query/readable-type.ts'
 
 /**
@@ -268,7 +264,9 @@ function filterOfTree(tree: Tree, reading: Reading, key: string): Filter {
       if (typeof found === 'string') throw malformed(here)
       return [{ op: 'not', filter: filterOfTree(found, reading, here) }]
     }
-    const field = queryFieldNamed(name, reading.schema, reading.readable)
+    const field = isAcross(name)
+      ? fieldAcross(name, reading.readable).targets[0]!.field
+      : queryFieldNamed(name, reading.schema, reading.readable)
     if (typeof found === 'string') throw malformed(here)
     return [...found].map(([op, value]) => {
       if (typeof value !== 'string') throw malformed(`${here}[${op}]`)
@@ -364,8 +362,9 @@ function printFilter(key: string, filter: Filter): [string, string][] {
       return filter.filters.flatMap((part, i) => printFilter(`${key}[${filter.op}][${i}]`, part))
     case 'not':
       return printFilter(`${key}[not]`, filter.filter)
-    // Only grants have it, and they are not printed.
+    // Only `validateFilter` makes these; what it is given is printed.
     case 'known':
+    case 'through':
       return []
     case 'compare': {
       const { test } = filter

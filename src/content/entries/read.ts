@@ -71,6 +71,10 @@ function scopeOf({ call, model, type, grant }: Subject, reading: Reading): Scope
     perspective: reading.perspective,
     grantFilter: grant.filter,
     draftsSeen: grantOf(call, 'readDraft', type) !== null,
+    target: (name) => {
+      const target = model.type(name)
+      return { schema: target.schema, draftsSeen: grantOf(call, 'readDraft', target) !== null }
+    },
   }
 }
 
@@ -83,6 +87,7 @@ function readerOf(
   return {
     type: type.definition,
     grant,
+    locales: model.locales.map((locale) => locale.code),
     targets: (names) =>
       [...model.types.values()]
         .filter((one) => names === null || names.includes(one.definition.name))

@@ -108,7 +108,7 @@ function dependOnHidden(depends: Depends, scope: Scope): void {
     ])
 }
 
-function ofType({ type }: Scope): Atom {
+function ofType({ type }: Pick<Scope, 'type'>): Atom {
   return { field: 'type', is: 'eq', value: type }
 }
 
@@ -165,18 +165,23 @@ function scalarOf(field: QueryField, value: Scalar | null): Scalar | null {
 
 function alternativesOf(
   filter: Filter | null,
-  { grantFilter, schema }: Scope,
+  scope: Scope,
   depends: Depends,
 ): readonly Predicate[] {
+  const { grantFilter, schema } = scope
   const filters = [filter, grantFilter].filter((one) => one !== null)
-  const found = alternatives({ op: 'and', filters }, { schema, depends }, false)
+  const found = alternatives({ op: 'and', filters }, { schema, depends, scope }, false)
   const textSearches = found.flat().filter((atom) => atom.is === 'contains')
   if (textSearches.length <= textSearchesMax) return found
   depends.widened?.()
   return [[]]
 }
 
-type Telling = { readonly schema: QuerySchema; readonly depends: Depends }
+type Telling = {
+  readonly schema: QuerySchema
+  readonly depends: Depends
+  readonly scope: Shown
+}
 
 /** The disjunctive form; an inexact or too wide part becomes "all". */
 function alternatives(filter: Filter, telling: Telling, negated: boolean): readonly Predicate[] {
@@ -185,6 +190,12 @@ function alternatives(filter: Filter, telling: Telling, negated: boolean): reado
       return alternatives(filter.filter, telling, !negated)
     // A row that is not known matches no grant; here it may match, which is wider.
     case 'known':
+      return [[]]
+    // The change feed does not join: any change to a type that the filter leads to counts.
+    case 'through':
+      telling.depends.widened?.()
+      for (const { type } of filter.targets)
+        telling.depends.list(versions, [ofType({ type }), shownIn(telling.scope)])
       return [[]]
     case 'compare': {
       const atom = atomOf(fieldOf(filter.field, telling.schema), filter.test)

@@ -1,7 +1,7 @@
 import { expressionOf, literal, parameterOf, parameterType } from '#content/query/expression.ts'
 import type { Sight, Values } from '#content/query/expression.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
-import type { Filter, Sort, Test } from '#content/query/query.ts'
+import type { Filter, FilterTarget, Sort, Test } from '#content/query/query.ts'
 import type { Scalar } from '#lib/scalar.ts'
 import { completeSort } from '#content/query/sort.ts'
 import type { Position } from '#content/query/cursor.ts'
@@ -15,6 +15,8 @@ export type SqlContext = {
   readonly values: Values
   readonly sight: Sight
   readonly nullable: (field: QueryField) => boolean
+  /** A select of the ids, as text, of the entries that a filter across a reference finds. */
+  readonly idsOf: (target: FilterTarget) => string
 }
 
 /**
@@ -33,6 +35,14 @@ export function conditionOf(filter: Filter, context: SqlContext): string {
     }
     case 'not':
       return `(${conditionOf(filter.filter, context)} is not true)`
+    case 'through': {
+      const field = fieldOf(filter.field, context.schema)
+      const x = expressionOf(field, 'v.', context.sight)
+      const ids = filter.targets.map((target) => context.idsOf(target)).join(' union all ')
+      return field.many
+        ? `exists (select from (${ids}) as target (id) where ${x} @> jsonb_build_array(target.id))`
+        : `${x} in (${ids})`
+    }
     case 'known': {
       const unseen = filter.fields.map(
         (name) => `(v.filter -> ${literal(name)}) is distinct from 'null'::jsonb`,

@@ -77,6 +77,7 @@ function allows(filter: Filter, entry: Memo): boolean {
     case 'not':
       return !allows(filter.filter, entry)
     case 'known':
+    case 'through':
       return true
     case 'compare':
       return holds(filter.test, filter.field === 'level' ? entry.level : entry.team)

@@ -21,6 +21,8 @@ export type QueryField = {
   readonly nullable: boolean
   /** A field that every entry has, kept in a column; others are kept in `filter`. */
   readonly system: boolean
+  /** All values that it can have; absent: any of its type. */
+  readonly values?: readonly string[]
 }
 
 export type QuerySchema = ReadonlyMap<string, QueryField>
@@ -40,7 +42,7 @@ const systemQueryFields: readonly QueryField[] = [
   system('id', 'id'),
   system('locale', 'text'),
   system('version', 'number'),
-  system('status', 'text'),
+  { ...system('status', 'text'), values: ['draft', 'published', 'changed', 'archived'] },
   system('createdAt', 'instant'),
   system('updatedAt', 'instant'),
   system('publishedAt', 'instant', true),
@@ -61,7 +63,13 @@ const valueTypes: Partial<Record<Field['kind'], ValueType>> = {
 
 /** How queries see a field of a type; null: they cannot use it. */
 export function queryFieldOf(field: Field): QueryField | null {
-  const shape = { name: field.name, nullable: true, system: false }
+  const options = field.kind === 'list' ? field.of : field
+  const shape = {
+    name: field.name,
+    nullable: true,
+    system: false,
+    ...(options.kind === 'select' && options.options.length > 0 ? { values: options.options } : {}),
+  }
   if (field.kind === 'list') {
     const type = valueTypes[field.of.kind]
     const nested = 'many' in field.of && field.of.many

@@ -55,6 +55,8 @@ export function compilePredicate(filter: Filter | null, schema: QuerySchema): Pr
       const inner = compilePredicate(filter.filter, schema)
       return (row) => !inner(row)
     }
+    case 'through':
+      throw new Error('only the database evaluates a filter across a reference; no grant has one')
     case 'known':
       return (row) =>
         row.filterRevision >= filter.revision &&

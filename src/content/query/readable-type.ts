@@ -5,6 +5,8 @@ import type { ContentType, Field } from '#content/content-type.ts'
 export type ReadableType = { readonly type: ContentType; readonly grant: Grant }
 
 export type QueryReader = ReadableType & {
+  /** The codes of all locales. */
+  readonly locales: readonly string[]
   /**
    * The types of these names that the reader may read; null: all of them. Asked along the paths of
    * `include` and of filters across a reference.

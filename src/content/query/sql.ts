@@ -38,6 +38,8 @@ export type Scope = {
    * In the draft perspective: archived entries too. Absent: if the query's filter names `status`.
    */
   readonly archivedIncluded?: boolean
+  /** How the reader sees a type that a filter leads to across a reference. */
+  readonly target?: (type: string) => Pick<Scope, 'schema' | 'draftsSeen'>
 }
 
 /**
@@ -300,8 +302,8 @@ function compileScope(
   scope: Scope,
   filter: Filter | null,
   also?: (context: SqlContext) => string,
+  values = new Values(),
 ): { context: SqlContext; branches: readonly Branch[] } {
-  const values = new Values()
   const onlyPublished = scope.perspective === 'published'
   const nullable = (field: QueryField): boolean =>
     field.nullable &&
@@ -315,6 +317,16 @@ function compileScope(
     values,
     sight: { draftsSeen: scope.draftsSeen, table: versionTable(scope.type) },
     nullable,
+    idsOf: ({ type, filter: across }) => {
+      const { target = unknownTarget } = scope
+      const there = { ...scope, ...target(type), type, grantFilter: null }
+      return compileScope(there, across, undefined, values)
+        .branches.map(
+          ({ from, where }) =>
+            `select v.entry_id::text collate "C" from ${from} where ${where.join(' and ')}`,
+        )
+        .join(' union all ')
+    },
   }
   const locales = scope.locales.map((locale) => values.add(locale))
   const view = viewOf(scope, filter, values)
@@ -330,6 +342,10 @@ function compileScope(
     }))
   })
   return { context, branches }
+}
+
+function unknownTarget(type: string): never {
+  throw new Error(`the scope of a query does not know the type ${type} of its filter`)
 }
 
 /**
@@ -377,7 +393,7 @@ function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
 
 function names(filter: Filter, field: string): boolean {
   if (filter.op === 'compare') return filter.field === field
-  if (filter.op === 'known') return false
+  if (filter.op === 'known' || filter.op === 'through') return false
   return filter.op === 'not'
     ? names(filter.filter, field)
     : filter.filters.some((part) => names(part, field))

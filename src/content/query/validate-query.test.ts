@@ -46,6 +46,7 @@ function reader(grant: Grant, readable: readonly ContentType[] = types): QueryRe
   return {
     type: article,
     grant,
+    locales: ['en', 'de', 'fr'],
     targets: (names) =>
       readable
         .filter((type) => names === null || names.includes(type.name))

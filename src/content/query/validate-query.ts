@@ -8,6 +8,13 @@ import {
 import { filterTextBytesMax, normalValue, querySchema } from '#content/query/normal-form.ts'
 import type { QueryField, QuerySchema, ValueType } from '#content/query/normal-form.ts'
 import { validateInclude } from '#content/query/include-path.ts'
+import { fieldAcross, isAcross } from '#content/query/across.ts'
+import {
+  brief,
+  queryFieldNamed,
+  readableSchema,
+  unknownField,
+} from '#content/query/readable-schema.ts'
 import type { Filter, ListQuery, Sort, Test } from '#content/query/query.ts'
 import { visibleFields } from '#content/query/readable-type.ts'
 import type { QueryReader, ReadableType } from '#content/query/readable-type.ts'
@@ -23,6 +30,8 @@ export const filterListMax = 200
 /** Characters of a `contains`, which no index serves. */
 export const containsLengthMax = 200
 export const sortKeysMax = 4
+/** Possible values that an error names. */
+const valuesNamedMax = 50
 export const pageLimitMax = 200
 
 const everyTest = [
@@ -67,17 +76,6 @@ const wanted: Record<ValueType, string> = {
 }
 
 /**
- * The fields that this reader can query. A field outside the grant is not there, exactly as if the
- * type did not have it.
- */
-export function readableSchema({ type, grant }: ReadableType): QuerySchema {
-  const schema = querySchema(type)
-  const { fields } = grant
-  if (fields === null) return schema
-  return new Map([...schema].filter(([name, field]) => field.system || fields.includes(name)))
-}
-
-/**
  * Checks a query against the type and what the reader may see of it, and returns it with every
  * value in normal form, as the evaluators want it. Throws `QueryFieldError`, `QueryOperatorError`,
  * `QueryValueError` or `QueryLimitError`; each says what is possible, and tells nothing about
@@ -106,10 +104,18 @@ export function validateQuery(query: ListQuery, reader: QueryReader): ListQuery 
 }
 
 /** A filter with its values in normal form. Errors as in `validateQuery`. */
-export function validateFilter(filter: Filter, readable: ReadableType): Filter {
+export function validateFilter(filter: Filter, readable: ReadableType | QueryReader): Filter {
   const schema = readableSchema(readable)
   const budget = { nodes: 0 }
   return normalFilter(filter, 1)
+
+  function fieldOf(name: string): QueryField {
+    const field = queryFieldNamed(name, schema, readable)
+    // What locales there are is not part of the type.
+    return name === 'locale' && 'locales' in readable
+      ? { ...field, values: readable.locales }
+      : field
+  }
 
   function normalFilter(part: Filter, depth: number): Filter {
     budget.nodes += 1
@@ -129,17 +135,38 @@ export function validateFilter(filter: Filter, readable: ReadableType): Filter {
       case 'not':
         return { op: 'not', filter: normalFilter(part.filter, depth + 1) }
       case 'compare':
-        return {
-          op: 'compare',
-          field: part.field,
-          test: normalTest(queryFieldNamed(part.field, schema, readable), part.test),
-        }
+        return isAcross(part.field)
+          ? throughReference(part, readable)
+          : { op: 'compare', field: part.field, test: normalTest(fieldOf(part.field), part.test) }
       default:
         throw new QueryOperatorError('A filter is made of "and", "or", "not" and "compare".', {
           allowed: ['and', 'or', 'not', 'compare'],
         })
     }
   }
+}
+
+/** The comparison for each type of target that it fits, with what the reader may see of them. */
+function throughReference(
+  { field: name, test }: Extract<Filter, { op: 'compare' }>,
+  readable: ReadableType,
+): Filter {
+  const { reference, targets } = fieldAcross(name, readable)
+  const refused: unknown[] = []
+  const fitting = targets.flatMap(({ readable: target, field }) => {
+    try {
+      const compare: Filter = { op: 'compare', field: field.name, test: normalTest(field, test) }
+      const { filter } = target.grant
+      const all: Filter = filter === null ? compare : { op: 'and', filters: [compare, filter] }
+      return [{ type: target.type.name, filter: all }]
+    } catch (error) {
+      if (!(error instanceof StoaError)) throw error
+      refused.push(error)
+      return []
+    }
+  })
+  if (fitting.length === 0) throw refused[0]
+  return { op: 'through', field: reference.name, targets: fitting }
 }
 
 /**
@@ -173,6 +200,8 @@ function fieldsOf(filter: Filter): ReadonlySet<string> {
       return fieldsOf(filter.filter)
     case 'known':
       return new Set(filter.fields)
+    case 'through':
+      return new Set([filter.field])
     default:
       return new Set(filter.filters.flatMap((one) => [...fieldsOf(one)]))
   }
@@ -185,40 +214,6 @@ function fittingFilter(filter: Filter, type: ContentType): readonly Filter[] {
     if (error instanceof StoaError) return []
     throw error
   }
-}
-
-/**
- * The field of this name as queries use it. `QueryFieldError` where this reader has none. `schema`
- * is their `readableSchema`.
- */
-export function queryFieldNamed(
-  name: string,
-  schema: QuerySchema,
-  readable: ReadableType,
-): QueryField {
-  const field = schema.get(name)
-  if (field !== undefined) return field
-  if (visibleFields(readable).some((other) => other.name === name)) {
-    throw new QueryFieldError(
-      `The field "${name}" of "${readable.type.name}" is not filterable: queries can neither filter nor sort by it.`,
-      {
-        field: name,
-        allowed: [...schema.keys()],
-      },
-    )
-  }
-  throw unknownField(name, readable.type, [...schema.keys()])
-}
-
-function unknownField(
-  name: string,
-  type: ContentType,
-  allowed: readonly string[],
-): QueryFieldError {
-  return new QueryFieldError(
-    `"${type.name}" has no field "${brief(name)}" that you can use here; there are: ${allowed.join(', ') || 'none'}.`,
-    { field: brief(name), allowed },
-  )
 }
 
 function normalTest(field: QueryField, test: Test): Test {
@@ -275,6 +270,16 @@ function normalScalar(field: QueryField, is: Test['is'], value: unknown): Scalar
   }
   const normal = normalValue(field.type, value)
   if (normal === null) throw wrongValue(field, is, wanted[field.type], value)
+  const { values } = field
+  if (values !== undefined && equalTests.includes(is) && !values.includes(String(normal))) {
+    const named = values.slice(0, valuesNamedMax).join(', ')
+    throw wrongValue(
+      field,
+      is,
+      `one of ${named}${values.length > valuesNamedMax ? ', …' : ''}`,
+      value,
+    )
+  }
   return normal
 }
 
@@ -325,8 +330,4 @@ function validateFields(names: readonly string[], readable: ReadableType): reado
   for (const name of names)
     if (!visible.includes(name)) throw unknownField(name, readable.type, visible)
   return [...new Set(names)]
-}
-
-function brief(text: string): string {
-  return text.length <= 80 ? text : `${text.slice(0, 79).toWellFormed()}…`
 }
