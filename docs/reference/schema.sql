@@ -359,16 +359,25 @@ create table stoa.api_token (
   hint text not null,
   created_at timestamp(3) with time zone not null,
   created_by uuid,
-  expires_at timestamp(3) with time zone,
-  last_used_at timestamp(3) with time zone
+  created_by_token uuid,
+  expires_at timestamp(3) with time zone
 );
 
 comment on table stoa.api_token is 'API tokens. Only the SHA-256 is kept; `hint` shows the first characters.';
+
+comment on column stoa.api_token.created_by_token is 'The token that made it, and with which it is deleted.';
 
 create table stoa.api_token_role (
   token_id uuid not null,
   role text not null
 );
+
+create table stoa.api_token_use (
+  token_id uuid not null,
+  last_used_at timestamp(3) with time zone not null
+);
+
+comment on table stoa.api_token_use is 'When API tokens were last used, as `session_use`.';
 
 create table stoa.asset (
   id uuid not null,
@@ -507,6 +516,7 @@ comment on table stoa.heartbeat is 'A single row whose counter advances by synch
 create table stoa.idempotency (
   key text not null,
   principal text not null,
+  rights text not null,
   request_hash text not null,
   status integer,
   headers json,
@@ -515,6 +525,8 @@ create table stoa.idempotency (
 );
 
 comment on table stoa.idempotency is 'Responses to requests with an `Idempotency-Key`, so that a repeated request takes effect once. A row without a status belongs to a request that is being processed.';
+
+comment on column stoa.idempotency.rights is 'A hash of what the caller was allowed: a response is repeated only while that is the same.';
 
 create table stoa.leadership (
   role text not null,
@@ -549,7 +561,7 @@ create unlogged table stoa.login_throttle (
   blocked_until timestamp(3) with time zone not null
 );
 
-comment on table stoa.login_throttle is 'Failed sign-ins, by `account:HASH` or `address:ADDRESS`. Unlogged: every failed sign-in writes here, and the rows are worth nothing after a crash.';
+comment on table stoa.login_throttle is 'Failed sign-ins, by `device:NONCE`, `network:NETWORK`, `pair:NETWORK:ACCOUNT` or `account:HASH`. Unlogged: every failed sign-in writes here, and the rows are worth nothing after a crash.';
 
 create table stoa.migration (
   name text not null,
@@ -695,13 +707,19 @@ create table stoa.session (
   id_hash bytea not null,
   user_id uuid not null,
   created_at timestamp(3) with time zone not null,
-  last_used_at timestamp(3) with time zone not null,
   expires_at timestamp(3) with time zone not null,
   address text not null,
   agent text not null
 );
 
 comment on table stoa.session is 'Signed-in browsers. Only the SHA-256 of the cookie is kept.';
+
+create table stoa.session_use (
+  id_hash bytea not null,
+  last_used_at timestamp(3) with time zone not null
+);
+
+comment on table stoa.session_use is 'When sessions were last used. A table of its own, which the change feed does not announce: a use changes nothing that nodes have in memory.';
 
 create table stoa.unique_value (
   type text not null,
@@ -820,6 +838,8 @@ alter table stoa.api_token add constraint api_token_token_hash_key UNIQUE (token
 
 alter table stoa.api_token_role add constraint api_token_role_pkey PRIMARY KEY (token_id, role);
 
+alter table stoa.api_token_use add constraint api_token_use_pkey PRIMARY KEY (token_id);
+
 alter table stoa.asset add constraint asset_blob_check CHECK ((blob ~ '^[0-9a-f]{64}$'::text));
 
 alter table stoa.asset add constraint asset_bytes_check CHECK ((bytes > 0));
@@ -926,6 +946,8 @@ alter table stoa.secret add constraint secret_pkey PRIMARY KEY (one);
 
 alter table stoa.session add constraint session_pkey PRIMARY KEY (id_hash);
 
+alter table stoa.session_use add constraint session_use_pkey PRIMARY KEY (id_hash);
+
 alter table stoa.unique_value add constraint unique_value_pkey PRIMARY KEY (type, field, locale, value);
 
 alter table stoa.upload add constraint upload_bytes_check CHECK ((bytes > 0));
@@ -954,9 +976,13 @@ alter table stoa.version_history add constraint version_history_pkey PRIMARY KEY
 
 alter table stoa.api_token add constraint api_token_created_by_fkey FOREIGN KEY (created_by) REFERENCES stoa."user"(id) ON DELETE SET NULL;
 
+alter table stoa.api_token add constraint api_token_created_by_token_fkey FOREIGN KEY (created_by_token) REFERENCES stoa.api_token(id) ON DELETE CASCADE;
+
 alter table stoa.api_token_role add constraint api_token_role_role FOREIGN KEY (role) REFERENCES stoa.role(name);
 
 alter table stoa.api_token_role add constraint api_token_role_token_id_fkey FOREIGN KEY (token_id) REFERENCES stoa.api_token(id) ON DELETE CASCADE;
+
+alter table stoa.api_token_use add constraint api_token_use_token_id_fkey FOREIGN KEY (token_id) REFERENCES stoa.api_token(id) ON DELETE CASCADE;
 
 alter table stoa.entry add constraint entry_type_fkey FOREIGN KEY (type) REFERENCES stoa.content_type(name);
 
@@ -974,6 +1000,8 @@ alter table stoa.schedule add constraint schedule_entry_id_fkey FOREIGN KEY (ent
 
 alter table stoa.session add constraint session_user_id_fkey FOREIGN KEY (user_id) REFERENCES stoa."user"(id) ON DELETE CASCADE;
 
+alter table stoa.session_use add constraint session_use_id_hash_fkey FOREIGN KEY (id_hash) REFERENCES stoa.session(id_hash) ON DELETE CASCADE;
+
 alter table stoa.unique_value add constraint unique_value_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES stoa.entry(id) ON DELETE CASCADE;
 
 alter table stoa.upload add constraint upload_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES stoa.asset(id) ON DELETE SET NULL;
@@ -985,6 +1013,8 @@ alter table stoa.user_role add constraint user_role_role FOREIGN KEY (role) REFE
 alter table stoa.user_role add constraint user_role_user_id_fkey FOREIGN KEY (user_id) REFERENCES stoa."user"(id) ON DELETE CASCADE;
 
 CREATE INDEX api_token_creator ON stoa.api_token USING btree (created_by);
+
+CREATE INDEX api_token_maker ON stoa.api_token USING btree (created_by_token);
 
 CREATE INDEX api_token_role_role ON stoa.api_token_role USING btree (role);
 

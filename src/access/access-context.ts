@@ -9,18 +9,18 @@ export type AccessOptions = {
   readonly database: Database
   readonly clock: Clock
   readonly logger: Logger
-  /** Key of the CSRF tokens; the same on every node. */
+  /** The key of CSRF tokens and device cookies; the same on every node. */
   readonly secret: string
-  /** Default: OWASP's parameters. Hashes made with others are renewed at the next login. */
+  /** Default: OWASP's parameters. Hashes made with others are renewed at the next sign-in. */
   readonly passwordCost?: PasswordCost
   /**
-   * The cluster's cache: who somebody is is answered from memory, and forgotten by the change feed.
-   * Without it the database is asked.
+   * Keeps sessions, API tokens and roles in memory; the change feed drops them. Without it each
+   * request reads the database: for commands and tests.
    */
   readonly cache?: Cache
 }
 
-/** What every module of this part stands on. */
+/** What every module of this part works with. */
 export type AccessContext = {
   readonly database: Database
   readonly clock: Clock

@@ -2,8 +2,8 @@ import type { Authority, AuthorityOf, ContentAction, Grant } from '#content/auth
 import type { Queryable } from '#database/database.ts'
 
 /**
- * What may be done besides content. `assets.read` is of the list in the API; the bytes of an asset
- * are public by their unguessable id.
+ * Permissions besides those on content. `assets.read` is for the list in the API; the bytes of an
+ * asset are public by their unguessable id.
  */
 export const systemPermissions = [
   'types.write',
@@ -56,14 +56,15 @@ export type ApiToken = {
   readonly name: string
   readonly roles: readonly string[]
   readonly createdAt: string
-  readonly createdBy: string | null
+  /** The user or API token that made it; null: the command line, or a user who is gone. */
+  readonly createdBy: { readonly kind: 'user' | 'token'; readonly id: string } | null
   readonly expiresAt: string | null
   readonly lastUsedAt: string | null
   /** The first characters, to recognise it by; the token itself is shown once, when it is made. */
   readonly hint: string
 }
 
-/** The one who makes a request, with everything that decides what they may do. */
+/** The caller of a request, with everything that decides what they may do. */
 export type Identity = {
   readonly authority: Authority
   readonly user: User | null
@@ -76,11 +77,13 @@ export type Identity = {
   /** When the session or API token ends at the latest; null: never. */
   readonly expiresAt: string | null
   /**
-   * For how many milliseconds nobody could tell whether all this still holds, the database being
-   * away or slow; null: it holds.
+   * For how many milliseconds this could not be confirmed, the database being away or slow; null:
+   * it holds.
    */
   readonly staleMs: number | null
-  /** Where the request came from, for the audit log. */
+  /** A hash of everything that is allowed: it changes when rights do. */
+  readonly rightsHash: string
+  /** The origin of the request, for the audit log. */
   readonly origin: Origin
   can(permission: SystemPermission): boolean
   /** Throws `PermissionError`. */
@@ -114,18 +117,30 @@ export type Login = {
   readonly cookie: string
   readonly csrfToken: string
   readonly expiresAt: string
+  /** For the browser to keep: it tells the owner's devices from strangers' (device-cookie.ts). */
+  readonly deviceCookie: string
   readonly user: User
+}
+
+export type FirstAdministratorInput = {
+  readonly secret: string
+  readonly email: string
+  readonly name: string
+  readonly password: string
+  readonly agent: string
+  readonly origin?: Origin
 }
 
 export type LoginInput = {
   readonly email: string
   readonly password: string
-  /** The client's IP address: half of the throttle. */
+  /** The client's IP address, for throttling. */
   readonly address: string
   readonly agent: string
   readonly requestId?: string | null
   /** The session that the browser still had; it ends with the login. */
   readonly sessionCookie?: string | null
+  readonly deviceCookie?: string | null
 }
 
 /**
@@ -136,23 +151,25 @@ export type LoginInput = {
  */
 export interface Access {
   /**
-   * Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`.
+   * Without credentials: the anonymous role. With wrong or expired ones: `UnauthenticatedError`,
+   * after the primary database was asked.
    */
   identify(credentials: Credentials, options?: IdentifyOptions): Promise<Identity>
   /** The rights that an actor has now, read through `db`; null: gone, disabled or expired. */
   readonly authorityOf: AuthorityOf
   /**
-   * What `identify` would find, if it is in memory and fresh; null: ask `identify`. At once, for
-   * answers that are ready. `cacheNowMs`: `Cache.nowMs`.
+   * What `identify` would find, if it is in memory and fresh; null: ask `identify`. `cacheNowMs`:
+   * `Cache.nowMs`.
    */
   peek(
     credentials: Pick<Credentials, 'bearer' | 'sessionCookie'>,
     cacheNowMs: number,
   ): Authority | null
-  login(input: LoginInput): Promise<Login>
-  logout(sessionCookie: string): Promise<void>
+  login(db: Queryable, input: LoginInput): Promise<Login>
+  logout(db: Queryable, sessionCookie: string): Promise<void>
   /**
-   * Ends every session of a user: one's own, or with `users.manage`. Returns how many there were.
+   * Ends every session of a user: one's own, or with `users.manage` those of users who may do no
+   * more than `by`. Returns how many there were.
    */
   logoutEverywhere(db: Queryable, by: Identity, userId: string): Promise<number>
 
@@ -161,13 +178,8 @@ export interface Access {
    * 24 h; asking again replaces it.
    */
   firstAdministratorSecret(): Promise<string | null>
-  createFirstAdministrator(input: {
-    readonly secret: string
-    readonly email: string
-    readonly name: string
-    readonly password: string
-    readonly origin?: Origin
-  }): Promise<User>
+  /** Signs the new administrator in. */
+  createFirstAdministrator(db: Queryable, input: FirstAdministratorInput): Promise<Login>
 
   readonly users: {
     list(page: {
@@ -175,7 +187,7 @@ export interface Access {
       readonly after: string | null
     }): Promise<{ data: User[]; after: string | null }>
     get(id: string): Promise<User>
-    /** By email, in whatever case it is typed; `UserNotFoundError`. */
+    /** By email, in any case; `UserNotFoundError`. */
     getByEmail(email: string): Promise<User>
     create(
       db: Queryable,
@@ -205,10 +217,11 @@ export interface Access {
     ): Promise<User>
     delete(db: Queryable, by: Identity, id: string): Promise<void>
     /**
-     * Everybody's own name and password. A new password needs the current one, ends all sessions
+     * The caller's own name and password. A new password needs the current one, ends all sessions
      * and starts a new one, returned as `login`.
      */
     updateOwn(
+      db: Queryable,
       by: Identity,
       input: {
         readonly name?: string
@@ -225,7 +238,7 @@ export interface Access {
   }
   readonly tokens: {
     list(): Promise<ApiToken[]>
-    /** Nobody can make a token that may do more than they may themselves. */
+    /** A token can neither do more nor live longer than the token that makes it. */
     create(
       db: Queryable,
       by: Identity,
@@ -237,7 +250,7 @@ export interface Access {
     ): Promise<{ token: string; info: ApiToken }>
     delete(db: Queryable, by: Identity, id: string): Promise<void>
   }
-  /** Appends to the audit log, in the transaction of what it tells about. */
+  /** Appends to the audit log, in the transaction of the change. */
   audit(db: Queryable, by: Identity, entry: AuditEntry): Promise<void>
   auditLog(page: {
     readonly limit: number

@@ -39,15 +39,15 @@ const prune = sql<{ count: number }>(`
   select count(*)::int as count from gone`)
 
 export type AuditLog = Pick<Access, 'audit' | 'auditLog'> & {
-  /** For what happens before anybody is known: a failed login, the first administrator. */
+  /** For what happens without an identity: a refused sign-in, the first administrator. */
   record(db: Queryable, actor: Actor, origin: Origin, entry: AuditEntry): Promise<void>
   prune(): Promise<number>
 }
 
 /** Newest first, by id: ids are of UUID version 7. */
-export function auditLog(ground: Pick<AccessContext, 'database' | 'clock'>): AuditLog {
+export function auditLog(context: Pick<AccessContext, 'database' | 'clock'>): AuditLog {
   const record: AuditLog['record'] = async (db, actor, origin, entry) => {
-    const nowMs = ground.clock.nowMs()
+    const nowMs = context.clock.nowMs()
     const { action, subject, facts } = entry
     await db.run(append, [
       newId(nowMs),
@@ -69,7 +69,7 @@ export function auditLog(ground: Pick<AccessContext, 'database' | 'clock'>): Aud
         throw new AccessInputError([
           { path: '/after', message: 'is not from meta.after of a page.' },
         ])
-      const rows = await ground.database.run(page, [after, limit + 1])
+      const rows = await context.database.run(page, [after, limit + 1])
       const data = rows
         .slice(0, limit)
         .map(({ id, at, actor, action, subject, facts, address, request_id }): AuditRecord => ({
@@ -85,9 +85,9 @@ export function auditLog(ground: Pick<AccessContext, 'database' | 'clock'>): Aud
       return { data, after: rows.length > limit ? data.at(-1)!.id : null }
     },
     prune: () =>
-      ground.database.transaction(async (tx) => {
+      context.database.transaction(async (tx) => {
         await tx.run(allowPruning)
-        const [row] = await tx.run(prune, [timestamp(ground.clock.nowMs() - auditKeptMs)])
+        const [row] = await tx.run(prune, [timestamp(context.clock.nowMs() - auditKeptMs)])
         return row?.count ?? 0
       }),
   }

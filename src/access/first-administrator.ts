@@ -1,11 +1,12 @@
 import type { Access } from '#access/access.ts'
 import type { AuditLog } from '#access/audit.ts'
-import { FirstAdministratorError } from '#access/errors.ts'
+import { FirstAdministratorError, LoginFailedError } from '#access/errors.ts'
 import { timestamp } from '#access/access-context.ts'
 import type { AccessContext } from '#access/access-context.ts'
 import { noOrigin } from '#access/identity.ts'
 import { checkPassword } from '#access/password.ts'
 import { administratorRole } from '#access/permissions.ts'
+import type { Sessions } from '#access/session-store.ts'
 import { hashSecret, looksLikeSecret, newSecret } from '#access/secrets.ts'
 import { checkedUser } from '#access/user-input.ts'
 import { insertUser } from '#access/user-store.ts'
@@ -27,10 +28,11 @@ const use = sql<{ used: boolean }>(
 )
 
 export function firstAdministrator(
-  ground: AccessContext,
+  context: AccessContext,
   log: AuditLog,
+  sessions: Sessions,
 ): Pick<Access, 'firstAdministratorSecret' | 'createFirstAdministrator'> {
-  const { database, clock, hasher } = ground
+  const { database, clock, hasher } = context
   const now = (): string => timestamp(clock.nowMs())
   return {
     firstAdministratorSecret: async () => {
@@ -40,15 +42,18 @@ export function firstAdministrator(
       await database.run(offer, [hashSecret(secret), timestamp(clock.nowMs() + secretLifetimeMs)])
       return secret
     },
-    createFirstAdministrator: async ({ secret, email, name, password, origin = noOrigin }) => {
+    createFirstAdministrator: async (
+      db,
+      { secret, email, name, password, agent, origin = noOrigin },
+    ) => {
       const hash = hashSecret(secret)
       // A wrong secret costs no password hash.
       const [known] = looksLikeSecret(secret) ? await database.run(valid, [hash, now()]) : []
       if (known?.found !== true) throw new FirstAdministratorError()
       const checked = checkedUser({ email, name })
       checkPassword(password, checked.email)
-      const passwordHash = await hasher.hash(password)
-      return database.transaction(async (tx) => {
+      const passwordHash = await hasher.hash(password, { key: 'first administrator', known: true })
+      const user = await db.transaction(async (tx) => {
         const used = await tx.run(use, [hash, now()])
         const [row] = await tx.run(anyUser)
         if (used.length === 0 || row?.found === true) throw new FirstAdministratorError()
@@ -66,6 +71,16 @@ export function firstAdministrator(
         })
         return user
       })
+      const login = await sessions.start(db, {
+        user,
+        passwordHash,
+        origin,
+        agent,
+        replaces: null,
+      })
+      // Another administrator has changed the user already: then they sign in by themselves.
+      if (login === null) throw new LoginFailedError()
+      return login
     },
   }
 }

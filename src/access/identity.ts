@@ -5,7 +5,7 @@ import { administratorRole, BoundAuthority, PermissionSet } from '#access/permis
 import { roleOf } from '#access/role-row.ts'
 import { systemActor } from '#lib/actor.ts'
 
-/** What a proxy puts into X-Forwarded-For need not be an address. */
+/** The address if it is one: a proxy can put anything into X-Forwarded-For. */
 export function addressOf(origin: Origin): string | null {
   return origin.address !== null && isIP(origin.address) !== 0 ? origin.address : null
 }
@@ -41,6 +41,10 @@ export class KnownIdentity implements Identity {
     this.origin = facts.origin ?? noOrigin
   }
 
+  get rightsHash(): string {
+    return this.authority.permissions.hash
+  }
+
   can(permission: SystemPermission): boolean {
     return this.authority.permissions.system.has(permission)
   }
@@ -72,7 +76,7 @@ export function requireCovers(by: Identity, wanted: PermissionSet, what: string)
     throw new Error('an identity that this part did not make')
   if (!by.authority.permissions.covers(wanted)) {
     throw new EscalationError(
-      `This ${what} more than you may do yourself; ask somebody whose roles cover it.`,
+      `This ${what} more than you may do yourself; ask a user whose roles cover it.`,
     )
   }
 }

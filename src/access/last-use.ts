@@ -1,91 +1,68 @@
 import { timestamp } from '#access/access-context.ts'
 import type { AccessContext } from '#access/access-context.ts'
-import { staleMsOf } from '#cache/cache.ts'
-import type { Cache } from '#cache/cache.ts'
-import type { FillContext } from '#cache/fill.ts'
-import type { Queryable, Statement } from '#database/database.ts'
+import { sql } from '#database/database.ts'
+import type { Statement } from '#database/database.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
-import { withTimeout } from '#lib/timeout.ts'
 
 /**
- * How exactly the last use of sessions and API tokens is known: one write a minute, whatever the
- * traffic.
+ * How exactly the last use of sessions and API tokens is recorded: one write in ten minutes for
+ * each on a node, whatever the traffic. Uses are rows of tables of their own, which the change feed
+ * does not announce: a use changes nothing that a node has in memory.
  */
-export const lastUseResolutionMs = 60_000
+export const lastUseResolutionMs = 600_000
+/** Uses being recorded at once; more are recorded at a later request. */
+const recordingMax = 20
 
-/**
- * When it was last used, as far as this node knows; kept beside what is remembered, and moved when
- * a use is noted.
- */
-export type Use = { notedMs: number }
+/** When a session or API token was last used, as far as this node knows. */
+export type LastUse = { atMs: number }
 
-export function useOf(lastUsedAt: string | null): Use {
-  return { notedMs: lastUsedAt === null ? Number.NEGATIVE_INFINITY : Date.parse(lastUsedAt) }
+export function lastUseOf(recordedAt: string | null): LastUse {
+  return { atMs: recordedAt === null ? Number.NEGATIVE_INFINITY : Date.parse(recordedAt) }
 }
 
-export function isUseDue(use: Use, nowMs: number): boolean {
-  return nowMs - use.notedMs >= lastUseResolutionMs
+export function isUseDue(use: LastUse, nowMs: number): boolean {
+  return nowMs - use.atMs >= lastUseResolutionMs
 }
 
-/** A reader waits so long for its use to be noted: not for a database that does not answer. */
-const noteWaitMs = 250
+// A session that ends while its use is recorded leaves no row behind: the foreign key refuses it.
+const statements = {
+  session: sql(`
+    insert into stoa.session_use as u (id_hash, last_used_at)
+    select id_hash, $2 from stoa.session where id_hash = $1 for key share
+    on conflict (id_hash) do update set last_used_at = excluded.last_used_at where u.last_used_at < excluded.last_used_at`),
+  token: sql(`
+    insert into stoa.api_token_use as u (token_id, last_used_at)
+    select id, $2 from stoa.api_token where id = $1 for key share
+    on conflict (token_id) do update set last_used_at = excluded.last_used_at where u.last_used_at < excluded.last_used_at`),
+} satisfies Record<string, Statement<object>>
 
-/**
- * Notes a use by `statement` ($1 key, $2 now, $3 what counts as long ago). A reader is not refused,
- * nor kept, because this cannot be written.
- */
-export async function noteUse(
-  ground: Pick<AccessContext, 'clock' | 'logger'> & { readonly database: Queryable },
-  use: Use,
-  statement: Statement<object>,
-  key: unknown,
-): Promise<void> {
-  const nowMs = ground.clock.nowMs()
-  if (!isUseDue(use, nowMs)) return
-  use.notedMs = nowMs
-  await withTimeout(
-    note(ground, statement, [key, timestamp(nowMs), timestamp(nowMs - lastUseResolutionMs)]),
-    noteWaitMs,
-  )
-}
+/** Records uses in the background: no request waits for it, or fails with it. */
+export class LastUseRecorder {
+  readonly #context: Pick<AccessContext, 'database' | 'clock' | 'logger'>
+  #recording = 0
 
-async function note(
-  { database, logger }: Pick<AccessContext, 'logger'> & { readonly database: Queryable },
-  statement: Statement<object>,
-  values: readonly unknown[],
-): Promise<void> {
-  try {
-    await database.run(statement, values)
-  } catch (error) {
-    if (!(error instanceof DatabaseUnavailableError) && !(error instanceof DatabaseTimeoutError))
-      throw error
-    logger.warn({ err: error }, 'the last use of a session or API token could not be noted')
+  constructor(context: Pick<AccessContext, 'database' | 'clock' | 'logger'>) {
+    this.#context = context
   }
-}
 
-/** Roughly what the cache keeps of one session or API token, in bytes. */
-const foundBytes = 2_000
+  record(kind: keyof typeof statements, key: unknown, use: LastUse): void {
+    const nowMs = this.#context.clock.nowMs()
+    if (!isUseDue(use, nowMs) || this.#recording >= recordingMax) return
+    use.atMs = nowMs
+    this.#recording += 1
+    void this.#write(statements[kind], [key, timestamp(nowMs)])
+  }
 
-/** Ends a fill whose result must not be kept. */
-export class NotKept extends Error {}
-
-/** `staleMs`: as of an identity. */
-export type Looked<Found> = { readonly found: Found | null; readonly staleMs: number | null }
-
-/**
- * From memory, or by `load`, which throws `NotKept` for what is not there: anybody could fill the
- * memory with nobodies.
- */
-export async function kept<Found>(
-  cache: Cache,
-  key: string,
-  load: (context: FillContext) => Promise<Found>,
-): Promise<Looked<Found>> {
-  try {
-    const cached = await cache.get(key, load, { bytesOf: () => foundBytes })
-    return { found: cached.value, staleMs: staleMsOf(cached) }
-  } catch (error) {
-    if (error instanceof NotKept) return { found: null, staleMs: null }
-    throw error
+  async #write(statement: Statement<object>, values: readonly unknown[]): Promise<void> {
+    const { database, logger } = this.#context
+    try {
+      await database.run(statement, values)
+    } catch (error) {
+      const away =
+        error instanceof DatabaseUnavailableError || error instanceof DatabaseTimeoutError
+      logger[away ? 'debug' : 'error']({ err: error }, 'the last use was not recorded')
+    } finally {
+      this.#recording -= 1
+    }
   }
 }

@@ -14,14 +14,14 @@ const passwordOf = sql<{ password_hash: string }>(
   `select password_hash from stoa.user where id = $1`,
 )
 
-/** What users may do with themselves, without any permission. */
+/** Users change themselves, without any permission. */
 export function ownUser(
-  ground: AccessContext,
+  context: AccessContext,
   log: AuditLog,
   sessions: Sessions,
   provePassword: ProvePassword,
 ): Access['users']['updateOwn'] {
-  const { database, hasher } = ground
+  const { database, hasher } = context
 
   /**
    * The hash of the next password, and the one that the current password was proven against;
@@ -36,17 +36,22 @@ export function ownUser(
     if (password.next === password.current)
       throw new PasswordRefusedError('This is the password that you have already.')
     const [row] = await database.run(passwordOf, [own.id])
-    const right = await provePassword({
+    // The caller is signed in: strangers' attempts at the account do not count against them.
+    const client = {
       email: own.email,
-      password: password.current,
-      stored: row?.password_hash ?? null,
       address: by.origin.address ?? '',
-    })
+      device: `session of ${own.id}`,
+      knownNetwork: true,
+    }
+    const { right } = await provePassword(client, password.current, row?.password_hash ?? null)
     if (!right || row === undefined) throw new LoginFailedError()
-    return { proven: row.password_hash, next: await hasher.hash(password.next) }
+    return {
+      proven: row.password_hash,
+      next: await hasher.hash(password.next, { key: own.id, known: true }),
+    }
   }
 
-  return async (by, input) => {
+  return async (db, by, input) => {
     const own = by.user
     if (own === null)
       throw new EscalationError(
@@ -56,9 +61,9 @@ export function ownUser(
     const hashes =
       input.password === undefined ? null : await newOwnPassword(own, by, input.password)
     const passwordHash = hashes?.next ?? null
-    const user = await database.transaction(async (tx) => {
+    const user = await db.transaction(async (tx) => {
       const now = await lockedUser(tx, own.id)
-      // An administrator who shut the user out meanwhile has the last word.
+      // An administrator may have disabled the user meanwhile.
       const [stored] = await tx.run(passwordOf, [own.id])
       if (now.state !== 'active' || (hashes !== null && stored?.password_hash !== hashes.proven))
         throw new LoginFailedError()
@@ -79,7 +84,7 @@ export function ownUser(
     if (passwordHash === null) return { user, login: null }
     return {
       user,
-      login: await sessions.start({
+      login: await sessions.start(db, {
         user,
         passwordHash,
         origin: by.origin,

@@ -1,8 +1,10 @@
 import { argon2, randomBytes, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
 import { PasswordRefusedError, ThrottledError } from '#access/errors.ts'
-import type { Clock } from '#lib/clock.ts'
 import { commonPasswords } from '#access/common-passwords.ts'
+import { FairQueue } from '#access/fair-queue.ts'
+import type { QueueClient } from '#access/fair-queue.ts'
+import type { Clock } from '#lib/clock.ts'
 
 /**
  * Password rules and hashing. Rules are NIST SP 800-63B-4 §3.1.1: length instead of composition,
@@ -12,7 +14,7 @@ import { commonPasswords } from '#access/common-passwords.ts'
 export const passwordLengthMin = 12
 export const passwordLengthMax = 256
 
-/** What one hash costs: memory in KiB, and passes over it. */
+/** The cost of one hash: memory in KiB, and passes over it. */
 export type PasswordCost = { readonly memoryKiB: number; readonly passes: number }
 export const defaultPasswordCost: PasswordCost = { memoryKiB: 19_456, passes: 2 }
 
@@ -21,12 +23,6 @@ export const defaultPasswordCost: PasswordCost = { memoryKiB: 19_456, passes: 2 
  * to files and names.
  */
 const hashesAtOnceMax = 2
-/**
- * Logins that may wait for their turn, and how long. Past either they are turned away: a flood
- * cannot pile up here.
- */
-const waitingMax = 64
-const waitMs = 5_000
 
 const saltBytes = 16
 const hashBytes = 32
@@ -52,46 +48,46 @@ export function checkPassword(password: string, email: string): void {
   if (lower === email) throw new PasswordRefusedError('A password must not be the email.')
   if (commonPasswords.has(lower) || new Set(lower).size <= 2) {
     throw new PasswordRefusedError(
-      'This password is one of the first that anybody would try; choose another.',
+      'This password is one of the first to be tried in an attack; choose another.',
     )
   }
 }
 
-/** Hashes and verifies, a few at a time. */
+/** Hashes and verifies, a few at a time, in turn for each client. */
 export class PasswordHasher {
   readonly #cost: PasswordCost
-  readonly #clock: Clock
   /** Verified for unknown users, so that they take as long as known ones. */
   readonly #dummy: string
-  #running = 0
-  readonly #waiting: { start: () => void; giveUp: (error: unknown) => void; deadlineMs: number }[] =
-    []
+  readonly #queue: FairQueue
 
   constructor(clock: Clock, cost: PasswordCost = defaultPasswordCost) {
-    this.#clock = clock
     this.#cost = cost
     this.#dummy = phc(cost, randomBytes(saltBytes), randomBytes(hashBytes))
+    this.#queue = new FairQueue({ clock, placesMax: hashesAtOnceMax, busy })
   }
 
-  async hash(password: string): Promise<string> {
+  async hash(password: string, client: QueueClient): Promise<string> {
     const salt = randomBytes(saltBytes)
-    return phc(this.#cost, salt, await this.#derive(password, salt, this.#cost, hashBytes))
+    const derived = await this.#derive(password, client, {
+      salt,
+      cost: this.#cost,
+      length: hashBytes,
+    })
+    return phc(this.#cost, salt, derived)
   }
 
   /** `stored` null (no such user) costs the same and is false. */
-  async verify(password: string, stored: string | null): Promise<boolean> {
+  async verify(password: string, stored: string | null, client: QueueClient): Promise<boolean> {
     const match = phcPattern.exec(stored ?? this.#dummy)
     if (match === null)
       throw new Error('a stored password hash is not in the form that this program writes')
     const [, memory, passes, salt, hash] = match
     const expected = Buffer.from(hash!, 'base64')
-    const cost = { memoryKiB: Number(memory), passes: Number(passes) }
-    const derived = await this.#derive(
-      password,
-      Buffer.from(salt!, 'base64'),
-      cost,
-      expected.length,
-    )
+    const derived = await this.#derive(password, client, {
+      salt: Buffer.from(salt!, 'base64'),
+      cost: { memoryKiB: Number(memory), passes: Number(passes) },
+      length: expected.length,
+    })
     return timingSafeEqual(derived, expected) && stored !== null
   }
 
@@ -100,58 +96,28 @@ export class PasswordHasher {
     return !stored.startsWith(phcPrefix(this.#cost))
   }
 
-  async #derive(
+  #derive(
     password: string,
-    salt: Buffer,
-    cost: PasswordCost,
-    length: number,
+    client: QueueClient,
+    { salt, cost, length }: Derivation,
   ): Promise<Buffer> {
-    await this.#turn()
-    try {
-      const parameters = {
+    return this.#queue.run(client, () =>
+      deriveAsync('argon2id', {
         message: normalise(password),
         nonce: salt,
         parallelism: 1,
         tagLength: length,
         memory: cost.memoryKiB,
         passes: cost.passes,
-      }
-      return await deriveAsync('argon2id', parameters)
-    } finally {
-      this.#running -= 1
-      this.#next()
-    }
+      }),
+    )
   }
+}
 
-  /** Resolves when this caller may run; `#running` counts it already. */
-  #turn(): Promise<void> {
-    if (this.#running < hashesAtOnceMax) {
-      this.#running += 1
-      return Promise.resolve()
-    }
-    if (this.#waiting.length >= waitingMax) return Promise.reject(busy())
-    return new Promise((start, giveUp) => {
-      this.#waiting.push({ start, giveUp, deadlineMs: this.#clock.monotonicMs() + waitMs })
-    })
-  }
-
-  /**
-   * Deadlines need no timer of their own: a hash ends every few dozen milliseconds, and then they
-   * are looked at.
-   */
-  #next(): void {
-    for (;;) {
-      const first = this.#waiting.shift()
-      if (first === undefined) return
-      if (first.deadlineMs < this.#clock.monotonicMs()) {
-        first.giveUp(busy())
-        continue
-      }
-      this.#running += 1
-      first.start()
-      return
-    }
-  }
+type Derivation = {
+  readonly salt: Buffer
+  readonly cost: PasswordCost
+  readonly length: number
 }
 
 function busy(): ThrottledError {

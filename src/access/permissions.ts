@@ -9,6 +9,7 @@ import type { Actor } from '#lib/actor.ts'
 /** The one role that the program itself defines: everything, also what a later version adds. */
 export const administratorRole = 'administrator'
 export const anonymousRole = 'anonymous'
+export const anonymousActor: Actor = { kind: 'anonymous', id: null, name: 'anonymous' }
 
 /**
  * One way to be allowed: entries that match `filter` (null: all) and, with `own`, that the actor
@@ -17,8 +18,8 @@ export const anonymousRole = 'anonymous'
 type Alternative = { readonly filter: Filter | null; readonly own: boolean }
 
 /**
- * What several grants allow together. Null: without limit. Alternatives are written as canonical
- * JSON, each once.
+ * Several grants together. Null: without limit. Alternatives are written as canonical JSON, each
+ * once.
  */
 type Rule = {
   readonly alternatives: ReadonlyMap<string, Alternative> | null
@@ -34,7 +35,7 @@ type ActionRules = {
 const everything: Rule = { alternatives: null, fields: null }
 
 /**
- * What a set of roles allows together, independent of who has them; made once per distinct set.
+ * The permissions of a set of roles, independent of their holders; made once per distinct set.
  *
  * Within one role, grants for a type itself go before its grants for `*`, action by action. Between
  * grants that apply, and between roles, any that allows is enough: filters are or-ed and fields
@@ -45,10 +46,12 @@ export class PermissionSet {
   readonly administrator: boolean
   readonly system: ReadonlySet<SystemPermission>
   readonly #actions: ReadonlyMap<ContentAction, ActionRules>
-  /** Of everything that decides what can be read; ends up in cache keys. */
+  /** A hash of everything that decides what can be read; part of cache keys. */
   readonly readHash: string
-  /** Whether it also matters who reads. */
+  /** The grants for reading depend on the actor. */
   readonly readsOwn: boolean
+  /** A hash of all that is allowed: equal hashes allow the same. */
+  readonly hash: string
 
   constructor(roles: readonly Role[]) {
     const all = roles.some((role) => role.name === administratorRole)
@@ -63,10 +66,12 @@ export class PermissionSet {
     const readable = (['read', 'readDraft'] as const).map((action) =>
       canonicalRules(this.#actions.get(action)!),
     )
-    this.readHash = createHash('sha256')
-      .update(JSON.stringify(readable))
-      .digest('base64url')
-      .slice(0, 22)
+    this.readHash = hashOf(readable)
+    this.hash = hashOf([
+      all,
+      [...this.system].sort(),
+      contentActions.map((action) => canonicalRules(this.#actions.get(action)!)),
+    ])
     this.readsOwn = (['read', 'readDraft'] as const).some((action) =>
       usesOwn(this.#actions.get(action)!),
     )
@@ -100,6 +105,10 @@ export class PermissionSet {
     }
     return true
   }
+}
+
+function hashOf(rules: unknown): string {
+  return createHash('sha256').update(JSON.stringify(rules)).digest('base64url').slice(0, 22)
 }
 
 function rulesOf(action: ContentAction, roles: readonly Role[]): ActionRules {
@@ -223,7 +232,7 @@ function bind(rule: Rule, actorId: string | null): Grant | null {
   const filters: Filter[] = []
   for (const { filter, own } of rule.alternatives.values()) {
     if (!own) filters.push(filter!)
-    // Whoever has no id owns nothing.
+    // An actor without an id owns nothing.
     else if (actorId !== null) filters.push(ownedBy(actorId, filter))
   }
   if (filters.length === 0) return null

@@ -50,8 +50,8 @@ export async function requireCoversRoles(
   requireCovers(by, new PermissionSet(await readRoles(db, names)), what)
 }
 
-export function roleStore(ground: AccessContext, log: AuditLog): Access['roles'] {
-  const { database } = ground
+export function roleStore(context: AccessContext, log: AuditLog): Access['roles'] {
+  const { database } = context
   return {
     list: async () => (await database.run(all)).map(roleOf),
     get: async (name) => (await readRoles(database, [name]))[0]!,
@@ -78,7 +78,6 @@ export function roleStore(ground: AccessContext, log: AuditLog): Access['roles']
         )
         requireCovers(by, new PermissionSet([{ ...role, builtIn: false }]), 'role allows')
         if (before !== null) requireCovers(by, new PermissionSet([before]), 'role allows')
-        ground.roleCache.watch()
         const [saved] = await tx.run(upsert, [
           role.name,
           role.label,
@@ -101,7 +100,6 @@ export function roleStore(ground: AccessContext, log: AuditLog): Access['roles']
         if (row.built_in)
           throw new RoleBuiltInError(`The role ${name} is built in and cannot be deleted.`)
         requireCovers(by, new PermissionSet([roleOf(row)]), 'role allows')
-        ground.roleCache.watch()
         try {
           await tx.run(remove, [name])
         } catch (error) {

@@ -4,12 +4,19 @@ import type { Login } from '#access/access.ts'
 import { createAccess } from '#access/create-access.ts'
 import { LoginFailedError, ThrottledError, UnauthenticatedError } from '#access/errors.ts'
 import { idleMs, lifetimeMs, sessionsPerUserMax } from '#access/session-store.ts'
-import { accountLimit, addressLimit, blockMaxMs, networkOf, windowMs } from '#access/throttle.ts'
-import { tokenStaleMs } from '#access/token-memo.ts'
+import {
+  accountLimit,
+  blockMaxMs,
+  deviceLimit,
+  networkLimit,
+  networkOf,
+  pairLimit,
+  windowMs,
+} from '#access/throttle.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { silentLogger } from '#lib/logger.ts'
-import { HandClock, signedIn, testAccess, testPassword } from '#test/support/access.ts'
+import { HandClock, signedIn, testAccess, testPassword, until } from '#test/support/access.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 
 const skip = databaseMissing
@@ -38,7 +45,11 @@ test(
     const access = testAccess(db.database)
     const { user } = await signedIn(access, db.database, ['editor'], 'Ada@Bücher.example')
     assert.equal(user.email, 'ada@xn--bcher-kva.example')
-    await access.login({ email: ' ADA@BÜCHER.EXAMPLE ', password: testPassword, ...from })
+    await access.login(db.database, {
+      email: ' ADA@BÜCHER.EXAMPLE ',
+      password: testPassword,
+      ...from,
+    })
     await access.users.create(db.database, access.systemIdentity, {
       email: 'off@example.com',
       name: 'Off',
@@ -56,11 +67,14 @@ test(
       ['off@example.com', testPassword],
       ['no email\0', testPassword],
     ] as const) {
-      await assert.rejects(access.login({ email, password, ...from }), (error: unknown) => {
-        assert.ok(error instanceof LoginFailedError)
-        messages.add(JSON.stringify([error.message, error.facts]))
-        return true
-      })
+      await assert.rejects(
+        access.login(db.database, { email, password, ...from }),
+        (error: unknown) => {
+          assert.ok(error instanceof LoginFailedError)
+          messages.add(JSON.stringify([error.message, error.facts]))
+          return true
+        },
+      )
     }
     assert.equal(messages.size, 1)
   },
@@ -75,22 +89,29 @@ test(
     const access = testAccess(db.database, clock)
     const { login } = await signedIn(access, db.database, ['editor'])
     clock.advance(idleMs - 1)
+    const use = async (one: Login): Promise<void> => {
+      await access.identify(cookieOf(one))
+      const now = new Date(clock.nowMs()).toISOString()
+      const recorded = sql(`select from stoa.session_use where last_used_at = $1`)
+      await until(async () => (await db.database.run(recorded, [now])).length > 0)
+    }
     await access.identify(cookieOf(login))
     clock.advance(idleMs - 1)
-    await access.identify(cookieOf(login))
+    await use(login)
     clock.advance(idleMs)
     await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError, 'idle')
 
-    const second = await access.login({
+    const second = await access.login(db.database, {
       email: 'editor@example.com',
       password: testPassword,
       ...from,
     })
     const end = clock.nowMs() + lifetimeMs
     while (clock.nowMs() + idleMs / 2 < end) {
-      await access.identify(cookieOf(second))
       clock.advance(idleMs / 2)
+      await use(second)
     }
+    clock.advance(1)
     await access.identify(cookieOf(second))
     clock.advance(end - clock.nowMs())
     await assert.rejects(
@@ -99,19 +120,19 @@ test(
       'used all the time, but too old',
     )
 
-    const third = await access.login({
+    const third = await access.login(db.database, {
       email: 'editor@example.com',
       password: testPassword,
       ...from,
     })
-    await access.logout(third.cookie)
+    await access.logout(db.database, third.cookie)
     await assert.rejects(access.identify(cookieOf(third)), UnauthenticatedError, 'signed out')
     for (const cookie of ['', 'x', '\0', 'A'.repeat(43), 'A'.repeat(5_000)]) {
       await assert.rejects(
         access.identify({ bearer: null, sessionCookie: cookie }),
         UnauthenticatedError,
       )
-      await access.logout(cookie)
+      await access.logout(db.database, cookie)
     }
     const pruned = await access.prune()
     assert.equal(pruned.sessions, 2)
@@ -133,7 +154,7 @@ test(
       !dump[0]!.row.includes(login.cookie) &&
         !dump[0]!.row.includes(Buffer.from(login.cookie, 'base64url').toString('hex')),
     )
-    const next = await access.login({
+    const next = await access.login(db.database, {
       email: 'editor@example.com',
       password: testPassword,
       ...from,
@@ -152,7 +173,11 @@ test('a user’s sessions are bounded: the oldest give way', { skip }, async () 
   const { login } = await signedIn(access, db.database, ['editor'])
   for (let count = 0; count < sessionsPerUserMax; count += 1) {
     clock.advance(1_000)
-    await access.login({ email: 'editor@example.com', password: testPassword, ...from })
+    await access.login(db.database, {
+      email: 'editor@example.com',
+      password: testPassword,
+      ...from,
+    })
   }
   await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError)
   const [row] = await db.database.run(
@@ -170,13 +195,13 @@ test(
     const { user, login, identity } = await signedIn(access, db.database, ['author'])
     const agent = 'test'
     await assert.rejects(
-      access.users.updateOwn(identity, {
+      access.users.updateOwn(db.database, identity, {
         password: { current: 'not the password', next: 'another long one' },
         agent,
       }),
       LoginFailedError,
     )
-    const changed = await access.users.updateOwn(identity, {
+    const changed = await access.users.updateOwn(db.database, identity, {
       name: 'Ada Lovelace',
       password: { current: testPassword, next: 'another long one' },
       agent,
@@ -185,7 +210,7 @@ test(
     await assert.rejects(access.identify(cookieOf(login)), UnauthenticatedError)
     assert.equal((await access.identify(cookieOf(changed.login!))).user?.name, 'Ada Lovelace')
     await assert.rejects(
-      access.login({ email: user.email, password: testPassword, ...from }),
+      access.login(db.database, { email: user.email, password: testPassword, ...from }),
       LoginFailedError,
     )
 
@@ -193,11 +218,19 @@ test(
       password: testPassword,
     })
     await assert.rejects(access.identify(cookieOf(changed.login!)), UnauthenticatedError)
-    const again = await access.login({ email: user.email, password: testPassword, ...from })
+    const again = await access.login(db.database, {
+      email: user.email,
+      password: testPassword,
+      ...from,
+    })
     const me = await access.identify(cookieOf(again))
     assert.equal(await access.logoutEverywhere(db.database, me, user.id), 1)
     await assert.rejects(access.identify(cookieOf(again)), UnauthenticatedError)
-    const last = await access.login({ email: user.email, password: testPassword, ...from })
+    const last = await access.login(db.database, {
+      email: user.email,
+      password: testPassword,
+      ...from,
+    })
     await access.users.update(db.database, access.systemIdentity, user.id, { state: 'disabled' })
     await assert.rejects(access.identify(cookieOf(last)), UnauthenticatedError)
     const [left] = await db.database.run(
@@ -234,11 +267,11 @@ test(
       },
     }
     await assert.rejects(
-      testAccess(between).login({ email: user.email, password: testPassword, ...from }),
+      testAccess(between).login(between, { email: user.email, password: testPassword, ...from }),
       LoginFailedError,
     )
     assert.ok(changed)
-    await access.login({ email: user.email, password: 'another long one', ...from })
+    await access.login(db.database, { email: user.email, password: 'another long one', ...from })
   },
 )
 
@@ -267,14 +300,14 @@ test(
       },
     }
     await assert.rejects(
-      testAccess(between).users.updateOwn(identity, {
+      testAccess(between).users.updateOwn(between, identity, {
         password: { current: testPassword, next: 'another long one' },
         agent: '',
       }),
       LoginFailedError,
     )
     assert.ok(reset)
-    await access.login({ email: user.email, password: 'set by the office', ...from })
+    await access.login(db.database, { email: user.email, password: 'set by the office', ...from })
   },
 )
 
@@ -302,56 +335,121 @@ test(
     assert.match(await hash(), /m=64,t=1/)
     await Promise.all(
       Array.from({ length: 3 }, () =>
-        stronger.login({ email: user.email, password: testPassword, ...from }),
+        stronger.login(db.database, { email: user.email, password: testPassword, ...from }),
       ),
     )
     assert.match(await hash(), /m=128,t=2/)
-    await access.login({ email: user.email, password: testPassword, ...from })
+    await access.login(db.database, { email: user.email, password: testPassword, ...from })
   },
 )
 
+const wrong = 'wrong wrong wrong'
+
 test(
-  'an account closes after some failures, longer each time, opens with time, and a success forgets them',
+  'an account closes for a network after some failures, longer each time, opens with time, and a success forgets them',
   { skip },
   async () => {
     await using db = await testDatabase()
     const clock = new HandClock()
     const access = testAccess(db.database, clock)
     const { user } = await signedIn(access, db.database, ['author'])
-    const attempt = (password: string, address = '192.0.2.7') =>
-      access.login({ email: user.email, password, address, agent: '' })
-    for (let count = 0; count < accountLimit.free; count += 1)
-      await assert.rejects(attempt('wrong wrong wrong'), LoginFailedError)
+    const attempt = (password: string) =>
+      access.login(db.database, {
+        email: user.email,
+        password,
+        address: '192.0.2.7',
+        agent: '',
+      })
+    for (let count = 0; count < pairLimit.free; count += 1)
+      await assert.rejects(attempt(wrong), LoginFailedError)
     const waits: number[] = []
     for (let count = 0; count < 12; count += 1) {
-      // From another address every time: it is the account that is closed, also for the right
-      // password.
-      await assert.rejects(attempt(testPassword, `198.51.100.${count}`), (error: unknown) => {
+      await assert.rejects(attempt(testPassword), (error: unknown) => {
         assert.ok(error instanceof ThrottledError)
         waits.push(error.retryAfterS)
         return true
       })
       clock.advance(waits.at(-1)! * 1_000)
-      await assert.rejects(attempt('wrong wrong wrong', `198.51.100.${count}`), LoginFailedError)
+      await assert.rejects(attempt(wrong), LoginFailedError)
     }
     assert.deepEqual(waits.slice(0, 5), [1, 2, 4, 8, 16])
     assert.equal(waits.at(-1), blockMaxMs / 1_000)
     clock.advance(blockMaxMs)
     await attempt(testPassword)
-    for (let count = 0; count < accountLimit.free; count += 1)
-      await assert.rejects(attempt('wrong wrong wrong'), LoginFailedError)
+    for (let count = 0; count < pairLimit.free; count += 1)
+      await assert.rejects(attempt(wrong), LoginFailedError)
     clock.advance(windowMs + 1)
-    await assert.rejects(attempt('wrong wrong wrong'), LoginFailedError)
+    await assert.rejects(attempt(wrong), LoginFailedError)
     await attempt(testPassword)
   },
 )
+
+test(
+  'a stranger keeps neither the owner of an account out nor the others of a network',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    const access = testAccess(db.database, new HandClock())
+    const { user, login } = await signedIn(access, db.database, ['author'])
+    const attempt = (password: string, address: string, more: object = {}) =>
+      access.login(db.database, { email: user.email, password, address, agent: '', ...more })
+    const stranger = '198.51.100.1'
+    for (let count = 0; count < 100; count += 1) await assert.rejects(attempt(wrong, stranger))
+    await assert.rejects(attempt(testPassword, stranger), ThrottledError)
+    await attempt(testPassword, '203.0.113.9')
+    const { deviceCookie } = login
+    await attempt(testPassword, stranger, { deviceCookie })
+    const { user: other } = await signedIn(access, db.database, ['editor'])
+    await access.login(db.database, {
+      email: other.email,
+      password: testPassword,
+      address: stranger,
+      agent: '',
+    })
+    // Very many networks close the account to unknown devices in unknown networks alone.
+    for (let count = 0; count < accountLimit.free; count += 1)
+      await assert.rejects(attempt(wrong, `2001:db8:${count}::1`))
+    await assert.rejects(attempt(testPassword, '2001:db8:ffff::1'), ThrottledError)
+    await attempt(testPassword, '2001:db8:ffff::1', { deviceCookie })
+    await attempt(testPassword, '203.0.113.9')
+    // A device has a budget of its own, and the cookie of another account gives none.
+    for (let count = 0; count < deviceLimit.free; count += 1)
+      await assert.rejects(attempt(wrong, stranger, { deviceCookie }), LoginFailedError)
+    await assert.rejects(attempt(testPassword, stranger, { deviceCookie }), ThrottledError)
+    const foreign = { deviceCookie: `${other.id}${deviceCookie.slice(36)}` }
+    await assert.rejects(attempt(testPassword, stranger, foreign), ThrottledError)
+  },
+)
+
+test('refused sign-ins cannot flood the audit log', { skip }, async () => {
+  await using db = await testDatabase()
+  const clock = new HandClock()
+  const access = testAccess(db.database, clock)
+  for (let count = 0; count < 300; count += 1) {
+    const input = {
+      email: `user${count}@example.com`,
+      password: wrong,
+      address: `2001:db8:${count}::1`,
+      agent: '',
+    }
+    await assert.rejects(access.login(db.database, input), LoginFailedError)
+    await assert.rejects(access.login(db.database, input), LoginFailedError)
+  }
+  const { data } = await access.auditLog({ limit: 1_000, after: null })
+  assert.equal(data.length, 200)
+  clock.advance(3_600_000)
+  const input = { email: 'last@example.com', password: wrong, ...from }
+  await assert.rejects(access.login(db.database, input), LoginFailedError)
+  const [newest] = (await access.auditLog({ limit: 1, after: null })).data
+  assert.deepEqual(newest?.facts, { reason: 'unknown email', leftOut: 100 })
+})
 
 test('an unknown email closes like a known one', { skip }, async () => {
   await using db = await testDatabase()
   const access = testAccess(db.database, new HandClock())
   const attempt = () =>
-    access.login({ email: 'nobody@example.com', password: testPassword, ...from })
-  for (let count = 0; count < accountLimit.free; count += 1)
+    access.login(db.database, { email: 'nobody@example.com', password: testPassword, ...from })
+  for (let count = 0; count < pairLimit.free; count += 1)
     await assert.rejects(attempt(), LoginFailedError)
   await assert.rejects(attempt(), ThrottledError)
 })
@@ -364,18 +462,18 @@ test('many guesses at once are no more guesses than one after the other', { skip
   clock.advance(1)
   const outcomes = await Promise.allSettled(
     Array.from({ length: 60 }, (_each, index) =>
-      access.login({
+      access.login(db.database, {
         email: user.email,
         password: `guess number ${index}`,
-        address: `203.0.113.${index}`,
+        address: '203.0.113.7',
         agent: '',
       }),
     ),
   )
-  const heard = outcomes.filter(
+  const verified = outcomes.filter(
     (each) => each.status === 'rejected' && each.reason instanceof LoginFailedError,
   )
-  assert.equal(heard.length, accountLimit.free)
+  assert.equal(verified.length, pairLimit.free)
 })
 
 test(
@@ -387,9 +485,9 @@ test(
     const access = testAccess(db.database, clock)
     const { user } = await signedIn(access, db.database, ['author'])
     const address = '2001:db8:1:2:3:4:5:6'
-    for (let count = 0; count < addressLimit.free; count += 1) {
+    for (let count = 0; count < networkLimit.free; count += 1) {
       await assert.rejects(
-        access.login({
+        access.login(db.database, {
           email: `user${count}@example.com`,
           password: testPassword,
           address,
@@ -399,7 +497,7 @@ test(
       )
     }
     await assert.rejects(
-      access.login({
+      access.login(db.database, {
         email: user.email,
         password: testPassword,
         address: '2001:db8:1:2:ffff::1',
@@ -408,72 +506,40 @@ test(
       ThrottledError,
       'the same network',
     )
-    await access.login({
+    await access.login(db.database, {
       email: user.email,
       password: testPassword,
-      address: '2001:db8:1:3::1',
+      address: '2001:db8:2:3::1',
       agent: '',
     })
     clock.advance(1_000)
-    await access.login({ email: user.email, password: testPassword, address, agent: '' })
+    await access.login(db.database, {
+      email: user.email,
+      password: testPassword,
+      address,
+      agent: '',
+    })
     await assert.rejects(
-      access.login({ email: 'user1@example.com', password: testPassword, address, agent: '' }),
+      access.login(db.database, {
+        email: 'user1@example.com',
+        password: testPassword,
+        address,
+        agent: '',
+      }),
       ThrottledError,
     )
     clock.advance(windowMs + blockMaxMs)
-    assert.ok((await access.prune()).throttles >= addressLimit.free)
+    assert.ok((await access.prune()).throttles >= networkLimit.free)
   },
 )
 
 test('networks: one IPv4 address, 64 bits of IPv6', () => {
   assert.equal(networkOf('192.0.2.1'), '192.0.2.1')
   assert.equal(networkOf('::ffff:192.0.2.1'), '192.0.2.1')
-  assert.equal(networkOf('2001:db8:1:2:3:4:5:6'), '2001:db8:1:2::/64')
-  assert.equal(networkOf('2001:0DB8::1'), '2001:db8:0:0::/64')
-  assert.equal(networkOf('::1'), '0:0:0:0::/64')
-  assert.equal(networkOf('fe80::1%eth0'), 'fe80:0:0:0::/64')
-  assert.equal(networkOf('64:ff9b::192.0.2.33'), '64:ff9b:0:0::/64')
+  assert.equal(networkOf('2001:db8:1:2:3:4:5:6'), '2001:db8:1:0::/56')
+  assert.equal(networkOf('2001:0DB8::1'), '2001:db8:0:0::/56')
+  assert.equal(networkOf('::1'), '0:0:0:0::/56')
+  assert.equal(networkOf('fe80::1%eth0'), 'fe80:0:0:0::/56')
+  assert.equal(networkOf('64:ff9b::192.0.2.33'), '64:ff9b:0:0::/56')
   assert.equal(networkOf('not an address'), 'unknown')
 })
-
-test(
-  'identify: one statement for a session, one a second for a token, none for anonymous requests',
-  { skip },
-  async () => {
-    await using db = await testDatabase()
-    const clock = new HandClock()
-    let statements = 0
-    const counted: Database = {
-      run: (statement, values) => {
-        statements += 1
-        return db.database.run(statement, values)
-      },
-      session: (work) => db.database.session(work),
-      checkout: (work) => db.database.checkout(work),
-      transaction: (work) => db.database.transaction(work),
-      usage: () => db.database.usage(),
-      close: () => db.database.close(),
-    }
-    const access = testAccess(counted, clock)
-    const { login } = await signedIn(access, db.database, ['author'])
-    const { token } = await access.tokens.create(db.database, access.systemIdentity, {
-      name: 'site',
-      roles: ['anonymous'],
-      expiresAt: null,
-    })
-    await access.identify({ bearer: token, sessionCookie: null })
-    await access.identify({ bearer: null, sessionCookie: null })
-    statements = 0
-    for (let count = 0; count < 5; count += 1) await access.identify(cookieOf(login))
-    assert.equal(statements, 5)
-    for (let count = 0; count < 5; count += 1)
-      await access.identify({ bearer: token, sessionCookie: null })
-    for (let count = 0; count < 5; count += 1)
-      await access.identify({ bearer: null, sessionCookie: null })
-    assert.equal(statements, 5)
-    clock.advance(tokenStaleMs)
-    for (let count = 0; count < 5; count += 1)
-      await access.identify({ bearer: token, sessionCookie: null })
-    assert.equal(statements, 5 + 1)
-  },
-)

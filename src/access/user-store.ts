@@ -9,6 +9,7 @@ import {
 } from '#access/errors.ts'
 import { timestamp } from '#access/access-context.ts'
 import type { AccessContext } from '#access/access-context.ts'
+import type { QueueClient } from '#access/fair-queue.ts'
 import { checkPassword } from '#access/password.ts'
 import type { ProvePassword } from '#access/login.ts'
 import { administratorRole } from '#access/permissions.ts'
@@ -57,7 +58,7 @@ type Changes = {
 }
 
 /**
- * The row itself, for those who have checked everything. Errors: `EmailTakenError`,
+ * Inserts a user whose fields were checked by the caller. Errors: `EmailTakenError`,
  * `RoleNotFoundError`.
  */
 export async function insertUser(
@@ -71,14 +72,14 @@ export async function insertUser(
   },
 ): Promise<User> {
   const id = newId(user.nowMs)
-  await inOurWords(user.email, async () => {
+  await translatingConflicts(user.email, async () => {
     await tx.run(insert, [id, user.email, user.name, user.passwordHash, timestamp(user.nowMs)])
     await tx.run(giveRoles, [id, user.roles])
   })
   return readUser(tx, id)
 }
 
-async function inOurWords<T>(email: string, work: () => Promise<T>): Promise<T> {
+async function translatingConflicts<T>(email: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (error) {
@@ -90,12 +91,12 @@ async function inOurWords<T>(email: string, work: () => Promise<T>): Promise<T> 
 }
 
 export function userStore(
-  ground: AccessContext,
+  context: AccessContext,
   log: AuditLog,
   sessions: Sessions,
   provePassword: ProvePassword,
 ): Access['users'] {
-  const { database, clock, hasher } = ground
+  const { database, clock, hasher } = context
   return {
     list: async ({ limit, after }) => {
       if (after !== null && !isId(after))
@@ -118,7 +119,7 @@ export function userStore(
       const { email, name, roles } = checkedUser(input)
       checkPassword(input.password, email)
       await requireCoversRoles(db, by, roles, 'gives roles that allow')
-      const passwordHash = await hasher.hash(input.password)
+      const passwordHash = await hasher.hash(input.password, managerOf(by))
       return db.transaction(async (tx) => {
         const user = await insertUser(tx, {
           email,
@@ -141,7 +142,8 @@ export function userStore(
       const { password } = changes
       if (password !== undefined)
         checkPassword(password, changes.email ?? (await readUser(db, id)).email)
-      const passwordHash = password === undefined ? null : await hasher.hash(password)
+      const passwordHash =
+        password === undefined ? null : await hasher.hash(password, managerOf(by))
       return db.transaction((tx) => updateUser(tx, by, id, changes, passwordHash, log))
     },
     delete: (db, by, id) =>
@@ -158,8 +160,14 @@ export function userStore(
           facts: { email: before.email, roles: before.roles },
         })
       }),
-    updateOwn: ownUser(ground, log, sessions, provePassword),
+    updateOwn: ownUser(context, log, sessions, provePassword),
   }
+}
+
+/** The place of a managing caller in the queue for hashes. */
+function managerOf(by: Identity): QueueClient {
+  const { kind, id } = by.authority.actor
+  return { key: `${kind}:${id ?? ''}`, known: true }
 }
 
 async function updateUser(
@@ -173,15 +181,15 @@ async function updateUser(
   const { email, name, roles, state } = changes
   if (roles !== undefined || state !== undefined) await tx.run(lockAdministrators)
   const before = await lockedUser(tx, id)
-  // Whoever may set a user's password or email can sign in as that user.
+  // A caller who sets a user's password or email can sign in as that user.
   await requireCoversRoles(tx, by, before.roles, 'user may do')
   if (roles !== undefined) await requireCoversRoles(tx, by, roles, 'gives roles that allow')
-  await inOurWords(email ?? before.email, () =>
+  await translatingConflicts(email ?? before.email, () =>
     writeUser(tx, id, { email, name, passwordHash, state }),
   )
   if (roles !== undefined) {
     await tx.run(takeRoles, [id, roles])
-    await inOurWords(before.email, () => tx.run(addRoles, [id, roles]))
+    await translatingConflicts(before.email, () => tx.run(addRoles, [id, roles]))
   }
   const user = await readUser(tx, id)
   if (isActiveAdministrator(before) && !isActiveAdministrator(user))

@@ -384,7 +384,7 @@ test(
       password,
       roles: ['editor'],
     })
-    const { cookie, csrfToken } = await site.access.login({
+    const { cookie, csrfToken } = await site.access.login(site.database, {
       email,
       password,
       agent: 'test',

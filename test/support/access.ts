@@ -1,3 +1,5 @@
+import assert from 'node:assert/strict'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Access, Identity, Login, User } from '#access/access.ts'
 import { createAccess } from '#access/create-access.ts'
 import type { Database } from '#database/database.ts'
@@ -49,7 +51,7 @@ export async function signedIn(
     password: testPassword,
     roles,
   })
-  const login = await access.login({
+  const login = await access.login(database, {
     email,
     password: testPassword,
     address: '192.0.2.1',
@@ -59,5 +61,14 @@ export async function signedIn(
     user,
     login,
     identity: await access.identify({ bearer: null, sessionCookie: login.cookie }),
+  }
+}
+
+/** Uses are recorded in the background. */
+export async function until(holds: () => Promise<boolean>): Promise<void> {
+  const deadlineMs = performance.now() + 5_000
+  while (!(await holds())) {
+    assert.ok(performance.now() < deadlineMs, 'it never came to hold')
+    await sleep(5)
   }
 }

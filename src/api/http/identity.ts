@@ -64,8 +64,8 @@ async function currentIdentity(
 }
 
 /**
- * A session that has ended is taken from the browser; public routes, signing in above all, then go
- * on as anonymous.
+ * A session that has ended is removed from the browser. Public routes, signing in above all, and
+ * reads of content then go on as anonymous: what is public stays public.
  */
 async function identityOf(
   access: Access,
@@ -79,15 +79,19 @@ async function identityOf(
   } catch (error) {
     if (!(error instanceof UnauthenticatedError) || credentials.sessionCookie === null) throw error
     setSessionCookie(request, reply, null)
-    if (rule !== 'public') throw error
+    const open = rule === 'public' || (rule === 'content' && safeMethods.has(request.method))
+    if (!open) throw error
     return access.identify({ ...credentials, sessionCookie: null }, { fresh })
   }
 }
 
-/** A bearer token goes before a cookie: a client that sends one means it. */
+/**
+ * A bearer token goes before a cookie: a client that sends one means it. Other schemes are for a
+ * proxy in front, such as `Basic` for a site that is not open yet.
+ */
 export function credentialsOf(request: FastifyRequest): Credentials {
   const { authorization } = request.headers
-  if (authorization !== undefined) {
+  if (authorization !== undefined && /^Bearer\b/i.test(authorization)) {
     const bearer = /^Bearer +([\x21-\x7e]{1,512})$/i.exec(authorization)?.[1]
     if (bearer === undefined)
       throw new SignInNeededError('The Authorization header is not of the form "Bearer TOKEN".')

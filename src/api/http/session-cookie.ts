@@ -3,14 +3,22 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 /**
  * The session of a browser. HttpOnly keeps scripts from it, SameSite=Lax other sites' writes.
  * Behind TLS it is Secure and has the prefix `__Host-`, which browsers take from this very host
- * only: no subdomain, no page without TLS can plant one.
+ * only: no subdomain, and no page without TLS, can set one.
  */
-const plainName = 'stoa_session'
-const secureName = '__Host-stoa_session'
-const patterns = { [plainName]: patternOf(plainName), [secureName]: patternOf(secureName) }
+const session = cookieNamed('stoa_session')
+/** A device that has signed in before; it lives for half a year. */
+const device = cookieNamed('stoa_device')
+const deviceLifetimeS = 180 * 24 * 60 * 60
 
-function patternOf(name: string): RegExp {
-  return new RegExp(`(?:^|;\\s*)${name}=([^;]*)`)
+type Cookie = { readonly name: string; readonly pattern: RegExp }
+type CookiePair = { readonly plain: Cookie; readonly secure: Cookie }
+
+function cookieNamed(name: string): CookiePair {
+  const cookie = (full: string): Cookie => ({
+    name: full,
+    pattern: new RegExp(`(?:^|;\\s*)${full}=([^;]*)`),
+  })
+  return { plain: cookie(name), secure: cookie(`__Host-${name}`) }
 }
 
 /**
@@ -20,9 +28,22 @@ function isSecure(request: FastifyRequest): boolean {
   return request.protocol === 'https' || request.server.api.config.secureCookies
 }
 
-export function readSessionCookie(request: FastifyRequest): string | null {
+function readCookie(request: FastifyRequest, pair: CookiePair): string | null {
   const { cookie } = request.headers
-  return cookie === undefined ? null : sessionCookieIn(cookie, { secure: isSecure(request) })
+  return cookie === undefined ? null : cookieIn(cookie, pair, isSecure(request))
+}
+
+function cookieIn(header: string, pair: CookiePair, secure: boolean): string | null {
+  const value = (secure ? pair.secure : pair.plain).pattern.exec(header)?.[1]
+  return value === undefined || value === '' ? null : value
+}
+
+export function readSessionCookie(request: FastifyRequest): string | null {
+  return readCookie(request, session)
+}
+
+export function readDeviceCookie(request: FastifyRequest): string | null {
+  return readCookie(request, device)
 }
 
 /** The session in a `Cookie` header. */
@@ -30,18 +51,35 @@ export function sessionCookieIn(
   cookie: string,
   { secure }: { readonly secure: boolean },
 ): string | null {
-  const value = patterns[secure ? secureName : plainName].exec(cookie)?.[1]
-  return value === undefined || value === '' ? null : value
+  return cookieIn(cookie, session, secure)
 }
 
-/** `value` null takes the cookie away. */
+type CookieValue = { readonly value: string; readonly lifetimeS: number }
+
+function setCookie(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  pair: CookiePair,
+  { value, lifetimeS }: CookieValue,
+): void {
+  const secure = isSecure(request)
+  const attributes = `Path=/; HttpOnly; SameSite=Lax; Max-Age=${lifetimeS}${secure ? '; Secure' : ''}`
+  reply.header('set-cookie', `${(secure ? pair.secure : pair.plain).name}=${value}; ${attributes}`)
+}
+
+/** `value` null removes the cookie. */
 export function setSessionCookie(
   request: FastifyRequest,
   reply: FastifyReply,
   value: string | null,
   lifetimeS = 0,
 ): void {
-  const secure = isSecure(request)
-  const attributes = `Path=/; HttpOnly; SameSite=Lax; Max-Age=${value === null ? 0 : lifetimeS}${secure ? '; Secure' : ''}`
-  reply.header('set-cookie', `${secure ? secureName : plainName}=${value ?? ''}; ${attributes}`)
+  setCookie(request, reply, session, {
+    value: value ?? '',
+    lifetimeS: value === null ? 0 : lifetimeS,
+  })
+}
+
+export function setDeviceCookie(request: FastifyRequest, reply: FastifyReply, value: string): void {
+  setCookie(request, reply, device, { value, lifetimeS: deviceLifetimeS })
 }

@@ -44,7 +44,7 @@ const firstAdministratorForm = html` <h1>Welcome</h1>
   <form
     class="narrow"
     data-action="/api/first-administrator"
-    data-next="/sign-in"
+    data-next="/"
     data-secret-from-fragment
   >
     <input type="hidden" name="secret" />

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Access } from '#access/access.ts'
-import { accountLimit } from '#access/throttle.ts'
+import { pairLimit } from '#access/throttle.ts'
 import { createServer } from '#api/server.ts'
 import type { ServerOptions } from '#api/server.ts'
 import type { Server } from '#api/api-context.ts'
@@ -63,12 +63,14 @@ function sender(server: Server) {
       },
       ...(body === undefined ? {} : { payload: body as object }),
     })
-    const setCookie = response.headers['set-cookie']
+    const cookies = [response.headers['set-cookie'] ?? []].flat()
+    const setCookie = cookies.find((one) => one.includes('stoa_session='))
     return {
       status: response.statusCode,
       headers: response.headers,
       body: response.body === '' ? null : response.json(),
-      setCookie: typeof setCookie === 'string' ? setCookie : null,
+      setCookie: setCookie ?? null,
+      deviceCookie: cookies.find((one) => one.includes('stoa_device=')) ?? null,
     }
   }
 }
@@ -98,7 +100,9 @@ test('from the first administrator’s link to signing out', { skip }, async () 
     'E_PASSWORD_REFUSED',
   )
   const made = await send('POST', '/api/first-administrator', { body: first })
-  assert.deepEqual([made.status, made.body.data.roles], [201, ['administrator']])
+  assert.deepEqual([made.status, made.body.data.user.roles], [201, ['administrator']])
+  const already = await send('GET', '/api/session', { cookie: pairOf(made.setCookie) })
+  assert.equal(already.body.data.user.email, 'ada@example.com', 'nobody has to sign in again')
   assert.equal((await send('POST', '/api/first-administrator', { body: first })).status, 403)
 
   const wrong = await send('POST', '/api/session', {
@@ -114,6 +118,10 @@ test('from the first administrator’s link to signing out', { skip }, async () 
     /^stoa_session=[\w-]{43}; Path=\/; HttpOnly; SameSite=Lax; Max-Age=12\d{5}$/,
   )
   assert.equal(login.headers['cache-control'], 'no-store')
+  assert.match(
+    login.deviceCookie!,
+    /^stoa_device=[\w.-]+; Path=\/; HttpOnly; SameSite=Lax; Max-Age=15552000$/,
+  )
   const cookie = pairOf(login.setCookie)
   const csrf: string = login.body.data.csrfToken
   const me = await send('GET', '/api/session', { cookie })
@@ -300,7 +308,7 @@ test(
     assert.equal((await send('GET', '/api/users/nobody', by)).status, 404)
     assert.ok(!JSON.stringify(page.body).includes('argon2'))
 
-    const bob = await access.login({
+    const bob = await access.login(db.database, {
       email: input.email,
       password: testPassword,
       address: '192.0.2.9',
@@ -433,7 +441,7 @@ test('too many failed logins: 429 with Retry-After', { skip }, async () => {
   const { server } = await serverOf(db, {}, new HandClock())
   const send = sender(server)
   const body = { email: 'ada@example.com', password: 'wrong wrong wrong' }
-  for (let count = 0; count < accountLimit.free; count += 1)
+  for (let count = 0; count < pairLimit.free; count += 1)
     assert.equal((await send('POST', '/api/session', { body })).status, 401)
   const closed = await send('POST', '/api/session', { body })
   assert.deepEqual(

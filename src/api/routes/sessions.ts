@@ -4,7 +4,14 @@ import type { Access, Identity, Login } from '#access/access.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { noStore, sessionSchema, userSchema } from '#api/schemas/access.ts'
 import { dataOf, strict, text, timestamp } from '#api/schemas/shared.ts'
-import { readSessionCookie, setSessionCookie } from '#api/http/session-cookie.ts'
+import {
+  readDeviceCookie,
+  readSessionCookie,
+  setDeviceCookie,
+  setSessionCookie,
+} from '#api/http/session-cookie.ts'
+import { staleHeaders } from '#api/delivery/response-cache.ts'
+import { writesOf } from '#api/writes/idempotency.ts'
 import type { Clock } from '#lib/clock.ts'
 
 const tags = ['access']
@@ -13,7 +20,7 @@ const loginResponse = dataOf(
   strict({ user: userSchema, csrfToken: Type.String(), expiresAt: timestamp() }),
 )
 
-/** Signing in, out, who am I, and the first administrator. */
+/** Signing in and out, the caller's session, and the first administrator. */
 export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
   server.route({
     method: 'GET',
@@ -21,12 +28,12 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
     config: { access: 'public' },
     schema: {
       operationId: 'getSession',
-      summary: 'Who asks, and what they may do',
+      summary: 'The caller, and what they may do',
       tags,
       querystring: strict({}),
       response: { 200: dataOf(sessionSchema) },
     },
-    handler: (request, reply) => reply.headers(noStore).send({ data: shown(request.identity) }),
+    handler: (request, reply) => sendSession(request, reply),
   })
   server.route({
     method: 'POST',
@@ -48,13 +55,14 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
     handler: async (request, reply) => {
       const { email, password } = request.body
       const agent = request.headers['user-agent'] ?? ''
-      const login = await access.login({
+      const login = await access.login(writesOf(request), {
         email,
         password,
         address: request.ip,
         agent,
         requestId: request.id,
         sessionCookie: readSessionCookie(request),
+        deviceCookie: readDeviceCookie(request),
       })
       return sendLogin(request, reply, login, clock)
     },
@@ -72,15 +80,20 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
     },
     handler: async (request, reply) => {
       const cookie = readSessionCookie(request)
-      if (cookie !== null && request.identity.csrfToken !== null) await access.logout(cookie)
+      if (cookie !== null && request.identity.csrfToken !== null)
+        await access.logout(writesOf(request), cookie)
       setSessionCookie(request, reply, null)
       return reply.code(204).headers(noStore).send()
     },
   })
-  firstAdministratorRoute(server, access)
+  firstAdministratorRoute(server, access, clock)
 }
 
-function firstAdministratorRoute(server: Parameters<RoutePlugin>[0], access: Access): void {
+function firstAdministratorRoute(
+  server: Parameters<RoutePlugin>[0],
+  access: Access,
+  clock: Clock,
+): void {
   server.route({
     method: 'POST',
     url: '/api/first-administrator',
@@ -92,21 +105,22 @@ function firstAdministratorRoute(server: Parameters<RoutePlugin>[0], access: Acc
     },
     schema: {
       operationId: 'createFirstAdministrator',
-      summary: 'Create the first administrator, with the one-time secret from the log',
+      summary: 'Create the first administrator, with the one-time secret from the log, and sign in',
       tags,
       querystring: strict({}),
       body: strict(
         { secret: text(200, 1), email: text(320, 1), name: text(200, 1), password: password() },
         { $id: 'FirstAdministrator' },
       ),
-      response: { 201: dataOf(userSchema) },
+      response: { 201: loginResponse },
     },
     handler: async (request, reply) => {
-      const data = await access.createFirstAdministrator({
+      const login = await access.createFirstAdministrator(writesOf(request), {
         ...request.body,
+        agent: request.headers['user-agent'] ?? '',
         origin: { address: request.ip, requestId: request.id },
       })
-      return reply.code(201).headers(noStore).send({ data })
+      return sendLogin(request, reply, login, clock)
     },
   })
 }
@@ -118,7 +132,8 @@ function sendLogin(
   login: Login,
   clock: Clock,
 ): FastifyReply {
-  const { user, csrfToken, expiresAt } = login
+  const { user, csrfToken, expiresAt, deviceCookie } = login
+  setDeviceCookie(request, reply, deviceCookie)
   setSessionCookie(
     request,
     reply,
@@ -128,8 +143,17 @@ function sendLogin(
   return reply.code(201).headers(noStore).send({ data: { user, csrfToken, expiresAt } })
 }
 
+function sendSession(request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const { staleMs } = request.identity
+  if (staleMs !== null) {
+    const [name = '', status = '', age = '', seconds = ''] = staleHeaders(staleMs)
+    reply.headers({ [name]: status, [age]: seconds })
+  }
+  return reply.headers(noStore).send({ data: shown(request.identity) })
+}
+
 function shown(identity: Identity): Record<string, unknown> {
-  const { authority, user, roles, csrfToken, expiresAt } = identity
+  const { authority, user, roles, csrfToken, expiresAt, staleMs } = identity
   return {
     actor: authority.actor,
     user,
@@ -137,5 +161,6 @@ function shown(identity: Identity): Record<string, unknown> {
     permissions: identity.describe(),
     csrfToken,
     expiresAt,
+    staleMs,
   }
 }

@@ -55,7 +55,7 @@ export const tokenRoutes: RoutePlugin = (server, { access }) => {
   server.route({
     method: 'DELETE',
     url: '/api/tokens/:id',
-    config: { access: managed, errors: ['E_API_TOKEN_NOT_FOUND'] },
+    config: { access: managed, errors: ['E_API_TOKEN_NOT_FOUND', 'E_ESCALATION'] },
     schema: {
       operationId: 'deleteToken',
       summary: 'Delete an API token; it is refused from then on',

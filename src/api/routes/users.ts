@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
-import { write } from '#api/writes/idempotency.ts'
+import { write, writesOf } from '#api/writes/idempotency.ts'
 import { noStore, roleNames, userSchema } from '#api/schemas/access.ts'
 import {
   dataOf,
@@ -34,7 +34,7 @@ export const userRoutes: RoutePlugin = (server, context) => {
   writeRoutes(server, context)
 }
 
-/** What everybody may do with themselves. */
+/** Users change themselves. */
 function ownRoutes(server: Server, { access, clock }: ApiContext): void {
   server.route({
     method: 'PATCH',
@@ -70,7 +70,7 @@ function ownRoutes(server: Server, { access, clock }: ApiContext): void {
       },
     },
     handler: async (request, reply) => {
-      const { user, login } = await access.users.updateOwn(request.identity, {
+      const { user, login } = await access.users.updateOwn(writesOf(request), request.identity, {
         ...request.body,
         agent: request.headers['user-agent'] ?? '',
       })
@@ -200,10 +200,11 @@ function writeRoutes(server: Server, { access }: ApiContext): void {
   server.route({
     method: 'DELETE',
     url: '/api/users/:id/sessions',
-    config: { access: 'signedIn', errors: ['E_PERMISSION', 'E_USER_NOT_FOUND'] },
+    config: { access: 'signedIn', errors: ['E_PERMISSION', 'E_USER_NOT_FOUND', 'E_ESCALATION'] },
     schema: {
       operationId: 'endSessions',
-      summary: 'Sign out everywhere: your own sessions, or with users.manage anybody’s',
+      summary:
+        'Sign out everywhere: your own sessions, or with users.manage those of users who may do no more than you',
       tags,
       params: byId,
       querystring: strict({}),

@@ -74,7 +74,9 @@ export const tokenSchema = strict(
     name: Type.String(),
     roles: Type.Array(Type.String()),
     createdAt: timestamp(),
-    createdBy: nullable(id()),
+    createdBy: nullable(
+      strict({ kind: Type.Union([Type.Literal('user'), Type.Literal('token')]), id: id() }),
+    ),
     expiresAt: nullable(timestamp()),
     lastUsedAt: nullable(timestamp()),
     hint: Type.String({ description: 'The first characters of the token, to recognise it by.' }),
@@ -106,8 +108,15 @@ export const sessionSchema = strict(
       }),
     ),
     expiresAt: nullable(timestamp()),
+    staleMs: nullable(
+      Type.Integer({
+        minimum: 0,
+        description:
+          'For how many milliseconds this could not be confirmed, because the node does not reach the database; null: it holds.',
+      }),
+    ),
   },
-  { $id: 'Session', description: 'Who asks, and what they may do.' },
+  { $id: 'Session', description: 'The caller, and what they may do.' },
 )
 
 export const auditSchema = strict(
@@ -124,5 +133,5 @@ export const auditSchema = strict(
   { $id: 'AuditRecord' },
 )
 
-/** Never kept by anybody's cache. */
+/** For responses that no cache may keep. */
 export const noStore = { 'cache-control': 'no-store' } as const

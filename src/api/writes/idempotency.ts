@@ -12,6 +12,7 @@ import type { Database, Queryable } from '#database/database.ts'
 import { DatabaseTimeoutError } from '#database/errors.ts'
 import { timedOut, withTimeout } from '#lib/timeout.ts'
 import type { Identity } from '#access/access.ts'
+import { networkOf } from '#access/throttle.ts'
 
 /** A repeat waits this long for the first request to end. */
 const waitMs = 5_000
@@ -32,6 +33,7 @@ export type WriteResponse = {
 
 type Stored = {
   readonly request_hash: string
+  readonly rights: string
   readonly status: number | null
   readonly headers: string | null
   readonly body: string | null
@@ -39,15 +41,15 @@ type Stored = {
 
 const boundWait = sql<{ set_config: string }>(`select set_config('lock_timeout', $1, true)`)
 const claim = sql<{ claimed: number }>(
-  `insert into stoa.idempotency (principal, key, request_hash) values ($1, $2, $3)
+  `insert into stoa.idempotency (principal, key, request_hash, rights) values ($1, $2, $3, $4)
    on conflict (principal, key) do update
-     set request_hash = excluded.request_hash, status = null, headers = null, body = null, created_at = now()
+     set request_hash = excluded.request_hash, rights = excluded.rights, status = null, headers = null, body = null, created_at = now()
      where stoa.idempotency.created_at < now() - interval '24 hours'
    returning 1 as claimed`,
 )
 const unboundWait = sql<{ set_config: string }>(`select set_config('lock_timeout', '0', true)`)
 const stored = sql<Stored>(
-  `select request_hash, status, headers, body from stoa.idempotency where principal = $1 and key = $2`,
+  `select request_hash, rights, status, headers, body from stoa.idempotency where principal = $1 and key = $2`,
 )
 const keep = sql(
   `update stoa.idempotency set status = $3, headers = $4, body = $5 where principal = $1 and key = $2`,
@@ -89,7 +91,7 @@ export async function write(
       message: 'must be 1 to 255 visible ASCII characters',
     })
   }
-  const claimed = new Claim(principalOf(request.identity), header, hashOf(request, fingerprint))
+  const claimed = new Claim(request, header, hashOf(request, fingerprint))
   return send(reply, await once(database, claimed, work))
 }
 
@@ -97,7 +99,7 @@ export async function write(
  * The database for the writes of one request. Where there is a cluster it notes them, and the
  * answer tells their token.
  */
-function writesOf(request: FastifyRequest): Database {
+export function writesOf(request: FastifyRequest): Database {
   const { cluster, database } = request.server.api
   request.writes ??= new WriteRecorder(database, () => ({
     epoch: cluster.feed.state.epoch,
@@ -156,7 +158,12 @@ async function waitForFirst(first: Promise<unknown>, deadline: number): Promise<
 async function claimIn(tx: Queryable, claimed: Claim, lockTimeoutMs: number): Promise<boolean> {
   await tx.run(boundWait, [String(Math.ceil(lockTimeoutMs))])
   try {
-    const rows = await tx.run(claim, [claimed.principal, claimed.key, claimed.requestHash])
+    const rows = await tx.run(claim, [
+      claimed.principal,
+      claimed.key,
+      claimed.requestHash,
+      claimed.rights,
+    ])
     await tx.run(unboundWait)
     return rows.length > 0
   } catch (error) {
@@ -171,6 +178,11 @@ async function replay(tx: Queryable, claimed: Claim): Promise<WriteResponse> {
   if (row.request_hash !== claimed.requestHash) {
     throw new IdempotencyKeyReusedError(
       'This Idempotency-Key came before with another request; make a new key for a new request.',
+    )
+  }
+  if (row.rights !== claimed.rights) {
+    throw new IdempotencyKeyReusedError(
+      'Your rights have changed since the first request with this Idempotency-Key, so its response is not repeated. Read what there is now.',
     )
   }
   const headers = {
@@ -199,10 +211,14 @@ class Claim {
   readonly principal: string
   readonly key: string
   readonly requestHash: string
+  /** A response is repeated only while the caller's rights are the same. */
+  readonly rights: string
   readonly #secret: Buffer
 
-  constructor(principal: string, header: string, requestHash: string) {
+  constructor({ identity }: FastifyRequest, header: string, requestHash: string) {
+    const principal = principalOf(identity)
     this.principal = principal
+    this.rights = identity.rightsHash
     this.key = digest('name', principal, header).toString('base64url')
     this.#secret = digest('seal', principal, header)
     this.requestHash = requestHash
@@ -231,9 +247,11 @@ function digest(...parts: readonly string[]): Buffer {
   return createHash('sha256').update(JSON.stringify(parts)).digest()
 }
 
-function principalOf(identity: Identity): string {
-  const { kind, id } = identity.authority.actor
-  return `${kind}:${id ?? ''}`
+/** Anonymous callers share no keys: each network has keys of its own. */
+function principalOf({ authority: { actor }, origin }: Identity): string {
+  return actor.kind === 'anonymous'
+    ? `anonymous:${networkOf(origin.address ?? '')}`
+    : `${actor.kind}:${actor.id ?? ''}`
 }
 
 /** `If-Match` belongs to what a request means; other headers do not. */

@@ -43,14 +43,14 @@ test('stoa user: create, list, password, disable, enable', { skip }, async () =>
     ['ada@example.com', 'Ada', ['administrator', 'editor']],
   )
   const from = { address: '192.0.2.1', agent: '' }
-  const login = await access.login({ email: 'ada@example.com', password, ...from })
+  const login = await access.login(db.database, { email: 'ada@example.com', password, ...from })
   const people = await stoa('user', 'list')
   assert.match(people.stdout, /ada@example\.com +Ada +administrator,editor +active/)
   const again = await stoa('user', 'password', 'ADA@example.com', '--generate-password')
   const next = /Password: (\S{24})/.exec(again.stdout)?.[1]
   assert.ok(next !== undefined && next !== password)
   await assert.rejects(access.identify({ bearer: null, sessionCookie: login.cookie }))
-  await access.login({ email: 'ada@example.com', password: next, ...from })
+  await access.login(db.database, { email: 'ada@example.com', password: next, ...from })
   const last = await stoa('user', 'disable', 'ada@example.com')
   assert.deepEqual([last.status, /E_LAST_ADMINISTRATOR/.test(last.stderr)], [1, true])
   await stoa('user', 'create', 'bob@example.com', '--role', 'author', '--generate-password')

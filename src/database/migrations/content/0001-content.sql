@@ -291,6 +291,7 @@ comment on table stoa.schedule is 'Publishing and unpublishing at a given time.'
 create table stoa.idempotency (
   key text not null,
   principal text not null,
+  rights text not null,
   request_hash text not null,
   status integer,
   headers json,
@@ -298,6 +299,7 @@ create table stoa.idempotency (
   created_at timestamptz(3) not null default now(),
   primary key (principal, key)
 );
+comment on column stoa.idempotency.rights is 'A hash of what the caller was allowed: a response is repeated only while that is the same.';
 create index idempotency_created on stoa.idempotency (created_at);
 comment on table stoa.idempotency is 'Responses to requests with an `Idempotency-Key`, so that a repeated request takes effect once. A row without a status belongs to a request that is being processed.';
 

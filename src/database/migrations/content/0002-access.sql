@@ -60,13 +60,17 @@ create table stoa.session (
   id_hash bytea primary key,
   user_id uuid not null references stoa.user (id) on delete cascade,
   created_at timestamptz(3) not null,
-  last_used_at timestamptz(3) not null,
   expires_at timestamptz(3) not null,
   address text not null,
   agent text not null
 );
 create index session_of_user on stoa.session (user_id, created_at);
 create index session_expires on stoa.session (expires_at);
+
+create table stoa.session_use (
+  id_hash bytea primary key references stoa.session (id_hash) on delete cascade,
+  last_used_at timestamptz(3) not null
+);
 
 create table stoa.api_token (
   id uuid primary key,
@@ -75,10 +79,16 @@ create table stoa.api_token (
   hint text not null,
   created_at timestamptz(3) not null,
   created_by uuid references stoa.user (id) on delete set null,
-  expires_at timestamptz(3),
-  last_used_at timestamptz(3)
+  created_by_token uuid references stoa.api_token (id) on delete cascade,
+  expires_at timestamptz(3)
 );
 create index api_token_creator on stoa.api_token (created_by);
+create index api_token_maker on stoa.api_token (created_by_token);
+
+create table stoa.api_token_use (
+  token_id uuid primary key references stoa.api_token (id) on delete cascade,
+  last_used_at timestamptz(3) not null
+);
 
 create table stoa.api_token_role (
   token_id uuid not null references stoa.api_token (id) on delete cascade,
@@ -100,7 +110,7 @@ create unlogged table stoa.login_throttle (
   blocked_until timestamptz(3) not null
 );
 create index login_throttle_last on stoa.login_throttle (last_at);
-comment on table stoa.login_throttle is 'Failed sign-ins, by `account:HASH` or `address:ADDRESS`. Unlogged: every failed sign-in writes here, and the rows are worth nothing after a crash.';
+comment on table stoa.login_throttle is 'Failed sign-ins, by `device:NONCE`, `network:NETWORK`, `pair:NETWORK:ACCOUNT` or `account:HASH`. Unlogged: every failed sign-in writes here, and the rows are worth nothing after a crash.';
 
 create table stoa.audit (
   id uuid primary key,
@@ -131,7 +141,10 @@ comment on function stoa.audit_append_only is 'Refuses every change of the audit
 comment on table stoa.role is 'Roles: what their holders may do, by content type (`content`) and in the system (`system`).';
 comment on table stoa.user is 'People who can sign in. The password is kept as an argon2id hash.';
 comment on table stoa.session is 'Signed-in browsers. Only the SHA-256 of the cookie is kept.';
+comment on table stoa.session_use is 'When sessions were last used. A table of its own, which the change feed does not announce: a use changes nothing that nodes have in memory.';
 comment on table stoa.api_token is 'API tokens. Only the SHA-256 is kept; `hint` shows the first characters.';
+comment on column stoa.api_token.created_by_token is 'The token that made it, and with which it is deleted.';
+comment on table stoa.api_token_use is 'When API tokens were last used, as `session_use`.';
 comment on table stoa.first_administrator is 'A single row while the site has no administrator: the hash of the secret in the link that makes the first one.';
 comment on table stoa.audit is 'Who changed what, append-only.';
 
