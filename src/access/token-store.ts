@@ -56,6 +56,9 @@ const insert = sql(
 const giveRoles = sql(
   `insert into stoa.api_token_role (token_id, role) select $1, unnest($2::text[])`,
 )
+const lockOne = sql<{ expires_at: string | null }>(
+  `select expires_at from stoa.api_token where id = $1 for key share`,
+)
 const remove = sql(`delete from stoa.api_token where id = $1`)
 
 type TokenInput = {
@@ -136,7 +139,7 @@ async function createToken(
   const { name, roles, expiresAt } = checkedToken(input, {
     nowMs: clock.nowMs(),
     tooMany: (counted?.count ?? 0) >= tokensMax,
-    latest: maker.kind === 'token' ? by.expiresAt : null,
+    latest: maker.kind === 'token' ? await endOfToken(tx, maker.id) : null,
   })
   await requireCoversRoles(tx, by, roles, 'token would do')
   const id = newId(clock.nowMs())
@@ -159,6 +162,13 @@ async function createToken(
   })
   const [row] = await tx.run(one, [id])
   return { token, info: tokenOf(row!) }
+}
+
+/** When a token ends, read under a lock: the identity of the caller can be from memory. */
+async function endOfToken(tx: Queryable, id: string | null): Promise<string | null> {
+  const [maker] = await tx.run(lockOne, [id])
+  if (maker === undefined) throw unknownToken()
+  return maker.expires_at
 }
 
 type Found = { readonly row: TokenRow; readonly authority: BoundAuthority; readonly use: LastUse }
