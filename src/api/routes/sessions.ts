@@ -10,7 +10,6 @@ import {
   setDeviceCookie,
   setSessionCookie,
 } from '#api/http/session-cookie.ts'
-import { staleHeaders } from '#api/delivery/response-cache.ts'
 import { writesOf } from '#api/writes/idempotency.ts'
 import type { Clock } from '#lib/clock.ts'
 
@@ -33,7 +32,7 @@ export const sessionRoutes: RoutePlugin = (server, { access, clock }) => {
       querystring: strict({}),
       response: { 200: dataOf(sessionSchema) },
     },
-    handler: (request, reply) => sendSession(request, reply),
+    handler: (request, reply) => reply.headers(noStore).send({ data: shown(request.identity) }),
   })
   server.route({
     method: 'POST',
@@ -141,15 +140,6 @@ function sendLogin(
     Math.max(1, Math.floor((Date.parse(expiresAt) - clock.nowMs()) / 1_000)),
   )
   return reply.code(201).headers(noStore).send({ data: { user, csrfToken, expiresAt } })
-}
-
-function sendSession(request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const { staleMs } = request.identity
-  if (staleMs !== null) {
-    const [name = '', status = '', age = '', seconds = ''] = staleHeaders(staleMs)
-    reply.headers({ [name]: status, [age]: seconds })
-  }
-  return reply.headers(noStore).send({ data: shown(request.identity) })
 }
 
 function shown(identity: Identity): Record<string, unknown> {
