@@ -34,7 +34,8 @@ test('what is no front matter is a reason, never an exception', () => {
 
 test('values that JSON does not know become what it knows', () => {
   const parsed = parsePage(
-    '---\nnan: .nan\nbig: 123456789012345678901234567890\nbinary: !!binary aGk=\n1: one\nnothing: ~\n---\n',
+    '---\nnan: .nan\nbig: 123456789012345678901234567890\nbinary: !!binary aGk=\n1: ' +
+      'one\nnothing: ~\n---\n',
   )
   assert.ok(parsed.ok)
   assert.deepEqual(JSON.parse(JSON.stringify(parsed.page.frontMatter)), {
@@ -78,7 +79,7 @@ test('a text that only begins like front matter is all body', () => {
     '{frontmatter.title}\n',
     '{% include head.html %}\n',
     '{ "a": 1 } is JSON.\n',
-    'Note: the door is open.\n\nText',
+    'Note: the shop is open.\n\nText',
     'Title\n=====\n',
   ])
     assert.deepEqual(parsePage(text), { ok: true, page: { frontMatter: {}, body: text } }, text)

@@ -19,7 +19,9 @@ export const registerExport: Register = (program, action) => {
     .option('--report <file>', 'write the report to this file as JSON')
     .addHelpText(
       'after',
-      '\nThe format is described in docs/reference/export-format.md. Users, passwords, sessions and API tokens are not exported.\nExit status: 0 done; 1 failed; 2 the command line is wrong; 130 interrupted: nothing of the archive was written.',
+      '\nThe format is described in docs/reference/export-format.md. Users, passwords, ' +
+        'sessions and API tokens are not exported.\nExit status: 0 done; 1 failed; 2 the ' +
+        'command line is wrong; 130 interrupted: nothing of the archive was written.',
     )
     .action(
       action(async (context, [target = ''], options) => {

@@ -10,7 +10,7 @@ import { tarEnd, tarHeader, tarPadding } from '#cli/export/tar.ts'
 
 /** The file that every export begins with, and by which a folder is known as one. */
 export const manifestName = 'stoa-export.json'
-/** The name of that file while an export is being written, so that a part is never taken for all. */
+/** The name of that file until the export is complete: a part is never taken for the whole. */
 export const unfinishedName = `${manifestName}.partial`
 /** Folders that an export writes; anything else in its folder stays. */
 const folders = ['assets', 'blobs', 'entries', 'releases', 'roles', 'types']

@@ -72,7 +72,8 @@ async function* archived(path: string): AsyncGenerator<ArchiveFile> {
       throw new ImportSourceError(`${path} is no export: it has a file ${name}.`, { path, name })
     if (next < rank)
       throw new ImportSourceError(
-        `${path}: the files are not in the order of the format; pack it with "stoa export", or import the folder.`,
+        `${path}: the files are not in the order of the format; pack it with "stoa export", ` +
+          `or import the folder.`,
         { path, name },
       )
     rank = next

@@ -5,5 +5,5 @@ export class ExportTargetError extends StoaError {
   readonly code = 'E_EXPORT_TARGET'
 }
 
-/** Thrown through the transaction of an export when it is told to stop; never seen outside. */
+/** Ends the transaction of an export that is interrupted; callers never see it. */
 export class ExportInterrupted extends Error {}

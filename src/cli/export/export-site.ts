@@ -11,19 +11,16 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { systemClock } from '#lib/clock.ts'
 
-/** The number of the format; it changes when an older Stoa could misread what this one writes. */
+/** Grows when an older Stoa could misread what this one writes. */
 export const formatVersion = 1
 const entriesPerPage = 100
 const assetsPerPage = 500
 
-/**
- * One snapshot for the whole export, which may wait long for a disk or a file store between two
- * statements.
- */
+/** The export reads one snapshot, and may wait long for a disk between two statements. */
 const oneSnapshot = sql<object>('set transaction isolation level repeatable read, read only')
 const noIdleLimit = sql<object>('set local idle_in_transaction_session_timeout = 0')
 
-type Tell = { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }
+type Console = { readonly report: Report; readonly output: Output; readonly signal: AbortSignal }
 type ExportedSite = Pick<Site, 'database' | 'content' | 'media' | 'access' | 'logger'>
 
 /**
@@ -35,19 +32,27 @@ export async function exportSite(
   site: ExportedSite,
   sink: ArchiveSink,
   options: { readonly history: boolean },
-  tell: Tell,
+  console: Console,
 ): Promise<void> {
   try {
     await site.database.transaction(async (tx) => {
       await tx.run(oneSnapshot)
       await tx.run(noIdleLimit)
-      await new Exporter(site, tx, sink, options, tell).run()
+      await new Exporter({ site, tx, sink, options, console }).run()
     })
     await sink.finish()
   } catch (error) {
     if (!(error instanceof ExportInterrupted)) throw error
-    tell.report.interrupted()
+    console.report.interrupted()
   }
+}
+
+type ExportJob = {
+  readonly site: ExportedSite
+  readonly tx: Queryable
+  readonly sink: ArchiveSink
+  readonly options: { readonly history: boolean }
+  readonly console: Console
 }
 
 class Exporter {
@@ -55,23 +60,17 @@ class Exporter {
   readonly #tx: Queryable
   readonly #sink: ArchiveSink
   readonly #options: { readonly history: boolean }
-  readonly #tell: Tell
+  readonly #console: Console
 
-  constructor(
-    site: ExportedSite,
-    tx: Queryable,
-    sink: ArchiveSink,
-    options: { readonly history: boolean },
-    tell: Tell,
-  ) {
-    this.#site = site
-    this.#tx = tx
-    this.#sink = sink
-    this.#options = options
-    this.#tell = tell
+  constructor(job: ExportJob) {
+    this.#site = job.site
+    this.#tx = job.tx
+    this.#sink = job.sink
+    this.#options = job.options
+    this.#console = job.console
   }
 
-  /** In the order of the format: what others refer to comes first. */
+  /** Writes in the order of the format: what others refer to comes first. */
   async run(): Promise<void> {
     const { content, access } = this.#site
     await this.#sink.text(
@@ -98,7 +97,7 @@ class Exporter {
     ))
       await this.#write('roles', `roles/${role.name}.json`, stableJson(role))
     await this.#assets()
-    const progress = this.#tell.output.progress('Entries')
+    const progress = this.#console.output.progress('Entries')
     let done = 0
     for (const { name } of types)
       done = await this.#entries(name, done, (count) => progress.update(count, null))
@@ -107,9 +106,9 @@ class Exporter {
   }
 
   async #write(what: string, path: string, text: string): Promise<void> {
-    if (this.#tell.signal.aborted) throw new ExportInterrupted()
+    if (this.#console.signal.aborted) throw new ExportInterrupted()
     await this.#sink.text(path, text)
-    this.#tell.report.count(what, 'made')
+    this.#console.report.count(what, 'made')
   }
 
   /** Bytes first, each once and in the order of their hashes, then the assets that name them. */
@@ -124,7 +123,7 @@ class Exporter {
       after = last.id
     }
     for (const blob of [...blobs.keys()].sort()) {
-      if (this.#tell.signal.aborted) throw new ExportInterrupted()
+      if (this.#console.signal.aborted) throw new ExportInterrupted()
       const { id, bytes } = blobs.get(blob)!
       await this.#sink.bytes(`blobs/${blob}`, bytes, async () =>
         media.original(await media.find(this.#tx, id)).open(),

@@ -126,7 +126,8 @@ async function plan(
     const losing = steps.filter((step) => step.losesData)
     if (losing.length > 0)
       throw new ImportPlanError(
-        `The type "${name}" of the archive would lose values that entries here have: ${losing.map((step) => step.name).join(', ')}. Nothing was written.`,
+        `The type "${name}" of the archive would lose values that entries here have: ` +
+          `${losing.map((step) => step.name).join(', ')}. Nothing was written.`,
         { type: name },
       )
     for (const step of change === 'update' ? steps : [])
@@ -157,7 +158,8 @@ async function saveLocales(
       )
     for (const locale of locales) {
       const there = before.some((one) => one.code === locale.code)
-      options.report.count('locales', same(locale) ? 'unchanged' : there ? 'changed' : 'made')
+      const outcome = there ? 'changed' : 'made'
+      options.report.count('locales', same(locale) ? 'unchanged' : outcome)
       if (!there) await content.locales.save(tx, { ...locale, fallback: null, isDefault: false })
     }
     const changed = locales

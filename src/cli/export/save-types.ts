@@ -23,19 +23,19 @@ export async function saveTypes(
     await content.types.save(tx, definition, { expected: null, allowLoss: options.allowLoss })
 }
 
-/** What saving them together would do. */
+/** Plans what saving the definitions together would do; `wrap` runs each plan. */
 export async function planTypes(
   content: Content,
   db: Queryable,
   definitions: readonly ContentType[],
-  told: (definition: ContentType, plan: () => Promise<TypePlan>) => Promise<TypePlan>,
+  wrap: (definition: ContentType, plan: () => Promise<TypePlan>) => Promise<TypePlan>,
 ): Promise<TypePlan[]> {
   const known = new Set((await content.types.list(db)).map(({ definition }) => definition.name))
   const coming = new Set(definitions.map((definition) => definition.name))
   const plans: TypePlan[] = []
   for (const definition of definitions) {
     const possible = opened(definition, known, coming)
-    const plan = await told(definition, () => content.types.plan(db, possible))
+    const plan = await wrap(definition, () => content.types.plan(db, possible))
     plans.push(plan)
   }
   return plans

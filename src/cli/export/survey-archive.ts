@@ -102,7 +102,8 @@ class Survey {
       throw new ImportSourceError(`${manifestName} is not of an export of Stoa.`, {})
     if (version !== formatVersion)
       throw new ImportSourceError(
-        `The export has format version ${String(version)}; this Stoa reads version ${formatVersion}. Use the Stoa that wrote it, or a newer one.`,
+        `The export has format version ${String(version)}; this Stoa reads version ` +
+          `${formatVersion}. Use the Stoa that wrote it, or a newer one.`,
         {},
       )
     this.#begun = true
@@ -193,9 +194,7 @@ class Survey {
       // A definition that is no definition: the types are checked by themselves before anything is
       // written.
       return {
-        faults: [
-          `The type of ${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
-        ],
+        faults: [`The type of ${path} cannot be read: ${messageOf(error)}`],
         entries: [],
         assets: [],
       }
@@ -349,4 +348,8 @@ function parse(text: string): unknown {
     // The caller says which file it is.
     return undefined
   }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }

@@ -16,8 +16,8 @@ export type DownloadOptions = {
   /** For the whole download, redirects included. */
   readonly deadlineMs: number
   /**
-   * An export file is written by somebody else: unless the user says so, it may not make this
-   * machine ask its own network.
+   * An export file comes from strangers: unless the user says so, it may not make this machine
+   * connect to its own network.
    */
   readonly allowPrivate: boolean
   readonly signal: AbortSignal
@@ -28,7 +28,8 @@ export type DownloadOutcome =
   | {
       readonly ok: false
       readonly reason: string
-      /** Nobody answers there: asking for other files is in vain. */ readonly hostDown: boolean
+      /** The host does not respond: other files of it are not asked for. */
+      readonly hostDown: boolean
     }
 
 class DownloadProblem extends Error {
@@ -86,7 +87,7 @@ export function isPrivateAddress(address: string): boolean {
 
 /**
  * Downloads `url` into `file`. Never throws for what the other side does: the outcome says why not.
- * The address that was checked is the one connected to, so a name cannot answer twice.
+ * It connects to the address that was checked, so a name cannot resolve to another one.
  */
 export async function download(
   url: string,
@@ -127,7 +128,9 @@ export async function download(
     const code = error instanceof Error && 'code' in error ? String(error.code) : ''
     return {
       ok: false,
-      reason: `the server cannot be reached (${code || (error instanceof Error ? error.message : String(error))})`,
+      reason:
+        `the server cannot be reached ` +
+        `(${code || (error instanceof Error ? error.message : String(error))})`,
       hostDown: code !== '',
     }
   }
@@ -151,7 +154,7 @@ async function follow(
     } else if (status === 200) return response
     else {
       response.destroy()
-      throw new DownloadProblem(`the server answered with status ${status}`)
+      throw new DownloadProblem(`the server responded with status ${status}`)
     }
   }
   throw new DownloadProblem(`it is redirected more than ${redirectsMax} times`)
@@ -202,5 +205,8 @@ const publicLookup: LookupFunction = (name, options, done) => {
 }
 
 function refusal(address: string): string {
-  return `its address leads into a private network (${address}); --allow-private-addresses permits that`
+  return (
+    `its address leads into a private network (${address}); --allow-private-addresses permits ` +
+    `that`
+  )
 }

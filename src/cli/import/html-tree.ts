@@ -99,8 +99,8 @@ const textDropped = new Set(['script', 'style', 'textarea', 'option', 'template'
 const embeds = new Set(['iframe', 'video', 'audio', 'embed', 'source', 'object'])
 /** Elements that a reader would miss. */
 const missed = new Set(['form', 'input', 'select', 'textarea', 'svg', 'canvas', 'math'])
-const blockEnds =
-  /^(?:p|h[1-6]|ul|ol|li|blockquote|pre|hr|table|tr|td|th|caption|div|section|article|figure|figcaption|address|dl|dt|dd|br)$/
+const inlineTags =
+  /^(?:img|a|b|strong|i|em|cite|dfn|var|s|strike|del|u|ins|code|kbd|samp|tt|sub|sup|mark|q)$/
 
 type OpenElement = { readonly tag: string; readonly children: HtmlNode[]; readonly isKept: boolean }
 
@@ -179,6 +179,6 @@ function textParts(nodes: readonly HtmlNode[], end: string, withLinks = false): 
     const inside = textParts(node.children, end, withLinks)
     const href = node.tag === 'a' && withLinks ? (node.attributes.get('href') ?? '') : ''
     if (/^https?:/i.test(href) && !inside.join('').includes(href)) inside.push(` (${href})`)
-    return blockEnds.test(node.tag) ? [end, ...inside, end] : inside
+    return inlineTags.test(node.tag) ? inside : [end, ...inside, end]
   })
 }

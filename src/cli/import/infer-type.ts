@@ -155,11 +155,13 @@ export function inferType(
       )
       if (made !== undefined) fields[fields.indexOf(made)] = { ...made, localized: true }
       notes.push(
-        `The field ${field.name} of the type ${name} differs between locales, so each locale gets a value of its own.`,
+        `The field ${field.name} of the type ${name} differs between locales, so each locale ` +
+          `gets a value of its own.`,
       )
     } else if (there.kind !== field.kind)
       notes.push(
-        `The field ${field.name} of the type ${name} is ${there.kind}, and the pages would make it ${field.kind}; it stays as it is.`,
+        `The field ${field.name} of the type ${name} is ${there.kind}, and the pages would ` +
+          `make it ${field.kind}; it stays as it is.`,
       )
   }
   const fieldOf = new Map<string, Field>()
@@ -187,26 +189,7 @@ export function inferType(
       fields.find((candidate) => candidate.name === field.name)!,
     )
   }
-  add({
-    name: 'path',
-    label: 'Path',
-    kind: 'text',
-    help: 'Where the page is in the folder that it was imported from.',
-    unique: true,
-    filterable: true,
-  })
-  add({ name: 'slug', label: 'Slug', kind: 'slug' })
-  add({ name: 'body', label: 'Body', kind: 'markdown', localized: true })
-  add({
-    name: 'links',
-    label: 'Links to',
-    kind: 'reference',
-    many: true,
-    types: [name],
-    onDelete: 'unset',
-    localized: true,
-    filterable: true,
-  })
+  for (const field of ownFieldsOf(name)) add(field)
   const label = `${name[0]!.toUpperCase()}${name.slice(1).replaceAll('-', ' ')}`
   return {
     definition: { ...(existing ?? { name, label, titleField: 'title' }), fields },
@@ -261,4 +244,30 @@ function exactNumber(text: string): number | null {
   const match = /^[+-]?0*(\d{1,15}?)(?:\.(\d*?)0*)?$/.exec(text.trim())
   if (match === null || `${match[1]}${match[2] ?? ''}`.length > 15) return null
   return Number(text)
+}
+
+/** Returns the fields that the importer fills by itself. */
+function ownFieldsOf(type: string): Field[] {
+  return [
+    {
+      name: 'path',
+      label: 'Path',
+      kind: 'text',
+      help: 'Where the page is in the folder that it was imported from.',
+      unique: true,
+      filterable: true,
+    },
+    { name: 'slug', label: 'Slug', kind: 'slug' },
+    { name: 'body', label: 'Body', kind: 'markdown', localized: true },
+    {
+      name: 'links',
+      label: 'Links to',
+      kind: 'reference',
+      many: true,
+      types: [type],
+      onDelete: 'unset',
+      localized: true,
+      filterable: true,
+    },
+  ]
 }

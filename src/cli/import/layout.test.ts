@@ -54,7 +54,7 @@ test('names of folders that are languages by chance are no locales', () => {
   ])
 })
 
-test('where only some folders are languages and hold the same pages, the import stops and asks', () => {
+test('where only some folders are languages with the same pages, the import stops and asks', () => {
   const paths = ['en/a.md', 'fr/a.md', 'shared/b.md']
   assert.throws(() => layoutOf(paths), ImportPlanError)
   assert.throws(() => layoutOf(['guide/a.md', 'index.md', 'fr/guide/a.md']), ImportPlanError)
@@ -104,7 +104,7 @@ test('ids are UUIDs of version 8 and stay; slugs are unique whatever the order',
   assert.deepEqual([slugs.get('x'), slugs.get('Ünï'), slugs.get('日本')], ['x', 'uni', '日本'])
 })
 
-test('the type is inferred: kinds, what differs between locales, reserved and odd names; an existing type is only extended', () => {
+test('a type is inferred from kinds, locales and names; one that exists is only extended', () => {
   const seen = new FrontMatterSeen()
   seen.add('a', {
     title: 'A',

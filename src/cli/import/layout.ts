@@ -8,7 +8,7 @@ const levelsMax = 20
 /** Names in a message. */
 const namesMax = 5
 
-/** CLDR's names of languages tell the folder `fr` from the folder `faq`. */
+/** CLDR knows the language `fr` and no language `faq`. */
 const languages = new Intl.DisplayNames(['en'], { type: 'language', fallback: 'none' })
 
 /** True for a BCP 47 tag of a language that exists: `en`, `pt-br`, `zh-Hant-TW`. */
@@ -62,7 +62,9 @@ export function findLayout(paths: readonly string[], options: LayoutOptions): La
   const { wish, type } = options
   if (wish !== null && wish !== (kept.localesUnder !== null))
     throw new ImportPlanError(
-      `The pages of the type "${type}" were imported ${wish ? 'without' : 'with'} locale folders. Leave ${wish ? '--locales-from-folders' : '--no-locales-from-folders'} out, or choose another --type.`,
+      `The pages of the type "${type}" were imported ${wish ? 'without' : 'with'} locale ` +
+        `folders. Leave ${wish ? '--locales-from-folders' : '--no-locales-from-folders'} out, ` +
+        `or choose another --type.`,
       { type },
     )
   return kept
@@ -173,7 +175,11 @@ function newLayout(paths: readonly string[], options: LayoutOptions): Layout {
   if (others.length === 0) return locales
   if (!isMirrored(pages, root + level, short)) return none
   throw new ImportPlanError(
-    `The folders ${quoted(short)} are named as languages and hold the same pages as others, and ${quoted(others)} beside them ${others.length === 1 ? 'is' : 'are'} not. Say --locales-from-folders to make ${quoted(short)} locales (the other pages are in the default locale), or --no-locales-from-folders to make all folders part of the page's path. Later imports keep that.`,
+    `The folders ${quoted(short)} are named as languages and hold the same pages as others, ` +
+      `and ${quoted(others)} beside them ${others.length === 1 ? 'is' : 'are'} not. Say ` +
+      `--locales-from-folders to make ${quoted(short)} locales (the other pages are in the ` +
+      `default locale), or --no-locales-from-folders to make all folders part of the page's ` +
+      `path. Later imports keep that.`,
     { type, folders: short },
   )
 }

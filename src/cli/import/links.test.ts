@@ -25,7 +25,8 @@ test('an image is no link, but an image in a link leaves the link', () => {
 
 test('references: full, collapsed, shortcut; definitions in any case, anywhere, also none', () => {
   const text =
-    '[full][The  Ref] [the ref][] [the ref] [nothing][gone]\n\n> [THE REF]: /target/ "title"\n\n[other]: </a b>\n[^note]: /not-a-link'
+    '[full][The  Ref] [the ref][] [the ref] [nothing][gone]\n\n> [THE REF]: /target/ ' +
+    '"title"\n\n[other]: </a b>\n[^note]: /not-a-link'
   assert.deepEqual(targets(text), ['/target/', '/target/', '/target/'])
 })
 
@@ -39,7 +40,7 @@ test('code is passed over: fences in lists, quotes and JSX, unclosed fences, inl
   assert.deepEqual(targets('`[a](/a)` ``[b]`(/b)`` [c](/c) `open\n\n[d](/d)'), ['/c', '/d'])
 })
 
-test('href of HTML and JSX: quotes, braces and templates without holes; not in other attributes or comments', () => {
+test('href of HTML and JSX is found in quotes, braces and templates, not in comments', () => {
   assert.deepEqual(
     targets(
       '<a href="/a">x</a> <A class="b" href=\'/b\'> <C href={"/c"} d={{ e: "}" }} href2="/no">',
@@ -139,7 +140,7 @@ const resolve = (
   return { ids, unresolved: unresolved.map((link) => link.target) }
 }
 
-test('absolute links: with and without locale, fragment, query, slash, extension; the own site counts as internal', () => {
+test('absolute links work with and without locale, fragment, query, slash and extension', () => {
   assert.deepEqual(
     resolve(
       'index',
@@ -157,7 +158,7 @@ test('absolute links: with and without locale, fragment, query, slash, extension
   })
 })
 
-test('relative links mean the URL without an extension and the file with one; each falls back to the other', () => {
+test('relative links mean the URL without an extension and the file with one, or the other', () => {
   assert.deepEqual(resolve('guides/images', '../fonts/', './fonts.md', 'fonts'), {
     ids: ['GF'],
     unresolved: [],
@@ -189,7 +190,8 @@ test('other sites, schemes and fragments are nothing; what leads nowhere is repo
 
 test('images, files and wikilinks are found apart from links to pages', () => {
   const text =
-    '![a](img/a.png) ![[pic.png]] [[Images|all]] [[Gone#x]] [pdf](./x.pdf) <img src="/b.jpg"> [[1]](https://e.example) ![r]\n\n[r]: r.gif\n'
+    '![a](img/a.png) ![[pic.png]] [[Images|all]] [[Gone#x]] [pdf](./x.pdf) <img src="/b.jpg"> ' +
+    '[[1]](https://e.example) ![r]\n\n[r]: r.gif\n'
   assert.deepEqual(
     scanLinks(text).map(({ kind, target }) => `${kind} ${target}`),
     [

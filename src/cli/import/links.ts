@@ -5,7 +5,7 @@ const bracketsMax = 100
 /** CommonMark's own limit for a link label. */
 const labelCharsMax = 999
 
-/** CommonMark asks for at least 32 levels in a destination, and nobody has more. */
+/** CommonMark asks for at least 32 levels in a destination. */
 const parenthesesMax = 32
 
 export type Link = {
@@ -25,7 +25,7 @@ export type LinkKind = 'link' | 'image' | 'wiki' | 'embed'
  */
 const interesting = /[\\`<{[\]\n]/g
 
-/** What can end inline code: a run of backticks, or a blank line. */
+/** Inline code ends at a run of backticks or a blank line. */
 const codeEnd = /`+|\n(?=[ \t]*(?:\n|$))/g
 
 type Bracket = { readonly start: number; readonly image: boolean }
@@ -38,7 +38,7 @@ type FoundLink = { readonly target: string; readonly at: number; readonly kind: 
  * text. Fenced code, inline code and comments are passed over.
  *
  * This is a scanner of our own and not a Markdown parser, because parsers take everything inside a
- * JSX block for raw HTML. It goes over the text once, so no text makes it slow, and throws for none.
+ * JSX block for raw HTML. It reads the text once, so no text makes it slow, and throws for none.
  */
 export function scanLinks(text: string): Link[] {
   return new Scanner(text).scan()

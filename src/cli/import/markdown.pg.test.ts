@@ -53,9 +53,11 @@ async function run(
 
 const everything = sql<Record<string, unknown>>(`
   select v.entry_id, v.locale, v.number, v.is_latest, v.is_published, v.data, v.filter,
-    (select json_agg(json_build_array(r.perspective, r.path, r.target_id) order by r.perspective, r.path, r.target_id)
+    (select json_agg(json_build_array(r.perspective, r.path, r.target_id)
+                     order by r.perspective, r.path, r.target_id)
      from stoa.reference r where r.entry_id = v.entry_id and r.locale = v.locale) as refs,
-    (select json_agg(json_build_array(u.field, u.locale, u.value) order by u.field, u.locale) from stoa.unique_value u where u.entry_id = v.entry_id) as claims
+    (select json_agg(json_build_array(u.field, u.locale, u.value) order by u.field, u.locale)
+     from stoa.unique_value u where u.entry_id = v.entry_id) as claims
   from stoa.version v order by v.entry_id, v.locale, v.number`)
 const locales = sql<{ code: string; fallback: string | null }>(
   'select code, fallback from stoa.locale order by code',
@@ -74,7 +76,8 @@ test(
     await using on = importing(db)
     const path = pages('site', {
       'en/index.md':
-        '---\ntitle: Home\norder: 1\ntype: landing\n---\nSee [guide](/en/guides/start/#a), [other](./other.md), [gone](/en/gone/) and `[code](/en/other/)`.\n',
+        '---\ntitle: Home\norder: 1\ntype: landing\n---\nSee [guide](/en/guides/start/#a), ' +
+        '[other](./other.md), [gone](/en/gone/) and `[code](/en/other/)`.\n',
       'en/guides/start.mdx': '---\ntitle: Start\norder: 2\n---\n<Card href="/other">x</Card>\n',
       'en/other.md': '# A heading\n\ntext',
       'fr/index.md':
@@ -167,7 +170,8 @@ test(
 )
 
 test(
-  'drafts stay drafts, a dry run writes nothing, an interrupted run says so and the next one completes it',
+  'drafts stay drafts, a dry run writes nothing, an interrupted run says so and the next one ' +
+    'completes it',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase()
@@ -237,7 +241,8 @@ test(
     const first = await run(on, real.path)
     assert.deepEqual(first.counts['pages'], { made: 2_569, changed: 0, unchanged: 0, refused: 0 })
     const count = sql<{ locale: string; pages: string; published: string; top: number }>(
-      'select locale, count(distinct entry_id) as pages, count(*) filter (where is_published) as published, max(number) as top from stoa.version group by locale order by locale',
+      'select locale, count(distinct entry_id) as pages, count(*) filter (where is_published) ' +
+        'as published, max(number) as top from stoa.version group by locale order by locale',
     )
     const counted = await on.database.run(count)
     const pagesOf = Object.fromEntries(counted.map((row) => [row.locale, Number(row.pages)]))
@@ -266,7 +271,8 @@ test(
       (
         await on.database.run(
           sql<{ n: string }>(
-            `select count(*) as n from stoa.reference where perspective = 'published' and path = 'links'`,
+            `select count(*) as n from stoa.reference where perspective = 'published' and ` +
+              `path = 'links'`,
           ),
         )
       )[0]?.n,
@@ -311,7 +317,8 @@ test(
     for (let number = 0; number < 1_500; number += 1) {
       for (const locale of ['en', 'de'])
         files[`${locale}/part-${number % 7}/page-${number}.md`] =
-          `---\ntitle: ${locale} ${number}\norder: ${number}\n---\n[next](../page-${number + 7}/) ${'text '.repeat(200)}`
+          `---\ntitle: ${locale} ${number}\norder: ` +
+          `${number}\n---\n[next](../page-${number + 7}/) ${'text '.repeat(200)}`
     }
     const path = pages('many', files)
     await using whole = await testDatabase()

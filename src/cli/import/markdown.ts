@@ -74,7 +74,7 @@ export async function importMarkdown(
   if (!(await job.run())) console.report.interrupted()
 }
 
-/** What the first pass over the files found: all that links, slugs and the type depend on. */
+/** The result of the first pass over the files: all that links, slugs and the type depend on. */
 type Survey = {
   readonly layout: Layout
   readonly table: PageTable
@@ -291,7 +291,7 @@ class MarkdownImport {
       report.remark('link', `${where}:${line}`, sentence)
     }
     for (const { target, line } of files) {
-      const sentence = `"${target.slice(0, 200)}" is a file of the source, and files are not taken over.`
+      const sentence = `"${target.slice(0, 200)}" is a file, and files are not taken over.`
       report.leaveOut('file', `${where}:${line}`, sentence)
     }
   }
@@ -319,7 +319,10 @@ function refusal(
   localeOf: (place: Place) => string,
 ): string | null {
   if (place === null)
-    return 'It lies outside the folder that the pages of this type come from; import it with another --type.'
+    return (
+      'It lies outside the folder that the pages of this type come from; import it with another ' +
+      '--type.'
+    )
   if (place.path.length > pathCharsMax) return `The path is longer than ${pathCharsMax} characters.`
   if (keys.has(pageKey(localeOf(place), place.path)))
     return `Another file is the page "${place.path}" already; a folder and its index are one page.`

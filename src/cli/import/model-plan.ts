@@ -52,7 +52,7 @@ export async function ensureLocales(
   return result
 }
 
-/** Creates or extends a type, and tells people what that does. Nothing is ever lost by it. */
+/** Creates or extends a type and prints the steps. Nothing is ever lost by it. */
 export async function saveType(
   content: Content,
   db: Queryable,

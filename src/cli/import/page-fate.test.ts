@@ -20,7 +20,7 @@ test('a page that its generator would not publish stays a draft', () => {
     { status: 'draft' },
     { Status: 'In review' },
     { state: 'archived' },
-    { visibility: 'members' },
+    { visibility: 'paid' },
     { private: true },
     { unlisted: true },
     { permalink: false },
@@ -44,7 +44,7 @@ test('a page that its generator would not publish stays a draft', () => {
     assert.equal(fate({}, path), 'draft', path)
 })
 
-test('a page with a time in the future is scheduled, and published by its expiry at the latest', () => {
+test('a page with a time in the future is scheduled, and its expiry with it', () => {
   assert.deepEqual(fateOfPage('a.md', { date: '2099-01-01' }, nowMs), {
     is: 'schedule',
     dueAt: '2099-01-01T00:00:00.000Z',

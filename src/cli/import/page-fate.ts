@@ -1,7 +1,7 @@
 import { instantOf } from '#cli/import/instant.ts'
 import type { FrontMatter } from '#lib/front-matter.ts'
 
-/** Whether a page is for readers, as its front matter, its name and its folder say. */
+/** Says for whom a page is, by its front matter, its name and its folder. */
 export type PageFate =
   | { readonly is: 'publish'; readonly unpublishAt: string | null; readonly remark: string | null }
   | { readonly is: 'schedule'; readonly dueAt: string; readonly unpublishAt: string | null }
@@ -54,10 +54,19 @@ const stateKeys = new Set([
   'workflow',
   'workflowstate',
 ])
-const publicStates =
-  /^(?:published?|public|live|active|final|done|completed?|released?|approved|stable|visible|all|everyone)$/i
-const hiddenStates =
-  /draft|unpublish|private|hidden|pending|review|wip|progress|todo|idea|outline|schedul|future|embargo|archiv|delet|trash|internal|inactive|disabled|reject|confidential|secret|not[ _-]?(?:ready|published|public|yet)/i
+const publicStates = wordsPattern('^(?:', [
+  'published?|public|live|active|final|done|completed?|released?|approved|stable|visible',
+  'all|everyone)$',
+])
+const hiddenStates = wordsPattern('(?:', [
+  'draft|unpublish|private|hidden|pending|review|wip|progress|todo|idea|outline|schedul|future',
+  'embargo|archiv|delet|trash|internal|inactive|disabled|reject|confidential|secret',
+  'not[ _-]?(?:ready|published|public|yet))',
+])
+
+function wordsPattern(start: string, words: readonly string[]): RegExp {
+  return new RegExp(start + words.join('|'), 'i')
+}
 
 /** Keys whose time is the one from which a page is public; `date` counts where there is none. */
 const publishTimes = new Set([
@@ -154,7 +163,8 @@ function unknownState(pairs: readonly Pair[]): string | null {
   )
   return unknown === undefined
     ? null
-    : `"${unknown.name}: ${textOf(unknown.value)}" does not say that the page is a draft; it is published.`
+    : `"${unknown.name}: ${textOf(unknown.value)}" does not say that the page is a draft; it is ` +
+        `published.`
 }
 
 type Times = {

@@ -181,7 +181,8 @@ export async function reportFile(path: unknown): Promise<string | null> {
     await (await open(path, 'a', 0o600)).close()
   } catch (error) {
     throw new UsageError(
-      `The report cannot be written to ${path} (${error instanceof Error ? error.message : String(error)}).`,
+      `The report cannot be written to ${path} ` +
+        `(${error instanceof Error ? error.message : String(error)}).`,
       {},
       { cause: error },
     )

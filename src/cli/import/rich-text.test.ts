@@ -38,10 +38,11 @@ function faults(html: string): readonly unknown[] {
   return found.list
 }
 
-test('block editor texts are HTML as it is; classic ones have paragraphs and breaks in their white space', () => {
+test('block editor texts are HTML, and classic ones have breaks in their white space', () => {
   assert.equal(
     convert(
-      '<!-- wp:paragraph -->\n<p>One\n two <strong>b <em>c</em></strong></p>\n<!-- /wp:paragraph -->',
+      '<!-- wp:paragraph -->\n<p>One\n two <strong>b <em>c</em></strong></p>\n<!-- ' +
+        '/wp:paragraph -->',
     ),
     'paragraph(One two |{bold:b }|{bold+italic:c})',
   )
@@ -55,26 +56,33 @@ test('block editor texts are HTML as it is; classic ones have paragraphs and bre
 test('lists, tables, quotes, code, rules, headings', () => {
   assert.equal(
     convert('<ul><li>a<ul><li>b</li></ul></li><ul><li>c</li></ul><li></li></ul>'),
-    'bulletList(listItem(paragraph(a)|bulletList(listItem(paragraph(b)))|bulletList(listItem(paragraph(c))))|listItem(paragraph()))',
+    'bulletList(listItem(paragraph(a)|bulletList(listItem(paragraph(b)))|' +
+      'bulletList(listItem(paragraph(c))))|listItem(paragraph()))',
   )
   assert.equal(
     convert(
-      '<table><caption>T</caption><tr><th colspan=2>a</th></tr><tbody><tr><td>b</td><td><p>c</p></td></tr></tbody></table>',
+      '<table><caption>T</caption><tr><th ' +
+        'colspan=2>a</th></tr><tbody><tr><td>b</td><td><p>c</p></td></tr></tbody></table>',
     ),
-    'paragraph(T) table(tableRow(tableHeader{"colspan":2}(paragraph(a)))|tableRow(tableCell(paragraph(b))|tableCell(paragraph(c))))',
+    'paragraph(T) ' +
+      'table(tableRow(tableHeader{"colspan":2}(paragraph(a)))|' +
+      'tableRow(tableCell(paragraph(b))|tableCell(paragraph(c))))',
   )
   assert.equal(
     convert(
-      '<pre>\n  a &lt; b\n\n c</pre><hr><h3 style="text-align:center">H</h3><blockquote>q</blockquote>',
+      '<pre>\n  a &lt; b\n\n c</pre><hr><h3 ' +
+        'style="text-align:center">H</h3><blockquote>q</blockquote>',
     ),
-    'codeBlock(  a < b\n\n c) horizontalRule() heading{"level":3,"textAlign":"center"}(H) blockquote(paragraph(q))',
+    'codeBlock(  a < b\n\n c) horizontalRule() heading{"level":3,"textAlign":"center"}(H) ' +
+      'blockquote(paragraph(q))',
   )
 })
 
 test('scripts, handlers, styles and other schemes are gone; players are links', () => {
   assert.equal(
     convert(
-      '<script>alert(1)</script><p onclick="x()">a <a href="javascript:alert(1)">b</a> <img src="data:image/png;base64,x"><style>p{}</style></p>',
+      '<script>alert(1)</script><p onclick="x()">a <a href="javascript:alert(1)">b</a> <img ' +
+        'src="data:image/png;base64,x"><style>p{}</style></p>',
     ),
     'paragraph(a |b)',
   )
@@ -95,7 +103,8 @@ test('links and images to what is imported name the entry and the asset', () => 
   }
   assert.equal(
     convert(
-      '<!-- wp:x --><p><a href="https://example.org/about/">x<img src="/a.jpg" alt="A" width="3"></a></p>',
+      '<!-- wp:x --><p><a href="https://example.org/about/">x<img src="/a.jpg" alt="A" ' +
+        'width="3"></a></p>',
       addresses,
     ),
     'paragraph({link=E:x}|image{"src":"/a.jpg","alt":"A","width":3,"asset":"A"}())',

@@ -385,9 +385,10 @@ function clean(text: string): string {
 function textOf(nodes: readonly HtmlNode[]): string {
   return clean(
     nodes
-      .map((node) =>
-        'text' in node ? node.text : node.tag === 'br' ? '\n' : textOf(node.children),
-      )
+      .map((node) => {
+        if ('text' in node) return node.text
+        return node.tag === 'br' ? '\n' : textOf(node.children)
+      })
       .join(''),
   )
 }

@@ -60,7 +60,7 @@ export class AttachmentFiles implements AsyncDisposable {
     if (failures >= hostFailuresMax)
       return {
         ok: false,
-        reason: `It could not be downloaded: ${host} did not respond ${hostFailuresMax} times before.`,
+        reason: `It was not asked for: ${host} did not respond ${hostFailuresMax} times before.`,
       }
     this.#count += 1
     const file = join(this.#folder, String(this.#count))

@@ -8,7 +8,7 @@ const searchedCharsMax = 1_000_000
 
 /** Fields by which WordPress itself and its editors remember something of no use elsewhere. */
 const internalFields =
-  /^_(?:edit_|wp_|thumbnail_id$|pingme$|encloseme$|oembed_|menu_item_|dp_original$|customize_|publicize_)/
+  /^_(?:edit_|wp_|thumbnail_id$|pingme$|encloseme$|oembed_|menu_item_|customize_|publicize_)/
 /** Taxonomies that are taken over. */
 const knownTaxonomies = new Set(['category', 'post_tag', 'post_format', 'nav_menu'])
 /** Shortcodes that stand without attributes. */

@@ -299,7 +299,8 @@ export function fateOf(
     return {
       is: 'draft',
       remark:
-        'It is protected by a password in WordPress, which Stoa has not for entries; it is kept as a draft, and the password is not.',
+        'It is protected by a password in WordPress, which Stoa has not for entries; it is ' +
+        'kept as a draft, and the password is not.',
     }
   const at = dateOf(item)
   switch (item.status) {

@@ -59,8 +59,10 @@ async function fieldsOf(
 }
 
 function item(id: number, kind: string, more: string): string {
-  return `<item><title>Title ${id}</title><link>https://example.org/item-${id}/</link><dc:creator>ann</dc:creator><wp:post_id>${id}</wp:post_id><wp:post_type>${kind}</wp:post_type>
-    <wp:post_date_gmt>2012-01-0${id % 10} 10:00:00</wp:post_date_gmt><wp:post_name>same</wp:post_name>${more}</item>`
+  return `<item><title>Title ${id}</title><link>https://example.org/item-${id}/</link>
+    <dc:creator>ann</dc:creator><wp:post_id>${id}</wp:post_id><wp:post_type>${kind}</wp:post_type>
+    <wp:post_date_gmt>2012-01-0${id % 10} 10:00:00</wp:post_date_gmt>
+      <wp:post_name>same</wp:post_name>${more}</item>`
 }
 
 function site(items: string): string {
@@ -68,22 +70,54 @@ function site(items: string): string {
   writeFileSync(
     path,
     `<rss xmlns:wp="w" xmlns:dc="d" xmlns:content="c" xmlns:excerpt="e"><channel><title>T</title><link>https://example.org</link>
-    <wp:category><wp:category_nicename>child</wp:category_nicename><wp:category_parent>top</wp:category_parent><wp:cat_name>Child</wp:cat_name></wp:category>
-    <wp:category><wp:category_nicename>top</wp:category_nicename><wp:cat_name>Top</wp:cat_name></wp:category>${items}</channel></rss>`,
+    <wp:category><wp:category_nicename>child</wp:category_nicename>
+      <wp:category_parent>top</wp:category_parent><wp:cat_name>Child</wp:cat_name></wp:category>
+    <wp:category><wp:category_nicename>top</wp:category_nicename><wp:cat_name>Top</wp:cat_name>
+      </wp:category>${items}</channel></rss>`,
   )
   return path
 }
 
-const states = `${item(1, 'post', '<wp:status>publish</wp:status><content:encoded><![CDATA[See <a href="https://example.org/item-2/">it</a><script>x</script> [gallery] <img src="/wp-content/uploads/2012/01/a-300x200.png">]]></content:encoded><category domain="category" nicename="child">Child</category><category domain="post_tag" nicename="new">New</category><wp:is_sticky>1</wp:is_sticky><wp:postmeta><wp:meta_key>_thumbnail_id</wp:meta_key><wp:meta_value>9</wp:meta_value></wp:postmeta><wp:comment><wp:comment_id>5</wp:comment_id><wp:comment_author>Bob</wp:comment_author><wp:comment_author_email>bob@example.org</wp:comment_author_email><wp:comment_approved>1</wp:comment_approved><wp:comment_content><![CDATA[<b>Hi</b><script>y</script>]]></wp:comment_content></wp:comment><wp:comment><wp:comment_id>6</wp:comment_id><wp:comment_approved>0</wp:comment_approved></wp:comment>')}
+const states = `${item(
+  1,
+  'post',
+  `<wp:status>publish</wp:status><content:encoded>
+  <![CDATA[See <a href="https://example.org/item-2/">it</a>
+  <script>x</script> [gallery] <img src="/wp-content/uploads/2012/01/a-300x200.png">]]>
+  </content:encoded><category domain="category" nicename="child">Child</category>
+  <category domain="post_tag" nicename="new">New</category><wp:is_sticky>1</wp:is_sticky>
+  <wp:postmeta><wp:meta_key>_thumbnail_id</wp:meta_key><wp:meta_value>9</wp:meta_value>
+  </wp:postmeta><wp:comment><wp:comment_id>5</wp:comment_id>
+  <wp:comment_author>Bob</wp:comment_author>
+  <wp:comment_author_email>bob@example.org</wp:comment_author_email>
+  <wp:comment_approved>1</wp:comment_approved><wp:comment_content><![CDATA[<b>Hi</b>
+  <script>y</script>]]></wp:comment_content></wp:comment><wp:comment>
+  <wp:comment_id>6</wp:comment_id><wp:comment_approved>0</wp:comment_approved></wp:comment>`,
+)}
   ${item(2, 'post', '<wp:status>draft</wp:status>')}
-  ${item(3, 'post', '<wp:status>publish</wp:status><wp:post_password>secret</wp:post_password><content:encoded>hidden</content:encoded>').replace('https://example.org/item-3/', 'javascript:alert(1)')}
+  ${item(
+    3,
+    'post',
+    `<wp:status>publish</wp:status><wp:post_password>secret</wp:post_password>
+    <content:encoded>hidden</content:encoded>`,
+  ).replace('https://example.org/item-3/', 'javascript:alert(1)')}
   ${item(4, 'post', '<wp:status>private</wp:status>')}
   ${item(5, 'post', '<wp:status>trash</wp:status>')}
   ${item(6, 'post', '<wp:status>future</wp:status>').replace('2012-01-06', '2040-01-06')}
   ${item(7, 'page', '<wp:status>publish</wp:status><wp:post_parent>8</wp:post_parent>')}
   ${item(8, 'page', '<wp:status>publish</wp:status><wp:post_parent>999</wp:post_parent>')}
-  ${item(9, 'attachment', '<wp:status>inherit</wp:status><wp:attachment_url>https://example.org/wp-content/uploads/2012/01/a.png</wp:attachment_url>')}
-  ${item(10, 'attachment', '<wp:status>inherit</wp:status><wp:attachment_url>http://127.0.0.1:1/b.png</wp:attachment_url>')}
+  ${item(
+    9,
+    'attachment',
+    `<wp:status>inherit</wp:status>
+    <wp:attachment_url>https://example.org/wp-content/uploads/2012/01/a.png</wp:attachment_url>`,
+  )}
+  ${item(
+    10,
+    'attachment',
+    `<wp:status>inherit</wp:status>
+    <wp:attachment_url>http://127.0.0.1:1/b.png</wp:attachment_url>`,
+  )}
   ${item(11, 'nav_menu_item', '<wp:status>publish</wp:status>')}
   ${item(12, 'product', '<wp:status>publish</wp:status>')}`
 
@@ -172,7 +206,8 @@ test(
     assert.deepEqual([waiting?.dueAt, waiting?.state], ['2040-01-06T10:00:00.000Z', 'waiting'])
 
     const versions = sql<{ versions: string; assets: string; schedules: string }>(
-      'select (select count(*) from stoa.version) as versions, (select count(*) from stoa.asset) as assets, (select count(*) from stoa.schedule) as schedules',
+      'select (select count(*) from stoa.version) as versions, (select count(*) from ' +
+        'stoa.asset) as assets, (select count(*) from stoa.schedule) as schedules',
     )
     const before = await on.database.run(versions)
     const second = await run(on, path, { mediaDir: media, download: true })
@@ -243,7 +278,9 @@ test(
       schedules: [1, 0],
     })
     const status = sql<{ type: string; published: string; drafts: string }>(
-      `select type, count(*) filter (where is_published) as published, count(*) filter (where not is_published) as drafts from stoa.version where type in ('post', 'page') group by type order by type`,
+      `select type, count(*) filter (where is_published) as published, count(*) filter (where ` +
+        `not is_published) as drafts from stoa.version where type in ('post', 'page') group by ` +
+        `type order by type`,
     )
     assert.deepEqual(await on.database.run(status), [
       { type: 'page', published: '21', drafts: '0' },
@@ -281,10 +318,17 @@ function ordinarySite(name: string, url: string, more = ''): string {
   const path = join(folder, `${name}.xml`)
   writeFileSync(
     path,
-    `<rss xmlns:wp="w" xmlns:dc="d" xmlns:content="c"><channel><title>T</title><wp:base_blog_url>${url}</wp:base_blog_url>
-    <wp:author><wp:author_login>admin</wp:author_login><wp:author_display_name>Admin of ${name}</wp:author_display_name></wp:author>
-    <wp:category><wp:category_nicename>uncategorized</wp:category_nicename><wp:cat_name>Uncategorized</wp:cat_name></wp:category>
-    <item><title>About ${name}</title><link>${url}/about/</link><dc:creator>admin</dc:creator><wp:post_id>1</wp:post_id><wp:post_type>post</wp:post_type><wp:post_name>about</wp:post_name><wp:status>publish</wp:status><category domain="category" nicename="uncategorized">Uncategorized</category>${more}</item></channel></rss>`,
+    `<rss xmlns:wp="w" xmlns:dc="d" xmlns:content="c"><channel><title>T</title>
+      <wp:base_blog_url>${url}</wp:base_blog_url>
+    <wp:author><wp:author_login>admin</wp:author_login>
+      <wp:author_display_name>Admin of ${name}</wp:author_display_name></wp:author>
+    <wp:category><wp:category_nicename>uncategorized</wp:category_nicename>
+      <wp:cat_name>Uncategorized</wp:cat_name></wp:category>
+    <item><title>About ${name}</title><link>${url}/about/</link><dc:creator>admin</dc:creator>
+      <wp:post_id>1</wp:post_id><wp:post_type>post</wp:post_type>
+      <wp:post_name>about</wp:post_name><wp:status>publish</wp:status>
+      <category domain="category" nicename="uncategorized">Uncategorized</category>${more}</item>
+      </channel></rss>`,
   )
   return path
 }
@@ -337,8 +381,12 @@ test(
       ordinarySite(
         'lossy',
         'https://lossy.example',
-        `${meta('price')}${meta('_edit_last')}<category domain="language" nicename="de">Deutsch</category><category domain="tag" nicename="red">Red</category>
-      <content:encoded><![CDATA[[caption id="x"]a[/caption] <img src="data:image/png;base64,AA"> <img src="data:x" data-src="/real.png"> <a href="#part">down</a> [sic] <form><input></form>]]></content:encoded>`,
+        `${meta('price')}${meta('_edit_last')}
+        <category domain="language" nicename="de">Deutsch</category>
+          <category domain="tag" nicename="red">Red</category>
+      <content:encoded><![CDATA[[caption id="x"]a[/caption] <img src="data:image/png;base64,AA">
+        <img src="data:x" data-src="/real.png"> <a href="#part">down</a> [sic] <form><input>
+        </form>]]></content:encoded>`,
       ),
     )
     assert.deepEqual(report.leftOut.map(({ what, where }) => `${what}: ${where}`).toSorted(), [
@@ -373,7 +421,8 @@ test(
       item(
         id,
         'attachment',
-        `<wp:status>inherit</wp:status><wp:attachment_url>https://example.org/wp-content/uploads/${name}</wp:attachment_url>`,
+        `<wp:status>inherit</wp:status>
+          <wp:attachment_url>https://example.org/wp-content/uploads/${name}</wp:attachment_url>`,
       )
     const path = site(attachment(1, 'a.txt') + attachment(2, 'b.txt'))
     const report = await run(on, path, { mediaDir: media })
@@ -392,7 +441,9 @@ test(
 
 test('an export in another encoding is read as that encoding', async () => {
   const text = (encoding: string): string =>
-    `<?xml version="1.0" encoding="${encoding}"?><rss><channel><title>Café</title><wp:base_blog_url>https://a.example</wp:base_blog_url></channel></rss>`
+    `<?xml version="1.0" ` +
+    `encoding="${encoding}"?><rss><channel><title>Café</title>
+      <wp:base_blog_url>https://a.example</wp:base_blog_url></channel></rss>`
   const files: readonly (readonly [string, Buffer])[] = [
     ['latin1', Buffer.from(text('ISO-8859-1'), 'latin1')],
     ['utf16', Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from(text('UTF-16'), 'utf16le')])],

@@ -1,7 +1,5 @@
 import { BatchWriter } from '#cli/import/batch-writer.ts'
-import { ImportPlanError } from '#cli/import/errors.ts'
-import { statesOf } from '#cli/import/existing-pages.ts'
-import { ensureLocales, saveType, typeOrNull } from '#cli/import/model-plan.ts'
+import { ensureLocales, saveType } from '#cli/import/model-plan.ts'
 import type { Report } from '#cli/import/report.ts'
 import type { Addresses } from '#cli/import/rich-text.ts'
 import { Schedules } from '#cli/import/schedules.ts'
@@ -14,19 +12,20 @@ import {
   fateOf,
   surveyWordpress,
 } from '#cli/import/wordpress/wordpress-survey.ts'
-import type {
-  ExistingSlugs,
-  Term,
-  WordpressSurvey,
-} from '#cli/import/wordpress/wordpress-survey.ts'
-import { typeNames, wordpressKinds, wordpressTypes } from '#cli/import/wordpress/wordpress-types.ts'
+import type { Term, WordpressSurvey } from '#cli/import/wordpress/wordpress-survey.ts'
+import {
+  chooseNames,
+  existingSlugs,
+  extended,
+  sameLanguage,
+} from '#cli/import/wordpress/wordpress-plan.ts'
+import { wordpressKinds, wordpressTypes } from '#cli/import/wordpress/wordpress-types.ts'
 import type { WordpressKind } from '#cli/import/wordpress/wordpress-types.ts'
 import { readWxr } from '#cli/import/wordpress/wxr.ts'
 import type { WxrItem } from '#cli/import/wordpress/wxr.ts'
 import type { Output } from '#cli/output.ts'
 import type { Bulk, BulkItem, BulkOutcome } from '#content/bulk/bulk.ts'
 import type { Call, Content } from '#content/content.ts'
-import type { ContentType, Field } from '#content/content-type.ts'
 import type { Database } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Media, Received } from '#media/media.ts'
@@ -84,96 +83,17 @@ export async function importWordpress(
       ...console,
     })
   if (options.dryRun) return survey.losses.report(report)
-  await new Importer(path, target, options, console, { survey, names, locale }).run()
+  await new Importer({ path, target, options, console, survey, names, locale }).run()
 }
 
-function sameLanguage(language: string, locale: string): boolean {
-  return language === '' || language.slice(0, 2).toLowerCase() === locale.slice(0, 2)
-}
-
-/** Reads the slugs that entries of the types have in the locale. */
-async function existingSlugs(
-  { bulk, content, call }: WordpressTarget,
-  names: Record<WordpressKind, string>,
-  locale: string,
-): Promise<ExistingSlugs> {
-  const kinds = await Promise.all(
-    wordpressKinds.map(async (kind): Promise<[WordpressKind, Map<string, string>]> => {
-      const type = names[kind]
-      if ((await typeOrNull(content, call.db, type)) === null) return [kind, new Map()]
-      const slugs = new Map<string, string>()
-      for await (const state of statesOf({ bulk, call }, type)) {
-        const { slug } = JSON.parse(state.filterJson) as { slug?: unknown }
-        const isHere = state.locale.toLowerCase() === locale.toLowerCase()
-        if (isHere && typeof slug === 'string') slugs.set(state.id, slug)
-      }
-      return [kind, slugs]
-    }),
-  )
-  return Object.fromEntries(kinds) as Record<WordpressKind, Map<string, string>>
-}
-
-/** Begins the names of the types where the site has types of the plain names already. */
-const otherPrefix = 'wp-'
-
-/**
- * The wished prefix; with none, plain names, unless one of them is taken by a type that cannot hold
- * what WordPress has.
- */
-async function chooseNames(
-  content: Content,
-  call: Call,
-  prefix: string | null,
-  report: Report,
-): Promise<Record<WordpressKind, string>> {
-  for (const wanted of wordpressTypes(typeNames(prefix ?? ''))) {
-    const existing = await typeOrNull(content, call.db, wanted.name)
-    const clash = existing === null ? null : clashOf(existing, wanted)
-    if (clash === null) continue
-    const sentence = `The type "${wanted.name}" has a field "${clash.name}" of kind ${clash.kind}, which WordPress needs for something else.`
-    if (prefix !== null)
-      throw new ImportPlanError(`${sentence} Choose another --prefix.`, {
-        type: wanted.name,
-        field: clash.name,
-      })
-    report.remark(
-      'types',
-      wanted.name,
-      `${sentence} All types of this import are named ${otherPrefix}… instead; --prefix chooses another beginning.`,
-    )
-    return typeNames(otherPrefix)
-  }
-  return typeNames(prefix ?? '')
-}
-
-function clashOf(existing: ContentType, wanted: ContentType): Field | null {
-  const kinds = new Map(wanted.fields.map((field) => [field.name, field.kind]))
-  return (
-    existing.fields.find(
-      (field) => kinds.has(field.name) && kinds.get(field.name) !== field.kind,
-    ) ?? null
-  )
-}
-
-/** The type as it is, with the fields that it lacks. */
-async function extended(content: Content, call: Call, wanted: ContentType): Promise<ContentType> {
-  const existing = await typeOrNull(content, call.db, wanted.name)
-  if (existing === null) return wanted
-  const clash = clashOf(existing, wanted)
-  if (clash !== null)
-    throw new ImportPlanError(
-      `The type "${wanted.name}" has a field "${clash.name}" of kind ${clash.kind}; choose a --prefix.`,
-      { type: wanted.name, field: clash.name },
-    )
-  return {
-    ...existing,
-    fields: [
-      ...existing.fields,
-      ...wanted.fields.filter(
-        (field) => !existing.fields.some((there) => there.name === field.name),
-      ),
-    ],
-  }
+type WordpressJob = {
+  readonly path: string
+  readonly target: WordpressTarget
+  readonly options: WordpressOptions
+  readonly console: Console
+  readonly survey: WordpressSurvey
+  readonly names: Record<WordpressKind, string>
+  readonly locale: string
 }
 
 class Importer {
@@ -191,25 +111,15 @@ class Importer {
   /** Entries that were refused, and so have no version: nothing refers to them. */
   readonly #refused = new Set<string>()
 
-  constructor(
-    path: string,
-    target: WordpressTarget,
-    options: WordpressOptions,
-    console: Console,
-    made: {
-      readonly survey: WordpressSurvey
-      readonly names: Record<WordpressKind, string>
-      readonly locale: string
-    },
-  ) {
-    this.#path = path
-    this.#target = target
-    this.#options = options
-    this.#console = console
-    this.#survey = made.survey
-    this.#names = made.names
-    this.#locale = made.locale
-    this.#schedules = new Schedules(target, console.report)
+  constructor(job: WordpressJob) {
+    this.#path = job.path
+    this.#target = job.target
+    this.#options = job.options
+    this.#console = job.console
+    this.#survey = job.survey
+    this.#names = job.names
+    this.#locale = job.locale
+    this.#schedules = new Schedules(job.target, job.console.report)
   }
 
   async run(): Promise<void> {
@@ -387,8 +297,8 @@ class Importer {
       found?.ok === true
         ? await files.receive(this.#target.media, this.#target.call.authority.actor, found)
         : null
-    const refusal =
-      found?.ok === false ? found.reason : typeof received === 'string' ? received : null
+    const reason = found?.ok === false ? found.reason : null
+    const refusal = typeof received === 'string' ? received : reason
     if (refusal !== null) report.refuse('attachment files', item.attachmentUrl, refusal)
     const file = await this.#saveAttachment(
       item,

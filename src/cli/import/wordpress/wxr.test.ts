@@ -27,14 +27,23 @@ test('a small export: site, author, terms, an item with all its parts', async ()
   const records = await read(
     file(
       `<?xml version="1.0"?><rss xmlns:wp="w" xmlns:content="c"><channel>
-    <title>Site &amp; more</title><link>https://example.org/</link><language>de</language><wp:base_blog_url>https://example.org/blog/</wp:base_blog_url>
-    <wp:author><wp:author_login>ann</wp:author_login><wp:author_display_name><![CDATA[Ann]]></wp:author_display_name></wp:author>
-    <wp:category><wp:category_nicename>child</wp:category_nicename><wp:category_parent>top</wp:category_parent><wp:cat_name>Child</wp:cat_name></wp:category>
+    <title>Site &amp; more</title><link>https://example.org/</link><language>de</language>
+      <wp:base_blog_url>https://example.org/blog/</wp:base_blog_url>
+    <wp:author><wp:author_login>ann</wp:author_login><wp:author_display_name><![CDATA[Ann]]>
+      </wp:author_display_name></wp:author>
+    <wp:category><wp:category_nicename>child</wp:category_nicename>
+      <wp:category_parent>top</wp:category_parent><wp:cat_name>Child</wp:cat_name></wp:category>
     <wp:tag><wp:tag_slug>%e6%97%a5</wp:tag_slug><wp:tag_name>日</wp:tag_name></wp:tag>
     <image><url>x</url></image>
-    <item><title>A\u000B]]&gt;</title><content:encoded><![CDATA[one]]> <![CDATA[two]]></content:encoded><wp:post_id>7</wp:post_id><wp:post_type>post</wp:post_type><wp:status>publish</wp:status>
-      <category domain="post_tag" nicename="x"><![CDATA[X]]></category><wp:postmeta><wp:meta_key>_thumbnail_id</wp:meta_key><wp:meta_value>9</wp:meta_value></wp:postmeta>
-      <wp:comment><wp:comment_id>1</wp:comment_id><wp:comment_approved>1</wp:comment_approved><wp:comment_content>Hi<b>!</b></wp:comment_content><wp:commentmeta><wp:meta_key>k</wp:meta_key></wp:commentmeta></wp:comment></item>
+    <item><title>A\u000B]]&gt;</title>
+      <content:encoded><![CDATA[one]]> <![CDATA[two]]></content:encoded>
+      <wp:post_id>7</wp:post_id><wp:post_type>post</wp:post_type>
+      <wp:status>publish</wp:status>
+      <category domain="post_tag" nicename="x"><![CDATA[X]]></category><wp:postmeta>
+        <wp:meta_key>_thumbnail_id</wp:meta_key><wp:meta_value>9</wp:meta_value></wp:postmeta>
+      <wp:comment><wp:comment_id>1</wp:comment_id><wp:comment_approved>1</wp:comment_approved>
+        <wp:comment_content>Hi<b>!</b></wp:comment_content><wp:commentmeta>
+        <wp:meta_key>k</wp:meta_key></wp:commentmeta></wp:comment></item>
   </channel></rss>`.replace('Hi<b>!</b>', '<![CDATA[Hi]]>'),
     ),
   )
@@ -76,7 +85,8 @@ test('what is no export is refused with what it is', async () => {
 
 test('an entity bomb expands to nothing', async () => {
   const bomb =
-    '<!DOCTYPE rss [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><rss><channel><title>&b;</title></channel></rss>'
+    '<!DOCTYPE rss [<!ENTITY a "aaaaaaaaaa"><!ENTITY b ' +
+    '"&a;&a;&a;&a;&a;&a;&a;&a;">]><rss><channel><title>&b;</title></channel></rss>'
   await assert.rejects(read(file(bomb)), ImportSourceError)
 })
 
@@ -93,12 +103,7 @@ const real = realData('themeunittestdata.wordpress.xml')
 test('the theme unit test data: every record', { skip: real.skip }, async () => {
   const counts: Record<string, number> = {}
   for (const record of await read(real.path)) {
-    const name =
-      record.is === 'item'
-        ? `${record.item.kind} ${record.item.status}${record.item.password === '' ? '' : ' protected'}`
-        : record.is === 'term'
-          ? record.term.taxonomy
-          : record.is
+    const name = nameOf(record)
     counts[name] = (counts[name] ?? 0) + 1
   }
   assert.deepEqual(counts, {
@@ -116,3 +121,10 @@ test('the theme unit test data: every record', { skip: real.skip }, async () => 
     'post publish protected': 1,
   })
 })
+
+function nameOf(record: WxrRecord): string {
+  if (record.is === 'term') return record.term.taxonomy
+  if (record.is !== 'item') return record.is
+  const { kind, status, password } = record.item
+  return `${kind} ${status}${password === '' ? '' : ' protected'}`
+}

@@ -196,7 +196,8 @@ class WxrReader {
   #add(text: string): void {
     if (this.#text.length + text.length > elementCharsMax) {
       throw new ImportSourceError(
-        `${this.#path}: the element <${this.#open.at(-1)}> has more than ${elementCharsMax} characters.`,
+        `${this.#path}: the element <${this.#open.at(-1)}> has more than ${elementCharsMax} ` +
+          `characters.`,
         { path: this.#path },
       )
     }
