@@ -3,7 +3,8 @@ import type { CacheOptions } from '#cache/cache.ts'
 import { RedisSecondLevel } from '#cache/drivers/redis.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
 import type { Token } from '#change-feed/token.ts'
-import type { SecondLevel } from '#cache/second-level.ts'
+import type { SealOptions } from '#cache/envelope.ts'
+import type { SealedLevelOptions } from '#cache/sealed-level.ts'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { PostgresClusterLink } from '#cluster-link/drivers/postgres.ts'
 import { sql } from '#database/database.ts'
@@ -43,7 +44,8 @@ export { FenceLostError } from '#nodes/errors.ts'
 export { NodeCalls } from '#nodes/node-calls.ts'
 export type { NodeCallsOptions } from '#nodes/node-calls.ts'
 export { Nodes } from '#nodes/nodes.ts'
-export type { LiveNode, NodeInfo, NodesNews, NodesOptions } from '#nodes/nodes.ts'
+export type { NodeInfo } from '#nodes/node-info.ts'
+export type { LiveNode, NodesNews, NodesOptions } from '#nodes/nodes.ts'
 
 export type ClusterOptions = {
   /** Any PostgreSQL ≥ 15; several hosts after commas, of which the writable one is used. */
@@ -59,6 +61,12 @@ export type ClusterOptions = {
   readonly cache?: CacheOptions['config']
   /** Redis or Valkey as a second level of the cache, for values that are read with a `codec`. */
   readonly secondLevelUrl?: string
+  /**
+   * Signs what is kept there; the same on every node. Left out: one that the database keeps. Values
+   * of programs with different `level`s (a version, say) are kept apart.
+   */
+  readonly secret?: string
+  readonly level?: string
   readonly logger?: Logger
 }
 
@@ -86,6 +94,7 @@ export type Cluster = AsyncDisposable & {
 }
 
 const attachTable = sql(`select stoa.attach($1::regclass, $2, $3::text[], $4::text[])`)
+const readIdentity = sql<{ identity: string }>(`select identity::text from stoa.epoch`)
 const connectTimeoutMs = 5_000
 const statementTimeoutMs = 10_000
 const leaseMsDefault = 1_000
@@ -94,6 +103,8 @@ const connectionsMaxDefault = 10
 const feedConnections = 3
 /** The other two are for the reserve (`control`) and for notifications. */
 const ownConnections = feedConnections + 2
+
+export type SecondLevelWiring = SealOptions & { readonly url: string }
 
 /** What `wireFeed` needs to know beside the URL of the primary. */
 export type FeedWiring = {
@@ -104,7 +115,8 @@ export type FeedWiring = {
   readonly leaseMs?: number
   readonly pollGapMs?: number
   readonly cache?: CacheOptions['config']
-  readonly secondLevelUrl?: string | null
+  /** Redis or Valkey, with the key that signs what is kept there and the program's version. */
+  readonly secondLevel?: SecondLevelWiring | null
   /** What `pg_stat_activity` shows of its connections, with the purpose after it. */
   readonly applicationName: string
   readonly logger: Logger
@@ -136,8 +148,8 @@ export async function wireFeed(url: string, wiring: FeedWiring): Promise<WiredFe
     config: { leaseMs, pollTimeoutMs: leaseMs, ...gaps },
   })
   opened.defer(() => feed.stop())
-  const secondLevel = openSecondLevel(wiring.secondLevelUrl ?? null, logger)
-  opened.defer(async () => secondLevel?.close())
+  const secondLevel = openSecondLevel(wiring.secondLevel ?? null, logger)
+  opened.defer(async () => secondLevel?.store.close())
   const cache = new Cache({
     feed,
     database,
@@ -163,8 +175,13 @@ export function openLink(url: string, applicationName: string, logger: Logger): 
   return new PostgresClusterLink({ connect: primaryConnector({ url, applicationName }), logger })
 }
 
-function openSecondLevel(url: string | null, logger: Logger): SecondLevel | null {
-  return url === null ? null : new RedisSecondLevel({ url, logger })
+function openSecondLevel(
+  options: SecondLevelWiring | null,
+  logger: Logger,
+): SealedLevelOptions | null {
+  if (options === null) return null
+  const { url, secret, level } = options
+  return { store: new RedisSecondLevel({ url, logger }), secret, level }
 }
 
 /**
@@ -188,7 +205,7 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
     database,
     applicationName: 'stoa',
     logger,
-    secondLevelUrl: options.secondLevelUrl ?? null,
+    secondLevel: await secondLevelOf(options, database),
     ...(leaseMs === undefined ? {} : { leaseMs }),
     ...(pollGapMs === undefined ? {} : { pollGapMs }),
     ...(cache === undefined ? {} : { cache }),
@@ -205,4 +222,13 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
     write: async (work) => feed.write(database, work),
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
   }
+}
+
+async function secondLevelOf(
+  { secondLevelUrl, secret, level = '' }: ClusterOptions,
+  database: Database,
+): Promise<SecondLevelWiring | null> {
+  if (secondLevelUrl === undefined) return null
+  const identity = async (): Promise<string> => (await database.run(readIdentity))[0]!.identity
+  return { url: secondLevelUrl, secret: secret ?? (await identity()), level }
 }

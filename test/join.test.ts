@@ -1,27 +1,18 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { globSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { sql } from '#database/database.ts'
 import { databaseMissing, freePort, testDatabase } from '#test/support/database.ts'
 import { embeddedMissing } from '#test/support/embedded.ts'
-import { startNode, stoaProgram } from '#test/support/node.ts'
+import { startNode, stoaProgram, temporaryFolder, withoutSettings } from '#test/support/node.ts'
 import type { RunningNode } from '#test/support/node.ts'
 
 /** STOA_TEST_COLD_STARTS=20 for what issue 3 asks; fewer fit into every run. */
 const coldStarts = Number(process.env['STOA_TEST_COLD_STARTS'] ?? 6)
 const deadlineMs = 60_000
-const withoutSettings = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !name.startsWith('STOA_')),
-)
-
-async function temporaryFolder(): Promise<AsyncDisposable & { readonly path: string }> {
-  const path = await mkdtemp(join(tmpdir(), 'stoa-join-'))
-  return { path, [Symbol.asyncDispose]: async () => rm(path, { recursive: true, force: true }) }
-}
 
 test(
   `${coldStarts} simultaneous cold starts on an empty database: one cluster, one migration, no error`,

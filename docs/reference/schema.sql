@@ -43,7 +43,7 @@ begin
 end $function$
 ;
 
-comment on function stoa.as_of is 'What a query sees: the epoch and the snapshot of the calling statement, such as `7301….1.4 745:747:746`. The epoch is empty until a node has named it.';
+comment on function stoa.as_of is 'What a query sees: the epoch and the snapshot of the calling statement, such as `3f0c….1.4 745:747:746`. The epoch is empty until a node has named it.';
 
 CREATE OR REPLACE FUNCTION stoa.attach(target regclass, collection text, key_columns text[], filter_columns text[] DEFAULT '{}'::text[], filter_object text DEFAULT NULL::text)
  RETURNS void
@@ -59,7 +59,7 @@ declare
   -- The SQL of the values of a row, and the JSON array of their names.
   row_of text;
   names text;
-  tell constant text := format('insert into stoa.change (collection, key, operation, fields, told) values (%L, ', collection);
+  record constant text := format('insert into stoa.change (collection, key, operation, fields, row_values) values (%L, ', collection);
   wanted constant text := concat_ws(' ', 'values', collection, key_columns, filter_columns, filter_object);
 begin
   perform pg_advisory_xact_lock(73746, 3);
@@ -89,15 +89,15 @@ begin
     select filter_object, cardinality(filter_columns) + 1, 'o' where filter_object is not null) f;
   perform stoa.detach(target);
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_insert',
-    tell || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
+    record || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_delete',
-    tell || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')));
-  -- A changed key is told as the deletion of one row and the insertion of another.
+    record || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')));
+  -- A changed key is recorded as the deletion of one row and the insertion of another.
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin if %s then %s; else %s; %s; end if; return null; end $body$', name || '_update',
     same_key,
-    tell || format('%s, ''update'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, concat_ws(', ', replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new'))),
-    tell || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')),
-    tell || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
+    record || format('%s, ''update'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, concat_ws(', ', replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new'))),
+    record || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')),
+    record || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_truncate',
     format('insert into stoa.change (collection, operation) values (%L, ''flush'')', collection));
   execute format('create trigger stoa_change_insert after insert on %s for each row execute function stoa.%I()', target, name || '_insert');
@@ -111,7 +111,7 @@ begin
 end $function$
 ;
 
-comment on function stoa.attach is 'Makes a table tell its changes, whoever writes to it, by generated triggers per row that also fire for replicated rows. `key_columns` name the row, `filter_columns` are what predicates may ask for, and the keys of the jsonb column `filter_object` join them. Times are told as numbers and bytes in keys as hexadecimal digits, whatever the settings of the writing session. Attaching again in the same way does nothing; in another way it replaces the triggers. The triggers of a partitioned table apply to its partitions, except that TRUNCATE of a single partition needs a trigger of its own.';
+comment on function stoa.attach is 'Records the changes of a table, whichever program writes to it, by generated triggers per row that also fire for replicated rows. `key_columns` name the row, `filter_columns` are what predicates may ask for, and the keys of the jsonb column `filter_object` join them. Times are recorded as numbers and bytes in keys as hexadecimal digits, whatever the settings of the writing session. Attaching again in the same way does nothing; in another way it replaces the triggers. The triggers of a partitioned table apply to its partitions, except that TRUNCATE of a single partition needs a trigger of its own.';
 
 CREATE OR REPLACE FUNCTION stoa.audit_append_only()
  RETURNS trigger
@@ -133,7 +133,9 @@ CREATE OR REPLACE FUNCTION stoa.begin_epoch()
  LANGUAGE plpgsql
 AS $function$
 declare
-  prefix text := (select system_identifier from pg_control_system())::text || '.'
+  -- A dump that was restored elsewhere, or in place, has another database or another table.
+  place text := concat_ws(' ', (select system_identifier from pg_control_system()), (select oid from pg_database where datname = current_database()), 'stoa.life'::regclass::oid, (select identity from stoa.epoch));
+  prefix text := left(md5(place), 16) || '.'
     || ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint || '.';
   named text;
 begin
@@ -152,7 +154,7 @@ begin
 end $function$
 ;
 
-comment on function stoa.begin_epoch is 'Names the epoch if it has no name, or if its name is that of another server, because a dump was restored or a copy promoted. Changes that a dump brought from a server with higher transaction ids would seem to lie in the future here, and are deleted.';
+comment on function stoa.begin_epoch is 'Names the epoch if it has no name, or if its name is that of another database or server, because a dump was restored or a copy promoted. An epoch is a hash of the place (server, database, table, random identity), the timeline and a counter, so no two databases ever share one. Changes that a dump brought from a server with higher transaction ids would seem to lie in the future here, and are deleted.';
 
 CREATE OR REPLACE FUNCTION stoa.detach(target regclass)
  RETURNS void
@@ -406,7 +408,7 @@ create table stoa.attachment (
   definition text not null
 );
 
-comment on table stoa.attachment is 'The tables that tell their changes, and how they were attached.';
+comment on table stoa.attachment is 'The tables whose changes are recorded, and how they were attached.';
 
 create table stoa.audit (
   id uuid not null,
@@ -435,7 +437,7 @@ create table stoa.change (
   operation text not null,
   at timestamp(3) with time zone default clock_timestamp() not null,
   fields text,
-  told text[]
+  row_values text[]
 );
 
 comment on table stoa.change is 'The outbox of the change feed: one row per changed row, written by triggers in the transaction of the write itself. It has no key and no checks, because it is only written by generated functions and only read by transaction id.';
@@ -446,9 +448,9 @@ comment on column stoa.change.key is 'The key of the row, several columns joined
 
 comment on column stoa.change.operation is 'insert, update, delete or flush.';
 
-comment on column stoa.change.fields is 'A JSON array that names the values in `told`, each after a letter for its kind: `s` is a string, `v` the text of a JSON value, `t` seconds since 1970. A last `o` alone stands for an object whose keys join the row. Null if no rows are told.';
+comment on column stoa.change.fields is 'A JSON array that names the values in `row_values`, each after a letter for its kind: `s` is a string, `v` the text of a JSON value, `t` seconds since 1970. A last `o` alone stands for an object whose keys join the row. Null if the rows were not recorded.';
 
-comment on column stoa.change.told is 'The values before the change and then those after it, as far as there are such rows. Names and values stand apart because joining them to JSON took a third of what it costs a writer to tell a change.';
+comment on column stoa.change.row_values is 'The values before the change and then those after it, as far as there are such rows. Names and values stand apart because joining them to JSON took a third of the cost of recording a change.';
 
 create table stoa.change_mark (
   at timestamp(3) with time zone default clock_timestamp() not null,
@@ -491,12 +493,15 @@ comment on column stoa.entry.locale_count is 'How many locales the entry has, so
 
 create table stoa.epoch (
   one boolean default true not null,
+  identity uuid default gen_random_uuid() not null,
   number bigint default 0 not null,
   epoch text,
   kept_from xid8 default '0'::xid8 not null
 );
 
 comment on table stoa.epoch is 'A single row: how many epochs there have been, and the first transaction whose changes are still kept. An epoch is one unbroken life of the primary.';
+
+comment on column stoa.epoch.identity is 'Random, so that two databases with equal server and object ids still have different epochs. It also signs what `stoa/cluster` keeps in a second level of the cache when no secret is given.';
 
 create table stoa.first_administrator (
   secret_hash bytea not null,
@@ -529,7 +534,7 @@ comment on table stoa.idempotency is 'Responses to requests with an `Idempotency
 comment on column stoa.idempotency.rights is 'A hash of what the caller was allowed: a response is repeated only while that is the same.';
 
 create table stoa.leadership (
-  role text not null,
+  duty text not null,
   holder text not null,
   fence bigint not null,
   renewal bigint default 0 not null
@@ -592,10 +597,9 @@ comment on table stoa.node is 'The nodes of the cluster. A node counts as alive 
 comment on column stoa.node.drain_asked is 'Set by `stoa drain`. It stands in the row of the node, so that it arrives without Cluster Link.';
 
 create unlogged table stoa.node_call (
-  id bigint generated always as identity not null,
   call text not null,
-  caller text not null,
   target text not null,
+  caller text not null,
   method text not null,
   payload text not null,
   expires_at timestamp(3) with time zone not null,
@@ -603,7 +607,7 @@ create unlogged table stoa.node_call (
   failure text
 );
 
-comment on table stoa.node_call is 'Calls between nodes, one row per called node, deleted by the caller. Unlogged: a call need not outlive a crash of the database, and its commit need not wait for the disk or a standby.';
+comment on table stoa.node_call is 'Calls between nodes, one row per called node, deleted by the caller. Unlogged: a call need not outlive a crash of the database, and its commit need not wait for the disk or a standby. It has no sequence, because the sequence of an unlogged table is unlogged too and can be unreadable on a promoted standby.';
 
 comment on column stoa.node_call.reply is 'Null, like `failure`, until the called node has replied.';
 
@@ -884,7 +888,7 @@ alter table stoa.heartbeat add constraint heartbeat_pkey PRIMARY KEY (one);
 
 alter table stoa.idempotency add constraint idempotency_pkey PRIMARY KEY (principal, key);
 
-alter table stoa.leadership add constraint leadership_pkey PRIMARY KEY (role);
+alter table stoa.leadership add constraint leadership_pkey PRIMARY KEY (duty);
 
 alter table stoa.life add constraint life_one_check CHECK (one);
 
@@ -904,7 +908,7 @@ alter table stoa.model add constraint model_pkey PRIMARY KEY (only_one);
 
 alter table stoa.node add constraint node_pkey PRIMARY KEY (id);
 
-alter table stoa.node_call add constraint node_call_pkey PRIMARY KEY (id);
+alter table stoa.node_call add constraint node_call_pkey PRIMARY KEY (call, target);
 
 alter table stoa.reference add constraint reference_perspective_check CHECK ((perspective = ANY (ARRAY['draft'::text, 'published'::text])));
 
@@ -1031,8 +1035,6 @@ CREATE INDEX idempotency_created ON stoa.idempotency USING btree (created_at);
 CREATE UNIQUE INDEX locale_default ON stoa.locale USING btree (is_default) WHERE is_default;
 
 CREATE INDEX login_throttle_last ON stoa.login_throttle USING btree (last_at);
-
-CREATE INDEX node_call_call ON stoa.node_call USING btree (call);
 
 CREATE INDEX node_call_expiry ON stoa.node_call USING btree (expires_at);
 

@@ -187,7 +187,7 @@ test('a change that cannot be read counts as one of any row', { skip }, async ()
     const { token } = await feed.write(db.database, async (tx) =>
       tx.run(
         sql(
-          `insert into stoa.change (collection, key, operation, fields, told) values ('item', '3', 'update', '["vgrp"]', $1::text[])`,
+          `insert into stoa.change (collection, key, operation, fields, row_values) values ('item', '3', 'update', '["vgrp"]', $1::text[])`,
         ),
         [`{${told}}`],
       ),

@@ -11,10 +11,10 @@ import type {
   CacheEffect,
   CacheEvent,
   CacheResult,
+  Envelope,
 } from '#cache/cache-state.ts'
 import { bytesOf as dependencyBytes } from '#cache/dependency.ts'
 import type { Dependency } from '#cache/dependency.ts'
-import { opened, placeOf, sealed } from '#cache/envelope.ts'
 import type { Codec } from '#cache/envelope.ts'
 import {
   CacheDeadlineError,
@@ -24,7 +24,8 @@ import {
 } from '#cache/errors.ts'
 import { FillContext } from '#cache/fill.ts'
 import type { Part, ValueOptions } from '#cache/fill.ts'
-import type { SecondLevel } from '#cache/second-level.ts'
+import { SealedLevel } from '#cache/sealed-level.ts'
+import type { SealedLevelOptions } from '#cache/sealed-level.ts'
 import type { Database } from '#database/database.ts'
 import { DatabaseUnavailableError } from '#database/errors.ts'
 
@@ -37,8 +38,8 @@ export type CacheOptions = {
    * not answer within a deadline that should be short.
    */
   readonly replica?: Database
-  /** Memory shared with the other nodes, for values that have a `codec`. */
-  readonly secondLevel?: SecondLevel
+  /** Memory shared with the other nodes, not trusted, for values that have a `codec`. */
+  readonly secondLevel?: SealedLevelOptions
   /** `leaseMs` comes from the feed. */
   readonly config?: Partial<Omit<CacheConfig, 'leaseMs' | 'secondLevel' | 'replica' | 'rules'>>
 }
@@ -93,6 +94,7 @@ export class Cache {
   readonly config: CacheConfig
   readonly #options: CacheOptions
   readonly #machine: CacheMachine<unknown>
+  readonly #secondLevel: SealedLevel | null
   readonly #requests = new Map<number, Request>()
   readonly #queue: CacheEvent<unknown>[] = []
   readonly #subscription: Disposable
@@ -112,6 +114,8 @@ export class Cache {
       replica: options.replica !== undefined,
       secondLevel: options.secondLevel !== undefined,
     }
+    this.#secondLevel =
+      options.secondLevel === undefined ? null : new SealedLevel(options.secondLevel)
     this.#machine = new CacheMachine(this.config)
     this.#subscription = options.feed.subscribe((news) => this.#step(news))
   }
@@ -174,7 +178,7 @@ export class Cache {
   get missing(): { readonly replica: boolean; readonly secondLevel: boolean } {
     return {
       replica: this.#options.feed.nowMs() < this.#replicaFromMs,
-      secondLevel: this.#options.secondLevel?.connected === false,
+      secondLevel: this.#secondLevel?.connected === false,
     }
   }
 
@@ -297,11 +301,7 @@ export class Cache {
         const { value } = effect.envelope
         const codec =
           typeof value === 'object' && value !== null ? this.#codecs.get(value) : undefined
-        if (codec !== undefined)
-          void this.#options.secondLevel?.put(
-            placeOf(effect.envelope.epoch, effect.key),
-            sealed(effect.key, effect.envelope, codec),
-          )
+        if (codec !== undefined) void this.#putSecond(effect.key, effect.envelope, codec)
       }
     }
   }
@@ -315,21 +315,20 @@ export class Cache {
     else request.resolve(result)
   }
 
-  /** The codec is that of the first waiter. */
+  /** The codec is that of the first waiter. A second level that fails is a miss. */
   async #askSecond(fill: number, key: string): Promise<void> {
-    const { secondLevel } = this.#options
     const { epoch, fills } = this.#machine
     const codec =
       this.#requests.get(fills.get(fill)?.waiters[0]?.request ?? 0)?.loader.codec ?? null
-    const bytes =
-      codec === null || secondLevel === undefined || epoch === null
-        ? null
-        : await secondLevel.get(placeOf(epoch, key))
-    this.#step({
-      kind: 'second',
-      fill,
-      found: bytes === null || codec === null ? null : opened(key, bytes, codec),
-    })
+    let found: Envelope<unknown> | null = null
+    if (codec !== null && epoch !== null)
+      found = (await this.#secondLevel?.get(epoch, key, codec).catch(() => null)) ?? null
+    this.#step({ kind: 'second', fill, found })
+  }
+
+  async #putSecond(key: string, envelope: Envelope<unknown>, codec: Codec<unknown>): Promise<void> {
+    // A value that cannot be put there is loaded by the other nodes themselves.
+    await this.#secondLevel?.put(key, envelope, codec).catch(() => undefined)
   }
 
   async #load(effect: Extract<CacheEffect<unknown>, { kind: 'load' }>): Promise<void> {

@@ -1,77 +1,87 @@
-import { createHash, hash } from 'node:crypto'
+import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Envelope } from '#cache/cache-state.ts'
+import { isHead } from '#cache/envelope-head.ts'
+import type { EnvelopeHead } from '#cache/envelope-head.ts'
 
 /**
  * How values of one kind become bytes and come back. `decode` gives null, or throws, for bytes that
- * are none of its own.
+ * are not its own.
  */
 export type Codec<V> = {
   readonly encode: (value: V) => Buffer
   readonly decode: (bytes: Buffer) => V | null
 }
 
-/**
- * Raised whenever what stands in an envelope changes its meaning: nodes of two versions then do not
- * read each other's.
- */
-const format = 2
-/**
- * What SHA-1 gives. It is there for what goes wrong on the way, not for who means harm: that would
- * have to reach the second level first.
- */
-const sumBytes = 20
-
-type Head = { readonly format: number; readonly key: string } & Omit<Envelope<unknown>, 'value'>
-
-/** Where the second level keeps the value of a key, apart for each life of each database. */
-export function placeOf(epoch: string, key: string): string {
-  return `stoa:${createHash('sha256').update(`${format}\n${epoch}\n${key}`).digest('base64url')}`
+export type SealOptions = {
+  /** The cluster's secret: whoever can write to the second level does not know it. */
+  readonly secret: string
+  /** The version of the program: nodes of two versions do not read each other's values. */
+  readonly level: string
 }
 
-/**
- * An entry as bytes: a checksum of the rest, the length of its head, the head as JSON, the value.
- */
-export function sealed<V>(
-  key: string,
-  { value, bytes, snapshot, dependencies, epoch }: Envelope<V>,
-  codec: Codec<V>,
-): Buffer {
-  const head: Head = { format, key, bytes, snapshot, dependencies, epoch }
-  const text = Buffer.from(JSON.stringify(head))
-  const length = Buffer.alloc(4)
-  length.writeUInt32BE(text.byteLength)
-  const rest = Buffer.concat([length, text, codec.encode(value)])
-  return Buffer.concat([hash('sha1', rest, 'buffer'), rest])
-}
+/** Changes whenever the meaning of an envelope changes. */
+const format = 3
+const macBytes = 32
+const lengthBytes = 4
 
-/** Null: it is not what was put there for this key. */
-export function opened<V>(key: string, bytes: Buffer, codec: Codec<V>): Envelope<V> | null {
-  const rest = bytes.subarray(sumBytes)
-  if (rest.byteLength < 4 || !hash('sha1', rest, 'buffer').equals(bytes.subarray(0, sumBytes)))
-    return null
-  const end = 4 + rest.readUInt32BE(0)
-  try {
-    const {
-      format: made,
-      key: of,
-      bytes: size,
-      snapshot,
-      dependencies,
-      epoch,
-    } = JSON.parse(rest.toString('utf8', 4, end)) as Partial<Head>
-    if (
-      made !== format ||
-      of !== key ||
-      size === undefined ||
-      snapshot === undefined ||
-      dependencies === undefined ||
-      epoch === undefined
-    )
+/**
+ * Signs and checks what travels through the second level, which is trusted with nothing: it may
+ * lose, reorder and resurrect values, belong to several installations, or be written by a stranger.
+ * Every signature covers the program's level, the epoch (and with it the database), the key and the
+ * value.
+ */
+export class EnvelopeSeal {
+  readonly #secret: Buffer
+  readonly #level: string
+
+  constructor({ secret, level }: SealOptions) {
+    this.#secret = createHmac('sha256', secret).update('stoa second level of the cache').digest()
+    this.#level = level
+  }
+
+  /** Where the second level keeps the value of a key. */
+  placeOf(epoch: string, key: string): string {
+    const place = JSON.stringify([format, this.#level, epoch, key])
+    return `stoa:${createHmac('sha256', this.#secret).update(place).digest('base64url')}`
+  }
+
+  /** An entry as bytes: the signature of the rest, the length of its head, the head, the value. */
+  seal<V>(
+    key: string,
+    { value, bytes, snapshot, dependencies, epoch }: Envelope<V>,
+    codec: Codec<V>,
+  ): Buffer {
+    const head: EnvelopeHead = { bytes, snapshot, dependencies, epoch }
+    const text = Buffer.from(JSON.stringify(head))
+    const length = Buffer.alloc(lengthBytes)
+    length.writeUInt32BE(text.byteLength)
+    const rest = Buffer.concat([length, text, codec.encode(value)])
+    return Buffer.concat([this.#mac(this.placeOf(epoch, key), rest), rest])
+  }
+
+  /** Null: the bytes were not put there for this key in this epoch by a node of this cluster. */
+  open<V>(
+    { epoch, key }: { readonly epoch: string; readonly key: string },
+    bytes: Buffer,
+    codec: Codec<V>,
+  ): Envelope<V> | null {
+    const rest = bytes.subarray(macBytes)
+    if (rest.byteLength < lengthBytes) return null
+    if (!timingSafeEqual(this.#mac(this.placeOf(epoch, key), rest), bytes.subarray(0, macBytes)))
       return null
-    const value = codec.decode(rest.subarray(end))
-    return value === null ? null : { value, bytes: size, snapshot, dependencies, epoch }
-  } catch {
-    // Whatever it is, it is none of ours; the database is asked.
-    return null
+    const end = lengthBytes + rest.readUInt32BE(0)
+    try {
+      const head: unknown = JSON.parse(rest.toString('utf8', lengthBytes, end))
+      if (!isHead(head) || head.epoch !== epoch) return null
+      const value = codec.decode(rest.subarray(end))
+      return value === null ? null : { value, ...head }
+    } catch {
+      // Signed, and yet not readable: made by a program with the same level and another format.
+      return null
+    }
+  }
+
+  #mac(place: string, rest: Buffer): Buffer {
+    return createHmac('sha256', this.#secret).update(place).update(rest).digest()
   }
 }

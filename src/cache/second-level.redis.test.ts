@@ -5,7 +5,7 @@ import { Cache } from '#cache/cache.ts'
 import { secondLevelContract } from '#cache/contract.ts'
 import { MemorySecondLevel } from '#test/support/memory-second-level.ts'
 import { RedisSecondLevel } from '#cache/drivers/redis.ts'
-import { placeOf } from '#cache/envelope.ts'
+import { EnvelopeSeal } from '#cache/envelope.ts'
 import type { Codec } from '#cache/envelope.ts'
 import type { SecondLevel } from '#cache/second-level.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
@@ -58,6 +58,7 @@ const codec: Codec<Item> = {
   encode: ({ title }) => Buffer.from(title),
   decode: (bytes) => ({ title: bytes.toString() }),
 }
+const seal = { secret: 'the secret of this cluster', level: '1' }
 const select = sql<Item>(`select title from item where id = $1`)
 
 type Node = AsyncDisposable & {
@@ -82,7 +83,7 @@ async function node(database: Database, url: string, redisUrl: string): Promise<
     logger: silentLogger,
   })
   const level = new RedisSecondLevel({ url: redisUrl, logger: silentLogger })
-  const cache = new Cache({ feed, database, secondLevel: level })
+  const cache = new Cache({ feed, database, secondLevel: { store: level, ...seal } })
   await connected(level)
   return {
     cache,
@@ -144,6 +145,37 @@ test(
 )
 
 test(
+  'two installations on one server and one Redis never see each other, a copy with the same secret included',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await using redis = await startTestRedis()
+    await withItem(db.database)
+    await db.database.run(sql(`select stoa.begin_epoch()`))
+    await using copy = await testDatabase({ copyOf: db })
+    await using other = await testDatabase()
+    await withItem(other.database)
+    await copy.database.run(sql(`update item set title = 'the copy'`))
+    await other.database.run(sql(`update item set title = 'the other'`))
+    await using one = await node(db.database, db.url, redis.url)
+    await using two = await node(copy.database, copy.url, redis.url)
+    await using three = await node(other.database, other.url, redis.url)
+    assert.equal((await one.get()).title, 'first')
+    await sleep(50)
+    assert.equal((await two.get()).title, 'the copy')
+    assert.equal((await three.get()).title, 'the other')
+    for (const { cache } of [two, three]) assert.equal(cache.counts.second, 0)
+    const epochs = await Promise.all(
+      [db, copy, other].map(async ({ database }) => {
+        const [row] = await database.run(sql<{ epoch: string }>(`select epoch from stoa.life`))
+        return row!.epoch
+      }),
+    )
+    assert.equal(new Set(epochs.map((epoch) => epoch.split('.')[0])).size, 3, epochs.join(' '))
+  },
+)
+
+test(
   'Redis may go and come back, empty or with old values: nothing is wrong, and nothing waits for it',
   { skip },
   async () => {
@@ -174,7 +206,7 @@ test(
       Buffer.from([0, 0, 0, 2, 123, 125, 1]),
     ]) {
       const [row] = await db.database.run(sql<{ epoch: string }>(`select epoch from stoa.life`))
-      await strange.put(placeOf(row!.epoch, 'item:1'), bytes)
+      await strange.put(new EnvelopeSeal(seal).placeOf(row!.epoch, 'item:1'), bytes)
       assert.equal((await two.get()).title, 'back')
       await one.write('back')
       await sleep(20)

@@ -10,7 +10,7 @@ import type { Queryable } from '#database/database.ts'
  * node reads thousands of rows.
  */
 type PollRow = {
-  readonly told: string
+  readonly packed: string
   readonly collection: string | null
   readonly key: string | null
 }
@@ -23,9 +23,9 @@ type PollRow = {
  */
 const poll = sql<PollRow>(`
   select coalesce(pg_current_snapshot()::text || ' ' || pg_current_wal_insert_lsn()::text || ' ' || (select kept_from::text from stoa.epoch) || ' '
-    || coalesce((select counter::text from stoa.heartbeat), '0') || ' ' || coalesce((select epoch from stoa.life), ''), '') as told, null as collection, null as key
+    || coalesce((select counter::text from stoa.heartbeat), '0') || ' ' || coalesce((select epoch from stoa.life), ''), '') as packed, null as collection, null as key
   union all
-  select c.xid::text || ' ' || c.operation || coalesce(' ' || c.fields || E'\\x1f' || array_to_json(c.told)::text, ''), c.collection, c.key
+  select c.xid::text || ' ' || c.operation || coalesce(' ' || c.fields || E'\\x1f' || array_to_json(c.row_values)::text, ''), c.collection, c.key
   from (
     (select * from stoa.change where xid >= $1::xid8 limit $3)
     union all
@@ -77,9 +77,9 @@ export async function runPoll(
   ])
   const changes: TableChange[] = []
   let head = ''
-  for (const { told, collection, key } of rows) {
-    if (collection === null) head = told
-    else changes.push(new TableChange(collection, key, told))
+  for (const { packed, collection, key } of rows) {
+    if (collection === null) head = packed
+    else changes.push(new TableChange(collection, key, packed))
   }
   const [snapshot = '', lsn = '', keptFrom = '', counter, epoch = ''] = head.split(' ')
   return {

@@ -17,47 +17,47 @@ export class TableChange implements Change {
   readonly key: string | null
   readonly operation: Change['operation']
   readonly bytes: number
-  #told: string | null
+  #rows: string | null
   #before: Row | null = null
   #after: Row | null = null
 
   /**
-   * `told` is the transaction, the operation and, where the writer told the rows, two JSON texts
+   * `packed` is the transaction, the operation and, where the writer recorded the rows, two JSON texts
    * with U+001F between them, which neither can contain: an array that names the values, each after
    * a letter for its kind, and an array of the values before and after.
    */
-  constructor(collection: string, key: string | null, told: string) {
-    const first = told.indexOf(' ')
-    const second = told.indexOf(' ', first + 1)
-    this.xid = parseXid(told.slice(0, first))
+  constructor(collection: string, key: string | null, packed: string) {
+    const first = packed.indexOf(' ')
+    const second = packed.indexOf(' ', first + 1)
+    this.xid = parseXid(packed.slice(0, first))
     // A character takes one byte or two, and so do the values that they are parsed into.
-    this.bytes = 2 * told.length
+    this.bytes = 2 * packed.length
     this.collection = collection
     this.key = key
-    this.operation = told.slice(
+    this.operation = packed.slice(
       first + 1,
       second === -1 ? undefined : second,
     ) as Change['operation']
-    this.#told = second === -1 ? null : told.slice(second + 1)
+    this.#rows = second === -1 ? null : packed.slice(second + 1)
   }
 
   get before(): Row | null {
-    if (this.#told !== null) this.#parse(this.#told)
+    if (this.#rows !== null) this.#parse(this.#rows)
     return this.#before
   }
 
   get after(): Row | null {
-    if (this.#told !== null) this.#parse(this.#told)
+    if (this.#rows !== null) this.#parse(this.#rows)
     return this.#after
   }
 
-  /** What cannot be read, since somebody else wrote it, counts as not told. */
-  #parse(told: string): void {
-    this.#told = null
+  /** Rows that cannot be read, because another program wrote them, count as not recorded. */
+  #parse(packed: string): void {
+    this.#rows = null
     try {
-      const border = told.indexOf('\u001f')
-      const fields = shapeOf(told.slice(0, border))
-      const values = JSON.parse(told.slice(border + 1)) as (string | null)[]
+      const border = packed.indexOf('\u001f')
+      const fields = shapeOf(packed.slice(0, border))
+      const values = JSON.parse(packed.slice(border + 1)) as (string | null)[]
       const [before, after] = [
         rowOf(fields, values, 0),
         rowOf(fields, values, this.operation === 'update' ? fields.length : 0),
@@ -65,7 +65,7 @@ export class TableChange implements Change {
       if (this.operation !== 'insert') this.#before = before
       if (this.operation !== 'delete') this.#after = after
     } catch {
-      // Not told: any row.
+      // Not recorded: any row.
     }
   }
 }

@@ -222,3 +222,27 @@ test('the cluster set runs alone, and the content set later', { skip }, async ()
   assert.ok(content.length > 0 && content.every((name) => name.startsWith('content/')))
   assert.deepEqual(await migrate(db.database, { set: 'cluster' }), [])
 })
+
+test(
+  'a migration that older programs cannot work with asks first, and is refused whole',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    using own = files({ '0001-a': '-- incompatible\ncreate table stoa.a (n int)' })
+    const { folder } = own
+    const asked: (readonly string[])[] = []
+    const beforeIncompatible = async (names: readonly string[]): Promise<void> => {
+      asked.push(names)
+      throw new Error('older nodes run')
+    }
+    assert.deepEqual(await migrate(db.database, { folder, beforeIncompatible }), ['0001-a'])
+    assert.deepEqual(asked, [], 'on an empty database there is no older node')
+    own.set('0002-b', 'create table stoa.b (n int)')
+    own.set('0003-c', '-- incompatible\ncreate table stoa.c (n int)')
+    await assert.rejects(migrate(db.database, { folder, beforeIncompatible }), /older nodes run/)
+    assert.deepEqual(asked, [['0003-c']])
+    const [row] = await db.database.run(sql<{ b: null }>(`select to_regclass('stoa.b') as b`))
+    assert.equal(row!.b, null, 'not even the compatible one before it has run')
+    assert.deepEqual(await migrate(db.database, { folder }), ['0002-b', '0003-c'])
+  },
+)

@@ -44,6 +44,11 @@ type Applied = { name: string; checksum: string; compatible: boolean }
 export type MigrateOptions = {
   /** How long to wait for another node that migrates, in milliseconds. */
   readonly lockWaitMs?: number
+  /**
+   * Called before migrations run that programs of an older version cannot work with, under the
+   * lock and before anything has changed. Rejects to refuse.
+   */
+  readonly beforeIncompatible?: (names: readonly string[]) => Promise<void>
   /** Ends the wait with its reason. A migration that runs is not broken off. */
   readonly signal?: AbortSignal
   /** Only this set: for a program that uses one part of Stoa. */
@@ -59,6 +64,9 @@ const holder = sql<{ pid: number; name: string; since: string }>(`
   from pg_locks l join pg_stat_activity a on a.pid = l.pid
   where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.objid = $1::oid and l.database = (select oid from pg_database where datname = current_database())`)
 const applied = sql<Applied>(`select name, checksum, compatible from stoa.migration order by name`)
+const hasMigrations = sql<{ there: boolean }>(
+  `select to_regclass('stoa.migration') is not null as there`,
+)
 const record = sql(`insert into stoa.migration (name, checksum, compatible) values ($1, $2, $3)`)
 const prepare = [
   `create schema if not exists stoa`,
@@ -90,7 +98,7 @@ export async function migrate(database: Database, options: MigrateOptions = {}):
     try {
       for (const text of ['set statement_timeout = 0', ...prepare])
         await session.run({ text, prepare: 'never' })
-      return await applyMissing(session, groups)
+      return await applyMissing(session, groups, options)
     } finally {
       await leave(session)
     }
@@ -134,16 +142,37 @@ async function leave(session: Queryable): Promise<void> {
   }
 }
 
-async function applyMissing(session: Queryable, groups: readonly Group[]): Promise<string[]> {
+/**
+ * Whether `migrate` would refuse this database, without changing it. Errors: `MigrationError`, and
+ * those of the database.
+ */
+export async function checkSchema(database: Database, options: MigrateOptions = {}): Promise<void> {
+  const [found] = await database.run(hasMigrations)
+  if (found?.there !== true) return
+  missingOf(await database.run(applied), await loadGroups(options))
+}
+
+async function applyMissing(
+  session: Queryable,
+  groups: readonly Group[],
+  { beforeIncompatible }: MigrateOptions,
+): Promise<string[]> {
   const rows = await session.run(applied)
+  const missing = missingOf(rows, groups)
+  const incompatible = missing.filter(({ compatible }) => !compatible)
+  if (rows.length > 0 && incompatible.length > 0)
+    await beforeIncompatible?.(incompatible.map(({ name }) => name))
+  for (const migration of missing) await applyWhenFree(session, migration)
+  return missing.map((migration) => migration.name)
+}
+
+function missingOf(rows: readonly Applied[], groups: readonly Group[]): Migration[] {
   refuseUnreleased(rows)
-  const missing = groups.flatMap((group) => {
+  return groups.flatMap((group) => {
     const before = rows.filter((row) => row.name.startsWith(group.prefix))
     refuseNewer(before, group.migrations)
     return group.migrations.filter((migration) => isMissing(migration, before))
   })
-  for (const migration of missing) await applyWhenFree(session, migration)
-  return missing.map((migration) => migration.name)
 }
 
 function refuseUnreleased(rows: readonly Applied[]): void {

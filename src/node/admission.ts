@@ -8,7 +8,7 @@ import type { Logger } from '#lib/logger.ts'
 import { silentAfterMs } from '#nodes/cluster-status.ts'
 import { DatabaseNotSharedError, FilesNotSharedError, SecretDiffersError } from '#nodes/errors.ts'
 import type { OtherNode } from '#nodes/join.ts'
-import type { NodeInfo } from '#nodes/nodes.ts'
+import type { NodeInfo } from '#nodes/node-info.ts'
 
 /** What may differ from node to node, or is compared by itself. */
 const ownSettings: ReadonlySet<SettingName> = new Set<SettingName>([

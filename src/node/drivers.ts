@@ -106,12 +106,16 @@ export function openFileStore(config: Config, dataDir: string): FileStore {
 
 export type OpenedCluster = AsyncDisposable & Omit<ClusterParts, 'calls' | 'duties'>
 
+export type ClusterOptions = DriverOptions & {
+  readonly database: Database
+  /** The cluster's secret. */
+  readonly secret: string
+  readonly version: string
+}
+
 /** The change feed and the cache of one node, as its configuration has them. */
-export async function openCluster(
-  options: DriverOptions,
-  database: Database,
-): Promise<OpenedCluster> {
-  const { config, url } = options
+export async function openCluster(options: ClusterOptions): Promise<OpenedCluster> {
+  const { config, url, database, secret, version } = options
   const { leaseMs, pollGapMs, staleMs, cacheBytes, cacheUrl } = config
   await using opened = new AsyncDisposableStack()
   const replica = openReplica(options)
@@ -122,7 +126,7 @@ export async function openCluster(
     replica,
     leaseMs,
     pollGapMs,
-    secondLevelUrl: cacheUrl,
+    secondLevel: cacheUrl === null ? null : { url: cacheUrl, secret, level: version },
     cache: { staleMs, bytesMax, entryBytesMax: Math.min(entryBytesMax, bytesMax) },
     applicationName: `stoa ${nodeNameOf(config)}`,
     logger: options.logger.child({ part: 'cluster' }),

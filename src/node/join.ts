@@ -3,11 +3,11 @@ import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import type { Config } from '#config/config.ts'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
-import { migrate } from '#database/migrate.ts'
 import { systemClock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { admit, isSuccessor } from '#node/admission.ts'
+import { bringUpToDate, checkDatabase } from '#node/bring-up-to-date.ts'
 import { backgroundDuties } from '#node/background-work.ts'
 import { knownSecret, secretOf } from '#node/foundation.ts'
 import type { Foundation } from '#node/foundation.ts'
@@ -15,7 +15,7 @@ import { silentAfterMs } from '#nodes/cluster-status.ts'
 import { joinNodes } from '#nodes/join.ts'
 import { NodeCalls } from '#nodes/node-calls.ts'
 import { nodeLeaseMsDefault, Nodes } from '#nodes/nodes.ts'
-import type { NodeInfo } from '#nodes/nodes.ts'
+import type { NodeInfo } from '#nodes/node-info.ts'
 
 export type NodeCluster = AsyncDisposable & {
   readonly nodes: Nodes
@@ -76,11 +76,12 @@ export async function enterCluster(
   const { database, config } = foundation
   const logger = foundation.logger.child({ part: 'nodes' })
   await using opened = new AsyncDisposableStack()
+  await checkDatabase(foundation)
   const early = (await isInUse(database))
     ? await join(foundation, options, (await knownSecret(foundation)) ?? '')
     : null
   let nodes = early === null ? null : begin(foundation, early, { logger, opened })
-  await bringUpToDate(foundation, options.signal)
+  await bringUpToDate(foundation, { id: early?.id ?? '', signal: options.signal })
   const secret = await secretOf(foundation)
   const entry = early ?? (await join(foundation, options, secret))
   nodes ??= begin(foundation, entry, { logger, opened })
@@ -163,9 +164,4 @@ function begin(
   const nodes = new Nodes({ id, database, beats, info, clock: systemClock, logger })
   opened.defer(() => nodes.leave())
   return nodes
-}
-
-async function bringUpToDate({ database, logger }: Foundation, signal: AbortSignal): Promise<void> {
-  const applied = await migrate(database, { signal })
-  if (applied.length > 0) logger.info({ applied }, 'the database schema was brought up to date')
 }

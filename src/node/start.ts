@@ -2,11 +2,11 @@ import { readFile } from 'node:fs/promises'
 import type { ClusterParts, Server } from '#api/api-context.ts'
 import { RefusalLog } from '#api/problems/refusal-log.ts'
 import type { Config } from '#config/config.ts'
-import { migrate } from '#database/migrate.ts'
 import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
 import { addressOf } from '#node/admission.ts'
+import { bringUpToDate } from '#node/bring-up-to-date.ts'
 import { backgroundWork } from '#node/background-work.ts'
 import { nodeNameOf, openCluster } from '#node/drivers.ts'
 import { endWithin } from '#node/end-within.ts'
@@ -50,8 +50,7 @@ export async function openSiteForCommand(config: Config): Promise<Site> {
   const loading = loadParts()
   await using opened = new AsyncDisposableStack()
   const foundation = opened.use(await openFoundation(config, logger, { besideNode: true }))
-  const applied = await migrate(foundation.database)
-  if (applied.length > 0) logger.info({ applied }, 'the database schema was brought up to date')
+  await bringUpToDate(foundation, { id: '' })
   const secret = await secretOf(foundation)
   const site = opened.use(createSite(foundation, { parts: await loading, secret, cache: null }))
   const closing = opened.move()
@@ -117,8 +116,9 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   await using node = await enterCluster(foundation, { supervisedAs, version, signal })
   signal.throwIfAborted()
   const [parts, api] = await loading
-  const { database, url, secret } = { ...foundation, secret: node.secret }
-  await using opened = await openCluster({ config, url, logger }, database)
+  const { database, url } = foundation
+  const { secret } = node
+  await using opened = await openCluster({ config, url, logger, database, secret, version })
   const cluster: ClusterParts = {
     ...opened,
     calls: node.startCalls(opened.link),

@@ -19,7 +19,6 @@ const inHandMax = 64
 const overMarginMs = 100
 
 type Question = {
-  readonly id: string
   readonly call: string
   readonly caller: string
   readonly method: string
@@ -28,9 +27,11 @@ type Question = {
 }
 
 const waiting = sql<Question>(`
-  select id, call, caller, method, payload, extract(epoch from expires_at - now())::float8 * 1000 as left_ms from stoa.node_call
-  where target = $1 and reply is null and failure is null and expires_at > now() and not id = any($2::bigint[]) order by id limit $3`)
-const answer = sql(`update stoa.node_call set reply = $2, failure = $3 where id = $1`)
+  select call, caller, method, payload, extract(epoch from expires_at - now())::float8 * 1000 as left_ms from stoa.node_call
+  where target = $1 and reply is null and failure is null and expires_at > now() and not call = any($2::text[]) order by expires_at, call limit $3`)
+const answer = sql(
+  `update stoa.node_call set reply = $2, failure = $3 where call = $1 and target = $4`,
+)
 
 /**
  * The answering half of calls: it looks when a hint or a beat says so, runs the handlers, and
@@ -113,7 +114,7 @@ export class CallReceiver {
         ])
         this.#failureLog.success()
         for (const question of questions) {
-          this.#inHand.add(question.id)
+          this.#inHand.add(question.call)
           this.#tasks.add(this.#answer(question))
         }
       }
@@ -128,15 +129,15 @@ export class CallReceiver {
     const { database, logger, link } = this.#options
     const outcome = await this.#outcome(question)
     if (outcome === null) {
-      this.#letGo(question.id)
+      this.#letGo(question.call)
       return
     }
     try {
-      await database.run(answer, [question.id, outcome.reply, outcome.failure])
-      this.#letGo(question.id)
+      await database.run(answer, [question.call, outcome.reply, outcome.failure, this.#options.id])
+      this.#letGo(question.call)
     } catch (error) {
       // Kept in hand until nobody waits for it, so that it is not run twice.
-      setTimeout(() => this.#inHand.delete(question.id), question.left_ms).unref()
+      setTimeout(() => this.#inHand.delete(question.call), question.left_ms).unref()
       logger.warn(
         { err: error, method: question.method },
         'an answer could not be given to another node',

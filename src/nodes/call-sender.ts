@@ -39,7 +39,7 @@ type AnswerRow = {
 
 const ask = sql<Target>(`
   with trimmed as (
-    delete from stoa.node_call where id in (select id from stoa.node_call where expires_at < now() limit ${trimBatch} for update skip locked)),
+    delete from stoa.node_call where ctid = any(array(select ctid from stoa.node_call where expires_at < now() limit ${trimBatch} for update skip locked))),
   target as (select n.id, n.counter, n.info->>'name' as name, extract(epoch from now() - n.seen_at)::float8 * 1000 as silent_ms from stoa.node n
     where ($6::text is null or n.id = $6) and n.info->>'starting' is null),
   asked as (
@@ -156,10 +156,7 @@ export class CallSender {
     const { clock, logger, database } = this.#options
     const pending = new Map(targets.map((target) => [target.id, target]))
     const answers: CallReply[] = []
-    const settle = (
-      { id, name }: Target,
-      outcome: { ok: true; value: unknown } | { ok: false; error: StoaError },
-    ): void => {
+    const settle = ({ id, name }: Target, outcome: Outcome): void => {
       pending.delete(id)
       answers.push({ node: id, name, ...outcome })
     }
@@ -193,15 +190,12 @@ export class CallSender {
   #sort(
     rows: readonly AnswerRow[],
     pending: ReadonlyMap<string, Target>,
-    settle: (
-      target: Target,
-      outcome: { ok: true; value: unknown } | { ok: false; error: StoaError },
-    ) => void,
+    settle: (target: Target, outcome: Outcome) => void,
   ): void {
     for (const row of rows) {
       const target = pending.get(row.target)
       if (target === undefined) continue
-      if (row.reply !== null) settle(target, { ok: true, value: JSON.parse(row.reply) })
+      if (row.reply !== null) settle(target, replyOf(target, row.reply))
       else if (row.failure !== null)
         settle(target, { ok: false, error: failureOf(target, row.failure) })
       else if (!row.there || this.#options.isGone(row.target, null, row.silent_ms ?? 0))
@@ -246,7 +240,7 @@ function goneError({ id, name }: { readonly id: string; readonly name: string })
 }
 
 function failureOf({ id, name }: Target, text: string): StoaError {
-  const { code, message } = JSON.parse(text) as { code: string; message: string }
+  const { code, message } = failureIn(text)
   if (code === 'E_CALL_UNKNOWN')
     return new CallUnknownError(
       `The node ${name} does not know what it was asked; it runs another version.`,
@@ -255,4 +249,29 @@ function failureOf({ id, name }: Target, text: string): StoaError {
   if (code === 'E_CALL_TOO_LARGE')
     return new CallTooLargeError(`The answer of the node ${name} was too large.`, { node: id })
   return new CallFailedError(`On the node ${name} it failed: ${message}`, { node: id, code })
+}
+
+type Outcome =
+  | { readonly ok: true; readonly value: unknown }
+  | { readonly ok: false; readonly error: StoaError }
+
+/** The row is read from a table that others may write to. */
+function replyOf({ id, name }: Target, text: string): Outcome {
+  try {
+    return { ok: true, value: JSON.parse(text) }
+  } catch (error) {
+    const message = `The reply of the node ${name} cannot be read.`
+    const facts = { node: id, code: 'E_INTERNAL' }
+    return { ok: false, error: new CallFailedError(message, facts, { cause: error }) }
+  }
+}
+
+function failureIn(text: string): { readonly code: string; readonly message: string } {
+  try {
+    const { code, message } = JSON.parse(text) as { code?: unknown; message?: unknown }
+    if (typeof code === 'string' && typeof message === 'string') return { code, message }
+  } catch {
+    // Handled below, like a failure of another shape.
+  }
+  return { code: 'E_INTERNAL', message: 'its failure cannot be read' }
 }

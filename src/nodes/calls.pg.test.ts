@@ -122,7 +122,7 @@ for (const linked of [true, false]) {
         t.diagnostic(`one call, median: ${times.sort((a, b) => a - b)[25]!.toFixed(1)} ms`)
       // The rows are cleared up after the answer is given.
       for (let round = 0; ; round += 1) {
-        const rows = await database.run(sql(`select id from stoa.node_call`))
+        const rows = await database.run(sql(`select call from stoa.node_call`))
         if (rows.length === 0) break
         assert.ok(round < 100, 'the rows of calls stay')
         await sleep(20)

@@ -3,7 +3,8 @@ import type { Queryable } from '#database/database.ts'
 import type { CallReply } from '#nodes/calls.ts'
 import { NodeNotFoundError } from '#nodes/errors.ts'
 import { nodeLeaseMsDefault } from '#nodes/nodes.ts'
-import type { NodeInfo } from '#nodes/nodes.ts'
+import { parseNodeInfo } from '#nodes/node-info.ts'
+import type { NodeInfo } from '#nodes/node-info.ts'
 
 /** The call by which a node tells how it is. */
 export const statusMethod = 'status'
@@ -70,7 +71,7 @@ type Row = {
 
 const read = sql<Row>(`
   select n.id, n.draining or n.drain_asked as draining, n.info, n.started_at, greatest(0, extract(epoch from clock_timestamp() - n.seen_at)::float8 * 1000) as seen_ms,
-    array(select r.role from stoa.leadership r where r.holder = n.id order by r.role) as duties
+    array(select r.duty from stoa.leadership r where r.holder = n.id order by r.duty) as duties
   from stoa.node n order by n.info->>'name', n.started_at`)
 const askDrain = sql<{ id: string; name: string }>(`
   update stoa.node set drain_asked = true where id = (
@@ -94,7 +95,7 @@ export async function clusterStatus(
 }
 
 function statusOf(row: Row, answer: CallReply | undefined): NodeStatus {
-  const info = JSON.parse(row.info) as NodeInfo
+  const info = parseNodeInfo(row.id, row.info)
   const state = stateOf(row, info)
   return {
     id: row.id,

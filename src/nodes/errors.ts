@@ -40,7 +40,12 @@ export class DatabaseNotSharedError extends JoinRefusedError {
   readonly code = 'E_NODES_DATABASE'
 }
 
-/** The node did not answer a call in time. Whether it did what was asked is not known. */
+/** The schema needs a change that nodes of an older version, which still run, cannot work with. */
+export class OlderNodesError extends StoaError {
+  readonly code = 'E_NODES_OLDER'
+}
+
+/** The node did not reply to a call in time. Whether it did what was asked is not known. */
 export class CallDeadlineError extends StoaError {
   readonly code = 'E_CALL_DEADLINE'
 }

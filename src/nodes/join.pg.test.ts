@@ -5,7 +5,7 @@ import { DatabaseUnavailableError } from '#database/errors.ts'
 import { DatabaseNotSharedError } from '#nodes/errors.ts'
 import { joinNodes } from '#nodes/join.ts'
 import type { OtherNode } from '#nodes/join.ts'
-import type { NodeInfo } from '#nodes/nodes.ts'
+import type { NodeInfo } from '#nodes/node-info.ts'
 import { databaseMissing as skip, testDatabase } from '#test/support/database.ts'
 
 const insert = sql(`insert into stoa.node (id, counter, info) values ($1, 5, $2)`)

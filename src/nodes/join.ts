@@ -2,7 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from '#database/database.ts'
 import type { Database } from '#database/database.ts'
 import { JoinRefusedError } from '#nodes/errors.ts'
-import type { NodeInfo } from '#nodes/nodes.ts'
+import { parseNodeInfo } from '#nodes/node-info.ts'
+import type { NodeInfo } from '#nodes/node-info.ts'
 
 /** "node" in ASCII: of nodes that start together, one after the other is looked at. */
 const lockKey = 0x6e6f6465
@@ -80,6 +81,19 @@ export async function joinNodes(options: JoinOptions): Promise<NodeInfo> {
   }
 }
 
+/**
+ * The nodes that live beside `id`, named, after watching them for a lease: those that were killed a
+ * moment ago are left out.
+ */
+export async function livingBeside(
+  options: Pick<JoinOptions, 'id' | 'database' | 'leaseMs'>,
+): Promise<readonly NodeInfo[]> {
+  const rows = await options.database.run(others, [options.id])
+  if (rows.length === 0) return []
+  const dead = await standStill(options, new Set(rows.map(({ id }) => id)))
+  return dead === null ? rows.map(({ id, info }) => parseNodeInfo(id, info)) : []
+}
+
 async function attemptJoin(
   { id, database, admit, ended = () => false }: JoinOptions,
   dead: ReadonlyMap<string, string>,
@@ -91,7 +105,7 @@ async function attemptJoin(
     const rows = (await tx.run(others, [id])).map((row) => ({
       id: row.id,
       counter: row.counter,
-      info: JSON.parse(row.info) as NodeInfo,
+      info: parseNodeInfo(row.id, row.info),
       silentMs: row.silent_ms,
     }))
     const gone = rows.filter(({ info }) => ended(info))
@@ -108,7 +122,7 @@ async function attemptJoin(
  * does.
  */
 async function standStill(
-  { id, database, leaseMs }: JoinOptions,
+  { id, database, leaseMs }: Pick<JoinOptions, 'id' | 'database' | 'leaseMs'>,
   suspects: ReadonlySet<string>,
 ): Promise<ReadonlyMap<string, string> | null> {
   const read = async (): Promise<Map<string, string>> =>

@@ -20,7 +20,7 @@ import type { Nodes } from '#nodes/nodes.ts'
 const leaderLookMs = 100
 
 const leader = sql<{ holder: string }>(
-  `select r.holder from stoa.leadership r join stoa.node n on n.id = r.holder where r.role = $1`,
+  `select r.holder from stoa.leadership r join stoa.node n on n.id = r.holder where r.duty = $1`,
 )
 
 export type NodeCallsOptions = {

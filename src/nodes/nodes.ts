@@ -16,27 +16,9 @@ import type {
   NodesEvent,
   NodesState,
 } from '#nodes/nodes-core.ts'
+import { parseNodeInfo } from '#nodes/node-info.ts'
+import type { NodeInfo } from '#nodes/node-info.ts'
 
-/**
- * The description that a node gives of itself. `fingerprint` covers what must be the same
- * everywhere, and `traits` are what went into it.
- */
-export type NodeInfo = {
-  readonly name: string
-  readonly address: string | null
-  readonly version: string
-  readonly fingerprint: string
-  readonly traits?: Readonly<Record<string, string>>
-  /** Those that it can take. */
-  readonly duties?: readonly string[]
-  /**
-   * Where only one process can be at a time: a node that comes to the same place is the successor
-   * of the one that was there.
-   */
-  readonly place?: string
-  /** It does not serve yet, and is not called. */
-  readonly starting?: true | undefined
-}
 export type LiveNode = NodeInfo & {
   readonly id: string
   readonly draining: boolean
@@ -94,24 +76,24 @@ const beat = sql(`
 /** A beat must not wait for work that has locked a duty: that duty is not renewed this time. */
 const renew = sql(`
   update stoa.leadership r set renewal = r.renewal + 1 from (
-    select l.role from stoa.leadership l join unnest($2::text[], $3::bigint[]) m (duty, fence) on l.role = m.duty and l.fence = m.fence
+    select l.duty from stoa.leadership l join unnest($2::text[], $3::bigint[]) m (duty, fence) on l.duty = m.duty and l.fence = m.fence
     where l.holder = $1 for no key update of l skip locked) mine
-  where r.role = mine.role`)
+  where r.duty = mine.duty`)
 const readAll = sql<BeatRow>(`
   select 'node' as kind, id, counter, draining, '' as holder, 0 as fence, info, started_at from stoa.node
-  union all select 'duty', role, renewal, false, holder, fence, null, null from stoa.leadership
+  union all select 'duty', duty, renewal, false, holder, fence, null, null from stoa.leadership
   union all select 'drain', id, 0, true, '', 0, null, null from stoa.node where id = $1 and drain_asked
   union all (select 'call', target, 0, false, '', 0, null, null from stoa.node_call where target = $1 and reply is null and failure is null limit 1)
   union all select 'clock', '', (extract(epoch from clock_timestamp()) * 1000)::bigint, false, '', 0, null, null
   order by kind, id`)
 const takeNew = sql<{ fence: string }>(
-  `insert into stoa.leadership (role, holder, fence) values ($1, $2, 1) on conflict do nothing returning fence`,
+  `insert into stoa.leadership (duty, holder, fence) values ($1, $2, 1) on conflict do nothing returning fence`,
 )
 const takeOver = sql<{ fence: string }>(`
   update stoa.leadership set holder = $2, fence = fence + 1, renewal = 0
-  where role = $1 and holder = $3 and fence = $4 and renewal = $5 returning fence`)
+  where duty = $1 and holder = $3 and fence = $4 and renewal = $5 returning fence`)
 const release = sql(
-  `update stoa.leadership set holder = '', renewal = 0 where role = $1 and holder = $2 and fence = $3`,
+  `update stoa.leadership set holder = '', renewal = 0 where duty = $1 and holder = $2 and fence = $3`,
 )
 const leave = sql(`delete from stoa.node where id = any($1::text[])`)
 /**
@@ -119,7 +101,7 @@ const leave = sql(`delete from stoa.node where id = any($1::text[])`)
  * falls silent in its middle loses it to the server's own clock, after a lease.
  */
 const fenceHeld = sql<{ held: string }>(`
-  select set_config('idle_in_transaction_session_timeout', $4, true) as held from stoa.leadership where role = $1 and holder = $2 and fence = $3 for share`)
+  select set_config('idle_in_transaction_session_timeout', $4, true) as held from stoa.leadership where duty = $1 and holder = $2 and fence = $3 for share`)
 
 /**
  * This node among the others: the machine of nodes-core.ts on a real database. Joins at once; ends
@@ -404,7 +386,7 @@ export class Nodes {
     this.#details = new Map(
       nodeRows.map((row) => [
         row.id,
-        { info: JSON.parse(row.info) as NodeInfo, startedAt: row.started_at },
+        { info: parseNodeInfo(row.id, row.info), startedAt: row.started_at },
       ]),
     )
     const nodes = nodeRows.map((row): NodeRow => {

@@ -165,6 +165,8 @@ type TestDatabaseOptions = {
   readonly migrated?: boolean
   /** Sorts text by the rules of this ICU locale, as many servers do, and not by code point. */
   readonly icuLocale?: string
+  /** A copy of this one on the same server; its connections are ended for it. */
+  readonly copyOf?: TestDatabase
 }
 
 /** A fresh, migrated database: `await using db = await testDatabase()`. Dropped at the end. */
@@ -172,6 +174,10 @@ export async function testDatabase(options: TestDatabaseOptions = {}): Promise<T
   const { url: root, release } = await serverUrl()
   const name = `stoa_test_${randomBytes(6).toString('hex')}`
   await withClient(root, async (client) => {
+    if (options.copyOf !== undefined) {
+      await copyDatabase(client, new URL(options.copyOf.url).pathname.slice(1), name)
+      return
+    }
     if (options.migrated === false) {
       await client.query(`create database ${name} template template0`)
       return
@@ -210,6 +216,22 @@ export async function testDatabase(options: TestDatabaseOptions = {}): Promise<T
       )
       await release()
     },
+  }
+}
+
+/** PostgreSQL copies a database only while nothing is connected to it. */
+async function copyDatabase(client: pg.Client, source: string, name: string): Promise<void> {
+  await client.query(`alter database ${source} allow_connections false`)
+  try {
+    await until(async () => {
+      await client.query(
+        `select pg_terminate_backend(pid, 1000) from pg_stat_activity where datname = $1`,
+        [source],
+      )
+      await client.query(`create database ${name} template ${source}`)
+    })
+  } finally {
+    await client.query(`alter database ${source} allow_connections true`)
   }
 }
 

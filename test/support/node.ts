@@ -39,7 +39,7 @@ export async function startNode(options: {
   const port = await freePort()
   const environment = { STOA_DATA: dataDir, STOA_PORT: String(port), ...options.environment }
   const child = spawn(process.execPath, [stoaProgram, 'start'], {
-    env: { ...clean(process.env), ...environment },
+    env: { ...withoutSettings, ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let output = ''
@@ -91,11 +91,14 @@ export async function startNode(options: {
   }
 }
 
-/** Without settings of whoever runs the tests. */
-function clean(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(
-    Object.entries(environment).filter(
-      ([name]) => !name.startsWith('STOA_') || name.startsWith('STOA_TEST_'),
-    ),
-  )
+/** The environment without Stoa's settings, but for those of the tests. */
+export const withoutSettings: Readonly<Record<string, string | undefined>> = Object.fromEntries(
+  Object.entries(process.env).filter(
+    ([name]) => !name.startsWith('STOA_') || name.startsWith('STOA_TEST_'),
+  ),
+)
+
+export async function temporaryFolder(): Promise<AsyncDisposable & { readonly path: string }> {
+  const path = await mkdtemp(join(tmpdir(), 'stoa-test-'))
+  return { path, [Symbol.asyncDispose]: async () => rm(path, { recursive: true, force: true }) }
 }

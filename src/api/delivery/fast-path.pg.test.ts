@@ -155,7 +155,7 @@ test('a write is seen by the next read, and who may not see it does not', { skip
     const title = `Title ${round}`
     const saved = await ask(path, editor, 'PATCH', { fields: { title } })
     const token = String(saved.headers['stoa-token'])
-    assert.match(token, /^\d+\.\d+\.\d+-\d+$/, 'a save in one statement has a token')
+    assert.match(token, /^[0-9a-f]{16}\.\d+\.\d+-\d+$/, 'a save in one statement has a token')
     assert.match(
       (await ask(`${path}?perspective=draft`, { ...editor, 'stoa-token': token })).bytes.toString(),
       new RegExp(`"title":"${title}"`),
@@ -169,7 +169,7 @@ test('a write is seen by the next read, and who may not see it does not', { skip
     const published = await ask(`${path}/publish`, editor, 'POST', {})
     assert.match(
       String(published.headers['stoa-token']),
-      /^\d+\.\d+\.\d+-\d+$/,
+      /^[0-9a-f]{16}\.\d+\.\d+-\d+$/,
       'a transaction has one too',
     )
     assert.match((await ask(path)).bytes.toString(), new RegExp(`"title":"${title}"`))

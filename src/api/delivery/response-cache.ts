@@ -159,8 +159,13 @@ function isHead(head: unknown): head is Pick<CachedResponse, 'headers' | 'tag'> 
     typeof tag === 'string' &&
     Array.isArray(headers) &&
     headers.length % 2 === 0 &&
-    headers.every((text) => typeof text === 'string')
+    headers.every(isHeaderText)
   )
+}
+
+/** A line break would begin another header. */
+function isHeaderText(value: unknown): boolean {
+  return typeof value === 'string' && !/[\r\n]/.test(value)
 }
 
 function bytesOf(kept: Kept): number {

@@ -80,7 +80,7 @@ export class PostgresClusterLink implements ClusterLink {
       client = opened
       opened.on('error', (error) => this.#lost(opened, error))
       opened.on('end', () => this.#lost(opened, null))
-      opened.on('notification', ({ payload = '' }) => this.#hear(payload))
+      opened.on('notification', ({ payload = '' }) => this.#receive(payload))
       await run(opened, { text: `listen ${channelName}` })
       this.#client = opened
       this.#connectedAtMs = performance.now()
@@ -112,11 +112,18 @@ export class PostgresClusterLink implements ClusterLink {
     }, waitMs)
   }
 
-  #hear(payload: string): void {
+  /** Anyone who may connect to the database can send anything: a listener that throws is logged. */
+  #receive(payload: string): void {
     const space = payload.indexOf(' ')
     const channel = payload.slice(0, space)
-    for (const one of this.#listeners)
-      if (one.channel === channel) one.listener(payload.slice(space + 1))
+    for (const one of this.#listeners) {
+      if (one.channel !== channel) continue
+      try {
+        one.listener(payload.slice(space + 1))
+      } catch (error) {
+        this.#options.logger.warn({ err: error, channel }, 'a message of Cluster Link was dropped')
+      }
+    }
   }
 
   async send(channel: string, text: string): Promise<void> {

@@ -7,19 +7,19 @@ create table stoa.change (
   operation text not null,
   at timestamptz(3) not null default clock_timestamp(),
   fields text,
-  told text[]
+  row_values text[]
 );
 create index change_xid on stoa.change (xid);
 comment on table stoa.change is 'The outbox of the change feed: one row per changed row, written by triggers in the transaction of the write itself. It has no key and no checks, because it is only written by generated functions and only read by transaction id.';
 comment on column stoa.change.xid is 'The transaction that wrote. Readers follow snapshots, not a sequence: see src/change-feed/SPEC.md.';
 comment on column stoa.change.key is 'The key of the row, several columns joined by "/". Null for a flush, which stands for every row of the collection.';
 comment on column stoa.change.operation is 'insert, update, delete or flush.';
-comment on column stoa.change.fields is 'A JSON array that names the values in `told`, each after a letter for its kind: `s` is a string, `v` the text of a JSON value, `t` seconds since 1970. A last `o` alone stands for an object whose keys join the row. Null if no rows are told.';
-comment on column stoa.change.told is 'The values before the change and then those after it, as far as there are such rows. Names and values stand apart because joining them to JSON took a third of what it costs a writer to tell a change.';
+comment on column stoa.change.fields is 'A JSON array that names the values in `row_values`, each after a letter for its kind: `s` is a string, `v` the text of a JSON value, `t` seconds since 1970. A last `o` alone stands for an object whose keys join the row. Null if the rows were not recorded.';
+comment on column stoa.change.row_values is 'The values before the change and then those after it, as far as there are such rows. Names and values stand apart because joining them to JSON took a third of the cost of recording a change.';
 do $$
 begin
   if exists (select 1 from pg_settings where name = 'default_toast_compression' and 'lz4' = any (enumvals)) then
-    alter table stoa.change alter told set compression lz4;
+    alter table stoa.change alter row_values set compression lz4;
   end if;
 end $$;
 
@@ -31,12 +31,14 @@ comment on table stoa.change_mark is 'At the time `at`, every transaction below 
 
 create table stoa.epoch (
   one boolean primary key default true check (one),
+  identity uuid not null default gen_random_uuid(),
   number bigint not null default 0,
   epoch text,
   kept_from xid8 not null default '0'
 );
 insert into stoa.epoch default values;
 comment on table stoa.epoch is 'A single row: how many epochs there have been, and the first transaction whose changes are still kept. An epoch is one unbroken life of the primary.';
+comment on column stoa.epoch.identity is 'Random, so that two databases with equal server and object ids still have different epochs. It also signs what `stoa/cluster` keeps in a second level of the cache when no secret is given.';
 
 create unlogged table stoa.life (
   one boolean primary key default true check (one),
@@ -55,13 +57,13 @@ create table stoa.attachment (
   target oid primary key,
   definition text not null
 );
-comment on table stoa.attachment is 'The tables that tell their changes, and how they were attached.';
+comment on table stoa.attachment is 'The tables whose changes are recorded, and how they were attached.';
 
 create function stoa.as_of() returns text language plpgsql stable as $$
 begin
   return coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text;
 end $$;
-comment on function stoa.as_of is 'What a query sees: the epoch and the snapshot of the calling statement, such as `7301….1.4 745:747:746`. The epoch is empty until a node has named it.';
+comment on function stoa.as_of is 'What a query sees: the epoch and the snapshot of the calling statement, such as `3f0c….1.4 745:747:746`. The epoch is empty until a node has named it.';
 
 create function stoa.token() returns text language plpgsql volatile as $$
 begin
@@ -71,7 +73,9 @@ comment on function stoa.token is 'The token of the current transaction, for rea
 
 create function stoa.begin_epoch() returns text language plpgsql volatile as $$
 declare
-  prefix text := (select system_identifier from pg_control_system())::text || '.'
+  -- A dump that was restored elsewhere, or in place, has another database or another table.
+  place text := concat_ws(' ', (select system_identifier from pg_control_system()), (select oid from pg_database where datname = current_database()), 'stoa.life'::regclass::oid, (select identity from stoa.epoch));
+  prefix text := left(md5(place), 16) || '.'
     || ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint || '.';
   named text;
 begin
@@ -88,7 +92,7 @@ begin
   end if;
   return named;
 end $$;
-comment on function stoa.begin_epoch is 'Names the epoch if it has no name, or if its name is that of another server, because a dump was restored or a copy promoted. Changes that a dump brought from a server with higher transaction ids would seem to lie in the future here, and are deleted.';
+comment on function stoa.begin_epoch is 'Names the epoch if it has no name, or if its name is that of another database or server, because a dump was restored or a copy promoted. An epoch is a hash of the place (server, database, table, random identity), the timeline and a counter, so no two databases ever share one. Changes that a dump brought from a server with higher transaction ids would seem to lie in the future here, and are deleted.';
 
 create function stoa.end_epoch() returns text language plpgsql volatile as $$
 begin
@@ -143,7 +147,7 @@ declare
   -- The SQL of the values of a row, and the JSON array of their names.
   row_of text;
   names text;
-  tell constant text := format('insert into stoa.change (collection, key, operation, fields, told) values (%L, ', collection);
+  record constant text := format('insert into stoa.change (collection, key, operation, fields, row_values) values (%L, ', collection);
   wanted constant text := concat_ws(' ', 'values', collection, key_columns, filter_columns, filter_object);
 begin
   perform pg_advisory_xact_lock(73746, 3);
@@ -173,15 +177,15 @@ begin
     select filter_object, cardinality(filter_columns) + 1, 'o' where filter_object is not null) f;
   perform stoa.detach(target);
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_insert',
-    tell || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
+    record || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_delete',
-    tell || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')));
-  -- A changed key is told as the deletion of one row and the insertion of another.
+    record || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')));
+  -- A changed key is recorded as the deletion of one row and the insertion of another.
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin if %s then %s; else %s; %s; end if; return null; end $body$', name || '_update',
     same_key,
-    tell || format('%s, ''update'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, concat_ws(', ', replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new'))),
-    tell || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')),
-    tell || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
+    record || format('%s, ''update'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, concat_ws(', ', replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new'))),
+    record || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')),
+    record || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
   execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_truncate',
     format('insert into stoa.change (collection, operation) values (%L, ''flush'')', collection));
   execute format('create trigger stoa_change_insert after insert on %s for each row execute function stoa.%I()', target, name || '_insert');
@@ -193,4 +197,4 @@ begin
   -- What was cached before the triggers existed was never invalidated.
   insert into stoa.change (collection, operation) values (collection, 'flush');
 end $$;
-comment on function stoa.attach is 'Makes a table tell its changes, whoever writes to it, by generated triggers per row that also fire for replicated rows. `key_columns` name the row, `filter_columns` are what predicates may ask for, and the keys of the jsonb column `filter_object` join them. Times are told as numbers and bytes in keys as hexadecimal digits, whatever the settings of the writing session. Attaching again in the same way does nothing; in another way it replaces the triggers. The triggers of a partitioned table apply to its partitions, except that TRUNCATE of a single partition needs a trigger of its own.';
+comment on function stoa.attach is 'Records the changes of a table, whichever program writes to it, by generated triggers per row that also fire for replicated rows. `key_columns` name the row, `filter_columns` are what predicates may ask for, and the keys of the jsonb column `filter_object` join them. Times are recorded as numbers and bytes in keys as hexadecimal digits, whatever the settings of the writing session. Attaching again in the same way does nothing; in another way it replaces the triggers. The triggers of a partitioned table apply to its partitions, except that TRUNCATE of a single partition needs a trigger of its own.';
