@@ -8,6 +8,9 @@ import { staleHeaders } from '#api/delivery/stale-headers.ts'
 import { SignInNeededError } from '#api/problems/errors.ts'
 import { readSessionCookie, setSessionCookie } from '#api/http/session-cookie.ts'
 
+/** A write that waits longer than this for its body is identified again. */
+const identityMs = 1_000
+
 const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 /**
@@ -29,6 +32,12 @@ export const identification = plugin(
       }
       if (rule !== 'public' && rule !== 'content') guard(request.identity, rule)
     })
+    // A body can be sent slowly, and the caller can lose rights meanwhile.
+    server.addHook('preHandler', async (request, reply) => {
+      const { access: rule } = request.routeOptions.config
+      if (rule !== undefined && !isSafe(request) && reply.elapsedTime > identityMs)
+        await requireStillAllowed(request)
+    })
     server.addHook('onSend', (request, reply, payload, done) => {
       const staleMs = (request.identity as Identity | undefined)?.staleMs ?? null
       if (staleMs !== null && !reply.hasHeader('cache-status')) {
@@ -40,6 +49,18 @@ export const identification = plugin(
   },
   { name: 'identification' },
 )
+
+/**
+ * Identifies the caller of a write again, by the database, and holds the route's `config.access`:
+ * for what takes long between the first byte and the effect.
+ */
+export async function requireStillAllowed(request: FastifyRequest): Promise<void> {
+  const { access: rule } = request.routeOptions.config
+  request.identity = await request.server.api.access.identify(credentialsOf(request), {
+    fresh: true,
+  })
+  if (rule !== undefined && rule !== 'public' && rule !== 'content') guard(request.identity, rule)
+}
 
 function isSafe({ method }: FastifyRequest): boolean {
   return safeMethods.has(method)

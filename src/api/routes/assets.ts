@@ -22,6 +22,7 @@ import {
   text,
   timestamp,
 } from '#api/schemas/shared.ts'
+import { requireStillAllowed } from '#api/http/identity.ts'
 import { transferTimeoutMs, withUploadBody } from '#api/http/upload-body.ts'
 import type { Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
@@ -284,6 +285,7 @@ async function receiveFiles(
   const files: ReceivedFile[] = []
   try {
     await readForm(request, media, { files, bytesMax })
+    await requireStillAllowed(request)
     return files
   } catch (error) {
     for (const { received } of files) await media.discard(received)

@@ -7,6 +7,7 @@ import {
   TusVersionError,
 } from '#api/problems/errors.ts'
 import { idParam, strict } from '#api/schemas/shared.ts'
+import { requireStillAllowed } from '#api/http/identity.ts'
 import {
   bodyStream,
   transferTimeoutMs,
@@ -208,6 +209,7 @@ async function append(
       offset,
       source: bodyStream(request),
       checksum,
+      confirm: () => requireStillAllowed(request),
     }),
   )
 }
