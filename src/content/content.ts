@@ -83,6 +83,11 @@ export type Expected = number | null
 export type Call = {
   readonly db: Queryable
   readonly authority: Authority
+  /**
+   * Whose share of costly queries a read counts against: an actor or an address. Absent: of no
+   * stranger, without a share.
+   */
+  readonly caller?: string
   readonly depends?: Depends
   /**
    * Texts that this node has already. `life`: which life of the database answered last; null: that

@@ -1,6 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { RecentSaves } from '#content/entries/recent-saves.ts'
 import type { ModelStore } from '#content/model/model.ts'
+import type { QueryLane } from '#content/query/query-lane.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { SerializationError } from '#database/errors.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -21,6 +22,9 @@ export type Context = {
   readonly clock: Clock
   readonly logger: Logger
 }
+
+/** What reads are made with besides. */
+export type ReadContext = Context & { readonly lane: QueryLane }
 
 /** Now, as it is stored. */
 export function stampNow(context: Context): string {

@@ -11,6 +11,7 @@ import { createContentTypes } from '#content/model/content-types.ts'
 import { createLocales } from '#content/model/locales.ts'
 import { ModelStore } from '#content/model/model.ts'
 import { TypeUpgrade } from '#content/settling/type-upgrade.ts'
+import { QueryLane } from '#content/query/query-lane.ts'
 import { createReleases } from '#content/releases.ts'
 import { createSchedule } from '#content/schedule.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -27,13 +28,14 @@ export function createContent(options: {
   const models = new ModelStore()
   const logger = options.logger.child({ part: 'content' })
   const context: Context = { models, recent: new RecentSaves(), clock: options.clock, logger }
+  const reading = { ...context, lane: new QueryLane(options.clock) }
   const settling = new TypeUpgrade(models, logger)
   return {
     types: createContentTypes(context, settling),
     locales: createLocales(),
     entries: {
       get: (call, type, idOrSlug, options) => getEntry(context, call, type, idOrSlug, options),
-      list: (call, query) => listEntries(context, call, query),
+      list: (call, query) => listEntries(reading, call, query),
       create: (call, type, input) => createEntry(context, call, type, input),
       save: (call, type, id, input, expected) =>
         saveEntry(context, call, type, id, input, expected),

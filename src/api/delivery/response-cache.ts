@@ -1,3 +1,4 @@
+import { callerOf } from '#api/http/caller.ts'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ApiConfig, ApiContext } from '#api/api-context.ts'
 import { chooseEncoding, compressBytes, isWorthCompressing } from '#api/delivery/compression.ts'
@@ -92,7 +93,7 @@ async function respondUncached({
   render,
 }: ContentRead): Promise<FastifyReply> {
   const { authority } = request.identity
-  const rendered = await render({ db: context.database, authority })
+  const rendered = await render({ db: context.database, authority, caller: callerOf(request) })
   const tag = tagOf(rendered.body, rendered.version)
   reply.headers({
     etag: tag,
@@ -178,6 +179,7 @@ async function renderOrAbsent(read: ContentRead, load: FillContext): Promise<Kep
     const rendered = await read.render({
       db: new FillReader(load),
       authority: request.identity.authority,
+      caller: callerOf(request),
       depends: dependenciesOf(load, request.server.metrics),
       known: { texts: context.cluster.texts, life: () => load.epoch },
     })

@@ -57,9 +57,3 @@ export function sendPage(
 export function nameOf(request: FastifyRequest): string | null {
   return isAnonymous(request.identity) ? null : request.identity.authority.actor.name
 }
-
-/** Whose share of bounded work a request counts against. */
-export function callerOf(request: FastifyRequest): string {
-  const { actor } = request.identity.authority
-  return isAnonymous(request.identity) ? request.ip : `${actor.kind} ${actor.id ?? ''}`
-}

@@ -79,7 +79,7 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
   server.route<{ Params: { type: string } }>({
     method: 'GET',
     url: '/api/content/:type',
-    config,
+    config: { ...config, errors: ['E_QUERY_BUSY'] },
     schema: {
       operationId: 'listEntries',
       summary: 'Entries of a type',

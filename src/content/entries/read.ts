@@ -1,7 +1,7 @@
 import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import { EntryNotFoundError, ReleaseNotFoundError, TypeNotFoundError } from '#content/errors.ts'
-import type { Context } from '#content/context.ts'
+import type { Context, ReadContext } from '#content/context.ts'
 import {
   IncludeTooLarge,
   includedBytesMax,
@@ -25,6 +25,8 @@ import {
 } from '#content/query/dependencies.ts'
 import { QueryLimitError } from '#content/query/errors.ts'
 import type { ListQuery } from '#content/query/query.ts'
+import { isCostly } from '#content/query/query-cost.ts'
+import { costlyQueryMsMax } from '#content/query/query-lane.ts'
 import type { QueryReader } from '#content/query/readable-type.ts'
 import type { EntryRow, ListRow, Scope } from '#content/query/sql.ts'
 import {
@@ -254,7 +256,7 @@ async function absent(context: Context, db: Queryable, model: Model): Promise<En
  * snapshot.
  */
 export async function listEntries(
-  context: Context,
+  context: ReadContext,
   call: Call,
   asked: ListQuery | UnreadQuery,
 ): Promise<Page> {
@@ -272,6 +274,10 @@ export async function listEntries(
     const checked = validateQuery(query, readerOf(subject, query.perspective))
     const list = { ...subject, query: checked, scope: scopeOf(subject, checked) }
     const read = (db: Queryable): Promise<Page> => readPage(context, { ...call, db }, list)
+    if (call.caller !== undefined && isCostly(checked, type.definition)) {
+      const options = { statementMsMax: costlyQueryMsMax }
+      return context.lane.run(call.caller, () => inOneSnapshot(call.db, read, options))
+    }
     return isOneStatement(checked) && !checked.count ? read(call.db) : inOneSnapshot(call.db, read)
   })
 }

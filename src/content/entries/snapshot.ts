@@ -7,15 +7,19 @@ const repeatableRead = sql(`set transaction isolation level repeatable read, rea
 /**
  * Runs reads of several statements that all see one snapshot, so that everything one response shows
  * was true together. A fill of the cache brings such a transaction by itself; inside a transaction
- * of the caller its isolation holds.
+ * of the caller its isolation holds. The server ends a statement that takes longer than
+ * `statementMsMax`.
  */
 export async function inOneSnapshot<T>(
   db: Queryable,
   work: (tx: Queryable) => Promise<T>,
+  options: { readonly statementMsMax?: number } = {},
 ): Promise<T> {
-  if (!isDatabase(db)) return db.transaction(work)
   return db.transaction(async (tx) => {
-    await tx.run(repeatableRead)
+    if (isDatabase(db)) await tx.run(repeatableRead)
+    const { statementMsMax } = options
+    if (statementMsMax !== undefined)
+      await tx.run(sql(`set local statement_timeout = ${statementMsMax}`))
     return work(tx)
   })
 }

@@ -25,6 +25,16 @@ export class QueryLimitError extends StoaError {
   readonly code = 'E_QUERY_LIMIT'
 }
 
+/** The caller has more costly queries than their share. Facts: `retryAfterS`. */
+export class QueryBusyError extends StoaError {
+  readonly code = 'E_QUERY_BUSY'
+}
+
+/** A query that no index serves took too long. Facts: `limitMs`. */
+export class QueryTooSlowError extends StoaError {
+  readonly code = 'E_QUERY_TOO_SLOW'
+}
+
 /** `after` is not a cursor of this type and sort. Begin again without it. */
 export class QueryCursorError extends StoaError {
   readonly code = 'E_QUERY_CURSOR'

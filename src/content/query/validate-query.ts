@@ -29,6 +29,8 @@ export const filterDepthMax = 8
 export const filterListMax = 200
 /** Characters of a `contains`, which no index serves. */
 export const containsLengthMax = 200
+/** `contains` in one filter. */
+const textSearchesMax = 8
 export const sortKeysMax = 4
 /** Possible values that an error names. */
 const valuesNamedMax = 50
@@ -106,7 +108,7 @@ export function validateQuery(query: ListQuery, reader: QueryReader): ListQuery 
 /** A filter with its values in normal form. Errors as in `validateQuery`. */
 export function validateFilter(filter: Filter, readable: ReadableType | QueryReader): Filter {
   const schema = readableSchema(readable)
-  const budget = { nodes: 0 }
+  const budget = { nodes: 0, textSearches: 0 }
   return normalFilter(filter, 1)
 
   function fieldOf(name: string): QueryField {
@@ -135,6 +137,12 @@ export function validateFilter(filter: Filter, readable: ReadableType | QueryRea
       case 'not':
         return { op: 'not', filter: normalFilter(part.filter, depth + 1) }
       case 'compare':
+        budget.textSearches += part.test.is === 'contains' ? 1 : 0
+        if (budget.textSearches > textSearchesMax)
+          throw new QueryLimitError(
+            `A filter has at most ${textSearchesMax} comparisons by "contains", which no index serves; use "startsWith" or "in".`,
+            { limit: textSearchesMax },
+          )
         return isAcross(part.field)
           ? throughReference(part, readable)
           : { op: 'compare', field: part.field, test: normalTest(fieldOf(part.field), part.test) }
