@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { JsonMalformedError } from '#api/problems/errors.ts'
+import { inexactNumber } from '#lib/exact-numbers.ts'
 import { malformedAt } from '#api/http/json-position.ts'
 
 const quote = 0x22
@@ -8,7 +9,7 @@ const backslash = 0x5c
 /**
  * Reads a JSON body. Refuses what `JSON.parse` alone would let through and somebody behind it would
  * trip over: bytes that are not UTF-8 (they would silently become U+FFFD), nesting deeper than
- * `depthMax`, and keys named `__proto__`.
+ * `depthMax`, keys named `__proto__`, and numbers of which a double would keep other digits.
  */
 export function parseJson(bytes: Buffer, depthMax: number): unknown {
   if (!isUtf8(bytes)) throw new JsonMalformedError('it is not UTF-8', null)
@@ -24,6 +25,12 @@ export function parseJson(bytes: Buffer, depthMax: number): unknown {
   }
   if ((text.includes('__proto__') || text.includes('\\u')) && hasForbiddenKey(value))
     throw new JsonMalformedError('the key __proto__ is not allowed', null)
+  const inexact = inexactNumber(text)
+  if (inexact !== null)
+    throw new JsonMalformedError(
+      `the number ${inexact.slice(0, 40)} would lose digits; send it as text`,
+      text.indexOf(inexact),
+    )
   return value
 }
 

@@ -2,7 +2,7 @@ import type { Grant } from '#content/authority.ts'
 import type { BulkItem, BulkOutcome } from '#content/bulk/bulk.ts'
 import type { Call } from '#content/content.ts'
 import { EntryArchivedError, EntryExistsError, ValidationError } from '#content/errors.ts'
-import { checkComplete, compose, slugBase } from '#content/entries/compose.ts'
+import { checkCompleteOnceSaved, compose, slugBase } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { stampNow } from '#content/context.ts'
 import { importedTimes } from '#content/entries/create.ts'
@@ -170,7 +170,7 @@ function check(
   )
   const faults = targetFaults(newTargets, known)
   if (faults.length > 0) throw new ValidationError(faults)
-  if (item.publish) checkComplete(type, fields)
+  if (item.publish) checkCompleteOnceSaved(type, fields)
   encodeFields(type, fields)
   return { edit, locale, latest, fields, changed }
 }

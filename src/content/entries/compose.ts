@@ -3,6 +3,7 @@ import type { SaveInput } from '#content/content.ts'
 import { ValidationError } from '#content/errors.ts'
 import { requireFields } from '#content/entries/permission.ts'
 import type { TypeModel } from '#content/model/model.ts'
+import type { Fault } from '#content/validation/fault.ts'
 import { makeSlug } from '#content/validation/slug.ts'
 import type { Target } from '#content/validation/target.ts'
 
@@ -49,26 +50,36 @@ export function compose(
     (fault) => changed.has(fieldOf(fault.path)) || !Object.hasOwn(before, fieldOf(fault.path)),
   )
   if (faults.length > 0) throw new ValidationError(faults)
-  if (input.publishing) checkComplete(type, fields)
+  if (input.publishing) checkCompleteOnceSaved(type, fields)
   return { fields, changed, newTargets: newTargets(type, validated.targets, changed, before) }
 }
 
-/** Throws `ValidationError` with everything that keeps these fields from being published. */
+/**
+ * Throws `ValidationError` with everything that keeps a version with these fields from being
+ * published.
+ */
 export function checkComplete(
   type: TypeModel,
   fields: Readonly<Record<string, unknown>>,
   locale: string | null = null,
 ): void {
-  // A slug that is left out is made from another field before anything is written.
-  const made =
-    type.slug?.required === true &&
-    fields[type.slug.name] === undefined &&
-    slugBase(type, fields) !== null
-      ? `/${type.slug.name}`
-      : null
-  const faults = type.validator
-    .validate(fields, { publishing: true })
-    .faults.filter((fault) => fault.path !== made)
+  refuseFaults(type.validator.validate(fields, { publishing: true }).faults, locale)
+}
+
+/** The same of fields that are about to be saved: a slug that is left out is made before that. */
+export function checkCompleteOnceSaved(
+  type: TypeModel,
+  fields: Readonly<Record<string, unknown>>,
+): void {
+  const made = slugBase(type, fields) === null ? null : `/${type.slug?.name}`
+  const { faults } = type.validator.validate(fields, { publishing: true })
+  refuseFaults(
+    faults.filter((fault) => fault.path !== made),
+    null,
+  )
+}
+
+function refuseFaults(faults: readonly Fault[], locale: string | null): void {
   if (faults.length === 0) return
   throw new ValidationError(
     locale === null

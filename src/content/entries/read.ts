@@ -119,9 +119,11 @@ export async function getEntry(
   context: Context,
   call: Call,
   typeName: string,
-  idOrSlug: string,
+  key: string,
   options: ReadOptions,
 ): Promise<Found> {
+  // Slugs are kept in this form; another keyboard or file system may write the other.
+  const idOrSlug = key.normalize('NFC')
   return context.models.use(call.db, async (model) => {
     if (call.depends !== undefined) dependOnModel(call.depends)
     const type = model.types.get(typeName)

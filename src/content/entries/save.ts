@@ -2,7 +2,12 @@ import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, Expected, SaveInput } from '#content/content.ts'
 import { EntryArchivedError, EntryNotFoundError, VersionConflictError } from '#content/errors.ts'
 import type { Composed } from '#content/entries/compose.ts'
-import { checkComplete, compose, slugBase } from '#content/entries/compose.ts'
+import {
+  checkComplete,
+  checkCompleteOnceSaved,
+  compose,
+  slugBase,
+} from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, isDatabase, stampNow } from '#content/context.ts'
 import { importedTimes } from '#content/entries/create.ts'
@@ -167,7 +172,7 @@ async function savePlainly(
   if (expected !== null && row.number !== expected)
     throw new VersionConflictError(expected, viewFor(call, type, id, row), input.fields)
   const composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
-  if (input.publish === true) checkComplete(type, composed.fields)
+  if (input.publish === true) checkCompleteOnceSaved(type, composed.fields)
   if (composed.changed.size === 0) return viewFor(call, type, id, row)
   const { model: _, entryType: __, localeCount, writer, top, ...before } = row
   return writeNext(context, call, save, { grant, composed, before, localeCount, top, writer })

@@ -45,6 +45,21 @@ const fine: [string, Field, unknown, unknown?][] = [
   ['an option', { name: 'f', kind: 'select', options: ['a', 'b'] }, 'b'],
   ['options', { name: 'f', kind: 'select', options: ['a', 'b'], many: true }, ['b', 'a']],
   ['json', { name: 'f', kind: 'json' }, { a: [1, { b: null }] }],
+  ['a slug in another Unicode form', { name: 'f', kind: 'slug' }, 'cafe\u0301', 'café'],
+  [
+    'a linked image and a marked break',
+    { name: 'f', kind: 'richText' },
+    doc(
+      paragraph(
+        {
+          type: 'image',
+          attrs: { src: '/a.png' },
+          marks: [{ type: 'link', attrs: { href: '/' } }],
+        },
+        { type: 'hardBreak', marks: [{ type: 'bold' }] },
+      ),
+    ),
+  ],
   ['a slug in Korean', { name: 'f', kind: 'slug' }, '한국어/안내'],
   ['references', { name: 'f', kind: 'reference', many: true }, [id]],
   ['a group', { name: 'f', kind: 'group', fields: [{ name: 'a', kind: 'text' }] }, { a: 'x' }],
@@ -195,6 +210,42 @@ const wrong: [string, Field, unknown, string[]][] = [
     { name: 'f', kind: 'richText' },
     doc(paragraph({ type: 'text', text: '' })),
     ['/f/content/0/content/0/text kind'],
+  ],
+  ...['image', 'hardBreak', 'text'].map((type): [string, Field, unknown, string[]] => [
+    `a script in a mark of ${type}`,
+    { name: 'f', kind: 'richText' },
+    doc(
+      paragraph({
+        type,
+        ...(type === 'text' ? { text: 'x' } : {}),
+        marks: [
+          { type: 'link', attrs: { href: 'javascript:alert(1)' } },
+          { type: 'bold', onclick: 'x\u0000' },
+          'bold',
+        ],
+      }),
+    ),
+    [
+      '/f/content/0/content/0/marks/0/attrs/href link',
+      '/f/content/0/content/0/marks/1/onclick unknown',
+      '/f/content/0/content/0/marks/2 kind',
+    ],
+  ]),
+  [
+    'text, marks and unknown attributes where they do not belong',
+    { name: 'f', kind: 'richText' },
+    doc({
+      type: 'paragraph',
+      text: '\u0000',
+      marks: [{ type: 'link', attrs: { href: 'javascript:alert(1)' } }],
+      attrs: { textAlign: 'left; color: red', on: null },
+    }),
+    [
+      '/f/content/0/attrs/textAlign format',
+      '/f/content/0/attrs/on unknown',
+      '/f/content/0/text unknown',
+      '/f/content/0/marks unknown',
+    ],
   ],
   ...[
     'javascript:alert(1)',
@@ -372,4 +423,70 @@ test('what data points to is found behind any number of faults', () => {
       .map((target) => target.id),
     [id],
   )
+})
+
+test('what is required is not empty, at any depth', () => {
+  const required = { required: true } as const
+  const cases: readonly (readonly [Field, readonly unknown[], readonly unknown[]])[] = [
+    [{ name: 'f', kind: 'text', ...required }, ['', ' ', '\u200b\t'], ['x']],
+    [{ name: 'f', kind: 'markdown', ...required }, ['\n \n'], ['# x']],
+    [
+      { name: 'f', kind: 'richText', ...required },
+      [doc(), doc(paragraph()), doc(paragraph({ type: 'hardBreak' }, { type: 'text', text: ' ' }))],
+      [
+        link('/'),
+        doc({ type: 'image', attrs: { src: '/a.png' } }),
+        doc({ type: 'horizontalRule' }),
+      ],
+    ],
+    [{ name: 'f', kind: 'json', ...required }, [{}, [], ' '], [0, false, { a: null }]],
+    [{ name: 'f', kind: 'reference', many: true, ...required }, [[]], [[id]]],
+    [{ name: 'f', kind: 'number', ...required }, [], [0]],
+    [{ name: 'f', kind: 'boolean', ...required }, [], [false]],
+    [
+      { name: 'f', kind: 'list', of: { name: 'one', kind: 'text' }, ...required },
+      [[], ['', ' ']],
+      [['', 'x']],
+    ],
+    [
+      { name: 'f', kind: 'group', fields: [{ name: 'a', kind: 'text' }], ...required },
+      [{}, { a: ' ' }],
+      [{ a: 'x' }],
+    ],
+  ]
+  for (const [field, empty, full] of cases) {
+    for (const value of [null, ...empty])
+      assert.deepEqual(check(field, value, true).faults, ['/f required'], JSON.stringify(value))
+    for (const value of full)
+      assert.deepEqual(check(field, value, true).faults, [], JSON.stringify(value))
+    const nested: Field = { name: 'g', kind: 'group', fields: [field] }
+    const blocks: Field = { name: 'b', kind: 'blocks', blocks: [{ name: 'one', fields: [field] }] }
+    for (const value of [null, ...empty]) {
+      assert.deepEqual(check(nested, { f: value }, true).faults, ['/g/f required'])
+      assert.deepEqual(check(blocks, [{ block: 'one', f: value }], true).faults, [
+        '/b/0/f required',
+      ])
+      assert.deepEqual(check(nested, { f: value }).faults, [], 'a draft may lack it')
+    }
+  }
+})
+
+test('a mark that makes another letter stays in a slug', () => {
+  assert.equal(makeSlug('Український край'), 'український-край')
+  assert.equal(makeSlug('Über Ελλάδα café'), 'uber-ελλαδα-cafe')
+})
+
+test('patterns over a long list cost a bounded time', () => {
+  const field: Field = {
+    name: 'f',
+    kind: 'list',
+    of: { name: 'one', kind: 'text', pattern: '(.{1,20}){10}' },
+  }
+  const start = performance.now()
+  const { faults } = check(
+    field,
+    Array.from({ length: 1_000 }, () => 'x'.repeat(1_000)),
+  )
+  assert.ok(performance.now() - start < 5_000)
+  assert.ok(faults.some((fault) => fault.endsWith('tooLarge')))
 })

@@ -3,8 +3,9 @@ import { filterTextBytesMax, queryFieldOf } from '#content/query/normal-form.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
 import type { Fault } from '#content/validation/fault.ts'
 import { Faults, step } from '#content/validation/fault.ts'
+import { isEmpty } from '#content/validation/empty.ts'
 import { checkJson } from '#content/validation/json-value.ts'
-import { compilePattern, patternTextMax } from '#content/validation/pattern.ts'
+import { compilePattern, patternTextMax, patternWorkMax } from '#content/validation/pattern.ts'
 import { narrowing } from '#content/validation/narrow.ts'
 import type { Narrow } from '#content/validation/narrow.ts'
 import { checkRichText } from '#content/validation/rich-text.ts'
@@ -26,7 +27,13 @@ export const itemsMax = 1_000
 /** Of all fields of one entry together, as UTF-8. */
 export const entryBytesMax = 1_048_576
 
-type Mode = { readonly faults: Faults; readonly targets: Target[]; readonly publishing: boolean }
+type Mode = {
+  readonly faults: Faults
+  readonly targets: Target[]
+  readonly publishing: boolean
+  /** What matching patterns has cost so far: see `patternWorkMax`. */
+  patternWork: number
+}
 /**
  * The value as it is stored, or undefined where there is none (or none that fits: then a fault says
  * so).
@@ -82,13 +89,13 @@ export function compileType(definition: ContentType): Validator {
       if (value !== undefined) fields[name] = value
     }
     if (mode.publishing)
-      for (const field of required) demand(fields[field.name], step('', field.name), mode)
+      for (const field of required) demand(field, fields[field.name], step('', field.name), mode)
     return { fields, faults: mode.faults.list, targets: mode.targets }
   }
 
   return {
     validate: (input, { publishing }) =>
-      walk(input, { faults: new Faults(), targets: [], publishing }),
+      walk(input, { faults: new Faults(), targets: [], publishing, patternWork: 0 }),
     project: (data) => {
       const kept: Record<string, unknown> = {}
       for (const name of order) {
@@ -101,7 +108,13 @@ export function compileType(definition: ContentType): Validator {
       return kept
     },
     targets: (data) =>
-      walk(data, { faults: new Faults({ kept: false }), targets: [], publishing: false }).targets,
+      walk(data, {
+        faults: new Faults({ kept: false }),
+        targets: [],
+        publishing: false,
+        // Patterns do not matter for targets.
+        patternWork: patternWorkMax,
+      }).targets,
   }
 }
 
@@ -110,7 +123,12 @@ function leaf(field: Field): Narrow {
   const check = compileField(field, field.name)
   return (value) => {
     const faults = new Faults()
-    const result = check(value, '', { faults, targets: [], publishing: false })
+    const result = check(value, '', {
+      faults,
+      targets: [],
+      publishing: false,
+      patternWork: patternWorkMax,
+    })
     if (faults.list.some((fault) => lostCodes.has(fault.code))) return undefined
     return faults.list.length === 0 ? result : value
   }
@@ -120,13 +138,12 @@ function run(check: Check, value: unknown, pointer: string, mode: Mode): unknown
   return value === null || value === undefined ? undefined : check(value, pointer, mode)
 }
 
-function demand(value: unknown, pointer: string, mode: Mode): void {
-  const missing =
-    value === undefined || value === '' || (Array.isArray(value) && value.length === 0)
+function demand(field: Field, value: unknown, pointer: string, mode: Mode): void {
   const there = mode.faults.list.some(
     (fault) => fault.path === pointer || fault.path.startsWith(`${pointer}/`),
   )
-  if (missing && !there) mode.faults.add(pointer, 'required', 'A value is required to publish.')
+  if (!there && isEmpty(field, value))
+    mode.faults.add(pointer, 'required', 'A value is required to publish.')
 }
 
 function compileField(field: Field, path: string): Check {
@@ -162,7 +179,7 @@ function compileField(field: Field, path: string): Check {
     case 'group':
       return group(field.fields, path)
     case 'list':
-      return list(compileField(field.of, path), field.itemsMax ?? itemsMax)
+      return list(itemOf(field.of, path), field.itemsMax ?? itemsMax)
     case 'blocks':
       return blocks(field, path)
   }
@@ -197,14 +214,17 @@ function text(field: Extract<Field, { kind: 'text' }>): Check {
     ) {
       mode.faults.add(pointer, 'tooLong', `A filterable field takes at most ${bytesMax} bytes.`)
     }
-    if (
-      pattern !== null &&
-      typeof result === 'string' &&
-      mode.faults.list.length === before &&
-      !pattern.matches(result)
-    ) {
+    if (pattern === null || typeof result !== 'string' || mode.faults.list.length !== before)
+      return result
+    mode.patternWork += pattern.workFor(result)
+    if (mode.patternWork > patternWorkMax)
+      mode.faults.add(
+        pointer,
+        'tooLarge',
+        'The entry has too much text to check against the patterns of its type: shorten the values, or have fewer of them.',
+      )
+    else if (!pattern.matches(result))
       mode.faults.add(pointer, 'pattern', `The whole value has to match ${field.pattern}`)
-    }
     return result
   }
 }
@@ -238,9 +258,11 @@ const dateTime: Check = (value, pointer, mode) => {
 
 const slug: Check = (value, pointer, mode) => {
   if (!isText(value, pointer, mode.faults)) return undefined
-  const problem = slugProblem(value)
+  // Two keyboards write one word in two ways: an address has one form.
+  const normal = value.normalize('NFC')
+  const problem = slugProblem(normal)
   if (problem !== null) mode.faults.add(pointer, 'format', problem)
-  return value
+  return normal
 }
 
 /** One value, or an array without repeats. */
@@ -307,8 +329,18 @@ function group(fields: readonly Field[], path: string, tag: string | null = null
         ? run(checks.get(field.name)!, input[field.name], at, mode)
         : undefined
       if (one !== undefined) result[field.name] = one
-      else if (mode.publishing && field.required === true) demand(one, at, mode)
+      if (mode.publishing && field.required === true) demand(field, one, at, mode)
     }
+    return result
+  }
+}
+
+function itemOf(field: Field, path: string): Check {
+  const check = compileField(field, path)
+  if (field.required !== true) return check
+  return (value, pointer, mode) => {
+    const result = check(value, pointer, mode)
+    if (mode.publishing) demand(field, result, pointer, mode)
     return result
   }
 }

@@ -58,9 +58,7 @@ test('stays linear where backtracking would take for ever', () => {
 test('says what it does not take', () => {
   for (const source of [
     '(?=a)',
-    '(?<n>a)',
     '\\1',
-    '\\b',
     '(a',
     'a)',
     '[a',
@@ -69,9 +67,10 @@ test('says what it does not take', () => {
     'a**',
     'a{2,1}',
     'a{999}',
+    '(?i)a',
+    '\\p{Script=Greek}',
     '(a{100}){100}',
     'x'.repeat(600),
-    '('.repeat(30) + ')'.repeat(30),
   ]) {
     assert.throws(() => compilePattern(source), PatternProblem, source)
   }

@@ -13,9 +13,13 @@ import { isId } from '#lib/id.ts'
 const depthMax = 40
 const nodesMax = 20_000
 const attributeTextMax = 2_000
+const marksMax = 10
 
 type Attribute =
   | 'text'
+  | 'word'
+  | 'align'
+  | 'color'
   | 'link'
   | 'source'
   | 'integer'
@@ -33,11 +37,11 @@ const cell: Rule = {
   content: 'block',
 }
 const blocks = {
-  paragraph: { attrs: { textAlign: 'text' }, content: 'inline' },
-  heading: { attrs: { level: 'integer', textAlign: 'text' }, content: 'inline' },
+  paragraph: { attrs: { textAlign: 'align' }, content: 'inline' },
+  heading: { attrs: { level: 'integer', textAlign: 'align' }, content: 'inline' },
   blockquote: { attrs: {}, content: 'block' },
   bulletList: { attrs: {}, content: ['listItem'] },
-  orderedList: { attrs: { start: 'integer', type: 'text' }, content: ['listItem'] },
+  orderedList: { attrs: { start: 'integer', type: 'word' }, content: ['listItem'] },
   taskList: { attrs: {}, content: ['taskItem'] },
   codeBlock: { attrs: { language: 'text' }, content: ['text'] },
   horizontalRule: { attrs: {}, content: 'none' },
@@ -81,14 +85,27 @@ const marks: Readonly<Record<string, Readonly<Record<string, Attribute>>>> = {
   code: {},
   subscript: {},
   superscript: {},
-  highlight: { color: 'text' },
+  highlight: { color: 'color' },
   link: {
     href: 'link',
     title: 'text',
-    target: 'text',
+    target: 'word',
     rel: 'text',
     class: 'text',
     entry: 'entryId',
+  },
+}
+
+/** Texts that a site may put into a style or an attribute as they are. */
+const forms: Partial<Record<Attribute, { readonly pattern: RegExp; readonly message: string }>> = {
+  word: { pattern: /^[\w-]*$/, message: 'Give one word.' },
+  align: {
+    pattern: /^(left|center|right|justify|start|end)$/,
+    message: 'Give left, center, right, justify, start or end.',
+  },
+  color: {
+    pattern: /^[#\w(),.%/ -]*$/,
+    message: 'Give a colour, such as #ffcc00 or rgb(255, 204, 0).',
   },
 }
 
@@ -139,9 +156,10 @@ class Visit {
         this.#faults.add(path, 'unknown', 'A node has type, attrs, content, marks and text only.')
     this.#attributes(node['attrs'], rule.attrs, step(path, 'attrs'))
     if (type === 'heading') this.#level(node['attrs'], step(path, 'attrs'))
-    if (type === 'text') this.#text(node, path)
-    else if (node['marks'] !== undefined && type !== 'hardBreak' && type !== 'image')
-      this.#faults.add(step(path, 'marks'), 'unknown', 'Only text has marks.')
+    if (type === 'text') this.#text(node['text'], step(path, 'text'))
+    else if (node['text'] !== undefined)
+      this.#faults.add(step(path, 'text'), 'unknown', 'Only a text node has text.')
+    this.#marks(node['marks'], groups.inline.includes(type), step(path, 'marks'))
     this.#content(node['content'], rule, path, depth)
   }
 
@@ -157,26 +175,35 @@ class Visit {
     )
   }
 
-  #text(node: Readonly<Record<string, unknown>>, path: string): void {
-    const { text, marks: own } = node
+  #text(text: unknown, path: string): void {
     if (typeof text !== 'string' || text === '')
-      this.#faults.add(step(path, 'text'), 'kind', 'Give text that is not empty.')
+      this.#faults.add(path, 'kind', 'Give text that is not empty.')
     else if (!isStorableText(text))
       this.#faults.add(
-        step(path, 'text'),
+        path,
         'text',
         'The text holds U+0000 or half of a surrogate pair; take it out.',
       )
+  }
+
+  /** Text, images and line breaks stand in a line and so can be marked, such as by a link. */
+  #marks(own: unknown, inline: boolean, path: string): void {
     if (own === undefined) return
-    if (!Array.isArray(own) || own.length > 10)
-      return this.#faults.add(step(path, 'marks'), 'kind', 'Give an array of at most 10 marks.')
-    own.forEach((mark: unknown, index) => {
-      const at = step(step(path, 'marks'), index)
-      const type = isObject(mark) ? mark['type'] : null
-      if (typeof type !== 'string' || !Object.hasOwn(marks, type))
-        return this.#faults.add(at, 'option', `A mark is one of: ${Object.keys(marks).join(', ')}.`)
-      this.#attributes((mark as Record<string, unknown>)['attrs'], marks[type]!, step(at, 'attrs'))
-    })
+    if (!inline) return this.#faults.add(path, 'unknown', 'Only what stands in a line has marks.')
+    if (!Array.isArray(own) || own.length > marksMax)
+      return this.#faults.add(path, 'kind', `Give an array of at most ${marksMax} marks.`)
+    own.forEach((mark: unknown, index) => this.#mark(mark, step(path, index)))
+  }
+
+  #mark(mark: unknown, path: string): void {
+    if (!isObject(mark)) return this.#faults.add(path, 'kind', 'Give a mark: an object.')
+    const { type } = mark
+    if (typeof type !== 'string' || !Object.hasOwn(marks, type))
+      return this.#faults.add(path, 'option', `A mark is one of: ${Object.keys(marks).join(', ')}.`)
+    for (const key of Object.keys(mark))
+      if (key !== 'type' && key !== 'attrs')
+        this.#faults.add(step(path, key), 'unknown', 'A mark has type and attrs only.')
+    this.#attributes(mark['attrs'], marks[type]!, step(path, 'attrs'))
   }
 
   #level(attrs: unknown, path: string): void {
@@ -189,8 +216,8 @@ class Visit {
     if (attrs === undefined || attrs === null) return
     if (!isObject(attrs)) return this.#faults.add(path, 'kind', 'Give an object.')
     for (const [name, value] of Object.entries(attrs)) {
-      if (value === null) continue
       const kind = Object.hasOwn(allowed, name) ? allowed[name]! : null
+      if (kind !== null && value === null) continue
       if (kind === null)
         this.#faults.add(
           step(path, name),
@@ -233,6 +260,9 @@ class Visit {
       )
     if (kind === 'source' && (!isSafeLink(value) || /^(mailto|tel):/i.test(value)))
       return this.#faults.add(path, 'link', 'Take images from http, https, or this site.')
+    const form = forms[kind]
+    if (form !== undefined && !form.pattern.test(value))
+      return this.#faults.add(path, 'format', form.message)
     if (kind !== 'assetId' && kind !== 'entryId') return
     if (!isId(value))
       return this.#faults.add(path, 'format', 'Give an id: a UUID in small letters.')

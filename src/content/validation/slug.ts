@@ -8,18 +8,20 @@ const madeLengthMax = 120
 const shape = /^[\p{Ll}\p{Lo}\p{Lm}\p{N}\p{M}_.~-]+(?:\/[\p{Ll}\p{Lo}\p{Lm}\p{N}\p{M}_.~-]+)*$/u
 
 /**
- * Why this cannot be a slug, or null. Slugs are parts of URLs: small letters of any script, digits,
+ * Why this, in Unicode form NFC, cannot be a slug, or null. Slugs are parts of URLs: small letters of any script, digits,
  * `-._~`, and `/` between parts.
  */
 export function slugProblem(text: string): string | null {
   if (codePoints(text) > slugLengthMax) return `At most ${slugLengthMax} characters.`
   if (!shape.test(text)) return 'Use small letters, digits, and - . _ ~ ; / only between parts.'
-  if (text !== text.normalize('NFC')) return 'Write it in Unicode form NFC.'
   if (text.split('/').some((part) => part === '.' || part === '..'))
     return 'A part may not be "." or "..".'
   if (isId(text)) return 'It looks like the id of an entry; choose another.'
   return null
 }
+
+/** Accents may be left out in Latin and Greek. In other scripts a mark makes another letter: й, ї. */
+const accents = /([\p{Script=Latin}\p{Script=Greek}])[\u0300-\u036f]+/gu
 
 /**
  * A slug from any text: "Über uns!" gives "uber-uns". Empty when the text has neither letters nor
@@ -28,7 +30,7 @@ export function slugProblem(text: string): string | null {
 export function makeSlug(text: string): string {
   const plain = text
     .normalize('NFKD')
-    .replace(/[\u0300-\u036f]/g, '')
+    .replace(accents, '$1')
     .normalize('NFC')
     .toLowerCase()
     .replaceAll('ß', 'ss')
