@@ -33,18 +33,21 @@ export class PatternProblem extends Error {}
 export function compilePattern(source: string): Pattern {
   if (source.length > sourceMax)
     throw new PatternProblem(`A pattern has at most ${sourceMax} characters.`)
-  try {
-    new RegExp(source, 'u')
-  } catch (error) {
-    throw new PatternProblem(`It is not a regular expression: ${messageOf(error)}.`)
-  }
-  const compiled = compileRe2(source)
+  const compiled = compileRe2(javaScriptSource(source))
   const states = compiled.programSize()
   if (states > statesMax)
     throw new PatternProblem('The pattern is too large; use fewer or smaller counts.')
   return {
     matches: (text) => compiled.matches(text),
     workFor: (text) => states * text.length,
+  }
+}
+
+function javaScriptSource(source: string): string {
+  try {
+    return new RegExp(source, 'u').source
+  } catch (error) {
+    throw new PatternProblem(`It is not a regular expression: ${messageOf(error)}.`)
   }
 }
 
