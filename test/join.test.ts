@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { globSync } from 'node:fs'
+import { existsSync, globSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { pathToFileURL } from 'node:url'
 import { sql } from '#database/database.ts'
 import { databaseMissing, freePort, testDatabase } from '#test/support/database.ts'
 import { embeddedMissing } from '#test/support/embedded.ts'
@@ -116,8 +117,14 @@ test(
     try {
       assert.match(
         await refused(two.path, {}),
-        /node first \(127\.0\.0\.1:\d+\) runs with other files\. Set STOA_FILES_URL .*\(E_NODES_FILES\)/,
+        /The files of this site are not in .*, which is empty\. .*STOA_FILES_URL.*\(E_FILES_MISMATCH\)/,
       )
+      const missing = join(two.path, 'no such', 'folder')
+      assert.match(
+        await refused(two.path, { STOA_FILES_URL: pathToFileURL(missing).href }),
+        /does not exist; make it, or mount its file system\. \(E_FILE_STORE_UNAVAILABLE\)/,
+      )
+      assert.ok(!existsSync(join(two.path, 'no such')), 'no folder was made')
       assert.match(
         await refused(one.path, { STOA_SECRET: 'another secret, which is as long as it must be' }),
         /Set STOA_SECRET .*\(E_NODES_SECRET\)/,
@@ -133,11 +140,15 @@ test(
       first.process.kill('SIGKILL')
       await first.stop()
     }
-    await using alone = await startNode({ dataDir: two.path, environment })
+    assert.match(await refused(two.path, {}), /E_FILES_MISMATCH/, 'also when it is alone')
+    await using alone = await startNode({
+      dataDir: two.path,
+      environment: { ...environment, STOA_FILES_URL: `file://${one.path}/files` },
+    })
     const rows = await db.database.run(
       sql<{ address: string }>(`select info->>'address' as address from stoa.node`),
     )
-    assert.deepEqual(rows, [{ address: new URL(alone.origin).host }])
+    assert.ok(rows.some(({ address }) => address === new URL(alone.origin).host))
   },
 )
 

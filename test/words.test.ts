@@ -43,7 +43,6 @@ const unfinished = [
   'src/content/',
   'src/database/',
   'src/embedded-postgres/',
-  'src/file-store/',
   'src/lib/',
   'src/node/',
   'src/nodes/',

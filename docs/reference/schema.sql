@@ -503,6 +503,13 @@ comment on table stoa.epoch is 'A single row: how many epochs there have been, a
 
 comment on column stoa.epoch.identity is 'Random, so that two databases with equal server and object ids still have different epochs. It also signs what `stoa/cluster` keeps in a second level of the cache when no secret is given.';
 
+create table stoa.file_store (
+  only_one boolean default true not null,
+  identity text not null
+);
+
+comment on table stoa.file_store is 'A single row: the identity that is written in the file store of this site. A node that sees another place does not start.';
+
 create table stoa.first_administrator (
   secret_hash bytea not null,
   expires_at timestamp(3) with time zone not null,
@@ -658,12 +665,14 @@ create table stoa.rendition (
   blob text not null,
   content_type text not null,
   bytes bigint not null,
-  made_at timestamp(3) with time zone not null
+  used_at timestamp(3) with time zone not null
 );
 
 comment on table stoa.rendition is 'Images made from an asset.';
 
 comment on column stoa.rendition.key is 'Everything that decides the bytes: size, crop, format, quality.';
+
+comment on column stoa.rendition.used_at is 'The last use, as exactly as nodes record it. The least recently used of an asset make room.';
 
 create table stoa.role (
   name text not null,
@@ -877,6 +886,10 @@ alter table stoa.entry add constraint entry_pkey PRIMARY KEY (id);
 alter table stoa.epoch add constraint epoch_one_check CHECK (one);
 
 alter table stoa.epoch add constraint epoch_pkey PRIMARY KEY (one);
+
+alter table stoa.file_store add constraint file_store_only_one_check CHECK (only_one);
+
+alter table stoa.file_store add constraint file_store_pkey PRIMARY KEY (only_one);
 
 alter table stoa.first_administrator add constraint first_administrator_only_one_check CHECK (only_one);
 

@@ -205,8 +205,8 @@ export const settings = {
     url: true,
     parse: url('file'),
     help:
-      'Folder for the bytes of uploads: file:///path. Unset: the folder files in the data ' +
-      'folder.',
+      'Folder for the bytes of uploads: file:///path, which must exist. Unset: the folder files ' +
+      'in the data folder.',
   } as Setting<string | null>,
   host: {
     env: 'STOA_HOST',

@@ -16,7 +16,7 @@ export type StoreUnderTest = AsyncDisposable & {
   readonly traces: () => Promise<string[]>
 }
 
-/** Wall time that moves only when told. */
+/** Wall time that moves only when the test moves it. */
 export class HandClock implements Clock {
   ms = Date.UTC(2026, 0, 2)
   nowMs(): number {
@@ -261,19 +261,18 @@ export function fileStoreContract(
     assert.equal((await buffer(await store.get(blob.id))).length, 50 * 65_536)
   })
 
-  scenario('a sweep takes nothing from the store', async ({ store, clock }) => {
+  scenario('pruning takes nothing from the store', async ({ store, clock }) => {
     await store.put(generated(10, 1), { bytesMax })
     assert.equal(await store.prune({ writtenBeforeMs: clock.ms + 86_400_000, dryRun: false }), 0)
     assert.equal((await all(store)).length, 1)
   })
 
-  scenario('a probe is replaced whole, and is no blob', async ({ store }) => {
-    if (store.probe === undefined) return
-    assert.equal(await store.probe.read(), null)
-    for (const text of ['one', 'two']) {
-      await store.probe.write(text)
-      assert.equal(await store.probe.read(), text)
-    }
+  scenario('an identity stays what it was first, and is no blob', async ({ store }) => {
+    if (store.identity === undefined) return
+    const first = await store.identity.read()
+    assert.ok(first !== null)
+    assert.equal(await store.identity.claim('another'), first)
+    assert.equal(await store.identity.read(), first)
     assert.deepEqual(await all(store), [])
   })
 
@@ -302,7 +301,7 @@ export function fileStoreContract(
     },
   )
 
-  scenario('check says yes, and stops when told', async ({ store, traces }) => {
+  scenario('check resolves, and stops when its signal aborts', async ({ store, traces }) => {
     await store.check(AbortSignal.timeout(5_000))
     assert.deepEqual(await traces(), [])
     await assert.rejects(store.check(AbortSignal.abort()), { name: 'AbortError' })

@@ -6,7 +6,7 @@ export class BlobNotFoundError extends StoaError {
 
   constructor(id: string, options?: { cause?: unknown }) {
     super(
-      'The file store has no such blob: it was deleted, or this is not the store that it was put into.',
+      'The file store has no such blob: it was deleted, or was put into another store.',
       { blob: id },
       options,
     )

@@ -7,7 +7,7 @@ export type BlobInfo = { readonly id: BlobId; readonly bytes: number }
 
 /**
  * Where the bytes of uploads live. Blobs are immutable and content-addressed, so equal bytes are
- * stored once and an answer may be cached for ever. A blob becomes visible whole or not at all; an
+ * stored once and a response may be cached for ever. A blob becomes visible whole or not at all; an
  * aborted `put` leaves nothing behind.
  *
  * Errors: `BlobNotFoundError`; `FileStoreUnavailableError` (try again; nothing half-written);
@@ -30,7 +30,7 @@ export interface FileStore {
   get(id: BlobId, range?: { readonly start: number; readonly end: number }): Promise<Readable>
   info(id: BlobId): Promise<BlobInfo>
   /**
-   * True when a blob was deleted; deleting what is not there is not an error. With
+   * True when a blob was deleted; deleting a blob that is not there is not an error. With
    * `writtenBeforeMs` a blob that was written or put again at that time or later stays, even when
    * that `put` runs at this moment.
    */
@@ -41,22 +41,26 @@ export interface FileStore {
    */
   list(): AsyncIterable<BlobInfo & { readonly writtenAtMs: number }>
   /**
-   * Removes what puts left that died with their process before that time. Returns how many;
-   * `dryRun` only counts.
+   * Removes the remains of puts that died with their process before that time. Returns their
+   * number; `dryRun` only counts.
    */
   prune(options: { readonly writtenBeforeMs: number; readonly dryRun: boolean }): Promise<number>
   /** Resolves when a tiny blob could be written, read and deleted. */
   check(signal: AbortSignal): Promise<void>
   /**
-   * A line of text kept beside the blobs, by which nodes prove to each other that they see the same
-   * place. Absent: the store is reached by one address from everywhere, which proves it.
+   * The name of this place, which the database remembers: so a node that sees another place, or an
+   * empty folder where a file system should be mounted, does not start on it. Absent: the store is
+   * reached by one address from everywhere, which proves it.
    */
-  readonly probe?: FileProbe
+  readonly identity?: FileStoreIdentity
 }
 
-export interface FileProbe {
-  /** Null: none was written yet. */
+/** Errors: `FileStoreUnavailableError`. */
+export type FileStoreIdentity = {
+  /** Where a person finds the place. */
+  readonly place: string
+  /** Null: there is no file store at the place. Changes nothing. */
   read(): Promise<string | null>
-  /** Replaces it whole. */
-  write(text: string): Promise<void>
+  /** Makes a file store of this identity where there is none. Returns the one that is there. */
+  claim(identity: string): Promise<string>
 }

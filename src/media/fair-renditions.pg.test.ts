@@ -106,7 +106,7 @@ test('renditions of an asset are bounded in bytes as well', { skip }, async () =
   for (const width of [256, 192, 128, 96, 64])
     await renditionOf(parts.media, db.database, { id, options: { width, format: 'png' } })
   const rows = await db.database.run(
-    sql<{ bytes: string }>(`select bytes::text as bytes from stoa.rendition order by made_at`),
+    sql<{ bytes: string }>(`select bytes::text as bytes from stoa.rendition order by used_at`),
   )
   const sum = rows.reduce((total, row) => total + Number(row.bytes), 0)
   assert.ok(rows.length > 0 && sum <= 40_000, `${rows.length} renditions of ${sum} bytes`)

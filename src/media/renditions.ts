@@ -43,15 +43,14 @@ type Known = Row & { usedAtMs: number; recordedAtMs: number }
 const lookUp = sql<Row>(
   `select blob, content_type, bytes from stoa.rendition where asset_id = $1 and key = $2`,
 )
-/** `made_at` moves on with each use that is recorded. */
 const insert = sql<Row>(
-  `insert into stoa.rendition (asset_id, key, blob, content_type, bytes, made_at)
+  `insert into stoa.rendition (asset_id, key, blob, content_type, bytes, used_at)
    values ($1, $2, $3, $4, $5, $6)
    on conflict (asset_id, key) do update
-   set blob = excluded.blob, bytes = excluded.bytes, made_at = excluded.made_at`,
+   set blob = excluded.blob, bytes = excluded.bytes, used_at = excluded.used_at`,
 )
 const recordUses = sql(
-  `update stoa.rendition r set made_at = greatest(r.made_at, u.used_at)
+  `update stoa.rendition r set used_at = greatest(r.used_at, u.used_at)
    from unnest($2::text[], $3::timestamptz[]) u(key, used_at)
    where r.asset_id = $1 and r.key = u.key`,
 )
@@ -59,7 +58,7 @@ const evict = sql(
   `delete from stoa.rendition r using (
      select key, row_number() over w as position, sum(bytes) over w as total
      from stoa.rendition where asset_id = $1
-     window w as (order by key = $2 desc, made_at desc, key)
+     window w as (order by key = $2 desc, used_at desc, key)
    ) s
    where r.asset_id = $1 and r.key = s.key and r.key <> $2 and (s.position > $3 or s.total > $4)`,
 )

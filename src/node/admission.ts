@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { hostname, networkInterfaces } from 'node:os'
 import type { Config } from '#config/config.ts'
 import { hidePassword, settingNames } from '#config/config.ts'
@@ -30,7 +30,6 @@ const ownSettings: ReadonlySet<SettingName> = new Set<SettingName>([
 
 /** A node that was not heard of for so long has no claim to its name. */
 const nameHeldMs = 10_000
-const probeBytes = 16
 const digestLength = 12
 
 export type Newcomer = {
@@ -39,27 +38,29 @@ export type Newcomer = {
   readonly supervisedAs: string | null
   readonly secret: string
   readonly fileStore: FileStore
+  /** Throws when the files are not those that the database remembers. */
+  readonly checkFiles: () => Promise<void>
   readonly version: string
   readonly logger: Logger
 }
 
 /**
  * What a node tells of itself, if it fits beside the others; else the reason why not, with the
- * setting to change. Whoever comes first writes a new probe into its files; whoever comes later
- * must find that very text in its own.
+ * setting to change.
  */
 export async function admit(
-  { config, supervisedAs, secret, fileStore, version, logger }: Newcomer,
+  { config, supervisedAs, secret, fileStore, checkFiles, version, logger }: Newcomer,
   others: readonly OtherNode[],
 ): Promise<NodeInfo> {
   const mine: Readonly<Record<string, string>> = {
     database: config.databaseUrl === null ? 'embedded' : 'external',
     secret: digest(`secret ${secret}`),
-    files: await filesSeen(fileStore, config, others.length === 0),
+    files: await filesSeen(fileStore, config),
     ...comparedSettings(config, secret),
   }
   refuseOtherDatabase(mine, others)
   refuseOtherSecret(mine, others)
+  await checkFiles()
   refuseOtherFiles(mine, others, config)
   tellOddities(mine, version, others, logger)
   const address = supervisedAs === null ? addressOf(config) : null
@@ -165,12 +166,9 @@ function told(others: readonly OtherNode[]): string {
   return names.length === 1 ? `The node ${names[0]!} runs` : `The nodes ${names.join(', ')} run`
 }
 
-async function filesSeen(fileStore: FileStore, config: Config, first: boolean): Promise<string> {
-  if (fileStore.probe === undefined) return hidePassword(config.filesUrl ?? '')
-  if (!first) return `disk ${(await fileStore.probe.read()) ?? 'without a probe'}`
-  const probe = randomBytes(probeBytes).toString('hex')
-  await fileStore.probe.write(probe)
-  return `disk ${probe}`
+async function filesSeen({ identity }: FileStore, config: Config): Promise<string> {
+  if (identity === undefined) return hidePassword(config.filesUrl ?? '')
+  return `disk ${(await identity.read()) ?? 'without identity'}`
 }
 
 /** Keyed with the cluster's secret, so that what is told gives away no password. */

@@ -100,8 +100,9 @@ export function openCommandDatabase(
 }
 
 export function openFileStore(config: Config, dataDir: string): FileStore {
-  const folder = config.filesUrl === null ? join(dataDir, 'files') : fileURLToPath(config.filesUrl)
-  return new DiskFileStore({ folder, clock: systemClock })
+  const { filesUrl } = config
+  const folder = filesUrl === null ? join(dataDir, 'files') : fileURLToPath(filesUrl)
+  return new DiskFileStore({ folder, mayCreateFolder: filesUrl === null, clock: systemClock })
 }
 
 export type OpenedCluster = AsyncDisposable & Omit<ClusterParts, 'calls' | 'duties'>

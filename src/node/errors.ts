@@ -34,6 +34,36 @@ export class NoDatabaseError extends StoaError {
   }
 }
 
+/** The files folder is not the file store that the database remembers. */
+export class FilesMismatchError extends StoaError {
+  readonly code = 'E_FILES_MISMATCH'
+
+  constructor(
+    place: string,
+    facts: { readonly expected: string | null; readonly found: string | null },
+  ) {
+    super(mismatchMessage(place, facts), { place, ...facts })
+  }
+}
+
+function mismatchMessage(
+  place: string,
+  { expected, found }: { readonly expected: string | null; readonly found: string | null },
+): string {
+  if (expected === null) {
+    return (
+      `The folder ${place} has the files of another database. Set STOA_FILES_URL to a folder of ` +
+      `its own; or, if that database is gone for good, remove ${place}/stoa-files.`
+    )
+  }
+  const reason = found === null ? 'is empty' : 'has the files of another database'
+  return (
+    `The files of this site are not in ${place}, which ${reason}. Mount its file system there, or ` +
+    'set STOA_FILES_URL to the place of the files. If you have moved or restored them by hand, or ' +
+    `they are lost for good, write ${expected} into ${place}/stoa-files.`
+  )
+}
+
 /** The node cannot listen on the address that is configured. */
 export class ListenError extends StoaError {
   readonly code = 'E_LISTEN'

@@ -8,6 +8,7 @@ import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { admit, isSuccessor } from '#node/admission.ts'
 import { bringUpToDate, checkDatabase } from '#node/bring-up-to-date.ts'
+import { checkFileStore, claimFileStore } from '#node/file-store-check.ts'
 import { backgroundDuties } from '#node/background-work.ts'
 import { knownSecret, secretOf } from '#node/foundation.ts'
 import type { Foundation } from '#node/foundation.ts'
@@ -77,11 +78,14 @@ export async function enterCluster(
   const logger = foundation.logger.child({ part: 'nodes' })
   await using opened = new AsyncDisposableStack()
   await checkDatabase(foundation)
-  const early = (await isInUse(database))
+  const inUse = await isInUse(database)
+  if (!inUse) await checkFileStore(foundation)
+  const early = inUse
     ? await join(foundation, options, (await knownSecret(foundation)) ?? '')
     : null
   let nodes = early === null ? null : begin(foundation, early, { logger, opened })
   await bringUpToDate(foundation, { id: early?.id ?? '', signal: options.signal })
+  await claimFileStore(foundation)
   const secret = await secretOf(foundation)
   const entry = early ?? (await join(foundation, options, secret))
   nodes ??= begin(foundation, entry, { logger, opened })
@@ -144,7 +148,8 @@ async function join(
     leaseMs: nodeLeaseMsDefault,
     ended: hasEnded(config, supervisedAs),
     admit: async (others) => {
-      const joining = { config, supervisedAs, secret, fileStore, version, logger }
+      const checkFiles = (): Promise<void> => checkFileStore({ database, fileStore })
+      const joining = { config, supervisedAs, secret, fileStore, checkFiles, version, logger }
       const mine = await admit(joining, others)
       first = others.every(
         (other) => other.silentMs > silentAfterMs || isSuccessor(mine.place, other.info),

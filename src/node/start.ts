@@ -10,6 +10,7 @@ import { bringUpToDate } from '#node/bring-up-to-date.ts'
 import { backgroundWork } from '#node/background-work.ts'
 import { nodeNameOf, openCluster } from '#node/drivers.ts'
 import { endWithin } from '#node/end-within.ts'
+import { checkFileStore, claimFileStore } from '#node/file-store-check.ts'
 import { openFoundation, secretOf } from '#node/foundation.ts'
 import { enterCluster } from '#node/join.ts'
 import type { NodeCluster } from '#node/join.ts'
@@ -50,7 +51,9 @@ export async function openSiteForCommand(config: Config): Promise<Site> {
   const loading = loadParts()
   await using opened = new AsyncDisposableStack()
   const foundation = opened.use(await openFoundation(config, logger, { besideNode: true }))
+  await checkFileStore(foundation)
   await bringUpToDate(foundation, { id: '' })
+  await claimFileStore(foundation)
   const secret = await secretOf(foundation)
   const site = opened.use(createSite(foundation, { parts: await loading, secret, cache: null }))
   const closing = opened.move()

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
@@ -47,7 +47,13 @@ export function importing(db: TestDatabase): Importing {
   const { database } = db
   const folder = mkdtempSync(join(tmpdir(), 'stoa-importing-'))
   const content = createContent({ clock: systemClock, logger: silentLogger })
-  const fileStore = new DiskFileStore({ folder: join(folder, 'files'), clock: systemClock })
+  mkdirSync(join(folder, 'files', 'tmp'), { recursive: true })
+  writeFileSync(join(folder, 'files', 'stoa-files'), 'a test')
+  const fileStore = new DiskFileStore({
+    folder: join(folder, 'files'),
+    mayCreateFolder: true,
+    clock: systemClock,
+  })
   const media = createMedia({
     database,
     fileStore,

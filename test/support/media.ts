@@ -115,7 +115,9 @@ export async function testMedia(
 ): Promise<TestMedia> {
   const folder = await mkdtemp(join(tmpdir(), 'stoa-media-'))
   const clock = new AheadClock()
-  const store = new WatchedFileStore(new DiskFileStore({ folder: join(folder, 'files'), clock }))
+  const disk = new DiskFileStore({ folder: join(folder, 'files'), mayCreateFolder: true, clock })
+  await disk.identity.claim('a test')
+  const store = new WatchedFileStore(disk)
   let nodes = 0
   const made: Media[] = []
   const another = (): Media => {

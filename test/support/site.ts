@@ -137,9 +137,15 @@ export async function testSite(
     secret: 'a secret of a test, which is long enough',
     cache: cluster.cache,
   })
+  const fileStore = new DiskFileStore({
+    folder: join(folder, 'files'),
+    mayCreateFolder: true,
+    clock,
+  })
+  await fileStore.identity.claim('a test')
   const media = createMedia({
     database,
-    fileStore: new DiskFileStore({ folder: join(folder, 'files'), clock }),
+    fileStore,
     dataDir: folder,
     clock,
     logger,

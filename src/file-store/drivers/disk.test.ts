@@ -1,12 +1,23 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, readdir, rename, rm, truncate, utimes, writeFile } from 'node:fs/promises'
+import {
+  mkdir,
+  mkdtemp,
+  readdir,
+  rename,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { promisify } from 'node:util'
+import type { Clock } from '#lib/clock.ts'
 import { fileStoreContract, generated, HandClock, sha256 } from '#file-store/contract.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import { FileStoreUnavailableError } from '#file-store/errors.ts'
@@ -16,6 +27,12 @@ const bytesMax = 1_000_000
 async function folder(): Promise<AsyncDisposable & { path: string }> {
   const path = await mkdtemp(join(tmpdir(), 'stoa-files-'))
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) }
+}
+
+async function openStore(folder: string, clock: Clock = new HandClock()): Promise<DiskFileStore> {
+  const store = new DiskFileStore({ folder, mayCreateFolder: true, clock })
+  await store.identity.claim('a store of this test')
+  return store
 }
 
 async function traces(path: string): Promise<string[]> {
@@ -30,16 +47,16 @@ fileStoreContract('disk', async (clock) => {
   const place = await folder()
   const path = join(place.path, 'files')
   return {
-    store: new DiskFileStore({ folder: path, clock }),
+    store: await openStore(path, clock),
     traces: () => traces(path).catch(() => []),
     [Symbol.asyncDispose]: () => place[Symbol.asyncDispose](),
   }
 })
 
-test('disk: a folder that disappears is "unavailable", not "no such blob", and is not made anew', async () => {
+test('disk: a folder that disappears is unavailable and not made anew', async () => {
   await using place = await folder()
   const path = join(place.path, 'files')
-  const store = new DiskFileStore({ folder: path, clock: new HandClock() })
+  const store = await openStore(path)
   const blob = await store.put(generated(1, 1), { bytesMax })
   await rename(path, `${path}-unmounted`)
   await mkdir(path)
@@ -58,19 +75,61 @@ test('disk: a folder that disappears is "unavailable", not "no such blob", and i
   assert.equal((await buffer(await store.get(blob.id))).length, 65_536)
 })
 
-test('disk: a folder where none can be is "unavailable" with the reason, and works once it can', async () => {
+test('disk: a folder that cannot be used is unavailable with the reason', async () => {
   await using place = await folder()
   const path = join(place.path, 'files')
   await writeFile(path, 'a file, no folder')
-  const store = new DiskFileStore({ folder: path, clock: new HandClock() })
+  const store = new DiskFileStore({
+    folder: path,
+    mayCreateFolder: true,
+    clock: new HandClock(),
+  })
   const source = generated(1, 3)
   await assert.rejects(
     store.put(source, { bytesMax }),
     (error) => error instanceof FileStoreUnavailableError && error.facts['reason'] !== undefined,
   )
   assert.ok(source.destroyed)
+  await assert.rejects(store.identity.claim('x'), FileStoreUnavailableError)
   await rm(path)
+  await store.identity.claim('x')
   await store.put(generated(1, 3), { bytesMax })
+})
+
+test('disk: nothing is written to a folder without an identity', async () => {
+  await using place = await folder()
+  const path = join(place.path, 'files')
+  const options = { folder: path, clock: new HandClock() }
+  const mounted = new DiskFileStore({ ...options, mayCreateFolder: false })
+  await assert.rejects(mounted.identity.read(), FileStoreUnavailableError)
+  await assert.rejects(mounted.identity.claim('x'), FileStoreUnavailableError)
+  assert.deepEqual(await readdir(place.path), [], 'no folder was made')
+  await mkdir(path)
+  assert.equal(await mounted.identity.read(), null)
+  await assert.rejects(mounted.put(generated(1, 1), { bytesMax }), FileStoreUnavailableError)
+  assert.deepEqual(await readdir(path), [], 'nothing was written')
+  assert.equal(await mounted.identity.claim('first'), 'first')
+  const second = new DiskFileStore({ ...options, mayCreateFolder: true })
+  assert.equal(await second.identity.claim('second'), 'first')
+  const { id } = await second.put(generated(1, 1), { bytesMax })
+  await writeFile(join(path, 'stoa-files'), 'another file system\n')
+  await assert.rejects(second.put(generated(2, 1), { bytesMax }), FileStoreUnavailableError)
+  await assert.rejects(second.delete(id), FileStoreUnavailableError)
+})
+
+test('disk: files and folders are closed to other users of the machine', async () => {
+  await using place = await folder()
+  const path = join(place.path, 'files')
+  const store = await openStore(path)
+  const { id } = await store.put(generated(1, 1), { bytesMax })
+  const modeOf = async (...names: string[]): Promise<number> =>
+    (await stat(join(path, ...names))).mode & 0o777
+  const [outer, inner] = [id.slice(0, 2), id.slice(2, 4)]
+  assert.deepEqual(
+    [await modeOf(), await modeOf('tmp'), await modeOf(outer), await modeOf(outer, inner)],
+    [0o700, 0o700, 0o700, 0o700],
+  )
+  assert.deepEqual([await modeOf('stoa-files'), await modeOf(outer, inner, id)], [0o600, 0o600])
 })
 
 const failingWriter = `
@@ -78,8 +137,11 @@ const failingWriter = `
   import { DiskFileStore } from '#file-store/drivers/disk.ts'
   import { systemClock } from '#lib/clock.ts'
   process.on('SIGXFSZ', () => undefined)
-  const store = new DiskFileStore({ folder: process.argv[1], clock: systemClock })
-  const error = await store.put(Readable.from([Buffer.alloc(40_000), Buffer.alloc(40_000)]), { bytesMax: 1e6 }).catch((error) => error)
+  const folder = process.argv[1]
+  const store = new DiskFileStore({ folder, mayCreateFolder: true, clock: systemClock })
+  await store.identity.claim('x')
+  const source = Readable.from([Buffer.alloc(40_000), Buffer.alloc(40_000)])
+  const error = await store.put(source, { bytesMax: 1e6 }).catch((error) => error)
   process.stdout.write(JSON.stringify({ code: error.code, reason: error.facts?.reason }))
 `
 
@@ -100,10 +162,10 @@ test(
   },
 )
 
-test('disk: what a dead process left is swept after its time, and a blob that it had moved aside comes back', async () => {
+test('disk: remains of a dead process go after their time, and moved blobs come back', async () => {
   await using place = await folder()
   const clock = new HandClock()
-  const store = new DiskFileStore({ folder: place.path, clock })
+  const store = await openStore(place.path, clock)
   await store.check(AbortSignal.timeout(5_000))
   const leave = async (name: string, text: string, ageMs: number): Promise<void> => {
     const path = join(place.path, 'tmp', name)
@@ -128,9 +190,9 @@ test('disk: what a dead process left is swept after its time, and a blob that it
   assert.equal((await buffer(await store.get(id))).toString(), 'moved')
 })
 
-test('disk: a blob that something else cut short is healed by the next put of its bytes', async () => {
+test('disk: a blob that was cut short is healed by the next put of its bytes', async () => {
   await using place = await folder()
-  const store = new DiskFileStore({ folder: place.path, clock: new HandClock() })
+  const store = await openStore(place.path)
   const { id } = await store.put(Readable.from([Buffer.from('whole')]), { bytesMax })
   await truncate(join(place.path, id.slice(0, 2), id.slice(2, 4), id), 2)
   await store.put(Readable.from([Buffer.from('whole')]), { bytesMax })
@@ -140,10 +202,7 @@ test('disk: a blob that something else cut short is healed by the next put of it
 test("disk: two nodes on one folder see each other's blobs", async () => {
   await using place = await folder()
   const clock = new HandClock()
-  const [one, two] = [
-    new DiskFileStore({ folder: place.path, clock }),
-    new DiskFileStore({ folder: place.path, clock }),
-  ]
+  const [one, two] = [await openStore(place.path, clock), await openStore(place.path, clock)]
   const blobs = await Promise.all(
     [one, two, one, two].map((store) => store.put(generated(3, 4), { bytesMax })),
   )

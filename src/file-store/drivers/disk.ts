@@ -1,6 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
 import {
-  access,
   link,
   mkdir,
   open,
@@ -22,7 +21,7 @@ import {
   BlobTooLargeError,
   FileStoreUnavailableError,
 } from '#file-store/errors.ts'
-import type { BlobId, BlobInfo, FileProbe, FileStore } from '#file-store/file-store.ts'
+import type { BlobId, BlobInfo, FileStore, FileStoreIdentity } from '#file-store/file-store.ts'
 
 /**
  * A put and a delete of equal bytes may cross; each retry means that the other side moved, so few
@@ -35,61 +34,59 @@ const readChunkBytes = 128 * 1024
 
 const idPattern = /^[0-9a-f]{64}$/
 const marker = 'stoa-files'
-const probeName = 'stoa-probe'
 const partSuffix = '.part'
 const trashSuffix = '.trash'
+/** Uploads may be private, so other users of the machine cannot read them. */
+const fileMode = 0o600
+const folderMode = 0o700
+
+export type DiskFileStoreOptions = {
+  readonly folder: string
+  /** `claim` makes the folder. A folder that a setting names has to be there already. */
+  readonly mayCreateFolder: boolean
+  readonly clock: Clock
+}
 
 /**
  * Blobs in a folder of this machine, or of a file server that several nodes mount at the same path.
  *
- * FOLDER/stoa-files says that this is a store; when it is gone, the file system is not mounted
- *     FOLDER/stoa-probe         what nodes compare to see that it is the same store
+ *     FOLDER/stoa-files         the identity of the store; without it, nothing is mounted here
  *     FOLDER/ab/cd/abcd…        a blob, under the first four digits of its id
  *     FOLDER/tmp/RANDOM.part    a put under way
  *     FOLDER/tmp/abcd….MS.RANDOM.trash   a delete under way since MS
  *
  * A put writes and syncs a part file, then links it to its final name: atomic on local file systems
- * and on NFS, where a lost answer shows as "exists" and is right all the same. A blob is never
+ * and on NFS, where a lost reply shows as "exists" and is right all the same. A blob is never
  * replaced, because a reader on another NFS client would get ESTALE. A delete with
  * `writtenBeforeMs` moves the blob aside, looks at its time once more, and puts it back when a put
  * has touched it meanwhile; a put that comes later finds the name free. So neither can lose bytes.
  */
 export class DiskFileStore implements FileStore {
   readonly #folder: string
+  readonly #mayCreateFolder: boolean
   readonly #clock: Clock
-  #prepared: Promise<void> | null = null
+  /** The identity at first sight: another file system mounted here later is not this store. */
+  #seen: string | null = null
 
-  readonly probe: FileProbe = {
-    read: async () => {
-      await this.#ready()
-      try {
-        return (await readFile(join(this.#folder, probeName), 'utf8')).trim()
-      } catch (error) {
-        if (codeOf(error) === 'ENOENT') return null
-        throw translate(error)
-      }
-    },
-    write: async (text) => {
-      await this.#ready()
-      const part = join(this.#folder, 'tmp', `${randomBytes(16).toString('hex')}${partSuffix}`)
-      await translated(async () => {
-        await writeFile(part, `${text}\n`, { flag: 'wx', mode: 0o640 })
-        await rename(part, join(this.#folder, probeName))
-      })
-    },
-  }
+  readonly identity: FileStoreIdentity
 
-  constructor(options: { readonly folder: string; readonly clock: Clock }) {
+  constructor(options: DiskFileStoreOptions) {
     this.#folder = options.folder
+    this.#mayCreateFolder = options.mayCreateFolder
     this.#clock = options.clock
+    this.identity = {
+      place: options.folder,
+      read: () => this.#readIdentity(),
+      claim: (identity) => this.#claim(identity),
+    }
   }
 
   async put(
     source: Readable,
     options: { readonly bytesMax: number; readonly signal?: AbortSignal },
   ): Promise<BlobInfo> {
-    // It may fail before it is read: reading tells that, whereas an error that nobody hears of
-    // would end the process.
+    // The source may fail before it is read. Reading shows that; an error without a listener would
+    // end the process.
     source.on('error', () => undefined)
     try {
       options.signal?.throwIfAborted()
@@ -184,8 +181,8 @@ export class DiskFileStore implements FileStore {
     for await (const name of names(join(this.#folder, 'tmp'), /\.(part|trash)$/)) {
       const path = join(this.#folder, 'tmp', name)
       if (name.endsWith(trashSuffix)) {
-        // The delete died before it looked at the blob once more, so nobody knows: it is a blob
-        // again.
+        // The delete died before it looked at the blob once more, so the blob may be in use: it is
+        // put back.
         const movedAtMs = Number(name.split('.')[1])
         if (movedAtMs < options.writtenBeforeMs && !options.dryRun)
           await this.#putBack(path, name.slice(0, 64))
@@ -203,7 +200,7 @@ export class DiskFileStore implements FileStore {
     await this.#ready()
     const path = join(this.#folder, 'tmp', `check-${randomBytes(8).toString('hex')}${partSuffix}`)
     try {
-      const file = await open(path, 'wx+')
+      const file = await open(path, 'wx+', fileMode)
       try {
         await file.write('stoa', 0)
         signal.throwIfAborted()
@@ -235,41 +232,53 @@ export class DiskFileStore implements FileStore {
     }
   }
 
-  /**
-   * What to say of a blob that is not there: nothing is missing from a folder that is not mounted.
-   */
+  /** The error for a blob that is not there: nothing is missing from a folder without a mount. */
   async #missing(id: BlobId): Promise<Error> {
     await this.#ready()
     return new BlobNotFoundError(id)
   }
 
-  /**
-   * Makes the folder once; from then on it must stay what it was, or else a lost mount would look
-   * like lost files.
-   */
+  /** Throws unless the folder is the store that it was at first sight. */
   async #ready(): Promise<void> {
-    const first = this.#prepared === null
-    try {
-      this.#prepared ??= this.#prepare()
-      await this.#prepared
-      if (!first) await access(join(this.#folder, marker))
-    } catch (error) {
-      if (first) this.#prepared = null
-      if (codeOf(error) === 'ENOENT') {
-        throw new FileStoreUnavailableError(
-          'The files folder has disappeared; mount it again.',
-          { folder: this.#folder },
-          { cause: error },
-        )
-      }
-      throw translate(error)
+    const found = await this.#readIdentity()
+    if (found !== null && found === (this.#seen ?? found)) {
+      this.#seen = found
+      return
     }
+    throw new FileStoreUnavailableError(
+      found === null
+        ? 'The files folder is not a file store; mount its file system.'
+        : 'The files folder is another file store than before; mount the right file system.',
+      { folder: this.#folder },
+    )
   }
 
-  async #prepare(): Promise<void> {
-    await mkdir(join(this.#folder, 'tmp'), { recursive: true })
-    const file = await open(join(this.#folder, marker), 'a')
-    await file.close()
+  async #readIdentity(): Promise<string | null> {
+    try {
+      return (await readFile(join(this.#folder, marker), 'utf8')).trim() || null
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw translate(error)
+    }
+    if (this.#mayCreateFolder || (await statIfThere(this.#folder)) !== null) return null
+    throw new FileStoreUnavailableError(
+      `The files folder ${this.#folder} does not exist; make it, or mount its file system.`,
+      { folder: this.#folder },
+    )
+  }
+
+  async #claim(identity: string): Promise<string> {
+    const found = await this.#readIdentity()
+    if (found !== null) return found
+    const part = join(this.#folder, 'tmp', `${randomBytes(16).toString('hex')}${partSuffix}`)
+    return translated(async () => {
+      if (this.#mayCreateFolder) await mkdir(this.#folder, { recursive: true, mode: folderMode })
+      await mkdir(join(this.#folder, 'tmp'), { recursive: true, mode: folderMode })
+      await writeFile(part, `${identity}\n`, { flag: 'wx', mode: fileMode })
+      await linkOrRename(part, join(this.#folder, marker))
+      await remove(part)
+      await sync(this.#folder, 'r')
+      return (await this.#readIdentity()) ?? identity
+    })
   }
 
   /**
@@ -278,7 +287,7 @@ export class DiskFileStore implements FileStore {
   async #write(part: string, source: Readable, bytesMax: number): Promise<BlobInfo> {
     const hash = createHash('sha256')
     let bytes = 0
-    const file = await open(part, 'wx', 0o640).catch((error: unknown) => {
+    const file = await open(part, 'wx', fileMode).catch((error: unknown) => {
       throw translate(error)
     })
     try {
@@ -315,11 +324,10 @@ export class DiskFileStore implements FileStore {
           }
         }
         const folder = join(this.#folder, blob.id.slice(0, 2), blob.id.slice(2, 4))
-        await mkdir(folder, { recursive: true })
+        await mkdir(folder, { recursive: true, mode: folderMode })
         if (!synced) await sync(part, 'r+')
         synced = true
-        // Of another length than its id says: damaged by something outside, and healed by these
-        // bytes.
+        // A blob of another length than its id says was damaged from outside; these bytes heal it.
         if (there !== null) await rename(part, place)
         else if (!(await linkOrRename(part, place))) continue
         await sync(folder, 'r')
@@ -333,7 +341,10 @@ export class DiskFileStore implements FileStore {
   }
 
   async #putBack(trash: string, id: BlobId): Promise<void> {
-    await mkdir(join(this.#folder, id.slice(0, 2), id.slice(2, 4)), { recursive: true })
+    await mkdir(join(this.#folder, id.slice(0, 2), id.slice(2, 4)), {
+      recursive: true,
+      mode: folderMode,
+    })
     try {
       await linkOrRename(trash, this.#place(id))
     } catch (error) {

@@ -28,10 +28,15 @@ create table stoa.rendition (
   blob text not null check (blob ~ '^[0-9a-f]{64}$'),
   content_type text not null,
   bytes bigint not null check (bytes > 0),
-  made_at timestamptz(3) not null,
+  used_at timestamptz(3) not null,
   primary key (asset_id, key)
 );
 create index rendition_blob on stoa.rendition (blob);
+
+create table stoa.file_store (
+  only_one boolean primary key default true check (only_one),
+  identity text not null
+);
 
 create table stoa.upload (
   id uuid primary key,
@@ -78,6 +83,8 @@ comment on table stoa.asset is 'Uploaded files as editors know them: a blob with
 comment on column stoa.asset.search is 'The name and the alternative texts in lower case, for searching the list.';
 comment on table stoa.rendition is 'Images made from an asset.';
 comment on column stoa.rendition.key is 'Everything that decides the bytes: size, crop, format, quality.';
+comment on column stoa.rendition.used_at is 'The last use, as exactly as nodes record it. The least recently used of an asset make room.';
+comment on table stoa.file_store is 'A single row: the identity that is written in the file store of this site. A node that sees another place does not start.';
 comment on table stoa.upload is 'Resumable uploads. The bytes received so far are blobs too, so that any node can continue the upload.';
 comment on table stoa.blob_release is 'When a blob lost its last asset or rendition. It stays for the grace period after that, because a backup of the database that is restored needs the files of its time.';
 

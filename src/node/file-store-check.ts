@@ -1,0 +1,71 @@
+import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { sql } from '#database/database.ts'
+import type { Database, Queryable } from '#database/database.ts'
+import type { FileStore, FileStoreIdentity } from '#file-store/file-store.ts'
+import { FilesMismatchError } from '#node/errors.ts'
+
+const identityBytes = 16
+const attemptsMax = 6
+const attemptGapMs = 200
+
+const hasTable = sql<{ there: boolean }>(
+  `select to_regclass('stoa.file_store') is not null as there`,
+)
+const readIdentity = sql<{ identity: string }>(`select identity from stoa.file_store`)
+const insertIdentity = sql<{ identity: string }>(
+  `insert into stoa.file_store (identity) values ($1) on conflict do nothing returning identity`,
+)
+
+type Stores = { readonly database: Database; readonly fileStore: FileStore }
+
+/**
+ * Throws `FilesMismatchError` unless the file store is the one that the database remembers, and
+ * changes nothing. A node that sees an empty folder, because its mount is missing, would store
+ * uploads where no other node finds them; one on the files of another database would in time delete
+ * them as orphans.
+ */
+export async function checkFileStore({ database, fileStore }: Stores): Promise<void> {
+  const { identity } = fileStore
+  if (identity === undefined) return
+  for (let attempt = 1; ; attempt += 1) {
+    const [schema] = await database.run(hasTable)
+    const expected = schema?.there === true ? await expectedIdentity(database) : null
+    const found = await identity.read()
+    // Another first node may be between the store and its commit at this moment.
+    const isUndecided = expected === null && found !== null && attempt < attemptsMax
+    if (!isUndecided) return compareIdentities(identity, expected, found)
+    await sleep(attemptGapMs)
+  }
+}
+
+/**
+ * Gives the file store of a new site its identity, once. The schema must be there. The row is
+ * committed after the store has it, so a process that dies between leaves a store that is claimed
+ * and not remembered, and the error says how to free it.
+ */
+export async function claimFileStore({ database, fileStore }: Stores): Promise<void> {
+  const { identity } = fileStore
+  if (identity === undefined) return
+  await checkFileStore({ database, fileStore })
+  if ((await expectedIdentity(database)) !== null) return
+  await database.transaction(async (tx) => {
+    const [mine] = await tx.run(insertIdentity, [randomBytes(identityBytes).toString('hex')])
+    const expected = mine?.identity ?? (await expectedIdentity(tx))
+    const found = mine === undefined ? await identity.read() : await identity.claim(mine.identity)
+    compareIdentities(identity, expected, found)
+  })
+}
+
+async function expectedIdentity(db: Queryable): Promise<string | null> {
+  const [row] = await db.run(readIdentity)
+  return row?.identity ?? null
+}
+
+function compareIdentities(
+  { place }: FileStoreIdentity,
+  expected: string | null,
+  found: string | null,
+): void {
+  if (expected !== found) throw new FilesMismatchError(place, { expected, found })
+}
