@@ -363,7 +363,7 @@ test('who may delete assets does not learn which entries have them', { skip }, a
 })
 
 test(
-  'while nobody can tell whether somebody is still allowed, they read what is marked as stale, and all else is looked up',
+  'while rights cannot be confirmed, reads are marked as stale and all else is looked up',
   { skip },
   async () => {
     await using site = await testSite()
@@ -427,6 +427,9 @@ test(
         200,
       )
     }
+    const who = await site.get('/api/session', { as: 'anonymous', headers: session })
+    assert.ok(who.json.data.staleMs > 0, 'a session that cannot be confirmed says so')
+    assert.match(who.headers['cache-status'] ?? '', /detail=stale/)
     const token = (await site.access.tokens.list()).find(({ name }) => name === 'editor')
     await site.access.tokens.delete(site.database, site.access.systemIdentity, token!.id)
     await site.access.users.update(site.database, site.access.systemIdentity, user.id, {
