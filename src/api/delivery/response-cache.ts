@@ -57,6 +57,8 @@ export type ContentRead = {
   readonly type: string
   readonly perspective: Perspective
   readonly render: (call: Call) => Promise<Rendered>
+  /** The response depends on more than what the caller may read: on all their rights. */
+  readonly byRights?: boolean
 }
 
 /** Responds to a read of content: from the cache, or by rendering it, which is then kept. */
@@ -67,9 +69,10 @@ export async function respondCached(read: ContentRead): Promise<FastifyReply> {
   const encoding = context.config.compress
     ? chooseEncoding(request.headers['accept-encoding'])
     : null
+  const url = read.byRights === true ? `${request.url} ${request.identity.rightsHash}` : request.url
   const keys = {
-    plain: context.responseKeys.of(authority, request.url, null),
-    encoded: context.responseKeys.of(authority, request.url, encoding),
+    plain: context.responseKeys.of(authority, url, null),
+    encoded: context.responseKeys.of(authority, url, encoding),
   }
   try {
     return send(read, await lookUp(read, keys, encoding, tokenToSee(request)))

@@ -44,7 +44,15 @@ export const openApiRoutes: RoutePlugin = (server, context) => {
         const body = JSON.stringify(describeTypes(base, types, identity))
         return { body, perspective: 'published' } as const
       }
-      return respondCached({ context, request, reply, type: '', perspective: 'published', render })
+      return respondCached({
+        context,
+        request,
+        reply,
+        type: '',
+        perspective: 'published',
+        render,
+        byRights: true,
+      })
     },
   })
 }

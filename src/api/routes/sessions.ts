@@ -151,6 +151,6 @@ function shown(identity: Identity): Record<string, unknown> {
     permissions: identity.describe(),
     csrfToken,
     expiresAt,
-    staleMs,
+    staleMs: staleMs === null ? null : Math.ceil(staleMs),
   }
 }
