@@ -1,22 +1,39 @@
 import { randomBytes } from 'node:crypto'
-import { chmod, chown, mkdir, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises'
+import {
+  chmod,
+  chown,
+  mkdir,
+  mkdtemp,
+  open,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  stat,
+  symlink,
+} from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import pg from 'pg'
 import type { Binaries } from '#embedded-postgres/binaries.ts'
 import { runCommand } from '#embedded-postgres/command.ts'
 import type { SystemUser } from '#embedded-postgres/system-user.ts'
-import { EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
+import { diskFullError, EmbeddedDatabaseError, isDiskFull } from '#embedded-postgres/errors.ts'
 
 /**
- * What lies in the folder, all of it owned by the node except `data`, which PostgreSQL's account
- * owns: `data/` the database files, `url` how to connect (with the password, for the owner's eyes
- * only), `manifest.json` what made the files, `owner.json` the lock, `making/` a first start in
- * progress.
+ * The folder holds `data/`, the database files with the server's socket, which PostgreSQL's account
+ * owns; and, owned by the node, `url` (how to connect, with the password, readable by the owner
+ * alone), `manifest.json` (the program that made the files), `owner.json` (the lock) and `making/`
+ * (a first start in progress).
  */
 export type DataFiles = { readonly folder: string; readonly data: string }
 
-export const databaseName = 'stoa'
+/** Of the role that owns the database: it is no superuser. */
 const roleName = 'stoa'
+const databaseName = 'stoa'
+/** No one knows its password: it acts only in single-user mode, on the files themselves. */
+const superuserName = 'postgres'
+/** The system's limit for the path of a socket, on macOS 104, less the socket's own name. */
+const socketFolderBytesMax = 80
 const initdbDeadlineMs = 120_000
 const passwordBytes = 24
 
@@ -83,33 +100,55 @@ export async function writeManifest(files: DataFiles, binaries: Binaries): Promi
   )
 }
 
-export type Access = { readonly password: string; readonly port: number | null }
+export type Access = {
+  readonly password: string
+  /** The folder of the server's socket. */
+  readonly host: string
+}
 
 export async function readAccess(files: DataFiles): Promise<Access | null> {
   const text = await readText(join(files.folder, 'url'))
   if (text === null) return null
-  const { password, port } = new URL(text.trim())
-  return { password, port: port === '' ? null : Number(port) }
+  const { password, searchParams } = new URL(text.trim())
+  return { password, host: searchParams.get('host') ?? '' }
 }
 
 export async function writeAccess(files: DataFiles, access: Access): Promise<string> {
-  const url = urlOf(access, databaseName)
+  const url = urlOf(access)
   await writeDurably(join(files.folder, 'url'), `${url}\n`, 0o600)
   return url
 }
 
-export function newPassword(): string {
-  return randomBytes(passwordBytes).toString('base64url')
-}
-
-/** Names no port before the first start has found a free one. */
-export function urlOf(access: Access, database: string): string {
-  return `postgres://${roleName}:${access.password}@127.0.0.1${access.port === null ? '' : `:${access.port}`}/${database}`
+/** The host in front is only there for the syntax: every client prefers the parameter. */
+export function urlOf({ password, host }: Access): string {
+  const parameters = new URLSearchParams({ host })
+  return `postgres://${roleName}:${password}@localhost/${databaseName}?${parameters.toString()}`
 }
 
 /**
- * How PostgreSQL is told where its files are. An account that may not enter a folder above (a
- * checkout below /root) still gets at its working directory, which the node sets before it gives up
+ * The folder of the server's socket as clients name it. A path that is too long for a socket is
+ * reached through a link in a folder of this account alone, which `remove` takes away.
+ */
+export async function socketFolder(
+  data: string,
+): Promise<{ readonly path: string; remove(): Promise<void> }> {
+  if (Buffer.byteLength(data) <= socketFolderBytesMax)
+    return { path: data, remove: async () => undefined }
+  const folder = await mkdtemp(join(tmpdir(), 'stoa-'))
+  await symlink(data, join(folder, 'data'))
+  return {
+    path: join(folder, 'data'),
+    remove: async () => rm(folder, { recursive: true, force: true }),
+  }
+}
+
+function newPassword(): string {
+  return randomBytes(passwordBytes).toString('base64url')
+}
+
+/**
+ * The name under which PostgreSQL finds its files. An account that may not enter a folder above (a
+ * checkout below /root) still reaches its working directory, which the node sets before it drops
  * root: so the files can stay where they belong.
  */
 export async function dataArgument(data: string, user: SystemUser | null): Promise<string> {
@@ -141,9 +180,7 @@ export async function makeDatabase(
   const data = join(making, 'data')
   await rm(making, { recursive: true, force: true })
   await mkdir(data, { recursive: true, mode: 0o700 })
-  const access = (await readAccess(files)) ?? { password: newPassword(), port: null }
-  await writeAccess(files, access)
-  await writeDurably(join(making, 'password'), `${access.password}\n`, 0o600)
+  await writeDurably(join(making, 'password'), `${newPassword()}\n`, 0o600)
   if (user !== null)
     for (const path of [making, data, join(making, 'password')])
       await chown(path, user.uid, user.gid)
@@ -151,38 +188,57 @@ export async function makeDatabase(
   const argument = await dataArgument(data, user)
   const initdb = join(binaries.folder, 'initdb')
   const options = { user, cwd: data, deadlineMs: initdbDeadlineMs }
-  const made = await runCommand(
-    initdb,
-    [
-      '-D',
-      argument,
-      '-U',
-      roleName,
-      '-A',
-      'scram-sha-256',
-      `--pwfile=${argument}/../password`,
-      '-E',
-      'UTF8',
-      ...localeArguments(binaries.major),
-      '--no-sync',
-    ],
-    options,
-  )
+  const made = await runCommand(initdb, initdbArguments(argument, binaries), options)
   if (made.status !== 0) throw initdbFailed(made.output)
+  const access = { password: newPassword(), host: files.data }
+  await runSingle({ data, binaries, user }, [
+    `create role ${roleName} login password '${access.password}'`,
+    `create database ${databaseName} owner ${roleName}`,
+  ])
   // Cheaper in one go than file by file as initdb makes them.
   const synced = await runCommand(initdb, ['-D', argument, '--sync-only'], options)
   if (synced.status !== 0) throw initdbFailed(synced.output)
+  await writeAccess(files, access)
   await rename(data, files.data)
   await syncFolder(files.folder)
   await rm(making, { recursive: true, force: true })
 }
 
+function initdbArguments(argument: string, binaries: Binaries): string[] {
+  return [
+    '-D',
+    argument,
+    '-U',
+    superuserName,
+    '-A',
+    'scram-sha-256',
+    `--pwfile=${argument}/../password`,
+    '-E',
+    'UTF8',
+    ...localeArguments(binaries.major),
+    '--no-sync',
+  ]
+}
+
+type Files = {
+  readonly data: string
+  readonly binaries: Binaries
+  readonly user: SystemUser | null
+}
+
+/** Runs commands on the files of a server that does not run, as the superuser. */
+async function runSingle({ data, binaries, user }: Files, commands: string[]): Promise<void> {
+  const argument = await dataArgument(data, user)
+  const { status, output } = await runCommand(
+    join(binaries.folder, 'postgres'),
+    ['--single', '-D', argument, 'postgres'],
+    { user, cwd: data, deadlineMs: initdbDeadlineMs, input: `${commands.join('\n')}\n` },
+  )
+  if (status !== 0 || output.includes('ERROR:')) throw initdbFailed(output)
+}
+
 function initdbFailed(output: string): EmbeddedDatabaseError {
-  if (output.includes('No space left on device'))
-    return new EmbeddedDatabaseError(
-      'The embedded database could not be made: the disk is full. Make room, or set STOA_DATA to a folder elsewhere.',
-      { reason: 'diskFull' },
-    )
+  if (isDiskFull(output)) return diskFullError('The embedded database could not be made')
   return new EmbeddedDatabaseError(
     `The embedded database could not be made: ${output.split('\n').slice(-4).join(' ')}`,
     { reason: 'initdb' },
@@ -205,50 +261,15 @@ function localeArguments(major: number): string[] {
   ]
 }
 
-/** Makes Stoa's own database in a server that has just been started for the first time. */
-export async function createStoaDatabase(access: Access): Promise<void> {
-  const client = new pg.Client({
-    connectionString: urlOf(access, 'postgres'),
-    connectionTimeoutMillis: 10_000,
-    query_timeout: 30_000,
-  })
-  await client.connect()
-  try {
-    const { rowCount } = await client.query('select from pg_database where datname = $1', [
-      databaseName,
-    ])
-    if (rowCount === 0) await client.query(`create database ${databaseName}`)
-  } finally {
-    await client.end()
-  }
-}
-
-/** Gives a stopped server a new password, where the file that knew the old one has been lost. */
+/** Gives a stopped server a new password, where the file that held the old one has been lost. */
 export async function resetPassword(
   files: DataFiles,
   binaries: Binaries,
   user: SystemUser | null,
 ): Promise<Access> {
-  const access = { password: newPassword(), port: null }
-  const argument = await dataArgument(files.data, user)
-  const { status, output } = await runCommand(
-    join(binaries.folder, 'postgres'),
-    ['--single', '-D', argument, 'postgres'],
-    {
-      user,
-      cwd: files.data,
-      deadlineMs: initdbDeadlineMs,
-      input: `alter role ${roleName} with password '${access.password}'\n`,
-    },
-  )
-  if (status !== 0 || output.includes('ERROR:')) {
-    throw new EmbeddedDatabaseError(
-      `${join(files.folder, 'url')} is missing, and no new password could be set: ${output.split('\n').at(-1)}`,
-      {
-        reason: 'passwordLost',
-      },
-    )
-  }
+  const access = { password: newPassword(), host: files.data }
+  const command = `alter role ${roleName} with password '${access.password}'`
+  await runSingle({ data: files.data, binaries, user }, [command])
   await writeAccess(files, access)
   return access
 }

@@ -23,6 +23,9 @@ import { createInterface } from 'node:readline'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
+import { sql } from '#database/database.ts'
+import { migrate } from '#database/migrate.ts'
+import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
 import { startEmbeddedPostgres } from '#embedded-postgres/embedded-postgres.ts'
 import { birthOf } from '#embedded-postgres/folder-lock.ts'
 import { DataFolderInUseError, EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
@@ -123,7 +126,6 @@ test(
     {
       await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
       first = embedded.url
-      assert.equal(new URL(first).hostname, '127.0.0.1')
       await query(first, `create table kept as select 'Ärger' as word`)
       const [row] = await query(
         first,
@@ -263,6 +265,64 @@ test('sets a new password where the file that knew it is lost', { skip: missing 
   await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
   assert.notEqual(new URL(embedded.url).password, new URL(before.url).password)
   assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
+})
+
+test(
+  'no other account can stand in for the server, and the role of the node is no superuser',
+  { skip: missing },
+  async () => {
+    using folder = scratch()
+    await using embedded = await startEmbeddedPostgres({ dataDir: folder.path, logger })
+    const { host } = new pg.Client({ connectionString: embedded.url })
+    assert.equal(
+      statSync(host).mode & 0o077,
+      0,
+      'only its owner can enter the folder of the socket',
+    )
+    assert.deepEqual(
+      await query(
+        embedded.url,
+        `select current_setting('listen_addresses') as addresses, rolsuper, rolcreaterole, rolcreatedb,
+          (select pg_get_userbyid(datdba) = current_user from pg_database where datname = current_database()) as owner,
+          current_setting('password_encryption') as passwords
+        from pg_roles where rolname = current_user`,
+      ),
+      [
+        {
+          addresses: '',
+          rolsuper: false,
+          rolcreaterole: false,
+          rolcreatedb: false,
+          owner: true,
+          passwords: 'scram-sha-256',
+        },
+      ],
+    )
+    const database = new PostgresDatabase({
+      url: embedded.url,
+      connectionsMax: 2,
+      statementTimeoutMs: 60_000,
+      connectTimeoutMs: 10_000,
+      logger,
+    })
+    try {
+      assert.ok((await migrate(database)).length > 0, 'the role can make the schema')
+      await database.run(sql('select stoa.begin_epoch()'))
+    } finally {
+      await database.close()
+    }
+  },
+)
+
+test('a data folder with a long path has its socket behind a link', { skip: missing }, async () => {
+  using folder = scratch()
+  const dataDir = join(folder.path, 'x'.repeat(120))
+  await using embedded = await startEmbeddedPostgres({ dataDir, logger })
+  assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
+  const { host } = new pg.Client({ connectionString: embedded.url })
+  assert.equal(statSync(join(host, '../')).isDirectory(), true)
+  await embedded.stop()
+  assert.equal(existsSync(host), false)
 })
 
 test('begins again after a first start that was killed half-way', { skip: missing }, async () => {

@@ -4,9 +4,7 @@ import { connect } from 'node:net'
 import { join, resolve } from 'node:path'
 import { findBinaries } from '#embedded-postgres/binaries.ts'
 import {
-  createStoaDatabase,
   dataArgument,
-  databaseName,
   majorOf,
   makeDatabase,
   openDataFiles,
@@ -14,15 +12,16 @@ import {
   readManifest,
   refuseForeignData,
   resetPassword,
+  socketFolder,
   urlOf,
   writeAccess,
   writeManifest,
 } from '#embedded-postgres/data-files.ts'
 import type { Access } from '#embedded-postgres/data-files.ts'
 import { lockFolder } from '#embedded-postgres/folder-lock.ts'
-import { ServerProcess, stopLeftover } from '#embedded-postgres/server-process.ts'
+import { ServerProcess, socketPort, stopLeftover } from '#embedded-postgres/server-process.ts'
 import { chooseSystemUser } from '#embedded-postgres/system-user.ts'
-import { EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
+import { diskFullError, EmbeddedDatabaseError, isDiskFull } from '#embedded-postgres/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /** For a connection on this machine to be accepted. */
@@ -54,8 +53,8 @@ export interface EmbeddedPostgres extends AsyncDisposable {
 
 /**
  * Starts the PostgreSQL that comes with Stoa on the files in `dataDir`, making them first where
- * there are none. It listens on loopback only, with a random password, and is as durable as any. If
- * this process is killed, a watchdog stops the server, and the next start recovers whatever
+ * there are none. It listens on a socket in a folder of its own account, with a random password, and
+ * is as durable as any. If this process is killed, a watchdog stops the server, and the next start recovers whatever
  * happened.
  *
  * Errors: `DataFolderInUseError` (another node runs on this folder), `EmbeddedDatabaseError` (it
@@ -72,20 +71,32 @@ export async function startEmbeddedPostgres(
     )
   }
   const logger = options.logger.child({ part: 'database' })
+  try {
+    return await startLocked(options, logger)
+  } catch (error) {
+    if (isDiskFull(String(error))) throw diskFullError('The embedded database does not start')
+    throw error
+  }
+}
+
+async function startLocked(
+  options: EmbeddedPostgresOptions,
+  logger: Logger,
+): Promise<EmbeddedPostgres> {
   const files = await openDataFiles(join(resolve(options.dataDir), 'postgres'))
   const lock = await lockFolder(files.folder)
   try {
-    const { url, server } = await start(
+    const running = await start(
       files,
       options.binFolder ?? (process.env['STOA_POSTGRES_BIN'] || null),
       logger,
     )
     let stopped: Promise<void> | null = null
     const stop = async (): Promise<void> => {
-      stopped ??= stopServer(server, lock)
+      stopped ??= stopServer(running, lock)
       await stopped
     }
-    return { url, stop, [Symbol.asyncDispose]: stop }
+    return { url: running.url, stop, [Symbol.asyncDispose]: stop }
   } catch (error) {
     await lock.release()
     throw error
@@ -93,21 +104,28 @@ export async function startEmbeddedPostgres(
 }
 
 async function stopServer(
-  server: ServerProcess,
+  { server, socket }: Running,
   lock: { release(): Promise<void> },
 ): Promise<void> {
   try {
     await server.stop()
+    await socket.remove()
   } finally {
     await lock.release()
   }
+}
+
+type Running = {
+  readonly url: string
+  readonly server: ServerProcess
+  readonly socket: { remove(): Promise<void> }
 }
 
 async function start(
   files: Awaited<ReturnType<typeof openDataFiles>>,
   binFolder: string | null,
   logger: Logger,
-): Promise<{ url: string; server: ServerProcess }> {
+): Promise<Running> {
   const startedAt = performance.now()
   await refuseForeignData(files)
   const major = await majorOf(files)
@@ -144,40 +162,37 @@ async function start(
     dataArgument: await dataArgument(files.data, user),
     logger,
   })
-  const port = await server.start(access.port)
+  const socket = await socketFolder(files.data)
   try {
-    if (manifest === null) {
-      await createStoaDatabase({ ...access, port })
-      await writeManifest(files, binaries)
-    }
-    const url = await writeAccess(files, { ...access, port })
+    await server.start()
+    if (manifest === null) await writeManifest(files, binaries)
+    const url = await writeAccess(files, { ...access, host: socket.path })
     logger.info(
-      { port, version: binaries.version, ms: Math.round(performance.now() - startedAt) },
+      { version: binaries.version, ms: Math.round(performance.now() - startedAt) },
       'the embedded database is ready',
     )
-    return { url, server }
+    return { url, server, socket }
   } catch (error) {
     await server.stop()
+    await socket.remove()
     throw error
   }
 }
 
 /**
- * The address of the embedded database that a node runs on the files in `dataDir`, for a command
- * beside that node: after `DataFolderInUseError`. Null when it was never started. It is not asked
- * whether it answers. Errors: `EmbeddedDatabaseError` where the files are not ours to read.
+ * The URL of the embedded database that a node runs on the files in `dataDir`, for a command beside
+ * that node: after `DataFolderInUseError`. Null when it was never started. It is not checked whether
+ * it runs. Errors: `EmbeddedDatabaseError` where the files may not be read.
  */
 export async function urlOfRunning(dataDir: string): Promise<string | null> {
   const access = await accessTo(dataDir)
-  return access === null || access.port === null ? null : urlOf(access, databaseName)
+  return access === null ? null : urlOf(access)
 }
 
 /** The same, and null also when nothing listens there: the server ends with its node. */
 export async function urlOfListening(dataDir: string): Promise<string | null> {
   const access = await accessTo(dataDir)
-  return access === null || access.port === null || !(await listens(access.port))
-    ? null
-    : urlOf(access, databaseName)
+  return access === null || !(await listens(access.host)) ? null : urlOf(access)
 }
 
 /** Whether the data folder has an embedded database, be it running or not. Makes no folder. */
@@ -200,13 +215,13 @@ async function accessTo(dataDir: string): Promise<Access | null> {
   }
 }
 
-async function listens(port: number): Promise<boolean> {
-  const socket = connect({ host: '127.0.0.1', port })
+async function listens(host: string): Promise<boolean> {
+  const socket = connect({ path: join(host, `.s.PGSQL.${socketPort}`) })
   try {
     await once(socket, 'connect', { signal: AbortSignal.timeout(probeMs) })
     return true
   } catch {
-    // Refused, or nobody answers on loopback: there is no server.
+    // Refused, or there is no socket: there is no server.
     return false
   } finally {
     socket.destroy()

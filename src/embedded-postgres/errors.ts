@@ -22,3 +22,15 @@ export class DataFolderInUseError extends StoaError {
     )
   }
 }
+
+/** Whether a program's output says that there is no room left. */
+export function isDiskFull(output: string): boolean {
+  return /No space left on device|Disk quota exceeded|ENOSPC|EDQUOT/.test(output)
+}
+
+export function diskFullError(what: string): EmbeddedDatabaseError {
+  return new EmbeddedDatabaseError(
+    `${what}: the disk is full. Make room, or set STOA_DATA to a folder elsewhere.`,
+    { reason: 'diskFull' },
+  )
+}

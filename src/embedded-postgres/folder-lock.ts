@@ -56,6 +56,8 @@ async function create(path: string, holder: Holder): Promise<boolean> {
     return true
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    // On a full disk an empty file would be left.
+    await rm(path, { force: true })
     throw error
   }
 }

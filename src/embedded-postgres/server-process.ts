@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
 import { readFile, readlink, realpath, rm } from 'node:fs/promises'
-import { createServer, Socket } from 'node:net'
+import { Socket } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,7 +8,7 @@ import type { Binaries } from '#embedded-postgres/binaries.ts'
 import { runCommand, startDetached } from '#embedded-postgres/command.ts'
 import { birthOf } from '#embedded-postgres/folder-lock.ts'
 import type { SystemUser } from '#embedded-postgres/system-user.ts'
-import { EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
+import { diskFullError, EmbeddedDatabaseError, isDiskFull } from '#embedded-postgres/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
@@ -18,21 +18,19 @@ import type { Logger } from '#lib/logger.ts'
 const readyDeadlineMs = 300_000
 const readyPollMs = 10
 const readyReportMs = 5_000
-/** Ports tried when another program takes the one just found free. */
-const portAttemptsMax = 5
-const portPauseMs = 500
+/** It only names the socket: nothing listens on a port. */
+export const socketPort = 5_432
 /** The last processes of a killed server need a moment to notice and leave. */
 const leftoverDeadlineMs = 20_000
 const leftoverPauseMs = 50
 /**
- * A fast shutdown writes a checkpoint; past this the server is told to stop without one, and
+ * A fast shutdown writes a checkpoint; after this time the server is stopped without one, and
  * recovers at its next start.
  */
 const fastShutdownMs = 30_000
 const immediateShutdownMs = 10_000
 /**
- * A server that dies is started again this often within the window; more is a fault for people to
- * look at.
+ * A server that dies is started again at most this often within the window.
  */
 const revivalsMax = 5
 const revivalWindowMs = 60_000
@@ -42,20 +40,23 @@ export type ServerOptions = {
   readonly binaries: Binaries
   readonly user: SystemUser | null
   readonly data: string
-  /** What `-D` is given; see `dataArgument`. */
+  /** The value of `-D`; see `dataArgument`. */
   readonly dataArgument: string
   readonly logger: Logger
 }
 
 /**
- * Durable, on loopback only, and small at rest: memory is taken as it is used, background workers
- * are few.
+ * The settings make a server that is durable and small at rest: memory is taken as it is used, and
+ * background workers are few. It listens on a socket in its own data folder, which no other account
+ * may enter: so no other program can take its place while it is away, and be sent passwords or content.
  */
-function settings(port: number, major: number): Record<string, string> {
+function settings(major: number): Record<string, string> {
   return {
-    listen_addresses: '127.0.0.1',
-    port: String(port),
-    unix_socket_directories: '',
+    listen_addresses: '',
+    port: String(socketPort),
+    // The server's working directory is its data folder.
+    unix_socket_directories: '.',
+    unix_socket_permissions: '0700',
     fsync: 'on',
     full_page_writes: 'on',
     synchronous_commit: 'on',
@@ -84,7 +85,7 @@ function settings(port: number, major: number): Record<string, string> {
 
 /**
  * One postmaster, from its start to its end. Modes: `idle` → start() → `running`; a running one
- * that dies by itself is started again on the same port; stop() → `stopped`, for ever.
+ * that dies by itself is started again; stop() → `stopped`, for ever.
  */
 export class ServerProcess {
   readonly #options: ServerOptions
@@ -93,46 +94,27 @@ export class ServerProcess {
   #child: ChildProcess | null = null
   #watchdog: ChildProcess | null = null
   #reviving: Promise<void> | null = null
-  #port = 0
   #output: string[] = []
 
   constructor(options: ServerOptions) {
     this.#options = options
   }
 
-  /**
-   * Starts on `preferredPort` if it is free, else on any. Resolves with the port once connections
-   * are accepted.
-   */
-  async start(preferredPort: number | null): Promise<number> {
-    this.#port = await this.#begin(preferredPort ?? (await freePort()), 'anyPort')
+  /** Resolves once connections are accepted. Errors: `EmbeddedDatabaseError`. */
+  async start(): Promise<void> {
+    await this.#begin()
     this.#mode = 'running'
-    return this.#port
   }
 
-  async #begin(firstPort: number, choice: 'anyPort' | 'samePort'): Promise<number> {
-    let port = firstPort
+  async #begin(): Promise<void> {
     const leftoverUntil = performance.now() + leftoverDeadlineMs
-    for (let attempt = 1; ;) {
-      const failure = await this.#attempt(port)
-      if (failure === null) return port
-      if (
-        /could not bind|Address already in use|could not create any TCP/.test(failure) &&
-        attempt < portAttemptsMax
-      ) {
-        attempt += 1
-        if (choice === 'anyPort') port = await freePort()
-        else await sleep(portPauseMs)
-      } else if (
-        /pre-existing shared memory block|postmaster\.pid" already exists/.test(failure) &&
-        performance.now() < leftoverUntil
-      ) {
-        await sleep(leftoverPauseMs)
-      } else {
-        throw new EmbeddedDatabaseError(`The embedded database does not start: ${failure}`, {
-          reason: 'server',
-        })
-      }
+    for (;;) {
+      await removeSocket(this.#options.data)
+      const failure = await this.#attempt()
+      if (failure === null) return
+      const leftover = /pre-existing shared memory block|postmaster\.pid" already exists/
+      if (!leftover.test(failure) || performance.now() > leftoverUntil) throw startError(failure)
+      await sleep(leftoverPauseMs)
     }
   }
 
@@ -154,9 +136,9 @@ export class ServerProcess {
     this.#dismissWatchdog()
   }
 
-  async #attempt(port: number): Promise<string | null> {
+  async #attempt(): Promise<string | null> {
     const { binaries, user, data, dataArgument } = this.#options
-    const args = Object.entries(settings(port, binaries.major)).flatMap(([name, value]) => [
+    const args = Object.entries(settings(binaries.major)).flatMap(([name, value]) => [
       '-c',
       `${name}=${value}`,
     ])
@@ -167,7 +149,7 @@ export class ServerProcess {
     })
     this.#output = []
     if (child.stderr === null) throw new Error('asked for a pipe')
-    createInterface({ input: child.stderr }).on('line', (line) => this.#heard(line))
+    createInterface({ input: child.stderr }).on('line', (line) => this.#logLine(line))
     const end: { reason: string | null } = { reason: null }
     child.once('error', (error) => (end.reason = error.message))
     child.once('close', (code, signal) => {
@@ -231,7 +213,7 @@ export class ServerProcess {
       return
     }
     logger.error({ reason }, 'the embedded database died and is started again')
-    this.#reviving = this.#begin(this.#port, 'samePort').then(
+    this.#reviving = this.#begin().then(
       () => logger.info({}, 'the embedded database is back'),
       (error: unknown) =>
         logger.error(
@@ -241,7 +223,7 @@ export class ServerProcess {
     )
   }
 
-  #heard(line: string): void {
+  #logLine(line: string): void {
     this.#output.push(line)
     if (this.#output.length > outputLinesKept) this.#output.shift()
     const { logger } = this.#options
@@ -272,11 +254,11 @@ function startWatchdog(pid: number, options: ServerOptions): ChildProcess {
   watchdog.once('error', (error) =>
     options.logger.warn(
       { err: error },
-      'nothing will stop the database should this process be killed',
+      'the database will go on running if this process is killed',
     ),
   )
   watchdog.stdin?.on('error', () => {
-    // It is gone already, which is what writing to it asks for.
+    // It has ended already, which is what writing to it asks for.
   })
   if (watchdog.stdin instanceof Socket) watchdog.stdin.unref()
   watchdog.unref()
@@ -312,7 +294,7 @@ async function servesFolder(pid: number, data: string): Promise<boolean> {
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code
       if (code === 'ENOENT' || code === 'ESRCH') return false
-      // Somebody else's process: a server on these files would run as the user that owns them.
+      // A server on these files would run as the user that owns them, whose process may be read.
       if (code === 'EACCES') return false
       throw error
     }
@@ -364,13 +346,19 @@ async function postmasterFile(data: string): Promise<string[] | null> {
   }
 }
 
-async function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.once('error', reject)
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
-    })
+/**
+ * Removes what a killed server left: its lock names a process whose id may have been given to
+ * another program. The folder's lock, and `stopLeftover`, make sure that no server uses it.
+ */
+async function removeSocket(data: string): Promise<void> {
+  for (const name of [`.s.PGSQL.${socketPort}`, `.s.PGSQL.${socketPort}.lock`])
+    await rm(join(data, name), { force: true })
+}
+
+/** What the server said last, with what to do where that is known. */
+function startError(failure: string): EmbeddedDatabaseError {
+  if (isDiskFull(failure)) return diskFullError('The embedded database does not start')
+  return new EmbeddedDatabaseError(`The embedded database does not start: ${failure}`, {
+    reason: 'server',
   })
 }

@@ -77,7 +77,7 @@ async function watch(context: Context): Promise<void> {
         if (!isAway(error)) throw error
         clear(output)
         await printProblem(context, error)
-        // An embedded database has another port after its restart.
+        // The next try finds the nodes anew, as those of an embedded database that was restarted.
         await cluster?.[Symbol.asyncDispose]()
         cluster = null
       }

@@ -199,6 +199,42 @@ test(
   },
 )
 
+test(
+  'a standby URL that leads to a primary reads nothing there, and the log says so',
+  { skip },
+  async () => {
+    await using primary = await PostgresServer.primary()
+    await using standby = await PostgresServer.standbyOf(primary)
+    const logged: string[] = []
+    const read = async (server: PostgresServer): Promise<object[]> => {
+      const database = new PostgresDatabase({
+        url: server.url,
+        wanted: 'standby',
+        connectionsMax: 1,
+        statementTimeoutMs: 5_000,
+        connectTimeoutMs: 500,
+        logger: {
+          ...silentLogger,
+          warn: (facts, message) =>
+            void logged.push(`${message}: ${(facts as { err: Error }).err.message}`),
+        },
+      })
+      try {
+        return await database.run(sql('select 1 as one'))
+      } finally {
+        await database.close()
+      }
+    }
+    await assert.rejects(read(primary), DatabaseUnavailableError)
+    assert.match(
+      logged.join('\n'),
+      /no standby can be read; the primary is read instead: 127.0.0.1:\d+ is the primary/,
+    )
+    assert.deepEqual(await read(standby), [{ one: 1 }])
+    assert.equal(logged.length, 1)
+  },
+)
+
 test('says which hosts it has asked when none takes writes', { skip }, async () => {
   await using first = await PostgresServer.primary()
   await using second = await PostgresServer.standbyOf(first)
