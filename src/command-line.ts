@@ -7,7 +7,8 @@ const manifest = new URL('../package.json', import.meta.url)
 
 /** Loads the node only for the commands that need it, so that the others start quickly. */
 const assembly: Assembly = {
-  openSite: async (config) => (await import('#node/start.ts')).openSiteForCommand(config),
+  openSite: async (config, options) =>
+    (await import('#node/start.ts')).openSiteForCommand(config, options),
   openCluster: async (config) => (await import('#node/cluster-access.ts')).openCluster(config),
   runNode: async (config, signal) => (await import('#node/start.ts')).runNode(config, signal),
   runNodes: async (config, count, signal) =>

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { Output } from '#cli/output.ts'
 import type { Config, ConfigReading } from '#config/config.ts'
-import type { Assembly, Site } from '#node/site.ts'
+import type { Assembly, Site, OpenSiteOptions } from '#node/site.ts'
 
 /** Everything that a command works with. */
 export type Context = {
@@ -16,7 +16,7 @@ export type Context = {
    */
   readonly signal: AbortSignal
   /** Opens the site for `work` and closes it afterwards, also when `work` fails. */
-  readonly withSite: <T>(work: (site: Site) => Promise<T>) => Promise<T>
+  readonly withSite: <T>(work: (site: Site) => Promise<T>, options?: OpenSiteOptions) => Promise<T>
 }
 
 /**

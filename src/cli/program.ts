@@ -124,8 +124,8 @@ function contextOf(line: CommandLine, reading: ConfigReading, json: boolean): Co
     assembly,
     signal,
     output: createOutput({ json, stdout, stderr }),
-    withSite: async (work) => {
-      await using site = await assembly.openSite(reading.config)
+    withSite: async (work, options) => {
+      await using site = await assembly.openSite(reading.config, options)
       return await work(site)
     },
   }

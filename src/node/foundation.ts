@@ -37,6 +37,8 @@ export type FoundationOptions = {
    * that database ends with its owner.
    */
   readonly besideNode: boolean
+  /** Make the embedded database beside a node where there is none. A node always does. */
+  readonly createDatabase?: boolean
 }
 
 /** Errors: `DataFolderError`, `NoDatabaseError`, and those of the embedded database. */
@@ -45,8 +47,11 @@ export async function openFoundation(
   logger: Logger,
   options: FoundationOptions,
 ): Promise<Foundation & AsyncDisposable> {
-  if (options.besideNode && config.databaseUrl === null && !(await hasDatabase(config.data)))
-    throw new NoDatabaseError(resolve(config.data))
+  const isNew = config.databaseUrl === null && !(await hasDatabase(config.data))
+  if (options.besideNode && isNew) {
+    if (options.createDatabase !== true) throw new NoDatabaseError(resolve(config.data))
+    logger.warn({ folder: resolve(config.data) }, 'there was no database here: a new one is made')
+  }
   const dataDir = await openDataFolder(config)
   await using opened = new AsyncDisposableStack()
   const url = config.databaseUrl ?? (await embeddedUrl(dataDir, logger, { ...options, opened }))

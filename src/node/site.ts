@@ -31,9 +31,14 @@ export type ClusterAccess = AsyncDisposable & {
   ask(method: string, options: CallOptions): Promise<CallReply[]>
 }
 
+export type OpenSiteOptions = {
+  /** Make the embedded database where there is none, as the first start of a node does. */
+  readonly createDatabase?: boolean
+}
+
 /** What `command-line.ts` gives to the commands, so that they pick no driver. */
 export type Assembly = {
-  openSite(config: Config): Promise<Site>
+  openSite(config: Config, options?: OpenSiteOptions): Promise<Site>
   /**
    * Reads the cluster's tables and changes nothing. Null: no node has ever run on this database, or
    * the embedded one is not running.

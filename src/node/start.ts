@@ -19,7 +19,7 @@ import { ReservedPort } from '#node/reserved-port.ts'
 import { takeConnections } from '#node/shared-port.ts'
 import type { SharedPort } from '#node/shared-port.ts'
 import { createSite, loadParts } from '#node/site.ts'
-import type { Site } from '#node/site.ts'
+import type { Site, OpenSiteOptions } from '#node/site.ts'
 import { statusMethod } from '#nodes/cluster-status.ts'
 
 /** How long requests in flight may take to end when the node is asked to stop. */
@@ -46,11 +46,16 @@ async function loadApi() {
  * The site for one command: it logs to standard error, and only failures, so that standard output
  * is its result.
  */
-export async function openSiteForCommand(config: Config): Promise<Site> {
+export async function openSiteForCommand(
+  config: Config,
+  { createDatabase = false }: OpenSiteOptions = {},
+): Promise<Site> {
   const logger = loggerFor(config, 'stderr')
   const loading = loadParts()
   await using opened = new AsyncDisposableStack()
-  const foundation = opened.use(await openFoundation(config, logger, { besideNode: true }))
+  const foundation = opened.use(
+    await openFoundation(config, logger, { besideNode: true, createDatabase }),
+  )
   await checkFileStore(foundation)
   await bringUpToDate(foundation, { id: '' })
   await claimFileStore(foundation)

@@ -7,7 +7,7 @@ import { importMarkdown } from '#cli/import/markdown.ts'
 import { openPageSource } from '#cli/import/page-source.ts'
 import { Report, reportFile } from '#cli/import/report.ts'
 import { importWordpress } from '#cli/import/wordpress/wordpress.ts'
-import type { Site } from '#node/site.ts'
+import type { Site, OpenSiteOptions } from '#node/site.ts'
 import { createBulk } from '#content/bulk/create-bulk.ts'
 import type { Bulk } from '#content/bulk/bulk.ts'
 import type { Call } from '#content/content.ts'
@@ -18,6 +18,9 @@ const exitStatuses = `
 Exit status: 0 all of it was taken over or was there already; 1 failed; 2 the command line is
 wrong; 3 something was refused or left out, see the report; 130 interrupted: what is done is done,
 and the same command continues from there.`
+
+/** An import can be the first thing that a site gets, before a node has started. */
+const newSite: OpenSiteOptions = { createDatabase: true }
 
 type Options = Readonly<Record<string, unknown>>
 
@@ -213,7 +216,7 @@ async function run(
     await work(site, { bulk, call, report, output, signal })
     if (!signal.aborted) await site.content.types.settle(site.database)
     return report.print(output, printing)
-  })
+  }, newSite)
 }
 
 function text(options: Options, name: string): string | null {

@@ -46,8 +46,8 @@ test('folders are locales if all folders beside each other are languages', () =>
 test('names of folders that are languages by chance are no locales', () => {
   const paths = ['README.md', 'src/SUMMARY.md', 'src/one.md', 'bar/x.md', 'bin/y.md']
   assert.deepEqual(pagesOf(paths), [
-    'en readme',
-    'en src/summary',
+    'en README',
+    'en src/SUMMARY',
     'en src/one',
     'en bar/x',
     'en bin/y',

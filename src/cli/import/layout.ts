@@ -36,7 +36,7 @@ export type Layout = {
 export type KnownPages = ReadonlySet<string>
 
 export function pageKey(locale: string, path: string): string {
-  return `${locale} ${path}`.toLowerCase()
+  return `${locale.toLowerCase()} ${path}`
 }
 
 type LayoutOptions = {
