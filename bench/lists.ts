@@ -204,7 +204,8 @@ function speed(
 
 export const benchmark: Benchmark = {
   claim:
-    'Cached lists are dropped exactly when they may have changed, without a scan of all live queries; the baselines are a re-query after every change, and a scan.',
+    'Cached lists are dropped exactly when they may have changed, without a scan of all live ' +
+    'queries; the baselines are a re-query after every change, and a scan.',
   run: async (say) => {
     const random = new Random(1)
     say(`${oracleChanges} changes against ${oracleQueries} live queries and the oracle`)
@@ -232,7 +233,8 @@ export const benchmark: Benchmark = {
     return {
       figures,
       notes: [
-        'Per second of processor time, one thread. A first page without a cursor is open at its top, and a page that is not full at its end.',
+        'Per second of processor time, one thread. A first page without a cursor is open at ' +
+          'its top, and a page that is not full at its end.',
       ],
     }
   },

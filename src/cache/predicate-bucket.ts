@@ -7,9 +7,9 @@ import type { Scalar } from '#lib/scalar.ts'
 /** A block with more lists than this is cut in two; within a block all lists are looked at. */
 const blockListsMax = 64
 /**
- * Work that one changed row may cost in one bucket, in evaluations of a simple atom (≈ 50 ns). Lists
- * beyond it are no longer evaluated: any row of their bucket touches them. So strangers' lists can
- * cost their own exactness, but not the time of every save.
+ * Work that one changed row may cost in one bucket, in evaluations of a simple atom (≈ 50 ns).
+ * Lists beyond it are no longer evaluated: any row of their bucket touches them. So strangers'
+ * lists can cost their own exactness, but not the time of every save.
  */
 const bucketCostMax = 8_000
 /** A list with both ends is met by few rows. */

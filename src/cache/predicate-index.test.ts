@@ -111,7 +111,7 @@ function byId(table: readonly Row[]): Row[] {
   return [...new Map(table.map((row) => [row['id'], row])).values()]
 }
 
-test('against a re-query oracle: no changed page is missed, and the index finds what a scan finds', () => {
+test('no changed page is missed, and the index finds what a scan finds', () => {
   let missed = 0
   let changed = 0
   fc.assert(
@@ -237,7 +237,7 @@ function listOf({
   }
 }
 
-test('among many lists the index finds what a scan finds, while lists are added and removed', () => {
+test('among many lists, added and removed, the index finds what a scan finds', () => {
   const value = fc.oneof(
     { weight: 6, arbitrary: fc.integer({ min: -3, max: 3 }) },
     { weight: 1, arbitrary: fc.constantFrom(null, '1', '', true, [1, 2]) },
@@ -331,7 +331,7 @@ test('an index that was emptied holds nothing and finds nothing', () => {
   assert.equal(index.size, 0)
 })
 
-test('lists past the budget of their bucket are not evaluated: any row of the bucket touches them', () => {
+test('any row of a bucket touches the lists that are over its budget', () => {
   const index = new PredicateIndex<number>()
   const lists = 10_000
   for (let id = 0; id < lists; id += 1)

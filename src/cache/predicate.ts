@@ -43,7 +43,7 @@ export function matches(predicate: Predicate, row: Row): boolean {
   return true
 }
 
-/** Whether the value satisfies the atom, without regard to `negated`. */
+/** Returns whether the value satisfies the atom, without regard to `negated`. */
 function holds(atom: Atom, value: unknown): boolean {
   if (Array.isArray(value)) {
     if (atom.is === 'exists') return value.length > 0

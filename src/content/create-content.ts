@@ -34,7 +34,8 @@ export function createContent(options: {
     types: createContentTypes(context, settling),
     locales: createLocales(),
     entries: {
-      get: (call, type, idOrSlug, options) => getEntry(context, call, type, idOrSlug, options),
+      get: (call, type, idOrSlug, options) =>
+        getEntry(context, call, { typeName: type, key: idOrSlug }, options),
       list: (call, query) => listEntries(reading, call, query),
       create: (call, type, input) => createEntry(context, call, type, input),
       save: (call, type, id, input, expected) =>

@@ -257,7 +257,8 @@ export const world: fc.Arbitrary<World> = fc
     entries.forEach((one, n) => {
       // Not in the order of creation, so that no test passes because rows come as they were
       // inserted.
-      const entryId = `0197a000-0000-7000-9000-${((n * 7) % 16).toString(16)}00000000${n.toString().padStart(3, '0')}`
+      const [first, last] = [((n * 7) % 16).toString(16), n.toString().padStart(3, '0')]
+      const entryId = `0197a000-0000-7000-9000-${first}00000000${last}`
       for (const locale of locales) {
         const found = one.locales[locale]
         if (found === null) continue

@@ -56,7 +56,8 @@ const page: ContentType = {
   ],
 }
 const insertAsset = sql<object>(
-  `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, alt, search, created_at, created_by)
+  `insert into stoa.asset (id, name, content_type, bytes, blob, width, height, alt, search,
+    created_at, created_by)
    values ($1, $2, 'image/png', 3, repeat('a', 64), 30, 20, '{"en":"A roof"}', '', now(), '{}')`,
 )
 

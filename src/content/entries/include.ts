@@ -268,7 +268,7 @@ class Including {
   }
 }
 
-/** What the sources ask for; sources of one type and the same paths share their steps. */
+/** The steps of all sources; sources of one type with the same paths share their steps. */
 function asksOf(sources: readonly Source[]): { asks: Ask[]; steps: Step[] } {
   const steps: Step[] = []
   const places = new Map<readonly Path[], Map<TypeModel, number[]>>()
@@ -304,12 +304,15 @@ const targetsOf = (perspective: 'published' | 'draft'): Statement<TargetRow> =>
   sql<TargetRow>(`
   select distinct s.place, r.target_id as id, e.type, (select revision from stoa.model) as model
   from unnest($1::uuid[], $2::text[], $3::text[], $4::int[]) as s (id, locale, path, place)
-  join stoa.reference r on r.entry_id = s.id and r.locale = s.locale and r.perspective = '${perspective}' and r.path = s.path
+  join stoa.reference r on r.entry_id = s.id and r.locale = s.locale
+    and r.perspective = '${perspective}' and r.path = s.path
   left join stoa.entry e on e.id = r.target_id and r.target_kind = 'entry'
   where r.target_kind = 'asset' or e.id is not null
   limit ${targetsMax}`)
 
-/** One row for each entry that the perspective shows in one of the locales, in the first of them. */
+/**
+ * One row for each entry that the perspective shows in one of the locales, in the first of them.
+ */
 const shownRows = (shown: string): TypeStatement<Version & { readonly id: string }> =>
   typeSql(
     (table) => `

@@ -47,8 +47,8 @@ import { isId } from '#lib/id.ts'
 type Reading = Pick<ReadOptions, 'locale' | 'perspective'>
 
 /**
- * The grant that a perspective needs; null: none, and nothing that would tell the entry or type
- * from one that is not there.
+ * The grant that a perspective needs; null: there is none, and the response is that of an entry
+ * or type that is not there.
  */
 function readGrant(call: Call, type: TypeModel, perspective: Reading['perspective']): Grant | null {
   if (perspective === 'published') return grantOf(call, 'read', type)
@@ -57,7 +57,7 @@ function readGrant(call: Call, type: TypeModel, perspective: Reading['perspectiv
   return grant
 }
 
-/** Whose read it is, of which type, under which grant. */
+/** The caller of a read, the type, and the grant that it needs. */
 type Subject = {
   readonly call: Call
   readonly model: Model
@@ -114,12 +114,13 @@ async function checkRelease(db: Queryable, perspective: Reading['perspective']):
 
 export type Found = Pick<Page, 'included' | 'assets'> & { readonly entry: EntryView }
 
+type Asked = { readonly typeName: string; readonly key: string }
+
 /** One entry: one statement, and in the same snapshot what `include` asks for. */
 export async function getEntry(
   context: Context,
   call: Call,
-  typeName: string,
-  key: string,
+  { typeName, key }: Asked,
   options: ReadOptions,
 ): Promise<Found> {
   // Slugs are kept in this form; another keyboard or file system may write the other.
@@ -149,7 +150,7 @@ export async function getEntry(
       const compiled = getStatement(scope, type, grant, idOrSlug)
       const [row] = compiled === null ? [] : await db.run(compiled.statement, compiled.values)
       if (call.depends !== undefined && compiled !== null)
-        dependOnGot(call.depends, scope, type, idOrSlug, row ?? null)
+        dependOnFound(call.depends, subject, { scope, idOrSlug }, row ?? null)
       if (row === undefined) throw await absent(context, db, model)
       if (row.modelRevision !== model.revision) throw new StaleModel()
       const entry = viewOfRow(type, row, shownFields(grant, withJoins(options)))
@@ -181,17 +182,18 @@ async function includedOfEntry(include: Include, from: From): Promise<Joined> {
   } catch (error) {
     if (!(error instanceof IncludeTooLarge)) throw error
     throw new QueryLimitError(
-      `What this entry includes is more than one response may hold: ${includedMax} entries and assets, and ${includedBytesMax} bytes. Include fewer paths, or list the targets with where[id][in].`,
+      `What this entry includes is more than one response may hold: ${includedMax} entries ` +
+        `and assets, and ${includedBytesMax} bytes. Include fewer paths, or list the targets ` +
+        `with where[id][in].`,
       { limit: includedMax },
     )
   }
 }
 
-function dependOnGot(
+function dependOnFound(
   depends: Depends,
-  scope: Scope,
-  type: TypeModel,
-  idOrSlug: string,
+  { type }: Subject,
+  { scope, idOrSlug }: { readonly scope: Scope; readonly idOrSlug: string },
   found: EntryRow | null,
 ): void {
   if (isId(idOrSlug)) dependOnEntry(depends, scope, idOrSlug.toLowerCase())

@@ -7,11 +7,13 @@ import { queryFieldNamed, readableSchema } from '#content/query/readable-schema.
 /** A field of what a reference points to, as a filter names it: `category.slug`. */
 export type Across = {
   readonly reference: QueryField
-  /** The types that the reference may point to, that the reader may read, and that have the field. */
+  /**
+   * The types that the reference may point to, that the reader may read, and that have the field.
+   */
   readonly targets: readonly { readonly readable: ReadableType; readonly field: QueryField }[]
 }
 
-/** Whether the name of a field leads across a reference. */
+/** Returns whether the name of a field leads across a reference. */
 export function isAcross(name: string): boolean {
   return name.includes('.')
 }
@@ -43,7 +45,9 @@ export function fieldAcross(name: string, reader: ReadableType | QueryReader): A
   const names = new Set(readable.flatMap((one) => [...readableSchema(one).keys()]))
   const allowed = [...names].map((field) => `${first}.${field}`)
   throw new QueryFieldError(
-    `"${first}" points to nothing with a filterable field "${second.slice(0, 80).toWellFormed()}" that you can use; there are: ${allowed.join(', ') || 'none'}.`,
+    `"${first}" points to nothing with a filterable field ` +
+      `"${second.slice(0, 80).toWellFormed()}" that you can use; there are: ` +
+      `${allowed.join(', ') || 'none'}.`,
     { field: name.slice(0, 160).toWellFormed(), allowed },
   )
 }

@@ -32,12 +32,14 @@ export function decodeCursor(
   const parsed = parse(token)
   if (parsed === null)
     throw new QueryCursorError(
-      '`after` is not a cursor: repeat `meta.after` of the page before exactly, or begin without it.',
+      '`after` is not a cursor: repeat `meta.after` of the page before exactly, or begin ' +
+        'without it.',
     )
   const [signature, ...position] = parsed
   if (signature !== signatureOf(type, sort)) {
     throw new QueryCursorError(
-      '`after` comes from a list of another type or in another sort: repeat the sort of the page that gave it, or begin without `after`.',
+      '`after` comes from a list of another type or in another sort: repeat the sort of the ' +
+        'page that gave it, or begin without `after`.',
     )
   }
   const keys = completeSort(sort)

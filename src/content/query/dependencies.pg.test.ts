@@ -22,7 +22,7 @@ import { query, thing, thingSchema, world } from '#test/support/query-cases.ts'
 import type { QueryCase, VersionCase, World } from '#test/support/query-cases.ts'
 
 /**
- * An answer that changed without one of its dependencies being touched would be served for ever:
+ * An response that changed without one of its dependencies being touched would be served for ever:
  * there must be none.
  */
 
@@ -55,24 +55,30 @@ class Recorder implements Depends {
 }
 
 const insertVersions = sql(`
-  insert into stoa.version (entry_id, locale, number, type, data, filter, is_latest, is_published, is_archived, created_at,
+  insert into stoa.version (entry_id, locale, number, type, data, filter, is_latest,
+    is_published, is_archived, created_at,
     created_by_id, saved_at, saved_by, published_at, first_published_at)
-  select "entryId", locale, number, 'thing', '{}', filter, "isLatest", "isPublished", "isArchived", "createdAt", "createdBy",
+  select "entryId", locale, number, 'thing', '{}', filter, "isLatest", "isPublished",
+    "isArchived", "createdAt", "createdBy",
     "savedAt", '{}', "publishedAt", "firstPublishedAt"
-  from json_to_recordset($1::json) as v ("entryId" uuid, locale text, number int, filter jsonb, "isLatest" boolean,
-    "isPublished" boolean, "isArchived" boolean, "createdAt" timestamptz, "createdBy" text, "savedAt" timestamptz,
+  from json_to_recordset($1::json) as v ("entryId" uuid, locale text, number int, filter jsonb,
+    "isLatest" boolean,
+    "isPublished" boolean, "isArchived" boolean, "createdAt" timestamptz, "createdBy" text,
+      "savedAt" timestamptz,
     "publishedAt" timestamptz, "firstPublishedAt" timestamptz)`)
 const insertEntries = sql(
-  `insert into stoa.entry (id, type, created_by) select id, 'thing', '{}' from unnest($1::uuid[]) id on conflict do nothing`,
+  `insert into stoa.entry (id, type, created_by) select id, 'thing', '{}' from ` +
+    `unnest($1::uuid[]) id on conflict do nothing`,
 )
 const removeVersions = sql(`delete from stoa.version where entry_id = $1`)
 const changeFilter = sql(
-  `update stoa.version set filter = $4::jsonb, saved_at = $5 where entry_id = $1 and locale = $2 and number = $3`,
+  `update stoa.version set filter = $4::jsonb, saved_at = $5 where entry_id = $1 and locale = ` +
+    `$2 and number = $3`,
 )
 
 async function put(db: Queryable, versions: readonly VersionCase[]): Promise<void> {
   await db.run(insertEntries, [[...new Set(versions.map((version) => version.entryId))]])
-  // What is neither the latest nor published has another table, which only releases show.
+  // Versions that are neither the latest nor published have another table, for releases only.
   await db.run(insertVersions, [
     JSON.stringify(versions.filter((version) => version.isLatest || version.isPublished)),
   ])
@@ -82,11 +88,12 @@ type Asked = {
   readonly what: string
   readonly recorder: Recorder
   readonly ask: (into: Depends) => Promise<string>
-  readonly answer: string
+  readonly response: string
 }
 
 /**
- * As the API answers: entries with everything that shows of them, and whether there is a next page.
+ * As the API responds: entries with everything that shows of them, and whether there is a next
+ * page.
  */
 function askers(
   database: Database,
@@ -117,7 +124,7 @@ function askers(
   const bySlugs = [...Map.groupBy(all.versions, (version) => String(version.filter['slug'] ?? ''))]
   const [slug] = bySlugs.find(
     ([text, users]) => text !== '' && new Set(users.map((user) => user.entryId)).size === 1,
-  ) ?? ['nobody']
+  ) ?? ['nothing']
   const bySlug = compileBySlug(scope, 'slug', slug)
   // Where the second page begins is part of the question, so it is found out beforehand.
   const second = page(new Recorder(), null)
@@ -155,7 +162,7 @@ function askers(
 }
 
 test(
-  'whatever changes an answer touches what it said it depends on',
+  'what changes a response touches what it said it depends on',
   { skip: databaseMissing },
   async (t) => {
     await using db = await testDatabase()
@@ -182,7 +189,7 @@ test(
               what: `${what} of ${JSON.stringify(one)}`,
               recorder,
               ask,
-              answer: await ask(recorder),
+              response: await ask(recorder),
             })
           }
         }
@@ -192,32 +199,32 @@ test(
           const { changes } = await runPoll(database, snapshot, 1_000)
           for (const [at, one] of kept.entries()) {
             const recorder = new Recorder()
-            const answer = await one.ask(recorder)
+            const response = await one.ask(recorder)
             const drops = one.recorder.touchedBy(changes)
             asked += 1
             if (drops) {
               // As the cache does: what is dropped is asked again, and may end elsewhere now.
               touched += 1
-              kept[at] = { ...one, recorder, answer }
+              kept[at] = { ...one, recorder, response }
             }
-            if (answer === one.answer) continue
+            if (response === one.response) continue
             changed += 1
             // With two entries of one slug, which one is found is open; content never lets that be.
             assert.ok(
               drops || (one.what.startsWith('an entry by its slug') && twice(other, one.what)),
-              `${one.what}\nwas  ${one.answer}\nis   ${answer}\n${JSON.stringify(changes)}`,
+              `${one.what}\nwas  ${one.response}\nis   ${response}\n${JSON.stringify(changes)}`,
             )
-            kept[at] = { ...one, recorder, answer }
+            kept[at] = { ...one, recorder, response }
           }
         }
       },
     )
     await fc.assert(property, { numRuns: worlds, seed, endOnFailure: true })
     t.diagnostic(
-      `seed ${seed}: ${asked} answers looked at, ${changed} had changed, ${touched} were dropped`,
+      `seed ${seed}: ${asked} responses looked at, ${changed} had changed, ${touched} were dropped`,
     )
-    assert.ok(changed > 500, `only ${changed} answers changed`)
-    assert.ok(touched < asked / 2, 'most answers are left alone')
+    assert.ok(changed > 500, `only ${changed} responses changed`)
+    assert.ok(touched < asked / 2, 'most responses are left alone')
   },
 )
 

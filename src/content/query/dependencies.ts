@@ -8,21 +8,21 @@ import { completeSort } from '#content/query/sort.ts'
 import type { ListRow, Scope } from '#content/query/sql.ts'
 
 /**
- * What an answer is made of, in the words of the cache: rows of `stoa.version` as the change feed
- * tells them. A dependency may be wider than the truth, and then drops an answer too early; it is
- * never narrower. What only the database can evaluate (the status, which hangs on other rows; a
- * filter of too many alternatives) is left out, which makes it wider.
+ * The dependencies of a response, in the words of the cache: rows of `stoa.version` as the change
+ * feed records them. A dependency may be wider than the truth, and then drops a response too early;
+ * it is never narrower. Conditions that only the database can evaluate (the status, which depends
+ * on other rows; a filter of too many alternatives) are left out, which makes it wider.
  */
 
 /**
- * Whoever keeps an answer and drops it when one of these changes. A fill's context of the part
- * cache is one.
+ * Records what a response depends on, so that it is dropped when one of these changes. A fill's
+ * context of the part cache is one.
  */
 export interface Depends {
   row(collection: string, key: string): unknown
   list(collection: string, predicate: Predicate, page?: PageBound | null): unknown
   /**
-   * A dependency was made wider than the question, because only the database could tell exactly;
+   * A dependency was made wider than the question, because only the database could evaluate it;
    * for a counter.
    */
   widened?(): void
@@ -35,7 +35,7 @@ const alternativesMax = 16
 /** Text searches of all alternatives together: every change would have to run them. */
 const textSearchesMax = 8
 
-/** Types and locales: any change to them may change any answer. */
+/** Types and locales: any change to them may change any response. */
 export function dependOnModel(depends: Depends): void {
   depends.row('model', 'true')
 }
@@ -141,7 +141,7 @@ export function boundOf(
   }
 }
 
-/** How the change feed names a field; null: it does not tell it. */
+/** How the change feed names a field; null: it has none of that name. */
 function nameOf(field: QueryField): string | null {
   return field.system ? (columns[field.name] ?? null) : field.name
 }
@@ -156,7 +156,7 @@ const columns: Readonly<Record<string, string>> = {
   createdBy: 'created_by_id',
 }
 
-/** A value as the change feed tells it: times of columns are numbers there. */
+/** A value as the change feed has it: times of columns are numbers there. */
 function scalarOf(field: QueryField, value: Scalar | null): Scalar | null {
   if (value === null) return null
   if (field.system && field.type === 'instant') return Date.parse(String(value))
@@ -177,41 +177,45 @@ function alternativesOf(
   return [[]]
 }
 
-type Telling = {
+type Recording = {
   readonly schema: QuerySchema
   readonly depends: Depends
   readonly scope: Shown
 }
 
 /** The disjunctive form; an inexact or too wide part becomes "all". */
-function alternatives(filter: Filter, telling: Telling, negated: boolean): readonly Predicate[] {
+function alternatives(
+  filter: Filter,
+  recording: Recording,
+  negated: boolean,
+): readonly Predicate[] {
   switch (filter.op) {
     case 'not':
-      return alternatives(filter.filter, telling, !negated)
+      return alternatives(filter.filter, recording, !negated)
     // A row that is not known matches no grant; here it may match, which is wider.
     case 'known':
       return [[]]
     // The change feed does not join: any change to a type that the filter leads to counts.
     case 'through':
-      telling.depends.widened?.()
+      recording.depends.widened?.()
       for (const { type } of filter.targets)
-        telling.depends.list(versions, [ofType({ type }), shownIn(telling.scope)])
+        recording.depends.list(versions, [ofType({ type }), shownIn(recording.scope)])
       return [[]]
     case 'compare': {
-      const atom = atomOf(fieldOf(filter.field, telling.schema), filter.test)
-      if (atom === null) telling.depends.widened?.()
+      const atom = atomOf(fieldOf(filter.field, recording.schema), filter.test)
+      if (atom === null) recording.depends.widened?.()
       return [atom === null ? [] : [negated ? { ...atom, negated: atom.negated !== true } : atom]]
     }
     case 'and':
     case 'or': {
-      const parts = filter.filters.map((part) => alternatives(part, telling, negated))
+      const parts = filter.filters.map((part) => alternatives(part, recording, negated))
       const all = (filter.op === 'and') !== negated
       const size = parts.reduce(
         (count, part) => (all ? count * part.length : count + part.length),
         all ? 1 : 0,
       )
       if (size > alternativesMax) {
-        telling.depends.widened?.()
+        recording.depends.widened?.()
         return [[]]
       }
       return all

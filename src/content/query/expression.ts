@@ -47,7 +47,10 @@ export function expressionOf(
     case 'number':
       // Guarded: a value of a field's former kind must not make every query and save fail until it
       // is renewed.
-      return `(case when jsonb_typeof(${prefix}filter -> ${key}) = 'number' then (${prefix}filter -> ${key})::float8 end)`
+      return (
+        `(case when jsonb_typeof(${prefix}filter -> ${key}) = 'number' then (${prefix}filter -> ` +
+        `${key})::float8 end)`
+      )
     default:
       // Instants in normal form and booleans order as text the way they order as values.
       return `((${prefix}filter ->> ${key}) collate "C")`
@@ -67,8 +70,11 @@ function systemExpression(field: QueryField, prefix: string, sight: Sight): stri
 /** The status of the row `v`, as in `EntryView`. */
 export function statusExpression(sight: Sight): string {
   if (!sight.draftsSeen) return `'published'::text`
-  return `(case when v.is_archived then 'archived' when v.is_published then case when v.is_latest then 'published' else 'changed' end \
-when exists (select from ${sight.table} p where p.entry_id = v.entry_id and p.locale = v.locale and p.is_published) then 'changed' else 'draft' end)`
+  return `(case when v.is_archived then 'archived' \
+when v.is_published then case when v.is_latest then 'published' else 'changed' end \
+when exists (select from ${sight.table} p \
+where p.entry_id = v.entry_id and p.locale = v.locale and p.is_published) then 'changed' \
+else 'draft' end)`
 }
 
 /** The PostgreSQL type of a field's parameters. */

@@ -21,7 +21,7 @@ export type SqlContext = {
 
 /**
  * The condition of a filter on the row `v`. Where the filter is false it is FALSE or NULL, and
- * `where`, `and` and `or` take those for the same; only `not` must tell them apart, and does so
+ * `where`, `and` and `or` take those for the same; only `not` must distinguish them, and does so
  * with `is not true`. So comparisons stay bare, as indexes need them, and the logic is two-valued
  * all the same.
  */
@@ -90,7 +90,8 @@ export function afterConditions(
   if (present && keys.every((key) => key.descending)) return [rowComparison('<', keys, context)]
   if (present && !first.descending && rest.every((key) => !key.descending && !key.nullable))
     return [rowComparison('>', keys, context), ...missing]
-  const bound = `${first.x} ${first.descending ? '<=' : '>='} ${parameter(first.field, first.value, context)}`
+  const bound =
+    `${first.x} ${first.descending ? '<=' : '>='} ` + parameter(first.field, first.value, context)
   return [
     `(${bound} and ${afterKey([{ ...first, nullable: false }, ...rest], 0, context)})`,
     ...missing,
@@ -105,9 +106,13 @@ export function orderOf(sort: readonly Sort[], context: SqlContext): string {
   return completeSort(sort)
     .map(
       (key) =>
-        `${expressionOf(fieldOf(key.field, context.schema), 'v.', context.sight)}${key.descending ? ' desc' : ''}`,
+        expressionOf(fieldOf(key.field, context.schema), 'v.', context.sight) + directionOf(key),
     )
     .join(', ')
+}
+
+function directionOf({ descending }: Sort): string {
+  return descending ? ' desc' : ''
 }
 
 export function fieldOf(name: string, schema: QuerySchema): QueryField {
@@ -208,7 +213,8 @@ function testMany(field: QueryField, test: Test, context: SqlContext): string {
       return `((jsonb_typeof(${x}) = 'array') is ${test.value ? 'true' : 'not true'})`
     default:
       throw new Error(
-        `${test.is} does not exist for fields with many values: queries are validated before they are compiled`,
+        `${test.is} does not exist for fields with many values: queries are validated before ` +
+          `they are compiled`,
       )
   }
 }

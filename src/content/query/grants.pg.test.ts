@@ -28,7 +28,7 @@ const memo = (filterable: boolean): ContentType => ({
 const long = 'l'.repeat(filterTextBytesMax + 1)
 const levels = ['public', 'secret', long, null] as const
 const teams = ['red', 'blue', null] as const
-/** The session lock of the node that settles types: whoever has it keeps the others from it. */
+/** The session lock of the node that settles types: its holder keeps all others from it. */
 const lockSettling = sql<object>(`select pg_advisory_lock($1)`)
 const unlockSettling = sql<object>(`select pg_advisory_unlock($1)`)
 const settlingKey = 0x73746f74

@@ -37,7 +37,7 @@ export function followPath(
   return null
 }
 
-/** What a list holds; any other field itself. */
+/** The items of a list; any other field itself. */
 function itemOf(field: Field | undefined): Field | undefined {
   let item = field
   while (item?.kind === 'list') item = item.of
@@ -80,7 +80,8 @@ function validatePath(path: string, reader: QueryReader): void {
     states = [...next.values()]
   }
   throw new QueryLimitError(
-    `A path of \`include\` follows at most ${includeDepthMax} references, with ${pathNamesMax} names.`,
+    `A path of \`include\` follows at most ${includeDepthMax} references, with ` +
+      `${pathNamesMax} names.`,
     { limit: includeDepthMax, path: path.slice(0, 80).toWellFormed() },
   )
 }
@@ -96,7 +97,8 @@ function noSuchPath(path: string, states: readonly State[]): QueryFieldError {
   const at = Math.min(...states.map((state) => state.at))
   const step = path.split('.').slice(at).join('.').slice(0, 80).toWellFormed()
   return new QueryFieldError(
-    `\`include\` has no reference, asset or rich text field "${step}" to follow here; there are: ${allowed.join(', ') || 'none'}.`,
+    `\`include\` has no reference, asset or rich text field "${step}" to follow here; there ` +
+      `are: ${allowed.join(', ') || 'none'}.`,
     { field: step, allowed },
   )
 }

@@ -26,7 +26,8 @@ const article: ContentType = {
 }
 const options = { logger: silentLogger }
 const indexNames = sql<{ name: string; valid: boolean }>(`
-  select c.relname as name, i.indisvalid as valid from pg_inherits p join pg_index i on i.indrelid = p.inhrelid join pg_class c on c.oid = i.indexrelid
+  select c.relname as name, i.indisvalid as valid from pg_inherits p join pg_index i
+    on i.indrelid = p.inhrelid join pg_class c on c.oid = i.indexrelid
   where p.inhparent = 'stoa.version'::regclass and c.relname like 'version\\_x\\_%' order by 1`)
 const insertType = sql(`insert into stoa.content_type (name, definition) values ($1, '{}')`)
 const validNames = async (db: Queryable): Promise<string[]> =>
@@ -46,17 +47,23 @@ async function fill(database: Database, count: number): Promise<void> {
   await database.run(sql(`insert into stoa.locale (code, fallback) values ('de', 'en')`))
   await database.run(
     sql(
-      `insert into stoa.entry (id, type, created_by) select ('0197a000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'article', '{}' from generate_series(1, $1::int) i`,
+      `insert into stoa.entry (id, type, created_by) select ('0197a000-0000-7000-8000-' || ` +
+        `lpad(to_hex(i), 12, '0'))::uuid, 'article', '{}' from generate_series(1, $1::int) i`,
     ),
     [count],
   )
   await database.run(
     sql(`
-    insert into stoa.version (entry_id, locale, number, type, data, filter, is_latest, is_published, created_at, saved_at, saved_by, published_at, first_published_at)
-    select ('0197a000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, locale, number, 'article', json_build_object('body', repeat('x', 200)),
-      jsonb_build_object('title', 'Title ' || i, 'slug', 'slug-' || locale || '-' || i, 'category', 'c' || i % 20, 'rank', i, 'tags', jsonb_build_array('t' || i % 500, 'all')),
-      number = (case when i % 5 = 0 then 2 else 1 end), number = 1, at, at, '{}', case when number = 1 then at end, case when number = 1 then at end
-    from generate_series(1, $1::int) i, generate_series(1, 2) number, unnest(array['en', 'de']) locale,
+    insert into stoa.version (entry_id, locale, number, type, data, filter, is_latest,
+      is_published, created_at, saved_at, saved_by, published_at, first_published_at)
+    select ('0197a000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, locale, number,
+      'article', json_build_object('body', repeat('x', 200)),
+      jsonb_build_object('title', 'Title ' || i, 'slug', 'slug-' || locale || '-' || i,
+        'category', 'c' || i % 20, 'rank', i, 'tags', jsonb_build_array('t' || i % 500, 'all')),
+      number = (case when i % 5 = 0 then 2 else 1 end), number = 1, at, at, '{}',
+        case when number = 1 then at end, case when number = 1 then at end
+    from generate_series(1, $1::int) i, generate_series(1, 2) number, unnest(array['en',
+      'de']) locale,
       lateral (select timestamptz '2026-01-01' + i * interval '1 minute' as at) a
     where (number = 1 or i % 5 = 0) and (locale = 'en' or i % 10 = 0)`),
     [count],
@@ -158,7 +165,8 @@ test(
       })
 
       await t.test(
-        `a later page by title, with entries without one, starts where it begins too (${mode} plan)`,
+        `a later page by title, with entries without one, starts where it begins too (${mode} ` +
+          `plan)`,
         async () => {
           const after = Buffer.from(
             JSON.stringify([
@@ -269,7 +277,8 @@ test(
     assert.deepEqual(
       await db.database.run(
         sql(
-          `select 1 from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`,
+          `select 1 from pg_locks where locktype = 'advisory' and database = (select oid from ` +
+            `pg_database where datname = current_database())`,
         ),
       ),
       [],
@@ -341,7 +350,8 @@ test(
       while (!built.signal.aborted) {
         await database.run(
           sql(
-            `update stoa.version set saved_at = now() where entry_id = '0197a000-0000-7000-8000-000000000001'`,
+            `update stoa.version set saved_at = now() where entry_id = ` +
+              `'0197a000-0000-7000-8000-000000000001'`,
           ),
         )
         writes += 1
@@ -358,7 +368,7 @@ test(
   },
 )
 
-test('names are short, plain and tell definitions apart', () => {
+test('names are short, plain and different for different definitions', () => {
   const long = 'a'.repeat(63)
   const fields: ContentType['fields'] = [
     { name: long, kind: 'text', filterable: true },

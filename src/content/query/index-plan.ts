@@ -12,8 +12,8 @@ import type { Logger } from '#lib/logger.ts'
 
 /**
  * The indexes of the filterable fields, on the table of their type. Each is partial: of the
- * published versions or of the latest ones. They are built and dropped `concurrently`, which never blocks a write, by one
- * node at a time.
+ * published versions or of the latest ones. They are built and dropped `concurrently`, which never
+ * blocks a write, by one node at a time.
  */
 
 /** "stoi" in ASCII: the session lock of the one node that works on indexes. */
@@ -119,7 +119,8 @@ type Work = {
 
 const existing = sql<{ name: string; valid: boolean }>(`
   select c.relname as name, i.indisvalid as valid
-  from pg_inherits p join pg_index i on i.indrelid = p.inhrelid join pg_class c on c.oid = i.indexrelid
+  from pg_inherits p join pg_index i on i.indrelid = p.inhrelid join pg_class c
+    on c.oid = i.indexrelid
   where p.inhparent = 'stoa.version'::regclass and starts_with(c.relname::text, '${namePrefix}')
   order by c.relname`)
 const tryLock = sql<{ locked: boolean }>(`select pg_try_advisory_lock($1) as locked`)
@@ -197,7 +198,8 @@ async function lock(session: Queryable): Promise<void> {
     if (row?.locked === true) return
     if (performance.now() > deadline)
       throw new DatabaseTimeoutError(
-        'Another node has worked on indexes for over an hour; look at what it waits for in pg_stat_activity.',
+        'Another node has worked on indexes for over an hour; look at what it waits for in ' +
+          'pg_stat_activity.',
       )
     await wait(lockPollMs)
   }
@@ -209,7 +211,7 @@ async function release(session: Queryable, logger: Logger): Promise<void> {
 
 /**
  * Tidies up after work that may itself have failed: on a broken connection the server does it by
- * itself, and the first error is the one to tell.
+ * itself, and the first error is the one to report.
  */
 async function leniently(logger: Logger, tidy: () => Promise<unknown>): Promise<void> {
   try {

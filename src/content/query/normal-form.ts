@@ -128,7 +128,7 @@ export function normalInstant(text: string): string | null {
   ] = match
   const local = `${date}T${minutes}:${seconds}.${fraction.padEnd(3, '0').slice(0, 3)}Z`
   const localMs = Date.parse(local)
-  // Date.parse rolls 30 February over to March and takes 24:00; neither is a date that somebody
+  // Date.parse rolls 30 February over to March and takes 24:00; neither is a date that an author
   // meant.
   if (Number.isNaN(localMs) || new Date(localMs).toISOString() !== local) return null
   if (Number(zoneHours) > 23 || Number(zoneMinutes) > 59) return null
@@ -150,7 +150,7 @@ export function normalValue(type: ValueType, value: unknown): Scalar | null {
     case 'id':
       return typeof value === 'string' && isId(value) ? value : null
     case 'number':
-      // Adding 0 turns -0 into 0, which the normal form does not tell apart.
+      // Adding 0 turns -0 into 0, which the normal form does not distinguish.
       return typeof value === 'number' && Number.isFinite(value) ? value + 0 : null
     case 'boolean':
       return typeof value === 'boolean' ? value : null
@@ -186,7 +186,8 @@ function checkLength(field: string, value: Scalar): void {
   const bytes = Buffer.byteLength(value)
   if (bytes <= filterTextBytesMax) return
   throw new FilterValueTooLongError(
-    `The field "${field}" is filterable, so its text may have at most ${filterTextBytesMax} bytes; this one has ${bytes}. Shorten it, or make the field not filterable.`,
+    `The field "${field}" is filterable, so its text may have at most ${filterTextBytesMax} ` +
+      `bytes; this one has ${bytes}. Shorten it, or make the field not filterable.`,
     { field, bytes, bytesMax: filterTextBytesMax },
   )
 }

@@ -70,7 +70,7 @@ test('what is not known matches no grant, whatever the comparison', () => {
   }
 })
 
-test('fields named like members of Object are missing unless they are there', () => {
+test('fields named like properties of Object are missing unless they are there', () => {
   assert.equal(holds(compare('constructor', { is: 'exists', value: true }), {}), false)
   assert.equal(holds(compare('constructor', { is: 'eq', value: 'x' }), { constructor: 'x' }), true)
 })
@@ -83,7 +83,7 @@ test('many values: one of them is enough', () => {
   assert.equal(holds(compare('tags', { is: 'exists', value: false }), {}), true)
 })
 
-test('missing sorts last ascending and first descending; ties end on id in the last direction', () => {
+test('missing values sort last ascending, first descending; ties end on id', () => {
   const ids = ['a', 'b', 'c', 'd'].map((letter) => `0197a000-0000-7000-8000-00000000000${letter}`)
   const rows = [
     row({ rank: 2 }, { id: ids[0]! }),

@@ -171,7 +171,8 @@ function compileMany(field: QueryField, test: Test): Predicate {
       return (row) => read(row).length > 0 === test.value
     default:
       throw new Error(
-        `${test.is} does not exist for fields with many values: queries are validated before they are compiled`,
+        `${test.is} does not exist for fields with many values: queries are validated before ` +
+          `they are compiled`,
       )
   }
 }

@@ -18,8 +18,8 @@ const indexedTests: ReadonlySet<Test['is']> = new Set([
 ])
 
 /**
- * Whether a query may have to read far more entries than it returns, judging by its shape: it counts,
- * or its filter or sort is not one that an index serves. The query is validated.
+ * Returns whether a query may have to read far more entries than it returns, judging by its shape:
+ * it counts, or its filter or sort is not one that an index serves. The query is validated.
  */
 export function isCostly({ filter, sort, count }: ListQuery, type: ContentType): boolean {
   if (count) return true
@@ -37,7 +37,9 @@ function isFilterIndexed(filter: Filter | null, schema: QuerySchema): boolean {
   return indexedTests.has(test.is) && (test.is !== 'in' || test.values.length <= indexedValuesMax)
 }
 
-/** Newest first is part of every index; other orders are those of a field or of a declared index. */
+/**
+ * Newest first is part of every index; other orders are those of a field or of a declared index.
+ */
 function isSortIndexed(filter: Filter | null, sort: readonly Sort[], type: ContentType): boolean {
   const names = sort.map((key) => key.field)
   const [first] = names

@@ -10,14 +10,17 @@ const waitingPerCallerMax = 8
 const waitMs = 2_000
 /** The server ends a costly query after this. */
 export const costlyQueryMsMax = 3_000
-/** Time of costly queries that a caller may use at once, and how much of it comes back per second. */
+/**
+ * Time of costly queries that a caller may use at once, and how much of it comes back per second.
+ */
 const budgetMs = 4_000
 const refillMsPerS = 250
 /** Callers that are remembered; the one that was refused or charged longest ago is forgotten. */
 const callersMax = 2_000
 
 const advice =
-  'Filter by filterable fields with eq, in, a range or startsWith, sort by newest first or a declared index, and ask for the count less often.'
+  'Filter by filterable fields with eq, in, a range or startsWith, sort by newest first or a ' +
+  'declared index, and ask for the count less often.'
 
 type Used = { readonly ms: number; readonly atMs: number }
 
@@ -83,7 +86,8 @@ export class QueryLane {
 
 function busy(retryAfterS: number): QueryBusyError {
   return new QueryBusyError(
-    `You have asked for more costly queries than this node can run for you now; ask again in ${retryAfterS} s. ${advice}`,
+    `You have asked for more costly queries than this node can run for you now; ask again in ` +
+      `${retryAfterS} s. ${advice}`,
     { retryAfterS },
   )
 }

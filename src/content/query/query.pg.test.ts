@@ -28,7 +28,7 @@ const queriesPerWorld = 40
 const casesMin = 10_000
 const seed = Number(process.env['STOA_TEST_SEED'] ?? Date.now() % 2 ** 31)
 
-/** What the two evaluators are, so that a test can plant a bug in either. */
+/** The two evaluators, so that a test can put a bug into either. */
 type Evaluators = {
   readonly rewrite: (text: string) => string
   readonly predicate: typeof compilePredicate
@@ -45,19 +45,26 @@ const clearItems = sql(`delete from stoa.release_item`)
 const insertType = sql(`insert into stoa.content_type (name, definition) values ($1, $2)`)
 const insertRelease = sql(`insert into stoa.release (id, name, created_by) values ($1, 'R', '{}')`)
 const insertEntries = sql(
-  `insert into stoa.entry (id, type, created_by) select id, 'thing', '{}' from unnest($1::uuid[]) id`,
+  `insert into stoa.entry (id, type, created_by) select id, 'thing', '{}' from ` +
+    `unnest($1::uuid[]) id`,
 )
 const insertVersions = sql(`
-  insert into stoa.version (entry_id, locale, number, type, data, filter, filter_revision, is_latest, is_published, is_archived, created_at,
+  insert into stoa.version (entry_id, locale, number, type, data, filter, filter_revision,
+    is_latest, is_published, is_archived, created_at,
     created_by_id, saved_at, saved_by, published_at, first_published_at)
-  select "entryId", locale, number, 'thing', '{}', filter, "filterRevision", "isLatest", "isPublished", "isArchived", "createdAt", "createdBy",
+  select "entryId", locale, number, 'thing', '{}', filter, "filterRevision", "isLatest",
+    "isPublished", "isArchived", "createdAt", "createdBy",
     "savedAt", '{}', "publishedAt", "firstPublishedAt"
-  from json_to_recordset($1::json) as v ("entryId" uuid, locale text, number int, filter jsonb, "filterRevision" int, "isLatest" boolean,
-    "isPublished" boolean, "isArchived" boolean, "createdAt" timestamptz, "createdBy" text, "savedAt" timestamptz,
+  from json_to_recordset($1::json) as v ("entryId" uuid, locale text, number int, filter jsonb,
+    "filterRevision" int, "isLatest" boolean,
+    "isPublished" boolean, "isArchived" boolean, "createdAt" timestamptz, "createdBy" text,
+      "savedAt" timestamptz,
     "publishedAt" timestamptz, "firstPublishedAt" timestamptz)`)
 const insertItems = sql(`
   insert into stoa.release_item (release_id, entry_id, locale, action, number)
-  select $1, "entryId", locale, action, number from json_to_recordset($2::json) as i ("entryId" uuid, locale text, action text, number int)`)
+  select $1, "entryId", locale, action,
+    number from json_to_recordset($2::json) as i ("entryId" uuid, locale text, action text,
+    number int)`)
 
 async function prepare(database: Database): Promise<void> {
   await database.run(insertType, ['thing', JSON.stringify(thing)])
@@ -297,7 +304,9 @@ test(
     // the rest.
     for (const setting of ['enable_seqscan', 'jit']) {
       await db.database.run({
-        text: `do $$ begin execute format('alter database %I set ${setting} = off', current_database()); end $$`,
+        text:
+          `do $$ begin execute format('alter database %I set ${setting} = off', ` +
+          `current_database()); end $$`,
         prepare: 'never',
       })
     }
@@ -326,11 +335,11 @@ test(
   },
 )
 
-/** Worlds in which a planted bug may hide at most; most are found in the first few. */
-const plantedWorlds = 400
+/** Worlds in which a bug may hide at most; most are found in the first few. */
+const worldsWithBug = 400
 
 /** Bugs that an evaluator could have. */
-const planted: Record<string, Partial<Evaluators>> = {
+const bugs: Record<string, Partial<Evaluators>> = {
   'NULL taken for neither true nor false under not': {
     rewrite: (text) => text.replaceAll('is not true', 'is false'),
   },
@@ -398,10 +407,10 @@ const planted: Record<string, Partial<Evaluators>> = {
 test('a bug in either evaluator is noticed', { skip: databaseMissing }, async (t) => {
   await using db = await testDatabase({ icuLocale: 'en-US' })
   await prepare(db.database)
-  for (const [bug, part] of Object.entries(planted)) {
+  for (const [bug, part] of Object.entries(bugs)) {
     await t.test(bug, async () => {
       await assert.rejects(
-        agree(db.database, { ...honest, ...part }, plantedWorlds),
+        agree(db.database, { ...honest, ...part }, worldsWithBug),
         (error: Error) => {
           const disagreement = error.cause as Error | undefined
           assert.match(disagreement?.message ?? String(error), /^they disagree/)

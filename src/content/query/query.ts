@@ -13,15 +13,15 @@ export type Filter =
   | { readonly op: 'not'; readonly filter: Filter }
   | { readonly op: 'compare'; readonly field: string; readonly test: Test }
   /**
-   * One of the entries that the reference points to is of one of these types and matches its filter,
-   * which contains what the reader may see of that type. `validateFilter` makes it of a comparison
-   * whose field leads across a reference: `category.slug`.
+   * One of the entries that the reference points to is of one of these types and matches its
+   * filter, which contains what the reader may see of that type. `validateFilter` makes it of a
+   * comparison whose field leads across a reference: `category.slug`.
    */
   | { readonly op: 'through'; readonly field: string; readonly targets: readonly FilterTarget[] }
   /**
    * The row is known to be as the type says: its filterable values were made at or after this
-   * revision, and none of these fields has a value that filters cannot see. Only grants have it (see
-   * `grantFilter`): what is not known matches no grant. Queries cannot ask for it.
+   * revision, and none of these fields has a value that filters cannot see. Only grants have it
+   * (see `grantFilter`): what is not known matches no grant. Queries cannot ask for it.
    */
   | { readonly op: 'known'; readonly revision: number; readonly fields: readonly string[] }
 

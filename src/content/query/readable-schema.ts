@@ -29,7 +29,8 @@ export function queryFieldNamed(
   if (field !== undefined) return field
   if (visibleFields(readable).some((other) => other.name === name)) {
     throw new QueryFieldError(
-      `The field "${name}" of "${readable.type.name}" is not filterable: queries can neither filter nor sort by it.`,
+      `The field "${name}" of "${readable.type.name}" is not filterable: queries can neither ` +
+        `filter nor sort by it.`,
       {
         field: name,
         allowed: [...schema.keys()],
@@ -45,7 +46,8 @@ export function unknownField(
   allowed: readonly string[],
 ): QueryFieldError {
   return new QueryFieldError(
-    `"${type.name}" has no field "${brief(name)}" that you can use here; there are: ${allowed.join(', ') || 'none'}.`,
+    `"${type.name}" has no field "${brief(name)}" that you can use here; there are: ` +
+      `${allowed.join(', ') || 'none'}.`,
     { field: brief(name), allowed },
   )
 }

@@ -104,7 +104,7 @@ test(
 )
 
 test(
-  'texts of another life of the database, or of nobody knows which, are not used',
+  'texts of another life of the database, or of an unknown one, are not used',
   { skip: databaseMissing },
   async () => {
     await using site = await testContent({ types: [note] })
@@ -152,7 +152,8 @@ test('what is kept stays within its bound', { skip: databaseMissing }, async () 
 })
 
 const touch = sql(
-  `update stoa.version set data = jsonb_set(data::jsonb, '{title}', to_jsonb($2::text))::text::json where entry_id = $1`,
+  `update stoa.version set data = jsonb_set(data::jsonb, '{title}', ` +
+    `to_jsonb($2::text))::text::json where entry_id = $1`,
 )
 
 test(

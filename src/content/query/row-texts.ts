@@ -1,13 +1,11 @@
 import { LRUCache } from 'lru-cache'
 import type { BareRow, ListRow } from '#content/query/sql.ts'
 
-/**
- * What a text and a list take besides their characters, and what a row of a list takes, in bytes.
- */
+/** Memory of a text and of a list besides their characters, and of a row of a list, in bytes. */
 const textBytes = 300
 const listBytes = 500
 const rowBytes = 100
-/** Of the whole, for what lists were made of; the rest is for texts. */
+/** Share of the memory for the rows of lists; the rest is for texts. */
 const listsShare = 0.25
 
 type ExistingTargets = { readonly key: string; readonly writer: string }
@@ -45,8 +43,8 @@ export class RowTexts {
   }
 
   /**
-   * Who wrote the rows that this list had when it was read last, as far as their texts are still
-   * here.
+   * The transactions that wrote the rows of this list when it was read last, as far as their texts
+   * are still here.
    */
   writersOf(list: string): readonly string[] {
     return (this.#lists.get(list) ?? [])
@@ -56,7 +54,7 @@ export class RowTexts {
 
   /**
    * The rows with their texts, which are kept for the next time; null where one was left out that
-   * is not here. `life`: of the database that sent them; null: nobody knows which.
+   * is not here. `life`: of the database that sent them; null: unknown.
    */
   complete(list: string, life: string | null, bare: readonly BareRow[]): ListRow[] | null {
     const rows: ListRow[] = []

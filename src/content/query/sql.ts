@@ -63,8 +63,8 @@ export type EntryRow = {
 
 /**
  * A row of a list; `s0`, `s1`, … are the values of its sort keys, without the `id` that ends them.
- * `fits` false: the page has no room for it; it comes without `data`, as the last row, and says that
- * there is a next page.
+ * `fits` false: the page has no room for it; it comes without `data`, as the last row, and says
+ * that there is a next page.
  */
 export type ListRow = EntryRow & {
   readonly fits: boolean
@@ -145,19 +145,23 @@ function compileListing<Row extends object>(
   const order = orderOf(query.sort, context)
   const limit = `limit ${values.add(query.limit + 1)}::int`
   const select = (branch: Branch, place: string): string =>
-    `select ${columns} from ${branch.from} where ${branch.where.join(' and ')} and ${place} order by ${order} ${limit}`
+    `select ${columns} from ${branch.from} where ${branch.where.join(' and ')} and ${place} ` +
+    `order by ${order} ${limit}`
   const selects = branches.flatMap((branch) => after.map((place) => select(branch, place)))
   const outer = [
     ...keys.map(
       (key, i) =>
-        `s${i}${parameterType(key.field) === 'text' ? ' collate "C"' : ''}${key.descending ? ' desc' : ''}`,
+        `s${i}` +
+        (parameterType(key.field) === 'text' ? ' collate "C"' : '') +
+        (key.descending ? ' desc' : ''),
     ),
     lastOrder(query.sort),
   ]
   const rows =
     selects.length === 1
       ? selects[0]!
-      : `select * from (${selects.map((one) => `(${one})`).join(' union all ')}) as branch order by ${outer.join(', ')} ${limit}`
+      : `select * from (${selects.map((one) => `(${one})`).join(' union all ')}) as branch ` +
+        `order by ${outer.join(', ')} ${limit}`
   const names = [
     ...columnNames.map((name) => `p."${name}"`),
     ...keys.map((_, i) => `p.s${i}`),
@@ -184,8 +188,8 @@ export function pageLength(rows: readonly ListRow[], limit: number): number {
 }
 
 /**
- * Cuts the rows of `compileList` to a page of this length, and makes the cursor of the next; `after`
- * is null on the last page.
+ * Cuts the rows of `compileList` to a page of this length, and makes the cursor of the next;
+ * `after` is null on the last page.
  */
 export function pageOf(
   rows: readonly ListRow[],
@@ -250,7 +254,8 @@ function compileGet(
   const columns = columnsOf(context.sight).join(', ')
   const selects = branches.map(
     (branch, i) =>
-      `select ${columns}${branches.length > 1 ? `, ${i} as place` : ''} from ${branch.from} where ${branch.where.join(' and ')}`,
+      `select ${columns}${branches.length > 1 ? `, ${i} as place` : ''} ` +
+      `from ${branch.from} where ${branch.where.join(' and ')}`,
   )
   const union =
     selects.length === 1
@@ -358,7 +363,8 @@ function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
   const table = versionTable(scope.type)
   const from = `${table} v`
   const other = (locale: string, where: string): string =>
-    `exists (select from ${table} w where w.entry_id = v.entry_id and w.locale = ${locale} and ${where})`
+    `exists (select from ${table} w where w.entry_id = v.entry_id and w.locale = ${locale} ` +
+    `and ${where})`
   if (scope.perspective === 'published') {
     return {
       sources: [{ from, where: ['v.is_published'] }],
@@ -375,14 +381,18 @@ function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
   }
   const release = `${values.add(scope.perspective.release)}::uuid`
   const item = (row: string): string =>
-    `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = ${row}.entry_id and j.locale = ${row}.locale)`
+    `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = ` +
+    `${row}.entry_id and j.locale = ${row}.locale)`
   const pinned = (locale: string): string =>
-    `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = v.entry_id and j.locale = ${locale} and j.action = 'publish')`
+    `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = ` +
+    `v.entry_id and j.locale = ${locale} and j.action = 'publish')`
   return {
     sources: [
       { from, where: ['v.is_published', `not ${item('v')}`] },
       {
-        from: `stoa.release_item i join ${anyVersionOf(table)} v on v.entry_id = i.entry_id and v.locale = i.locale and v.number = i.number`,
+        from:
+          `stoa.release_item i join ${anyVersionOf(table)} v on v.entry_id = i.entry_id and ` +
+          `v.locale = i.locale and v.number = i.number`,
         where: [`i.release_id = ${release}`, `i.action = 'publish'`],
       },
     ],

@@ -85,7 +85,7 @@ function errorOf(query: Partial<ListQuery>, grant: Grant = open): StoaError | nu
 const refused: [string, Partial<ListQuery>, string][] = [
   ['an unknown field', { filter: compare('nope', { is: 'exists', value: true }) }, 'E_QUERY_FIELD'],
   [
-    'a member of Object',
+    'a property of Object',
     { filter: compare('toString', { is: 'exists', value: true }) },
     'E_QUERY_FIELD',
   ],
@@ -258,7 +258,7 @@ test('values come out in normal form, whatever zone they came with', () => {
   })
 })
 
-test('a field outside the grant is told from an unknown one by nothing, in filter, sort, fields and include', () => {
+test('a field outside the grant is like an unknown one wherever a query names it', () => {
   const hidden: Grant = { filter: null, fields: ['title'] }
   const uses: ((name: string) => Partial<ListQuery>)[] = [
     (name) => ({ filter: compare(name, { is: 'exists', value: true }) }),
@@ -271,11 +271,11 @@ test('a field outside the grant is told from an unknown one by nothing, in filte
     assert.ok(unknown !== null)
     for (const name of ['secret', 'salary', 'author']) {
       const found = errorOf(use(name), hidden)
-      const told = JSON.stringify([found?.code, found?.message, found?.facts]).replaceAll(
+      const said = JSON.stringify([found?.code, found?.message, found?.facts]).replaceAll(
         name,
         'nothing',
       )
-      assert.equal(told, JSON.stringify([unknown.code, unknown.message, unknown.facts]))
+      assert.equal(said, JSON.stringify([unknown.code, unknown.message, unknown.facts]))
     }
   }
   assert.equal(
@@ -297,7 +297,7 @@ test('a path of include ends where the reader may read no target', () => {
   )
 })
 
-test('the filter of a grant may use fields outside it, and matches nothing when it does not fit the type', () => {
+test('a grant’s filter may use fields outside the grant, and fails closed', () => {
   const own = compare('secret', { is: 'eq', value: 'x' })
   const known: Filter = {
     op: 'and',

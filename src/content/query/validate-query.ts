@@ -80,7 +80,7 @@ const wanted: Record<ValueType, string> = {
 /**
  * Checks a query against the type and what the reader may see of it, and returns it with every
  * value in normal form, as the evaluators want it. Throws `QueryFieldError`, `QueryOperatorError`,
- * `QueryValueError` or `QueryLimitError`; each says what is possible, and tells nothing about
+ * `QueryValueError` or `QueryLimitError`; each says what is possible, and says nothing about
  * fields that the reader may not see. The cursor is checked by `compileList`.
  */
 export function validateQuery(query: ListQuery, reader: QueryReader): ListQuery {
@@ -113,7 +113,7 @@ export function validateFilter(filter: Filter, readable: ReadableType | QueryRea
 
   function fieldOf(name: string): QueryField {
     const field = queryFieldNamed(name, schema, readable)
-    // What locales there are is not part of the type.
+    // The locales are not part of the type.
     return name === 'locale' && 'locales' in readable
       ? { ...field, values: readable.locales }
       : field
@@ -140,7 +140,8 @@ export function validateFilter(filter: Filter, readable: ReadableType | QueryRea
         budget.textSearches += part.test.is === 'contains' ? 1 : 0
         if (budget.textSearches > textSearchesMax)
           throw new QueryLimitError(
-            `A filter has at most ${textSearchesMax} comparisons by "contains", which no index serves; use "startsWith" or "in".`,
+            `A filter has at most ${textSearchesMax} comparisons by "contains", which no ` +
+              `index serves; use "startsWith" or "in".`,
             { limit: textSearchesMax },
           )
         return isAcross(part.field)
@@ -179,8 +180,8 @@ function throughReference(
 
 /**
  * The filter of a grant with its values in normal form. It fails closed: a filter that does not fit
- * the type (any more) matches nothing, and so does an entry whose filterable values were made before
- * `filterRevision`, or one with a value that filters cannot see; `ne`, `nin`, `not` and
+ * the type (any more) matches nothing, and so does an entry whose filterable values were made
+ * before `filterRevision`, or one with a value that filters cannot see; `ne`, `nin`, `not` and
  * `exists=false` would match those. Alternatives, which come from several roles, are taken one by
  * one: a mistake in one role takes nothing from another, and together they may be large.
  */
