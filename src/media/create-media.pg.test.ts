@@ -395,3 +395,25 @@ test(
     await content.stop()
   },
 )
+
+test(
+  'an asset may be named `file`, and comes back from an export under that name',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await using parts = await testMedia(db.database)
+    const { media } = parts
+    const source = () => from('text')
+    const asset = await media.upload(db.database, editor, { name: 'a.txt', source: source() })
+    const renamed = await media.update(db.database, asset.id, { name: 'file' }, null)
+    assert.equal(renamed.name, 'file')
+    await assert.rejects(
+      media.update(db.database, asset.id, { name: '...' }, null),
+      AssetInputError,
+    )
+    const received = await media.receive(editor, { name: 'file', source: source() })
+    await media.delete(db.database, asset.id)
+    await media.restore(db.database, renamed, received)
+    assert.equal((await media.get(asset.id)).name, 'file')
+  },
+)

@@ -165,3 +165,37 @@ test('one caller cannot hold all places, bytes and unfinished uploads', { skip }
   await assert.rejects(media.uploads.create(editor, { name: 'b.bin', bytes: 900 }), MediaBusyError)
   await media.uploads.create(other, { name: 'b.bin', bytes: 900 })
 })
+
+test(
+  'while the database does not respond, known renditions go on at once and others fail soon',
+  { skip },
+  async () => {
+    await using db = await testDatabase()
+    await using parts = await testMedia(db.database, { lookUpMsMax: 300 })
+    const { media } = parts
+    const { id } = await media.upload(db.database, editor, {
+      name: 'a.jpg',
+      source: Readable.from([await noise(64, 64)]),
+    })
+    const asset = await media.find(db.database, id)
+    const reader = { accept: '', caller: 'a' }
+    const known = await media.rendition(asset, { width: 64 }, reader)
+    const { promise: locked, resolve: lock } = Promise.withResolvers<void>()
+    const { promise: released, resolve: release } = Promise.withResolvers<void>()
+    const holding = db.database.transaction(async (tx) => {
+      await tx.run(sql(`lock table stoa.rendition in access exclusive mode`))
+      lock()
+      await released
+    })
+    await locked
+    const startedMs = performance.now()
+    const again = await media.rendition(asset, { width: 64 }, reader)
+    assert.equal((await buffer(await again.open())).length, known.bytes)
+    assert.ok(performance.now() - startedMs < 200)
+    await assert.rejects(media.rendition(asset, { width: 32 }, reader), MediaBusyError)
+    assert.ok(performance.now() - startedMs < 2_000)
+    release()
+    await holding
+    await media.rendition(asset, { width: 32 }, reader)
+  },
+)

@@ -19,6 +19,8 @@ export type MediaLimits = {
   readonly rendersWaitingMax: number
   readonly rendersWaitingPerCallerMax: number
   readonly renderWaitMs: number
+  /** A look-up that takes longer fails: two leases of the cache, as other reads do. */
+  readonly lookUpMsMax: number
   /** Kept per asset; the least recently used make room and are made again on demand. */
   readonly renditionsPerAssetMax: number
   readonly renditionBytesPerAssetMax: number
@@ -43,6 +45,7 @@ export const defaultLimits: MediaLimits = {
   rendersWaitingMax: 256,
   rendersWaitingPerCallerMax: 64,
   renderWaitMs: 20_000,
+  lookUpMsMax: 2_000,
   renditionsPerAssetMax: 1_000,
   renditionBytesPerAssetMax: 256 * 1024 ** 2,
   receivesMax: 64,

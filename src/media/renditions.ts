@@ -7,9 +7,10 @@ import { BlobNotFoundError } from '#file-store/errors.ts'
 import type { FileStore } from '#file-store/file-store.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 import { disposition } from '#media/asset-name.ts'
 import { lockBlob } from '#media/blobs.ts'
-import { AssetNotFoundError, RenditionError } from '#media/errors.ts'
+import { AssetNotFoundError, MediaBusyError, RenditionError } from '#media/errors.ts'
 import type { ImageProcesses } from '#media/image-processes.ts'
 import { kindOf } from '#media/kinds.ts'
 import type { MediaLimits } from '#media/limits.ts'
@@ -160,13 +161,20 @@ export class Renditions {
       this.#use(job, known)
       return known
     }
-    const [row] = await this.#parts.database.run(lookUp, [job.asset.id, job.plan.key])
+    const row = await this.#lookUp(job)
     if (row === undefined) return this.#make(job)
     // The database's own time of use may be as old as the recording allows.
     const entry = this.#remember(name, row)
     entry.recordedAtMs = 0
     this.#use(job, entry)
     return row
+  }
+
+  async #lookUp({ asset, plan }: Job): Promise<Row | undefined> {
+    const { database, limits } = this.#parts
+    const found = await withTimeout(database.run(lookUp, [asset.id, plan.key]), limits.lookUpMsMax)
+    if (found !== timedOut) return found[0]
+    throw new MediaBusyError('The database does not respond; ask for the image again.', 1)
   }
 
   #remember(name: string, row: Row): Known {

@@ -1,14 +1,15 @@
 import { randomBytes } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import type { FileStore, FileStoreIdentity } from '#file-store/file-store.ts'
 import { FilesMismatchError } from '#node/errors.ts'
 
 const identityBytes = 16
-const attemptsMax = 6
-const attemptGapMs = 200
 
+/** Sets this lock apart from other advisory locks of the database. */
+const lockSeed = 20_261_130
+
+const lockClaims = sql(`select pg_advisory_xact_lock(${lockSeed})::text as locked`)
 const hasTable = sql<{ there: boolean }>(
   `select to_regclass('stoa.file_store') is not null as there`,
 )
@@ -28,15 +29,12 @@ type Stores = { readonly database: Database; readonly fileStore: FileStore }
 export async function checkFileStore({ database, fileStore }: Stores): Promise<void> {
   const { identity } = fileStore
   if (identity === undefined) return
-  for (let attempt = 1; ; attempt += 1) {
-    const [schema] = await database.run(hasTable)
-    const expected = schema?.there === true ? await expectedIdentity(database) : null
-    const found = await identity.read()
-    // Another first node may be between the store and its commit at this moment.
-    const isUndecided = expected === null && found !== null && attempt < attemptsMax
-    if (!isUndecided) return compareIdentities(identity, expected, found)
-    await sleep(attemptGapMs)
-  }
+  const expected = await expectedIdentity(database)
+  const found = await identity.read()
+  const isUndecided = expected === null && found !== null
+  // Another first node may be between the store and its commit: it holds the lock until then.
+  if (isUndecided) await database.run(lockClaims)
+  compareIdentities(identity, isUndecided ? await expectedIdentity(database) : expected, found)
 }
 
 /**
@@ -50,6 +48,7 @@ export async function claimFileStore({ database, fileStore }: Stores): Promise<v
   await checkFileStore({ database, fileStore })
   if ((await expectedIdentity(database)) !== null) return
   await database.transaction(async (tx) => {
+    await tx.run(lockClaims)
     const [mine] = await tx.run(insertIdentity, [randomBytes(identityBytes).toString('hex')])
     const expected = mine?.identity ?? (await expectedIdentity(tx))
     const found = mine === undefined ? await identity.read() : await identity.claim(mine.identity)
@@ -57,7 +56,10 @@ export async function claimFileStore({ database, fileStore }: Stores): Promise<v
   })
 }
 
+/** The identity that the database remembers; null: none, or the schema is not there yet. */
 async function expectedIdentity(db: Queryable): Promise<string | null> {
+  const [schema] = await db.run(hasTable)
+  if (schema?.there !== true) return null
   const [row] = await db.run(readIdentity)
   return row?.identity ?? null
 }
