@@ -373,4 +373,6 @@ export interface Schedule {
    * it, and with the rights that its maker has then (`authorityOf`). Returns how many.
    */
   runDue(db: Queryable, limit: number, authorityOf: AuthorityOf): Promise<number>
+  /** Until the next action is due, by the database's clock; null: none waits. */
+  nextDueInMs(db: Queryable): Promise<number | null>
 }

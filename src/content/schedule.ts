@@ -80,6 +80,9 @@ type Due = Row & { readonly type: string; readonly createdBy: string }
 const takeDue = sql<Due>(`
   select ${columns}, e.type, s.created_by as "createdBy" from stoa.schedule s join stoa.entry e on e.id = s.entry_id
   where s.state = 'waiting' and s.due_at <= clock_timestamp() and not s.id = any($1::uuid[]) order by s.due_at, s.id limit 1 for update of s skip locked`)
+const nextDue = sql<{ in_ms: number | null }>(`
+  select extract(epoch from min(due_at) - clock_timestamp())::float8 * 1000 as in_ms from stoa.schedule
+  where state = 'waiting' and not id = any($1::uuid[])`)
 const limitWait = sql<object>(`select set_config('lock_timeout', $1, true)`)
 const finish = sql<object>(
   `update stoa.schedule set state = $2, finished_at = $3, failure = $4 where id = $1`,
@@ -108,6 +111,10 @@ export function createSchedule(context: Context): Schedule {
           { state: found.state },
         )
       }),
+    nextDueInMs: async (db) => {
+      const [row] = await db.run(nextDue, [putOffNow(putOff, context.clock.monotonicMs())])
+      return row?.in_ms ?? null
+    },
     runDue: (db, limit, authorityOf) => runDue({ context, putOff, authorityOf }, db, limit),
   }
 }
@@ -243,16 +250,18 @@ async function runDue(runner: Runner, db: Queryable, limit: number): Promise<num
   return count
 }
 
+/** The ids of the actions that are put off at this time. */
+function putOffNow(putOff: ReadonlyMap<string, PutOff>, nowMs: number): string[] {
+  return [...putOff].filter(([, { untilMs }]) => untilMs > nowMs).map(([id]) => id)
+}
+
 /**
  * Carries out one due action, with the rights that its maker has now, and marks it in the same
  * transaction. False: none is due.
  */
 async function runOne(runner: Runner, tx: Queryable): Promise<boolean> {
   const { context, putOff } = runner
-  const nowMs = context.clock.monotonicMs()
-  const [row] = await tx.run(takeDue, [
-    [...putOff].filter(([, { untilMs }]) => untilMs > nowMs).map(([id]) => id),
-  ])
+  const [row] = await tx.run(takeDue, [putOffNow(putOff, context.clock.monotonicMs())])
   if (row === undefined) return false
   await tx.run(limitWait, [String(lockWaitMs)])
   try {

@@ -9,7 +9,7 @@ import { FailureLog } from '#lib/failure-log.ts'
 export class Ticker {
   readonly #name: string
   readonly #intervalMs: number
-  readonly #work: () => Promise<void>
+  readonly #work: () => Promise<number | void>
   readonly #failureLog: FailureLog
   readonly #stopping = new AbortController()
   #running: Promise<void> | null = null
@@ -18,7 +18,8 @@ export class Ticker {
     readonly name: string
     readonly intervalMs: number
     readonly logger: Logger
-    readonly work: () => Promise<void>
+    /** May return how soon the next round is to come, in milliseconds, if sooner. */
+    readonly work: () => Promise<number | void>
   }) {
     this.#name = options.name
     this.#intervalMs = options.intervalMs
@@ -41,13 +42,14 @@ export class Ticker {
   async #rounds(): Promise<void> {
     const { signal } = this.#stopping
     while (!signal.aborted) {
+      let restMs = this.#intervalMs
       try {
-        await this.#work()
+        restMs = Math.min(restMs, (await this.#work()) ?? restMs)
         this.#failureLog.success()
       } catch (error) {
         this.#failureLog.failure(error, { work: this.#name })
       }
-      await rest(this.#intervalMs, signal)
+      await rest(restMs, signal)
     }
   }
 }

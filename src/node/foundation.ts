@@ -12,6 +12,7 @@ import { DataFolderInUseError } from '#embedded-postgres/errors.ts'
 import type { FileStore } from '#file-store/file-store.ts'
 import type { Logger } from '#lib/logger.ts'
 import { openDataFolder } from '#node/data-folder.ts'
+import { DatabaseClock } from '#node/database-clock.ts'
 import { openDatabase, openFileStore } from '#node/drivers.ts'
 import { NoDatabaseError } from '#node/errors.ts'
 
@@ -29,6 +30,8 @@ export type Foundation = {
   readonly url: string
   readonly database: Database
   readonly fileStore: FileStore
+  /** The database's, for times that decide. */
+  readonly clock: DatabaseClock
 }
 
 export type FoundationOptions = {
@@ -58,6 +61,7 @@ export async function openFoundation(
   const database = openDatabase({ config, url, logger })
   opened.defer(() => database.close())
   const fileStore = openFileStore(config, dataDir)
+  const clock = await DatabaseClock.read(database)
   const closing = opened.move()
   return {
     config,
@@ -66,6 +70,7 @@ export async function openFoundation(
     url,
     database,
     fileStore,
+    clock,
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
   }
 }

@@ -90,8 +90,9 @@ export async function enterCluster(
   const entry = early ?? (await join(foundation, options, secret))
   nodes ??= begin(foundation, entry, { logger, opened })
   const draining = new AbortController()
-  const news = nodes.subscribe(({ kind }) => {
-    if (kind === 'drainAsked') draining.abort()
+  const news = nodes.subscribe((one) => {
+    if (one.kind === 'drainAsked') draining.abort()
+    else if (one.kind === 'clock') foundation.clock.observe(one)
   })
   opened.defer(() => news[Symbol.dispose]())
   const { id } = entry

@@ -3,7 +3,6 @@ import type { Cache } from '#cache/cache.ts'
 import type { Config } from '#config/config.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
-import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
 import { endWithin } from '#node/end-within.ts'
@@ -72,10 +71,9 @@ export type SiteOptions = {
 
 /** Puts the parts together on a migrated database. Disposing leaves the foundation open. */
 export function createSite(
-  { config, logger, database, fileStore, dataDir }: Foundation,
+  { config, logger, database, fileStore, dataDir, clock }: Foundation,
   { parts, secret, cache }: SiteOptions,
 ): Site {
-  const clock = systemClock
   const content = parts.createContent({ clock, logger })
   const access = parts.createAccess({
     database,

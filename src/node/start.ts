@@ -2,7 +2,6 @@ import { readFile } from 'node:fs/promises'
 import type { ClusterParts, Server } from '#api/api-context.ts'
 import { RefusalLog } from '#api/problems/refusal-log.ts'
 import type { Config } from '#config/config.ts'
-import { systemClock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
 import { addressOf } from '#node/admission.ts'
@@ -139,7 +138,7 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   const server = await api.createServer({
     ...site,
     cluster,
-    clock: systemClock,
+    clock: foundation.clock,
     config: {
       trustProxy: config.trustProxy,
       corsOrigins: config.corsOrigins,

@@ -51,6 +51,17 @@ export type NodesNews =
   | { readonly kind: 'lead' | 'stepDown'; readonly duty: string }
   | { readonly kind: 'beaten'; readonly callsWaiting: boolean }
   | { readonly kind: 'drainAsked' }
+  | ({ readonly kind: 'clock' } & ClockReading)
+
+/**
+ * The database's clock, read by a statement that took `tookMs` from `startedAtMs` of the monotonic
+ * clock on.
+ */
+export type ClockReading = {
+  readonly databaseMs: number
+  readonly startedAtMs: number
+  readonly tookMs: number
+}
 
 export const nodeLeaseMsDefault = 3_000
 /**
@@ -341,11 +352,11 @@ export class Nodes {
   async #beat(effect: Extract<NodesEffect, { kind: 'beat' }>): Promise<void> {
     const info = this.#info
     try {
-      const { rows, readAtMs, tookMs } = await this.#writeBeat(effect, info)
+      const { rows, wallAtMs, reading } = await this.#writeBeat(effect, info)
       this.#failureLog.success()
       if (this.#state.mode === 'left') return
       this.#writtenInfo = info
-      this.#noteClock(rows, readAtMs, tookMs)
+      this.#noteClock(wallAtMs, reading)
       this.#step({ kind: 'beaten', id: effect.id, ...this.#parse(rows) })
       if (!this.#drainAsked && rows.some((row) => row.kind === 'drain')) {
         this.#drainAsked = true
@@ -361,7 +372,11 @@ export class Nodes {
   async #writeBeat(
     { draining, renew: renewed }: Extract<NodesEffect, { kind: 'beat' }>,
     info: NodeInfo,
-  ): Promise<{ readonly rows: BeatRow[]; readonly readAtMs: number; readonly tookMs: number }> {
+  ): Promise<{
+    readonly rows: BeatRow[]
+    readonly wallAtMs: number
+    readonly reading: ClockReading
+  }> {
     const { clock } = this.#options
     return this.#beats.transaction(async (tx) => {
       const described = JSON.stringify({ ...info, duties: this.#state.offered })
@@ -372,9 +387,11 @@ export class Nodes {
           renewed.map(({ duty }) => duty),
           renewed.map(({ fence }) => String(fence)),
         ])
-      const readAtMs = clock.nowMs()
+      const [wallAtMs, startedAtMs] = [clock.nowMs(), clock.monotonicMs()]
       const rows = await tx.run(readAll, [this.id])
-      return { rows, readAtMs, tookMs: Math.max(0, clock.nowMs() - readAtMs) }
+      const tookMs = clock.monotonicMs() - startedAtMs
+      const databaseMs = Number(rows.find((row) => row.kind === 'clock')?.counter)
+      return { rows, wallAtMs, reading: { databaseMs, startedAtMs, tookMs } }
     })
   }
 
@@ -413,9 +430,10 @@ export class Nodes {
    * Compares the wall clock with the database's, which was read at some time while the statement
    * ran.
    */
-  #noteClock(rows: readonly BeatRow[], readAtMs: number, tookMs: number): void {
-    const databaseMs = Number(rows.find((row) => row.kind === 'clock')?.counter)
-    const differenceMs = readAtMs + tookMs / 2 - databaseMs
+  #noteClock(wallAtMs: number, reading: ClockReading): void {
+    this.#notify({ kind: 'clock', ...reading })
+    const { databaseMs, tookMs } = reading
+    const differenceMs = wallAtMs + tookMs / 2 - databaseMs
     const certainMs = Math.max(0, Math.abs(differenceMs) - tookMs / 2)
     const wasOff = this.isClockOff
     this.#clockSkewMs = Math.sign(differenceMs) * certainMs

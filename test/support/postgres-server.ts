@@ -17,13 +17,13 @@ import { freePort } from '#test/support/database.ts'
 
 /** Accounts have this id where the tests run as root, which PostgreSQL refuses. */
 const nobody = { uid: 65_534, gid: 65_534 }
-const binariesFolder = [18, 17, 16, 15]
+export const postgresBinaries = [18, 17, 16, 15]
   .map((major) => `/usr/lib/postgresql/${major}/bin`)
   .find((folder) => existsSync(join(folder, 'pg_basebackup')))
 
 /** The reason why no cluster of PostgreSQL servers can be started here, or false. */
 export const replicationMissing: string | false =
-  binariesFolder === undefined ? 'no pg_basebackup here: install the package postgresql' : false
+  postgresBinaries === undefined ? 'no pg_basebackup here: install the package postgresql' : false
 
 const identity: Partial<typeof nobody> = process.getuid?.() === 0 ? nobody : {}
 
@@ -121,7 +121,7 @@ export class PostgresServer implements AsyncDisposable {
       'shared_buffers=32MB',
     ]
     const args = ['-D', this.#data, ...settings.flatMap((setting) => ['-c', setting])]
-    this.#child = spawn(join(binariesFolder ?? '', 'postgres'), args, {
+    this.#child = spawn(join(postgresBinaries ?? '', 'postgres'), args, {
       ...identity,
       cwd: this.folder,
       stdio: 'ignore',
@@ -190,7 +190,7 @@ export class PostgresServer implements AsyncDisposable {
   }
 
   #run(program: string, args: readonly string[]): void {
-    execFileSync(join(binariesFolder ?? '', program), [...args], {
+    execFileSync(join(postgresBinaries ?? '', program), [...args], {
       ...identity,
       cwd: this.folder,
       stdio: 'ignore',
