@@ -34,7 +34,6 @@ const fragment = /^(What|Who|Whose|Whether|Of)\s/
 const unfinished = [
   'bench/',
   'sim/',
-  'src/access/',
   'src/api/',
   'src/cache/',
   'src/change-feed/',

@@ -20,7 +20,7 @@ export type AccessOptions = {
   readonly cache?: Cache
 }
 
-/** What every module of this part works with. */
+/** The dependencies of every module of this part. */
 export type AccessContext = {
   readonly database: Database
   readonly clock: Clock

@@ -117,7 +117,7 @@ export type Login = {
   readonly cookie: string
   readonly csrfToken: string
   readonly expiresAt: string
-  /** For the browser to keep: it tells the owner's devices from strangers' (device-cookie.ts). */
+  /** A browser keeps it: it distinguishes the owner's devices (device-cookie.ts). */
   readonly deviceCookie: string
   readonly user: User
 }

@@ -17,7 +17,8 @@ export const auditKeptMs = 400 * 24 * 60 * 60 * 1_000
 const prunedMax = 5_000
 
 const append = sql(
-  `insert into stoa.audit (id, at, actor, action, subject, facts, address, request_id) values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+  `insert into stoa.audit (id, at, actor, action, subject, facts, address, request_id)
+   values ($1, $2, $3, $4, $5, $6, $7, $8)`,
 )
 
 const page = sql<{
@@ -35,7 +36,11 @@ const page = sql<{
 
 const allowPruning = sql(`select set_config('stoa.audit_prune', 'on', true)`)
 const prune = sql<{ count: number }>(`
-  with gone as (delete from stoa.audit where id in (select id from stoa.audit where at < $1 order by at limit ${prunedMax}) returning 1)
+  with gone as (
+    delete from stoa.audit
+    where id in (select id from stoa.audit where at < $1 order by at limit ${prunedMax})
+    returning 1
+  )
   select count(*)::int as count from gone`)
 
 export type AuditLog = Pick<Access, 'audit' | 'auditLog'> & {

@@ -9,10 +9,14 @@ import { sql } from '#database/database.ts'
 
 const columns = 'r.name, r.label, r.content, r.system, r.built_in'
 const rolesOfUser = sql<RoleRow>(`
-  select ${columns} from stoa.user u join stoa.user_role h on h.user_id = u.id join stoa.role r on r.name = h.role
+  select ${columns} from stoa.user u
+  join stoa.user_role h on h.user_id = u.id
+  join stoa.role r on r.name = h.role
   where u.id = $1 and u.state = 'active'`)
 const rolesOfToken = sql<RoleRow>(`
-  select ${columns} from stoa.api_token t join stoa.api_token_role h on h.token_id = t.id join stoa.role r on r.name = h.role
+  select ${columns} from stoa.api_token t
+  join stoa.api_token_role h on h.token_id = t.id
+  join stoa.role r on r.name = h.role
   where t.id = $1 and (t.expires_at is null or t.expires_at > $2)`)
 
 /** The rights of an actor as the database has them now, for actions that were stored for later. */

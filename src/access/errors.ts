@@ -6,8 +6,8 @@ export class UnauthenticatedError extends StoaError {
 }
 
 /**
- * Email or password is wrong, or the user is disabled: one text for all, so that it tells nobody
- * which emails exist.
+ * The email or the password is wrong, or the user is disabled: one text for all, which does not
+ * show what emails exist.
  */
 export class LoginFailedError extends StoaError {
   readonly code = 'E_LOGIN_FAILED'
@@ -17,7 +17,7 @@ export class LoginFailedError extends StoaError {
   }
 }
 
-/** Too many tries. `retryAfterS`: whole seconds until the next one is heard. */
+/** Too many attempts. `retryAfterS`: whole seconds until the next one is accepted. */
 export class ThrottledError extends StoaError {
   readonly code = 'E_THROTTLED'
   readonly retryAfterS: number
@@ -37,7 +37,7 @@ export class CsrfError extends StoaError {
   }
 }
 
-/** The one who asks lacks a permission that is not about content. */
+/** The caller lacks a permission that is not about content. */
 export class PermissionError extends StoaError {
   readonly code = 'E_PERMISSION'
 
@@ -48,7 +48,7 @@ export class PermissionError extends StoaError {
   }
 }
 
-/** Somebody tried to give, change or take over more than they may do themselves. */
+/** A caller tried to give, change or take over more than they may do themselves. */
 export class EscalationError extends StoaError {
   readonly code = 'E_ESCALATION'
 }
@@ -97,7 +97,7 @@ export class RoleBuiltInError extends StoaError {
   readonly code = 'E_ROLE_BUILT_IN'
 }
 
-/** Without an active administrator nobody could let anybody in again. */
+/** Without an active administrator no user could be let in again. */
 export class LastAdministratorError extends StoaError {
   readonly code = 'E_LAST_ADMINISTRATOR'
 
@@ -128,7 +128,8 @@ export class FirstAdministratorError extends StoaError {
 
   constructor() {
     super(
-      'This link is wrong, was used or is too old. Start the node again for a new one, or run: stoa user create.',
+      'This link is wrong, was used or is too old. ' +
+        'Start the node again for a new one, or run: stoa user create.',
     )
   }
 }

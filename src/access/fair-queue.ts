@@ -5,7 +5,7 @@ const waitingPerClientMax = 8
 const waitingMax = 64
 const waitMs = 5_000
 
-/** `known`: a device or network from which this account has signed in before, or a signed-in user. */
+/** `known`: a device or network from which the account has signed in before, or a session. */
 export type QueueClient = { readonly key: string; readonly known: boolean }
 
 type Waiter = {

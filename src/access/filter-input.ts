@@ -19,7 +19,8 @@ const nodesMax = filterNodesMax - 2
 const textLengthMax = 1_000
 
 type Report = (path: string, message: string) => void
-type Budget = { nodes: number }
+/** The walk through a filter: how many parts it has had, and where problems go. */
+type Walk = { nodes: number; readonly report: Report }
 
 const everyType: ContentType = { name: '*', label: '*', fields: [] }
 const impossible: Filter = { op: 'or', filters: [] }
@@ -41,7 +42,7 @@ export function checkFilter(
     faults += 1
     report(path, message)
   }
-  const shaped = shapedFilter(filter, 1, '', { nodes: 0 }, counted)
+  const shaped = shapedFilter(filter, { depth: 1, path: '' }, { nodes: 0, report: counted })
   const known = typeName === '*' ? everyType : type
   if (faults > 0 || known === null) return shaped
   try {
@@ -55,15 +56,14 @@ export function checkFilter(
 
 function shapedFilter(
   filter: unknown,
-  depth: number,
-  path: string,
-  budget: Budget,
-  report: Report,
+  { depth, path }: { readonly depth: number; readonly path: string },
+  walk: Walk,
 ): Filter {
+  const { report } = walk
   if (depth > depthMax) return refused(report, path, `is nested deeper than ${depthMax}.`)
-  budget.nodes += 1
-  if (budget.nodes > nodesMax)
-    return budget.nodes > nodesMax + 1
+  walk.nodes += 1
+  if (walk.nodes > nodesMax)
+    return walk.nodes > nodesMax + 1
       ? impossible
       : refused(report, path, `is one of more than ${nodesMax} comparisons and connectives.`)
   if (!isObject(filter)) return refused(report, path, 'must be an object with op.')
@@ -76,14 +76,14 @@ function shapedFilter(
       return {
         op: filter['op'],
         filters: filters.map((part, index) =>
-          shapedFilter(part, depth + 1, `${path}/filters/${index}`, budget, report),
+          shapedFilter(part, { depth: depth + 1, path: `${path}/filters/${index}` }, walk),
         ),
       }
     }
     case 'not':
       return {
         op: 'not',
-        filter: shapedFilter(filter['filter'], depth + 1, `${path}/filter`, budget, report),
+        filter: shapedFilter(filter['filter'], { depth: depth + 1, path: `${path}/filter` }, walk),
       }
     case 'compare': {
       const field = filter['field']

@@ -17,14 +17,18 @@ export const secretLifetimeMs = 24 * 60 * 60 * 1_000
 const anyUser = sql<{ found: boolean }>(`select exists (select from stoa.user) as found`)
 const offer = sql(`
   insert into stoa.first_administrator (secret_hash, expires_at) values ($1, $2)
-  on conflict (only_one) do update set secret_hash = excluded.secret_hash, expires_at = excluded.expires_at`)
+  on conflict (only_one) do update
+    set secret_hash = excluded.secret_hash, expires_at = excluded.expires_at`)
 const valid = sql<{ found: boolean }>(
-  `select exists (select from stoa.first_administrator where secret_hash = $1 and expires_at > $2) as found`,
+  `select exists (
+     select from stoa.first_administrator where secret_hash = $1 and expires_at > $2
+   ) as found`,
 )
-// Of two transactions with the same secret the second waits for the first here, and then finds
+// The second of two transactions with the same secret waits for the first here, and then finds
 // nothing.
 const use = sql<{ used: boolean }>(
-  `delete from stoa.first_administrator where secret_hash = $1 and expires_at > $2 returning true as used`,
+  `delete from stoa.first_administrator where secret_hash = $1 and expires_at > $2
+   returning true as used`,
 )
 
 export function firstAdministrator(

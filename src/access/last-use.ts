@@ -29,11 +29,13 @@ const statements = {
   session: sql(`
     insert into stoa.session_use as u (id_hash, last_used_at)
     select id_hash, $2 from stoa.session where id_hash = $1 for key share
-    on conflict (id_hash) do update set last_used_at = excluded.last_used_at where u.last_used_at < excluded.last_used_at`),
+    on conflict (id_hash) do update set last_used_at = excluded.last_used_at
+    where u.last_used_at < excluded.last_used_at`),
   token: sql(`
     insert into stoa.api_token_use as u (token_id, last_used_at)
     select id, $2 from stoa.api_token where id = $1 for key share
-    on conflict (token_id) do update set last_used_at = excluded.last_used_at where u.last_used_at < excluded.last_used_at`),
+    on conflict (token_id) do update set last_used_at = excluded.last_used_at
+    where u.last_used_at < excluded.last_used_at`),
 } satisfies Record<string, Statement<object>>
 
 /** Records uses in the background: no request waits for it, or fails with it. */

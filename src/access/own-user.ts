@@ -69,10 +69,9 @@ export function ownUser(
         throw new LoginFailedError()
       await writeUser(tx, own.id, { name, passwordHash })
       if (passwordHash !== null) await endSessionsOf(tx, own.id)
-      const changed = [
-        ...(name === undefined ? [] : ['name']),
-        ...(passwordHash === null ? [] : ['password']),
-      ]
+      const changed = Object.entries({ name, password: passwordHash ?? undefined })
+        .filter(([, value]) => value !== undefined)
+        .map(([key]) => key)
       if (changed.length > 0)
         await log.audit(tx, by, {
           action: 'user.update',

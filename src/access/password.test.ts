@@ -20,7 +20,7 @@ test('a hash is a PHC string with a salt of its own, and only its password verif
   assert.equal(await hasher.verify('a stoa is a roof', null, client), false)
 })
 
-test('the reference implementation’s vector verifies: argon2id, v=19, m=65536, t=2, p=1', async () => {
+test('the vector of the reference implementation verifies', async () => {
   const vector =
     '$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc'
   assert.equal(await new PasswordHasher(systemClock).verify('password', vector, client), true)
@@ -88,7 +88,7 @@ test('a flood from one client, or from many strangers, leaves the others their t
   await hash('attacker')
 })
 
-test('who waited past the deadline is told so instead of being served late', async () => {
+test('a client that waited past the deadline is refused instead of being served late', async () => {
   let nowMs = 0
   const hasher = new PasswordHasher({ nowMs: () => nowMs, monotonicMs: () => nowMs }, cheap)
   const running = [

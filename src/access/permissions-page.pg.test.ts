@@ -15,7 +15,8 @@ function cell(role: Role, action: ContentAction): string {
   assert.ok(
     grants.every((grant) => grant.type === '*' && grant.filter === null && grant.fields === null),
   )
-  return grants.length === 0 ? '–' : grants.some((grant) => grant.own !== true) ? 'all' : 'own'
+  if (grants.length === 0) return '–'
+  return grants.some((grant) => grant.own !== true) ? 'all' : 'own'
 }
 
 test(

@@ -28,7 +28,7 @@ test('what no role grants is not allowed', () => {
   assert.equal(authority([]).grant('read', 'article'), null)
 })
 
-test('a grant for the type itself goes before the one for every type, action by action and role by role', () => {
+test('a grant for the type itself goes before the one for every type, action by action', () => {
   const narrowed = role([
     { type: '*', actions: ['read', 'update'], filter: null, fields: null },
     { type: 'article', actions: ['read'], filter: news, fields: null },
@@ -70,7 +70,7 @@ test('own becomes a filter on the creator, and who has no id owns nothing', () =
   )
 })
 
-test('equal keys see equal content: the user counts only where an own rule decides what is read', () => {
+test('equal keys see equal content: the user counts only where an own rule decides', () => {
   const all = role([{ type: '*', actions: ['read'], filter: null, fields: null }])
   const writesOwn = role([
     { type: '*', actions: ['update'], filter: null, fields: null, own: true },

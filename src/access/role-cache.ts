@@ -33,19 +33,20 @@ export class RoleCache {
     this.#cache = cache
   }
 
-  /** What `names` allow together, as part of a value that the cache will keep. */
+  /** The permissions of `names` together, as part of a value that the cache will keep. */
   async permissionsIn(context: FillContext, names: readonly string[]): Promise<PermissionSet> {
     return permissionsOf(await context.get(rolesKey, load, { bytesOf: rolesBytes }), names)
   }
 
-  /** What the anonymous role allows, if that is in memory and fresh. */
+  /** The permissions of the anonymous role, if they are in memory and fresh. */
   peekAnonymous(cacheNowMs: number): PermissionSet | null {
     const roles = this.#cache?.peek(rolesKey, cacheNowMs) as Roles | undefined
     return roles?.anonymous ?? null
   }
 
   /**
-   * What `names` allow together, as the database has it now. A name without a role allows nothing.
+   * The permissions of `names` together, as the database has them now. A name without a role allows
+   * nothing.
    */
   async permissions(names: readonly string[]): Promise<PermissionSet> {
     return permissionsOf(compiled(await this.#database.run(readAll)), names)

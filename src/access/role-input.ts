@@ -15,7 +15,7 @@ const labelLengthMax = 200
 const grantsMax = 500
 const fieldsMax = 500
 
-/** What everybody on the internet may be given. Drafts, and changing what is there, never. */
+/** Anonymous callers may be given these; never drafts, and never changes to what is there. */
 const anonymousActions: ReadonlySet<ContentAction> = new Set(['read', 'create'])
 const anonymousPermissions: ReadonlySet<SystemPermission> = new Set(['assets.read'])
 
@@ -89,7 +89,7 @@ function checkGrant(
       report(`/actions/${index}`, 'cannot be given to the anonymous role.')
   }
   if (anonymous && grant.own === true)
-    report('/own', 'means nothing for the anonymous role: nobody is who created an entry.')
+    report('/own', 'means nothing for the anonymous role: an anonymous caller owns no entry.')
   if (grant.fields === null) return
   if (grant.fields.length > fieldsMax) report('/fields', `must be at most ${fieldsMax}.`)
   const names = type === null ? null : new Set(type.fields.map((field) => field.name))

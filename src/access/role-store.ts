@@ -22,7 +22,8 @@ const locked = sql<RoleRow>(`select ${columns} from stoa.role where name = $1 fo
 const count = sql<{ count: number }>(`select count(*)::int as count from stoa.role`)
 const upsert = sql<RoleRow>(`
   insert into stoa.role (name, label, content, system) values ($1, $2, $3, $4)
-  on conflict (name) do update set label = excluded.label, content = excluded.content, system = excluded.system, updated_at = now()
+  on conflict (name) do update set label = excluded.label, content = excluded.content,
+    system = excluded.system, updated_at = now()
   returning ${columns}`)
 const remove = sql(`delete from stoa.role where name = $1`)
 const definitions = sql<{ definition: string }>(

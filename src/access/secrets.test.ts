@@ -8,7 +8,7 @@ import {
   newSecret,
 } from '#access/secrets.ts'
 
-test('an API token carries its checksum: a slip of one character is noticed without the database', () => {
+test('an API token carries its checksum: a mistyped one is noticed without the database', () => {
   for (let round = 0; round < 50; round += 1) {
     const { token, hint } = newApiToken()
     assert.match(token, /^stoa_[0-9A-Za-z]{49}$/)

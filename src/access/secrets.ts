@@ -23,7 +23,7 @@ export function newSecret(): string {
   return randomBytes(secretBytes).toString('base64url')
 }
 
-/** What the database keeps of a secret. */
+/** The database keeps this hash of a secret. */
 export function hashSecret(secret: string): Buffer {
   return hash('sha256', secret, 'buffer')
 }

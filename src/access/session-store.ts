@@ -36,29 +36,41 @@ const agentLengthMax = 256
 const keysMax = 1_000
 
 const find = sql<SessionRow>(`
-  select ${userColumns}, s.expires_at as session_expires_at, coalesce(l.last_used_at, s.created_at) as session_last_used_at
-  from stoa.session s join stoa.user u on u.id = s.user_id left join stoa.session_use l on l.id_hash = s.id_hash
+  select ${userColumns}, s.expires_at as session_expires_at,
+    coalesce(l.last_used_at, s.created_at) as session_last_used_at
+  from stoa.session s
+  join stoa.user u on u.id = s.user_id
+  left join stoa.session_use l on l.id_hash = s.id_hash
   where s.id_hash = $1`)
 // Sees a change of password or state that committed since the password was verified: then there is
 // no row, and no session.
 const begin = sql<{ id: string }>(`
-  with active as (select id from stoa.user where id = $2 and password_hash = $3 and state = 'active' for no key update)
+  with active as (
+    select id from stoa.user where id = $2 and password_hash = $3 and state = 'active'
+    for no key update
+  )
   insert into stoa.session (id_hash, user_id, created_at, expires_at, address, agent)
   select $1, id, $4, $5, $6, $7 from active returning user_id as id`)
 const noteLogin = sql(`update stoa.user set last_login_at = $2 where id = $1`)
 const trim = sql(
-  `delete from stoa.session where id_hash in (select id_hash from stoa.session where user_id = $1 order by created_at desc offset ${sessionsPerUserMax})`,
+  `delete from stoa.session where id_hash in (
+     select id_hash from stoa.session where user_id = $1
+     order by created_at desc offset ${sessionsPerUserMax}
+   )`,
 )
 const end = sql<{ user_id: string }>(
   `delete from stoa.session where id_hash = $1 returning user_id`,
 )
 const endAll = sql<{ count: number }>(
-  `with gone as (delete from stoa.session where user_id = $1 returning 1) select count(*)::int as count from gone`,
+  `with gone as (delete from stoa.session where user_id = $1 returning 1)
+   select count(*)::int as count from gone`,
 )
 const prune = sql<{ count: number }>(`
   with gone as (delete from stoa.session where id_hash in (
     select s.id_hash from stoa.session s left join stoa.session_use l on l.id_hash = s.id_hash
-    where s.expires_at <= $1 or (s.created_at <= $2 and coalesce(l.last_used_at, s.created_at) <= $2) limit ${prunedMax}) returning 1)
+    where s.expires_at <= $1
+      or (s.created_at <= $2 and coalesce(l.last_used_at, s.created_at) <= $2)
+    limit ${prunedMax}) returning 1)
   select count(*)::int as count from gone`)
 
 export async function endSessionsOf(db: Queryable, userId: string): Promise<number> {
@@ -89,9 +101,44 @@ export function sessionStore(context: AccessContext, log: AuditLog): Sessions {
   const uses = new LastUseRecorder(context)
   const keyOf = memoizeBounded(keysMax, (cookie) => cacheKey(hashSecret(cookie)))
 
-  const start: Sessions['start'] = async (db, { user, passwordHash, origin, agent, replaces }) => {
+  return {
+    start: starter(context, log),
+    identify: (cookie, origin, fresh) => identify(context, uses, { cookie, origin, fresh }),
+    peek: (cookie, cacheNowMs) =>
+      looksLikeSecret(cookie) ? peek(context, keyOf(cookie), cacheNowMs) : null,
+    logout: async (db, cookie) => {
+      if (looksLikeSecret(cookie)) await db.transaction((tx) => tx.run(end, [hashSecret(cookie)]))
+    },
+    logoutEverywhere: async (db, by, userId) => {
+      if (by.user?.id !== userId && !by.can('users.manage'))
+        throw new PermissionError('users.manage')
+      if (!isId(userId)) throw new UserNotFoundError(userId)
+      return db.transaction(async (tx) => {
+        if (by.user?.id !== userId) {
+          const { roles } = await lockedUser(tx, userId)
+          await requireCoversRoles(tx, by, roles, 'user may do')
+        }
+        const count = await endSessionsOf(tx, userId)
+        await log.audit(tx, by, {
+          action: 'session.endAll',
+          subject: `user:${userId}`,
+          facts: { count },
+        })
+        return count
+      })
+    },
+    prune: async () => {
+      const nowMs = clock.nowMs()
+      const [row] = await database.run(prune, [timestamp(nowMs), timestamp(nowMs - idleMs)])
+      return row?.count ?? 0
+    },
+  }
+}
+
+function starter(context: AccessContext, log: AuditLog): Sessions['start'] {
+  return async (db, { user, passwordHash, origin, agent, replaces }) => {
     const cookie = newSecret()
-    const nowMs = clock.nowMs()
+    const nowMs = context.clock.nowMs()
     const now = timestamp(nowMs)
     const expiresAt = timestamp(nowMs + lifetimeMs)
     const started = await db.transaction(async (tx) => {
@@ -123,39 +170,6 @@ export function sessionStore(context: AccessContext, log: AuditLog): Sessions {
       deviceCookie: newDeviceCookie(user.id, context.secret),
       user: { ...user, lastLoginAt: now },
     }
-  }
-
-  return {
-    start,
-    identify: (cookie, origin, fresh) => identify(context, uses, { cookie, origin, fresh }),
-    peek: (cookie, cacheNowMs) =>
-      looksLikeSecret(cookie) ? peek(context, keyOf(cookie), cacheNowMs) : null,
-    logout: async (db, cookie) => {
-      if (looksLikeSecret(cookie)) await db.transaction((tx) => tx.run(end, [hashSecret(cookie)]))
-    },
-    logoutEverywhere: async (db, by, userId) => {
-      if (by.user?.id !== userId && !by.can('users.manage'))
-        throw new PermissionError('users.manage')
-      if (!isId(userId)) throw new UserNotFoundError(userId)
-      return db.transaction(async (tx) => {
-        if (by.user?.id !== userId) {
-          const { roles } = await lockedUser(tx, userId)
-          await requireCoversRoles(tx, by, roles, 'user may do')
-        }
-        const count = await endSessionsOf(tx, userId)
-        await log.audit(tx, by, {
-          action: 'session.endAll',
-          subject: `user:${userId}`,
-          facts: { count },
-        })
-        return count
-      })
-    },
-    prune: async () => {
-      const nowMs = clock.nowMs()
-      const [row] = await database.run(prune, [timestamp(nowMs), timestamp(nowMs - idleMs)])
-      return row?.count ?? 0
-    },
   }
 }
 

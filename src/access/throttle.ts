@@ -33,12 +33,14 @@ const prunedMax = 50_000
 // An open key says -infinity, not "until now": the next attempt may come to a node whose clock is
 // a bit behind.
 const admit = sql<{ failures: number }>(`
-  insert into stoa.login_throttle as t (key, failures, last_at, blocked_until) values ($1, 1, $2, '-infinity')
+  insert into stoa.login_throttle as t (key, failures, last_at, blocked_until)
+  values ($1, 1, $2, '-infinity')
   on conflict (key) do update set
     failures = case when t.last_at < $3 then 1 else t.failures + 1 end,
     last_at = $2,
     blocked_until = case when t.last_at < $3 or t.failures + 1 < $4::int then '-infinity'
-      else $2::timestamptz + least($5::float8, 1000 * power(2, least(t.failures + 1 - $4::int, ${exponentMax}))) * interval '1 millisecond' end
+      else $2::timestamptz + interval '1 millisecond'
+        * least($5::float8, 1000 * power(2, least(t.failures + 1 - $4::int, ${exponentMax}))) end
   where t.blocked_until <= $2
   returning failures`)
 
@@ -47,13 +49,19 @@ const blockedUntil = sql<{ blocked_until: string }>(
 )
 const forget = sql(`delete from stoa.login_throttle where key = $1`)
 const takeBack = sql(`
-  update stoa.login_throttle set failures = greatest(failures - 1, 0), blocked_until = case when failures - 1 < $2::int then '-infinity' else blocked_until end
+  update stoa.login_throttle set failures = greatest(failures - 1, 0),
+    blocked_until = case when failures - 1 < $2::int then '-infinity' else blocked_until end
   where key = $1`)
 const prune = sql<{ count: number }>(`
-  with gone as (delete from stoa.login_throttle where key in (select key from stoa.login_throttle where last_at < $1 and blocked_until < $2 limit ${prunedMax}) returning 1)
+  with gone as (
+    delete from stoa.login_throttle where key in (
+      select key from stoa.login_throttle
+      where last_at < $1 and blocked_until < $2 limit ${prunedMax}
+    ) returning 1
+  )
   select count(*)::int as count from gone`)
 
-/** Who tries to sign in to which account. */
+/** An attempt to sign in to an account. */
 export type SignInClient = {
   readonly address: string
   readonly email: string
@@ -66,7 +74,7 @@ export type SignInClient = {
 type Count = { readonly key: string; readonly limit: Limit; readonly failures: number }
 
 export type Attempt = {
-  /** Whether a failure is the first of its kind, or closes a key: then the audit log has it. */
+  /** A failure is the first of its kind, or closes a key: then the audit log has it. */
   readonly isNotable: boolean
   succeeded(): Promise<void>
   /** The password was not verified. */
@@ -162,7 +170,9 @@ export class LoginThrottle {
   }
 }
 
-/** What one customer of a provider gets: an IPv4 address, or the first 56 bits of an IPv6 one. */
+/**
+ * The addresses that one customer of a provider has: an IPv4 address, or the first 56 bits of an IPv6 one.
+ */
 export function networkOf(address: string): string {
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
   if (mapped !== undefined && isIPv4(mapped)) return mapped
@@ -180,5 +190,6 @@ export function networkOf(address: string): string {
     .slice(0, 4)
     .map((group) => Number.parseInt(group, 16))
   // The fourth group counts half: providers give their customers 56 bits or more.
-  return `${network.map((group, at) => (at < 3 ? group : group & 0xff00).toString(16)).join(':')}::/56`
+  const prefix = network.map((group, at) => (at < 3 ? group : group & 0xff00).toString(16))
+  return `${prefix.join(':')}::/56`
 }

@@ -36,7 +36,8 @@ type TokenRow = {
   readonly roles: readonly string[]
 }
 
-const columns = `t.id, t.name, t.hint, t.created_at, t.created_by, t.created_by_token, t.expires_at, l.last_used_at,
+const columns = `t.id, t.name, t.hint, t.created_at, t.created_by, t.created_by_token,
+  t.expires_at, l.last_used_at,
   array(select r.role from stoa.api_token_role r where r.token_id = t.id order by r.role) as roles`
 const tokens = 'stoa.api_token t left join stoa.api_token_use l on l.token_id = t.id'
 const all = sql<TokenRow>(`select ${columns} from ${tokens} order by t.id`)
@@ -48,10 +49,15 @@ const rolesOfFamily = sql<{ roles: readonly string[] }>(`
     select id from stoa.api_token where id = $1
     union select t.id from stoa.api_token t join family f on t.created_by_token = f.id
   )
-  select array(select distinct role from stoa.api_token_role where token_id in (select id from family) order by role) as roles`)
+  select array(
+    select distinct role from stoa.api_token_role
+    where token_id in (select id from family) order by role
+  ) as roles`)
 const count = sql<{ count: number }>(`select count(*)::int as count from stoa.api_token`)
 const insert = sql(
-  `insert into stoa.api_token (id, name, token_hash, hint, created_at, created_by, created_by_token, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+  `insert into stoa.api_token
+     (id, name, token_hash, hint, created_at, created_by, created_by_token, expires_at)
+   values ($1, $2, $3, $4, $5, $6, $7, $8)`,
 )
 const giveRoles = sql(
   `insert into stoa.api_token_role (token_id, role) select $1, unnest($2::text[])`,

@@ -15,7 +15,8 @@ export type UserRow = {
 }
 
 /** For `from stoa.user u`. */
-export const userColumns = `u.id, u.email, u.name, u.state, u.created_at, u.last_login_at, array(select r.role from stoa.user_role r where r.user_id = u.id order by r.role) as roles`
+export const userColumns = `u.id, u.email, u.name, u.state, u.created_at, u.last_login_at,
+  array(select r.role from stoa.user_role r where r.user_id = u.id order by r.role) as roles`
 
 export function userOf(row: UserRow): User {
   const { id, email, name, state, roles } = row
@@ -35,7 +36,8 @@ const one = sql<UserRow>(`select ${userColumns} from stoa.user u where u.id = $1
 // be older than the lock.
 const lockOne = sql(`select from stoa.user where id = $1 for update`)
 const change = sql(`
-  update stoa.user set email = coalesce($2, email), name = coalesce($3, name), password_hash = coalesce($4, password_hash), state = coalesce($5, state)
+  update stoa.user set email = coalesce($2, email), name = coalesce($3, name),
+    password_hash = coalesce($4, password_hash), state = coalesce($5, state)
   where id = $1`)
 
 export async function readUser(db: Queryable, id: string): Promise<User> {

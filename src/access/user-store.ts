@@ -26,7 +26,8 @@ import { ConstraintError } from '#database/errors.ts'
 import { isId, newId } from '#lib/id.ts'
 
 const page = sql<UserRow>(
-  `select ${userColumns} from stoa.user u where $1::uuid is null or u.id > $1 order by u.id limit $2`,
+  `select ${userColumns} from stoa.user u
+   where $1::uuid is null or u.id > $1 order by u.id limit $2`,
 )
 const byEmail = sql<UserRow>(`select ${userColumns} from stoa.user u where u.email = $1`)
 const insert = sql(
@@ -47,7 +48,10 @@ const lockAdministrators = sql(
   `select from stoa.role where name = '${administratorRole}' for no key update`,
 )
 const administratorLeft = sql<{ left: boolean }>(`
-  select exists (select from stoa.user_role r join stoa.user u on u.id = r.user_id where r.role = '${administratorRole}' and u.state = 'active') as left`)
+  select exists (
+    select from stoa.user_role r join stoa.user u on u.id = r.user_id
+    where r.role = '${administratorRole}' and u.state = 'active'
+  ) as left`)
 
 type Changes = {
   readonly email?: string
@@ -96,7 +100,7 @@ export function userStore(
   sessions: Sessions,
   provePassword: ProvePassword,
 ): Access['users'] {
-  const { database, clock, hasher } = context
+  const { database, hasher } = context
   return {
     list: async ({ limit, after }) => {
       if (after !== null && !isId(after))
@@ -114,28 +118,7 @@ export function userStore(
       if (row === undefined) throw new UserNotFoundError(text)
       return userOf(row)
     },
-    create: async (db, by, input) => {
-      by.require('users.manage')
-      const { email, name, roles } = checkedUser(input)
-      checkPassword(input.password, email)
-      await requireCoversRoles(db, by, roles, 'gives roles that allow')
-      const passwordHash = await hasher.hash(input.password, managerOf(by))
-      return db.transaction(async (tx) => {
-        const user = await insertUser(tx, {
-          email,
-          name,
-          passwordHash,
-          roles,
-          nowMs: clock.nowMs(),
-        })
-        await log.audit(tx, by, {
-          action: 'user.create',
-          subject: `user:${user.id}`,
-          facts: { email, roles },
-        })
-        return user
-      })
-    },
+    create: (db, by, input) => createUser(context, log, { db, by }, input),
     update: async (db, by, id, input) => {
       by.require('users.manage')
       const changes = checkedUser(input)
@@ -144,7 +127,7 @@ export function userStore(
         checkPassword(password, changes.email ?? (await readUser(db, id)).email)
       const passwordHash =
         password === undefined ? null : await hasher.hash(password, managerOf(by))
-      return db.transaction((tx) => updateUser(tx, by, id, changes, passwordHash, log))
+      return db.transaction((tx) => updateUser({ tx, by, log }, id, { ...changes, passwordHash }))
     },
     delete: (db, by, id) =>
       db.transaction(async (tx) => {
@@ -170,15 +153,42 @@ function managerOf(by: Identity): QueueClient {
   return { key: `${kind}:${id ?? ''}`, known: true }
 }
 
-async function updateUser(
-  tx: Queryable,
-  by: Identity,
-  id: string,
-  changes: Changes,
-  passwordHash: string | null,
+async function createUser(
+  { hasher, clock }: AccessContext,
   log: AuditLog,
+  { db, by }: { readonly db: Queryable; readonly by: Identity },
+  input: Parameters<Access['users']['create']>[2],
 ): Promise<User> {
-  const { email, name, roles, state } = changes
+  by.require('users.manage')
+  const { email, name, roles } = checkedUser(input)
+  checkPassword(input.password, email)
+  await requireCoversRoles(db, by, roles, 'gives roles that allow')
+  const passwordHash = await hasher.hash(input.password, managerOf(by))
+  return db.transaction(async (tx) => {
+    const user = await insertUser(tx, {
+      email,
+      name,
+      passwordHash,
+      roles,
+      nowMs: clock.nowMs(),
+    })
+    await log.audit(tx, by, {
+      action: 'user.create',
+      subject: `user:${user.id}`,
+      facts: { email, roles },
+    })
+    return user
+  })
+}
+
+type Managing = { readonly tx: Queryable; readonly by: Identity; readonly log: AuditLog }
+
+async function updateUser(
+  { tx, by, log }: Managing,
+  id: string,
+  changes: Changes & { readonly passwordHash: string | null },
+): Promise<User> {
+  const { email, name, roles, state, passwordHash } = changes
   if (roles !== undefined || state !== undefined) await tx.run(lockAdministrators)
   const before = await lockedUser(tx, id)
   // A caller who sets a user's password or email can sign in as that user.
