@@ -171,7 +171,8 @@ export class LoginThrottle {
 }
 
 /**
- * The addresses that one customer of a provider has: an IPv4 address, or the first 56 bits of an IPv6 one.
+ * The addresses that one customer of a provider has: an IPv4 address, or the first 56 bits of an
+ * IPv6 address.
  */
 export function networkOf(address: string): string {
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
