@@ -1,4 +1,5 @@
 import type { Authority, AuthorityOf, ContentAction, Grant } from '#content/authority.ts'
+import type { Precondition } from '#content/content.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**
@@ -233,8 +234,18 @@ export interface Access {
   readonly roles: {
     list(): Promise<Role[]>
     get(name: string): Promise<Role>
-    save(db: Queryable, by: Identity, role: Omit<Role, 'builtIn'>): Promise<Role>
-    delete(db: Queryable, by: Identity, name: string): Promise<void>
+    save(
+      db: Queryable,
+      by: Identity,
+      role: Omit<Role, 'builtIn'>,
+      precondition?: Precondition<Role>,
+    ): Promise<Role>
+    delete(
+      db: Queryable,
+      by: Identity,
+      name: string,
+      precondition?: Precondition<Role>,
+    ): Promise<void>
   }
   readonly tokens: {
     list(): Promise<ApiToken[]>

@@ -56,7 +56,7 @@ export function roleStore(context: AccessContext, log: AuditLog): Access['roles'
   return {
     list: async () => (await database.run(all)).map(roleOf),
     get: async (name) => (await readRoles(database, [name]))[0]!,
-    save: (db, by, input) =>
+    save: (db, by, input, precondition) =>
       db.transaction(async (tx) => {
         by.require('roles.manage')
         if (input.name === administratorRole)
@@ -65,6 +65,7 @@ export function roleStore(context: AccessContext, log: AuditLog): Access['roles'
           )
         const [row] = roleNamePattern.test(input.name) ? await tx.run(locked, [input.name]) : []
         const before = row === undefined ? null : roleOf(row)
+        precondition?.(before)
         const typeNames = [...new Set(input.content.map((grant) => grant.type))].filter((type) =>
           roleNamePattern.test(type),
         )
@@ -93,11 +94,12 @@ export function roleStore(context: AccessContext, log: AuditLog): Access['roles'
         })
         return roleOf(saved!)
       }),
-    delete: (db, by, name) =>
+    delete: (db, by, name, precondition) =>
       db.transaction(async (tx) => {
         by.require('roles.manage')
         const [row] = roleNamePattern.test(name) ? await tx.run(locked, [name]) : []
         if (row === undefined) throw new RoleNotFoundError(name)
+        precondition?.(roleOf(row))
         if (row.built_in)
           throw new RoleBuiltInError(`The role ${name} is built in and cannot be deleted.`)
         requireCovers(by, new PermissionSet([roleOf(row)]), 'role allows')

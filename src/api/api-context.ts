@@ -130,6 +130,8 @@ export type ApiContext = {
   readonly places: RequestPlaces
   readonly responseKeys: ResponseKeys
   readonly version: string
+  /** The secret of the cluster, from which keys are derived. */
+  readonly secret: string
   /** Set once, by `beginDrain()` or by closing. */
   readonly state: { draining: boolean }
 }

@@ -351,11 +351,11 @@ const bad: readonly Bad[] = [
     { ...entry({ title: 'z' }), headers: { 'if-match': '1' } },
   ],
   [
-    'two tags in If-Match',
+    'two tags in If-Match that no version has',
     'PATCH /api/content/thing/ID',
-    400,
-    'E_REQUEST_INVALID',
-    { ...entry({ title: 'z' }), headers: { 'if-match': '"1", "2"' } },
+    412,
+    'E_VERSION_CONFLICT',
+    { ...entry({ title: 'z' }), headers: { 'if-match': '"8", "9"' } },
   ],
   [
     'an Idempotency-Key of 300 characters',

@@ -57,6 +57,7 @@ async function sampleServer(
     return await createServer({
       database: db.database,
       cluster,
+      secret: 'a secret of a test',
       content: {},
       media: {},
       access,

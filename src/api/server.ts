@@ -41,6 +41,7 @@ export type ServerOptions = {
   readonly media: Media
   readonly logger: Logger
   readonly clock: Clock
+  readonly secret: string
   readonly config?: Partial<ApiConfig>
   /** The version of this program, for `/openapi.json`. */
   readonly version?: string

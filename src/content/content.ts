@@ -72,8 +72,21 @@ export type SaveInput = {
   readonly at?: { readonly createdAt?: string; readonly publishedAt?: string }
 }
 
-/** The optimistic lock: the version number that the caller saw, from `If-Match`; null: no lock. */
-export type Expected = number | null
+/** A version that the caller has read. `locale` null: of whichever locale. */
+export type SeenVersion = { readonly locale: string | null; readonly number: number }
+
+/**
+ * The optimistic lock: the caller goes on from one of these versions of each locale that it
+ * changes. A number: that version of whichever locale. `absent`: the locale must not be there yet.
+ * Null: no lock.
+ */
+export type Expected = { readonly seen: readonly SeenVersion[] } | number | 'absent' | null
+
+/**
+ * Checks a condition on what is there now, under the lock of the write; null: there is nothing. It
+ * throws where the condition does not hold.
+ */
+export type Precondition<Value> = (current: Value | null) => void
 
 /**
  * Who does it, and where: `db` is the pool, or the transaction of a caller that does more
@@ -242,6 +255,15 @@ export interface Entries {
  * Definitions are read from memory and reloaded when the database's differ, so that a change holds
  * on every node at once.
  */
+export type SavedType = { readonly definition: ContentType; readonly revision: number }
+
+export type SaveTypeOptions = {
+  /** The revision that the caller has read; null: no lock. */
+  readonly expected: number | null
+  readonly allowLoss: boolean
+  readonly precondition?: Precondition<SavedType>
+}
+
 export interface ContentTypes {
   get(db: Queryable, name: string): Promise<{ definition: ContentType; revision: number }>
   list(db: Queryable): Promise<{ definition: ContentType; revision: number }[]>
@@ -250,12 +272,8 @@ export interface ContentTypes {
    * unless `allowLoss`.
    */
   plan(db: Queryable, definition: ContentType): Promise<TypePlan>
-  save(
-    db: Queryable,
-    definition: ContentType,
-    options: { readonly expected: number | null; readonly allowLoss: boolean },
-  ): Promise<{ definition: ContentType; revision: number }>
-  delete(db: Queryable, name: string): Promise<void>
+  save(db: Queryable, definition: ContentType, options: SaveTypeOptions): Promise<SavedType>
+  delete(db: Queryable, name: string, precondition?: Precondition<SavedType>): Promise<void>
   /**
    * Carries out what changes of types leave to do: filters in the new normal form, indexes. `save`
    * and `delete` begin it in the background when `db` is the database itself; a node also calls it
@@ -295,8 +313,8 @@ export type Locale = {
 
 export interface Locales {
   list(db: Queryable): Promise<Locale[]>
-  save(db: Queryable, locale: Locale): Promise<void>
-  delete(db: Queryable, code: string): Promise<void>
+  save(db: Queryable, locale: Locale, precondition?: Precondition<Locale>): Promise<void>
+  delete(db: Queryable, code: string, precondition?: Precondition<Locale>): Promise<void>
 }
 
 export type ReleaseItem = {

@@ -1,4 +1,4 @@
-import type { EntryView } from '#content/content.ts'
+import type { EntryView, Expected } from '#content/content.ts'
 import type { Fault } from '#content/validation/fault.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
@@ -61,22 +61,23 @@ function placed(fault: Fault | undefined): string {
  */
 export class VersionConflictError extends StoaError {
   readonly code = 'E_VERSION_CONFLICT'
-  readonly expected: number
+  readonly expected: Expected
   readonly current: EntryView
   readonly yours: Readonly<Record<string, unknown>> | null
 
   constructor(
-    expected: number,
+    expected: Expected,
     current: EntryView,
     yours: Readonly<Record<string, unknown>> | null,
   ) {
+    const { locale, version } = current
+    const seen = typeof expected === 'object' && expected !== null ? expected.seen : []
+    const numbers = typeof expected === 'number' ? [expected] : seen.map(({ number }) => number)
     super(
-      `The entry is at version ${current.version} now, not ${expected}. Merge your change with it and try again.`,
-      {
-        expected,
-        current: current.version,
-        locale: current.locale,
-      },
+      expected === 'absent'
+        ? `The entry has the locale ${locale} already, at version ${version}.`
+        : `The entry is at version ${version} in ${locale} now, which If-Match does not name. Merge your change with it, and name the version of each locale that you change.`,
+      { expected: numbers.length === 1 ? numbers[0] : numbers, current: version, locale },
     )
     this.expected = expected
     this.current = current

@@ -192,7 +192,7 @@ export async function updateAsset(
   db: Queryable,
   id: string,
   input: AssetChange,
-  expected: number | null,
+  expected: readonly number[] | null,
 ): Promise<Asset> {
   const alt = input.alt === undefined ? undefined : checkAlt(input.alt)
   const focalPoint = input.focalPoint === undefined ? undefined : checkFocalPoint(input.focalPoint)
@@ -228,7 +228,7 @@ export async function updateAsset(
 export async function deleteAsset(
   db: Queryable,
   id: string,
-  expected: number | null,
+  expected: readonly number[] | null,
 ): Promise<void> {
   await db.transaction(async (tx) => {
     await lockAsset(tx, byIdToDelete, id, expected)
@@ -248,11 +248,11 @@ async function lockAsset(
   tx: Queryable,
   statement: Statement<Row>,
   id: string,
-  expected: number | null,
+  expected: readonly number[] | null,
 ): Promise<StoredAsset> {
   const [row] = isId(id) ? await tx.run(statement, [id]) : []
   if (row === undefined) throw new AssetNotFoundError(id)
-  if (expected !== null && row.revision !== expected)
+  if (expected !== null && !expected.includes(row.revision))
     throw new AssetChangedError(id, expected, row.revision)
   return fromRow(row)
 }

@@ -224,7 +224,7 @@ test('an asset is changed under its revision', { skip }, async () => {
     db.database,
     asset.id,
     { name: 'b.png', alt: { en: 'x' }, focalPoint: { x: 0.25, y: 1 } },
-    1,
+    [1],
   )
   assert.deepEqual(changed, {
     ...asset,
@@ -234,16 +234,16 @@ test('an asset is changed under its revision', { skip }, async () => {
     revision: 2,
   })
   assert.deepEqual(
-    await media.update(db.database, asset.id, { name: 'b.jpg' }, 2),
+    await media.update(db.database, asset.id, { name: 'b.jpg' }, [2]),
     changed,
     'no change, no revision',
   )
   await assert.rejects(
-    media.update(db.database, asset.id, { alt: {} }, 1),
+    media.update(db.database, asset.id, { alt: {} }, [1]),
     (error) => error instanceof AssetChangedError && error.facts['current'] === 2,
   )
   const results = await Promise.allSettled(
-    ['c', 'd', 'e'].map((name) => media.update(db.database, asset.id, { name }, 2)),
+    ['c', 'd', 'e'].map((name) => media.update(db.database, asset.id, { name }, [2])),
   )
   assert.equal(results.filter((result) => result.status === 'fulfilled').length, 1)
   assert.equal(
@@ -270,7 +270,7 @@ test('an asset is changed under its revision', { skip }, async () => {
     await assert.rejects(media.get(id), AssetNotFoundError)
     await assert.rejects(media.delete(db.database, id), AssetNotFoundError)
   }
-  await assert.rejects(media.delete(db.database, asset.id, 1), AssetChangedError)
+  await assert.rejects(media.delete(db.database, asset.id, [1]), AssetChangedError)
 })
 
 test(

@@ -36,7 +36,7 @@ export class AssetInUseError extends StoaError {
 export class AssetChangedError extends StoaError {
   readonly code = 'E_ASSET_CHANGED'
 
-  constructor(id: string, expected: number, current: number) {
+  constructor(id: string, expected: readonly number[], current: number) {
     super('The asset was changed since you read it; read it again and repeat your change.', {
       asset: id,
       expected,

@@ -132,16 +132,21 @@ export interface Media {
     readonly search: string | null
   }): Promise<{ data: Asset[]; after: string | null }>
   /**
-   * `expected` is the revision that the caller saw; null accepts any. A new name keeps an extension
-   * that fits the bytes.
+   * `expected` has the revisions that the caller saw; null accepts any. A new name keeps an
+   * extension that fits the bytes.
    */
-  update(db: Queryable, id: string, input: AssetChange, expected: number | null): Promise<Asset>
+  update(
+    db: Queryable,
+    id: string,
+    input: AssetChange,
+    expected: readonly number[] | null,
+  ): Promise<Asset>
   /**
    * Throws `AssetInUseError` while a latest or published version refers to it, whatever the field's
    * `onDelete`: taking it out of entries would be new versions of them, which only content makes,
    * under the caller's permissions.
    */
-  delete(db: Queryable, id: string, expected?: number | null): Promise<void>
+  delete(db: Queryable, id: string, expected?: readonly number[] | null): Promise<void>
   original(asset: StoredAsset): Delivery
   /**
    * Made once on demand, in child processes with bounded memory and time, and kept in the file

@@ -138,6 +138,7 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   const server = await api.createServer({
     ...site,
     cluster,
+    secret,
     clock: foundation.clock,
     config: {
       trustProxy: config.trustProxy,

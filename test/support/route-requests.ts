@@ -162,6 +162,7 @@ export const rows: Readonly<Record<string, Row>> = {
   }),
   'GET /api/receipts/:token': row(signedIn(404), '/api/receipts/none'),
   'GET /api/locales': row(all(200), '/api/locales'),
+  'GET /api/locales/:code': row(all(200), '/api/locales/en'),
   'PUT /api/locales/:code': row(administrators(200), () => ({
     url: '/api/locales/fr',
     body: { fallback: 'en' },

@@ -130,11 +130,12 @@ export async function testSite(
   const [clock, logger] = [systemClock, options.logger ?? silentLogger]
   const content = createContent({ clock, logger })
   const cluster = testCluster(db, logger)
+  const secret = 'a secret of a test, which is long enough'
   const access = createAccess({
     database,
     clock,
     logger,
-    secret: 'a secret of a test, which is long enough',
+    secret,
     cache: cluster.cache,
   })
   const fileStore = new DiskFileStore({
@@ -153,6 +154,7 @@ export async function testSite(
   const server = await createServer({
     database,
     cluster,
+    secret,
     content,
     access,
     media,

@@ -26,10 +26,10 @@ import type { Perspective } from '#content/query/query.ts'
  * it depends on changes.
  */
 
-/** The result of a read of content. `version`: that of an entry, for its tag. */
+/** The result of a read of content. `version`: locale and version of an entry, for its tag. */
 export type Rendered = {
   readonly body: string
-  readonly version?: number
+  readonly version?: string
   readonly perspective: Perspective
 }
 

@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import plugin from 'fastify-plugin'
 import type { Server } from '#api/api-context.ts'
+import { networkOf } from '#access/throttle.ts'
 import { Places } from '#api/http/places.ts'
 import {
   HostInvalidError,
@@ -64,7 +65,7 @@ export class RequestPlaces {
   }
 
   take(reply: FastifyReply, startedMs: number, sendsBody: boolean): Place | null {
-    const address = reply.request.ip
+    const address = networkOf(reply.request.ip)
     const at = sendsBody ? this.#sending : this.#working
     if (!at.take(address)) return null
     const place = { address, reply, startedMs, at }

@@ -1,5 +1,5 @@
 import { Ajv } from 'ajv'
-import type { AnySchemaObject, ValidateFunction } from 'ajv'
+import type { AnySchemaObject, ErrorObject, ValidateFunction } from 'ajv'
 
 /**
  * Formats that schemas of the API may name. Shapes only: the parts say what is wrong with a date
@@ -28,6 +28,8 @@ export function validatorCompiler(): (
   const ajv = new Ajv({
     strict: false,
     allErrors: false,
+    // A refusal names every property that is missing, which the parent schema lists.
+    verbose: true,
     coerceTypes: false,
     removeAdditional: false,
     useDefaults: false,
@@ -46,8 +48,19 @@ export function validatorCompiler(): (
   }
 }
 
-function failure(check: ValidateFunction): Error {
-  return Object.assign(new Error('invalid'), { validation: check.errors ?? [] })
+/** The first thing that is wrong; of missing properties all, so that one try is enough. */
+function failure({ errors }: ValidateFunction): Error {
+  const first = errors?.[0]
+  const validation = first?.keyword === 'required' ? missingIn(first) : (errors ?? [])
+  return Object.assign(new Error('invalid'), { validation })
+}
+
+function missingIn(error: ErrorObject): object[] {
+  const { required = [] } = (error.parentSchema ?? {}) as { readonly required?: readonly string[] }
+  const present: object = error.data ?? {}
+  return required
+    .filter((name) => !Object.hasOwn(present, name))
+    .map((missingProperty) => ({ ...error, params: { missingProperty } }))
 }
 
 /**

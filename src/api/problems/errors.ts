@@ -14,10 +14,13 @@ export type Fault = {
 export class RequestInvalidError extends StoaError {
   readonly code = 'E_REQUEST_INVALID'
 
-  constructor(fault: Fault) {
-    const place = fault.path === '' ? `The ${fault.in}` : `${fault.in} ${fault.path}`
-    super(`${place} ${fault.message}.`, { faults: [fault] })
+  constructor(...faults: readonly Fault[]) {
+    super(`${faults.map(sentenceOf).join('; ')}.`, { faults })
   }
+}
+
+function sentenceOf({ in: place, path, message }: Fault): string {
+  return `${path === '' ? `The ${place}` : `${place} ${path}`} ${message}`
 }
 
 /**
@@ -99,6 +102,11 @@ export class NotReadyError extends StoaError {
 /** No credentials where some are needed. Wrong ones are refused by `access/`. */
 export class SignInNeededError extends StoaError {
   readonly code = 'E_SIGN_IN_NEEDED'
+}
+
+/** `If-Match` or `If-None-Match` does not hold any more. */
+export class PreconditionError extends StoaError {
+  readonly code = 'E_PRECONDITION'
 }
 
 /** The same `Idempotency-Key` came before with another request. */

@@ -105,7 +105,9 @@ export function translate(error: unknown): StoaError | null {
   if (!(error instanceof Error)) return null
   const { code, statusCode, validation, validationContext } = error as Partial<FastifyFailure>
   if (validation !== undefined)
-    return new RequestInvalidError(faultOf(validation[0], validationContext ?? 'body'))
+    return new RequestInvalidError(
+      ...validation.map((violation) => faultOf(violation, validationContext ?? 'body')),
+    )
   const make = typeof code === 'string' ? fastifyErrors[code] : undefined
   if (make !== undefined) return make(error)
   if (

@@ -51,6 +51,7 @@ export const statuses: Readonly<Record<string, readonly [status: number, title: 
   E_PASSWORD_REFUSED: [422, 'Password refused'],
   E_PERMISSION: [403, 'Permission missing'],
   E_QUERY_BUSY: [429, 'Too many costly queries'],
+  E_PRECONDITION: [412, 'Changed meanwhile'],
   E_QUERY_CURSOR: [400, 'Cursor not valid'],
   E_QUERY_FIELD: [400, 'Field not usable'],
   E_QUERY_LIMIT: [400, 'Query too large'],

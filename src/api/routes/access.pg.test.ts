@@ -33,6 +33,7 @@ async function serverOf(
     clock,
     config,
     cluster,
+    secret: 'a secret of a test',
     plugins: [closingCluster(cluster)],
   } as unknown as ServerOptions)
   return { server, access }

@@ -1,6 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
+import { cachedRead } from '#api/delivery/cached-read.ts'
 import { rangeOf } from '#api/delivery/byte-range.ts'
 import { notModified } from '#api/delivery/entity-tag.ts'
 import { RangeNotSatisfiableError } from '#api/problems/errors.ts'
@@ -68,7 +69,7 @@ const bytes = (description: string) => ({
 })
 
 /** The files themselves, for everyone who knows the id: no session, no cookie, cached for ever. */
-export const assetFileRoutes: RoutePlugin = (server, { database, media }) => {
+export const assetFileRoutes: RoutePlugin = (server, { media }) => {
   // A HEAD of its own: the one that Fastify makes would say that the length is 0.
   for (const method of ['GET', 'HEAD'] as const)
     server.route({
@@ -102,7 +103,11 @@ export const assetFileRoutes: RoutePlugin = (server, { database, media }) => {
         // The schema lets only these values pass; Static cannot say so for a mapped union.
         const options = rest as RenditionOptions
         const isRendition = Object.keys(options).length > 0
-        const asset = await media.find(database, request.params.id)
+        const id = request.params.id.toLowerCase()
+        const asset = await cachedRead(request, reply, `asset ${id}`, (db, load) => {
+          load.row('asset', id)
+          return media.find(db, id)
+        })
         const reader = { accept: request.headers.accept ?? '', caller: request.ip }
         const delivery = isRendition
           ? await media.rendition(asset, options, reader)

@@ -61,6 +61,7 @@ async function site(db: TestDatabase, limits: Partial<MediaLimits> = {}): Promis
   const server = await createServer({
     database,
     cluster,
+    secret: randomBytes(32).toString('hex'),
     content: createContent({ clock: systemClock, logger: silentLogger }),
     access,
     media: parts.media,

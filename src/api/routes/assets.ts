@@ -5,7 +5,7 @@ import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { audited } from '#api/writes/audited.ts'
-import { expectedVersion, versionTag } from '#api/delivery/entity-tag.ts'
+import { expectedRevisions, versionTag } from '#api/delivery/entity-tag.ts'
 import {
   MediaTypeUnsupportedError,
   RequestInvalidError,
@@ -153,7 +153,7 @@ export const assetRoutes: RoutePlugin = async (server, { content, media, config 
           db,
           request.params.id,
           request.body,
-          expectedVersion(request),
+          expectedRevisions(request),
         )
         return {
           status: 200,
@@ -203,7 +203,7 @@ async function removeAsset(
   const { authority } = request.identity
   const remove = async (tx: Queryable): Promise<void> => {
     await content.entries.takeOutAsset({ db: tx, authority }, id)
-    await media.delete(tx, id, expectedVersion(request))
+    await media.delete(tx, id, expectedRevisions(request))
   }
   try {
     await audited(request, db, remove, () => ({

@@ -151,7 +151,11 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
             options.include.length === 0
               ? `{"data":${entryJson(entry)}}`
               : `{"data":${entryJson(entry)},"included":${includedJson(joined)}}`
-          return { body, version: entry.version, perspective: options.perspective }
+          return {
+            body,
+            version: `${entry.locale}.${entry.version}`,
+            perspective: options.perspective,
+          }
         },
       })
     },

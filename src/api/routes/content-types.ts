@@ -1,16 +1,19 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { TSchema } from 'typebox'
 import type { Identity } from '#access/access.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
+import { cachedRead, dependOnTypesAndLocales } from '#api/delivery/cached-read.ts'
 import { contentTypeSchema } from '#api/schemas/content-type.ts'
-import { expectedVersion, versionTag } from '#api/delivery/entity-tag.ts'
+import { preconditionOf, tagOf } from '#api/delivery/entity-tag.ts'
 import { RequestInvalidError } from '#api/problems/errors.ts'
 import { write } from '#api/writes/idempotency.ts'
 import { typeName } from '#api/schemas/content.ts'
 import { dataOf, strict } from '#api/schemas/shared.ts'
+import type { Content, Precondition, TypeState } from '#content/content.ts'
 import { contentActions } from '#content/authority.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
-import { TypeNotFoundError } from '#content/errors.ts'
+import { TypeConflictError, TypeNotFoundError } from '#content/errors.ts'
 
 const tags = ['types']
 const nameParams = strict({ name: typeName() })
@@ -57,6 +60,20 @@ export function maySeeType(identity: Identity, name: string): boolean {
 
 type Stored = { readonly definition: ContentType; readonly revision: number }
 
+/** A type that was deleted and made anew has the old revisions again, and not the old tags. */
+function typeTag({ definition, revision }: Stored): string {
+  return tagOf(JSON.stringify(definition), String(revision))
+}
+
+function typePrecondition(request: FastifyRequest, name: string): Precondition<Stored> {
+  const seen = Number(/"(\d{1,9})/.exec(request.headers['if-match'] ?? '')?.[1] ?? 0)
+  return preconditionOf(
+    request,
+    typeTag,
+    (current) => new TypeConflictError(name, seen, current?.revision ?? 0),
+  )
+}
+
 function shown({ definition, revision }: Stored): object {
   return { ...definition, revision }
 }
@@ -101,7 +118,22 @@ function withoutFrom({ from: _from, ...field }: Field & { readonly kind: 'slug' 
   return field
 }
 
-export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
+/** All types, also while the database is away. */
+function knownTypes(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  content: Content,
+): Promise<readonly Stored[]> {
+  return cachedRead(request, reply, 'types', (db, load) => {
+    dependOnTypesAndLocales(load)
+    return content.types.list(db)
+  })
+}
+
+export const typeReadRoutes: RoutePlugin = (server, { cluster, content, database }) => {
+  /** While the database is away, a type is as far as it was. */
+  let states: readonly TypeState[] = []
+
   server.route({
     method: 'GET',
     url: '/api/types',
@@ -114,7 +146,7 @@ export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
       response: { 200: dataOf(Type.Array(typeSchema)) },
     },
     handler: async (request, reply) => {
-      const types = await content.types.list(database)
+      const types = await knownTypes(request, reply, content)
       const data = types
         .filter((type) => maySeeType(request.identity, type.definition.name))
         .map((type) => shownTo(request.identity, type))
@@ -136,17 +168,18 @@ export const typeReadRoutes: RoutePlugin = (server, { content, database }) => {
     handler: async (request, reply) => {
       const { name } = request.params
       if (!maySeeType(request.identity, name)) throw new TypeNotFoundError(name)
-      const type = await content.types.get(database, name)
-      const state = (await content.types.states(database)).find((one) => one.name === name)
-      return reply
-        .headers({ 'cache-control': 'private, no-cache', etag: versionTag(type.revision) })
-        .send({
-          data: shownTo(request.identity, type),
-          meta: {
-            settled: state?.settled ?? true,
-            versionsWaiting: state?.versionsWaiting ?? 0,
-          },
-        })
+      const types = await knownTypes(request, reply, content)
+      const type = types.find(({ definition }) => definition.name === name)
+      if (type === undefined) throw new TypeNotFoundError(name)
+      if (cluster.cache.leased) states = await content.types.states(database)
+      const state = states.find((one) => one.name === name)
+      return reply.headers({ 'cache-control': 'private, no-cache', etag: typeTag(type) }).send({
+        data: shownTo(request.identity, type),
+        meta: {
+          settled: state?.settled ?? true,
+          versionsWaiting: state?.versionsWaiting ?? 0,
+        },
+      })
     },
   })
 }
@@ -189,7 +222,8 @@ export const typeWriteRoutes: RoutePlugin = (server, { access, content, database
           .send({ data: await content.types.plan(database, definition) })
       return write(request, reply, async (db) => {
         const saved = await content.types.save(db, definition, {
-          expected: expectedVersion(request) ?? seen,
+          expected: seen,
+          precondition: typePrecondition(request, name),
           allowLoss: request.query.allowLoss ?? false,
         })
         const created = saved.revision === 1
@@ -201,7 +235,7 @@ export const typeWriteRoutes: RoutePlugin = (server, { access, content, database
           facts: { revision: saved.revision, fields: definition.fields.map((field) => field.name) },
         })
         const headers = {
-          etag: versionTag(saved.revision),
+          etag: typeTag(saved),
           ...(created ? { location: `/api/types/${name}` } : {}),
         }
         return { status: created ? 201 : 200, headers, body: { data: shown(saved) } }
@@ -223,7 +257,7 @@ export const typeWriteRoutes: RoutePlugin = (server, { access, content, database
     handler: (request, reply) =>
       write(request, reply, async (db) => {
         const { name } = request.params
-        await content.types.delete(db, name)
+        await content.types.delete(db, name, typePrecondition(request, name))
         await access.audit(db, request.identity, {
           action: 'type.delete',
           subject: `type:${name}`,

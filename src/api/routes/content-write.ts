@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { audited } from '#api/writes/audited.ts'
 import { entriesJson, entryJson } from '#api/delivery/entry-json.ts'
-import { expectedVersion, versionTag } from '#api/delivery/entity-tag.ts'
+import { entryTag, expectedVersions } from '#api/delivery/entity-tag.ts'
 import { write } from '#api/writes/idempotency.ts'
 import type { WriteResponse } from '#api/writes/idempotency.ts'
 import {
@@ -39,7 +39,7 @@ function callOf(request: FastifyRequest, db: Queryable): Call {
 }
 
 function entryWritten(entry: EntryView, status = 200): WriteResponse {
-  const headers: Record<string, string> = { etag: versionTag(entry.version) }
+  const headers: Record<string, string> = { etag: entryTag(entry) }
   if (status === 201) headers['location'] = `/api/content/${entry.type}/${entry.id}`
   return { status, headers, json: `{"data":${entryJson(entry)}}` }
 }
@@ -48,7 +48,7 @@ function entryWritten(entry: EntryView, status = 200): WriteResponse {
 function entriesWritten(entries: readonly EntryView[]): WriteResponse {
   return {
     status: 200,
-    headers: entries.length === 1 ? { etag: versionTag(entries[0]!.version) } : {},
+    headers: entries.length === 1 ? { etag: entryTag(entries[0]!) } : {},
     json: `{"data":${entriesJson(entries)}}`,
   }
 }
@@ -115,7 +115,7 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
               request.params.type,
               request.params.id,
               input,
-              expectedVersion(request),
+              expectedVersions(request),
             ),
           )
         }),
@@ -137,7 +137,7 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
       write(request, reply, async (db) => {
         const { type, id } = request.params
         const remove = (tx: Queryable): Promise<DeleteOutcome> =>
-          content.entries.delete(callOf(request, tx), type, id, expectedVersion(request))
+          content.entries.delete(callOf(request, tx), type, id, expectedVersions(request))
         const data = await audited(request, db, remove, ({ deleted, unset }) => ({
           action: 'entry.delete',
           subject: `entry:${id}`,
@@ -177,7 +177,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
             type,
             id,
             { locales, version },
-            expectedVersion(request),
+            expectedVersions(request),
           ),
         )
       }),
@@ -204,7 +204,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
             type,
             id,
             request.body?.locales ?? null,
-            expectedVersion(request),
+            expectedVersions(request),
           ),
         )
       }),
@@ -234,7 +234,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
               type,
               id,
               archived,
-              expectedVersion(request),
+              expectedVersions(request),
             ),
           )
         }),
@@ -263,7 +263,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
             type,
             id,
             { locale, version },
-            expectedVersion(request),
+            expectedVersions(request),
           ),
         )
       }),

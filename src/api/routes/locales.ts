@@ -1,8 +1,13 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
+import { cachedRead, dependOnTypesAndLocales } from '#api/delivery/cached-read.ts'
+import { preconditionOf, valueTag } from '#api/delivery/entity-tag.ts'
 import { audited } from '#api/writes/audited.ts'
 import { write } from '#api/writes/idempotency.ts'
 import { dataOf, nullable, strict } from '#api/schemas/shared.ts'
+import type { Content, Locale } from '#content/content.ts'
+import { LocaleNotFoundError } from '#content/errors.ts'
 
 const code = () => Type.String({ minLength: 1, maxLength: 35, examples: ['en', 'pt-BR'] })
 const localeSchema = strict(
@@ -12,9 +17,25 @@ const localeSchema = strict(
     description: '`fallback`: the locale to show where an entry does not have this one.',
   },
 )
-const managed = { access: { permission: 'locales.write' } } as const
+const managed = {
+  access: { permission: 'locales.write' },
+  ifMatch: true,
+  errors: ['E_PRECONDITION'],
+} as const
 
-export const localeRoutes: RoutePlugin = (server, { content, database }) => {
+/** All locales, also while the database is away. */
+function knownLocales(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  content: Content,
+): Promise<readonly Locale[]> {
+  return cachedRead(request, reply, 'locales', (db, load) => {
+    dependOnTypesAndLocales(load)
+    return content.locales.list(db)
+  })
+}
+
+export const localeRoutes: RoutePlugin = (server, { content }) => {
   server.route({
     method: 'GET',
     url: '/api/locales',
@@ -26,10 +47,31 @@ export const localeRoutes: RoutePlugin = (server, { content, database }) => {
       querystring: strict({}),
       response: { 200: dataOf(Type.Array(localeSchema)) },
     },
-    handler: async (_request, reply) =>
-      reply
-        .header('cache-control', 'private, no-cache')
-        .send({ data: await content.locales.list(database) }),
+    handler: async (request, reply) => {
+      const data = await knownLocales(request, reply, content)
+      return reply.header('cache-control', 'private, no-cache').send({ data })
+    },
+  })
+  server.route({
+    method: 'GET',
+    url: '/api/locales/:code',
+    config: { access: 'public' },
+    schema: {
+      operationId: 'getLocale',
+      summary: 'One locale, and its tag',
+      tags: ['locales'],
+      params: strict({ code: code() }),
+      querystring: strict({}),
+      response: { 200: dataOf(localeSchema) },
+    },
+    handler: async (request, reply) => {
+      const { code } = request.params
+      const data = (await knownLocales(request, reply, content)).find((one) => one.code === code)
+      if (data === undefined) throw new LocaleNotFoundError(code)
+      return reply
+        .headers({ 'cache-control': 'private, no-cache', etag: valueTag(data) })
+        .send({ data })
+    },
   })
   server.route({
     method: 'PUT',
@@ -57,10 +99,10 @@ export const localeRoutes: RoutePlugin = (server, { content, database }) => {
         await audited(
           request,
           db,
-          (tx) => content.locales.save(tx, data),
+          (tx) => content.locales.save(tx, data, preconditionOf(request, valueTag)),
           () => ({ action: 'locale.save', subject: `locale:${data.code}`, facts: data }),
         )
-        return { status: 200, body: { data } }
+        return { status: 200, headers: { etag: valueTag(data) }, body: { data } }
       }),
   })
   server.route({
@@ -81,7 +123,7 @@ export const localeRoutes: RoutePlugin = (server, { content, database }) => {
         await audited(
           request,
           db,
-          (tx) => content.locales.delete(tx, code),
+          (tx) => content.locales.delete(tx, code, preconditionOf(request, valueTag)),
           () => ({ action: 'locale.delete', subject: `locale:${code}`, facts: {} }),
         )
         return { status: 204 }

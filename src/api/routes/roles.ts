@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import type { Identity, Role, SystemPermission } from '#access/access.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
+import { preconditionOf, valueTag } from '#api/delivery/entity-tag.ts'
 import { write } from '#api/writes/idempotency.ts'
 import { noStore, roleBody, roleName, roleSchema } from '#api/schemas/access.ts'
 import { dataOf, strict } from '#api/schemas/shared.ts'
@@ -46,13 +47,18 @@ export const roleRoutes: RoutePlugin = (server, { access }) => {
     },
     handler: async (request, reply) => {
       requireReader(request.identity)
-      return reply.headers(noStore).send({ data: await access.roles.get(request.params.name) })
+      const data = await access.roles.get(request.params.name)
+      return reply.headers({ ...noStore, etag: valueTag(data) }).send({ data })
     },
   })
   server.route({
     method: 'PUT',
     url: '/api/roles/:name',
-    config: { access: managed, errors: ['E_ACCESS_INPUT', 'E_ESCALATION', 'E_ROLE_BUILT_IN'] },
+    config: {
+      access: managed,
+      ifMatch: true,
+      errors: ['E_PRECONDITION', 'E_ACCESS_INPUT', 'E_ESCALATION', 'E_ROLE_BUILT_IN'],
+    },
     schema: {
       operationId: 'saveRole',
       summary: 'Make or replace a role',
@@ -72,7 +78,13 @@ export const roleRoutes: RoutePlugin = (server, { access }) => {
           content: content as Role['content'],
           system,
         }
-        return { status: 200, body: { data: await access.roles.save(db, request.identity, role) } }
+        const saved = await access.roles.save(
+          db,
+          request.identity,
+          role,
+          preconditionOf(request, valueTag),
+        )
+        return { status: 200, headers: { etag: valueTag(saved) }, body: { data: saved } }
       }),
   })
   server.route({
@@ -80,7 +92,14 @@ export const roleRoutes: RoutePlugin = (server, { access }) => {
     url: '/api/roles/:name',
     config: {
       access: managed,
-      errors: ['E_ROLE_NOT_FOUND', 'E_ROLE_IN_USE', 'E_ROLE_BUILT_IN', 'E_ESCALATION'],
+      ifMatch: true,
+      errors: [
+        'E_PRECONDITION',
+        'E_ROLE_NOT_FOUND',
+        'E_ROLE_IN_USE',
+        'E_ROLE_BUILT_IN',
+        'E_ESCALATION',
+      ],
     },
     schema: {
       operationId: 'deleteRole',
@@ -92,7 +111,12 @@ export const roleRoutes: RoutePlugin = (server, { access }) => {
     },
     handler: (request, reply) =>
       write(request, reply, async (db) => {
-        await access.roles.delete(db, request.identity, request.params.name)
+        await access.roles.delete(
+          db,
+          request.identity,
+          request.params.name,
+          preconditionOf(request, valueTag),
+        )
         return { status: 204 }
       }),
   })

@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import {
   IdempotencyKeyBusyError,
@@ -11,7 +11,6 @@ import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { DatabaseTimeoutError } from '#database/errors.ts'
 import { timedOut, withTimeout } from '#lib/timeout.ts'
-import type { Identity } from '#access/access.ts'
 import { networkOf } from '#access/throttle.ts'
 
 /** A repeat waits this long for the first request to end. */
@@ -91,7 +90,7 @@ export async function write(
       message: 'must be 1 to 255 visible ASCII characters',
     })
   }
-  const claimed = new Claim(request, header, hashOf(request, fingerprint))
+  const claimed = claimOf(request, header, fingerprint)
   return send(reply, await once(database, claimed, work))
 }
 
@@ -203,9 +202,20 @@ function busy(): IdempotencyKeyBusyError {
   )
 }
 
+/** Who claims a key, for which request, under which rights. */
+type ClaimInput = {
+  readonly secret: string
+  readonly principal: string
+  readonly header: string
+  /** Everything that the request means. */
+  readonly request: string
+  readonly rights: string
+}
+
 /**
- * What the table holds is of no use without the client's key: it is stored as a hash, and answers,
- * which may carry a new API token or a session, are sealed (AES-256-GCM) under the key itself.
+ * What the table holds is of no use without the cluster's secret and the client's key: the key and
+ * the request are stored as HMACs, so that a body cannot be guessed from a dump, and responses,
+ * which may carry a new API token or a session, are sealed (AES-256-GCM).
  */
 class Claim {
   readonly principal: string
@@ -213,15 +223,18 @@ class Claim {
   readonly requestHash: string
   /** A response is repeated only while the caller's rights are the same. */
   readonly rights: string
-  readonly #secret: Buffer
+  readonly #sealingKey: Buffer
 
-  constructor({ identity }: FastifyRequest, header: string, requestHash: string) {
-    const principal = principalOf(identity)
+  constructor({ secret, principal, header, request, rights }: ClaimInput) {
+    const mac = (purpose: string, text: string): Buffer =>
+      createHmac('sha256', secret)
+        .update(JSON.stringify(['idempotency', purpose, principal, header, text]))
+        .digest()
     this.principal = principal
-    this.rights = identity.rightsHash
-    this.key = digest('name', principal, header).toString('base64url')
-    this.#secret = digest('seal', principal, header)
-    this.requestHash = requestHash
+    this.key = mac('name', '').toString('base64url')
+    this.#sealingKey = mac('seal', '')
+    this.requestHash = mac('request', request).toString('base64url')
+    this.rights = rights
   }
 
   get id(): string {
@@ -230,39 +243,39 @@ class Claim {
 
   seal(text: string): string {
     const nonce = randomBytes(12)
-    const cipher = createCipheriv('aes-256-gcm', this.#secret, nonce)
+    const cipher = createCipheriv('aes-256-gcm', this.#sealingKey, nonce)
     const sealed = Buffer.concat([cipher.update(text, 'utf8'), cipher.final()])
     return Buffer.concat([nonce, cipher.getAuthTag(), sealed]).toString('base64')
   }
 
   open(text: string): string {
     const bytes = Buffer.from(text, 'base64')
-    const decipher = createDecipheriv('aes-256-gcm', this.#secret, bytes.subarray(0, 12))
+    const decipher = createDecipheriv('aes-256-gcm', this.#sealingKey, bytes.subarray(0, 12))
     decipher.setAuthTag(bytes.subarray(12, 28))
     return Buffer.concat([decipher.update(bytes.subarray(28)), decipher.final()]).toString('utf8')
   }
 }
 
-function digest(...parts: readonly string[]): Buffer {
-  return createHash('sha256').update(JSON.stringify(parts)).digest()
-}
-
-/** Anonymous callers share no keys: each network has keys of its own. */
-function principalOf({ authority: { actor }, origin }: Identity): string {
-  return actor.kind === 'anonymous'
-    ? `anonymous:${networkOf(origin.address ?? '')}`
-    : `${actor.kind}:${actor.id ?? ''}`
-}
-
-/** `If-Match` belongs to what a request means; other headers do not. */
-function hashOf(request: FastifyRequest, fingerprint: string | undefined): string {
-  const { method, url, body, headers } = request
-  return digest(
-    method,
-    url,
-    headers['if-match'] ?? '',
-    fingerprint ?? JSON.stringify(body ?? null),
-  ).toString('base64url')
+/**
+ * Anonymous callers share no keys: each network has keys of its own.
+ * `If-Match` and `If-None-Match` belong to what a request means; other headers do not.
+ */
+function claimOf(request: FastifyRequest, header: string, fingerprint?: string): Claim {
+  const { method, url, body, headers, identity, ip } = request
+  const { kind, id } = identity.authority.actor
+  return new Claim({
+    secret: request.server.api.secret,
+    principal: kind === 'anonymous' ? `anonymous:${networkOf(ip)}` : `${kind}:${id ?? ''}`,
+    header,
+    request: JSON.stringify([
+      method,
+      url,
+      headers['if-match'] ?? '',
+      headers['if-none-match'] ?? '',
+      fingerprint ?? JSON.stringify(body ?? null),
+    ]),
+    rights: identity.rightsHash,
+  })
 }
 
 function send(reply: FastifyReply, response: WriteResponse): FastifyReply {

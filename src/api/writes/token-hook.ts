@@ -3,7 +3,7 @@ import plugin from 'fastify-plugin'
 import type { Server } from '#api/api-context.ts'
 import { deadlineError } from '#api/problems/problem.ts'
 import { waitForAllNodes } from '#api/writes/receipts.ts'
-import { setTokenHeader } from '#api/writes/token-header.ts'
+import { setTokenHeader, tokenToSee } from '#api/writes/token-header.ts'
 
 const reads: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 /**
@@ -22,6 +22,10 @@ export const writeTokens = plugin(
   async (server: Server) => {
     const { cluster } = server.api
     const { feed } = cluster
+    server.addHook('onRequest', (request, _reply, done) => {
+      if (request.headers['stoa-token'] !== undefined) tokenToSee(request)
+      done()
+    })
     server.addHook('onSend', async (request, reply, payload) => {
       if (reads.has(request.method) || reply.statusCode >= 400) return payload
       if (!(await feed.settle(applyMs))) {

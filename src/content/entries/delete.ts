@@ -69,10 +69,9 @@ export async function deleteEntry(
       const type = typeFor(call, model, target.type)
       const state = await entryState(tx, model, type, target.id, 'deleting')
       requireGrant(call, 'delete', type, state)
-      const [first] = localesOf(state, model)
       checkExpected(call, type, state, {
         expected: target.expected,
-        row: first === undefined ? null : latestOf(state, first),
+        rows: localesOf(state, model).flatMap((locale) => latestOf(state, locale) ?? []),
         yours: null,
       })
       const work: Work = { context, call, tx, model }

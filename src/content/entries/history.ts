@@ -58,7 +58,11 @@ export async function restoreVersion(
       const state = await entryState(tx, model, type, from.id, 'writing')
       const { grant } = requireLocales(call, 'update', { type, state, model }, [locale])
       const latest = latestOf(state, locale)
-      checkExpected(call, type, state, { expected: from.expected, row: latest, yours: null })
+      checkExpected(call, type, state, {
+        expected: from.expected,
+        rows: latest === null ? [] : [latest],
+        yours: null,
+      })
       if (state.archivedAt !== null) throw new EntryArchivedError()
       const old = await versionOf(tx, type, { id: state.id, locale, number: from.version })
       const drafts = grantOf(call, 'readDraft', type)

@@ -55,10 +55,9 @@ async function underLock(
         action === 'archive'
           ? { grant: requireGrant(call, action, type, state), locales: localesOf(state, model) }
           : requireLocales(call, action, { type, state, model }, target.locales)
-      const [first] = locales
       checkExpected(call, type, state, {
         expected: target.expected,
-        row: first === undefined ? null : latestOf(state, first),
+        rows: locales.flatMap((locale) => latestOf(state, locale) ?? []),
         yours: null,
       })
       const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })

@@ -169,7 +169,7 @@ async function savePlainly(
     mayPublishPlainly(call, save, row)
   if (!usual || grant === null || !grantCovers(grant, type, id, row)) return 'not plain'
   save.read.push(row)
-  if (expected !== null && row.number !== expected)
+  if (!isExpected(expected, row))
     throw new VersionConflictError(expected, viewFor(call, type, id, row), input.fields)
   const composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
   if (input.publish === true) checkCompleteOnceSaved(type, composed.fields)
@@ -208,8 +208,7 @@ async function saveRemembered(
   const grant = grantOf(call, 'update', type)
   if (remembered === null || grant === null || grant.filter !== null) return null
   const { row, localeCount, writer } = remembered
-  if ((expected !== null && row.number !== expected) || !mayPublishPlainly(call, save, row))
-    return null
+  if (!isExpected(expected, row) || !mayPublishPlainly(call, save, row)) return null
   let composed: Composed
   try {
     composed = compose(
@@ -329,7 +328,9 @@ async function saveUnderLock(
     input.publish === true ? requireGrantInLocale(call, 'publish', { type, state }, locale) : null
   checkExpected(call, type, state, {
     expected,
-    row: latest ?? state.held.find((row) => row.isLatest) ?? null,
+    // A locale that is not there yet is made from the one that was read instead of it.
+    rows: latest === null ? [] : [latest],
+    instead: state.held.filter((row) => row.isLatest),
     yours: input.fields,
   })
   if (state.archivedAt !== null) throw new EntryArchivedError()
@@ -467,18 +468,35 @@ function carry(
   })
 }
 
+/** True if the caller goes on from this row. */
+function isExpected(expected: Expected, row: Version): boolean {
+  if (expected === null || expected === 'absent') return expected === null
+  if (typeof expected === 'number') return expected === row.number
+  return expected.seen.some(
+    ({ locale, number }) => number === row.number && (locale === null || locale === row.locale),
+  )
+}
+
+export type ExpectedCheck = {
+  readonly expected: Expected
+  /** The latest version of each locale that is to change. */
+  readonly rows: readonly Version[]
+  /** Where there is none: the versions of which the caller has seen one. */
+  readonly instead?: readonly Version[]
+  readonly yours: Readonly<Record<string, unknown>> | null
+}
+
 /** The optimistic lock, under the entry's lock. Throws `VersionConflictError` with both sides. */
 export function checkExpected(
   call: Call,
   type: TypeModel,
   state: EntryState,
-  check: {
-    readonly expected: Expected
-    readonly row: Version | null
-    readonly yours: Readonly<Record<string, unknown>> | null
-  },
+  { expected, rows, instead = [], yours }: ExpectedCheck,
 ): void {
-  const { expected, row } = check
-  if (expected === null || row === null || row.number === expected) return
-  throw new VersionConflictError(expected, viewFor(call, type, state.id, row), check.yours)
+  const isMissing = rows.length === 0
+  if (isMissing && (expected === 'absent' || instead.some((row) => isExpected(expected, row))))
+    return
+  const conflict = isMissing ? instead[0] : rows.find((row) => !isExpected(expected, row))
+  if (conflict !== undefined)
+    throw new VersionConflictError(expected, viewFor(call, type, state.id, conflict), yours)
 }

@@ -1,4 +1,10 @@
-import type { ContentTypes, TypePlan } from '#content/content.ts'
+import type {
+  ContentTypes,
+  Precondition,
+  SavedType,
+  SaveTypeOptions,
+  TypePlan,
+} from '#content/content.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
 import {
   TypeConflictError,
@@ -93,8 +99,8 @@ export function createContentTypes(context: Context, settling: TypeUpgrade): Con
       if (isDatabase(db)) settling.start(db)
       return result
     },
-    delete: async (db, name) => {
-      await atomically(db, (tx) => remove(context, tx, name))
+    delete: async (db, name, precondition) => {
+      await atomically(db, (tx) => remove(context, tx, name, precondition))
       if (isDatabase(db)) settling.start(db)
     },
     settle: (db) => settling.run(db),
@@ -110,13 +116,14 @@ async function save(
   context: Context,
   tx: Queryable,
   input: ContentType,
-  options: { readonly expected: number | null; readonly allowLoss: boolean },
+  options: SaveTypeOptions,
 ): Promise<Saved> {
   await tx.run(lockModel)
   const model = await context.models.load(tx)
   const definition = checkContentType(input, model.types.keys())
   const before = model.types.get(definition.name) ?? null
   const current = before?.revision ?? 0
+  options.precondition?.(before === null ? null : saved(before))
   if (options.expected !== null && options.expected !== current)
     throw new TypeConflictError(definition.name, options.expected, current)
   if (before === null && model.types.size >= typesMax)
@@ -191,10 +198,17 @@ function notUnique(
   return new TypeInvalidError([{ path, code, message }])
 }
 
-async function remove(context: Context, tx: Queryable, name: string): Promise<void> {
+async function remove(
+  context: Context,
+  tx: Queryable,
+  name: string,
+  precondition?: Precondition<SavedType>,
+): Promise<void> {
   await tx.run(lockModel)
   const model = await context.models.load(tx)
-  if (!model.types.has(name)) throw new TypeNotFoundError(name)
+  const type = model.types.get(name)
+  if (type === undefined) throw new TypeNotFoundError(name)
+  precondition?.(saved(type))
   if ((await tx.run(entryOfType, [name])).length > 0) throw hasEntries(name)
   const referring = [...model.types.values()].find(
     (type) => type.definition.name !== name && refersTo(type.definition.fields, name),

@@ -80,19 +80,22 @@ function check(locale: Locale, all: readonly Locale[]): void {
 export function createLocales(): Locales {
   return {
     list: read,
-    save: (db, locale) =>
+    save: (db, locale, precondition) =>
       atomically(db, async (tx) => {
         await tx.run(lockModel)
-        check(locale, await read(tx))
+        const all = await read(tx)
+        precondition?.(all.find((one) => one.code === locale.code) ?? null)
+        check(locale, all)
         if (locale.isDefault) await tx.run(clearDefault, [locale.code])
         await tx.run(upsert, [locale.code, locale.fallback, locale.isDefault])
       }),
-    delete: (db, code) =>
+    delete: (db, code, precondition) =>
       atomically(db, async (tx) => {
         await tx.run(lockModel)
         const all = await read(tx)
         const locale = all.find((one) => one.code === code)
         if (locale === undefined) throw new LocaleNotFoundError(code)
+        precondition?.(locale)
         if (locale.isDefault)
           throw new LocaleInUseError(
             'The default locale cannot be deleted: make another the default first.',
