@@ -380,17 +380,21 @@ const bad: readonly Bad[] = [
   ],
   [
     'a password where a token belongs',
-    'GET /api/content/thing',
+    'POST /api/content/thing',
     401,
     'E_SIGN_IN_NEEDED',
-    { headers: { authorization: 'Basic YTpi' } },
+    { ...entry({ title: 'z' }), headers: { authorization: 'Basic YTpi' } },
   ],
   [
     'a session that is none',
-    'GET /api/content/thing',
+    'POST /api/content/thing',
     401,
     'E_UNAUTHENTICATED',
-    { as: 'anonymous', headers: { cookie: 'stoa_session=nothing' } },
+    {
+      ...entry({ title: 'z' }),
+      as: 'anonymous',
+      headers: { cookie: 'stoa_session=nothing' },
+    },
   ],
   // Types, locales, releases, schedule
   [

@@ -21,6 +21,7 @@ const nobody = {
     key: 'anonymous',
   },
   csrfToken: null,
+  rightsHash: 'anonymous',
 } as unknown as Identity
 
 const sample: RoutePlugin = (server, { database }) => {

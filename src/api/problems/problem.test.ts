@@ -27,6 +27,7 @@ const neverOfARequest: ReadonlySet<string> = new Set([
   'E_LINK_UNAVAILABLE',
   'E_NODES_DATABASE',
   'E_NODES_FENCE',
+  'E_NODES_OLDER',
   'E_NODES_FILES',
   'E_NODES_SECRET',
   'E_NODE_DRAIN_DEADLINE',
