@@ -18,6 +18,7 @@ import { entryState, versionOf } from '#content/versions/entry-state.ts'
 import { headColumns, latestOf } from '#content/versions/version.ts'
 import type { VersionHead } from '#content/versions/version.ts'
 import { requireGrantAfterWrite, grantOf, grantCovers } from '#content/entries/permission.ts'
+import { callInOneSnapshot } from '#content/entries/snapshot.ts'
 import { requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
 import { knownFields, refusingWithout } from '#content/entries/visibility.ts'
 import { upgradeKept } from '#content/versions/upgraded-filter.ts'
@@ -212,16 +213,20 @@ export function createReleases(context: Context): Releases {
         return work(tx, model)
       }),
     )
-  const reading = <T>(call: Call, work: (model: Model) => Promise<T>): Promise<T> =>
-    context.models.use(call.db, async (model) => {
-      await context.models.confirm(call.db, model)
-      requireReleaseReader(call, model)
-      return work(model)
-    })
+  const reading = <T>(call: Call, work: (call: Call, model: Model) => Promise<T>): Promise<T> =>
+    context.models.use(call.db, (model) =>
+      callInOneSnapshot(call, async (together) => {
+        await context.models.confirm(together.db, model)
+        requireReleaseReader(together, model)
+        return work(together, model)
+      }),
+    )
   return {
-    list: (call, page) => reading(call, (model) => list(call, model, page)),
+    list: (call, page) => reading(call, (together, model) => list(together, model, page)),
     get: (call, id) =>
-      reading(call, async (model) => releaseOf(call, call.db, model, await read(call.db, id))),
+      reading(call, async (together, model) =>
+        releaseOf(together, together.db, model, await read(together.db, id)),
+      ),
     create: (call, name) => inside(call, (tx, model) => create(context, call, tx, model, name)),
     put: (call, id, items) => inside(call, (tx, model) => put(call, tx, model, id, items)),
     remove: (call, id, item) => inside(call, (tx, model) => remove(call, tx, model, id, item)),

@@ -4,7 +4,6 @@ import { dependenciesOf, markStale } from '#api/delivery/response-cache.ts'
 import { isAnonymous } from '#api/http/identity.ts'
 import { contentSecurityPolicy } from '#api/pages/layout.ts'
 import { tokenToSee } from '#api/writes/token-header.ts'
-import { FillReader } from '#cache/fill-reader.ts'
 import type { Call } from '#content/content.ts'
 
 export type PageData<Value> = {
@@ -28,7 +27,9 @@ export async function readPageData<Value>(
   const { metrics } = request.server
   const cached = await context.cluster.cache.get(
     `page ${authority.key} ${key}`,
-    (load) => read({ db: new FillReader(load), authority, depends: dependenciesOf(load, metrics) }),
+    // All that a page shows was true together.
+    (load) =>
+      load.transaction((db) => read({ db, authority, depends: dependenciesOf(load, metrics) })),
     { since: tokenToSee(request) },
   )
   const ageMs = cached.state === 'stale' ? cached.ageMs : null

@@ -20,6 +20,7 @@ import {
   typeFor,
 } from '#content/entries/permission.ts'
 import { addVersion, checkExpected } from '#content/entries/save.ts'
+import { callInOneSnapshot } from '#content/entries/snapshot.ts'
 import { statusOf, viewOf } from '#content/entries/view.ts'
 import { storedFields } from '#content/versions/version.ts'
 import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
@@ -136,28 +137,34 @@ export async function versionsOf(
   id: string,
   page: { readonly locale: string | null; readonly limit: number; readonly before: number | null },
 ): Promise<VersionSummary[]> {
-  return context.models.use(call.db, async (model) => {
-    const type = typeFor(call, model, typeName)
-    const state = await entryState(call.db, model, type, id, 'reading')
-    const locale = model.locale(page.locale)
-    const grant = requireHistory(call, type, state, locale)
-    if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > versionsPageMax) {
-      throw new ValidationError([
-        { path: '/limit', code: 'tooLarge', message: `Ask for 1 to ${versionsPageMax} versions.` },
-      ])
-    }
-    const before = page.before ?? 2_147_483_647
-    if (grant.filter === null)
-      return (
-        await call.db.run(type.statements.of(listVersions), [id, locale, before, page.limit])
-      ).map(summaryOf)
-    const found: VersionSummary[] = []
-    for await (const row of versionsFrom(call.db, type, { id, locale, before })) {
-      if (grantCovers(grant, type, id, row)) found.push(summaryOf(row))
-      if (found.length >= page.limit) break
-    }
-    return found
-  })
+  return context.models.use(call.db, (model) =>
+    callInOneSnapshot(call, async (call) => {
+      const type = typeFor(call, model, typeName)
+      const state = await entryState(call.db, model, type, id, 'reading')
+      const locale = model.locale(page.locale)
+      const grant = requireHistory(call, type, state, locale)
+      if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > versionsPageMax) {
+        throw new ValidationError([
+          {
+            path: '/limit',
+            code: 'tooLarge',
+            message: `Ask for 1 to ${versionsPageMax} versions.`,
+          },
+        ])
+      }
+      const before = page.before ?? 2_147_483_647
+      if (grant.filter === null)
+        return (
+          await call.db.run(type.statements.of(listVersions), [id, locale, before, page.limit])
+        ).map(summaryOf)
+      const found: VersionSummary[] = []
+      for await (const row of versionsFrom(call.db, type, { id, locale, before })) {
+        if (grantCovers(grant, type, id, row)) found.push(summaryOf(row))
+        if (found.length >= page.limit) break
+      }
+      return found
+    }),
+  )
 }
 
 async function* versionsFrom(
@@ -200,18 +207,20 @@ export async function oneVersion(
   call: Call,
   { type: typeName, id, ...which }: VersionTarget,
 ): Promise<EntryView> {
-  return context.models.use(call.db, async (model) => {
-    const type = typeFor(call, model, typeName)
-    const state = await entryState(call.db, model, type, id, 'reading')
-    const locale = model.locale(which.locale)
-    const grant = requireHistory(call, type, state, locale)
-    const row =
-      Number.isInteger(which.version) && which.version > 0 && which.version < 2_147_483_648
-        ? await versionOf(call.db, type, { id, locale, number: which.version })
-        : null
-    if (row === null || !grantCovers(grant, type, id, row)) throw noVersion(locale, which.version)
-    return viewOf(type, state, settledRow(row), grant)
-  })
+  return context.models.use(call.db, (model) =>
+    callInOneSnapshot(call, async (call) => {
+      const type = typeFor(call, model, typeName)
+      const state = await entryState(call.db, model, type, id, 'reading')
+      const locale = model.locale(which.locale)
+      const grant = requireHistory(call, type, state, locale)
+      const row =
+        Number.isInteger(which.version) && which.version > 0 && which.version < 2_147_483_648
+          ? await versionOf(call.db, type, { id, locale, number: which.version })
+          : null
+      if (row === null || !grantCovers(grant, type, id, row)) throw noVersion(locale, which.version)
+      return viewOf(type, state, settledRow(row), grant)
+    }),
+  )
 }
 
 /** A version that never was published itself has no date of publication. */

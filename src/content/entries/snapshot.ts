@@ -1,3 +1,4 @@
+import type { Call } from '#content/content.ts'
 import { isDatabase } from '#content/context.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -22,4 +23,12 @@ export async function inOneSnapshot<T>(
       await tx.run(sql(`set local statement_timeout = ${statementMsMax}`))
     return work(tx)
   })
+}
+
+/** The same for a call: what `work` reads by the call that it gets is of one snapshot. */
+export async function callInOneSnapshot<T>(
+  call: Call,
+  work: (call: Call) => Promise<T>,
+): Promise<T> {
+  return inOneSnapshot(call.db, (db) => work({ ...call, db }))
 }

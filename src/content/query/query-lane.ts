@@ -3,17 +3,20 @@ import { DatabaseTimeoutError } from '#database/errors.ts'
 import type { Clock } from '#lib/clock.ts'
 import { FairQueue, QueueBusyError } from '#lib/fair-queue.ts'
 
-/** Costly queries that one node runs at once: the other connections are for what indexes serve. */
-const runningMax = 4
-const waitingMax = 64
-const waitingPerCallerMax = 8
-const waitMs = 2_000
+/**
+ * Costly queries that one node runs at once, half of them of one caller: the other connections, and
+ * most of the server's processors, are for what indexes serve.
+ */
+const runningMax = 2
+const waitingMax = 128
+const waitingPerCallerMax = 32
+const waitMs = 5_000
 /** The server ends a costly query after this. */
 export const costlyQueryMsMax = 3_000
-/**
- * Time of costly queries that a caller may use at once, and how much of it comes back per second.
- */
-const budgetMs = 4_000
+/** A query that turned out not to take longer than this is not charged. */
+const freeMs = 100
+/** Time beyond it that a caller may use at once, and how much of it comes back per second. */
+const budgetMs = 10_000
 const refillMsPerS = 250
 /** Callers that are remembered; the one that was refused or charged longest ago is forgotten. */
 const callersMax = 2_000
@@ -63,7 +66,8 @@ export class QueryLane {
         { cause: error },
       )
     } finally {
-      this.#charge(caller, this.#clock.monotonicMs() - startMs)
+      const ms = this.#clock.monotonicMs() - startMs
+      if (ms > freeMs) this.#charge(caller, ms)
     }
   }
 
