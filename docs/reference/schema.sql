@@ -428,7 +428,7 @@ create table stoa.blob_release (
   released_at timestamp(3) with time zone not null
 );
 
-comment on table stoa.blob_release is 'When a blob lost its last asset or rendition. It stays for the grace period after that, because a backup of the database that is restored needs the files of its time.';
+comment on table stoa.blob_release is 'When a blob lost its last asset. It stays for the grace period after that, because a backup of the database that is restored needs the files of its time.';
 
 create table stoa.change (
   xid xid8 default pg_current_xact_id() not null,
@@ -1137,8 +1137,6 @@ CREATE TRIGGER versions_forgotten AFTER DELETE ON stoa.entry REFERENCING OLD TAB
 CREATE TRIGGER versions_forgotten_all AFTER TRUNCATE ON stoa.entry FOR EACH STATEMENT EXECUTE FUNCTION stoa.forget_versions();
 
 CREATE TRIGGER model_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON stoa.locale FOR EACH STATEMENT EXECUTE FUNCTION stoa.model_changed();
-
-CREATE TRIGGER rendition_release AFTER DELETE ON stoa.rendition FOR EACH ROW EXECUTE FUNCTION stoa.release_blob();
 
 CREATE TRIGGER role_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON stoa.role FOR EACH STATEMENT EXECUTE FUNCTION stoa.role_changed();
 

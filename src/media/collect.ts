@@ -1,5 +1,6 @@
 import { sql } from '#database/database.ts'
 import { deleteIfOrphan, orphansAmong } from '#media/blobs.ts'
+import { discard } from '#media/receive.ts'
 import type { ReceiveParts } from '#media/receive.ts'
 import type { BlobUploads } from '#media/uploads.ts'
 
@@ -7,6 +8,18 @@ import type { BlobUploads } from '#media/uploads.ts'
 const batchMax = 500
 
 const removeReleases = sql(`delete from stoa.blob_release where released_at < $1`)
+
+const renditionBytes = sql<{ bytes: string }>(
+  `select coalesce(sum(bytes), 0)::text as bytes from stoa.rendition`,
+)
+const evictRenditions = sql<{ blob: string }>(
+  `delete from stoa.rendition r using (
+     select asset_id, key, sum(bytes) over (order by used_at desc, asset_id, key) as total
+     from stoa.rendition
+   ) s
+   where r.asset_id = s.asset_id and r.key = s.key and s.total > $1
+   returning r.blob`,
+)
 
 /**
  * See `Media.collect`. May run on any node at any time, on several at once, and end anywhere: each
@@ -27,6 +40,7 @@ export async function collect(
   const abandoned =
     (await uploads.removeExpired(now, dryRun)) +
     (await store.prune({ writtenBeforeMs: idleSinceMs, dryRun }))
+  if (!dryRun) await trimRenditions(parts)
   let blobs = 0
   let bytes = 0
   const collectBatch = async (batch: ReadonlyMap<string, number>): Promise<void> => {
@@ -48,4 +62,13 @@ export async function collect(
   if (!dryRun) await database.run(removeReleases, [new Date(writtenBeforeMs).toISOString()])
   logger.info({ blobs, bytes, uploads: abandoned, dryRun }, 'orphans collected')
   return { blobs, bytes, uploads: abandoned }
+}
+
+/** The least recently used renditions go when all of them together take too much room. */
+async function trimRenditions(parts: ReceiveParts): Promise<void> {
+  const { database, limits } = parts
+  const [sum] = await database.run(renditionBytes)
+  if (Number(sum!.bytes) <= limits.renditionBytesMax) return
+  for (const { blob } of await database.run(evictRenditions, [limits.renditionBytesMax]))
+    await discard(parts, blob)
 }

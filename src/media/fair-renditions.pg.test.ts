@@ -61,8 +61,7 @@ test(
     await renditionOf(media, db.database, { id: small!.id, options: { width: 64 }, caller: 'd' })
     const waitedMs = performance.now() - startedMs
     ended.abort()
-    await media.stop()
-    await Promise.allSettled(loops)
+    await Promise.all(loops)
     assert.ok(waitedMs < 2_500, `the other picture took ${waitedMs} ms`)
   },
 )
@@ -93,6 +92,7 @@ test(
       sql<{ count: string }>(`select count(*)::text as count from stoa.rendition`),
     )
     assert.equal(kept!.count, '8')
+    assert.ok((await parts.files()).length <= 9, 'those that made room left no file behind')
   },
 )
 
@@ -110,6 +110,29 @@ test('renditions of an asset are bounded in bytes as well', { skip }, async () =
   )
   const sum = rows.reduce((total, row) => total + Number(row.bytes), 0)
   assert.ok(rows.length > 0 && sum <= 40_000, `${rows.length} renditions of ${sum} bytes`)
+})
+
+test('renditions of all assets together are bounded by the collection', { skip }, async () => {
+  await using db = await testDatabase()
+  await using parts = await testMedia(db.database, { renditionBytesMax: 10_000 })
+  const { media, clock } = parts
+  for (const side of [128, 64, 32]) {
+    const { id } = await media.upload(db.database, editor, {
+      name: `${side}.jpg`,
+      source: Readable.from([await noise(side, side)]),
+    })
+    clock.aheadMs += 1_000
+    await renditionOf(media, db.database, { id, options: { width: side, format: 'png' } })
+  }
+  await media.collect({ olderThanMs: 3_600_000, dryRun: false })
+  const rows = await db.database.run(
+    sql<{ key: string }>(`select key from stoa.rendition order by used_at`),
+  )
+  assert.deepEqual(
+    rows.map(({ key }) => key.split('-')[0]),
+    ['32x32'],
+  )
+  assert.equal((await parts.files()).length, 4)
 })
 
 test(

@@ -24,6 +24,8 @@ export type MediaLimits = {
   /** Kept per asset; the least recently used make room and are made again on demand. */
   readonly renditionsPerAssetMax: number
   readonly renditionBytesPerAssetMax: number
+  /** Of all assets together; the collection of orphans holds it. */
+  readonly renditionBytesMax: number
   /** Files received at once, in all and of one caller. */
   readonly receivesMax: number
   readonly receivesPerCallerMax: number
@@ -48,6 +50,7 @@ export const defaultLimits: MediaLimits = {
   lookUpMsMax: 2_000,
   renditionsPerAssetMax: 1_000,
   renditionBytesPerAssetMax: 256 * 1024 ** 2,
+  renditionBytesMax: 100 * 1024 ** 3,
   receivesMax: 64,
   receivesPerCallerMax: 16,
   uploadIdleMs: 24 * 3_600_000,

@@ -15,6 +15,7 @@ import type { ImageProcesses } from '#media/image-processes.ts'
 import { kindOf } from '#media/kinds.ts'
 import type { MediaLimits } from '#media/limits.ts'
 import type { Delivery, RenditionOptions, RenditionReader, StoredAsset } from '#media/media.ts'
+import { discard } from '#media/receive.ts'
 import { isCrop, planRendition } from '#media/rendition-plan.ts'
 import type { RenditionPlan, RenditionSource } from '#media/rendition-plan.ts'
 import type { Spool } from '#media/spool.ts'
@@ -55,13 +56,14 @@ const recordUses = sql(
    from unnest($2::text[], $3::timestamptz[]) u(key, used_at)
    where r.asset_id = $1 and r.key = u.key`,
 )
-const evict = sql(
+const evict = sql<{ blob: string }>(
   `delete from stoa.rendition r using (
      select key, row_number() over w as position, sum(bytes) over w as total
      from stoa.rendition where asset_id = $1
      window w as (order by key = $2 desc, used_at desc, key)
    ) s
-   where r.asset_id = $1 and r.key = s.key and r.key <> $2 and (s.position > $3 or s.total > $4)`,
+   where r.asset_id = $1 and r.key = s.key and r.key <> $2 and (s.position > $3 or s.total > $4)
+   returning r.blob`,
 )
 const remove = sql(`delete from stoa.rendition where asset_id = $1 and key = $2 and blob = $3`)
 
@@ -238,18 +240,22 @@ export class Renditions {
     const blob = await store.put(createReadStream(path), { bytesMax })
     const contentType = `image/${plan.format}`
     const values = [asset.id, plan.key, blob.id, contentType, blob.bytes, iso(clock.nowMs())]
+    let evicted: { readonly blob: string }[]
     try {
-      await database.transaction(async (tx) => {
+      evicted = await database.transaction(async (tx) => {
         await lockBlob(tx, store, blob.id)
         await tx.run(insert, values)
         await this.#recordUsesOf(tx, asset.id)
         const { renditionsPerAssetMax, renditionBytesPerAssetMax } = limits
-        await tx.run(evict, [asset.id, plan.key, renditionsPerAssetMax, renditionBytesPerAssetMax])
+        const bounds = [renditionsPerAssetMax, renditionBytesPerAssetMax]
+        return tx.run(evict, [asset.id, plan.key, ...bounds])
       })
     } catch (error) {
       const isGone = error instanceof ConstraintError && error.kind === 'foreignKey'
       throw isGone ? new AssetNotFoundError(asset.id) : error
     }
+    // At once, or a stranger who asks for variant after variant would fill the disk with them.
+    for (const each of evicted) await discard(this.#parts, each.blob)
     return { blob: blob.id, content_type: contentType, bytes: String(blob.bytes) }
   }
 

@@ -77,7 +77,6 @@ begin
 end
 $$;
 create trigger asset_release after delete on stoa.asset for each row execute function stoa.release_blob();
-create trigger rendition_release after delete on stoa.rendition for each row execute function stoa.release_blob();
 
 comment on table stoa.asset is 'Uploaded files as editors know them: a blob with a name, alternative texts and a focal point.';
 comment on column stoa.asset.search is 'The name and the alternative texts in lower case, for searching the list.';
@@ -86,6 +85,6 @@ comment on column stoa.rendition.key is 'Everything that decides the bytes: size
 comment on column stoa.rendition.used_at is 'The last use, as exactly as nodes record it. The least recently used of an asset make room.';
 comment on table stoa.file_store is 'A single row: the identity that is written in the file store of this site. A node that sees another place does not start.';
 comment on table stoa.upload is 'Resumable uploads. The bytes received so far are blobs too, so that any node can continue the upload.';
-comment on table stoa.blob_release is 'When a blob lost its last asset or rendition. It stays for the grace period after that, because a backup of the database that is restored needs the files of its time.';
+comment on table stoa.blob_release is 'When a blob lost its last asset. It stays for the grace period after that, because a backup of the database that is restored needs the files of its time.';
 
 select stoa.attach('stoa.asset', 'asset', array['id']);
