@@ -24,7 +24,7 @@ export type MediaLimits = {
   /** Kept per asset; the least recently used make room and are made again on demand. */
   readonly renditionsPerAssetMax: number
   readonly renditionBytesPerAssetMax: number
-  /** Of all assets together; the collection of orphans holds it. */
+  /** The bound over all assets, held by the collection of orphans. */
   readonly renditionBytesMax: number
   /** Files received at once, in all and of one caller. */
   readonly receivesMax: number
