@@ -182,6 +182,35 @@ async function ready(origin: string, node: Child): Promise<void> {
 }
 
 /**
+ * The same articles with what a write has to keep: the versions before, and an outbox of changes.
+ * Rates compare only if both servers keep as much.
+ */
+export async function fillHandmade(url: string, all: readonly Article[]): Promise<void> {
+  await fillBaseline(url, all)
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  await client.query(`alter table article add column version int not null default 1;
+    create table article_history (like article, primary key (id, version));
+    create table change (xid xid8 not null default pg_current_xact_id(), collection text not null, key text not null, before json, after json);
+    create index on change (xid)`)
+  await client.end()
+}
+
+/** The server made by hand, which accepts writes with this token. */
+export async function handmadeServer(
+  databaseUrl: string,
+  token: string,
+): Promise<AsyncDisposable & { readonly origin: string }> {
+  const program = join(import.meta.dirname, 'handmade-server.ts')
+  const child = new Child(process.execPath, [program, databaseUrl, token], {})
+  const [, port] = await child.printed(/^(\d+)\n/)
+  return {
+    origin: `http://127.0.0.1:${port!}`,
+    [Symbol.asyncDispose]: () => child[Symbol.asyncDispose](),
+  }
+}
+
+/**
  * Node's own server, given what Stoa answers: the same bodies and the same headers; with a
  * database, writes are bare updates.
  */
