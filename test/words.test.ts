@@ -32,6 +32,7 @@ const fragment = /^(What|Who|Whose|Whether|Of)\s/
 
 /** Folders and files that do not keep these rules yet. This list only shrinks. */
 const unfinished = [
+  'src/database/migrations/',
   'bench/',
   'sim/',
   'src/api/',
@@ -53,9 +54,6 @@ const unfinished = [
   'src/content/settling/',
   'src/content/validation/',
   'src/content/version',
-  'src/database/',
-  'src/embedded-postgres/',
-  'src/lib/',
   'src/node/',
   'src/nodes/',
   'src/supervisor/',

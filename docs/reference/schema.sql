@@ -1,5 +1,7 @@
--- The schema as the migrations make it, read from a database's catalogue. Made by: node test/dump-schema.ts
--- Do not edit: a test compares this page with a freshly migrated database. Read it, and change the schema in src/database/migrations.
+-- The schema as the migrations make it, read from a database's catalogue.
+-- Made by: node test/dump-schema.ts
+-- Do not edit: a test compares this page with a freshly migrated database. Read it, and change the
+-- schema in src/database/migrations.
 
 create schema stoa;
 

@@ -59,8 +59,8 @@ export interface Queryable {
 export interface Sessions extends Queryable {
   /**
    * Runs `work` on a connection to the server itself, outside any transaction, which it has for
-   * itself: for session locks, settings, and `create index concurrently`. When `work` rejects with a
-   * `DatabaseUnavailableError`, the connection is closed.
+   * itself: for session locks, settings, and `create index concurrently`. When `work` rejects with
+   * a `DatabaseUnavailableError`, the connection is closed.
    */
   session<T>(work: (session: Queryable) => Promise<T>): Promise<T>
 }
@@ -81,8 +81,8 @@ export interface Database extends Sessions {
   readonly control?: Queryable
 
   /**
-   * Connections for the change feed and the nodes' heartbeats, which must never wait for other work.
-   * Absent: use the database itself.
+   * Connections for the change feed and the nodes' heartbeats, which must never wait for other
+   * work. Absent: use the database itself.
    */
   readonly feed?: Sessions
 

@@ -113,7 +113,8 @@ test(
     assert.deepEqual(await migrate(db.database, { folder: older.folder }), [])
     newer.set(
       '0003-c',
-      '-- incompatible: n is now called k, and older programs would fail.\nalter table stoa.a rename column n to k',
+      '-- incompatible: n is now called k, and older programs would fail.\nalter table stoa.a ' +
+        'rename column n to k',
     )
     await migrate(db.database, { folder: newer.folder })
     await assert.rejects(
@@ -126,7 +127,7 @@ test(
 )
 
 test(
-  'a long migration outlasts the deadline of statements; who waits for it too long is told whom for',
+  'a long migration outlasts the deadline of statements; a node that waits too long says for which',
   { skip },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -175,7 +176,7 @@ test('a migration gives way while a table is in use, and comes again', { skip },
   await sleep(200)
   const migrated = migrate(db.database, { folder: own.folder })
   await sleep(3_300)
-  // The migration is pausing now, so nobody queues behind it.
+  // The migration is pausing now, so that no one else queues behind it.
   assert.deepEqual(await db.database.run(sql('select n from stoa.a')), [])
   held.resolve()
   await reader
@@ -188,8 +189,11 @@ test(
   async () => {
     await using db = await testDatabase({ migrated: false })
     await db.database.run({
-      text: `create schema stoa; create table stoa.migration (name text primary key, checksum text not null, compatible boolean not null,
-        applied_at timestamptz(3) not null default now()); insert into stoa.migration values ('0001-content', '', true), ('0004-cluster', '', true)`,
+      text: `create schema stoa;
+        create table stoa.migration (name text primary key, checksum text not null,
+          compatible boolean not null, applied_at timestamptz(3) not null default now());
+        insert into stoa.migration
+          values ('0001-content', '', true), ('0004-cluster', '', true)`,
       prepare: 'never',
     })
     for (const options of [{}, { set: 'cluster' }] as const) {
@@ -205,7 +209,8 @@ test(
     assert.deepEqual(
       await db.database.run(
         sql(
-          `select relname as name from pg_class where relnamespace = 'stoa'::regnamespace and relkind = 'r'`,
+          `select relname as name from pg_class where relnamespace = 'stoa'::regnamespace and ` +
+            `relkind = 'r'`,
         ),
       ),
       [{ name: 'migration' }],

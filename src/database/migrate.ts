@@ -11,7 +11,7 @@ const lockKey = 0x73746f61
 const lockWaitDefaultMs = 900_000
 const lockPollMs = 100
 /**
- * A migration that waits for a table makes everybody queue behind it. So it waits briefly, gives
+ * All who use a table queue behind a migration that waits for it. So it waits briefly, gives
  * way, and comes again; all in all for as long as it takes a busy table to have a quiet moment.
  */
 const tableWaitMs = 3_000
@@ -62,7 +62,8 @@ const unlock = sql<{ unlocked: boolean }>(`select pg_advisory_unlock($1) as unlo
 const holder = sql<{ pid: number; name: string; since: string }>(`
   select a.pid, a.application_name as name, a.backend_start as since
   from pg_locks l join pg_stat_activity a on a.pid = l.pid
-  where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.objid = $1::oid and l.database = (select oid from pg_database where datname = current_database())`)
+  where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.objid = $1::oid
+    and l.database = (select oid from pg_database where datname = current_database())`)
 const applied = sql<Applied>(`select name, checksum, compatible from stoa.migration order by name`)
 const hasMigrations = sql<{ there: boolean }>(
   `select to_regclass('stoa.migration') is not null as there`,
@@ -79,9 +80,9 @@ const prepare = [
 ]
 
 /**
- * Brings the schema up to this program's. Numbered files run once each, set by set and in order, each in its own
- * transaction, under a session lock: of many nodes that start together one migrates and the others
- * wait for it. Returns the names applied.
+ * Brings the schema up to this program's. Numbered files run once each, set by set and in order,
+ * each in its own transaction, under a session lock: of many nodes that start together one migrates
+ * and the others wait for it. Returns the names applied.
  *
  * A released file is never edited: its checksum is kept, and a file that differs from what ran is
  * refused. A program that is older than the schema starts all the same, so that nodes can be
@@ -123,15 +124,15 @@ async function takeLock(
       ? ''
       : ` It is the connection "${other.name}" (server process ${other.pid}, since ${other.since}).`
   throw new DatabaseTimeoutError(
-    `Another node has been migrating the schema for over ${Math.round(lockWaitMs / 1000)} s.${who} ` +
-      'Wait for it; if that node is gone, end its connection with pg_terminate_backend.',
+    `Another node has been migrating the schema for over ${Math.round(lockWaitMs / 1_000)} s.` +
+      `${who} Wait for it; if that node is gone, end its connection with pg_terminate_backend.`,
     { pid: other?.pid },
   )
 }
 
 /**
- * On a connection that broke, the server has let go of the lock by itself, and the first error is
- * the one to tell.
+ * On a connection that broke, the server has released the lock by itself, and the caller gets the
+ * first error.
  */
 async function leave(session: Queryable): Promise<void> {
   try {
@@ -178,9 +179,9 @@ function missingOf(rows: readonly Applied[], groups: readonly Group[]): Migratio
 function refuseUnreleased(rows: readonly Applied[]): void {
   if (rows.every((row) => !beforeSets.has(row.name))) return
   throw new MigrationError(
-    'This database was made by a Stoa from before the first release, whose tables this version does not read. ' +
-      'Nothing was changed. Take the content over: run `stoa export DIR` with that version, start this version ' +
-      'on an empty database, and run `stoa import DIR` there.',
+    'This database was made by a Stoa from before the first release, whose tables this version ' +
+      'does not read. Nothing was changed. Take the content over: run `stoa export DIR` with ' +
+      'that version, start this one on an empty database, and run `stoa import DIR` there.',
   )
 }
 
@@ -189,7 +190,9 @@ function refuseNewer(before: readonly Applied[], migrations: readonly Migration[
   const foreign = before.filter((row) => !known.has(row.name) && !row.compatible)
   if (foreign.length === 0) return
   throw new MigrationError(
-    `The database has been upgraded by a newer Stoa (${foreign.map((row) => row.name).join(', ')}), and this version cannot work with it: start the newer one.`,
+    `The database has been upgraded by a newer Stoa ` +
+      `(${foreign.map((row) => row.name).join(', ')}), and this version cannot work with it: ` +
+      `start the newer one.`,
     { unknown: foreign.map((row) => row.name) },
   )
 }
@@ -200,7 +203,8 @@ function isMissing(migration: Migration, before: readonly Applied[]): boolean {
     const last = before.at(-1)?.name
     if (last === undefined || last < migration.name) return true
     throw new MigrationError(
-      `Migration ${migration.name} is new here, but ${last} has run already: give the new file a number after it.`,
+      `Migration ${migration.name} is new here, but ${last} has run already: give the new ` +
+        `file a number after it.`,
       { name: migration.name, last },
     )
   }
@@ -216,8 +220,7 @@ async function applyWhenFree(session: Queryable, migration: Migration): Promise<
     try {
       await session.transaction(async (tx) => {
         await tx.run({ text: `set local lock_timeout = ${tableWaitMs}`, prepare: 'never' })
-        // First, so that a second program that runs the same migration waits here, and then is
-        // told.
+        // It comes first: a second program that runs the same migration waits here, and then fails.
         await tx.run(record, [migration.name, migration.checksum, migration.compatible])
         const statement: Statement<object> = {
           text: migration.text,

@@ -93,13 +93,17 @@ function missing(options: BinariesOptions, refused: readonly string[]): Embedded
   const looked = refused.length === 0 ? 'none was found' : refused.join('; ')
   if (options.major !== null) {
     return new EmbeddedDatabaseError(
-      `The data folder was made by PostgreSQL ${options.major}, and no PostgreSQL ${options.major} runs here (${looked}). ` +
-        `Install PostgreSQL ${options.major}, or name its bin folder in STOA_POSTGRES_BIN; another major version cannot read these files.`,
+      `The data folder was made by PostgreSQL ${options.major}, and no PostgreSQL ` +
+        `${options.major} runs here (${looked}). ` +
+        `Install PostgreSQL ${options.major}, or name its bin folder in STOA_POSTGRES_BIN; ` +
+        `another major version cannot read these files.`,
       { reason: 'majorVersion', major: options.major },
     )
   }
   return new EmbeddedDatabaseError(
-    `No PostgreSQL ≥ ${postgresMajorMin} runs on ${process.platform}-${process.arch} (${looked}). Install PostgreSQL, ` +
+    `No PostgreSQL ≥ ${postgresMajorMin} runs on ` +
+      `${process.platform}-${process.arch} (${looked}). ` +
+      'Install PostgreSQL, ' +
       'name its bin folder in STOA_POSTGRES_BIN, or set STOA_DATABASE_URL to a server.',
     { reason: 'noBinaries' },
   )
@@ -262,18 +266,19 @@ async function copiesFolder(options: BinariesOptions): Promise<string> {
     }
   }
   throw new EmbeddedDatabaseError(
-    `The account ${options.user?.name} cannot enter the checkout, and neither ${rootCopiesFolder} nor ${tmpdir()} can hold a copy of ` +
-      'PostgreSQL: move the checkout to a folder that everybody may enter, such as /srv.',
+    `The account ${options.user?.name} cannot enter the checkout, and neither ` +
+      `${rootCopiesFolder} nor ${tmpdir()} can hold a copy of ` +
+      'PostgreSQL: move the checkout to a folder that all accounts may enter, such as /srv.',
     { reason: 'noPlaceForBinaries' },
   )
 }
 
-/** Root runs nothing that somebody else could have put or changed there. */
+/** Root runs nothing that another account could have put or changed there. */
 async function refuseForeign(path: string): Promise<void> {
   const { uid, mode } = await lstat(path)
   if (uid === (process.geteuid?.() ?? uid) && (mode & 0o022) === 0) return
   throw new EmbeddedDatabaseError(
-    `${path} belongs to somebody else or can be changed by others: remove it, then start again.`,
+    `${path} belongs to another account or can be changed by others: remove it, then start again.`,
     { reason: 'foreignFolder' },
   )
 }

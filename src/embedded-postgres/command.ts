@@ -52,7 +52,7 @@ export function runCommand(
         },
       )
       child.stdin?.on('error', () => {
-        // A program that ended without reading its input tells the reason by its status.
+        // A program that ended without reading its input shows the reason by its status.
       })
       child.stdin?.end(options.input ?? '')
     } catch (error) {

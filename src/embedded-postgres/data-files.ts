@@ -27,7 +27,7 @@ import { diskFullError, EmbeddedDatabaseError, isDiskFull } from '#embedded-post
  */
 export type DataFiles = { readonly folder: string; readonly data: string }
 
-/** Of the role that owns the database: it is no superuser. */
+/** This role owns the database, and is no superuser. */
 const roleName = 'stoa'
 const databaseName = 'stoa'
 /** No one knows its password: it acts only in single-user mode, on the files themselves. */
@@ -75,7 +75,8 @@ export async function refuseForeignData(files: DataFiles): Promise<void> {
   const me = process.geteuid?.() ?? 0
   if (present === null || me === 0 || present.uid === me) return
   throw new EmbeddedDatabaseError(
-    `${files.data} belongs to the user with id ${present.uid}, and Stoa now runs as ${me}: start it as before, or as root ` +
+    `${files.data} belongs to the user with id ${present.uid}, and Stoa now runs as ${me}: ` +
+      'start it as before, or as root ' +
       `run: chown -R ${me} ${files.folder}`,
     { reason: 'foreignData', owner: present.uid },
   )
@@ -162,7 +163,8 @@ export async function dataArgument(data: string, user: SystemUser | null): Promi
   if (process.platform === 'linux' && (await stat('/proc/self/cwd').catch(() => null)) !== null)
     return '/proc/self/cwd'
   throw new EmbeddedDatabaseError(
-    `The account ${user.name}, under which PostgreSQL has to run, cannot enter ${data}: set STOA_DATA to a folder that everybody may enter.`,
+    `The account ${user.name}, under which PostgreSQL has to run, cannot enter ${data}: set ` +
+      `STOA_DATA to a folder that all accounts may enter.`,
     { reason: 'unreachableData' },
   )
 }

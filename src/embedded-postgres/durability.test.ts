@@ -89,7 +89,8 @@ async function readWritten(url: string): Promise<ReadonlySet<string>> {
 }
 
 test(
-  `${rounds} times kill -9 under ${writers} writers: every acknowledged write is there after the next start`,
+  `${rounds} times kill -9 under ${writers} writers: every acknowledged write is there after ` +
+    `the next start`,
   { skip: embeddedMissing() },
   async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'stoa-durability-'))
@@ -116,7 +117,8 @@ test(
         [],
       )
       t.diagnostic(
-        `${acknowledged.length} acknowledged writes; first start ${Math.round(startsMs[0]!)} ms, later ones at most ${Math.round(Math.max(...startsMs.slice(1)))} ms`,
+        `${acknowledged.length} acknowledged writes; first start ${Math.round(startsMs[0]!)} ` +
+          `ms, later ones at most ${Math.round(Math.max(...startsMs.slice(1)))} ms`,
       )
     } finally {
       await gone(folder)

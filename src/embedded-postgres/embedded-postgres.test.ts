@@ -35,15 +35,11 @@ import { embeddedMissing } from '#test/support/embedded.ts'
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const logger = silentLogger
 const missing: string | false = embeddedMissing()
-const notRoot: string | false =
-  missing !== false
-    ? missing
-    : process.getuid?.() === 0
-      ? false
-      : 'only root can become somebody else'
+const isRoot = process.getuid?.() === 0
+const notRoot: string | false = missing || (isRoot ? false : 'only root can become another account')
 const system15 = '/usr/lib/postgresql/15/bin'
 
-/** A folder that everybody may enter, removed at the end, whoever owns what is in it. */
+/** A folder that all accounts may enter, removed at the end with all that is in it. */
 function scratch(): { path: string } & Disposable {
   const path = mkdtempSync(join(tmpdir(), 'stoa-embedded-'))
   chmodSync(path, 0o755)
@@ -129,7 +125,8 @@ test(
       await query(first, `create table kept as select 'Ärger' as word`)
       const [row] = await query(
         first,
-        `select current_setting('fsync') f, current_setting('synchronous_commit') s, current_setting('full_page_writes') p, lower(word) word from kept`,
+        `select current_setting('fsync') f, current_setting('synchronous_commit') s, ` +
+          `current_setting('full_page_writes') p, lower(word) word from kept`,
       )
       assert.deepEqual(row, { f: 'on', s: 'on', p: 'on', word: 'ärger' })
       await assert.rejects(
@@ -282,8 +279,10 @@ test(
     assert.deepEqual(
       await query(
         embedded.url,
-        `select current_setting('listen_addresses') as addresses, rolsuper, rolcreaterole, rolcreatedb,
-          (select pg_get_userbyid(datdba) = current_user from pg_database where datname = current_database()) as owner,
+        `select current_setting('listen_addresses') as addresses, rolsuper, rolcreaterole,
+          rolcreatedb,
+          (select pg_get_userbyid(datdba) = current_user from pg_database
+            where datname = current_database()) as owner,
           current_setting('password_encryption') as passwords
         from pg_roles where rolname = current_user`,
       ),
@@ -336,11 +335,10 @@ test('begins again after a first start that was killed half-way', { skip: missin
 })
 
 const no15 =
-  missing !== false
-    ? missing
-    : existsSync(system15)
-      ? false
-      : 'no second major version of PostgreSQL here (Debian package postgresql-15)'
+  missing ||
+  (existsSync(system15)
+    ? false
+    : 'no second major version of PostgreSQL here (Debian package postgresql-15)')
 
 test(
   'runs on a PostgreSQL of the system, and refuses files of another major version',
@@ -399,33 +397,33 @@ test('says what to do where there is no PostgreSQL at all', { skip: missing }, a
 })
 
 test(
-  'runs as an ordinary user, who then is told when the files belong to somebody else',
+  'runs as an ordinary user, and says when the files belong to another account',
   { skip: notRoot },
   async () => {
     using folder = scratch()
-    const nobody = { uid: 65_534, gid: 65_534 }
+    const ordinary = { uid: 65_534, gid: 65_534 }
     const own = join(folder.path, 'own')
     mkdirSync(own)
-    chownSync(own, nobody.uid, nobody.gid)
-    await using node = await startNode(own, nobody)
+    chownSync(own, ordinary.uid, ordinary.gid)
+    await using node = await startNode(own, ordinary)
     assert.deepEqual(await query(String(node.facts['url']), 'select 1 as one'), [{ one: 1 }])
     await node[Symbol.asyncDispose]()
-    assert.equal(statSync(join(own, 'postgres/data')).uid, nobody.uid)
+    assert.equal(statSync(join(own, 'postgres/data')).uid, ordinary.uid)
     {
       // Started as root later, the server still runs as the owner of its files, so that both ways
       // keep working.
       await using embedded = await startEmbeddedPostgres({ dataDir: own, logger })
       assert.deepEqual(await query(embedded.url, 'select 1 as one'), [{ one: 1 }])
     }
-    await using again = await startNode(own, nobody)
+    await using again = await startNode(own, ordinary)
     assert.equal(again.facts['code'], undefined, String(again.facts['message']))
     await again[Symbol.asyncDispose]()
 
     const foreign = join(folder.path, 'foreign')
     mkdirSync(join(foreign, 'postgres/data'), { recursive: true })
-    chownSync(join(foreign), nobody.uid, nobody.gid)
-    chownSync(join(foreign, 'postgres'), nobody.uid, nobody.gid)
-    await using refused = await startNode(foreign, nobody)
+    chownSync(join(foreign), ordinary.uid, ordinary.gid)
+    chownSync(join(foreign, 'postgres'), ordinary.uid, ordinary.gid)
+    await using refused = await startNode(foreign, ordinary)
     await refused.ended
     assert.equal((refused.facts['facts'] as { reason?: string }).reason, 'foreignData')
   },

@@ -53,9 +53,9 @@ export interface EmbeddedPostgres extends AsyncDisposable {
 
 /**
  * Starts the PostgreSQL that comes with Stoa on the files in `dataDir`, making them first where
- * there are none. It listens on a socket in a folder of its own account, with a random password, and
- * is as durable as any. If this process is killed, a watchdog stops the server, and the next start recovers whatever
- * happened.
+ * there are none. It listens on a socket in a folder of its own account, with a random password,
+ * and is as durable as any. If this process is killed, a watchdog stops the server, and the next
+ * start recovers.
  *
  * Errors: `DataFolderInUseError` (another node runs on this folder), `EmbeddedDatabaseError` (it
  * cannot start here; `facts.reason` says why: no binaries, another major version, files of another
@@ -181,8 +181,8 @@ async function start(
 
 /**
  * The URL of the embedded database that a node runs on the files in `dataDir`, for a command beside
- * that node: after `DataFolderInUseError`. Null when it was never started. It is not checked whether
- * it runs. Errors: `EmbeddedDatabaseError` where the files may not be read.
+ * that node: after `DataFolderInUseError`. Null when it was never started. It may not be running.
+ * Errors: `EmbeddedDatabaseError` where the files may not be read.
  */
 export async function urlOfRunning(dataDir: string): Promise<string | null> {
   const access = await accessTo(dataDir)
@@ -195,7 +195,7 @@ export async function urlOfListening(dataDir: string): Promise<string | null> {
   return access === null || !(await listens(access.host)) ? null : urlOf(access)
 }
 
-/** Whether the data folder has an embedded database, be it running or not. Makes no folder. */
+/** True if the data folder has an embedded database, be it running or not. Makes no folder. */
 export async function hasDatabase(dataDir: string): Promise<boolean> {
   return (await accessTo(dataDir)) !== null
 }
@@ -208,7 +208,8 @@ async function accessTo(dataDir: string): Promise<Access | null> {
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
     throw new EmbeddedDatabaseError(
-      `${folder} cannot be read (${code}): run this command as the user that the node runs as, and with its STOA_DATA.`,
+      `${folder} cannot be read (${code}): run this command as the user that the node runs ` +
+        `as, and with its STOA_DATA.`,
       { reason: 'unreadable' },
       { cause: error },
     )

@@ -16,14 +16,15 @@ export class DataFolderInUseError extends StoaError {
     const who =
       pid === null ? 'another Stoa' : `the Stoa with process id ${pid}, running since ${since}`
     super(
-      `${folder} is in use by ${who}. Stop it first, or give this one a folder of its own (STOA_DATA); ` +
+      `${folder} is in use by ${who}. Stop it first, or give this one a folder of its own ` +
+        '(STOA_DATA); ' +
         'for several nodes on one database set STOA_DATABASE_URL.',
       { folder, pid, since },
     )
   }
 }
 
-/** Whether a program's output says that there is no room left. */
+/** True if a program's output says that there is no room left. */
 export function isDiskFull(output: string): boolean {
   return /No space left on device|Disk quota exceeded|ENOSPC|EDQUOT/.test(output)
 }

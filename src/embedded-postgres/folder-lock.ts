@@ -7,8 +7,7 @@ import { promisify } from 'node:util'
 import { DataFolderInUseError } from '#embedded-postgres/errors.ts'
 
 /**
- * A lock that is being written or taken over by another process is looked at again this often, then
- * given up.
+ * A lock that another process is writing or taking over is read again at most this often.
  */
 const attemptsMax = 50
 const attemptPauseMs = 20

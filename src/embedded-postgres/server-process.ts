@@ -48,7 +48,8 @@ export type ServerOptions = {
 /**
  * The settings make a server that is durable and small at rest: memory is taken as it is used, and
  * background workers are few. It listens on a socket in its own data folder, which no other account
- * may enter: so no other program can take its place while it is away, and be sent passwords or content.
+ * may enter: so no other program can take its place while it is away, and receive passwords or
+ * content.
  */
 function settings(major: number): Record<string, string> {
   return {
@@ -208,7 +209,8 @@ export class ServerProcess {
     if (recent.length > revivalsMax) {
       logger.error(
         { reason, times: recent.length },
-        'the embedded database keeps dying and is left stopped; restart Stoa when the cause is gone',
+        'the embedded database keeps dying and is left stopped; restart Stoa when the cause ' +
+          'is gone',
       )
       return
     }
@@ -245,7 +247,8 @@ export class ServerProcess {
  */
 function startWatchdog(pid: number, options: ServerOptions): ChildProcess {
   const script =
-    'if read -r word; then exit 0; fi; read -r pid < postmaster.pid && [ "$pid" = "$1" ] && kill -INT "$1"'
+    'if read -r word; then exit 0; fi; read -r pid < postmaster.pid && [ "$pid" = "$1" ] && ' +
+    'kill -INT "$1"'
   const watchdog = startDetached('/bin/sh', ['-c', script, 'stoa-watchdog', String(pid)], {
     user: options.user,
     cwd: options.data,
@@ -355,7 +358,7 @@ async function removeSocket(data: string): Promise<void> {
     await rm(join(data, name), { force: true })
 }
 
-/** What the server said last, with what to do where that is known. */
+/** The last words of the server, with what to do where that is known. */
 function startError(failure: string): EmbeddedDatabaseError {
   if (isDiskFull(failure)) return diskFullError('The embedded database does not start')
   return new EmbeddedDatabaseError(`The embedded database does not start: ${failure}`, {

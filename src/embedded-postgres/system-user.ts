@@ -9,10 +9,11 @@ import { EmbeddedDatabaseError } from '#embedded-postgres/errors.ts'
 export type SystemUser = { readonly name: string; readonly uid: number; readonly gid: number }
 
 /**
- * Accounts to run under, best first, when neither the data folder nor the checkout belongs to
- * anybody but root.
+ * Accounts to run under, best first, when both the data folder and the checkout belong to root.
  */
-const accountNames = ['stoa', 'postgres', 'nobody']
+const accountNames = ['stoa', 'postgres']
+/** The account for programs without rights, of Linux and of macOS. */
+const unprivilegedIds = new Set([65_534, 4_294_967_294])
 
 export function isRoot(): boolean {
   return process.geteuid?.() === 0
@@ -20,7 +21,7 @@ export function isRoot(): boolean {
 
 /**
  * Null when this process is an ordinary user: PostgreSQL then runs as the same user. As root:
- * whoever owns the database files already, else the owner of the checkout around them, else an
+ * the owner of the database files, else the owner of the checkout around them, else an
  * account that is there for such things. The account must have a name, since initdb asks for it.
  */
 export async function chooseSystemUser(folder: string, data: string): Promise<SystemUser | null> {
@@ -41,8 +42,11 @@ export async function chooseSystemUser(folder: string, data: string): Promise<Sy
     const account = accounts.find((account) => account.name === name)
     if (account !== undefined) return account
   }
+  const unprivileged = accounts.find(({ uid }) => unprivilegedIds.has(uid))
+  if (unprivileged !== undefined) return unprivileged
   throw new EmbeddedDatabaseError(
-    `PostgreSQL refuses to run as root, and this system has none of the accounts ${accountNames.join(', ')}: ` +
+    'PostgreSQL refuses to run as root, and this system has none of the accounts ' +
+      `${accountNames.join(', ')}: ` +
       'start Stoa as an ordinary user, or set STOA_DATABASE_URL to a PostgreSQL of your own.',
     { reason: 'noAccount' },
   )
@@ -63,7 +67,7 @@ async function readAccounts(): Promise<SystemUser[]> {
   return text.split('\n').flatMap((line) => {
     const [name = '', , uid, gid] = line.split(':')
     if (name === '' || uid === undefined || gid === undefined || name.startsWith('#')) return []
-    // macOS writes nobody as -2; the kernel means the unsigned number.
+    // macOS writes an id of -2; the kernel means the unsigned number.
     return [{ name, uid: Number(uid) >>> 0, gid: Number(gid) >>> 0 }]
   })
 }

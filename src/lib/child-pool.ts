@@ -10,7 +10,7 @@ import type { Logger } from '#lib/logger.ts'
 export type ChildPoolOptions = {
   /** The module that each child runs; it calls `serveTasks`. */
   readonly module: URL
-  /** Of one child: native memory and heap together (Linux), and JavaScript's heap. */
+  /** The limits of one child: native memory and heap together (Linux), and JavaScript's heap. */
   readonly memoryBytesMax: number
   readonly heapBytesMax: number
   readonly queue: FairQueueLimits
@@ -61,7 +61,7 @@ const reservedBytes = 576 * 1024 ** 2
 /** How much of a child's last words goes to the log. */
 const stderrCharactersMax = 2_000
 
-/** What a child may know of its parent's environment: no secret, no address of the database. */
+/** The environment of a child: it has no secret and no address of the database. */
 const passedVariables = ['PATH', 'HOME', 'LANG', 'LC_ALL', 'TMPDIR', 'TZ', 'LD_LIBRARY_PATH']
 
 type Child = {

@@ -9,7 +9,11 @@ function recorded(): { readonly failures: FailureLog; readonly said: string[] } 
   const said: string[] = []
   const say = (level: string) => (facts: object, message: string) =>
     void said.push(
-      `${level} ${message}${'comesAndGoes' in facts ? ', off and on' : ''}${'failures' in facts ? ` after ${String(facts.failures)}` : ''}`,
+      [
+        `${level} ${message}`,
+        'comesAndGoes' in facts ? ', off and on' : '',
+        'failures' in facts ? ` after ${String(facts.failures)}` : '',
+      ].join(''),
     )
   const logger: Logger = {
     debug: () => undefined,
@@ -39,7 +43,7 @@ test('the log has the first failure and the recovery, once each time', (t) => {
   assert.deepEqual(said, [...once, ...once])
 })
 
-test('a failure that comes and goes is logged as that once, and its end when it has stayed away', (t) => {
+test('a failure that comes and goes is logged as that once, and so is its end', (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const { failures, said } = recorded()
   const offAndOn = (times: number): void => {

@@ -65,7 +65,7 @@ test('a free place goes to the one who has used the least', async () => {
   await Promise.all(asked)
 })
 
-test('the queue is bounded by caller, and when it is full the heaviest caller makes room', async () => {
+test('the queue is bounded by caller, and when full the heaviest caller makes room', async () => {
   const desk = new Desk({ runningMax: 1 })
   const asked = [desk.ask('a1', { caller: 'a', group: 'x' })]
   await sleep(20)

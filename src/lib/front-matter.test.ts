@@ -28,7 +28,11 @@ test('what is no front matter is a reason, never an exception', () => {
   ].map((text) => parsePage(text))
   for (const parsed of reasons)
     assert.ok(!parsed.ok && parsed.reason.length > 10, JSON.stringify(parsed))
-  const bomb = `---\na: &a [x, x, x, x, x, x, x, x, x]\n${['b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j'].map((name, at) => `${name}: &${name} [${Array(9).fill(`*${'abcdefghij'[at]}`).join(', ')}]`).join('\n')}\n---\n`
+  const doubled = 'bcdefghij'.split('').map((name, at) => {
+    const aliases = Array(9).fill(`*${'abcdefghij'[at]}`).join(', ')
+    return `${name}: &${name} [${aliases}]`
+  })
+  const bomb = `---\na: &a [x, x, x, x, x, x, x, x, x]\n${doubled.join('\n')}\n---\n`
   assert.equal(parsePage(bomb).ok, false)
 })
 

@@ -185,8 +185,13 @@ function objectLength(text: string): number | null {
 }
 
 /** Keys that header lines begin with; text that begins with another word and a colon is text. */
-const headerKeys =
-  /^(?:title|subtitle|date|modified|authors?|status|category|categories|tags|keywords|slug|summary|description|lang|language|template|layout|draft|published|permalink)$/i
+const headerKeys = new RegExp(
+  '^(?:' +
+    'title|subtitle|date|modified|authors?|status|category|categories|tags|keywords|' +
+    'slug|summary|description|lang|language|template|layout|draft|published|permalink' +
+    ')$',
+  'i',
+)
 const headerLine = /^([A-Za-z][\w-]{0,60}):(?:[ \t]+(.*))?$/
 const headerLinesMax = 200
 
@@ -300,7 +305,7 @@ function parseLines(source: string): unknown {
   return result
 }
 
-/** True for `01234`, `1.10`, `0x1f` and numbers past 2^53: as a number they would read otherwise. */
+/** True for `01234`, `1.10`, `0x1f` and numbers past 2^53: numbers would read otherwise. */
 function changesDigits(value: unknown, source: string): boolean {
   return (typeof value === 'number' || typeof value === 'bigint') && String(value) !== source
 }

@@ -3,8 +3,8 @@ const lengthMax = 1_000
 
 /**
  * Remembers the results of `make` for up to `max` texts, such as those that clients send again with
- * each request. When there are more it begins anew, so that no client can make it slower than `make`
- * alone by more than a look-up.
+ * each request. When there are more it begins anew, so that no client can make it slower than
+ * `make` alone by more than a look-up.
  */
 export function memoizeBounded<Value>(
   max: number,

@@ -23,7 +23,7 @@ test('a line for people has the time, the message and the facts of its own', () 
   assert.equal(forPeople(failure), '18:39:01 ERROR a request failed\nError: x\n    at y\n')
 })
 
-test('an expected failure is logged with code, message and cause, and without a stack; a defect with it', () => {
+test('an expected failure is logged with code and cause, a defect with its stack', () => {
   const away = errorFacts(
     new DatabaseUnavailableError('It is away.', { host: 'db1' }, { cause: new Error('refused') }),
   ) as Record<string, unknown>

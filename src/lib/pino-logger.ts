@@ -58,8 +58,8 @@ function lines(dest: 1 | 2): pino.DestinationStream {
 }
 
 /**
- * An expected failure says with its code and its message what is the matter; where in the code it
- * was noticed helps nobody who runs a node.
+ * The code and the message of an expected failure say what is wrong; its place in the code does not
+ * help an operator.
  */
 export function errorFacts(error: unknown): unknown {
   if (!(error instanceof Error)) return error
@@ -91,6 +91,11 @@ export function forPeople(line: string): string {
     typeof err === 'object' && err !== null
       ? (err as { readonly message?: string; readonly stack?: string })
       : {}
-  const told = Number(level) >= defectLevel ? (failure.stack ?? failure.message) : failure.message
-  return `${String(time).slice(11, 19)} ${levels[Number(level)] ?? ''}${String(msg)}${shown.length > 0 ? `  ${shown.join(' ')}` : ''}${told === undefined ? '' : `\n${told}`}\n`
+  const detail = Number(level) >= defectLevel ? (failure.stack ?? failure.message) : failure.message
+  return [
+    `${String(time).slice(11, 19)} ${levels[Number(level)] ?? ''}${String(msg)}`,
+    shown.length > 0 ? `  ${shown.join(' ')}` : '',
+    detail === undefined ? '' : `\n${detail}`,
+    '\n',
+  ].join('')
 }

@@ -4,7 +4,7 @@ import type { Clock } from '#lib/clock.ts'
 const jumpMs = 5
 
 /**
- * A clock for leases: not slower than real time, as far as either clock of the machine can tell.
+ * A clock for leases: not slower than real time, as far as either clock of the machine shows.
  * The monotonic one stands still while a virtual machine is suspended; the wall clock may be set
  * back. This one follows the monotonic clock and adds whatever the wall clock gains on it. Running
  * ahead only costs an early renewal.

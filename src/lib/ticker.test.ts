@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { silentLogger } from '#lib/logger.ts'
 import { Ticker } from '#lib/ticker.ts'
 
-test('a failure is logged once, the next rounds come, and stop waits for the one that runs', async () => {
+test('a failure is logged once, the next rounds come, and stop waits for the last', async () => {
   let rounds = 0
   let finished = 0
   const failing = 20

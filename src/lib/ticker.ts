@@ -2,9 +2,9 @@ import type { Logger } from '#lib/logger.ts'
 import { FailureLog } from '#lib/failure-log.ts'
 
 /**
- * Work that comes round: `work` runs, then rests for `intervalMs`, and so on; never twice at once.
- * After a failure the next round comes all the same; the log hears of the first and of the end.
- * `stop()` lets a round that runs finish.
+ * Repeats `work` with a pause of `intervalMs` in between, never twice at once. A round that fails
+ * does not stop the next ones; the log has the first failure and the recovery. `stop()` waits for
+ * the round that runs.
  */
 export class Ticker {
   readonly #name: string
@@ -26,7 +26,7 @@ export class Ticker {
     this.#work = options.work
     this.#failureLog = new FailureLog(options.logger, {
       failing: 'a round of background work failed; it will be tried again',
-      recovered: 'a round of background work has ended well again',
+      recovered: 'background work recovered',
     })
   }
 

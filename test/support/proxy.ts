@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 export type Proxy = AsyncDisposable & {
   readonly url: string
   /** What the server answers is lost, for good. */
-  swallowAnswers(): void
+  swallowResponses(): void
   /**
    * Nothing gets through in either direction, as when packets are dropped; what was sent arrives
    * after `heal`.
@@ -62,7 +62,7 @@ export async function startProxy(url: string): Promise<Proxy> {
   }
   return {
     url: target.toString(),
-    swallowAnswers: () => (mode = 'swallowing'),
+    swallowResponses: () => (mode = 'swallowing'),
     silence: () => {
       mode = 'silent'
       for (const socket of sockets) socket.pause()

@@ -97,7 +97,7 @@ test(
     const link = linkTo(url)
     const other = linkTo(db.url)
     await Promise.all([link.send('feed', 'x'), other.send('feed', 'x')])
-    network.swallowAnswers()
+    network.swallowResponses()
     await assert.rejects(link.send('feed', 'lost'), LinkUnavailableError)
     network.heal()
     const heard: string[] = []

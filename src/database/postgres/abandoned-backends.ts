@@ -4,13 +4,15 @@ import type pg from 'pg'
  * A process that is idle, or tries to send what is not taken, has nothing left to do: after a break
  * of the network it may stay for hours.
  */
-const atWork = `select pid from pg_stat_activity where pid = any($1) and application_name = current_setting('application_name')
-  and state = 'active' and wait_event_type is distinct from 'Client'`
+const atWork = `
+  select pid from pg_stat_activity
+  where pid = any($1) and application_name = current_setting('application_name')
+    and state = 'active' and wait_event_type is distinct from 'Client'`
 
 /**
- * Server processes that did not respond in time and were left, although they may still be at work: a
- * commit that waits for a synchronous standby ends neither by a deadline of the server nor because
- * its client has gone. Each counts as a connection until the server says that it is idle: else a
+ * Server processes that did not respond in time and were left, although they may still be at work:
+ * a commit that waits for a synchronous standby ends neither by a deadline of the server nor with
+ * its client. Each counts as a connection until the server says that it is idle: else a
  * standby that is away for a minute would cost the server all the connections that it has.
  */
 export class AbandonedBackends {

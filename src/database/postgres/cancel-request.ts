@@ -10,8 +10,8 @@ const cancelMaxMs = 1_000
 type Cancellable = { readonly processID: number | null; readonly secretKey: number | null }
 
 /**
- * Asks for the end of the statement that runs on `client`, on a connection of its own. Resolves when
- * the request has been taken, or could not be sent in time: nothing more can be done then.
+ * Asks for the end of the statement that runs on `client`, on a connection of its own. Resolves
+ * when the request has been taken, or could not be sent in time: nothing more can be done then.
  */
 export async function requestCancel(client: pg.Client): Promise<void> {
   const { host, port } = client

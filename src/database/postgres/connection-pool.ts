@@ -247,7 +247,8 @@ export class ConnectionPool {
         ? ''
         : `, ${abandoned} of them with statements that the database did not finish in time`
     return new DatabaseTimeoutError(
-      `No connection to the database became free within ${waitTimeoutMs} ms; all ${connectionsMax} are busy${among}.`,
+      `No connection to the database became free within ${waitTimeoutMs} ms; all ` +
+        `${connectionsMax} are busy${among}.`,
       { connectionsMax },
     )
   }

@@ -238,7 +238,8 @@ async function commit(connection: Connection): Promise<void> {
   } catch (error) {
     if (connection.failure === null) throw error
     throw new DatabaseUnavailableError(
-      'The connection to the database broke during commit: it is unknown whether the write took effect. Look, or repeat it under the same Idempotency-Key.',
+      'The connection to the database broke during commit: it is unknown whether the write ' +
+        'took effect. Look, or repeat it under the same Idempotency-Key.',
       { outcome: 'unknown' },
       { cause: error },
     )

@@ -23,7 +23,8 @@ function open(
   connectTimeoutMs: number,
   statementTimeoutMs = 5_000,
 ): PostgresDatabase & AsyncDisposable {
-  const url = `postgres://postgres@${hosts.map((host) => `127.0.0.1:${host.port}`).join(',')}/postgres`
+  const names = hosts.map((host) => `127.0.0.1:${host.port}`)
+  const url = `postgres://postgres@${names.join(',')}/postgres`
   const database = new PostgresDatabase({
     url,
     connectionsMax: 4,
@@ -46,8 +47,8 @@ test('writes follow the primary, and never reach a read-only server', { skip }, 
     'the standby stands first in the URL, and is passed over',
   )
 
-  // Writers go on through the death of the primary. What each was told is compared with what is
-  // there at the end.
+  // Writers go on through the death of the primary. What was acknowledged is compared with what
+  // is there at the end.
   const acknowledged: number[] = []
   const unknown: unknown[] = []
   let next = 0
@@ -131,7 +132,8 @@ test(
     await first.query('create table item (n int primary key)')
     await using second = await PostgresServer.standbyOf(first)
     await using network = await startProxy(first.url)
-    const url = `postgres://postgres@127.0.0.1:${new URL(network.url).port},127.0.0.1:${second.port}/postgres`
+    const hosts = [new URL(network.url).port, second.port].map((port) => `127.0.0.1:${port}`)
+    const url = `postgres://postgres@${hosts.join(',')}/postgres`
     const database = new PostgresDatabase({
       url,
       connectionsMax: 4,
@@ -142,7 +144,7 @@ test(
     try {
       await Promise.all(Array.from({ length: 4 }, () => database.run(sql('select pg_sleep(0.2)'))))
       assert.equal(database.usage().idle, 4)
-      network.swallowAnswers()
+      network.swallowResponses()
       await second.promote()
       await assert.rejects(database.run(where), DatabaseTimeoutError)
       // The search that this began finds the new primary; the three other connections are not
@@ -163,7 +165,8 @@ test(
 )
 
 test(
-  'commits that wait for a standby which is away cost the server no more connections than the node may hold',
+  'commits that wait for a standby which is away cost the server no more connections than the ' +
+    'node may hold',
   { skip },
   async () => {
     await using server = await PostgresServer.primary()
@@ -268,7 +271,7 @@ test('a wait that the end of an outage falls into is only a delay', { skip }, as
   assert.deepEqual(await database.run(count), [{ n: 1 }])
 })
 
-test('a database that comes and goes is not told of each time', { skip }, async () => {
+test('a database that comes and goes is not logged each time', { skip }, async () => {
   await using server = await PostgresServer.primary()
   await using network = await startProxy(server.url)
   const said: string[] = []
@@ -309,7 +312,7 @@ test('a database that comes and goes is not told of each time', { skip }, async 
 })
 
 test(
-  'sslmode means what libpq says: require encrypts, verify-full checks who answers',
+  'sslmode means what libpq says: require encrypts, verify-full checks the certificate',
   { skip: skip === false && !hasOpenssl ? 'no openssl here' : skip },
   async () => {
     const folder = mkdtempSync(join(tmpdir(), 'stoa-tls-'))
@@ -367,7 +370,7 @@ test(
       )
       assert.ok(
         (await encrypted('localhost', 'sslmode=verify-full')) instanceof DatabaseUnavailableError,
-        'signed by nobody we know',
+        'signed by an unknown authority',
       )
     } finally {
       rmSync(folder, { recursive: true })

@@ -16,7 +16,7 @@ const nonsense = [
   [0, 0, 0, 0, 4],
 ]
 
-test('a server that sends nonsense is one that cannot be reached, and ends no process', async () => {
+test('a server that sends nonsense cannot be reached, and ends no process', async () => {
   for (const bytes of nonsense) {
     const server = createServer((socket) => {
       socket.on('error', () => undefined)

@@ -1,8 +1,9 @@
 import { Socket } from 'node:net'
 
 /**
- * What comes may make no sense, as from a damaged proxy or a server of another kind. pg then throws
- * while it reads, where nobody can catch it, and the process would end; here the connection does.
+ * The data may make no sense, as from a damaged proxy or a server of another kind. pg then throws
+ * while it reads, where no caller can catch it, and the process would end; here the connection
+ * does.
  */
 export class GuardedSocket extends Socket {
   override emit(event: string | symbol, ...values: unknown[]): boolean {

@@ -56,6 +56,7 @@ export function withOptions({ connectionString = '' }: pg.ClientConfig, options:
 
 function wrongUrl(reason: string): UnsupportedDatabaseError {
   return new UnsupportedDatabaseError(
-    `The URL of the database must be like postgres://user:password@host:5432/name, with more hosts after commas: ${reason}.`,
+    `The URL of the database must be like postgres://user:password@host:5432/name, with more ` +
+      `hosts after commas: ${reason}.`,
   )
 }

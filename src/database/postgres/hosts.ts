@@ -22,7 +22,7 @@ export type OpenClient = {
   readonly pooled: boolean
 }
 
-/** What the session of a connection is given; a pooler passes none of it on. */
+/** Settings of the session of a connection; a pooler passes none of them on. */
 export type SessionSettings = {
   readonly statementTimeoutMs?: number
   readonly idleInTransactionTimeoutMs?: number
@@ -37,18 +37,20 @@ export type HostsOptions = {
   /** Deadline for one host to accept a connection and to say what it is. */
   readonly connectTimeoutMs: number
   /**
-   * What to do where a pooler responds. `null`: it is of use. Else it is refused with this sentence,
-   * which says what to set instead.
+   * Null: a pooler may respond. Else it is refused with this sentence, which says what to set
+   * instead.
    */
   readonly poolerRefusal: string | null
   readonly logger: Logger
 }
 
-/** What one kind of connection is given, beside where it leads. */
+/** Options of one kind of connection, beside where it leads. */
 export type ClientOptions = { readonly client: pg.ClientConfig; readonly session: SessionSettings }
 
-const check = `select current_setting('server_version_num')::int as version, pg_is_in_recovery() as standby,
-  current_setting('transaction_read_only') as read_only, pg_backend_pid() as pid, current_setting('statement_timeout') as timeout`
+const check = `
+  select current_setting('server_version_num')::int as version, pg_is_in_recovery() as standby,
+    current_setting('transaction_read_only') as read_only, pg_backend_pid() as pid,
+    current_setting('statement_timeout') as timeout`
 type Check = {
   version: number
   standby: boolean
@@ -59,7 +61,8 @@ type Check = {
 
 /** For `poolerRefusal`, where the setting is STOA_DATABASE_URL. */
 export const setDirectUrl =
-  'Set STOA_DATABASE_DIRECT_URL to the PostgreSQL behind it: the change feed, locks and notifications need sessions of the server itself.'
+  'Set STOA_DATABASE_DIRECT_URL to the PostgreSQL behind it: the change feed, locks and ' +
+  'notifications need sessions of the server itself.'
 
 /** PgBouncer keeps these two for each of its clients, and sets them where it sends a statement. */
 const pooledSettings = `set timezone = 'UTC'; set datestyle = 'ISO'`
@@ -248,7 +251,8 @@ export class Hosts {
     const { wanted, poolerRefusal } = this.#options
     if (found === undefined || !(found.version >= majorMin * 10_000)) {
       throw new UnsupportedDatabaseError(
-        `${name} runs PostgreSQL ${Math.floor((found?.version ?? 0) / 10_000)}; Stoa needs ${majorMin} or newer.`,
+        `${name} runs PostgreSQL ${Math.floor((found?.version ?? 0) / 10_000)}; Stoa needs ` +
+          `${majorMin} or newer.`,
         { version: found?.version },
       )
     }
@@ -287,7 +291,7 @@ function withoutSettings({ config }: Host): pg.ClientConfig {
   return { connectionString: withOptions(config, '') }
 }
 
-/** PgBouncer says so of each setting that it has not been told to ignore. */
+/** PgBouncer refuses each setting that its configuration does not let it ignore. */
 function refusesSettings(error: unknown): boolean {
   return error instanceof pg.DatabaseError && /unsupported startup parameter/.test(error.message)
 }

@@ -61,7 +61,8 @@ test(
     await assert.rejects(database.run(insert, [1, null]), { code: 'E_DATABASE_CONSTRAINT' })
     const [behind] = await db.database.run(
       sql<{ n: number }>(
-        `select count(*)::int as n from pg_stat_activity where application_name = 'stoa'`,
+        `select count(*)::int as n from pg_stat_activity
+         where datname = current_database() and application_name = 'stoa'`,
       ),
     )
     assert.ok(behind !== undefined && behind.n <= 2 * serverConnections, JSON.stringify(behind))
@@ -92,7 +93,8 @@ test(
     })
     await assert.rejects(text(database, 'select pg_sleep(30)'), DatabaseTimeoutError)
     const asleep = sql<{ n: number }>(
-      `select count(*)::int as n from pg_stat_activity where state = 'active' and query like '%pg_sleep(30)%' and pid <> pg_backend_pid()`,
+      `select count(*)::int as n from pg_stat_activity where state = 'active' and query like ` +
+        `'%pg_sleep(30)%' and pid <> pg_backend_pid()`,
     )
     const until = Date.now() + 5_000
     while ((await db.database.run(asleep))[0]?.n !== 0)
@@ -100,22 +102,18 @@ test(
   },
 )
 
-test(
-  'a table that changes under a transaction is told as in need of another try',
-  { skip },
-  async () => {
-    await using db = await testDatabase({ migrated: false, connectionsMax: 1 })
-    await text(db.database, 'create table item (n int)')
-    const all = sql<object>('select * from item')
-    await db.database.run(all)
-    await text(db.database, 'alter table item add column more text')
-    await assert.rejects(
-      db.database.transaction(async (tx) => tx.run(all)),
-      SerializationError,
-    )
-    assert.deepEqual(await db.database.transaction(async (tx) => tx.run(all)), [])
-  },
-)
+test('a table that changes under a transaction makes it run again', { skip }, async () => {
+  await using db = await testDatabase({ migrated: false, connectionsMax: 1 })
+  await text(db.database, 'create table item (n int)')
+  const all = sql<object>('select * from item')
+  await db.database.run(all)
+  await text(db.database, 'alter table item add column more text')
+  await assert.rejects(
+    db.database.transaction(async (tx) => tx.run(all)),
+    SerializationError,
+  )
+  assert.deepEqual(await db.database.transaction(async (tx) => tx.run(all)), [])
+})
 
 test(
   'a pooler is refused where sessions are needed, with the setting to change',

@@ -22,7 +22,8 @@ import { startProxy } from '#test/support/proxy.ts'
 const insert = sql<{ id: number }>(
   `insert into stoa_test (id, parent, note) values ($1, $2, $3) returning id`,
 )
-const setup = `create table stoa_test (id int primary key, parent int constraint stoa_test_parent references stoa_test,
+const setup = `create table stoa_test (id int primary key,
+  parent int constraint stoa_test_parent references stoa_test,
   note text not null constraint stoa_test_note check (note <> ''))`
 
 function open(
@@ -210,7 +211,7 @@ test('a commit that breaks says that its outcome is unknown', { skip }, async ()
   await using database = open(proxy.url, { connectionsMax: 1 })
   const commit = database.transaction(async (tx) => {
     await tx.run(insert, [1, null, 'a'])
-    proxy.swallowAnswers()
+    proxy.swallowResponses()
     setTimeout(() => proxy.cut(), 300)
   })
   await assert.rejects(commit, (error: unknown) => {
@@ -218,21 +219,25 @@ test('a commit that breaks says that its outcome is unknown', { skip }, async ()
     assert.equal(error.facts['outcome'], 'unknown')
     return true
   })
-  // Here it did take effect, as only the answer was lost.
+  // Here it did take effect, as only the response was lost.
   assert.deepEqual(await plain(db.database, 'select id from stoa_test'), [{ id: 1 }])
   assert.deepEqual(await database.run(sql<{ id: number }>('select id from stoa_test')), [{ id: 1 }])
 })
 
-test('a server that stops answering is given up, and its connection closed', { skip }, async () => {
-  await using db = await testDatabase({ migrated: false })
-  await using proxy = await startProxy(db.url)
-  await using database = open(proxy.url, { connectionsMax: 1, statementTimeoutMs: 200 })
-  await plain(database, 'select 1')
-  proxy.swallowAnswers()
-  await assert.rejects(plain(database, 'select 1'), DatabaseTimeoutError)
-  proxy.heal()
-  assert.deepEqual(await plain(database, 'select 1 as one'), [{ one: 1 }])
-})
+test(
+  'a server that stops responding is abandoned, and its connection closed',
+  { skip },
+  async () => {
+    await using db = await testDatabase({ migrated: false })
+    await using proxy = await startProxy(db.url)
+    await using database = open(proxy.url, { connectionsMax: 1, statementTimeoutMs: 200 })
+    await plain(database, 'select 1')
+    proxy.swallowResponses()
+    await assert.rejects(plain(database, 'select 1'), DatabaseTimeoutError)
+    proxy.heal()
+    assert.deepEqual(await plain(database, 'select 1 as one'), [{ one: 1 }])
+  },
+)
 
 test(
   'transactions: savepoints, swallowed errors, use after the end, idle for too long',
@@ -300,8 +305,10 @@ test('a prepared statement survives a change of its table', { skip }, async () =
 
 test('values arrive as the port says', { skip }, async () => {
   await using db = await testDatabase({ migrated: false })
-  const text = `select '2026-11-20T17:30:00.12+02'::timestamptz(3) a, '2026-11-20 17:30+00'::timestamptz b, 'infinity'::timestamptz c,
-    array['2026-11-20 17:30+00'::timestamptz, null] d, '{"b": 1,  "a":2}'::json e, '{"b": 1,  "a":2}'::jsonb f, 9007199254740993 g,
+  const text = `
+    select '2026-11-20T17:30:00.12+02'::timestamptz(3) a, '2026-11-20 17:30+00'::timestamptz b,
+    'infinity'::timestamptz c, array['2026-11-20 17:30+00'::timestamptz, null] d,
+    '{"b": 1,  "a":2}'::json e, '{"b": 1,  "a":2}'::jsonb f, 9007199254740993 g,
     1.10 h, '\\x00ff'::bytea i, '2026-11-20'::date j, array[1,2] k`
   const [row] = await plain(db.database, text)
   assert.deepEqual(row, {
@@ -325,44 +332,48 @@ test('values arrive as the port says', { skip }, async () => {
   ])
 })
 
-test('a URL that cannot work is told at once, and never with its password', { skip }, async () => {
-  for (const url of [
-    'mysql://u:secret@h/db',
-    'postgres://u:secret@a,,b/db',
-    'nonsense',
-    'postgres://u:secret@h/db?sslmode=verify-ca',
-  ]) {
-    assert.throws(
-      () => open(url),
-      (error: unknown) =>
-        error instanceof UnsupportedDatabaseError && !error.message.includes('secret'),
-    )
-  }
-  await using db = await testDatabase({ migrated: false })
-  const began = performance.now()
-  const elsewhere = new URL(db.url)
-  elsewhere.pathname = '/stoa_no_such_database'
-  await using missing = open(elsewhere.toString(), { connectTimeoutMs: 20_000 })
-  await assert.rejects(
-    plain(missing, 'select 1'),
-    /does not exist: create it, or correct STOA_DATABASE_URL/,
-  )
-  assert.ok(performance.now() - began < 15_000, 'without waiting for the deadline')
-  await plain(db.database, `create role stoa_test_weak login`)
-  try {
-    const weak = new URL(db.url)
-    weak.username = 'stoa_test_weak'
-    await using unprivileged = open(weak.toString())
+test(
+  'a URL that cannot work is refused at once, and never with its password',
+  { skip },
+  async () => {
+    for (const url of [
+      'mysql://u:secret@h/db',
+      'postgres://u:secret@a,,b/db',
+      'nonsense',
+      'postgres://u:secret@h/db?sslmode=verify-ca',
+    ]) {
+      assert.throws(
+        () => open(url),
+        (error: unknown) =>
+          error instanceof UnsupportedDatabaseError && !error.message.includes('secret'),
+      )
+    }
+    await using db = await testDatabase({ migrated: false })
+    const began = performance.now()
+    const elsewhere = new URL(db.url)
+    elsewhere.pathname = '/stoa_no_such_database'
+    await using missing = open(elsewhere.toString(), { connectTimeoutMs: 20_000 })
     await assert.rejects(
-      migrate(unprivileged),
-      /permission denied for database .*: make the user in STOA_DATABASE_URL the owner/,
+      plain(missing, 'select 1'),
+      /does not exist: create it, or correct STOA_DATABASE_URL/,
     )
-  } finally {
-    await plain(db.database, `drop role stoa_test_weak`)
-  }
-  await using encrypted = open(`${db.url}?sslmode=require`, { connectTimeoutMs: 500 })
-  await assert.rejects(plain(encrypted, 'select 1'), DatabaseUnavailableError)
-})
+    assert.ok(performance.now() - began < 15_000, 'without waiting for the deadline')
+    await plain(db.database, `create role stoa_test_weak login`)
+    try {
+      const weak = new URL(db.url)
+      weak.username = 'stoa_test_weak'
+      await using unprivileged = open(weak.toString())
+      await assert.rejects(
+        migrate(unprivileged),
+        /permission denied for database .*: make the user in STOA_DATABASE_URL the owner/,
+      )
+    } finally {
+      await plain(db.database, `drop role stoa_test_weak`)
+    }
+    await using encrypted = open(`${db.url}?sslmode=require`, { connectTimeoutMs: 500 })
+    await assert.rejects(plain(encrypted, 'select 1'), DatabaseUnavailableError)
+  },
+)
 
 test(
   'close waits for work that is under way, refuses more, and may be called twice',
@@ -403,7 +414,7 @@ test(
 )
 
 test(
-  'closing does not wait for a server that answers no goodbye',
+  'closing does not wait for a server that does not respond',
   { skip, timeout: 60_000 },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -423,7 +434,8 @@ test('a server that sends idle connections away keeps those of Stoa', { skip }, 
   await using db = await testDatabase({ migrated: false })
   await plain(
     db.database,
-    `do $$ begin execute format('alter database %I set idle_session_timeout = 100', current_database()); end $$`,
+    `do $$ begin execute format('alter database %I set idle_session_timeout = 100', ` +
+      `current_database()); end $$`,
   )
   await using database = open(db.url)
   const listener = await primaryConnector({ url: db.url, applicationName: 'stoa test' })()

@@ -179,7 +179,7 @@ class Lane implements Sessions {
     try {
       return await work(connection)
     } catch (error) {
-      // The caller too may have found out that the connection leads nowhere, or to the wrong server.
+      // The caller too may have found out that the connection leads to the wrong server.
       if (error instanceof DatabaseUnavailableError) connection.fail()
       throw error
     } finally {

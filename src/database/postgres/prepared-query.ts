@@ -12,8 +12,8 @@ const { prepareValue } = (
 ).utils
 
 /**
- * Whether this version of pg has what `PreparedQuery` is made with. If it has not, statements run as
- * pg runs them, which takes half as much processor time again.
+ * True if this version of pg has all that `PreparedQuery` needs. If not, statements run as pg runs
+ * them, which takes half as much processor time again.
  */
 export const canPrepare: boolean =
   typeof prepareValue === 'function' &&
@@ -28,7 +28,7 @@ const noRows: RowShape = { names: [], parsers: [] }
 /**
  * A statement on its way through `pg.Client`, in place of pg's own `Query`: the server is asked how
  * the rows look only the first time, and nothing is made per query but the rows. pg's client takes
- * any object with these members, as pg-cursor is one.
+ * any object with these methods, as pg-cursor is one.
  */
 export class PreparedQuery {
   /** Read and replaced by pg, which puts its deadline around it. */
@@ -41,7 +41,7 @@ export class PreparedQuery {
   #defect: Error | null = null
   readonly #rows: object[] = []
 
-  /** `closing`: names of prepared statements that are given up with this query. */
+  /** `closing`: names of prepared statements that are closed with this query. */
   constructor(
     statement: PreparedStatement,
     values: readonly unknown[],

@@ -23,7 +23,8 @@ const has = sql<{ n: number }>(
   'never',
 )
 const memory = sql<{ mb: number }>(
-  `select (sum(total_bytes) / 1048576)::float8 as mb from pg_backend_memory_contexts where name like 'CachedPlan%'`,
+  `select (sum(total_bytes) / 1048576)::float8 as mb from pg_backend_memory_contexts where ` +
+    `name like 'CachedPlan%'`,
   'never',
 )
 

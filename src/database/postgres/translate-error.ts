@@ -20,6 +20,12 @@ const constraintKinds: Record<string, ConstraintError['kind']> = {
  * primary.
  */
 export const readOnlyCode = '25006'
+/** Errors of pg itself have no code. */
+const brokenMessages = new RegExp(
+  'Connection terminated|connection error|not queryable|timeout expired|' +
+    'does not support SSL|client was closed',
+  'i',
+)
 /**
  * A table changed under a prepared statement. Nothing ran; a connection that has not prepared it
  * yet will do.
@@ -27,8 +33,8 @@ export const readOnlyCode = '25006'
 const planChangedCode = '0A000'
 
 /**
- * Whether the connection can go on being used: after an error that the server told about one
- * statement, it can.
+ * True if the connection must not be used again. After an error of one statement that the server
+ * reported, it can.
  */
 export function isConnectionBroken(error: unknown): boolean {
   if (!(error instanceof pg.DatabaseError)) return true
@@ -57,7 +63,7 @@ export function translate(error: unknown): unknown {
   if (error instanceof pg.DatabaseError) return translateServer(error)
   const cause = { cause: error }
   if (isUnanswered(error))
-    return new DatabaseTimeoutError('The database did not answer within the deadline.', {}, cause)
+    return new DatabaseTimeoutError('The database did not respond within the deadline.', {}, cause)
   const { code } = error as { code?: unknown }
   if (
     typeof code === 'string' &&
@@ -70,11 +76,7 @@ export function translate(error: unknown): unknown {
       cause,
     )
   }
-  if (
-    /Connection terminated|connection error|not queryable|timeout expired|does not support SSL|client was closed/i.test(
-      error.message,
-    )
-  ) {
+  if (brokenMessages.test(error.message)) {
     return new DatabaseUnavailableError(
       'The connection to the database broke; try again.',
       {},
@@ -128,7 +130,8 @@ function translateServer(error: pg.DatabaseError): unknown {
   }
   if (code === '42501') {
     return new DatabaseUnavailableError(
-      `The database refuses that to its user (${error.message}): make the user in STOA_DATABASE_URL the owner of the database and of what is in it.`,
+      `The database refuses that to its user (${error.message}): make the user in ` +
+        `STOA_DATABASE_URL the owner of the database and of what is in it.`,
       { code, permanent: true },
       cause,
     )
