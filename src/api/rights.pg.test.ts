@@ -537,3 +537,24 @@ test(
     )
   },
 )
+
+test('a published version does not show that a hidden draft exists', { skip }, async () => {
+  await using site = await rightsSite()
+  const id = await make(site, { section: 'sport' }, { publish: true })
+  await accepted(site.request('PATCH', url(id), { body: { fields: { title: 'Newer' } } }))
+  const desk = await roleClient(site, 'desk', [
+    grantOn('article', ['read', 'publish']),
+    grantOn('article', ['readDraft'], { filter: news }),
+  ])
+  const list = '/api/content/article'
+  const shown = [
+    (await accepted(desk('GET', url(id)))).data,
+    (await accepted(desk('GET', list))).data[0],
+    (await accepted(desk('GET', url(id, '/locales')))).data[0],
+  ]
+  assert.deepEqual(
+    shown.map((entry) => entry.status),
+    ['published', 'published', 'published'],
+  )
+  assert.deepEqual((await accepted(desk('GET', `${list}?where[status][eq]=changed`))).data, [])
+})

@@ -18,6 +18,7 @@ import {
   mayRead,
   requireGrantAfterWrite,
   typeFor,
+  seesChanges,
 } from '#content/entries/permission.ts'
 import { addVersion, checkExpected } from '#content/entries/save.ts'
 import { callInOneSnapshot } from '#content/entries/snapshot.ts'
@@ -252,9 +253,7 @@ export async function localesOfEntry(
       )
       .filter((row) => row !== null)
     const status = (row: Version): EntryView['status'] =>
-      perspective === 'published' && !grantCovers(drafts, type, id, row)
-        ? 'published'
-        : statusOf(row)
+      perspective === 'published' && !seesChanges(call, type) ? 'published' : statusOf(row)
     const seen =
       grant === null
         ? []

@@ -1,6 +1,6 @@
 import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, IncludedAsset, ReadOptions } from '#content/content.ts'
-import { grantCovers, grantOf } from '#content/entries/permission.ts'
+import { grantCovers, grantOf, seesChanges } from '#content/entries/permission.ts'
 import { statusOf, viewOf, viewOfRow } from '#content/entries/view.ts'
 import { storedFields } from '#content/versions/version.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -214,7 +214,7 @@ class Including {
     const { call, model, reading } = this.#include
     const statement = type.statements.of(heldRows[perspective])
     const rows = await call.db.run(statement, [ids, model.chain(reading.locale)])
-    const onlyPublished = perspective === 'published' && grantOf(call, 'readDraft', type) === null
+    const onlyPublished = perspective === 'published' && !seesChanges(call, type)
     return rows.flatMap(({ id, ...row }) => {
       const status = onlyPublished ? 'published' : statusOf(row)
       if (!grantCovers(grant, type, id, { ...row, status })) return []

@@ -83,6 +83,14 @@ export function grantCovers(
   )(queryRow(current, id, row.status ?? statusOf(row)))
 }
 
+/**
+ * Returns whether published versions show the caller that a newer draft exists (`changed`): only a
+ * caller who sees all drafts, since a filter would have to be evaluated on the draft.
+ */
+export function seesChanges(call: Call, type: TypeModel): boolean {
+  return grantOf(call, 'readDraft', type)?.filter === null
+}
+
 /** Returns whether the caller may read the entry at all: some draft, or something published. */
 export function mayRead(
   call: Call,

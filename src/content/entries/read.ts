@@ -9,7 +9,7 @@ import {
   includedMax,
 } from '#content/entries/include.ts'
 import type { From, Include } from '#content/entries/include.ts'
-import { forbidden, grantOf } from '#content/entries/permission.ts'
+import { forbidden, grantOf, seesChanges } from '#content/entries/permission.ts'
 import type { Shown } from '#content/entries/view.ts'
 import { shownFields, viewOfRow } from '#content/entries/view.ts'
 import { inOneSnapshot } from '#content/entries/snapshot.ts'
@@ -72,10 +72,11 @@ function scopeOf({ call, model, type, grant }: Subject, reading: Reading): Scope
     locales: model.chain(reading.locale),
     perspective: reading.perspective,
     grantFilter: grant.filter,
-    draftsSeen: grantOf(call, 'readDraft', type) !== null,
+    draftsSeen: reading.perspective !== 'published' || seesChanges(call, type),
     target: (name) => {
       const target = model.type(name)
-      return { schema: target.schema, draftsSeen: grantOf(call, 'readDraft', target) !== null }
+      const draftsSeen = reading.perspective !== 'published' || seesChanges(call, target)
+      return { schema: target.schema, draftsSeen }
     },
   }
 }

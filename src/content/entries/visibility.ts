@@ -1,7 +1,7 @@
 import type { Call, EntryView } from '#content/content.ts'
 import { UniqueConflictError, ValidationError } from '#content/errors.ts'
 import type { Version } from '#content/versions/version.ts'
-import { grantCovers, grantOf } from '#content/entries/permission.ts'
+import { grantCovers, grantOf, seesChanges } from '#content/entries/permission.ts'
 import { statusOf, viewOf } from '#content/entries/view.ts'
 import type { Shown } from '#content/entries/view.ts'
 import type { TypeModel } from '#content/model/model.ts'
@@ -37,11 +37,7 @@ export function viewFor(call: Call, type: TypeModel, id: string, row: Version): 
     filter: null,
     fields: visibleFields(call, type, id, row),
   })
-  const drafts = grantOf(call, 'readDraft', type)
-  // Without its draft, a published version does not show that there is a newer one.
-  return row.isPublished && !grantCovers(drafts, type, id, row)
-    ? { ...view, status: 'published' }
-    : view
+  return row.isPublished && !seesChanges(call, type) ? { ...view, status: 'published' } : view
 }
 
 /**
