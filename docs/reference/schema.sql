@@ -468,6 +468,7 @@ create table stoa.content_type (
   shape_revision integer default 1 not null,
   filter_revision integer default 1 not null,
   settled_revision integer default 0 not null,
+  removed_fields jsonb default '{}'::jsonb not null,
   created_at timestamp(3) with time zone default now() not null,
   updated_at timestamp(3) with time zone default now() not null
 );
@@ -479,6 +480,8 @@ comment on column stoa.content_type.shape_revision is 'The revision that last re
 comment on column stoa.content_type.filter_revision is 'The revision that last changed the filterable fields. Versions with an older `filter_revision` wait to be upgraded.';
 
 comment on column stoa.content_type.settled_revision is 'The revision up to which every `filter` is upgraded and every index exists.';
+
+comment on column stoa.content_type.removed_fields is 'The revision that last removed each field, by path. Values that were saved before it do not come back when a field of that name is added.';
 
 create table stoa.entry (
   id uuid not null,

@@ -301,6 +301,8 @@ export type TypePlan = {
     readonly what: 'addField' | 'changeField' | 'removeField' | 'addIndex' | 'removeIndex'
     readonly name: string
     readonly losesData: boolean
+    /** The change is refused until entries were changed; `note` says which. */
+    readonly blocked: boolean
     readonly note: string
   }[]
 }

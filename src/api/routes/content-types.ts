@@ -32,6 +32,9 @@ const planSchema = strict(
         ]),
         name: Type.String(),
         losesData: Type.Boolean(),
+        blocked: Type.Boolean({
+          description: 'The change is refused until entries were changed; `note` says which.',
+        }),
         note: Type.String(),
       }),
     ),

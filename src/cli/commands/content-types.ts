@@ -138,9 +138,10 @@ const changeWords = { create: 'new', update: 'changed', none: 'unchanged' } as c
 
 function printPlan(output: Output, { definition, plan }: PlannedType): void {
   output.line(`${definition.name}: ${changeWords[plan.change]}`)
-  for (const { losesData, what, name, note } of plan.steps) {
+  for (const { losesData, blocked, what, name, note } of plan.steps) {
     const loss = losesData ? 'LOSES VALUES: ' : ''
-    output.line(`  ${loss}${what} ${name}${note === '' ? '' : `: ${note}`}`)
+    const refusal = blocked ? 'REFUSED: ' : ''
+    output.line(`  ${refusal}${loss}${what} ${name}${note === '' ? '' : `: ${note}`}`)
   }
 }
 

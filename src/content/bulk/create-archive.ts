@@ -270,9 +270,10 @@ async function insertFresh(
 
 async function checkTargets(call: Call, type: TypeModel, rows: readonly Version[]): Promise<void> {
   if (type.pointing.size === 0) return
-  const targets = rows.flatMap((row) =>
-    type.validator.targets(JSON.parse(row.data) as Record<string, unknown>),
-  )
+  // The type may have become narrower since the entry was saved: its references stay.
+  const targets = rows
+    .flatMap((row) => type.validator.targets(JSON.parse(row.data) as Record<string, unknown>))
+    .map((target) => ({ ...target, types: null }))
   const faults = targetFaults(targets, await lockTargets(call.db, targets))
   if (faults.length > 0) throw new ValidationError(faults)
 }

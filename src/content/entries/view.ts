@@ -1,3 +1,4 @@
+import { storedFields } from '#content/versions/version.ts'
 import type { Grant } from '#content/authority.ts'
 import type { EntryView } from '#content/content.ts'
 import type { EntryState } from '#content/versions/entry-state.ts'
@@ -27,8 +28,7 @@ export function fieldsJson(
 ): string {
   const old = typeRevision < type.shapeRevision
   if (!old && shown === null) return data
-  const stored = JSON.parse(data) as Record<string, unknown>
-  const fields = old ? type.validator.project(stored) : stored
+  const fields = storedFields(type, { data, typeRevision })
   if (shown === null) return JSON.stringify(fields)
   const kept: Record<string, unknown> = {}
   for (const name of Object.keys(fields)) if (shown.includes(name)) kept[name] = fields[name]

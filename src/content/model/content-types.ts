@@ -18,10 +18,8 @@ import { atomically, isDatabase } from '#content/context.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import type { TypeUpgrade } from '#content/settling/type-upgrade.ts'
 import { checkContentType } from '#content/model/type-check.ts'
-import type { TypeChange } from '#content/model/type-plan.ts'
-import { planType } from '#content/model/type-plan.ts'
-import { filterTextBytesMax } from '#content/query/normal-form.ts'
-import { TypeStatements, typeSql } from '#content/version-table.ts'
+import { explainType, planType } from '#content/model/type-plan.ts'
+import { changeClaims } from '#content/model/unique-claims.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 import { ConstraintError } from '#database/errors.ts'
@@ -34,46 +32,11 @@ const insertType = sql<object>(`insert into stoa.content_type (name, definition)
 const updateType = sql<object>(`
   update stoa.content_type set definition = $2, revision = $3, updated_at = now(),
     shape_revision = case when $4 then $3 else shape_revision end,
-    filter_revision = case when $5 then $3 else filter_revision end
+    filter_revision = case when $5 then $3 else filter_revision end,
+    removed_fields = removed_fields || $6::jsonb
   where name = $1`)
 const deleteType = sql<object>(`delete from stoa.content_type where name = $1`)
 const entryOfType = sql<object>(`select 1 from stoa.entry where type = $1 limit 1`)
-
-const dropClaims = sql<object>(
-  `delete from stoa.unique_value where type = $1 and field = any($2::text[])`,
-)
-const makeClaims = typeSql<object>(
-  (table) => `
-  insert into stoa.unique_value (type, field, locale, value, entry_id)
-  select distinct on (place, value) $1, $2, place, value, entry_id from (
-    select case when $3 then locale else '*' end as place, data ->> $2 as value, entry_id
-    from ${table} where (is_latest or is_published) and data ->> $2 is not null
-  ) held order by place, value, entry_id
-  on conflict do nothing`,
-)
-const duplicate = typeSql<{ value: string; count: number }>(
-  (table) => `
-  select value, count(distinct entry_id)::int as count from (
-    select case when $2 then locale else '*' end as place, data ->> $1 as value, entry_id
-    from ${table} where (is_latest or is_published) and data ->> $1 is not null
-  ) held group by place, value having count(distinct entry_id) > 1 limit 1`,
-)
-
-/**
- * Everybody who saves waits behind this lock as long as it waits itself: for an index that is being
- * built, or a long import.
- */
-const lockWaitMs = 2_000
-const boundWait = sql<object>(`select set_config('lock_timeout', '${lockWaitMs}', true)`)
-const unboundWait = sql<object>(`select set_config('lock_timeout', '0', true)`)
-const lockVersions = typeSql<object>((table) => `lock table ${table} in share row exclusive mode`)
-
-/** What no index could hold. */
-const tooLong = typeSql<{ count: number }>(
-  (table) => `
-  select count(distinct entry_id)::int as count from ${table}
-  where (is_latest or is_published) and octet_length(data ->> $1) > ${filterTextBytesMax}`,
-)
 
 type Saved = { readonly definition: ContentType; readonly revision: number }
 
@@ -87,12 +50,7 @@ export function createContentTypes(context: Context, settling: TypeUpgrade): Con
     plan: async (db, input) => {
       const model = await fresh(db)
       const definition = checkContentType(input, model.types.keys())
-      const { change, steps } = await planType(
-        db,
-        model.types.get(definition.name) ?? null,
-        definition,
-      )
-      return { change, steps }
+      return explainType(db, model.types.get(definition.name) ?? null, definition)
     },
     save: async (db, input, options) => {
       const result = await atomically(db, (tx) => save(context, tx, input, options))
@@ -137,8 +95,15 @@ async function save(
   const json = JSON.stringify(definition)
   await (before === null
     ? tx.run(insertType, [definition.name, json])
-    : tx.run(updateType, [definition.name, json, revision, plan.shape, plan.filter]))
-  await claim(tx, definition, plan)
+    : tx.run(updateType, [
+        definition.name,
+        json,
+        revision,
+        plan.shape,
+        plan.filter,
+        JSON.stringify(Object.fromEntries(plan.removed.map((path) => [path, revision]))),
+      ]))
+  await changeClaims(tx, definition, plan)
   return { definition: JSON.parse(json) as ContentType, revision }
 }
 
@@ -150,52 +115,6 @@ function refuseLoss(plan: TypePlan, allowLoss: boolean): void {
     `The change would lose values of: ${names}. Look at the plan; to go on, allow the loss.`,
     { steps: losing },
   )
-}
-
-/**
- * Claims of fields that became unique, in the same transaction: from its end on, no second entry
- * can take a value. No version is written meanwhile: one that was being saved before is seen, and
- * one that comes after finds that the model has changed.
- */
-async function claim(tx: Queryable, definition: ContentType, change: TypeChange): Promise<void> {
-  const statements = new TypeStatements(definition.name)
-  if (change.claims.length > 0) {
-    await tx.run(boundWait)
-    await tx.run(statements.of(lockVersions))
-    await tx.run(unboundWait)
-  }
-  if (change.unclaimed.length > 0) await tx.run(dropClaims, [definition.name, change.unclaimed])
-  for (const field of change.claims) {
-    const values = [definition.name, field.name, field.localized === true]
-    const [long] = await tx.run(statements.of(tooLong), [field.name])
-    if (long !== undefined && long.count > 0) {
-      throw notUnique(
-        definition,
-        field,
-        'tooLong',
-        `${long.count} entries have a value of more than ${filterTextBytesMax} bytes, which cannot be unique; shorten them first.`,
-      )
-    }
-    const [repeated] = await tx.run(statements.of(duplicate), values.slice(1))
-    if (repeated !== undefined)
-      throw notUnique(
-        definition,
-        field,
-        'duplicate',
-        `${repeated.count} entries have the same value; change them first.`,
-      )
-    await tx.run(statements.of(makeClaims), values)
-  }
-}
-
-function notUnique(
-  definition: ContentType,
-  field: Field,
-  code: 'tooLong' | 'duplicate',
-  message: string,
-): TypeInvalidError {
-  const path = `/fields/${definition.fields.indexOf(field)}/${field.kind === 'slug' ? 'kind' : 'unique'}`
-  return new TypeInvalidError([{ path, code, message }])
 }
 
 async function remove(

@@ -32,6 +32,8 @@ export type TypeModel = {
   readonly revision: number
   readonly shapeRevision: number
   readonly filterRevision: number
+  /** The revision that last removed the field at a path. */
+  readonly removed: ReadonlyMap<string, number>
   readonly schema: QuerySchema
   readonly validator: Validator
   readonly slug: Extract<Field, { kind: 'slug' }> | null
@@ -128,6 +130,8 @@ type TypeRow = {
   readonly revision: number
   readonly shape_revision: number
   readonly filter_revision: number
+  /** Absent: nothing was removed. */
+  readonly removed_fields?: Readonly<Record<string, number>>
 }
 
 /** Makes the model of one type; also for definitions that are not saved yet. */
@@ -142,6 +146,7 @@ export function modelOfType(
     revision: revisions.revision,
     shapeRevision: revisions.shape_revision,
     filterRevision: revisions.filter_revision,
+    removed: new Map(Object.entries(revisions.removed_fields ?? {})),
     schema: querySchema(definition),
     validator: compileType(definition),
     slug: definition.fields.find((field) => field.kind === 'slug') ?? null,
@@ -159,7 +164,7 @@ export function modelOfType(
 const loadModel = sql<{ revision: string; types: string | null; locales: string | null }>(`
   select m.revision,
     (select json_agg(json_build_object('name', name, 'definition', definition::text, 'revision', revision,
-      'shape_revision', shape_revision, 'filter_revision', filter_revision) order by name) from stoa.content_type) as types,
+      'shape_revision', shape_revision, 'filter_revision', filter_revision, 'removed_fields', removed_fields) order by name) from stoa.content_type) as types,
     (select json_agg(json_build_object('code', code, 'fallback', fallback, 'isDefault', is_default) order by is_default desc, code) from stoa.locale) as locales
   from stoa.model m`)
 

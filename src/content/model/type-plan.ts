@@ -2,9 +2,10 @@ import { isDeepStrictEqual } from 'node:util'
 import type { TypePlan } from '#content/content.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
 import type { TypeModel } from '#content/model/model.ts'
-import { modelOfType } from '#content/model/model.ts'
+import { countMax, lostValues, refusedValues } from '#content/model/stored-values.ts'
+import type { Refused } from '#content/model/stored-values.ts'
+import { claimProblem } from '#content/model/unique-claims.ts'
 import { queryFieldOf } from '#content/query/normal-form.ts'
-import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
@@ -18,13 +19,53 @@ export type TypeChange = TypePlan & {
   readonly claims: readonly Field[]
   /** Names of fields whose claims have to go. */
   readonly unclaimed: readonly string[]
+  /** Paths of fields that are gone: values saved before do not come back with a new field. */
+  readonly removed: readonly string[]
 }
 
 type Step = TypePlan['steps'][number]
 
-/** Versions looked at in one statement when values are compared with a new definition. */
-const batchSize = 500
-const countMax = 1_000
+/**
+ * The same with all that the new definition would refuse of what there is: for people, who want to
+ * know before they save it.
+ */
+export async function explainType(
+  db: Queryable,
+  before: TypeModel | null,
+  next: ContentType,
+): Promise<TypePlan> {
+  const { change, steps, claims } = await planType(db, before, next)
+  if (before === null || change !== 'update') return { change, steps }
+  const touched = next.fields.filter((field) =>
+    steps.some((step) => step.what === 'changeField' && step.name === field.name),
+  )
+  const refused = await refusedValues(db, before, next, touched)
+  const explained: Step[] = []
+  for (const step of steps) {
+    const claimed = claims.find((field) => field.name === step.name)
+    const problem =
+      step.what !== 'changeField' || claimed === undefined
+        ? null
+        : await claimProblem(db, next, claimed)
+    const notes = step.what === 'changeField' ? refusalNotes(step.name, refused) : []
+    explained.push({
+      ...step,
+      blocked: problem !== null,
+      note: [step.note, ...notes, problem?.message ?? ''].filter((note) => note !== '').join(' '),
+    })
+  }
+  return { change, steps: explained }
+}
+
+function refusalNotes(name: string, { values, missing }: Refused): string[] {
+  const [refused, lacking] = [values.get(name) ?? 0, missing.get(name) ?? 0]
+  return [
+    ...(refused > 0
+      ? [`${amount(refused)} a value that stays, but is refused when it is saved again.`]
+      : []),
+    ...(lacking > 0 ? [`${amount(lacking)} none.`] : []),
+  ]
+}
 
 /**
  * Finds what saving `next` would change, looking at the versions that there are where a change
@@ -40,11 +81,28 @@ export async function planType(
       ...next.fields.map((field) => added(field)),
       ...indexNames(next).map((name) => indexStep('addIndex', name)),
     ]
-    return { change: 'create', steps, shape: false, filter: true, claims: [], unclaimed: [] }
+    return {
+      change: 'create',
+      steps,
+      shape: false,
+      filter: true,
+      claims: [],
+      unclaimed: [],
+      removed: [],
+    }
   }
   const old = before.definition
+  const names = new Set(old.fields.map((field) => field.name))
   if (isDeepStrictEqual(JSON.parse(JSON.stringify(next)), old))
-    return { change: 'none', steps: [], shape: false, filter: false, claims: [], unclaimed: [] }
+    return {
+      change: 'none',
+      steps: [],
+      shape: false,
+      filter: false,
+      claims: [],
+      unclaimed: [],
+      removed: [],
+    }
   const removed = old.fields.filter((field) =>
     next.fields.every((other) => other.name !== field.name),
   )
@@ -76,6 +134,8 @@ export async function planType(
     isClaimed(field) ? `unique ${field.localized === true}` : ''
   const reclaimed = changed.filter(({ field, was }) => claimKey(field) !== claimKey(was))
   const shape = removed.length > 0 || narrowed.length > 0
+  // No version has a value of a field that is new, so none has to be made anew for it.
+  const existing = { ...next, fields: next.fields.filter((field) => names.has(field.name)) }
   return {
     change: 'update',
     steps,
@@ -83,14 +143,36 @@ export async function planType(
     filter:
       shape ||
       reclaimed.length > 0 ||
-      !isDeepStrictEqual(queryShape(old), queryShape(next)) ||
-      !isDeepStrictEqual(pointers(old.fields), pointers(next.fields)),
+      !isDeepStrictEqual(queryShape(old), queryShape(existing)) ||
+      !isDeepStrictEqual(pointers(old.fields), pointers(existing.fields)),
     claims: reclaimed.filter(({ field }) => isClaimed(field)).map(({ field }) => field),
     unclaimed: [
       ...reclaimed.map(({ field }) => field.name),
       ...removed.filter(isClaimed).map((field) => field.name),
     ],
+    removed: removedPaths(old.fields, next.fields),
   }
+}
+
+/** The paths of fields and blocks that are there before and not after. */
+function removedPaths(before: readonly Field[], after: readonly Field[], prefix = ''): string[] {
+  return before.flatMap((field) => {
+    const path = `${prefix}${field.name}`
+    const other = after.find((one) => one.name === field.name)
+    return other === undefined ? [path] : removedParts(field, other, path)
+  })
+}
+
+function removedParts(was: Field, field: Field, path: string): string[] {
+  if (was.kind === 'group' && field.kind === 'group')
+    return removedPaths(was.fields, field.fields, `${path}.`)
+  if (was.kind === 'list' && field.kind === 'list') return removedParts(was.of, field.of, path)
+  if (was.kind !== 'blocks' || field.kind !== 'blocks') return []
+  return was.blocks.flatMap((block) => {
+    const at = `${path}.${block.name}`
+    const other = field.blocks.find((one) => one.name === block.name)
+    return other === undefined ? [at] : removedPaths(block.fields, other.fields, `${at}.`)
+  })
 }
 
 function isClaimed(field: Field): boolean {
@@ -144,6 +226,7 @@ function added(field: Field): Step {
     what: 'addField',
     name: field.name,
     losesData: false,
+    blocked: false,
     note: field.required === true ? 'Entries need a value before they are published again.' : '',
   }
 }
@@ -153,6 +236,7 @@ function removal(name: string, count: number): Step {
     what: 'removeField',
     name,
     losesData: count > 0,
+    blocked: false,
     note: count > 0 ? `${amount(count)} a value.` : 'No version has a value.',
   }
 }
@@ -162,6 +246,7 @@ function indexStep(what: 'addIndex' | 'removeIndex', name: string): Step {
     what,
     name,
     losesData: false,
+    blocked: false,
     note: what === 'addIndex' ? 'Made in the background, without blocking writes.' : '',
   }
 }
@@ -214,59 +299,9 @@ async function changes(
       what: 'changeField',
       name: field.name,
       losesData: count > 0 || merges,
+      blocked: false,
       note: notes.join(' '),
     })
   }
   return steps
-}
-
-const heldData = typeSql<{
-  entry_id: string
-  locale: string
-  number: number
-  data: string
-  type_revision: number
-}>(
-  (table) => `
-  select entry_id, locale, number, data, type_revision from ${table}
-  where (is_latest or is_published) and (entry_id, locale, number) > ($1, $2, $3)
-  order by entry_id, locale, number limit ${batchSize}`,
-)
-
-/**
- * How many versions have a value that the new definition would lose, by field; counting stops at
- * `countMax` of each.
- */
-async function lostValues(
-  db: Queryable,
-  before: TypeModel,
-  next: ContentType,
-  names: readonly string[],
-): Promise<Map<string, number>> {
-  const lost = new Map<string, number>()
-  if (names.length === 0) return lost
-  const { validator } = modelOfType(next, { revision: 0, shape_revision: 0, filter_revision: 0 })
-  let place: [string, string, number] = ['00000000-0000-0000-0000-000000000000', '', 0]
-  for (;;) {
-    const rows = await db.run(before.statements.of(heldData), place)
-    for (const row of rows) {
-      const parsed = JSON.parse(row.data) as Record<string, unknown>
-      const stored =
-        row.type_revision < before.shapeRevision ? before.validator.project(parsed) : parsed
-      for (const name of names) {
-        if (stored[name] === undefined) continue
-        const kept = validator.project({ [name]: stored[name] })
-        if (JSON.stringify(kept[name]) !== JSON.stringify(stored[name]))
-          lost.set(name, (lost.get(name) ?? 0) + 1)
-      }
-    }
-    const last = rows.at(-1)
-    if (
-      last === undefined ||
-      rows.length < batchSize ||
-      names.every((name) => (lost.get(name) ?? 0) > countMax)
-    )
-      return lost
-    place = [last.entry_id, last.locale, last.number]
-  }
 }

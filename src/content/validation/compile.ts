@@ -179,7 +179,7 @@ function compileField(field: Field, path: string): Check {
     case 'group':
       return group(field.fields, path)
     case 'list':
-      return list(itemOf(field.of, path), field.itemsMax ?? itemsMax)
+      return list(itemOf(itemField(field), path), field.itemsMax ?? itemsMax)
     case 'blocks':
       return blocks(field, path)
   }
@@ -333,6 +333,11 @@ function group(fields: readonly Field[], path: string, tag: string | null = null
     }
     return result
   }
+}
+
+/** The items of a filterable list are bounded as filterable texts are. */
+function itemField({ of, filterable }: Extract<Field, { kind: 'list' }>): Field {
+  return of.kind === 'text' && filterable === true ? { ...of, filterable } : of
 }
 
 function itemOf(field: Field, path: string): Check {

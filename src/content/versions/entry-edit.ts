@@ -4,9 +4,8 @@ import { ValidationError } from '#content/errors.ts'
 import type { EntryState } from '#content/versions/entry-state.ts'
 import { latestOf, publishedOf } from '#content/versions/version.ts'
 import type { Version } from '#content/versions/version.ts'
-import { upgradedFilter } from '#content/versions/upgraded-filter.ts'
+import { filterOfFields, upgradedFilter } from '#content/versions/upgraded-filter.ts'
 import type { TypeModel } from '#content/model/model.ts'
-import { filterOf } from '#content/query/normal-form.ts'
 import { entryBytesMax } from '#content/validation/compile.ts'
 
 /**
@@ -31,7 +30,7 @@ export function encodeFields(
       },
     ])
   }
-  return { data, filter: JSON.stringify(filterOf(type.definition, ordered)) }
+  return { data, filter: JSON.stringify(filterOfFields(type, ordered)) }
 }
 
 /** The changes of an edit, in the order of writing. */

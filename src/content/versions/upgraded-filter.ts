@@ -17,7 +17,19 @@ export function upgradedFilter(
   row: Pick<Version, 'data' | 'typeRevision'>,
   unseen?: (field: string) => void,
 ): FilterData {
-  const fields = storedFields(type, row)
+  return filterOfFields(type, storedFields(type, row), unseen)
+}
+
+/**
+ * The filter of these fields. A text that is too long for an index may have been there before its
+ * field became filterable: then there is a value, which filters cannot see.
+ */
+export function filterOfFields(
+  type: TypeModel,
+  values: Readonly<Record<string, unknown>>,
+  unseen?: (field: string) => void,
+): FilterData {
+  const fields: Record<string, unknown> = { ...values }
   const hidden: Record<string, null> = {}
   for (;;) {
     try {

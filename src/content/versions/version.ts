@@ -1,3 +1,4 @@
+import type { Field } from '#content/content-type.ts'
 import type { TypeModel } from '#content/model/model.ts'
 
 /** One version as `stoa.version` or `stoa.version_history` holds it. JSON columns are text. */
@@ -83,8 +84,42 @@ export function storedFields(
   row: Pick<Version, 'data' | 'typeRevision'>,
 ): Record<string, unknown> {
   const stored = JSON.parse(row.data) as Record<string, unknown>
-  return row.typeRevision < type.shapeRevision ? type.validator.project(stored) : stored
+  if (row.typeRevision >= type.shapeRevision) return stored
+  return type.validator.project(
+    type.removed.size === 0 ? stored : withoutRemoved(type, stored, row.typeRevision),
+  )
 }
+
+/** Without values of fields that were removed since: a field of that name now is another one. */
+function withoutRemoved(type: TypeModel, stored: Values, savedIn: number): Values {
+  const isGone = (path: string): boolean => (type.removed.get(path) ?? 0) > savedIn
+  const fieldsOf = (fields: readonly Field[], values: Values, prefix: string): Values => {
+    const kept: Record<string, unknown> = { ...values }
+    for (const field of fields) {
+      const path = `${prefix}${field.name}`
+      if (isGone(path)) delete kept[field.name]
+      else if (Object.hasOwn(kept, field.name))
+        kept[field.name] = partsOf(field, kept[field.name], path)
+    }
+    return kept
+  }
+  const partsOf = (field: Field, value: unknown, path: string): unknown => {
+    if (typeof value !== 'object' || value === null) return value
+    if (field.kind === 'group') return fieldsOf(field.fields, value as Values, `${path}.`)
+    if (!Array.isArray(value)) return value
+    if (field.kind === 'list') return value.map((item: unknown) => partsOf(field.of, item, path))
+    if (field.kind !== 'blocks') return value
+    return (value as Values[])
+      .filter((item) => !isGone(`${path}.${String(item['block'])}`))
+      .map((item) => {
+        const block = field.blocks.find((one) => one.name === item['block'])
+        return block === undefined ? item : fieldsOf(block.fields, item, `${path}.${block.name}.`)
+      })
+  }
+  return fieldsOf(type.definition.fields, stored, '')
+}
+
+type Values = Readonly<Record<string, unknown>>
 
 type Held = { readonly held: readonly Version[] }
 

@@ -17,6 +17,7 @@ create table stoa.content_type (
   shape_revision integer not null default 1,
   filter_revision integer not null default 1,
   settled_revision integer not null default 0,
+  removed_fields jsonb not null default '{}',
   created_at timestamptz(3) not null default now(),
   updated_at timestamptz(3) not null default now()
 );
@@ -24,6 +25,8 @@ comment on table stoa.content_type is 'The content types. Each type has a table 
 comment on column stoa.content_type.shape_revision is 'The revision that last removed a field or changed which values it takes. Data saved before that revision is narrowed when it is read.';
 comment on column stoa.content_type.filter_revision is 'The revision that last changed the filterable fields. Versions with an older `filter_revision` wait to be upgraded.';
 comment on column stoa.content_type.settled_revision is 'The revision up to which every `filter` is upgraded and every index exists.';
+
+comment on column stoa.content_type.removed_fields is 'The revision that last removed each field, by path. Values that were saved before it do not come back when a field of that name is added.';
 
 create sequence stoa.model_revision;
 create table stoa.model (
