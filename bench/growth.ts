@@ -62,7 +62,9 @@ async function fill(database: PostgresDatabase, type: string, count: number): Pr
   const table = versionTable(type)
   const id = `(substr(md5('${type}' || i), 1, 8) || '-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid`
   const values = filterable.map((field, at) =>
-    at % 2 === 0 ? `'${field}', 'v' || (i * 7919) % ${at * 40 + 20}` : `'${field}', i % 1000`,
+    at % 2 === 0
+      ? `'${field}', 'v' || (i % 100000 * 7919) % ${at * 40 + 20}`
+      : `'${field}', i % 1000`,
   )
   const steps = [
     `alter table ${table} disable trigger all`,

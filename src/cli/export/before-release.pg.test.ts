@@ -36,6 +36,16 @@ function filesOf(path: string): Record<string, string> {
   )
 }
 
+/** Who scheduled an action is not taken over: it runs with the rights of who imports it. */
+function withoutMakers(files: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(files).map(([path, text]) => [
+      path,
+      text.replaceAll(/"createdBy": \{[^}]*\},(?=\s*"dueAt")/g, ''),
+    ]),
+  )
+}
+
 test(
   'an archive of the version before the first release is taken over whole, and exported as it was',
   { skip },
@@ -72,6 +82,6 @@ test(
         { report: on.report(), output: on.output, signal },
       )
     }
-    assert.deepEqual(filesOf(target), filesOf(archive))
+    assert.deepEqual(withoutMakers(filesOf(target)), withoutMakers(filesOf(archive)))
   },
 )
