@@ -663,8 +663,8 @@ test(
     const next = type(
       { ...title, unique: true },
       { ...body, filterable: true, required: true },
-      { ...tags, itemsMax: 2 } as Field,
-      { ...link, types: ['thing'] } as Field,
+      { ...tags, itemsMax: 2 },
+      { ...link, types: ['thing'] },
     )
     const { steps } = await t.content.types.plan(t.database, next)
     const step = (name: string) =>
