@@ -36,7 +36,7 @@ function filesOf(path: string): Record<string, string> {
   )
 }
 
-/** Who scheduled an action is not taken over: it runs with the rights of who imports it. */
+/** An imported action runs with the rights of the importer, so its maker is not compared. */
 function withoutMakers(files: Record<string, string>): Record<string, string> {
   return Object.fromEntries(
     Object.entries(files).map(([path, text]) => [
