@@ -79,7 +79,8 @@ frontend site
 backend nodes
   balance roundrobin
   option httpchk GET /healthz/ready
-  default-server check inter 500ms fall 1 rise 1
+  timeout check 5s
+  default-server check inter 500ms fall 3 rise 1
 ${ports.map((each, index) => `  server node${index + 1} 127.0.0.1:${each}`).join('\n')}
 `
 }
