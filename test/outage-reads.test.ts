@@ -39,14 +39,15 @@ test(
       .png()
       .toBuffer()
     form.append('file', new Blob([new Uint8Array(image)]), 'picture.png')
-    const uploaded = (await (
-      await fetch(`${node.origin}/api/assets`, {
-        method: 'POST',
-        headers: { authorization: `Bearer ${token}` },
-        body: form,
-      })
-    ).json()) as { data: { url: string }[] }
-    const { url } = uploaded.data[0]!
+    const uploaded = await fetch(`${node.origin}/api/assets`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}` },
+      body: form,
+    })
+    const text = await uploaded.text()
+    assert.equal(uploaded.status, 201, text)
+    const { data } = JSON.parse(text) as { data: { url: string }[] }
+    const { url } = data[0]!
     const read = async (path: string, signedIn = false): Promise<Read> => {
       const fromMs = performance.now()
       const response = await fetch(`${node.origin}${path}`, {

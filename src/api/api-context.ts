@@ -58,7 +58,7 @@ export type ApiConfig = {
   readonly keepAliveTimeoutMs: number
   /**
    * A connection on which nothing moves for so long in the middle of a request or a response is
-   * ended: whoever stalls must not hold a place among `requestsMax`.
+   * ended: a client that stalls must not hold memory.
    */
   readonly idleTimeoutMs: number
   /** `Cache-Control` of published content for the anonymous role, in seconds. */
@@ -182,7 +182,7 @@ declare module 'fastify' {
     /** The methods of each path. */
     readonly routeMethods: Map<string, Set<string>>
     /**
-     * Answers from now on ask clients to leave, and `/healthz/ready` says no. Closing does it too.
+     * Responses from now on ask clients to leave, and `/healthz/ready` says no. Closing does it too.
      */
     beginDrain(): void
   }
@@ -196,7 +196,7 @@ declare module 'fastify' {
     /** Codes of errors beside the usual ones, for the API's document. */
     errors?: readonly string[]
     /**
-     * Health and metrics: answered without asking who it is, and even when the node has all the
+     * Health and metrics: served without identifying the caller, and even when the node has all the
      * requests it can take.
      */
     whenBusy?: boolean
@@ -209,7 +209,7 @@ declare module 'fastify' {
      */
     idempotent?: boolean
     /**
-     * May be answered by what is known of who asks while the database is away: the response then says
+     * A cached identity is enough while the database is away: the response then says
      * that it is stale.
      */
     mayBeStale?: true

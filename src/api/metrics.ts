@@ -122,7 +122,7 @@ function counter(name: string, help: string, value: () => number): Counter {
   })
 }
 
-/** Several counters of one name, told apart by one label. */
+/** Several counters of one name, which differ by one label. */
 function counters<Label extends string>(
   name: string,
   help: string,

@@ -235,12 +235,12 @@ function parseFilter(where: readonly Parameter[], readable: ReadableType): Filte
       throw new QueryLimitError(`A filter is at most ${filterDepthMax} levels deep.`, {
         limit: filterDepthMax,
       })
-    plant(root, steps, value, key)
+    set(root, steps, value, key)
   }
   return filterOfTree(root, { readable, schema: readableSchema(readable) }, 'where')
 }
 
-function plant(root: Tree, steps: readonly string[], value: string, key: string): void {
+function set(root: Tree, steps: readonly string[], value: string, key: string): void {
   let tree = root
   for (const step of steps.slice(0, -1)) {
     const next = tree.get(step) ?? new Map<string, Tree | string>()

@@ -36,7 +36,7 @@ export function headLines(pairs: readonly string[]): string {
 }
 
 /**
- * Heads of 200 answers on connections that stay open, as `writeHead` makes them. `nowMs` of each:
+ * Heads of 200 responses on connections that stay open, as `writeHead` makes them. `nowMs` of each:
  * any clock that only goes forward.
  */
 export class HeadWriter {

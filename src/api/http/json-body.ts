@@ -7,7 +7,7 @@ const quote = 0x22
 const backslash = 0x5c
 
 /**
- * Reads a JSON body. Refuses what `JSON.parse` alone would let through and somebody behind it would
+ * Reads a JSON body. Refuses what `JSON.parse` alone would let through and the code behind it would
  * trip over: bytes that are not UTF-8 (they would silently become U+FFFD), nesting deeper than
  * `depthMax`, keys named `__proto__`, and numbers of which a double would keep other digits.
  */

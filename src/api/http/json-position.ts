@@ -4,7 +4,7 @@ const escape = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y
 type Expecting = 'value' | 'valueOrEnd' | 'key' | 'keyOrEnd' | 'colon' | 'commaOrEnd' | 'nothing'
 
 /**
- * The character at which a text stops being JSON: V8 tells it for some errors only. The text's
+ * The character at which a text stops being JSON: V8 says it for some errors only. The text's
  * length when it ends too early. One pass, no recursion; called only when parsing has failed.
  */
 export function malformedAt(text: string): number {

@@ -26,7 +26,7 @@ export async function withUploadBody<T>(
 ): Promise<T> {
   const { raw } = request
   const { socket } = raw
-  // A socket that times out without anybody listening is destroyed by node:http.
+  // A socket that times out without a listener is destroyed by node:http.
   const busy = (): unknown => socket?.setTimeout?.(0)
   socket?.setTimeout?.(idleMs)
   raw.once('end', busy)
@@ -67,7 +67,7 @@ export function bodyStream(request: FastifyRequest): Readable {
         ),
       )
   }
-  // Whoever reads the stream sees its error; this keeps one that nobody reads any more from ending
+  // The reader of the stream sees its error; this keeps one that has no reader any more from ending
   // the process.
   body.on('error', () => undefined)
   raw.once('close', left)

@@ -146,8 +146,6 @@ export class ReceiptNotFoundError extends StoaError {
   readonly code = 'E_RECEIPT_NOT_FOUND'
 
   constructor() {
-    super(
-      'There is no receipt for this: send what a write answered as Stoa-Token, to a node that keeps answers in memory.',
-    )
+    super('There is no receipt for this: send what a write returned as Stoa-Token.')
   }
 }

@@ -19,12 +19,12 @@ import { StoaError } from '#lib/stoa-error.ts'
 export const errorsPage = '/docs/reference/errors'
 
 /**
- * Seconds that a client is told to wait before it repeats what got a 503, unless the error's facts
+ * Seconds that a client is asked to wait before it repeats what got a 503, unless the error's facts
  * name `retryAfterS`.
  */
 const retryAfterS = 1
 
-/** RFC 9457. The facts of the error are members of their own beside these. */
+/** RFC 9457. The facts of the error are properties of their own beside these. */
 export type Problem = {
   readonly type: string
   readonly title: string
@@ -43,7 +43,7 @@ export type ProblemResponse = {
 }
 
 /**
- * What to answer to an error. `defect`: the log must have the error itself, since the response does
+ * The response to an error. `defect`: the log must have the error itself, since the response does
  * not show it.
  */
 export function problemResponse(error: unknown, requestId: string): ProblemResponse {
@@ -73,7 +73,7 @@ function bothSides(error: StoaError): object {
   return { current: JSON.parse(entryJson(error.current)) as object, yours: error.yours }
 }
 
-/** Which hosts the database has, and what they answered, is for the log alone. */
+/** Which hosts the database has, and what they reported, is for the log alone. */
 function forClients(error: StoaError): StoaError {
   return error instanceof DatabaseUnavailableError
     ? new DatabaseUnavailableError('The database cannot be reached now; try again.')
@@ -91,7 +91,7 @@ function headersOf(status: number, error: StoaError): Record<string, string> {
   const wait = error.facts['retryAfterS']
   if (typeof wait === 'number') headers['retry-after'] = String(Math.max(1, Math.ceil(wait)))
   else if (status === 503) headers['retry-after'] = String(retryAfterS)
-  // The rest of the request may still come, and nobody would read it.
+  // The rest of the request may still come, and it would not be read.
   if (status === 408) headers['connection'] = 'close'
   if (status === 401) headers['www-authenticate'] = 'Bearer realm="stoa"'
   const allow = error.facts['allow']
@@ -129,7 +129,7 @@ type FastifyFailure = {
   readonly validationContext: string
 }
 
-/** As ajv tells it. */
+/** As ajv reports it. */
 type Violation = {
   readonly instancePath?: string
   readonly message?: string

@@ -3,7 +3,7 @@ import { StoaError } from '#lib/stoa-error.ts'
 
 /** RefusalLog of which the last is so long ago are over. */
 const calmMs = 10_000
-/** What something else than this node and its clients is to blame for. Each is told by itself. */
+/** Codes whose cause is neither this node nor its clients. Each is logged by itself. */
 const codes = new Set([
   'E_CACHE_AWAY',
   'E_CACHE_DEADLINE',
@@ -15,8 +15,8 @@ const codes = new Set([
 type Kind = { count: number; lastAtMs: number; message: string }
 
 /**
- * Requests that are refused because a part is in trouble. The client is told to try again, and not
- * why: a full disk of the database is the operator's business. The log hears of the first of each
+ * Requests that are refused because a part is down. The client is asked to try again, and does not learn
+ * why: a full disk of the database is the operator's business. The log has the first of each
  * kind and of the end, and the node's report has those of the last moments.
  */
 export class RefusalLog {

@@ -75,7 +75,7 @@ export const assetFileRoutes: RoutePlugin = (server, { media }) => {
     server.route({
       method,
       exposeHeadRoute: false,
-      // Ends with the last byte of the file, not with the handler: whoever has a slow line gets all
+      // Ends with the last byte of the file, not with the handler: a client with a slow line gets all
       // of it.
       handlerTimeout: transferTimeoutMs,
       url: '/assets/:id/:name',

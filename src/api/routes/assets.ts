@@ -51,7 +51,7 @@ const assetSchema = strict(
   {
     id: Type.String({ format: 'uuid' }),
     name: Type.String(),
-    contentType: Type.String({ description: 'Told from the bytes.' }),
+    contentType: Type.String({ description: 'Found from the bytes.' }),
     bytes: Type.Integer(),
     blob: Type.String({ pattern: '^[0-9a-f]{64}$', description: 'SHA-256 of the bytes.' }),
     width: nullable(Type.Integer()),

@@ -3,7 +3,7 @@ import type { RoutePlugin } from '#api/api-context.ts'
 import { dataOf, nullable, strict, timestamp } from '#api/schemas/shared.ts'
 import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
 
-/** A node that has not answered by then is shown without its report. */
+/** A node that has not replied by then is shown without its report. */
 const askDeadlineMs = 2_500
 
 const partState = Type.Union([Type.Literal('up'), Type.Literal('down')])
@@ -13,7 +13,7 @@ const reportSchema = strict(
     feedLagMs: nullable(
       Type.Number({
         description:
-          'Since the start of the last good poll of the change feed: nothing that the node answers as fresh is older.',
+          'Since the start of the last good poll of the change feed: nothing that the node serves as fresh is older.',
       }),
     ),
     clockSkewMs: Type.Integer({

@@ -53,7 +53,7 @@ export const contentVersionRoutes: RoutePlugin = (
       const { locale = null, limit = defaultPageSize, before = null } = request.query
       const { type, id } = request.params
       const call = { db: database, authority: request.identity.authority }
-      // One more than asked for tells whether there is another page.
+      // One more than asked for says whether there is another page.
       const found = await content.entries.versions(call, type, id, {
         locale,
         limit: limit + 1,

@@ -73,7 +73,7 @@ export const listParameters = {
 
 /**
  * Delivery. The fast path of the server: no schema is run on what comes or goes, entries are
- * spliced as text, and nothing is made per request that is not needed to answer it.
+ * spliced as text, and nothing is made per request that its response does not need.
  */
 export const contentReadRoutes: RoutePlugin = (server, context) => {
   server.route<{ Params: { type: string } }>({

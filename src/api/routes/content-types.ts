@@ -17,7 +17,7 @@ import { TypeConflictError, TypeNotFoundError } from '#content/errors.ts'
 
 const tags = ['types']
 const nameParams = strict({ name: typeName() })
-const typeSchema = contentTypeSchema('answer') as TSchema
+const typeSchema = contentTypeSchema('response') as TSchema
 const planSchema = strict(
   {
     change: Type.Union([Type.Literal('create'), Type.Literal('update'), Type.Literal('none')]),
@@ -53,7 +53,7 @@ const settlingSchema = strict({
 })
 const managed = { access: { permission: 'types.write' }, ifMatch: true } as const
 
-/** A type is shown to whoever may do anything with its entries, and to those who shape types. */
+/** A type is shown to callers that may do anything with its entries, and to those who shape types. */
 export function maySeeType(identity: Identity, name: string): boolean {
   return (
     identity.can('types.write') ||
@@ -230,7 +230,7 @@ export const typeWriteRoutes: RoutePlugin = (server, { access, content, database
           allowLoss: request.query.allowLoss ?? false,
         })
         const created = saved.revision === 1
-        // Not in one transaction: a type that is saved in somebody else's transaction is settled
+        // Not in one transaction: a type that is saved in another transaction is settled
         // later.
         await access.audit(db, request.identity, {
           action: 'type.save',

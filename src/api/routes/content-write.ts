@@ -24,9 +24,9 @@ import { WriteRecorder } from '#api/writes/write-recorder.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**
- * Ids of entries deleted together that the audit log names; it tells how many there were in all.
+ * Ids of entries deleted together that the audit log names; it says how many there were in all.
  */
-const idsToldMax = 100
+const idsLoggedMax = 100
 const config = { access: 'content', ifMatch: true } as const
 const tags = ['content']
 const noQuery = strict({})
@@ -145,7 +145,7 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
             type,
             deleted: deleted.length,
             unset: unset.length,
-            ids: deleted.slice(0, idsToldMax),
+            ids: deleted.slice(0, idsLoggedMax),
           },
         }))
         return { status: 200, body: { data } }

@@ -23,7 +23,7 @@ type PartState = { readonly state: 'up' | 'down'; readonly detail: string }
 type Parts = Readonly<Record<string, PartState>>
 
 /**
- * `live`: the process responds. `ready`: this node can serve. It judges itself alone: a part that
+ * `live`: the process responds. `ready`: this node can serve. It speaks for itself alone: a part that
  * is down for every node takes none of them out of rotation while they can serve without it.
  */
 export const healthRoutes: RoutePlugin = (server, context) => {

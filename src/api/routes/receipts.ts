@@ -35,7 +35,7 @@ export const receiptRoutes: RoutePlugin = (server, { cluster, database }) => {
     schema: {
       operationId: 'getReceipt',
       summary: 'Which nodes have applied a write',
-      description: 'The token is what the write answered as `Stoa-Token`.',
+      description: 'The token is what the write returned as `Stoa-Token`.',
       tags: ['cluster'],
       params: strict({ token: text(100, 1) }),
       querystring: strict({}),

@@ -9,7 +9,7 @@ import { dataOf, strict } from '#api/schemas/shared.ts'
 const tags = ['access']
 const byName = strict({ name: roleName() })
 const managed = { permission: 'roles.manage' } as const
-/** Whoever gives roles to users or tokens has to see them. */
+/** A caller that gives roles to users or tokens has to see them. */
 const readers: readonly SystemPermission[] = ['roles.manage', 'users.manage', 'tokens.manage']
 
 function requireReader(identity: Identity): void {
@@ -103,7 +103,7 @@ export const roleRoutes: RoutePlugin = (server, { access }) => {
     },
     schema: {
       operationId: 'deleteRole',
-      summary: 'Delete a role that nobody has',
+      summary: 'Delete a role that no user or token has',
       tags,
       params: byName,
       querystring: strict({}),

@@ -114,14 +114,14 @@ const fieldSchema: Schema = {
   })),
 }
 
-/** `answer` carries the revision; `input` may, as the lock. */
-export function contentTypeSchema(use: 'answer' | 'input'): Schema {
+/** `response` carries the revision; `input` may, as the lock. */
+export function contentTypeSchema(use: 'response' | 'input'): Schema {
   return {
-    $id: use === 'answer' ? 'ContentType' : 'ContentTypeInput',
+    $id: use === 'response' ? 'ContentType' : 'ContentTypeInput',
     ...(use === 'input' ? { 'x-checked-by': 'content' } : {}),
     type: 'object',
     additionalProperties: false,
-    required: use === 'answer' ? ['name', 'label', 'fields', 'revision'] : ['label', 'fields'],
+    required: use === 'response' ? ['name', 'label', 'fields', 'revision'] : ['label', 'fields'],
     properties: {
       name: { type: 'string', pattern: '^[a-z][a-z0-9-]{0,62}$' },
       label,
@@ -131,7 +131,7 @@ export function contentTypeSchema(use: 'answer' | 'input'): Schema {
         description: 'The field that people recognise an entry by. Absent: the first text field.',
       },
       // A reader who may see none of them gets none.
-      fields: use === 'answer' ? { ...fields, minItems: 0 } : fields,
+      fields: use === 'response' ? { ...fields, minItems: 0 } : fields,
       indexes: {
         type: 'array',
         maxItems: 20,

@@ -4,7 +4,7 @@ import type { TObject, TProperties, TSchema } from 'typebox'
 /**
  * Conventions. Schemas are TypeBox; one with `$id` becomes a component of `/openapi.json` under
  * that name, and may be used inside others as it is. Bodies and query strings are `strict`: what is
- * not known is refused. Answers are documented whole (`strict` too): a test compares every response
+ * not known is refused. Responses are documented whole (`strict` too): a test compares every response
  * with its schema.
  */
 export function strict<Properties extends TProperties>(
@@ -56,5 +56,5 @@ export const problemSchema = Type.Object(
     code: Type.String({ pattern: '^E_[A-Z_]+$' }),
     requestId: Type.String(),
   },
-  { $id: 'Problem', description: 'RFC 9457. Facts of the error are members beside these.' },
+  { $id: 'Problem', description: 'RFC 9457. Facts of the error are properties beside these.' },
 )

@@ -4,18 +4,18 @@ import { atomically } from '#content/context.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**
- * Runs a write that leaves no version behind and tells the audit log of it: both, or neither. Again
+ * Runs a write that leaves no version behind and records it in the audit log: both, or neither. Again
  * after a deadlock, as content itself does.
  */
 export function audited<T>(
   request: FastifyRequest,
   db: Queryable,
   work: (tx: Queryable) => Promise<T>,
-  tell: (result: T) => AuditEntry,
+  entryFor: (result: T) => AuditEntry,
 ): Promise<T> {
   return atomically(db, async (tx) => {
     const result = await work(tx)
-    await request.server.api.access.audit(tx, request.identity, tell(result))
+    await request.server.api.access.audit(tx, request.identity, entryFor(result))
     return result
   })
 }

@@ -20,8 +20,7 @@ const collectMax = 1_000
 const keyPattern = /^[\x21-\x7e]{1,255}$/
 
 /**
- * What a write answers: `json` is JSON text that is ready, `body` a value that becomes JSON;
- * neither: no body.
+ * The response of a write. `json`: JSON text. `body`: a value that becomes JSON. Neither: no body.
  */
 export type WriteResponse = {
   readonly status: number
@@ -66,7 +65,7 @@ const expired = sql<{ key: string }>(
 const running = new Map<string, Promise<unknown>>()
 
 /**
- * Runs the write of a route and answers. Without `Idempotency-Key`: `work` gets the pool. With one:
+ * Runs the write of a route and responds. Without `Idempotency-Key`: `work` gets the pool. With one:
  * the key is claimed in the transaction that `work` gets and its response is stored there too, so
  * that the effect and the first response exist together or not at all; after a deadlock all of it is
  * done again. A repeat gets the first response and changes nothing. A failure stores nothing: it may
@@ -95,8 +94,8 @@ export async function write(
 }
 
 /**
- * The database for the writes of one request. Where there is a cluster it notes them, and the
- * answer tells their token.
+ * The database for the writes of one request. Where there is a cluster it records them, and the
+ * response carries their token.
  */
 export function writesOf(request: FastifyRequest): Database {
   const { cluster, database } = request.server.api

@@ -10,7 +10,7 @@ type Moment = { readonly epoch: Epoch | null; readonly leased: boolean }
 /**
  * The database for one request that writes. It notes which transaction wrote, so that the response
  * can carry its token: at the end of each transaction it asks for it, and a statement that writes
- * by itself is told to `wrote`.
+ * by itself is reported to `wrote`.
  */
 export class WriteRecorder implements Database {
   readonly #database: Database
@@ -62,7 +62,7 @@ export class WriteRecorder implements Database {
   }
 
   /**
-   * The token of the last write; null: nothing was written, or nobody can tell in which epoch. What
+   * The token of the last write; null: nothing was written, or its epoch is not known. What
    * a statement wrote by itself belongs to this node's epoch of then if it still is that: `settled`
    * by a poll since, or if the lease held.
    */
