@@ -40,7 +40,7 @@ async function handle(request: IncomingMessage, response: ServerResponse): Promi
       const since = parseToken(String(request.headers['token'] ?? ''))
       const article = await cluster.cache.get(
         `article:${id}`,
-        async (load) => (await load.row('article', id).read(select, [id]))[0] ?? null,
+        async (load) => (await load.row('article', id).run(select, [id]))[0] ?? null,
         { since },
       )
       response

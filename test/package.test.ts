@@ -118,7 +118,7 @@ await cluster.database.run(sql('create table word (id text primary key, text tex
 await cluster.attach('word', { collection: 'word', key: ['id'] })
 await cluster.write(async (tx) => tx.run(sql("insert into word values ('1', 'roof')")))
 const select = sql('select text from word where id = $1')
-const word = await cluster.cache.get('word:1', async (load) => (await load.row('word', '1').read(select, ['1']))[0] ?? null)
+const word = await cluster.cache.get('word:1', async (load) => (await load.row('word', '1').run(select, ['1']))[0] ?? null)
 console.log(word.value.text)`,
   )
   assert.equal(run(['join.mjs'], { DATABASE_URL: db.url }), 'roof\n')

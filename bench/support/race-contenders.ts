@@ -166,7 +166,7 @@ const stoa: Contender = {
     return {
       get: async (key, pause) => {
         const { value } = await cluster.cache.get(key, async (load) => {
-          const [row] = await load.row('race_item', key).read(select, [key])
+          const [row] = await load.row('race_item', key).run(select, [key])
           await pause
           return row?.value ?? null
         })

@@ -22,7 +22,7 @@ test('before a credential is refused the primary is asked', { skip }, async () =
     const source: CredentialSource<Found> = {
       key,
       fill: async (fill) => {
-        await fill.read(sql(`select 1`))
+        await fill.run(sql(`select 1`))
         return cached
       },
       readPrimary: async () => primary,

@@ -67,7 +67,7 @@ export class RoleCache {
 
 async function load(context: FillContext): Promise<Roles> {
   context.collection('role')
-  return compiled(await context.read(readAll))
+  return compiled(await context.run(readAll))
 }
 
 function rolesBytes(roles: Roles): number {

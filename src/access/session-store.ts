@@ -238,7 +238,7 @@ function sourceOf(context: AccessContext, idHash: Buffer): CredentialSource<Foun
   return {
     key: cacheKey(idHash),
     fill: async (fill) => {
-      const [row] = await fill.read(find, [idHash])
+      const [row] = await fill.run(find, [idHash])
       if (row === undefined) return null
       fill
         .row('session', idHash.toString('hex'))

@@ -197,7 +197,7 @@ function sourceOf(context: AccessContext, secret: Buffer): CredentialSource<Foun
   return {
     key: cacheKey(secret),
     fill: async (fill) => {
-      const [row] = await fill.read(find, [secret])
+      const [row] = await fill.run(find, [secret])
       if (row === undefined) return null
       fill
         .row('api_token', row.id)

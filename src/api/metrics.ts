@@ -150,7 +150,7 @@ function clusterMetrics({ cache, feed, link, texts, duties }: ClusterParts): Met
       'Events in the cache: hits, misses, joined, stale, invalidated, evicted, fenced, flushes, refused, second.',
       'event',
       () => {
-        const { entries: _entries, bytes: _bytes, waiting: _waiting, ...counts } = cache.counts
+        const { entries: _e, bytes: _b, waiting: _w, unchecked: _u, ...counts } = cache.counts
         return counts
       },
     ),
@@ -164,6 +164,11 @@ function clusterMetrics({ cache, feed, link, texts, duties }: ClusterParts): Met
       'stoa_cache_bytes',
       'Memory of what the cache holds, and of the texts of rows that lists are made of.',
       () => cache.counts.bytes + texts.bytes,
+    ),
+    gauge(
+      'stoa_cache_lists_unchecked',
+      'Cached lists that are dropped by any change in their part of the index: too many to check.',
+      () => cache.counts.unchecked,
     ),
     gauge('stoa_cache_entries', 'Entries of the cache.', () => cache.counts.entries),
     gauge(

@@ -72,7 +72,7 @@ async function cluster(
 const item =
   (id: number) =>
   async (context: FillContext): Promise<number | null> => {
-    const [row] = await context.row('item', String(id)).read(select, [id])
+    const [row] = await context.row('item', String(id)).run(select, [id])
     return row?.n ?? null
   }
 
@@ -156,7 +156,7 @@ test('lists are dropped by predicate, values made of values with them', { skip }
     async (context: FillContext): Promise<number[]> => {
       const rows = await context
         .list('item', [{ field: 'grp', is: 'eq', value: grp }])
-        .read(sql<{ id: number }>(`select id from item where grp = $1 order by id`), [grp])
+        .run(sql<{ id: number }>(`select id from item where grp = $1 order by id`), [grp])
       return rows.map((row) => row.id)
     }
   const page = async (context: FillContext): Promise<string> =>
@@ -182,7 +182,7 @@ test('a change that cannot be read counts as one of any row', { skip }, async ()
   await using made = await cluster(db.database, 1, { linked: false, leaseMs: 5_000 })
   const [{ cache, feed }] = made.nodes as [Node]
   const group = async (context: FillContext): Promise<number> =>
-    (await context.list('item', [{ field: 'grp', is: 'eq', value: 1 }]).read(select, [1])).length
+    (await context.list('item', [{ field: 'grp', is: 'eq', value: 1 }]).run(select, [1])).length
   const broken = async (told: string): Promise<void> => {
     const { token } = await feed.write(db.database, async (tx) =>
       tx.run(
@@ -218,7 +218,7 @@ test(
     const whole =
       (id: number) =>
       async (context: FillContext): Promise<string> => {
-        const [row] = await context.row('item', String(id)).read(select, [id])
+        const [row] = await context.row('item', String(id)).run(select, [id])
         return `${row?.n} with ${await context.get('shared', item(10))}`
       }
     const found = await Promise.allSettled(

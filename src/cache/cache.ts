@@ -192,12 +192,14 @@ export class Cache {
     readonly entries: number
     readonly bytes: number
     readonly waiting: number
+    readonly unchecked: number
   } {
     return {
       ...this.#machine.counts,
       entries: this.#machine.entries.size,
       bytes: this.#machine.entries.bytes,
       waiting: this.#machine.waiting,
+      unchecked: this.#machine.entries.unchecked,
     }
   }
 

@@ -28,6 +28,11 @@ export class EntryStore<V> {
     return this.#bytes
   }
 
+  /** Lists that any change in their bucket of the index touches, because there are too many. */
+  get unchecked(): number {
+    return this.#index.unchecked
+  }
+
   get(key: string): Entry<V> | undefined {
     return this.#entries.get(key)
   }

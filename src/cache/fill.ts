@@ -92,7 +92,7 @@ function withSnapshot(statement: Statement<object>): WithSnapshot {
  * What a loader reads with. It takes down the snapshot of everything read through it, and the
  * dependencies it is told: all that the value is made of must be named, and read here.
  */
-export class FillContext {
+export class FillContext implements Queryable {
   readonly #source: FillSource
   readonly #get: GetPart
   readonly #dependencies: Dependency[]
@@ -133,7 +133,7 @@ export class FillContext {
    * Runs one SELECT, with its snapshot taken in the same statement. Errors are those of
    * `Queryable.run`.
    */
-  async read<Row extends object>(
+  async run<Row extends object>(
     statement: Statement<Row>,
     values: readonly unknown[] = [],
   ): Promise<Row[]> {

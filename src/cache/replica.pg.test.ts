@@ -25,7 +25,7 @@ type Item = { readonly n: number; readonly port: number }
 const item =
   (id: number) =>
   async (context: FillContext): Promise<Item> =>
-    (await context.row('item', String(id)).read(select, [id]))[0]!
+    (await context.row('item', String(id)).run(select, [id]))[0]!
 
 test(
   'fills go to a standby that has replayed all that the node knows of, and never to one that lags or is gone',

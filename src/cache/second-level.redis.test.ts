@@ -92,7 +92,7 @@ async function node(database: Database, url: string, redisUrl: string): Promise<
       const { state, value } = await cache.get(
         'item:1',
         async (load): Promise<Item> =>
-          (await load.row('item', '1').read(select, [1]))[0] ?? { title: '' },
+          (await load.row('item', '1').run(select, [1]))[0] ?? { title: '' },
         { codec },
       )
       return { state, title: value.title }

@@ -2,7 +2,6 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { markStale } from '#api/delivery/response-cache.ts'
 import { tokenToSee } from '#api/writes/token-header.ts'
 import { staleMsOf } from '#cache/cache.ts'
-import { FillReader } from '#cache/fill-reader.ts'
 import type { FillContext } from '#cache/fill.ts'
 import type { Queryable } from '#database/database.ts'
 
@@ -18,7 +17,7 @@ export async function cachedRead<Value>(
   read: (db: Queryable, load: FillContext) => Promise<Value>,
 ): Promise<Value> {
   const { cache } = request.server.api.cluster
-  const cached = await cache.get(`api ${key}`, (load) => read(new FillReader(load), load), {
+  const cached = await cache.get(`api ${key}`, (load) => read(load, load), {
     since: tokenToSee(request),
   })
   const ageMs = staleMsOf(cached)

@@ -12,7 +12,6 @@ import { tokenToSee } from '#api/writes/token-header.ts'
 import type { Cached } from '#cache/cache.ts'
 import type { Codec } from '#cache/envelope.ts'
 import { DatabaseAwayError } from '#cache/errors.ts'
-import { FillReader } from '#cache/fill-reader.ts'
 import type { FillContext } from '#cache/fill.ts'
 import type { Token } from '#change-feed/token.ts'
 import type { Call } from '#content/content.ts'
@@ -180,7 +179,7 @@ async function renderOrAbsent(read: ContentRead, load: FillContext): Promise<Kep
   const { context, request } = read
   try {
     const rendered = await read.render({
-      db: new FillReader(load),
+      db: load,
       authority: request.identity.authority,
       caller: callerOf(request),
       depends: dependenciesOf(load, request.server.metrics),
