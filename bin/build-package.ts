@@ -10,7 +10,7 @@ import { dirname, posix, relative } from 'node:path'
 
 rmSync('dist', { recursive: true, force: true })
 for (const file of globSync('src/**/*.{ts,js,svg,css,sql}')) {
-  if (/\.test\.ts$|\/contract\.ts$/.test(file)) continue
+  if (/\.test\.ts$|\.d\.ts$|\/contract\.ts$/.test(file)) continue
   const target = file.replace(/^src/, 'dist')
   mkdirSync(dirname(target), { recursive: true })
   if (file.endsWith('.ts'))

@@ -133,6 +133,20 @@ export class RenditionError extends StoaError {
   }
 }
 
+/** The image library, or its binary for this platform, is not installed on this node. */
+export class ImageLibraryError extends StoaError {
+  readonly code = 'E_IMAGE_LIBRARY'
+
+  constructor(options?: { cause?: unknown }) {
+    super(
+      'This node has no image library for its platform, so it cannot read images. Install it with ' +
+        'the optional packages (npm ci) on the machine that runs the node.',
+      {},
+      options,
+    )
+  }
+}
+
 /** More is asked for than can be done in time. Facts: `retryAfterS`. */
 export class MediaBusyError extends StoaError {
   readonly code = 'E_MEDIA_BUSY'

@@ -4,7 +4,13 @@ import type { Clock } from '#lib/clock.ts'
 import { QueueBusyError } from '#lib/fair-queue.ts'
 import type { Claim } from '#lib/fair-queue.ts'
 import type { Logger } from '#lib/logger.ts'
-import { MediaBusyError, RenditionError, UploadRefusedError } from '#media/errors.ts'
+import {
+  ImageLibraryError,
+  MediaBusyError,
+  RenditionError,
+  UploadRefusedError,
+} from '#media/errors.ts'
+import { libraryMissing } from '#media/image-tasks.ts'
 import type { Measured, MeasureInput, RenderInput } from '#media/image-tasks.ts'
 import type { MediaLimits } from '#media/limits.ts'
 
@@ -31,10 +37,12 @@ export class ImageProcesses {
     readonly limits: MediaLimits
     readonly clock: Clock
     readonly logger: Logger
+    /** The program of the children, for tests. */
+    readonly module?: URL
   }) {
     const { limits, clock, logger } = parts
     this.#pool = new ChildPool({
-      module: new URL('./image-worker.ts', import.meta.url),
+      module: parts.module ?? new URL('./image-worker.ts', import.meta.url),
       memoryBytesMax: limits.imageMemoryBytesMax,
       heapBytesMax,
       queue: {
@@ -80,6 +88,7 @@ function imageWork(perform: Perform): ImageWork {
 }
 
 function refusal(error: unknown, contentType: string): unknown {
+  if (isLibraryMissing(error)) return new ImageLibraryError({ cause: error })
   if (error instanceof TaskFailedError) {
     const facts = error.facts as ConstructorParameters<typeof UploadRefusedError>[1]
     return facts.reason === undefined
@@ -95,6 +104,7 @@ function refusal(error: unknown, contentType: string): unknown {
 }
 
 function renditionError(error: unknown): unknown {
+  if (isLibraryMissing(error)) return new ImageLibraryError({ cause: error })
   if (error instanceof TaskFailedError && error.facts['reason'] === 'damaged')
     return new RenditionError(error.message, { reason: 'damaged' }, { cause: error })
   if (!isExhausted(error)) return error
@@ -103,6 +113,10 @@ function renditionError(error: unknown): unknown {
     { reason: 'tooLarge' },
     { cause: error },
   )
+}
+
+function isLibraryMissing(error: unknown): boolean {
+  return error instanceof TaskFailedError && error.facts['reason'] === libraryMissing
 }
 
 function isExhausted(error: unknown): boolean {

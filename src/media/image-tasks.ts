@@ -33,6 +33,9 @@ const formats: Readonly<Record<string, string>> = {
   tiff: 'image/tiff',
 }
 
+/** The reason of a failure that no file is to blame for. */
+export const libraryMissing = 'libraryMissing'
+
 /** In other formats, what the library calls pages are pages, layers or alternatives. */
 const movingFormats: ReadonlySet<string> = new Set(['gif', 'webp'])
 
@@ -42,7 +45,12 @@ const movingFormats: ReadonlySet<string> = new Set(['gif', 'webp'])
  * SVG never reaches its parser.
  */
 async function loadSharp(): Promise<SharpConstructor> {
-  const { default: sharp } = await import('sharp')
+  const { default: sharp } = await import('sharp').catch((error: unknown) => {
+    throw new TaskFailure('The image library cannot be loaded.', {
+      reason: libraryMissing,
+      cause: error instanceof Error ? error.message : String(error),
+    })
+  })
   sharp.concurrency(1)
   sharp.cache(false)
   sharp.block({ operation: ['VipsForeignLoad'] })
@@ -109,8 +117,9 @@ async function measureBySharp({ path, contentType }: MeasureInput): Promise<Meas
  */
 export async function renderImage(input: RenderInput): Promise<number> {
   const { plan } = input
+  const sharp = await loadSharp()
   try {
-    const image = (await openImage(input)).resize(plan.scaled.width, plan.scaled.height, {
+    const image = (await openImage(sharp, input)).resize(plan.scaled.width, plan.scaled.height, {
       fit: 'fill',
     })
     if (plan.scaled.width !== plan.width || plan.scaled.height !== plan.height) {
@@ -125,8 +134,10 @@ export async function renderImage(input: RenderInput): Promise<number> {
   }
 }
 
-async function openImage({ path, contentType, plan, pixelsMax }: RenderInput): Promise<Sharp> {
-  const sharp = await loadSharp()
+async function openImage(
+  sharp: SharpConstructor,
+  { path, contentType, plan, pixelsMax }: RenderInput,
+): Promise<Sharp> {
   if (contentType === 'image/heic') {
     const { data, width, height } = await decodeHeic(await readFile(path))
     return sharp(data, { raw: { width, height, channels: 4 }, limitInputPixels: pixelsMax })

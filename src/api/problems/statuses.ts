@@ -44,6 +44,7 @@ export const statuses: Readonly<Record<string, readonly [status: number, title: 
   E_LOCALE_IN_USE: [409, 'Locale in use'],
   E_LOCALE_NOT_FOUND: [404, 'No such locale'],
   E_LOGIN_FAILED: [401, 'Login failed'],
+  E_IMAGE_LIBRARY: [503, 'No image library'],
   E_MEDIA_BUSY: [503, 'Busy'],
   E_MEDIA_TYPE_UNSUPPORTED: [415, 'Media type not supported'],
   E_METHOD_NOT_ALLOWED: [405, 'Method not allowed'],

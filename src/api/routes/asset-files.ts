@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
+import { networkOf } from '#access/throttle.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { cachedRead } from '#api/delivery/cached-read.ts'
 import { rangeOf } from '#api/delivery/byte-range.ts'
@@ -82,7 +83,13 @@ export const assetFileRoutes: RoutePlugin = (server, { media }) => {
       config: {
         access: 'public',
         ifNoneMatch: true,
-        errors: ['E_RANGE', 'E_RENDITION', 'E_MEDIA_BUSY', 'E_FILE_STORE_UNAVAILABLE'],
+        errors: [
+          'E_RANGE',
+          'E_RENDITION',
+          'E_IMAGE_LIBRARY',
+          'E_MEDIA_BUSY',
+          'E_FILE_STORE_UNAVAILABLE',
+        ],
       },
       schema: {
         operationId: 'getAssetFile',
@@ -108,7 +115,7 @@ export const assetFileRoutes: RoutePlugin = (server, { media }) => {
           load.row('asset', id)
           return media.find(db, id)
         })
-        const reader = { accept: request.headers.accept ?? '', caller: request.ip }
+        const reader = { accept: request.headers.accept ?? '', caller: networkOf(request.ip) }
         const delivery = isRendition
           ? await media.rendition(asset, options, reader)
           : media.original(asset)

@@ -72,6 +72,7 @@ const assetSchema = strict(
 const reading = { permission: 'assets.read' } as const
 const writing = { permission: 'assets.write' } as const
 const uploadErrors = [
+  'E_IMAGE_LIBRARY',
   'E_MEDIA_BUSY',
   'E_UPLOAD_TOO_LARGE',
   'E_UPLOAD_REFUSED',

@@ -31,6 +31,7 @@ const errors = [
   'E_UPLOAD_TOO_LARGE',
   'E_UPLOAD_REFUSED',
   'E_ASSET_INPUT',
+  'E_IMAGE_LIBRARY',
   'E_MEDIA_BUSY',
   'E_FILE_STORE_UNAVAILABLE',
 ] as const
