@@ -139,8 +139,8 @@ export class ImageLibraryError extends StoaError {
 
   constructor(options?: { cause?: unknown }) {
     super(
-      'This node has no image library for its platform, so it cannot read images. Install it with ' +
-        'the optional packages (npm ci) on the machine that runs the node.',
+      'This node has no image library for its platform, so it cannot read images. Install it ' +
+        'with the optional packages (npm ci) on the machine that runs the node.',
       {},
       options,
     )
