@@ -40,7 +40,7 @@ function check(locale: Locale, all: readonly Locale[]): void {
   if (!codePattern.test(locale.code) || locale.code.length > codeLengthMax) {
     throw new LocaleInvalidError(
       'A locale is named by its language tag, such as "en", "pt-BR" or "zh-Hant".',
-      { code: locale.code.slice(0, 40) },
+      { locale: locale.code.slice(0, 40) },
     )
   }
   const known = new Map([...all.map((one) => [one.code, one] as const), [locale.code, locale]])
@@ -65,13 +65,13 @@ function check(locale: Locale, all: readonly Locale[]): void {
       if (seen.has(at.code))
         throw new LocaleInvalidError(
           `The fallbacks of "${start.code}" lead back to "${at.code}".`,
-          { code: locale.code },
+          { locale: locale.code },
         )
       seen.add(at.code)
       if (seen.size > fallbacksMax + 1)
         throw new LocaleInvalidError(
           `A locale has at most ${fallbacksMax} fallbacks, one after the other.`,
-          { code: locale.code },
+          { locale: locale.code },
         )
     }
   }
@@ -99,18 +99,18 @@ export function createLocales(): Locales {
         if (locale.isDefault)
           throw new LocaleInUseError(
             'The default locale cannot be deleted: make another the default first.',
-            { code },
+            { locale: code },
           )
         const dependent = all.find((one) => one.fallback === code)
         if (dependent !== undefined)
           throw new LocaleInUseError(
             `The locale "${dependent.code}" falls back to it: change that first.`,
-            { code, dependent: dependent.code },
+            { locale: code, dependent: dependent.code },
           )
         // For a moment no version is written, so none can appear between the look and the deleting.
         await tx.run(lockVersions)
         if ((await tx.run(versionOfLocale, [code])).length > 0)
-          throw new LocaleInUseError('Entries have versions in this locale.', { code })
+          throw new LocaleInUseError('Entries have versions in this locale.', { locale: code })
         await tx.run(remove, [code])
       }),
   }
