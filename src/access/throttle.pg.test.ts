@@ -205,7 +205,7 @@ test(
   },
 )
 
-test('networks: one IPv4 address, 64 bits of IPv6', () => {
+test('networks: one IPv4 address, 56 bits of IPv6', () => {
   assert.equal(networkOf('192.0.2.1'), '192.0.2.1')
   assert.equal(networkOf('::ffff:192.0.2.1'), '192.0.2.1')
   assert.equal(networkOf('2001:db8:1:2:3:4:5:6'), '2001:db8:1:0::/56')
