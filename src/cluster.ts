@@ -70,7 +70,7 @@ export type ClusterOptions = {
   readonly logger?: Logger
 }
 
-/** One node: everything that shares `url` is one cluster, and nobody lists its nodes. */
+/** One node. Everything that shares `url` is one cluster; its nodes are listed nowhere. */
 export type Cluster = AsyncDisposable & {
   readonly database: Database
   readonly feed: ChangeFeed
@@ -106,7 +106,7 @@ const ownConnections = feedConnections + 2
 
 export type SecondLevelWiring = SealOptions & { readonly url: string }
 
-/** What `wireFeed` needs to know beside the URL of the primary. */
+/** The options of `wireFeed` beside the URL of the primary. */
 export type FeedWiring = {
   /** Where fills read, and where the feed has its own connections: the writable primary. */
   readonly database: Database
@@ -117,7 +117,7 @@ export type FeedWiring = {
   readonly cache?: CacheOptions['config']
   /** Redis or Valkey, with the key that signs what is kept there and the program's version. */
   readonly secondLevel?: SecondLevelWiring | null
-  /** What `pg_stat_activity` shows of its connections, with the purpose after it. */
+  /** The name of its connections in `pg_stat_activity`, with the purpose after it. */
   readonly applicationName: string
   readonly logger: Logger
 }

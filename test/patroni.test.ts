@@ -27,6 +27,8 @@ type Receipt = { readonly everywhere: boolean; readonly nodes: readonly object[]
 class Caller implements AsyncDisposable {
   readonly statuses = new Map<string, number>()
   readonly untrue: string[] = []
+  /** What kept `complete` from being true last time. */
+  lacking = ''
   readonly #cluster: Cluster
   readonly #key = newId()
   #n = 0
@@ -62,7 +64,7 @@ class Caller implements AsyncDisposable {
     for (const node of this.#cluster.nodes.keys()) {
       const status = await this.#read<Status>(node, '/api/cluster')
       const live = status?.nodes.filter(({ state, report }) => state === 'live' && report !== null)
-      if (live?.length !== 3) return false
+      if (live?.length !== 3) return this.#lacks(`node ${node} sees ${JSON.stringify(status)}`)
       if (!(await this.writeWithReceipt(node))) return false
     }
     return true
@@ -83,10 +85,11 @@ class Caller implements AsyncDisposable {
     const path = entryPath(this.#key)
     const written = await this.#send(node, 'PATCH', path, { fields: { n }, publish: true })
     const token = written?.headers.get('stoa-token') ?? null
-    if (written?.status !== 200 || token === null) return false
+    if (written?.status !== 200 || token === null)
+      return this.#lacks(`the write was ${written?.status} ${written?.text}`)
     const next = (node + 1) % 3
     const receipt = await this.#read<Receipt>(next, `/api/receipts/${token}`)
-    if (receipt?.everywhere !== true) return false
+    if (receipt?.everywhere !== true) return this.#lacks(JSON.stringify(receipt))
     for (const reader of this.#cluster.nodes.keys()) {
       const shown = await this.#send(reader, 'GET', path, null)
       if (shown?.status !== 200 || /stale/.test(shown.headers.get('cache-status') ?? '')) continue
@@ -94,6 +97,11 @@ class Caller implements AsyncDisposable {
         this.untrue.push(`node ${reader} shows ${numberIn(shown.text)} after a receipt for ${n}`)
     }
     return true
+  }
+
+  #lacks(what: string): false {
+    this.lacking = what
+    return false
   }
 
   async #run(): Promise<void> {
@@ -167,8 +175,14 @@ test(
       const startedMs = performance.now()
       const { writes } = workload.counts
       await fault()
-      await until(async () => workload.counts.writes > writes + 8, `${what}: nothing is written`)
-      await until(() => caller.complete(), `${what}: calls between nodes do not work again`)
+      await until(
+        async () => workload.counts.writes > writes + 8,
+        () => `${what}: nothing is written`,
+      )
+      await until(
+        () => caller.complete(),
+        () => `${what}: calls between nodes do not work again: ${caller.lacking}`,
+      )
       await patroni.whole()
       t.diagnostic(`${what}: whole after ${Math.round(performance.now() - startedMs)} ms`)
       assert.deepEqual([...ledger.violations, ...caller.untrue], [], what)
@@ -185,10 +199,10 @@ test(
   },
 )
 
-async function until(holds: () => Promise<boolean>, complaint: string): Promise<void> {
+async function until(holds: () => Promise<boolean>, complaint: () => string): Promise<void> {
   const deadline = performance.now() + 90_000
   while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(complaint)
+    if (performance.now() > deadline) throw new Error(complaint())
     await sleep(200)
   }
 }

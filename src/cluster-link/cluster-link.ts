@@ -1,6 +1,6 @@
 /**
  * The channel that carries hints between nodes. Never trusted: a message may be lost, doubled, late
- * or out of order, and nothing but latency may depend on it. Who sends may hear itself.
+ * or out of order, and nothing but latency may depend on it. A sender may receive its own message.
  *
  * Each part uses a channel of its own. A listener must not throw; it is called without waiting for
  * it.
@@ -12,10 +12,10 @@ export interface ClusterLink {
    */
   send(channel: string, text: string): Promise<void>
 
-  /** Hears the channel until the result is disposed. */
+  /** Receives the messages of the channel until the result is disposed. */
   listen(channel: string, listener: (text: string) => void): Disposable
 
-  /** Whether messages get through, as far as this node knows. */
+  /** True if messages get through, as far as this node knows. */
   readonly connected: boolean
 
   close(): Promise<void>

@@ -4,9 +4,9 @@ import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { linkTextMax } from '#cluster-link/cluster-link.ts'
 import { LinkMessageError, LinkUnavailableError } from '#cluster-link/errors.ts'
 
-const patienceMs = 5_000
+const messageTimeoutMs = 5_000
 
-/** What every driver of Cluster Link does. `open` makes links that hear each other. */
+/** The suite that every driver of Cluster Link passes. `open` makes links to each other. */
 export function linkContract(
   name: string,
   options: {
@@ -25,25 +25,25 @@ export function linkContract(
       await using opened = await open(3)
       const [sender, ...others] = opened.links
       const text = 'x'.repeat(linkTextMax)
-      const heard = others.map((link) => next(link, 'feed'))
+      const received = others.map((link) => next(link, 'feed'))
       const elsewhere: string[] = []
       others[0]?.listen('other', (one) => elsewhere.push(one))
       await sender?.send('feed', text)
-      assert.deepEqual(await Promise.all(heard), [text, text])
+      assert.deepEqual(await Promise.all(received), [text, text])
       assert.deepEqual(elsewhere, [])
     },
   )
 
-  test(`${name}: a listener that was disposed hears nothing more`, { skip }, async () => {
+  test(`${name}: a listener that was disposed receives nothing more`, { skip }, async () => {
     await using opened = await open(2)
     const [one, other] = opened.links as [ClusterLink, ClusterLink]
-    const heard: string[] = []
-    const listening = other.listen('feed', (text) => heard.push(text))
+    const received: string[] = []
+    const listening = other.listen('feed', (text) => received.push(text))
     listening[Symbol.dispose]()
     const last = next(other, 'feed')
     await one.send('feed', 'a b')
     assert.equal(await last, 'a b')
-    assert.deepEqual(heard, [])
+    assert.deepEqual(received, [])
   })
 
   test(`${name}: refuses what it could not carry`, { skip }, async () => {
@@ -72,7 +72,10 @@ export function linkContract(
 
 async function next(link: ClusterLink, channel: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const timeout = setTimeout(() => reject(new Error(`no message on ${channel}`)), patienceMs)
+    const timeout = setTimeout(
+      () => reject(new Error(`no message on ${channel}`)),
+      messageTimeoutMs,
+    )
     const listening = link.listen(channel, (text) => {
       clearTimeout(timeout)
       listening[Symbol.dispose]()

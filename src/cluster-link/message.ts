@@ -4,7 +4,7 @@ import { LinkMessageError } from '#cluster-link/errors.ts'
 const channelPattern = /^[a-z][a-z0-9-]{0,30}$/
 const textPattern = /^[\x20-\x7e]*$/
 
-/** What every driver refuses, so that a message which one of them carries is carried by all. */
+/** Every driver refuses the same, so that a message which one of them carries is carried by all. */
 export function checkMessage(channel: string, text: string): void {
   if (!channelPattern.test(channel))
     throw new LinkMessageError(
@@ -12,7 +12,7 @@ export function checkMessage(channel: string, text: string): void {
     )
   if (text.length > linkTextMax || !textPattern.test(text))
     throw new LinkMessageError(
-      `Cluster Link carries up to ${linkTextMax} characters of ASCII; send a key to look up instead.`,
+      `Cluster Link carries up to ${linkTextMax} characters of ASCII; send a key instead.`,
       { length: text.length },
     )
 }

@@ -10,7 +10,7 @@ import { DatabaseNotSharedError, FilesNotSharedError, SecretDiffersError } from 
 import type { OtherNode } from '#nodes/join.ts'
 import type { NodeInfo } from '#nodes/node-info.ts'
 
-/** What may differ from node to node, or is compared by itself. */
+/** Settings that may differ from node to node, or are compared apart. */
 const ownSettings: ReadonlySet<SettingName> = new Set<SettingName>([
   'databaseUrl',
   'databaseDirectUrl',
@@ -28,11 +28,11 @@ const ownSettings: ReadonlySet<SettingName> = new Set<SettingName>([
   'drainGraceMs',
 ])
 
-/** A node that was not heard of for so long has no claim to its name. */
+/** A node without a beat for so long has no claim to its name. */
 const nameHeldMs = 10_000
 const digestLength = 12
 
-export type Newcomer = {
+export type JoiningNode = {
   readonly config: Config
   /** The name of its place under a supervisor. Null: its address is its place. */
   readonly supervisedAs: string | null
@@ -45,11 +45,11 @@ export type Newcomer = {
 }
 
 /**
- * What a node tells of itself, if it fits beside the others; else the reason why not, with the
+ * The description of a node that fits beside the others; else the reason why it does not, with the
  * setting to change.
  */
 export async function admit(
-  { config, supervisedAs, secret, fileStore, checkFiles, version, logger }: Newcomer,
+  { config, supervisedAs, secret, fileStore, checkFiles, version, logger }: JoiningNode,
   others: readonly OtherNode[],
 ): Promise<NodeInfo> {
   const mine: Readonly<Record<string, string>> = {
@@ -62,7 +62,7 @@ export async function admit(
   refuseOtherSecret(mine, others)
   await checkFiles()
   refuseOtherFiles(mine, others, config)
-  tellOddities(mine, version, others, logger)
+  logDifferences(mine, version, others, logger)
   const address = supervisedAs === null ? addressOf(config) : null
   const place = supervisedAs ?? address
   const wanted = config.node ?? hostname()
@@ -101,7 +101,8 @@ function refuseOtherDatabase(
   )
   if (local.length === 0) return
   throw new DatabaseNotSharedError(
-    `${told(local)} on this database, which is embedded in one of them and ends with it. Set STOA_DATABASE_URL to a PostgreSQL of its own on every node.`,
+    `${runningNodes(local)} on this database, which is embedded in one of them and ends with ` +
+      `it. Set STOA_DATABASE_URL to a PostgreSQL of its own on every node.`,
     local.map(({ id }) => id),
   )
 }
@@ -113,7 +114,8 @@ function refuseOtherSecret(
   const unlike = differing('secret', mine, others)
   if (unlike.length === 0) return
   throw new SecretDiffersError(
-    `${told(unlike)} with another secret: sessions and tokens of one node would be refused by the next. Set STOA_SECRET to the same value on every node, or on none.`,
+    `${runningNodes(unlike)} with another secret: sessions and tokens of one node would be ` +
+      `refused by the next. Set STOA_SECRET to the same value on every node, or on none.`,
     unlike.map(({ id }) => id),
   )
 }
@@ -126,13 +128,14 @@ function refuseOtherFiles(
   const unlike = differing('files', mine, others)
   if (unlike.length === 0) return
   throw new FilesNotSharedError(
-    `This node keeps its files in ${hidePassword(config.filesUrl ?? `the folder files below ${config.data}`)}, and does not see there what the others see. ${told(unlike)} with other files. ` +
+    `This node keeps its files in ${placeOfFiles(config)}, and does not see there what ` +
+      `the others see. ${runningNodes(unlike)} with other files. ` +
       'Set STOA_FILES_URL on every node to the same place: a folder that all of them mount.',
     unlike.map(({ id }) => id),
   )
 }
 
-function tellOddities(
+function logDifferences(
   mine: Readonly<Record<string, string>>,
   version: string,
   others: readonly OtherNode[],
@@ -157,8 +160,12 @@ function tellOddities(
     logger.info({ version, others: versions }, 'other nodes run another version')
 }
 
-/** Those that live, if any does: a row of one that was killed stands there for a while. */
-function told(others: readonly OtherNode[]): string {
+function placeOfFiles({ filesUrl, data }: Config): string {
+  return hidePassword(filesUrl ?? `the folder files below ${data}`)
+}
+
+/** Names those that live, if any does: the row of a killed node stands there for a while. */
+function runningNodes(others: readonly OtherNode[]): string {
   const living = others.filter(({ silentMs }) => silentMs <= silentAfterMs)
   const names = (living.length > 0 ? living : others).map(
     ({ info }) => `${info.name}${info.address === null ? '' : ` (${info.address})`}`,
@@ -171,7 +178,7 @@ async function filesSeen({ identity }: FileStore, config: Config): Promise<strin
   return `disk ${(await identity.read()) ?? 'without identity'}`
 }
 
-/** Keyed with the cluster's secret, so that what is told gives away no password. */
+/** Keyed with the cluster's secret, so that the digests give away no password. */
 function comparedSettings(config: Config, secret: string): Record<string, string> {
   return Object.fromEntries(
     settingNames

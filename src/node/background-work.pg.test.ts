@@ -59,7 +59,8 @@ test(
       await sleep(due.at(-1)! - Date.now() + 1_500)
       const rows = await database.run(
         sql<{ late: number; state: string }>(
-          `select state, extract(epoch from finished_at - due_at)::float8 * 1000 as late from stoa.schedule order by due_at`,
+          `select state, extract(epoch from finished_at - due_at)::float8 * 1000 as late from ` +
+            `stoa.schedule order by due_at`,
         ),
       )
       const late = rows.map((row) => Math.round(row.late))

@@ -17,7 +17,7 @@ const scheduledPerRoundMax = 1_000
 /** More failures than this in one round have another cause than the content. */
 const failuresPerRoundMax = 20
 const collectIntervalMs = 3_600_000
-/** How often seldom work checks whether this node leads: a duty that changes hands must not wait. */
+/** How often seldom work checks whether this node leads: a duty that moves must not wait. */
 const askIntervalMs = 5_000
 /** A blob without references is kept this long: an upload may be about to use it. */
 const orphanGraceMs = 24 * 3_600_000
@@ -26,7 +26,7 @@ const orphanGraceMs = 24 * 3_600_000
 export const backgroundDuties = ['schedule', 'prune', 'forget-keys', 'settle', 'collect'] as const
 type Duty = (typeof backgroundDuties)[number]
 
-/** What the work is done on. */
+/** The parts that the work is done on. */
 export type BackgroundParts = Pick<Site, 'access' | 'content' | 'database' | 'media' | 'logger'>
 
 export type BackgroundOptions = {

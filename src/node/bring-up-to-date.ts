@@ -10,14 +10,14 @@ export type UpToDateOptions = {
   readonly signal?: AbortSignal
 }
 
-/** Whether this program refuses the schema, before anything is changed. Errors: `MigrationError`. */
+/** Changes nothing. Errors: `MigrationError` if this program refuses the schema. */
 export async function checkDatabase({ database }: Foundation): Promise<void> {
   await checkSchema(database)
 }
 
 /**
- * Migrates the schema. A migration that older versions cannot work with waits for nobody: while
- * other nodes run, it is refused. Errors: `OlderNodesError`, and those of `migrate`.
+ * Migrates the schema. A migration that older versions cannot work with is refused while other
+ * nodes run. Errors: `OlderNodesError`, and those of `migrate`.
  */
 export async function bringUpToDate(
   { database, logger }: Foundation,
@@ -30,7 +30,8 @@ export async function bringUpToDate(
       if (living.length === 0) return
       const nodes = living.map(({ name }) => name).join(', ')
       throw new OlderNodesError(
-        `The migration ${names.join(', ')} cannot run beside nodes of an older version, and these run: ${nodes}. ` +
+        `The migration ${names.join(', ')} cannot run beside nodes of an older version, ` +
+          `and these run: ${nodes}. ` +
           'Stop all of them (stoa drain), then start this version.',
         { migrations: names, nodes: living.map(({ name }) => name) },
       )

@@ -8,7 +8,7 @@ function machine(): Clock & { wallMs: number; elapsedMs: number } {
   return Object.assign(state, { nowMs: () => state.wallMs, monotonicMs: () => state.elapsedMs })
 }
 
-test('it tells the time of the database, whatever the clock of the machine does', () => {
+test('it has the time of the database, whatever the clock of the machine does', () => {
   const base = machine()
   const clock = new DatabaseClock({ databaseMs: 1_000_000, startedAtMs: 98, tookMs: 4 }, base)
   assert.equal(clock.nowMs(), 1_000_000)

@@ -26,8 +26,8 @@ const replicaTimeoutMs = 1_000
 /**
  * Each of the node's own kinds of statements has connections of its own, so that none of them waits
  * for ordinary work: the poll of the change feed, its heartbeat, and the heartbeat of the node, of
- * which the latter two may hang where a synchronous standby is away; health checks and calls between
- * nodes; notifications of Cluster Link.
+ * which the latter two may hang where a synchronous standby is away; health checks and calls
+ * between nodes; notifications of Cluster Link.
  */
 const feedConnections = 3
 const controlConnections = 1
@@ -40,7 +40,7 @@ const entryBytesMax = 4 * 1024 * 1024
 
 export type DriverOptions = {
   readonly config: Config
-  /** Of the primary, be it embedded or not. */
+  /** The URL of the primary, be it embedded or not. */
   readonly url: string
   readonly logger: Logger
 }

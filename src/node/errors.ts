@@ -12,7 +12,7 @@ export class DataFolderError extends StoaError {
   constructor(folder: string, cause: unknown) {
     const code = codeOf(cause)
     super(
-      `The data folder ${folder} cannot be used: ${folderReasons[code] ?? `the system says ${code}`}. ` +
+      `The data folder ${folder} cannot be used: ${reasonOf(code)}. ` +
         'Correct that, or set STOA_DATA (or --data) to another folder.',
       { folder, reason: code },
       { cause },
@@ -58,8 +58,9 @@ function mismatchMessage(
   }
   const reason = found === null ? 'is empty' : 'has the files of another database'
   return (
-    `The files of this site are not in ${place}, which ${reason}. Mount its file system there, or ` +
-    'set STOA_FILES_URL to the place of the files. If you have moved or restored them by hand, or ' +
+    `The files of this site are not in ${place}, which ${reason}. Mount its file system there, ` +
+    'or set STOA_FILES_URL to the place of the files. If you have moved or restored them by ' +
+    'hand, or ' +
     `they are lost for good, write ${expected} into ${place}/stoa-files.`
   )
 }
@@ -72,7 +73,8 @@ export class ListenError extends StoaError {
     const code = codeOf(cause)
     const why = reasons[code] ?? `the system says ${code}`
     super(
-      `The node cannot listen on ${options.host} port ${options.port}: ${why}. Set STOA_HOST and STOA_PORT, or --host and --port.`,
+      `The node cannot listen on ${options.host} port ${options.port}: ${why}. Set STOA_HOST ` +
+        `and STOA_PORT, or --host and --port.`,
       { ...options, reason: code },
       { cause },
     )
@@ -94,6 +96,10 @@ const folderReasons: Readonly<Record<string, string>> = {
   ENOTDIR: 'a part of that path is a file',
   EPERM: 'this user may not write there',
   EROFS: 'it is on a file system that is read-only',
+}
+
+function reasonOf(code: string): string {
+  return folderReasons[code] ?? `the system says ${code}`
 }
 
 function codeOf(cause: unknown): string {

@@ -29,7 +29,7 @@ async function place(): Promise<Place> {
 }
 
 test(
-  'a node whose mount is missing does not start on the empty folder, whoever comes first',
+  'a node whose mount is missing does not start on the empty folder, whichever node comes first',
   { skip },
   async () => {
     await using db = await testDatabase()

@@ -21,12 +21,12 @@ const hasSecret = sql<{ there: boolean }>(`select to_regclass('stoa.secret') is 
 const makeSecret = sql(`insert into stoa.secret (value) values ($1) on conflict do nothing`)
 const readSecret = sql<{ value: string }>(`select value from stoa.secret`)
 
-/** What a node and a command stand on. Opening it changes nothing in the database. */
+/** The ground of a node and of a command. Opening it changes nothing in the database. */
 export type Foundation = {
   readonly config: Config
   readonly logger: Logger
   readonly dataDir: string
-  /** Of the primary, be it embedded or not. */
+  /** The URL of the primary, be it embedded or not. */
   readonly url: string
   readonly database: Database
   readonly fileStore: FileStore

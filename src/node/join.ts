@@ -129,7 +129,7 @@ export async function enterCluster(
   }
 }
 
-/** Whether there are nodes that this one has to fit. They have made the secret before they came. */
+/** True if there are nodes that this one has to fit; the secret was made before they came. */
 async function isInUse(database: Database): Promise<boolean> {
   const [schema] = await database.run(hasNodeTable)
   if (schema?.there !== true) return false

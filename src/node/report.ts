@@ -61,6 +61,7 @@ function clockProblem({ isClockOff, clockSkewMs }: Nodes): string[] {
   const seconds = (Math.abs(clockSkewMs) / 1_000).toFixed(1)
   const direction = clockSkewMs > 0 ? 'ahead of' : 'behind'
   return [
-    `its clock is ${seconds} s ${direction} the database's; it leads nothing until that is corrected`,
+    `its clock is ${seconds} s ${direction} the database's; it leads nothing until that is ` +
+      `corrected`,
   ]
 }

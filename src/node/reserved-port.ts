@@ -6,7 +6,8 @@ import { ListenError } from '#node/errors.ts'
 export type PortOptions = { readonly host: string; readonly port: number }
 
 const starting =
-  'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+  'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n' +
+  'Content-Length: 0\r\nConnection: close\r\n\r\n'
 /** A client that neither reads nor closes is cut off after this. */
 const lingerMs = 1_000
 

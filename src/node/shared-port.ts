@@ -11,8 +11,8 @@ export type SharedPort = {
 }
 
 /**
- * A node says so often that it is alive: so its supervisor can tell one that takes long to start,
- * as with a migration, from one that hangs.
+ * How often a node reports that it is alive: so its supervisor can distinguish one that takes long
+ * to start, as with a migration, from one that hangs.
  */
 export const aliveEveryMs = 1_000
 
@@ -30,18 +30,18 @@ export function takeConnections(server: Server): SharedPort {
   const { promise: ended, resolve: end } = Promise.withResolvers<void>()
   const sockets = new Set<Socket>()
   let open = true
-  const tell = (message: UpMessage, then: () => void = () => undefined): void => {
+  const send = (message: UpMessage, then: () => void = () => undefined): void => {
     if (process.connected) process.send?.(message, undefined, undefined, then)
   }
   const onMessage = (message: DownMessage, socket: Socket | undefined): void => {
     if (message.kind !== 'connection') return
     if (!open) {
-      tell({ kind: 'refused', id: message.id })
+      send({ kind: 'refused', id: message.id })
       socket?.destroy()
       return
     }
-    // Said before anything is read: what was read here nobody else could serve.
-    tell({ kind: 'took', id: message.id }, () => {
+    // Sent before anything is read: no other node could serve what was read here.
+    send({ kind: 'took', id: message.id }, () => {
       // The client may have left on the way.
       if (socket === undefined || socket.destroyed) return
       sockets.add(socket)
@@ -54,14 +54,14 @@ export function takeConnections(server: Server): SharedPort {
     })
   }
   process.on('message', onMessage)
-  tell({ kind: 'open' })
+  send({ kind: 'open' })
   return {
     ended,
-    leave: () => tell({ kind: 'leaving' }),
+    leave: () => send({ kind: 'leaving' }),
     stopAccepting: () => {
       if (!open) return
       open = false
-      tell({ kind: 'closed' })
+      send({ kind: 'closed' })
       if (sockets.size === 0) end()
     },
   }

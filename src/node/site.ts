@@ -35,7 +35,7 @@ export type OpenSiteOptions = {
   readonly createDatabase?: boolean
 }
 
-/** What `command-line.ts` gives to the commands, so that they pick no driver. */
+/** `command-line.ts` gives this to the commands, so that they pick no driver. */
 export type Assembly = {
   openSite(config: Config, options?: OpenSiteOptions): Promise<Site>
   /**

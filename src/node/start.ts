@@ -181,8 +181,8 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
 }
 
 /**
- * Tells the other nodes where this one is, and then serves: a write that did not wait for this node
- * because it was still starting is in what it reads of the change feed after that.
+ * Announces to the other nodes where this one is, and then serves. A write that did not wait for
+ * this node, because it was still starting, is in what it reads of the change feed after that.
  */
 async function announce(parts: {
   readonly port: ReservedPort
@@ -203,7 +203,8 @@ async function announceFirstAdministrator({ access, logger }: Site, url: string)
   if (secret === null) return
   logger.info(
     { link: `${url}/first-administrator#${secret}` },
-    'there is no account yet: open this link once, within 24 hours, to make the first administrator',
+    'there is no account yet: open this link once, within 24 hours, to make the first ' +
+      'administrator',
   )
 }
 

@@ -7,7 +7,7 @@ import { sql } from '#database/database.ts'
 /** The guide: Stoa's own documentation is its starter content. */
 const folder = new URL('../../docs/guide/', import.meta.url)
 
-/** "star" in ASCII: of nodes that start together, one creates the content and the others find it. */
+/** "star" in ASCII: of nodes that start together, one creates the content. */
 const lockKey = 0x73746172
 
 const lock = sql<{ locked: string }>(`select pg_advisory_xact_lock($1)::text as locked`)
@@ -50,7 +50,8 @@ export async function createStarterContent({
   if (made > 0)
     logger.info(
       { entries: made },
-      'the database was empty: the guide was put in as starter content (STOA_STARTER=false leaves it empty)',
+      'the database was empty: the guide was put in as starter content (STOA_STARTER=false ' +
+        'leaves it empty)',
     )
   return made
 }

@@ -6,7 +6,7 @@ import type { UpMessage } from '#node/shared-port.ts'
 
 /** Connections that wait for a node to open; the next is closed. */
 const waitingMax = 1_000
-/** Then whoever waits is told that nobody is here. */
+/** A connection that has waited for so long gets 503. */
 const waitingMaxMs = 20_000
 /**
  * A node that has not taken a connection for so long hangs: it gets no more while another one can
@@ -14,7 +14,8 @@ const waitingMaxMs = 20_000
  */
 const lateMs = 1_000
 const unavailable =
-  'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+  'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n' +
+  'Content-Length: 0\r\nConnection: close\r\n\r\n'
 
 type Handed = { readonly socket: Socket; readonly sinceMs: number }
 
@@ -22,10 +23,10 @@ type Handed = { readonly socket: Socket; readonly sinceMs: number }
  * The port that several processes of one machine have in common. Each connection goes to the next
  * node that is open, unread, and stays here too until that node says that it has it: so neither a
  * node that is killed nor one that leaves takes with it what it had not begun to read. One that is
- * leaving gets those that no other can have: when all leave, load balancers are to hear it from
- * them.
+ * leaving gets those that no other can have: when all leave, load balancers learn it from their
+ * responses.
  */
-export class Door {
+export class ConnectionDispatcher {
   readonly #server: Server
   readonly #open: ChildProcess[] = []
   readonly #leaving: ChildProcess[] = []
@@ -37,7 +38,7 @@ export class Door {
   constructor() {
     this.#server = createServer({ pauseOnConnect: true }, (socket) => {
       socket.on('error', () => socket.destroy())
-      this.#hand(socket)
+      this.#dispatch(socket)
     })
   }
 
@@ -61,19 +62,19 @@ export class Door {
     child.on('message', (message: UpMessage) => {
       if (message.kind === 'open') {
         this.#open.push(child)
-        for (const socket of this.#takeWaiting()) this.#hand(socket)
+        for (const socket of this.#takeWaiting()) this.#dispatch(socket)
       } else if (message.kind === 'leaving') {
         this.#close(child)
         this.#leaving.push(child)
       } else if (message.kind === 'closed') this.#close(child)
       else if (message.kind === 'took' || message.kind === 'refused') this.#settle(handed, message)
     })
-    // When nothing more can be heard from it. Node does not always tell of a channel that broke in
-    // the middle of a handle; the end of the process it does.
+    // The channel has ended. Node does not always report one that broke in the middle of a handle,
+    // but it always reports the end of the process.
     const end = (): void => {
       if (child.connected || !this.#handed.delete(child)) return
       this.#close(child)
-      for (const { socket } of handed.values()) this.#hand(socket)
+      for (const { socket } of handed.values()) this.#dispatch(socket)
     }
     child.once('disconnect', end)
     child.once('exit', end)
@@ -97,7 +98,7 @@ export class Door {
     const socket = handed.get(id)?.socket
     if (socket === undefined) return
     handed.delete(id)
-    if (kind === 'refused') this.#hand(socket)
+    if (kind === 'refused') this.#dispatch(socket)
     // The other process has the connection; this is the end of the copy here.
     else socket.destroy()
   }
@@ -123,7 +124,7 @@ export class Door {
     return next
   }
 
-  #hand(socket: Socket): void {
+  #dispatch(socket: Socket): void {
     if (socket.destroyed) return
     const child = this.#next()
     if (child === undefined) {
@@ -131,7 +132,7 @@ export class Door {
       else
         this.#waiting.set(
           socket,
-          setTimeout(() => this.#letDown(socket), waitingMaxMs),
+          setTimeout(() => this.#timeOut(socket), waitingMaxMs),
         )
       return
     }
@@ -140,10 +141,10 @@ export class Door {
     const handed = this.#handed.get(child)
     handed?.set(id, { socket, sinceMs: performance.now() })
     child.send({ kind: 'connection', id }, socket, { keepOpen: true }, (error) => {
-      // Its end was not heard of yet.
+      // The channel broke, and its end was not reported yet.
       if (error === null || handed?.delete(id) !== true) return
       this.#close(child)
-      this.#hand(socket)
+      this.#dispatch(socket)
     })
   }
 
@@ -154,10 +155,10 @@ export class Door {
     return sockets
   }
 
-  #letDown(socket: Socket): void {
+  #timeOut(socket: Socket): void {
     this.#waiting.delete(socket)
-    // What it asked is read and dropped: with it unread, closing would be a reset, and the answer
-    // lost.
+    // The request is read and dropped: closing with it unread would be a reset, which loses the
+    // response.
     socket.resume()
     socket.setTimeout(lateMs, () => socket.destroy())
     socket.end(unavailable)

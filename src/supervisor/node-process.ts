@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { NodeStartError } from '#node/errors.ts'
 import type { Config } from '#config/config.ts'
-import type { Door } from '#supervisor/connection-dispatcher.ts'
+import type { ConnectionDispatcher } from '#supervisor/connection-dispatcher.ts'
 import { newId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
 import { aliveEveryMs } from '#node/shared-port.ts'
@@ -34,11 +34,11 @@ const silentLooksMax = 60
 const program = fileURLToPath(new URL('supervised-node.ts', import.meta.url))
 
 /**
- * Modes: down, `starting` until it says that it is ready, `running`, `stopping` when told to,
+ * Modes: down, `starting` until it says that it is ready, `running`, `stopping` when asked to,
  * `left` for ever once it ended in order by itself.
  */
 export class NodeProcess {
-  readonly #door: Door
+  readonly #dispatcher: ConnectionDispatcher
   readonly #origin: string
   readonly #config: Config
   readonly #place = newId()
@@ -50,14 +50,14 @@ export class NodeProcess {
   #stopping = false
   #restarts = 0
 
-  constructor(door: Door, origin: string, config: Config, logger: Logger) {
-    this.#door = door
+  constructor(dispatcher: ConnectionDispatcher, origin: string, config: Config, logger: Logger) {
+    this.#dispatcher = dispatcher
     this.#origin = origin
     this.#config = config
     this.#logger = logger
   }
 
-  /** Resolves when it was drained by somebody else. */
+  /** Resolves when it was drained from outside (`stoa drain`). */
   get left(): Promise<void> {
     return this.#left.promise
   }
@@ -69,8 +69,9 @@ export class NodeProcess {
   /** Resolves when it serves. Errors: `NodeStartError`. */
   async start(): Promise<void> {
     if (this.#stopped.signal.aborted) return
-    const child = fork(program, { execArgv: [] })
-    this.#door.serveThrough(child)
+    // The limits of memory that this process was started with are those of its nodes.
+    const child = fork(program, { execArgv: process.execArgv })
+    this.#dispatcher.serveThrough(child)
     const startedMs = performance.now()
     this.#child = child
     this.#stopping = false
@@ -101,7 +102,7 @@ export class NodeProcess {
       child.on('error', (error) => {
         this.#logger.debug(
           { err: error },
-          'a node could not be told something; its end says the rest',
+          'a message to a node was not sent; its end says the rest',
         )
         // One that never was a process does not end.
         if (child.pid !== undefined || this.#child !== child) return
@@ -117,7 +118,7 @@ export class NodeProcess {
     await ready.promise
   }
 
-  /** However long it takes to start: it is killed when nothing is heard from it any more. */
+  /** Kills the process when it sends nothing any more, however long it takes to start. */
   #watch(child: ChildProcess): NodeJS.Timeout {
     let silent = 0
     child.on('message', () => (silent = 0))
@@ -132,7 +133,7 @@ export class NodeProcess {
     }, aliveEveryMs)
   }
 
-  /** Tells it to drain and waits for its end; kills it when the time is over. */
+  /** Asks it to drain and waits for its end; kills it when the time is over. */
   async stop(): Promise<void> {
     this.#stopped.abort()
     await this.#finish()

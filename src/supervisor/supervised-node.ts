@@ -24,11 +24,11 @@ process.on('SIGINT', () => undefined)
 process.on('SIGHUP', () => undefined)
 process.on('SIGTERM', stop)
 process.on('disconnect', stop)
-// The first is the configuration; what comes later is for the door.
+// The first message is the configuration; later ones are handled by shared-port.ts.
 process.once('message', (message: FromSupervisor) => void run(message))
-setInterval(() => void tell({ kind: 'alive' }), aliveEveryMs).unref()
+setInterval(() => void send({ kind: 'alive' }), aliveEveryMs).unref()
 
-async function tell(message: ToSupervisor): Promise<void> {
+async function send(message: ToSupervisor): Promise<void> {
   await new Promise<void>((resolve) => {
     if (process.send === undefined || !process.connected) resolve()
     else process.send(message, undefined, undefined, () => resolve())
@@ -43,15 +43,13 @@ async function run({ config, place, origin }: FromSupervisor): Promise<void> {
   try {
     await runNode(config, stopping.signal, {
       supervised: { place, origin },
-      onReady: () => void tell({ kind: 'ready' }),
+      onReady: () => void send({ kind: 'ready' }),
     })
   } catch (error) {
     process.exitCode = 1
     if (!(error instanceof StoaError))
-      process.stderr.write(
-        `stoa: this is a defect, please report it:\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
-      )
-    await tell({
+      process.stderr.write(`stoa: this is a defect, please report it:\n${traceOf(error)}\n`)
+    await send({
       kind: 'failed',
       message: error instanceof Error ? error.message : String(error),
       code: error instanceof StoaError ? error.code : 'E_INTERNAL',
@@ -59,4 +57,8 @@ async function run({ config, place, origin }: FromSupervisor): Promise<void> {
   }
   // The channel to the supervisor would hold the process.
   if (process.connected) process.disconnect()
+}
+
+function traceOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error)
 }

@@ -3,7 +3,7 @@ import { UsageError } from '#lib/usage-error.ts'
 import type { Config } from '#config/config.ts'
 import { openDataFolder } from '#node/data-folder.ts'
 import { startEmbeddedPostgres } from '#embedded-postgres/embedded-postgres.ts'
-import { Door } from '#supervisor/connection-dispatcher.ts'
+import { ConnectionDispatcher } from '#supervisor/connection-dispatcher.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
 import { NodeProcess } from '#supervisor/node-process.ts'
@@ -31,12 +31,13 @@ export async function superviseNodes(
   const embeddedMax = Math.floor(sharedConnections / connectionsMin)
   if (config.databaseUrl === null && count > embeddedMax)
     throw new UsageError(
-      `The embedded database has connections for ${embeddedMax} nodes; for more, set STOA_DATABASE_URL to a PostgreSQL of your own.`,
+      `The embedded database has connections for ${embeddedMax} nodes; for more, set ` +
+        `STOA_DATABASE_URL to a PostgreSQL of your own.`,
     )
   const rolling = new Rolling(logger)
   await using opened = new AsyncDisposableStack()
-  // Heard from the first moment to the last, since the system's own answer to a hang-up is to end
-  // the process, and with it the embedded database.
+  // Handled from the first moment to the last, since by default a hang-up ends the process, and
+  // with it the embedded database.
   const onHangUp = (): void => rolling.ask()
   process.on('SIGHUP', onHangUp)
   opened.defer(() => void process.off('SIGHUP', onHangUp))
@@ -45,14 +46,14 @@ export async function superviseNodes(
     config.databaseUrl === null
       ? opened.use(await startEmbeddedPostgres({ dataDir, logger }))
       : null
-  const door = new Door()
-  opened.defer(() => door.close())
-  const origin = await door.listen(config)
+  const dispatcher = new ConnectionDispatcher()
+  opened.defer(() => dispatcher.close())
+  const origin = await dispatcher.listen(config)
   const nodes = Array.from(
     { length: count },
     (_, index) =>
       new NodeProcess(
-        door,
+        dispatcher,
         origin,
         share(config, count, {
           databaseUrl: embedded?.url ?? config.databaseUrl,
@@ -77,12 +78,12 @@ export async function superviseNodes(
     await Promise.race([stopped, Promise.all(nodes.map(async (node) => node.left))])
   } finally {
     rolling.end()
-    door.end()
+    dispatcher.end()
     await Promise.all(nodes.map(async (node) => node.stop()))
   }
 }
 
-/** What one node of several gets of what was meant for one, unless it was set on purpose. */
+/** The share that one node of several gets of limits meant for one, unless they were set. */
 function share(
   config: Config,
   count: number,
@@ -140,7 +141,7 @@ class Rolling {
         if (!this.#ended) this.#logger.info({}, 'all nodes were restarted')
       } catch (error) {
         // The others go on as they are: what cannot start must not take all of them.
-        if (!this.#ended) this.#logger.error({ err: error }, 'the rolling restart was given up')
+        if (!this.#ended) this.#logger.error({ err: error }, 'the rolling restart was abandoned')
       }
     }
     this.#busy = false

@@ -21,7 +21,7 @@ linkContract('PostgreSQL NOTIFY', {
   open: async (count) => {
     const db = await testDatabase({ migrated: false })
     const links = Array.from({ length: count }, () => linkTo(db.url))
-    // A link that is still connecting hears nothing yet: losing that is allowed, but not what is
+    // A link that is still connecting receives nothing yet: losing that is allowed, but not what is
     // tested here.
     await Promise.all(links.map((link) => link.send('warm', 'x')))
     return {
@@ -43,7 +43,9 @@ test(
     await link.send('feed', 'x')
     await db.database.run(
       sql(
-        `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and query like 'listen%' or query like '%pg_notify%' and pid <> pg_backend_pid()`,
+        `select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid()
+           and (query like 'listen%' or query like '%pg_notify%')`,
       ),
     )
     const deadline = Date.now() + 10_000
@@ -62,7 +64,7 @@ test(
 )
 
 test(
-  'PostgreSQL NOTIFY: where something ends each connection at once, there is not a new one all the time, and the log has it once',
+  'PostgreSQL NOTIFY: connections that end at once are not made anew all the time, nor all logged',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -87,7 +89,7 @@ test(
 )
 
 test(
-  'PostgreSQL NOTIFY: finds the primary among several hosts, and leaves a connection that swallows everything',
+  'PostgreSQL NOTIFY: finds the primary among hosts, and leaves a connection that swallows all',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -100,10 +102,10 @@ test(
     network.swallowResponses()
     await assert.rejects(link.send('feed', 'lost'), LinkUnavailableError)
     network.heal()
-    const heard: string[] = []
-    other.listen('feed', (text) => heard.push(text))
+    const received: string[] = []
+    other.listen('feed', (text) => received.push(text))
     const deadline = Date.now() + 10_000
-    while (!heard.includes('again')) {
+    while (!received.includes('again')) {
       assert.ok(Date.now() < deadline, 'the link does not come back')
       await link.send('feed', 'again').catch(() => undefined)
       await new Promise((resolve) => setTimeout(resolve, 20))
@@ -113,7 +115,7 @@ test(
 )
 
 test(
-  'PostgreSQL NOTIFY: closing does not wait for a server that answers no goodbye',
+  'PostgreSQL NOTIFY: closing does not wait for a server that does not respond',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })

@@ -17,8 +17,8 @@ export type PostgresClusterLinkOptions = {
 
 const channelName = 'stoa_link'
 const statementTimeoutMs = 2_000
-/** For a server that does not answer a goodbye. */
-const goodbyeMaxMs = 1_000
+/** For a server that does not respond to a close. */
+const closeMaxMs = 1_000
 /** A lost connection is tried again after this long, doubled up to the maximum. */
 const retryFirstMs = 100
 const retryMaxMs = 2_000
@@ -96,7 +96,7 @@ export class PostgresClusterLink implements ClusterLink {
     if (this.#client !== client) return
     this.#client = null
     if (performance.now() - this.#connectedAtMs >= steadyAfterMs) this.#failures = 0
-    // A polite goodbye may wait for an answer that never comes.
+    // Closing in order may wait for a response that never comes.
     client.connection.stream.destroy()
     this.#again(error)
   }
@@ -194,7 +194,7 @@ export class PostgresClusterLink implements ClusterLink {
     const client = this.#client
     this.#client = null
     if (client === null) return
-    const timer = setTimeout(() => client.connection.stream.destroy(), goodbyeMaxMs)
+    const timer = setTimeout(() => client.connection.stream.destroy(), closeMaxMs)
     await client.end().finally(() => clearTimeout(timer))
   }
 }
