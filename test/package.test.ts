@@ -104,8 +104,8 @@ test('plain JavaScript gets all that the sources export, by import and by requir
     `console.log(Object.keys(require('stoa/cluster')).filter((name) => name !== '__esModule').sort().join())`,
   )
   // A node shares these with the library; they are not part of it.
-  const internal = ['openLink', 'wireFeed']
-  const exported = Object.keys(sources).filter((name) => !internal.includes(name))
+  const internal = new Set(['openLink', 'wireFeed'])
+  const exported = Object.keys(sources).filter((name) => !internal.has(name))
   const names = `${exported.sort().join()}\n`
   assert.equal(run(['names.mjs']), names)
   assert.equal(run(['names.cjs']), names)
