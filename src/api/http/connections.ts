@@ -15,6 +15,11 @@ const pipelinedHardMax = 128
 /** A connection that is about to send its first request has this long when the server closes. */
 const unusedGraceMs = 1_000
 const checkEveryMs = 1_000
+/** An address that went past that bound gets no new connection for this long. */
+const penaltyMs = 10_000
+/** Addresses under a penalty that are remembered. */
+const penaltiesMax = 10_000
+const localAddresses: ReadonlySet<string> = new Set(['127.0.0.1', '::1', '::ffff:127.0.0.1'])
 
 export type ConnectionLimits = {
   /** A transfer that waits for the client has to move this many bytes per second, … */
@@ -57,6 +62,8 @@ export class Connections {
   readonly #clock: Clock
   readonly #shares = new Places(connectionsMax)
   readonly #open = new Map<Socket, Connection>()
+  /** Until when an address gets no new connection: to parse its requests is what it costs. */
+  readonly #penalties = new Map<string, number>()
   #timer: NodeJS.Timeout | null = null
 
   constructor(server: Server, limits: ConnectionLimits, clock: Clock) {
@@ -98,7 +105,9 @@ export class Connections {
 
   #opened(socket: Socket): void {
     const address = this.#limits.behindProxy ? '' : (socket.remoteAddress ?? '')
-    if (!this.#limits.behindProxy && !this.#shares.take(address)) {
+    const isRefused =
+      !this.#limits.behindProxy && (this.#isPenalised(address) || !this.#shares.take(address))
+    if (isRefused) {
       socket.destroy()
       return
     }
@@ -126,7 +135,10 @@ export class Connections {
     const connection = this.#open.get(socket)
     if (connection === undefined) return
     connection.waiting += 1
-    if (connection.waiting > pipelinedHardMax) socket.destroy()
+    if (connection.waiting > pipelinedHardMax) {
+      this.#penalise(connection.address)
+      socket.destroy()
+    }
     if (connection.isEnding) return
     if (connection.waiting >= pipelinedMax) {
       connection.isEnding = true
@@ -139,6 +151,20 @@ export class Connections {
         if (!socket.destroyed) handle(request, response)
       })
     })
+  }
+
+  /** Not for this machine itself, where a proxy or a program of the operator connects from. */
+  #penalise(address: string): void {
+    if (localAddresses.has(address)) return
+    if (this.#penalties.size >= penaltiesMax) this.#penalties.clear()
+    this.#penalties.set(address, this.#clock.monotonicMs() + penaltyMs)
+  }
+
+  #isPenalised(address: string): boolean {
+    const untilMs = this.#penalties.get(address)
+    if (untilMs === undefined || untilMs > this.#clock.monotonicMs()) return untilMs !== undefined
+    this.#penalties.delete(address)
+    return false
   }
 
   #check(): void {
