@@ -31,7 +31,7 @@ import type { Shown } from '#content/entries/view.ts'
 import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { StaleModel } from '#content/model/model.ts'
-import { typeSql, versionKey } from '#content/version-table.ts'
+import { namedTypeSql, typeSql, versionKey } from '#content/version-table.ts'
 import type { Queryable, Statement } from '#database/database.ts'
 import { ConstraintError, SerializationError } from '#database/errors.ts'
 import { isId } from '#lib/id.ts'
@@ -67,13 +67,21 @@ export async function saveEntry(
     return refusingWithout(known, async () => {
       for (let attempt = 1; attempt <= plainAttemptsMax; attempt += 1) {
         const outcome = await savePlainly(context, call, save)
-        if (outcome === 'not plain') break
-        if (outcome !== 'outrun') return outcome
+        if (outcome.kind === 'saved') return outcome.view
+        if (outcome.kind === 'needsLock') break
       }
       return atomically(call.db, (tx) => saveUnderLock(context, call, tx, save))
     })
   })
 }
+
+/**
+ * The result of an optimistic save. `conflict`: another write came between; `needsLock`: the save
+ * changes more than one row.
+ */
+type Optimistic =
+  | { readonly kind: 'saved'; readonly view: EntryView }
+  | { readonly kind: 'conflict' | 'needsLock' }
 
 type Save = {
   readonly model: Model
@@ -102,19 +110,30 @@ const readForSave = typeSql<
   left join ${table} v on v.entry_id = $1 and v.locale = $2 and v.is_latest`,
 )
 
+type NextValues = Pick<
+  Version,
+  'locale' | 'number' | 'data' | 'filter' | 'typeRevision' | 'savedAt' | 'savedBy'
+> & {
+  readonly id: string
+  readonly model: string
+  /** The row that the save goes on from: its number, and the transaction that wrote it last. */
+  readonly seenNumber: number
+  readonly seenWriter: string
+}
+
 /**
  * Nothing is locked but the version's row: whoever changes an entry under its lock locks these rows
  * before reading them, and changes the row of each locale when there comes another. So a row that
  * the same transaction wrote last as when it was read says that all of it is as it was; PostgreSQL
  * looks again after waiting for the row.
  */
-const unchanged = `v.entry_id = $1 and v.locale = $2 and v.is_latest and v.number = $3 and v.xmin::text = $11 and not v.is_archived
-  and (select revision from stoa.model) = $4`
+const unchanged = `v.entry_id = :id and v.locale = :locale and v.is_latest and v.number = :seenNumber and v.xmin::text = :seenWriter and not v.is_archived
+  and (select revision from stoa.model) = :model`
 
 /** The row becomes the new version; what it was goes into the history. */
-const replaceLatest = typeSql<{ writer: string }>(
+const replaceLatest = namedTypeSql<NextValues, { writer: string }>(
   (table) => `
-  update ${table} v set number = $5, data = $6, filter = $7, type_revision = $8, filter_revision = $8, saved_at = $9, saved_by = $10
+  update ${table} v set number = :number, data = :data, filter = :filter, type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt, saved_by = :savedBy
   where ${unchanged} and not v.is_published
   returning v.xmin::text as writer`,
 )
@@ -123,10 +142,10 @@ const replaceLatest = typeSql<{ writer: string }>(
  * The same where the row is published too and the new version is published with it: what points
  * where, and who has which value, stays as it is.
  */
-const replacePublished = typeSql<{ writer: string }>(
+const replacePublished = namedTypeSql<NextValues, { writer: string }>(
   (table) => `
-  update ${table} v set number = $5, data = $6, filter = $7, type_revision = $8, filter_revision = $8, saved_at = $9, saved_by = $10,
-    published_at = $9, published_by = $10
+  update ${table} v set number = :number, data = :data, filter = :filter, type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt, saved_by = :savedBy,
+    published_at = :savedAt, published_by = :savedBy
   where ${unchanged} and v.is_published
   returning v.xmin::text as writer`,
 )
@@ -135,10 +154,10 @@ const replacePublished = typeSql<{ writer: string }>(
  * The published version stays, and the new one becomes the latest beside it. Its foreign key will
  * look at the entry, which a deletion locks before the versions: so it is locked first here too.
  */
-const addLatest = typeSql<{ writer: string }>(
+const addLatest = namedTypeSql<NextValues, { writer: string }>(
   (table) => `
   with entry as (
-    select id from stoa.entry where id = $1 for key share
+    select id from stoa.entry where id = :id for key share
   ), before as (
     update ${table} v set is_latest = false
     from entry where v.entry_id = entry.id and ${unchanged} and v.is_published
@@ -146,15 +165,11 @@ const addLatest = typeSql<{ writer: string }>(
   )
   insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
     created_at, created_by_id, saved_at, saved_by, published_at, first_published_at)
-  select entry_id, locale, $5, type, $6, $7, $8, $8, true, false, false, created_at, created_by_id, $9, $10, published_at, first_published_at from before
+  select entry_id, locale, :number, type, :data, :filter, :typeRevision, :typeRevision, true, false, false, created_at, created_by_id, :savedAt, :savedBy, published_at, first_published_at from before
   returning xmin::text as writer`,
 )
 
-async function savePlainly(
-  context: Context,
-  call: Call,
-  save: Save,
-): Promise<EntryView | 'not plain' | 'outrun'> {
+async function savePlainly(context: Context, call: Call, save: Save): Promise<Optimistic> {
   const { model, type, id, input, expected } = save
   const locale = model.locale(input.locale)
   const known = await saveRemembered(context, call, save, locale)
@@ -167,13 +182,13 @@ async function savePlainly(
     row.locale !== null &&
     !row.isArchived &&
     mayPublishPlainly(call, save, row)
-  if (!usual || grant === null || !grantCovers(grant, type, id, row)) return 'not plain'
+  if (!usual || grant === null || !grantCovers(grant, type, id, row)) return { kind: 'needsLock' }
   save.read.push(row)
   if (!isExpected(expected, row))
     throw new VersionConflictError(expected, viewFor(call, type, id, row), input.fields)
   const composed = compose(type, grant, { ...input, publishing: false }, storedFields(type, row))
   if (input.publish === true) checkCompleteOnceSaved(type, composed.fields)
-  if (composed.changed.size === 0) return viewFor(call, type, id, row)
+  if (composed.changed.size === 0) return { kind: 'saved', view: viewFor(call, type, id, row) }
   const { model: _, entryType: __, localeCount, writer, top, ...before } = row
   return writeNext(context, call, save, { grant, composed, before, localeCount, top, writer })
 }
@@ -200,7 +215,7 @@ async function saveRemembered(
   call: Call,
   save: Save,
   locale: string,
-): Promise<EntryView | null> {
+): Promise<Optimistic | null> {
   const { type, id, input, expected } = save
   const remembered = isDatabase(call.db)
     ? context.recent.get(type.definition.name, id, locale)
@@ -231,7 +246,7 @@ async function saveRemembered(
     top: row.number,
     writer,
   })
-  if (typeof outcome !== 'string') return outcome
+  if (outcome.kind === 'saved') return outcome
   context.recent.forget(type.definition.name, id, locale)
   return null
 }
@@ -250,14 +265,14 @@ async function writeNext(
   call: Call,
   { model, type, id, input }: Save,
   { grant, composed, before, localeCount, top, writer }: Next,
-): Promise<EntryView | 'not plain' | 'outrun'> {
+): Promise<Optimistic> {
   const { fields, changed } = composed
   const special =
     [...changed].some((name) => type.pointing.has(name)) ||
     type.unique.some((field) => changed.has(field.name))
   const shared = [...changed].some((name) => type.shared.has(name))
   if (special || slugBase(type, fields) !== null || (shared && localeCount !== 1))
-    return 'not plain'
+    return { kind: 'needsLock' }
   const [savedAt, savedBy] = [stampNow(context), JSON.stringify(call.authority.actor)]
   const publishing = input.publish === true
   const next: Version = {
@@ -276,25 +291,26 @@ async function writeNext(
   const publishGrant = grantOf(call, 'publish', type)
   if (publishing && publishGrant !== null)
     requireGrantAfterWrite(publishGrant, 'publish', type, { id: id, row: next })
-  const content = [next.number, next.data, next.filter, type.revision, next.savedAt, next.savedBy]
-  const [written] = await run(
-    call.db,
-    type.statements.of(
-      publishing ? replacePublished : before.isPublished ? addLatest : replaceLatest,
-    ),
-    [id, next.locale, before.number, model.revision, ...content, writer],
-  )
-  if (written === undefined) return 'outrun'
+  const statement = publishing ? replacePublished : before.isPublished ? addLatest : replaceLatest
+  const values = {
+    ...next,
+    id,
+    model: model.revision,
+    seenNumber: before.number,
+    seenWriter: writer,
+  }
+  const [written] = await run(call.db, type.statements.of(statement), statement.values(values))
+  if (written === undefined) return { kind: 'conflict' }
   // Inside a caller's transaction it may yet be rolled back.
   call.wrote?.(written.writer)
   if (isDatabase(call.db))
     context.recent.set(type.definition.name, id, { row: next, localeCount, writer: written.writer })
-  return viewFor(call, type, id, next)
+  return { kind: 'saved', view: viewFor(call, type, id, next) }
 }
 
 /**
  * A number that was taken after this statement's snapshot, and a deadlock with those that change
- * several entries, mean the same as no row: outrun. Inside a caller's transaction they end that.
+ * several entries, mean the same as no row: a conflict. Inside a caller's transaction they end that.
  */
 async function run(
   db: Queryable,
@@ -304,10 +320,10 @@ async function run(
   try {
     return await db.run(statement, values)
   } catch (error) {
-    const outrun =
+    const isConflict =
       error instanceof SerializationError ||
       (error instanceof ConstraintError && error.constraint.endsWith(versionKey))
-    if (outrun && isDatabase(db)) return []
+    if (isConflict && isDatabase(db)) return []
     throw error
   }
 }
