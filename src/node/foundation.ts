@@ -50,6 +50,8 @@ export async function openFoundation(
   logger: Logger,
   options: FoundationOptions,
 ): Promise<Foundation & AsyncDisposable> {
+  // A node reports a folder that it cannot use before anything in it is looked for.
+  if (!options.besideNode) await openDataFolder(config)
   const isNew = config.databaseUrl === null && !(await hasDatabase(config.data))
   if (options.besideNode && isNew) {
     if (options.createDatabase !== true) throw new NoDatabaseError(resolve(config.data))
