@@ -161,7 +161,12 @@ const works: Readonly<Record<string, Work>> = {
   create: (site, _ids, turn) =>
     site.content.entries.create(site.call, site.types[0]!, {
       locale: null,
-      fields: { title: `New ${turn}`, body: 'text', f0: `v${turn % 20}`, f1: turn % 100 },
+      fields: {
+        title: `New ${turn}`,
+        body: 'text '.repeat(40),
+        f0: `v${turn % 20}`,
+        f1: turn % 100,
+      },
       publish: true,
     }),
 }
