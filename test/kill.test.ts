@@ -10,12 +10,15 @@ import { promisify } from 'node:util'
 import pg from 'pg'
 import { freePort } from '#test/support/database.ts'
 import { embeddedMissing } from '#test/support/embedded.ts'
+import { Random } from '../sim/random.ts'
 
 /**
  * G4 on one node: the real program over HTTP, killed with its whole process group while eight
  * clients write.
  */
 const rounds = 20
+/** Decides when each kill comes; a failure names it. */
+const seed = Number(process.env['STOA_TEST_SEED'] ?? Date.now() % 1_000_000)
 const writers = 8
 const writesMin = 16
 const killWithinMs = 200
@@ -116,6 +119,8 @@ test(
   `${rounds} times kill -9 of a node under ${writers} writers: every acknowledged write is there after the next start`,
   { skip: embeddedMissing() },
   async (t) => {
+    const random = new Random(seed)
+    t.diagnostic(`STOA_TEST_SEED=${seed}`)
     const folder = mkdtempSync(join(tmpdir(), 'stoa-kill-'))
     chmodSync(folder, 0o755)
     const data = join(folder, 'data')
@@ -152,7 +157,7 @@ test(
         )
         const until = performance.now() + 20_000
         while (acknowledged.length < writesMin && performance.now() < until) await sleep(5)
-        await sleep(Math.random() * killWithinMs)
+        await sleep(random.between(0, killWithinMs))
         // The server has a process group of its own: every other time it is killed too, at the same
         // moment.
         const postmaster = Number(
