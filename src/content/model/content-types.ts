@@ -6,6 +6,7 @@ import type {
   TypePlan,
 } from '#content/content.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
+import { innerFields } from '#content/field-kinds.ts'
 import {
   TypeConflictError,
   TypeInUseError,
@@ -154,8 +155,6 @@ function hasEntries(name: string): TypeInUseError {
 function refersTo(fields: readonly Field[], name: string): boolean {
   return fields.some((field) => {
     if (field.kind === 'reference') return field.types?.includes(name) === true
-    if (field.kind === 'group') return refersTo(field.fields, name)
-    if (field.kind === 'list') return refersTo([field.of], name)
-    return field.kind === 'blocks' && field.blocks.some((block) => refersTo(block.fields, name))
+    return innerFields(field).some((inner) => refersTo(inner.fields, name))
   })
 }

@@ -1,5 +1,6 @@
 import type { Locale } from '#content/content.ts'
 import type { ContentType, Field, OnDelete } from '#content/content-type.ts'
+import { innerFields } from '#content/field-kinds.ts'
 import { ContentBusyError, LocaleNotFoundError, TypeNotFoundError } from '#content/errors.ts'
 import type { QuerySchema } from '#content/query/normal-form.ts'
 import { querySchema } from '#content/query/normal-form.ts'
@@ -112,14 +113,8 @@ function pointersOf(fields: readonly Field[], prefix = ''): (readonly [string, O
         return [[path, field.onDelete ?? 'restrict'] as const]
       case 'richText':
         return [[path, 'restrict'] as const]
-      case 'group':
-        return pointersOf(field.fields, `${path}.`)
-      case 'list':
-        return pointersOf([{ ...field.of, name: field.name }], prefix)
-      case 'blocks':
-        return field.blocks.flatMap((block) => pointersOf(block.fields, `${path}.${block.name}.`))
       default:
-        return []
+        return innerFields(field, prefix).flatMap((inner) => pointersOf(inner.fields, inner.prefix))
     }
   })
 }

@@ -1,4 +1,6 @@
-import type { ContentType, Field, FieldKind } from '#content/content-type.ts'
+import type { ContentType, Field } from '#content/content-type.ts'
+import { fieldKinds, isFieldKind, rulesOf } from '#content/field-kinds.ts'
+import type { OptionType } from '#content/field-kinds.ts'
 import { isStorableText, queryFieldOf } from '#content/query/normal-form.ts'
 import { reservedWords, systemFields } from '#content/query/query.ts'
 import { TypeInvalidError } from '#content/errors.ts'
@@ -34,9 +36,8 @@ const indexableSystem = new Set<string>([
   'firstPublishedAt',
 ])
 
-type Shape = Readonly<Record<string, 'text' | 'boolean' | 'number' | 'count' | 'texts' | 'other'>>
-
-const common: Shape = {
+/** Options of every field. */
+const common: Readonly<Record<string, OptionType>> = {
   name: 'text',
   kind: 'text',
   label: 'text',
@@ -44,35 +45,6 @@ const common: Shape = {
   required: 'boolean',
   localized: 'boolean',
 }
-const filterable: Shape = { filterable: 'boolean', unique: 'boolean' }
-
-const shapes: Readonly<Record<FieldKind, Shape>> = {
-  text: { ...filterable, lengthMin: 'count', lengthMax: 'count', pattern: 'text' },
-  richText: {},
-  markdown: { lengthMax: 'count' },
-  number: { ...filterable, min: 'number', max: 'number', integer: 'boolean' },
-  boolean: filterable,
-  dateTime: filterable,
-  select: { ...filterable, options: 'texts', many: 'boolean' },
-  json: {},
-  slug: { from: 'text' },
-  asset: { ...filterable, many: 'boolean', onDelete: 'text' },
-  reference: { ...filterable, many: 'boolean', onDelete: 'text', types: 'texts' },
-  group: { fields: 'other' },
-  list: { of: 'other', itemsMax: 'count', filterable: 'boolean' },
-  blocks: { blocks: 'other', itemsMax: 'count' },
-}
-
-/** Kinds with a normal form, so that a list of them can be filtered too. */
-const scalarKinds = new Set<FieldKind>([
-  'text',
-  'number',
-  'boolean',
-  'dateTime',
-  'select',
-  'asset',
-  'reference',
-])
 
 class Check {
   readonly faults = new Faults()
@@ -160,13 +132,13 @@ class Check {
         'definition',
         `"${name}" is a word of ours; choose another.`,
       )
-    if (typeof kind !== 'string' || !Object.hasOwn(shapes, kind))
+    if (!isFieldKind(kind))
       return this.faults.add(
         step(path, 'kind'),
         'option',
-        `A kind is one of: ${Object.keys(shapes).join(', ')}.`,
+        `A kind is one of: ${Object.keys(fieldKinds).join(', ')}.`,
       )
-    this.#keys(input, { ...common, ...shapes[kind as FieldKind] }, path)
+    this.#keys(input, { ...common, ...rulesOf(kind).options }, path)
     if (!top) this.#onlyOnTop(input, path)
     this.#kind(input as unknown as Field, path, depth)
   }
@@ -296,7 +268,7 @@ class Check {
         'Items of a list are never missing.',
       )
     const many = 'many' in field.of && field.of.many
-    if (field.filterable === true && (!scalarKinds.has(field.of.kind) || many))
+    if (field.filterable === true && (rulesOf(field.of.kind).valueType === null || many))
       this.faults.add(
         step(path, 'filterable'),
         'definition',
@@ -375,7 +347,11 @@ class Check {
     })
   }
 
-  #keys(input: Readonly<Record<string, unknown>>, shape: Shape, path: string): void {
+  #keys(
+    input: Readonly<Record<string, unknown>>,
+    shape: Readonly<Record<string, OptionType>>,
+    path: string,
+  ): void {
     for (const [key, value] of Object.entries(input)) {
       if (value === undefined) continue
       const at = step(path, key)

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { TypePlan } from '#content/content.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
+import { innerFields } from '#content/field-kinds.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import { countMax, lostValues, refusedValues } from '#content/model/stored-values.ts'
 import type { Refused } from '#content/model/stored-values.ts'
@@ -188,11 +189,7 @@ function pointers(fields: readonly Field[], path = ''): string[] {
   return fields.flatMap((field) => {
     const at = `${path}${field.name}`
     if (field.kind === 'asset' || field.kind === 'reference') return [`${at} ${field.kind}`]
-    if (field.kind === 'group') return pointers(field.fields, `${at}.`)
-    if (field.kind === 'list') return pointers([{ ...field.of, name: field.name }], path)
-    return field.kind === 'blocks'
-      ? field.blocks.flatMap((block) => pointers(block.fields, `${at}.${block.name}.`))
-      : []
+    return innerFields(field, path).flatMap(({ prefix, fields }) => pointers(fields, prefix))
   })
 }
 

@@ -1,4 +1,5 @@
 import { isId } from '#lib/id.ts'
+import { rulesOf } from '#content/field-kinds.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
 import { FilterValueTooLongError } from '#content/query/errors.ts'
 import type { Scalar } from '#lib/scalar.ts'
@@ -50,17 +51,6 @@ const systemQueryFields: readonly QueryField[] = [
   system('createdBy', 'id', true),
 ]
 
-const valueTypes: Partial<Record<Field['kind'], ValueType>> = {
-  text: 'text',
-  select: 'text',
-  slug: 'text',
-  number: 'number',
-  boolean: 'boolean',
-  dateTime: 'instant',
-  asset: 'id',
-  reference: 'id',
-}
-
 /** How queries see a field of a type; null: they cannot use it. */
 export function queryFieldOf(field: Field): QueryField | null {
   const options = field.kind === 'list' ? field.of : field
@@ -71,14 +61,14 @@ export function queryFieldOf(field: Field): QueryField | null {
     ...(options.kind === 'select' && options.options.length > 0 ? { values: options.options } : {}),
   }
   if (field.kind === 'list') {
-    const type = valueTypes[field.of.kind]
+    const type = rulesOf(field.of.kind).valueType
     const nested = 'many' in field.of && field.of.many
-    return field.filterable === true && type !== undefined && !nested
+    return field.filterable === true && type !== null && !nested
       ? { ...shape, type, many: true }
       : null
   }
-  const type = valueTypes[field.kind]
-  if (type === undefined) return null
+  const type = rulesOf(field.kind).valueType
+  if (type === null) return null
   const asked =
     field.kind === 'slug' ||
     ('filterable' in field && field.filterable) ||

@@ -1,4 +1,4 @@
-import type { ContentType, Field } from '#content/content-type.ts'
+import type { ContentType, Field, FieldKind } from '#content/content-type.ts'
 import { filterTextBytesMax, queryFieldOf } from '#content/query/normal-form.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
 import type { Fault } from '#content/validation/fault.ts'
@@ -146,43 +146,36 @@ function demand(field: Field, value: unknown, pointer: string, mode: Mode): void
     mode.faults.add(pointer, 'required', 'A value is required to publish.')
 }
 
-function compileField(field: Field, path: string): Check {
-  switch (field.kind) {
-    case 'text':
-      return text(field)
-    case 'markdown':
-      return limitedText(field.lengthMax ?? markdownLengthMax)
-    case 'richText':
-      return (value, pointer, mode) => {
-        checkRichText(value, { field: path, pointer, faults: mode.faults, targets: mode.targets })
-        return value
-      }
-    case 'number':
-      return number(field)
-    case 'boolean':
-      return (value, pointer, mode) =>
-        typeof value === 'boolean' ? value : refuse(mode, pointer, 'Give true or false.')
-    case 'dateTime':
-      return dateTime
-    case 'select':
-      return select(field)
-    case 'json':
-      return (value, pointer, mode) => {
-        checkJson(value, pointer, mode.faults)
-        return value
-      }
-    case 'slug':
-      return slug
-    case 'asset':
-    case 'reference':
-      return target(field, path)
-    case 'group':
-      return group(field.fields, path)
-    case 'list':
-      return list(itemOf(itemField(field), path), field.itemsMax ?? itemsMax)
-    case 'blocks':
-      return blocks(field, path)
-  }
+type FieldOf<Kind extends FieldKind> = Extract<Field, { readonly kind: Kind }>
+type Compile<Kind extends FieldKind> = (field: FieldOf<Kind>, path: string) => Check
+
+/** The check of the values of each kind. */
+const checks: { readonly [Kind in FieldKind]: Compile<Kind> } = {
+  text: (field) => text(field),
+  markdown: (field) => limitedText(field.lengthMax ?? markdownLengthMax),
+  richText: (_field, path) => (value, pointer, mode) => {
+    checkRichText(value, { field: path, pointer, faults: mode.faults, targets: mode.targets })
+    return value
+  },
+  number: (field) => number(field),
+  boolean: () => (value, pointer, mode) =>
+    typeof value === 'boolean' ? value : refuse(mode, pointer, 'Give true or false.'),
+  dateTime: () => dateTime,
+  select: (field) => select(field),
+  json: () => (value, pointer, mode) => {
+    checkJson(value, pointer, mode.faults)
+    return value
+  },
+  slug: () => slug,
+  asset: (field, path) => target(field, path),
+  reference: (field, path) => target(field, path),
+  group: (field, path) => group(field.fields, path),
+  list: (field, path) => list(itemOf(itemField(field), path), field.itemsMax ?? itemsMax),
+  blocks: (field, path) => blocks(field, path),
+}
+
+function compileField<Kind extends FieldKind>(field: FieldOf<Kind>, path: string): Check {
+  return checks[field.kind](field, path)
 }
 
 function refuse(mode: Mode, pointer: string, message: string): undefined {
