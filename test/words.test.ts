@@ -54,11 +54,6 @@ const unfinished = [
   'src/content/version',
   'src/nodes/',
   'test/',
-  'docs/',
-  'README.md',
-  'ARCHITECTURE.md',
-  'CHANGELOG.md',
-  'STYLE.md',
 ]
 
 const columnsMax = 100

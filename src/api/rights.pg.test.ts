@@ -369,7 +369,7 @@ test('a release is changed only by those who may publish what it holds', { skip 
 })
 
 test(
-  'nobody manages those who may do more, and no token outlives its maker',
+  'no caller manages those who may do more, and no token outlives its maker',
   { skip },
   async () => {
     await using site = await testSite()

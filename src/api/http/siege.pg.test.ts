@@ -92,7 +92,7 @@ function responsesIn(text: string): number {
 }
 
 test(
-  'requests that are pipelined behind a file which nobody reads hold no place',
+  'requests that are pipelined behind a file that is not read hold no place',
   { skip },
   async () => {
     await using site = await testSite({ config: { requestsMax: 20 } })
