@@ -4,7 +4,7 @@
  */
 import { globSync } from 'node:fs'
 import { basename } from 'node:path'
-import type { Benchmark } from './support/benchmark.ts'
+import type { Benchmark, Figure } from './support/benchmark.ts'
 
 const names = globSync(`${import.meta.dirname}/*.ts`)
   .map((file) => basename(file, '.ts'))
@@ -21,6 +21,7 @@ if (name === undefined || !names.includes(name)) {
 
 const { benchmark } = (await import(`./${name}.ts`)) as { benchmark: Benchmark }
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
+const { claim } = benchmark
 const { figures, notes } = await benchmark.run(say)
 const failed = figures.filter(
   (figure) =>
@@ -30,22 +31,27 @@ const failed = figures.filter(
 
 if (json)
   process.stdout.write(
-    `${JSON.stringify({ name, claim: benchmark.claim, figures, notes, ok: failed.length === 0 }, null, 2)}\n`,
+    `${JSON.stringify({ name, claim, figures, notes, ok: failed.length === 0 }, null, 2)}\n`,
   )
 else {
-  process.stdout.write(`\n${benchmark.claim}\n`)
+  process.stdout.write(`\n${claim}\n`)
   for (const figure of figures) {
-    const bound =
-      figure.atLeast !== undefined
-        ? `≥ ${figure.atLeast}`
-        : figure.atMost !== undefined
-          ? `≤ ${figure.atMost}`
-          : ''
-    const verdict = bound === '' ? '' : failed.includes(figure) ? 'MISSED' : 'held'
-    process.stdout.write(
-      `  ${figure.name.padEnd(44)} ${String(figure.value).padStart(10)} ${figure.unit.padEnd(8)} ${bound.padEnd(10)} ${verdict}\n`,
-    )
+    const bound = boundOf(figure)
+    const verdict = failed.includes(figure) ? 'MISSED' : 'held'
+    const columns = [
+      figure.name.padEnd(44),
+      String(figure.value).padStart(10),
+      figure.unit.padEnd(8),
+      bound.padEnd(10),
+      bound === '' ? '' : verdict,
+    ]
+    process.stdout.write(`  ${columns.join(' ')}\n`)
   }
   for (const note of notes) process.stdout.write(`  ${note}\n`)
 }
 process.exitCode = failed.length === 0 ? 0 : 1
+
+function boundOf({ atLeast, atMost }: Figure): string {
+  if (atLeast !== undefined) return `≥ ${atLeast}`
+  return atMost === undefined ? '' : `≤ ${atMost}`
+}

@@ -79,6 +79,7 @@ const measure: Measure = async (url, folder, say) => {
 }
 
 export const benchmark = loadBenchmark(
-  `Delivery of an entry of about 5 KB from memory, with permissions, ETag and token handling in place, against plain node:http answering the same bytes: ${connections} connections.`,
+  `Delivery of an entry of about 5 KB from memory, with permissions, ETag and token handling ` +
+    `in place, against plain node:http sending the same bytes: ${connections} connections.`,
   measure,
 )

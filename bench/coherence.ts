@@ -33,16 +33,19 @@ const longerMax = 3
 const writePauseMs = 75
 const readPauseMs = 8
 const warmUpMs = 3_000
-/** Of the process that is all the clients. */
+/** The scheduling priority of the process in which all clients run. */
 const clientNice = 10
 /**
- * The server's files are in memory where there is such a file system: a disk that stalls for 100 ms
- * now and then is not what is measured.
+ * The server's files are kept in memory where there is such a file system, so that a disk that
+ * stalls for 100 ms now and then does not enter the figures.
  */
 const memoryFolder = '/dev/shm'
 
 export const benchmark: Benchmark = {
-  claim: `Three nodes on one PostgreSQL, ${writers} writers and ${readers} readers on all of them for ${seconds} s: what each reader is shown, judged by a checker that knows only what was acknowledged when.`,
+  claim:
+    `Three nodes on one PostgreSQL, ${writers} writers and ${readers} readers on all of them ` +
+    `for ${seconds} s: what each reader is shown, examined by a checker that knows only what ` +
+    `was acknowledged when.`,
   async run(say) {
     const postgres = await startTestPostgres({
       durable: true,
@@ -119,7 +122,7 @@ function figuresOf(
     ...bound,
   })
   return [
-    { name: 'answers judged', value: ledger.judged, unit: '' },
+    { name: 'responses checked', value: ledger.checked, unit: '' },
     { name: 'measured for', value: round(tookS, 0), unit: 's' },
     { name: 'writes', value: round(writes / tookS, 0), unit: '1/s' },
     { name: 'stale entries and lists at rest', value: ledger.count('rest'), unit: '', atMost: 0 },
@@ -131,13 +134,13 @@ function figuresOf(
     },
     { name: 'of them: write not seen', value: ledger.count('token'), unit: '', atMost: 0 },
     {
-      name: 'unmarked answers older than the lease',
+      name: 'unmarked responses older than the lease',
       value: ledger.count('stale', 'list', 'invented'),
       unit: '',
       atMost: 0,
     },
     { name: 'requests refused', value: ledger.count('refused'), unit: '', atMost: 0 },
-    { name: 'answers marked as stale', value: ledger.marked, unit: '', atMost: 0 },
+    { name: 'responses marked as stale', value: ledger.marked, unit: '', atMost: 0 },
     ms('read without token, p50', percentile(took.get('plain'), 0.5)),
     ms('read with token, p50', percentile(took.get('token'), 0.5)),
     ms('read without token, p99', percentile(took.get('plain'), 0.99)),
@@ -166,15 +169,16 @@ function figuresOf(
 type Lags = { readonly committed: readonly number[]; readonly acknowledged: readonly number[] }
 
 /**
- * PostgreSQL tells when each transaction committed, on the clock of this machine, which is read
- * beside it.
+ * PostgreSQL records when each transaction committed, on the clock of this machine, which the
+ * clients read too.
  */
 async function lagsOf(url: string, samples: readonly LagSample[]): Promise<Lags> {
   const client = new pg.Client({ connectionString: url })
   await client.connect()
   try {
     const { rows } = await client.query<{ ms: string | null }>(
-      `select extract(epoch from pg_xact_commit_timestamp(xid::xid8::xid)) * 1000 as ms from unnest($1::text[]) with ordinality as t(xid, n) order by n`,
+      `select extract(epoch from pg_xact_commit_timestamp(xid::xid8::xid)) * 1000 as ms
+       from unnest($1::text[]) with ordinality as t(xid, n) order by n`,
       [samples.map(({ xid }) => xid)],
     )
     const committed = samples.map(
@@ -191,9 +195,17 @@ async function lagsOf(url: string, samples: readonly LagSample[]): Promise<Lags>
 }
 
 function notesOf({ ledger }: Workload): string[] {
+  const files = existsSync(memoryFolder)
+    ? `Its files are in ${memoryFolder}, so that the stalls of a disk are not counted.`
+    : 'Its files are on a disk, whose stalls are counted.'
   return [
-    `A commit counts from the moment that PostgreSQL notes for it, which is before it is flushed. ${existsSync(memoryFolder) ? `Its files are in ${memoryFolder}, so that the stalls of a disk are not counted.` : 'Its files are on a disk, whose stalls are counted.'} The clients run at a lower priority than nodes and database.`,
-    'applied: as the receipt of the write tells for the last of all nodes, rounded up to the millisecond. shown: a client has an answer with it from each of the two other nodes, which it asks without token and without pause; the loading of the entry is in it.',
+    `A commit counts from the moment that PostgreSQL records for it, before it is flushed. ` +
+      `${files} ` +
+      'The clients run at a lower priority than nodes and database.',
+    'applied: the last of all nodes has applied the write, by its receipt, rounded up to the ' +
+      'millisecond. shown: each of the two other nodes has sent the client a response with the ' +
+      'write; the client polls without token and without pause, and the time includes loading ' +
+      'the entry.',
     ...ledger.violations.slice(0, 20).map(({ rule, text }) => `${rule}: ${text}`),
   ]
 }

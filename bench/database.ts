@@ -27,7 +27,9 @@ const idleMemoryMbMax = 60
 const read = sql<{ id: number; data: string }>(`select id, data from item where id = $1`)
 
 export const benchmark: Benchmark = {
-  claim: `Database.run costs a read by key at most a tenth against bare pg with the same named statement; the embedded PostgreSQL is there in seconds and small at rest.`,
+  claim:
+    `Database.run costs a read by key at most a tenth against bare pg with the same named ` +
+    `statement; the embedded PostgreSQL starts in seconds and is small at rest.`,
   async run(say) {
     const folder = await mkdtemp(join(tmpdir(), 'stoa-bench-database-'))
     await chmod(folder, 0o755)
@@ -95,7 +97,8 @@ async function compareReads(url: string, say: (line: string) => void): Promise<F
   try {
     await pool.query('create table item (id int primary key, data json not null)')
     await pool.query(
-      `insert into item select i, json_build_object('body', repeat('x', 4000)) from generate_series(1, ${rows}) i`,
+      `insert into item
+       select i, json_build_object('body', repeat('x', 4000)) from generate_series(1, ${rows}) i`,
     )
     await pool.query('vacuum analyze item')
     const ours = async (n: number): Promise<unknown> => database.run(read, [(n % rows) + 1])
@@ -106,7 +109,7 @@ async function compareReads(url: string, say: (line: string) => void): Promise<F
       const measured: { ours: number[]; bare: number[] } = { ours: [], bare: [] }
       for (const one of [ours, bare]) await rate(width, one)
       for (let count = 0; count < rounds; count += 1) {
-        // Who goes first changes, so that neither profits from warm caches.
+        // The two take turns at going first, so that neither profits from warm caches.
         const order = count % 2 === 0 ? (['bare', 'ours'] as const) : (['ours', 'bare'] as const)
         for (const name of order)
           measured[name].push(await rate(width, name === 'ours' ? ours : bare))
@@ -140,7 +143,7 @@ async function rate(width: number, one: (n: number) => Promise<unknown>): Promis
   return statementsPerRound / ((performance.now() - began) / 1_000)
 }
 
-/** The proportional set size of a process and its children, where the system tells it (Linux). */
+/** The proportional set size of a process and its children; only Linux reports it. */
 function memoryMb(parent: number): number | null {
   if (process.platform !== 'linux') return null
   const family = readdirSync('/proc').filter(

@@ -60,7 +60,8 @@ const unprepared = (text: string): ReturnType<typeof sql<object>> => sql<object>
 /** Fills the table of a type as quickly as PostgreSQL can: before it has the indexes of fields. */
 async function fill(database: PostgresDatabase, type: string, count: number): Promise<void> {
   const table = versionTable(type)
-  const id = `(substr(md5('${type}' || i), 1, 8) || '-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid`
+  const prefix = `substr(md5('${type}' || i), 1, 8)`
+  const id = `(${prefix} || '-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid`
   const values = filterable.map((field, at) =>
     at % 2 === 0
       ? `'${field}', 'v' || (i % 100000 * 7919) % ${at * 40 + 20}`
@@ -68,14 +69,18 @@ async function fill(database: PostgresDatabase, type: string, count: number): Pr
   )
   const steps = [
     `alter table ${table} disable trigger all`,
-    `insert into stoa.entry (id, type, created_by) select ${id}, '${type}', '{}' from generate_series(1, ${count}) i`,
-    `insert into ${table} (entry_id, locale, number, type, data, filter, is_latest, is_published, created_at, saved_at, saved_by,
-       published_at, first_published_at)
-     select ${id}, 'en', 1, '${type}', json_build_object('title', 'Title ' || i, 'body', repeat('text ', 40), ${values.join(', ')}),
+    `insert into stoa.entry (id, type, created_by)
+     select ${id}, '${type}', '{}' from generate_series(1, ${count}) i`,
+    `insert into ${table} (entry_id, locale, number, type, data, filter, is_latest, is_published,
+       created_at, saved_at, saved_by, published_at, first_published_at)
+     select ${id}, 'en', 1, '${type}',
+       json_build_object('title', 'Title ' || i, 'body', repeat('text ', 40), ${values.join(', ')}),
        jsonb_build_object(${values.join(', ')}), true, true, at, at, '{}', at, at
-     from generate_series(1, ${count}) i, lateral (select timestamptz '2026-01-01' + i * interval '1 second' as at) t`,
+     from generate_series(1, ${count}) i,
+       lateral (select timestamptz '2026-01-01' + i * interval '1 second' as at) t`,
     `alter table ${table} enable trigger all`,
-    `alter table ${table} enable always trigger stoa_change_insert, enable always trigger stoa_change_update,
+    `alter table ${table}
+       enable always trigger stoa_change_insert, enable always trigger stoa_change_update,
        enable always trigger stoa_change_delete, enable always trigger stoa_change_truncate`,
   ]
   for (const text of steps) await database.run({ ...unprepared(text), timeoutMs: buildMs })
@@ -106,7 +111,8 @@ async function openSite(
   }
   say(`${types} types, ${entries} entries of the first: filled; building indexes …`)
   await settle(content, database)
-  // Not of tables that are still empty: PostgreSQL would plan for that until it looks again.
+  // Statistics of tables that are still empty would spoil PostgreSQL's plans until it analyzes
+  // them again.
   for (const table of ['stoa.entry', ...names.map(versionTable)])
     await database.run({ ...unprepared(`vacuum analyze ${table}`), timeoutMs: buildMs })
   await database.run({ ...unprepared('checkpoint'), timeoutMs: buildMs })
@@ -175,7 +181,8 @@ const works: Readonly<Record<string, Work>> = {
 async function someIds(site: Site): Promise<string[]> {
   const rows = await site.database.run(
     sql<{ id: string }>(
-      `select entry_id as id from ${versionTable(site.types[0]!)} where is_published order by entry_id limit 400`,
+      `select entry_id as id from ${versionTable(site.types[0]!)}
+       where is_published order by entry_id limit 400`,
     ),
   )
   return rows.map((row) => row.id)
@@ -222,10 +229,8 @@ async function runRound(site: Site, ids: readonly string[], work: Work): Promise
 type Round = { readonly perSecond: number; readonly perServerSecond: number }
 
 async function compareSites(
-  small: Site,
-  large: Site,
-  label: string,
-  atLeast: number,
+  [small, large]: readonly [Site, Site],
+  { label, atLeast }: { readonly label: string; readonly atLeast: number },
   say: (line: string) => void,
 ): Promise<Figure[]> {
   const figures: Figure[] = []
@@ -237,7 +242,7 @@ async function compareSites(
     for (let at = 0; at < rounds; at += 1) {
       const first = (): Promise<Round> => runRound(small, smallIds, work)
       const second = (): Promise<Round> => runRound(large, largeIds, work)
-      // They take turns at being first, so that a drift of the machine meets both alike.
+      // The sites take turns at being first, so that a drift of the machine affects both alike.
       const [a, b] =
         at % 2 === 0 ? [await first(), await second()] : [await second(), await first()]
       measured[0].push(at % 2 === 0 ? a : b)
@@ -250,7 +255,8 @@ async function compareSites(
       )
     const [rate, cpu] = [of('perSecond'), of('perServerSecond')]
     say(
-      `${name}: ${rate.baseline} and ${rate.subject}/s, ratio ${rate.ratio}, by server time ${cpu.ratio}`,
+      `${name}: ${rate.baseline} and ${rate.subject}/s, ratio ${rate.ratio}, ` +
+        `by server time ${cpu.ratio}`,
     )
     figures.push(
       { name: `${name}, ${label}: before`, value: rate.baseline, unit: '/s' },
@@ -305,7 +311,10 @@ async function widen(site: Site, say: (line: string) => void): Promise<Figure[]>
 }
 
 export const benchmark: Benchmark = {
-  claim: `A read or a write costs the same with ${typesMax} types of 7 filterable fields as with 1, and nearly the same with ${manyEntries} entries as with ${fewEntries}; a field becomes filterable while reads and writes go on.`,
+  claim:
+    `A read or a write costs the same with ${typesMax} types of 7 filterable fields as with 1, ` +
+    `and nearly the same with ${manyEntries} entries as with ${fewEntries}; a field becomes ` +
+    `filterable while reads and writes go on.`,
   run: async (say) => {
     const server = await startTestPostgres({ durable: true })
     try {
@@ -314,11 +323,17 @@ export const benchmark: Benchmark = {
       const figures: Figure[] = []
       {
         await using types = await openSite(await url('types'), typesMax, fewEntries, say)
-        figures.push(...(await compareSites(few, types, `1 to ${typesMax} types`, 0.9, say)))
+        figures.push(
+          ...(await compareSites(
+            [few, types],
+            { label: `1 to ${typesMax} types`, atLeast: 0.9 },
+            say,
+          )),
+        )
       }
       await using entries = await openSite(await url('entries'), 1, manyEntries, say)
       const label = `${fewEntries} to ${manyEntries} entries`
-      figures.push(...(await compareSites(few, entries, label, 0.8, say)))
+      figures.push(...(await compareSites([few, entries], { label, atLeast: 0.8 }, say)))
       figures.push(...(await widen(entries, say)))
       return { figures, notes: [`${clients} clients in one process beside the server.`] }
     } finally {

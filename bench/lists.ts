@@ -117,23 +117,27 @@ function again(
   }
 }
 
+function operationOf(before: Article | null, after: Article | null): Change['operation'] {
+  if (after === null) return 'delete'
+  return before === null ? 'insert' : 'update'
+}
+
 function change(random: Random, table: Map<number, Article>, version: number): Change {
   const id = random.below(rowsCount)
   const before = table.get(id) ?? null
   const kind = random.next()
-  const after =
-    kind < 0.1 && before !== null
-      ? null
-      : before === null || kind < 0.3
-        ? article(random, id, version)
-        : { ...before, version, ...(kind < 0.6 ? { rating: random.below(100) } : {}) }
+  const changed = (): Article => {
+    if (before === null || kind < 0.3) return article(random, id, version)
+    return { ...before, version, ...(kind < 0.6 ? { rating: random.below(100) } : {}) }
+  }
+  const after = kind < 0.1 && before !== null ? null : changed()
   if (after === null) table.delete(id)
   else table.set(id, after)
   return {
     xid: version,
     collection: 'article',
     key: String(id),
-    operation: after === null ? 'delete' : before === null ? 'insert' : 'update',
+    operation: operationOf(before, after),
     before,
     after,
   }

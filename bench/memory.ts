@@ -32,11 +32,16 @@ const measure: Measure = async (url, folder, say) => {
   const { origin, token } = node
   await fillStoa(sender(origin, token), all)
   const idleMb = node.process.residentMb()
-  // Bounds of times to come, hardly ever the same twice: answers repeat, questions do not.
+  // The bounds are future times, hardly ever the same twice: results repeat, queries do not.
   const lists = categoryIds.map(
     (id) => `/api/content/article?where[category][eq]=${id}&limit=5&where[createdAt][lt]=`,
   )
-  const queryLua = `string.format('2099-01-01T00:00:%02d.%03dZ', math.random(0, 59), math.random(0, 999)) .. '&where[updatedAt][lt]=' .. string.format('2098-01-%02dT%02d:%02d:00.000Z', math.random(1, 28), math.random(0, 23), math.random(0, 59))`
+  const createdLua =
+    "string.format('2099-01-01T00:00:%02d.%03dZ', math.random(0, 59), math.random(0, 999))"
+  const updatedLua =
+    "string.format('2098-01-%02dT%02d:%02d:00.000Z', " +
+    'math.random(1, 28), math.random(0, 23), math.random(0, 59))'
+  const queryLua = `${createdLua} .. '&where[updatedAt][lt]=' .. ${updatedLua}`
   const load = { origin, paths: lists, queryLua, connections, seconds: sliceSeconds }
   let [bytesMb, residentMb, requests] = [0, 0, 0]
   for (let slice = 0; slice < (minutes * 60) / sliceSeconds; slice += 1) {
@@ -45,7 +50,8 @@ const measure: Measure = async (url, folder, say) => {
     bytesMb = Math.max(bytesMb, Number(/^stoa_cache_bytes (\S+)/m.exec(metrics)?.[1]) / 1024 ** 2)
     residentMb = Math.max(residentMb, node.process.residentMb())
     say(
-      `${Math.round(requests)} questions: ${Math.round(bytesMb)} MB in the cache, the process has ${node.process.residentMb()} MB`,
+      `${Math.round(requests)} queries: ${Math.round(bytesMb)} MB in the cache, ` +
+        `the process has ${node.process.residentMb()} MB`,
     )
   }
   return {
@@ -65,6 +71,7 @@ const measure: Measure = async (url, folder, say) => {
 }
 
 export const benchmark = loadBenchmark(
-  `A cache of ${cacheMb} MB stays within its bound for ${minutes} minutes in which every question is a new one.`,
+  `A cache of ${cacheMb} MB stays within its bound for ${minutes} minutes in which every ` +
+    `query is a new one.`,
   measure,
 )

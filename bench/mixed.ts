@@ -113,13 +113,17 @@ const measure: Measure = async (url, folder, say) => {
       { name: 'resident memory of the node', value: node.process.residentMb(), unit: 'MB' },
     ],
     notes: [
-      'A hit was possible where the answer is the same as the last one to the same question.',
+      'A hit was possible where the response is the same as the last one to the same request.',
     ],
   }
 }
 
 export const benchmark = loadBenchmark(
-  `${100 - writeShare * 100} % reads from memory and ${writeShare * 100} % writes that publish, over ${articles} entries and ${categoryIds.length} lists, with ${connections} connections: against plain node:http that sends the same bytes and does one bare UPDATE per write, and against a server made by hand that keeps as much of a write as Stoa and has a perfect cache.`,
+  `${100 - writeShare * 100} % reads from memory and ${writeShare * 100} % writes that ` +
+    `publish, over ${articles} entries and ${categoryIds.length} lists, with ${connections} ` +
+    `connections: against plain node:http that sends the same bytes and does one bare UPDATE ` +
+    `per write, and against a server made by hand that keeps as much of a write as Stoa and has ` +
+    `a perfect cache.`,
   measure,
 )
 
@@ -142,8 +146,8 @@ function shuffled(paths: string[]): string[] {
 }
 
 /**
- * One request after another, so that what was possible can be told: the tag says whether the answer
- * is still the same.
+ * Requests go out one after another, so that each could have been a hit or not for certain: the
+ * entity tag says whether the response is still the same.
  */
 async function hitRate(
   { origin, token }: ArticleNode,
@@ -181,7 +185,7 @@ async function hitRate(
     tags.set(path, tag)
     return { hit, possible }
   }
-  // Until most have been asked for once: what is asked for the first time cannot be there.
+  // Most paths are requested once before the count begins: the first request cannot be a hit.
   for (let count = 0; count < articles * 5; count += 1) await read()
   let [hits, possible] = [0, 0]
   for (let count = 0; count < hitRateRequests; count += 1) {

@@ -12,7 +12,7 @@ import type { Benchmark, Figure } from './support/benchmark.ts'
 const sizes = [1, 2, 4, 8]
 const writesPerSecond = 1_000
 const measuredMs = 6_000
-/** Measured beside the default, with the most nodes. */
+/** This setting is measured beside the default, with the most nodes. */
 const longGapMs = 25
 /** Writes go out in bursts of this length. */
 const burstMs = 10
@@ -32,7 +32,9 @@ async function sample(
   known: Map<number, number>,
 ): Promise<{ readonly cpuMs: number; readonly transactions: number }> {
   const { rows: backends } = await observer.query<{ pid: number }>(
-    `select pid from pg_stat_activity where backend_type = 'client backend' and application_name not in ('bench writer', 'bench observer')`,
+    `select pid from pg_stat_activity
+     where backend_type = 'client backend'
+       and application_name not in ('bench writer', 'bench observer')`,
   )
   for (const { pid } of backends)
     known.set(pid, Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6)
@@ -149,7 +151,9 @@ function slope(points: readonly (readonly [number, number])[]): number {
 }
 
 export const benchmark: Benchmark = {
-  claim: `What one more node costs the primary, in processor time of the server, at rest and at ${writesPerSecond} writes/s. At rest it is next to nothing.`,
+  claim:
+    `What one more node costs the primary, in processor time of the server, at rest and at ` +
+    `${writesPerSecond} writes/s. At rest it is next to nothing.`,
   run: async (say) => {
     const server = await startTestPostgres({ durable: true })
     const observer = new pg.Client({
@@ -166,7 +170,8 @@ export const benchmark: Benchmark = {
     pool.on('error', ended)
     await observer.connect()
     await observer.query(
-      `create table cost_item (id int primary key, n int not null, grp int not null); insert into cost_item select i, 0, i % 20 from generate_series(1, ${rows}) i`,
+      `create table cost_item (id int primary key, n int not null, grp int not null);
+       insert into cost_item select i, 0, i % 20 from generate_series(1, ${rows}) i`,
     )
     const figures: Figure[] = []
     const points: { readonly size: number; readonly rest: Sample; readonly busy: Sample }[] = []
@@ -249,7 +254,8 @@ export const benchmark: Benchmark = {
     return {
       figures,
       notes: [
-        'Processor time of the server processes that serve nodes, without those of the writers; nodes, writers and server share this machine.',
+        'Processor time of the server processes that serve nodes, without those of the ' +
+          'writers; nodes, writers and server share this machine.',
       ],
     }
   },

@@ -10,7 +10,7 @@ const nodes = 3
 const writers = 8
 const readers = 24
 const leaseMs = 1_000
-/** STOA_BENCH_SECONDS: how long the database is away. */
+/** The outage of the database lasts this long (STOA_BENCH_SECONDS). */
 const seconds = Number(process.env['STOA_BENCH_SECONDS'] ?? 60)
 /**
  * Goodput is counted for so long before, and for so long at the end of the time in which it has to
@@ -26,7 +26,10 @@ const writePauseMs = 200
 const readPauseMs = 60
 
 export const benchmark: Benchmark = {
-  claim: `Three nodes under load, and the network to the database drops everything for ${seconds} s: what is known is served and marked, and goodput (answers that are not marked, and writes) is back ${backWithinMs / 1_000} s after its return.`,
+  claim:
+    `Three nodes under load, and the network to the database drops everything for ${seconds} s: ` +
+    `cached content is served and marked, and goodput (unmarked responses, and writes) is back ` +
+    `${backWithinMs / 1_000} s after its return.`,
   async run(say) {
     const postgres = await startTestPostgres({ durable: true })
     await using network = await startProxy(postgres.url)
@@ -52,7 +55,7 @@ export const benchmark: Benchmark = {
       workload.took.clear()
       const [reads, refused] = [workload.counts.reads, workload.counts.refused]
       network.silence()
-      // A lease later everything that is answered is marked.
+      // One lease later, every response is marked.
       await sleep(seconds * 1_000)
       const during = {
         served: workload.counts.reads - reads,
@@ -83,12 +86,12 @@ export const benchmark: Benchmark = {
           },
           { name: 'writes after / before', value: round(after.writes / before.writes), unit: '' },
           {
-            name: 'answers still marked 5 to 10 s after',
+            name: 'responses still marked 5 to 10 s after',
             value: after.marked,
             unit: '',
             atMost: 0,
           },
-          { name: 'answers marked', value: markedBefore, unit: '', atLeast: 1 },
+          { name: 'responses marked', value: markedBefore, unit: '', atLeast: 1 },
           {
             name: 'violations: stale, wrong mark, token, lost',
             value: ledger.violations.length,

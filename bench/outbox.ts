@@ -28,7 +28,7 @@ const text = Array.from({ length: 6_000 }, (_, at) =>
 ).join('')
 const offsets = 2_000
 
-/** How others are told of a write: not at all, by the outbox, or by NOTIFY in the transaction. */
+/** A write is announced not at all, by the outbox, or by NOTIFY in its transaction. */
 const kinds = ['plain', 'outbox', 'notify'] as const
 type Kind = (typeof kinds)[number]
 
@@ -51,15 +51,18 @@ const statement = (text: string): Statement<object> => ({ text, prepare: 'never'
 async function notifyOf(database: PostgresDatabase, table: string, key: string): Promise<void> {
   await database.run(
     statement(
-      `create function tell() returns trigger language plpgsql as $$ begin perform pg_notify('bench', new.${key}::text); return null; end $$`,
+      `create function announce() returns trigger language plpgsql as $$
+       begin perform pg_notify('bench', new.${key}::text); return null; end $$`,
     ),
   )
   await database.run(
-    statement(`create trigger tell after update on ${table} for each row execute function tell()`),
+    statement(
+      `create trigger announce after update on ${table} for each row execute function announce()`,
+    ),
   )
 }
 
-/** As in a cluster: somebody reads the outbox while it is written. */
+/** Reads the outbox while it is written, as the nodes of a cluster do. */
 function follow(url: string): AsyncDisposable {
   const database = new PostgresDatabase({
     url,
@@ -77,7 +80,7 @@ function follow(url: string): AsyncDisposable {
   }
 }
 
-/** One entry is saved and published by the same code that answers PATCH, as one call of it. */
+/** Saves and publishes one entry per call, with the same code that serves PATCH. */
 async function entryWriter(url: string, kind: Kind): Promise<Writer> {
   const database = open(url)
   await migrate(database)
@@ -131,13 +134,14 @@ async function entryWriter(url: string, kind: Kind): Promise<Writer> {
   }
 }
 
-/** The most that an outbox can weigh: one UPDATE of one row, which nothing else hangs on. */
+/** An outbox weighs most beside a bare UPDATE of one row. */
 async function rowWriter(url: string, kind: Kind): Promise<Writer> {
   const database = open(url)
   await migrate(database, { set: 'cluster' })
   await database.run(
     statement(
-      `create table item (id int primary key, n int not null, grp int not null, body text not null)`,
+      `create table item (
+        id int primary key, n int not null, grp int not null, body text not null)`,
     ),
   )
   await database.run(
@@ -191,7 +195,9 @@ const subjects: readonly Subject[] = [
 
 export const benchmark: Benchmark = {
   claim:
-    'Telling of a write by the outbox, in its own transaction, keeps ≥ 0.85 of the rate of writing entries without; NOTIFY in the transaction is beside it in the same run, and a bare UPDATE of one row, on which telling weighs most.',
+    'Announcing a write by the outbox, in its own transaction, keeps ≥ 0.85 of the rate of ' +
+    'writing entries without; NOTIFY in the transaction is measured in the same run, and a ' +
+    'bare UPDATE of one row, where an announcement weighs most.',
   run: async (say) => {
     const server = await startTestPostgres({ durable: true })
     const figures: Figure[] = []
@@ -207,7 +213,7 @@ export const benchmark: Benchmark = {
       for (const clients of clientCounts) {
         say(`${name}, ${clients} clients`)
         const measured: Record<Kind, number[]> = { plain: [], outbox: [], notify: [] }
-        // Rounds are short and take turns at being first, so that what else the machine does meets
+        // Rounds are short and take turns at being first, so that other work of the machine affects
         // all kinds alike.
         for (const kind of kinds) await rate(writerOf[kind], clients)
         for (let round = 0; round < rounds; round += 1) {
@@ -240,7 +246,8 @@ export const benchmark: Benchmark = {
     return {
       figures,
       notes: [
-        `A server with its durable defaults; ${availableParallelism()} cores shared by server and clients.`,
+        `A server with its durable defaults; ${availableParallelism()} cores shared by server ` +
+          `and clients.`,
       ],
     }
   },

@@ -11,9 +11,9 @@ const rounds = 200
 /** Rounds of different keys that run side by side. */
 const batch = 20
 const resetKeys = 50
-/** What nodes tell each other has arrived by then, on a busy machine too. */
+/** The messages between nodes have arrived after this time, on a busy machine too. */
 const settleMs = 200
-/** Every library has connected again by then. */
+/** Every library has connected again after this time. */
 const reconnectMs = 5_000
 
 type Database = {
@@ -43,7 +43,7 @@ async function countStale(
     .length
 }
 
-/** Nothing overlaps: whoever is set up rightly is right here. */
+/** No operations overlap: every cache that is set up correctly passes here. */
 async function orderly(database: Database, { nodes }: Nodes): Promise<number> {
   const keys = keysOf('orderly', 0, resetKeys)
   for (const key of keys) {
@@ -87,7 +87,7 @@ async function fillRace(
 }
 
 /**
- * Two nodes write the same row one after the other, and tell their caches in the opposite order.
+ * Two nodes write the same row one after the other, and notify their caches in the opposite order.
  */
 async function overwriteRace(database: Database, { nodes }: Nodes): Promise<number> {
   let stale = 0
@@ -159,7 +159,9 @@ async function race(
 
 export const benchmark: Benchmark = {
   claim:
-    'No ordinary race leaves a node with an old value: a fill that a write overtakes, two writes told in the wrong order, a cut between nodes. Beside the caches that others use, in the same run.',
+    'No ordinary race leaves a node with an old value: a fill that a write overtakes, two ' +
+    'writes announced in the wrong order, a cut between nodes. Widely used caches run the ' +
+    'same races.',
   run: async (say) => {
     const server = await startTestPostgres()
     await using redis = await startTestRedis()
@@ -172,7 +174,8 @@ export const benchmark: Benchmark = {
           .rows[0]?.value ?? null,
       write: async (key, value) =>
         void (await pool.query(
-          'insert into race_item values ($1, $2) on conflict (key) do update set value = excluded.value',
+          `insert into race_item values ($1, $2)
+           on conflict (key) do update set value = excluded.value`,
           [key, value],
         )),
     }
@@ -216,7 +219,8 @@ export const benchmark: Benchmark = {
     return {
       figures,
       notes: [
-        'Stale rounds, some 200 ms to 5 s after the race, with entries that live an hour. Three nodes each, a Redis as second level and bus for the peers.',
+        'Stale rounds, some 200 ms to 5 s after the race, with entries that live an hour. ' +
+          'Three nodes each, a Redis as second level and bus for the peers.',
         'The cut takes the bus of a peer, and for Stoa the whole way to the database.',
       ],
     }

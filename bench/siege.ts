@@ -23,7 +23,8 @@ const cachedClients = 4
 const otherClients = 4
 
 export const benchmark = loadBenchmark(
-  `A node with a heap of ${heapMb} MB, and an anonymous attacker with ${connections} connections from one address: clients of other addresses keep their service.`,
+  `A node with a heap of ${heapMb} MB, and an anonymous attacker with ${connections} ` +
+    `connections from one address: clients of other addresses keep their service.`,
   async (url, folder, say) => {
     await using node = await startArticleNode({
       databaseUrl: await createDatabase(url, 'siege'),
@@ -87,7 +88,8 @@ type Seen = {
 }
 
 function describe({ p99Ms, reads, writes, refused, lateLeases }: Seen): string {
-  return `p99 ${round(p99Ms)} ms, ${round(reads, 0)} reads/s, ${round(writes, 0)} writes/s, ${refused} refused, ${lateLeases} late`
+  const rates = `${round(reads, 0)} reads/s, ${round(writes, 0)} writes/s`
+  return `p99 ${round(p99Ms)} ms, ${rates}, ${refused} refused, ${lateLeases} late`
 }
 
 function figuresOf(name: string, quiet: Seen, seen: Seen): Figure[] {
@@ -229,7 +231,8 @@ function asking(path: (world: World, counter: number) => string, sent: Sent = {}
 
 const locales = 'GET /api/locales HTTP/1.1\r\nHost: x\r\n\r\n'
 const postHead =
-  'POST /api/session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n'
+  'POST /api/session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ' +
+  '5000\r\n\r\n'
 const contains = Array.from(
   { length: 30 },
   (_, at) => `where[or][${at}][title][contains]=x${at}`,

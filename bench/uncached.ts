@@ -9,7 +9,7 @@ import {
   sender,
   startArticleNode,
 } from './support/articles.ts'
-import type { Article } from './support/articles.ts'
+import type { Article, ArticleNode } from './support/articles.ts'
 import { compare } from './support/benchmark.ts'
 import type { Figure } from './support/benchmark.ts'
 import { loadBenchmark } from './support/load-benchmark.ts'
@@ -51,7 +51,7 @@ const measure: Measure = async (url, folder, say) => {
   const bare = `http://127.0.0.1:${(await server.printed(/^(\d+)\n/))[1]!}`
   return {
     figures: [
-      ...(await compareAll(bare, origin, token, all, folder, say)),
+      ...(await compareAll(measurementsOf(bare, node, all), folder, say)),
       { name: 'resident memory of the idle node', value: idleMb, unit: 'MB', atMost: 200 },
     ],
     notes: [],
@@ -59,26 +59,27 @@ const measure: Measure = async (url, folder, say) => {
 }
 
 export const benchmark = loadBenchmark(
-  `Without any cache, Stoa against a hand-written Fastify + pg server on the same PostgreSQL: ${articles} articles of 4 KB in ${categoryIds.length} categories, ${connections} connections.`,
+  `Without any cache, Stoa against a hand-written Fastify + pg server on the same PostgreSQL: ` +
+    `${articles} articles of 4 KB in ${categoryIds.length} categories, ${connections} ` +
+    `connections.`,
   measure,
 )
 
-async function compareAll(
+type Measurement = {
+  readonly name: string
+  readonly atLeast: number
+  readonly baseline: Omit<Load, 'connections' | 'seconds'>
+  readonly subject: Omit<Load, 'connections' | 'seconds'>
+}
+
+function measurementsOf(
   bare: string,
-  origin: string,
-  token: string,
+  { origin, token }: ArticleNode,
   all: readonly Article[],
-  folder: string,
-  say: (line: string) => void,
-): Promise<Figure[]> {
+): Measurement[] {
   const ids = all.filter((_, index) => index % 20 === 0).map((each) => each.id)
   const json = { 'Content-Type': 'application/json' }
-  const measurements: readonly {
-    readonly name: string
-    readonly atLeast: number
-    readonly baseline: Omit<Load, 'connections' | 'seconds'>
-    readonly subject: Omit<Load, 'connections' | 'seconds'>
-  }[] = [
+  return [
     {
       name: 'get by id',
       atLeast: 0.7,
@@ -115,6 +116,13 @@ async function compareAll(
       },
     },
   ]
+}
+
+async function compareAll(
+  measurements: readonly Measurement[],
+  folder: string,
+  say: (line: string) => void,
+): Promise<Figure[]> {
   const figures: Figure[] = []
   for (const { name, atLeast, baseline, subject } of measurements) {
     const rates = { baseline: [] as number[], subject: [] as number[] }

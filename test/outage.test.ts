@@ -155,7 +155,7 @@ for (const how of ['refuses connections', 'is silent'] as const) {
       )
       const { took, counts, ledger } = workload
       t.diagnostic(
-        `${ledger.judged} answers judged, ${ledger.marked} marked; ${counts.writes} writes, ${counts.repeated} repeated; writes refused after ${Math.round(percentile(took.get('refused write'), 0.5))} ms, reads after ${Math.round(percentile(took.get('refused read'), 0.5))} ms (medians)`,
+        `${ledger.checked} answers judged, ${ledger.marked} marked; ${counts.writes} writes, ${counts.repeated} repeated; writes refused after ${Math.round(percentile(took.get('refused write'), 0.5))} ms, reads after ${Math.round(percentile(took.get('refused read'), 0.5))} ms (medians)`,
       )
     },
   )

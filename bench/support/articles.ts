@@ -25,10 +25,10 @@ export type Article = {
 }
 
 const stoa = join(import.meta.dirname, '..', '..', 'bin', 'stoa.js')
-const words =
-  'roof column stone light market citizen talk shade morning harbour wind paint story rule choice measure'.split(
-    ' ',
-  )
+const words = (
+  'roof column stone light market citizen talk shade ' +
+  'morning harbour wind paint story rule choice measure'
+).split(' ')
 
 function paragraph(seed: number, characters: number): string {
   let text = ''
@@ -60,13 +60,14 @@ export type Send = (method: string, path: string, body?: object) => Promise<void
 export function sender(origin: string, token: string): Send {
   return async (method, path, body) => {
     const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
-    const answer = await fetch(`${origin}${path}`, {
+    const response = await fetch(`${origin}${path}`, {
       method,
       headers,
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     })
-    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`)
-    await answer.arrayBuffer()
+    if (!response.ok)
+      throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`)
+    await response.arrayBuffer()
   }
 }
 
@@ -111,15 +112,18 @@ export async function createDatabase(url: string, name: string): Promise<string>
 export async function fillBaseline(url: string, all: readonly Article[]): Promise<void> {
   const client = new pg.Client({ connectionString: url })
   await client.connect()
-  await client.query(`create table article (id uuid primary key, title text not null, slug text not null unique, summary text not null,
-    body text not null, category_id uuid not null, published_at timestamptz not null, updated_at timestamptz not null default now())`)
+  await client.query(`create table article (id uuid primary key, title text not null,
+    slug text not null unique, summary text not null, body text not null,
+    category_id uuid not null, published_at timestamptz not null,
+    updated_at timestamptz not null default now())`)
   for (let at = 0; at < all.length; at += 500) {
     const rows = all
       .slice(at, at + 500)
       .map((each) => ({ ...each, category_id: each.category, published_at: each.publishedAt }))
     await client.query(
       `insert into article (id, title, slug, summary, body, category_id, published_at)
-       select id, title, slug, summary, body, category_id, published_at from json_populate_recordset(null::article, $1)`,
+       select id, title, slug, summary, body, category_id, published_at
+       from json_populate_recordset(null::article, $1)`,
       [JSON.stringify(rows)],
     )
   }
@@ -173,8 +177,8 @@ export async function startArticleNode(options: {
 
 async function ready(origin: string, node: Child): Promise<void> {
   for (let tries = 0; tries < 600; tries++) {
-    const answer = await fetch(`${origin}/healthz/ready`).catch(() => null)
-    if (answer?.status === 200) return
+    const response = await fetch(`${origin}/healthz/ready`).catch(() => null)
+    if (response?.status === 200) return
     if (node.process.exitCode !== null) break
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
@@ -191,7 +195,8 @@ export async function fillHandmade(url: string, all: readonly Article[]): Promis
   await client.connect()
   await client.query(`alter table article add column version int not null default 1;
     create table article_history (like article, primary key (id, version));
-    create table change (xid xid8 not null default pg_current_xact_id(), collection text not null, key text not null, before json, after json);
+    create table change (xid xid8 not null default pg_current_xact_id(),
+      collection text not null, key text not null, before json, after json);
     create index on change (xid)`)
   await client.end()
 }
@@ -211,7 +216,7 @@ export async function handmadeServer(
 }
 
 /**
- * Node's own server, given what Stoa answers: the same bodies and the same headers; with a
+ * Node's own server, which replays Stoa's responses with the same bodies and headers; with a
  * database, writes are bare updates.
  */
 export async function plainServer(options: {
@@ -223,19 +228,21 @@ export async function plainServer(options: {
   const { origin, paths, folder, databaseUrl } = options
   const lines: string[] = []
   for (const path of paths) {
-    const answer = await fetch(`${origin}${path}`, { headers: { 'accept-encoding': 'identity' } })
-    const headers = [...answer.headers]
+    const response = await fetch(`${origin}${path}`, {
+      headers: { 'accept-encoding': 'identity' },
+    })
+    const headers = [...response.headers]
       .filter(([name]) => !['date', 'connection', 'keep-alive'].includes(name))
       .flat()
     lines.push(
       JSON.stringify({
         path,
         headers,
-        body: Buffer.from(await answer.arrayBuffer()).toString('base64'),
+        body: Buffer.from(await response.arrayBuffer()).toString('base64'),
       }),
     )
   }
-  const file = join(folder, 'answers.jsonl')
+  const file = join(folder, 'responses.jsonl')
   await writeFile(file, `${lines.join('\n')}\n`)
   const child = new Child(
     process.execPath,

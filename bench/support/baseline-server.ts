@@ -21,7 +21,8 @@ server.get<{ Params: { id: string } }>('/articles/:id', async (request, reply) =
 })
 
 server.get<{ Querystring: { category: string } }>('/articles', async (request) => {
-  const text = `select ${columns} from article where category_id = $1 order by published_at desc, id desc limit 20`
+  const text = `select ${columns} from article where category_id = $1
+      order by published_at desc, id desc limit 20`
   const { rows } = await pool.query({ name: 'list', text, values: [request.query.category] })
   return { data: rows }
 })
@@ -29,7 +30,8 @@ server.get<{ Querystring: { category: string } }>('/articles', async (request) =
 server.patch<{ Params: { id: string }; Body: { title: string } }>(
   '/articles/:id',
   async (request) => {
-    const text = `update article set title = $2, updated_at = now() where id = $1 returning ${columns}`
+    const text = `update article set title = $2, updated_at = now() where id = $1
+      returning ${columns}`
     const { rows } = await pool.query({
       name: 'update',
       text,

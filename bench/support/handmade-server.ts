@@ -1,9 +1,9 @@
 /**
- * A server for one purpose, made by hand on `node:http` and pg, that does for a write what Stoa must
- * do: it keeps the version before, records one change in an outbox, and drops what it has cached of
- * the entry and of the list that shows it. Its cache is perfect: it knows which path shows what, is
- * the only writer, and joins readers of the same list. `node handmade-server.ts DATABASE_URL TOKEN`
- * prints the port that it listens on.
+ * A server for one purpose, made by hand on `node:http` and pg, that does for a write what Stoa
+ * must do: it keeps the version before, records one change in an outbox, and drops what it has
+ * cached of the entry and of the list that shows it. Its cache is perfect: it knows which path
+ * shows what, is the only writer, and joins readers of the same list. `node handmade-server.ts
+ * DATABASE_URL TOKEN` prints the port that it listens on.
  */
 import { createHash } from 'node:crypto'
 import { createServer } from 'node:http'
@@ -25,13 +25,15 @@ const pool = new pg.Pool({ connectionString: databaseUrl, max: 20 })
 const replies = new Map<string, Reply>()
 const reading = new Map<string, Promise<Reply>>()
 
-const columns = `a.id, a.version, a.title, a.slug, a.summary, a.body, a.category_id as category, a.published_at as "publishedAt", a.updated_at as "updatedAt"`
+const columns = `a.id, a.version, a.title, a.slug, a.summary, a.body,
+  a.category_id as category, a.published_at as "publishedAt", a.updated_at as "updatedAt"`
 const write = `
   with old as materialized (select * from article where id = $1 for update),
     kept as (insert into article_history select * from old),
     recorded as (
       insert into change (collection, key, before, after)
-      select 'article', id::text, json_build_object('category', category_id, 'published', published_at),
+      select 'article', id::text,
+        json_build_object('category', category_id, 'published', published_at),
         json_build_object('category', category_id, 'published', now())
       from old
     )
@@ -74,13 +76,14 @@ async function readEntry(id: string): Promise<Reply> {
 async function readList(category: string): Promise<Reply> {
   const { rows } = await pool.query<Article>({
     name: 'list',
-    text: `select ${columns} from article a where a.category_id = $1 order by a.published_at desc, a.id desc limit 20`,
+    text: `select ${columns} from article a where a.category_id = $1
+      order by a.published_at desc, a.id desc limit 20`,
     values: [category],
   })
   return reply({ data: rows, meta: { next: null } }, `article list-${category}`)
 }
 
-/** One reading for all who ask meanwhile; it is kept unless a write came in between. */
+/** All concurrent readers share one query; its result is kept unless a write came in between. */
 async function fill(path: string): Promise<Reply> {
   const known = reading.get(path)
   if (known !== undefined) return known

@@ -1,8 +1,8 @@
 /**
- * Plain `node:http` with everything it will ever say in memory: the most that a server on Node.js
- * can do. It reads answers, as JSON lines of `path`, `headers` and `body`, from the file that is
+ * Plain `node:http` with every response in memory: the most that a server on Node.js
+ * can do. It reads responses, as JSON lines of `path`, `headers` and `body`, from the file that is
  * named, and prints the port it listens on. With a database URL behind it, PATCH of an article is
- * one bare UPDATE, and the answers stay as they are.
+ * one bare UPDATE, and the responses stay as they are.
  */
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -14,7 +14,7 @@ const lines = readFileSync(file, 'utf8')
   .trimEnd()
   .split('\n')
   .map((line) => JSON.parse(line) as { path: string; headers: string[]; body: string })
-const answers = new Map(
+const prepared = new Map(
   lines.map(({ path, headers, body }) => [path, { headers, body: Buffer.from(body, 'base64') }]),
 )
 const pool =
@@ -45,11 +45,11 @@ const server = createServer((request, response) => {
     })
     return
   }
-  const answer = answers.get(request.url ?? '')
-  if (answer === undefined) response.writeHead(404).end()
+  const found = prepared.get(request.url ?? '')
+  if (found === undefined) response.writeHead(404).end()
   else {
-    response.writeHead(200, answer.headers)
-    response.end(answer.body)
+    response.writeHead(200, found.headers)
+    response.end(found.body)
   }
 })
 server.listen(0, '127.0.0.1', () =>

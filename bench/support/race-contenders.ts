@@ -21,8 +21,8 @@ export type RaceNode = {
    */
   get(key: string, pause?: Promise<void>): Promise<string | null>
   /**
-   * Tells the cache that `key` was written just now, before the cache's own messages are waited
-   * for.
+   * Notifies the cache that `key` was written just now, without waiting for the cache's own
+   * messages.
    */
   invalidate(key: string): Promise<void>
   /** Puts the value that was written; where there is no such call, the same as `invalidate`. */
@@ -43,7 +43,7 @@ export type Addresses = {
 
 export type Contender = { readonly name: string; join(addresses: Addresses): Promise<RaceNode> }
 
-/** Hands over what was read before the pause. */
+/** Waits after the read, so that a write can overtake it, and returns the value read before. */
 async function loaded(
   addresses: Addresses,
   key: string,
@@ -133,7 +133,7 @@ const cacheable: Contender = {
   async join(addresses) {
     const { redisUrl, busUrl, prefix } = addresses
     const provider = new RedisMessageProvider({ uri: busUrl, id: `${prefix}${Math.random()}` })
-    // Nobody else listens for the errors of its two clients, so that a cut would end the process.
+    // The provider does not handle errors of its two clients, so a cut would end the process.
     const { pub, sub } = provider as unknown as Record<'pub' | 'sub', EventEmitter>
     for (const client of [pub, sub]) client.on('error', () => undefined)
     const cache = new Cacheable({

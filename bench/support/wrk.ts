@@ -42,7 +42,7 @@ export function wrkMissing(): string | null {
   }
 }
 
-/** Requests per second, all of them answered with 2xx; otherwise it throws what came instead. */
+/** Requests per second, all with a 2xx response; it throws when one failed. */
 export async function requestsPerSecond(load: Load, folder: string): Promise<number> {
   const script = join(folder, `load-${process.hrtime.bigint()}.lua`)
   const table = (headers: Readonly<Record<string, string>>): string =>
@@ -52,6 +52,8 @@ export async function requestsPerSecond(load: Load, folder: string): Promise<num
   const list = (texts: readonly string[]): string =>
     `{${texts.map((text) => JSON.stringify(text)).join(',')}}`
   const { writes } = load
+  const method = load.method ?? 'GET'
+  const query = load.queryLua === undefined ? '' : ` .. ${load.queryLua}`
   const write =
     writes === undefined
       ? ''
@@ -71,11 +73,13 @@ local at = math.random(#paths)
 request = function()
   at = at % #paths + 1
   counter = counter + 1${write}
-  return wrk.format("${load.method ?? 'GET'}", paths[at]${load.queryLua === undefined ? '' : ` .. ${load.queryLua}`}, headers, ${load.bodyLua ?? 'nil'})
+  return wrk.format("${method}", paths[at]${query}, headers, ${load.bodyLua ?? 'nil'})
 end
 done = function(summary, latency, requests)
   local errors = summary.errors
-  io.write(string.format("RESULT %d %d %d %d\\n", summary.requests, summary.duration, errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+  local broken = errors.connect + errors.read + errors.write + errors.timeout
+  io.write(string.format("RESULT %d %d %d %d\\n",
+    summary.requests, summary.duration, errors.status, broken))
 end
 `,
   )
@@ -86,7 +90,8 @@ end
   const [requests = 0, microseconds = 1, badStatus = 0, broken = 0] = match.slice(1).map(Number)
   if (badStatus + broken > 0)
     throw new Error(
-      `${badStatus} answers were not 2xx and ${broken} requests broke at ${load.origin}${load.paths[0]}`,
+      `${badStatus} responses were not 2xx and ${broken} requests broke at ` +
+        `${load.origin}${load.paths[0]}`,
     )
   return requests / (microseconds / 1e6)
 }

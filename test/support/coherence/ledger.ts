@@ -39,7 +39,7 @@ export class Ledger {
   /** The first of them; all are counted. */
   readonly violations: Violation[] = []
   readonly #counts = new Map<Violation['rule'], number>()
-  judged = 0
+  checked = 0
   marked = 0
 
   /**
@@ -106,9 +106,9 @@ export class Ledger {
 
   /** One entry as it was shown. `mustShow`: the write that the reader's token names. */
   read(key: string, n: number, shown: Shown, mustShow: number | null = null): void {
-    this.judged += 1
+    this.checked += 1
     if (shown.staleS !== null) this.marked += 1
-    const complaint = this.#judge(key, n, shown, mustShow)
+    const complaint = this.#check(key, n, shown, mustShow)
     if (complaint !== null)
       this.violates(
         complaint.rule,
@@ -121,10 +121,10 @@ export class Ledger {
    * not need not be there.
    */
   list(group: number, there: ReadonlyMap<string, number>, shown: Shown): void {
-    this.judged += 1
+    this.checked += 1
     if (shown.staleS !== null) this.marked += 1
     for (const [key, n] of there) {
-      const complaint = this.#judge(key, n, shown, null)
+      const complaint = this.#check(key, n, shown, null)
       if (complaint !== null)
         this.violates(
           complaint.rule,
@@ -177,7 +177,7 @@ export class Ledger {
     )
   }
 
-  #judge(
+  #check(
     key: string,
     n: number,
     shown: Shown,
