@@ -289,7 +289,7 @@ function command(url: string, args: readonly string[]): ReturnType<typeof spawn>
   const env = {
     ...process.env,
     STOA_DATABASE_URL: url,
-    STOA_DATA: join(folder, 'data'),
+    STOA_DATA: join(folder, new URL(url).pathname),
     STOA_SECRET: 'x'.repeat(64),
   }
   return spawn(process.execPath, ['bin/stoa.js', '--json', 'import', 'markdown', ...args], {
@@ -337,6 +337,7 @@ test(
     const versions = sql<{ n: string }>('select count(*) as n from stoa.version')
     let written = 0
     while (written === 0) {
+      assert.equal(killed.exitCode, null, 'the import ended before it wrote anything')
       await new Promise((resolve) => void setTimeout(resolve, 10))
       written = Number((await broken.database.run(versions))[0]!.n)
     }
