@@ -11,8 +11,10 @@ export class ForbiddenError extends StoaError {
 export class EntryNotFoundError extends StoaError {
   readonly code = 'E_ENTRY_NOT_FOUND'
 
-  constructor() {
-    super('There is no such entry, or it is not yours to read. Check its id, type and locale.')
+  constructor(
+    message = 'There is no such entry, or it is not yours to read. Check its id, type and locale.',
+  ) {
+    super(message)
   }
 }
 

@@ -56,11 +56,18 @@ function meaningOf(error: ParserError): StoaError {
   return new RequestMalformedError(malformedSentence(error))
 }
 
+/** The parser meets a lone line feed or carriage return in a header in one of these ways. */
+const headerBreaks: ReadonlySet<string> = new Set([
+  'HPE_INVALID_HEADER_TOKEN',
+  'HPE_CR_EXPECTED',
+  'HPE_LF_EXPECTED',
+])
+
 /** The parser's own reason says which rule of HTTP is broken. */
 function malformedSentence({ code = '', reason }: ParserError): string {
   if (code === 'HPE_INVALID_URL')
     return 'The URL has a character that must be percent-encoded, as é by %C3%A9 (RFC 3986).'
-  if (code === 'HPE_INVALID_HEADER_TOKEN' || code === 'HPE_LF_EXPECTED')
+  if (headerBreaks.has(code))
     return 'A header has a line break or another control character in its name or value.'
   const known =
     code.startsWith('HPE_') && reason !== undefined && /^[\x20-\x7e]{1,200}$/.test(reason)

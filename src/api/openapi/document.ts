@@ -2,6 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import type { FastifySchema, RouteOptions } from 'fastify'
 import { Components } from '#api/openapi/components.ts'
 import type { Schema } from '#api/openapi/components.ts'
+import { headerParameters, responseHeaders } from '#api/openapi/headers.ts'
 import { problemSchema } from '#api/schemas/shared.ts'
 import { statuses } from '#api/problems/statuses.ts'
 
@@ -21,26 +22,6 @@ export type OpenApi = {
 const unsafe: ReadonlySet<string> = new Set(['POST', 'PUT', 'PATCH', 'DELETE'])
 /** Statuses of the errors that any request may get. */
 const always = [400, 401, 408, 414, 431, 500, 503]
-
-const idempotencyHeader = {
-  name: 'Idempotency-Key',
-  in: 'header',
-  schema: { type: 'string', minLength: 1, maxLength: 255, pattern: '^[\\x21-\\x7e]+$' },
-  description:
-    'Makes the write safe to repeat for 24 hours: a repeat gets the first response, with `Idempotency-Replayed: true`, and changes nothing.',
-}
-const ifMatchHeader = {
-  name: 'If-Match',
-  in: 'header',
-  schema: { type: 'string', pattern: '^\\s*(\\*|(W/)?"[\\x21\\x23-\\x7e]*")\\s*$' },
-  description: 'The `ETag` that you read. After a save by another client: 412 with both sides.',
-}
-const ifNoneMatchHeader = {
-  name: 'If-None-Match',
-  in: 'header',
-  schema: { type: 'string' },
-  description: 'The `ETag` of the copy that you have: 304 if it is still current.',
-}
 
 /** The part of the document that does not depend on content types. */
 export function describeRoutes(routes: readonly RouteOptions[], version: string): OpenApi {
@@ -91,14 +72,12 @@ function operationOf(route: RouteOptions, method: string, components: Components
     querystring = schema.querystring,
     body = schema.body,
   } = schema.documented ?? {}
-  const parameters: object[] = [
+  const parameters = [
     ...pathParameters(route.url, params, components),
     ...parametersOf(querystring, 'query', components),
     ...parametersOf(schema.headers, 'header', components),
+    ...headerParameters(route, method),
   ]
-  if (unsafe.has(method) && route.config?.idempotent !== false) parameters.push(idempotencyHeader)
-  if (route.config?.ifMatch === true) parameters.push(ifMatchHeader)
-  if (route.config?.ifNoneMatch === true) parameters.push(ifNoneMatchHeader)
   return {
     operationId: schema.operationId,
     ...(schema.summary === undefined ? {} : { summary: schema.summary }),
@@ -107,7 +86,10 @@ function operationOf(route: RouteOptions, method: string, components: Components
     security: securityOf(route),
     ...(parameters.length === 0 ? {} : { parameters }),
     ...(body === undefined ? {} : { requestBody: bodyOf(body, components) }),
-    responses: { ...responsesOf(schema, components), ...errorsOf(errorStatuses(route, method)) },
+    responses: {
+      ...responsesOf(schema, components, responseHeaders(route, method)),
+      ...errorsOf(errorStatuses(route, method)),
+    },
   }
 }
 
@@ -173,7 +155,11 @@ function acceptsNull(schema: unknown): boolean {
   return type === 'null' || (anyOf?.some((one) => one.type === 'null') ?? false)
 }
 
-function responsesOf(schema: FastifySchema, components: Components): Record<string, object> {
+function responsesOf(
+  schema: FastifySchema,
+  components: Components,
+  common: object,
+): Record<string, object> {
   const responses: Record<string, object> = {}
   for (const [status, response] of Object.entries(
     (schema.response ?? {}) as Record<string, Schema>,
@@ -185,10 +171,13 @@ function responsesOf(schema: FastifySchema, components: Components): Record<stri
       type?: unknown
     }
     const description = described.description ?? STATUS_CODES[status] ?? status
-    if (described.type === 'null') responses[status] = { description }
+    const all = { ...common, ...described.headers }
+    const headers = Object.keys(all).length === 0 ? {} : { headers: all }
+    if (described.type === 'null') responses[status] = { description, ...headers }
     else if (described.content === undefined)
       responses[status] = {
         description,
+        ...headers,
         content: { 'application/json': { schema: components.add(response) } },
       }
     else {
@@ -200,7 +189,7 @@ function responsesOf(schema: FastifySchema, components: Components): Record<stri
       )
       responses[status] = {
         description,
-        ...(described.headers === undefined ? {} : { headers: described.headers }),
+        ...headers,
         content,
       }
     }

@@ -15,8 +15,12 @@ import {
 } from '#api/problems/errors.ts'
 import { problemResponse } from '#api/problems/problem.ts'
 import type { RefusalLog } from '#api/problems/refusal-log.ts'
-import { ForbiddenError } from '#content/errors.ts'
+import { EntryNotFoundError, ForbiddenError } from '#content/errors.ts'
+import { isId } from '#lib/id.ts'
 import type { Logger } from '#lib/logger.ts'
+
+/** The route that finds an entry by its slug as well. */
+const slugRoute = '/api/content/:type/:id'
 
 type Sinks = { readonly logger: Logger; readonly refusals: RefusalLog }
 
@@ -89,8 +93,21 @@ function asShown(error: unknown, request: FastifyRequest): unknown {
     error instanceof Error && (error as { code?: unknown }).code === 'FST_ERR_HANDLER_TIMEOUT'
   if (isLate && !request.raw.complete)
     return new RequestTimeoutError('The body of the request did not arrive in time.')
+  if (error instanceof EntryNotFoundError) return withIdHint(error, request)
   const isRefused = error instanceof ForbiddenError || error instanceof PermissionError
   return isRefused && isAnonymous(request.identity)
     ? new SignInNeededError('Sign in, or send a token, to do this.')
     : error
+}
+
+/** Only a read takes a slug in place of the id. The hint says nothing about what is there. */
+function withIdHint(error: EntryNotFoundError, { params, routeOptions }: FastifyRequest): Error {
+  const { type, id } = params as { readonly type?: string; readonly id?: string }
+  const takesSlug = routeOptions.method === 'GET' && routeOptions.url === slugRoute
+  if (takesSlug || type === undefined || id === undefined || isId(id)) return error
+  const read = `GET /api/content/${encodeURIComponent(type)}/${encodeURIComponent(id)}`
+  return new EntryNotFoundError(
+    `This route takes the id of an entry, in lower case. If you have its slug, ${read} ` +
+      'shows the entry with its id; send that.',
+  )
 }

@@ -23,13 +23,14 @@ const publishedWhole: ReadOptions = {
 }
 
 const responseHeaders = {
-  etag: {
+  ETag: {
     description:
-      'Changes with everything that the response shows. Begins with the version, so that `If-Match` takes it.',
+      'Changes with everything that the response shows. Begins with the version, so that ' +
+      '`If-Match` takes it.',
     schema: { type: 'string' },
   },
-  'cache-control': { schema: { type: 'string' } },
-  vary: { schema: { type: 'string' } },
+  'Cache-Control': { schema: { type: 'string' } },
+  Vary: { schema: { type: 'string' } },
 }
 
 /** Query parameters that both reads have, for the API's document; `query-string.ts` reads them. */
