@@ -11,7 +11,7 @@ import {
 } from '#test/support/coherence/cluster.ts'
 import type { Cluster } from '#test/support/coherence/cluster.ts'
 import { HttpLine } from '#test/support/coherence/http-line.ts'
-import type { LineAnswer } from '#test/support/coherence/http-line.ts'
+import type { LineResponse } from '#test/support/coherence/http-line.ts'
 import { percentile, Workload } from '#test/support/coherence/workload.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 import { startProxy } from '#test/support/proxy.ts'
@@ -166,7 +166,7 @@ async function everything(
   cluster: Cluster,
   readers: readonly Reader[],
   paths: readonly string[],
-  judge: (answer: LineAnswer) => true | string,
+  judge: (answer: LineResponse) => true | string,
 ): Promise<{ asked: number; answered: number }> {
   const told = { asked: 0, answered: 0 }
   const wrong: string[] = []

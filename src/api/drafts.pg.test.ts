@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { databaseMissing } from '#test/support/database.ts'
 import { testSite } from '#test/support/site.ts'
-import type { Persona, Site, SiteAnswer } from '#test/support/site.ts'
+import type { Persona, Site, SiteResponse } from '#test/support/site.ts'
 
 /**
  * Drafts never reach the anonymous role. Shown by non-interference: every probe is sent, then
@@ -52,7 +52,7 @@ async function ok(
   url: string,
   body?: unknown,
   as: Persona = 'administrator',
-): Promise<SiteAnswer> {
+): Promise<SiteResponse> {
   const response = await site.request(method, url, { as, ...(body === undefined ? {} : { body }) })
   assert.ok(response.status < 300, `${method} ${url}: ${response.text}`)
   return response

@@ -6,7 +6,7 @@ import { databaseMissing } from '#test/support/database.ts'
 import { SchemaValues } from '#test/support/schema-values.ts'
 import { testSite } from '#test/support/site.ts'
 import type { Persona, Site } from '#test/support/site.ts'
-import { AnswerChecker } from '#test/support/openapi.ts'
+import { ResponseChecker } from '#test/support/openapi.ts'
 
 /**
  * Requests per operation of the document. `STOA_FUZZ_RUNS` and `STOA_FUZZ_SEED` ask for more, or
@@ -292,7 +292,7 @@ test(
     await using site = await testSite()
     const known = await furnish(site)
     const document = await site.document()
-    const checker = new AnswerChecker(document)
+    const checker = new ResponseChecker(document)
     const values = new SchemaValues(document.components.schemas, known)
     const seen = new Map<number, number>()
     const failures: string[] = []

@@ -20,15 +20,13 @@ async function newWorld(site: Site, own: boolean): Promise<World> {
   const as = own ? 'author' : 'editor'
   const { json } = await made(
     site,
-    'POST',
-    '/api/content/note',
+    'POST /api/content/note',
     { fields: { title: unique('Note ') }, publish: true },
     as,
   )
   await made(
     site,
-    'PATCH',
-    `/api/content/note/${json.data.id}`,
+    `PATCH /api/content/note/${json.data.id}`,
     { fields: { title: unique('Draft ') } },
     as,
   )
@@ -58,7 +56,7 @@ test('everyone gets what the matrix says, on every route', { skip: databaseMissi
   await using site = await testSite({
     plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })],
   })
-  await made(site, 'PUT', '/api/types/note', noteType)
+  await made(site, 'PUT /api/types/note', noteType)
   site.forgetDocument()
   for (const [name, { statuses, ask }] of Object.entries(rows)) {
     await t.test(name, async () => {
@@ -93,7 +91,7 @@ test(
     await using site = await testSite({
       plugins: [pageRoutes({ version: '0', node: 'n', startedAtMs: 0, publicUrl: null })],
     })
-    await made(site, 'PUT', '/api/types/note', noteType)
+    await made(site, 'PUT /api/types/note', noteType)
     site.forgetDocument()
     const writes = site.server.documented.filter(
       (route) =>

@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { databaseMissing } from '#test/support/database.ts'
 import { testSite } from '#test/support/site.ts'
-import type { Site, SiteAnswer } from '#test/support/site.ts'
+import type { Site, SiteResponse } from '#test/support/site.ts'
 
 const skip = databaseMissing
 const article = {
@@ -18,7 +18,7 @@ const article = {
 }
 const inNews = { op: 'compare', field: 'section', test: { is: 'eq', value: 'news' } }
 
-async function fine(response: Promise<SiteAnswer>): Promise<SiteAnswer['json']> {
+async function fine(response: Promise<SiteResponse>): Promise<SiteResponse['json']> {
   const { status, text, json } = await response
   assert.ok(status < 300, text)
   return json
@@ -29,7 +29,7 @@ async function holder(
   site: Site,
   name: string,
   content: readonly object[],
-): Promise<(method: string, url: string, body?: unknown) => Promise<SiteAnswer>> {
+): Promise<(method: string, url: string, body?: unknown) => Promise<SiteResponse>> {
   await fine(
     site.request('PUT', `/api/roles/${name}`, { body: { label: name, content, system: [] } }),
   )

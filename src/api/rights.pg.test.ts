@@ -6,7 +6,7 @@ import { testPassword } from '#test/support/access.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 import { accepted, equals, grantOn, roleClient } from '#test/support/role-client.ts'
 import { testSite } from '#test/support/site.ts'
-import type { Site, SiteAnswer, SiteJson } from '#test/support/site.ts'
+import type { Site, SiteResponse, SiteJson } from '#test/support/site.ts'
 
 /** Rights over HTTP: no response, refusal or effect goes past the caller's grants. */
 
@@ -486,7 +486,7 @@ test(
   async () => {
     await using site = await testSite()
     const uploads = async (
-      send: (authorization: string, halves: AsyncIterable<string>) => Promise<SiteAnswer>,
+      send: (authorization: string, halves: AsyncIterable<string>) => Promise<SiteResponse>,
       halves: readonly [string, string],
     ): Promise<void> => {
       const { token, info } = await site.access.tokens.create(

@@ -7,7 +7,7 @@ import type { Clock } from '#lib/clock.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 
-/** A clock that moves only when it is told to. */
+/** A clock that moves only when a test advances it. */
 export class HandClock implements Clock {
   #ms = Date.parse('2026-11-20T12:00:00.000Z')
 

@@ -63,11 +63,8 @@ export async function testContent(
         key: JSON.stringify(grants),
         grant: (action, type) => {
           const grant = (grants[type] ?? grants['*'])?.[action]
-          return grant === undefined
-            ? null
-            : grant === true
-              ? { filter: null, fields: null }
-              : grant
+          if (grant === true) return { filter: null, fields: null }
+          return grant ?? null
         },
       },
     }),
@@ -98,26 +95,39 @@ export function listing(type: string, query: Partial<ListQuery> = {}): ListQuery
   }
 }
 
-/** What must hold of every entry, whatever happened; the empty list when it does. */
+/** The broken invariants of all entries; an empty list when every one holds. */
 export async function brokenInvariants(database: Queryable): Promise<string[]> {
   const rows = await database.run(
     sql<{ what: string }>(`
-      select 'not one latest: ' || entry_id || ' ' || locale as what from stoa.version group by entry_id, locale having count(*) filter (where is_latest) <> 1
+      select 'not one latest: ' || entry_id || ' ' || locale as what
+        from stoa.version group by entry_id, locale having count(*) filter (where is_latest) <> 1
       union all
-      select 'neither latest nor published: ' || entry_id || ' ' || locale from stoa.version where not is_latest and not is_published
+      select 'neither latest nor published: ' || entry_id || ' ' || locale
+        from stoa.version where not is_latest and not is_published
       union all
-      select 'published more than once: ' || entry_id || ' ' || locale from stoa.version group by entry_id, locale having count(*) filter (where is_published) > 1
+      select 'published more than once: ' || entry_id || ' ' || locale
+        from stoa.version group by entry_id, locale having count(*) filter (where is_published) > 1
       union all
-      select 'archived and published: ' || entry_id from stoa.version where is_archived and is_published
+      select 'archived and published: ' || entry_id
+        from stoa.version where is_archived and is_published
       union all
-      select 'latest and entry differ in being archived: ' || v.entry_id from stoa.version v join stoa.entry e on e.id = v.entry_id where v.is_latest and v.is_archived <> (e.archived_at is not null)
+      select 'latest and entry differ in being archived: ' || v.entry_id
+        from stoa.version v join stoa.entry e on e.id = v.entry_id
+        where v.is_latest and v.is_archived <> (e.archived_at is not null)
       union all
-      select 'locale_count: ' || e.id from stoa.entry e where locale_count <> (select greatest(1, count(*)) from stoa.version v where v.entry_id = e.id and v.is_latest)
+      select 'locale_count: ' || e.id
+        from stoa.entry e
+        where locale_count <> (select greatest(1, count(*)) from stoa.version v
+          where v.entry_id = e.id and v.is_latest)
       union all
-      select 'publishedAt of latest and published differ: ' || l.entry_id from stoa.version l left join stoa.version p
-        on p.entry_id = l.entry_id and p.locale = l.locale and p.is_published where l.is_latest and l.published_at is distinct from p.published_at
+      select 'publishedAt of latest and published differ: ' || l.entry_id
+        from stoa.version l left join stoa.version p
+          on p.entry_id = l.entry_id and p.locale = l.locale and p.is_published
+        where l.is_latest and l.published_at is distinct from p.published_at
       union all
-      select 'numbers have gaps: ' || entry_id || ' ' || locale from stoa.any_version group by entry_id, locale having count(*) <> max(number) or min(number) <> 1`),
+      select 'numbers have gaps: ' || entry_id || ' ' || locale
+        from stoa.any_version group by entry_id, locale
+        having count(*) <> max(number) or min(number) <> 1`),
   )
   return rows.map((row) => row.what)
 }
@@ -142,15 +152,16 @@ export async function heldOpen(
   }
 }
 
-/** A lock that a test waits for is waited for in milliseconds. */
+/** A test waits for a lock for milliseconds only: this bound ends one that hangs. */
 const waitMsMax = 10_000
 
 const waiters = sql<{ count: number }>(`
-  select count(*)::int as count from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and wait_event <> 'virtualxid'`)
+  select count(*)::int as count from pg_stat_activity
+  where datname = current_database() and wait_event_type = 'Lock' and wait_event <> 'virtualxid'`)
 
 /**
- * Until so many sessions of this database wait for a lock; those that build indexes, which wait for
- * transactions to end, do not count.
+ * Resolves when exactly `count` sessions of this database wait for a lock. Sessions that build
+ * indexes wait for transactions to end and do not count.
  */
 export async function untilWaiting(t: TestContent, count: number): Promise<void> {
   const deadlineMs = Date.now() + waitMsMax

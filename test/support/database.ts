@@ -184,7 +184,8 @@ export async function testDatabase(options: TestDatabaseOptions = {}): Promise<T
     }
     if (options.icuLocale !== undefined) {
       await client.query(
-        `create database ${name} template template0 locale_provider icu icu_locale '${options.icuLocale}'`,
+        `create database ${name} template template0
+         locale_provider icu icu_locale '${options.icuLocale}'`,
       )
       return
     }

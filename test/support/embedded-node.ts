@@ -13,7 +13,7 @@ import { silentLogger } from '#lib/logger.ts'
 
 const [, , dataDir, writers = '0'] = process.argv
 if (dataDir === undefined) throw new Error('usage: embedded-node.ts DATA_DIR [WRITERS]')
-/** Straight into the pipe: what the parent has read, this process had been told. */
+/** Writes go straight into the pipe: each line that the parent reads was acknowledged here. */
 const say = (line: string): void => void writeSync(1, `${line}\n`)
 const insert = sql<{ n: string }>('insert into written (body) values ($1) returning n')
 

@@ -19,11 +19,11 @@ export const haproxyMissing: string | false =
 
 export type Haproxy = AsyncDisposable & {
   readonly origin: string
-  /** Whether each gets requests. */
+  /** `up`: the server gets requests. */
   servers(): Promise<{ readonly name: string; readonly up: boolean }[]>
 }
 
-/** As docs/guide/many-nodes.md shows it: nothing is retried but what never reached a node. */
+/** Configured as in docs/guide/many-nodes.md: only requests that reached no node are retried. */
 export async function startHaproxy(ports: readonly number[]): Promise<Haproxy> {
   const folder = await mkdtemp(join(tmpdir(), 'stoa-haproxy-'))
   const port = await freePort()

@@ -64,7 +64,7 @@ if (import.meta.main) {
           await tx.run(insert, [row!.tick, who])
         })
       } catch {
-        // Fenced, or its connection was ended: another one leads.
+        // The fence held, or the connection was ended: another process leads.
       }
     }
   }

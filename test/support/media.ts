@@ -32,7 +32,7 @@ export class AheadClock implements Clock {
 }
 
 /**
- * A file store in front of another: counts what is asked of it, fails when told, and runs a hook
+ * A file store in front of another: counts its calls, fails on demand, and runs a hook
  * before deletes and after puts.
  */
 export class WatchedFileStore implements FileStore {

@@ -5,8 +5,8 @@ import { checkMessage } from '#cluster-link/message.ts'
 type Listener = { readonly channel: string; readonly listener: (text: string) => void }
 
 /**
- * The nodes of one process: every `MemoryClusterLink` of one hub hears the others. Also the link of a node
- * that is alone.
+ * Connects the nodes of one process: every `MemoryClusterLink` of one hub receives what the others
+ * send. A node that is alone uses it too.
  */
 export class MemoryHub {
   readonly links = new Set<MemoryClusterLink>()

@@ -4,7 +4,7 @@ import type { ValidateFunction } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import type { OpenApi } from '#api/openapi/document.ts'
 
-export type Answer = {
+export type ApiResponse = {
   readonly statusCode: number
   readonly headers: Readonly<Record<string, number | string | string[] | undefined>>
   readonly body: string
@@ -14,8 +14,8 @@ type Responses = Readonly<
 >
 type Operation = { readonly operationId: string; readonly responses: Responses }
 
-/** Compares answers with the API's own document: status, media type and schema must be in it. */
-export class AnswerChecker {
+/** Compares responses with the API's own document: status, media type and schema. */
+export class ResponseChecker {
   readonly #document: OpenApi
   readonly #ajv = new Ajv2020({ strict: false, allErrors: false, addUsedSchema: false })
   readonly #checks = new Map<object, ValidateFunction>()
@@ -53,39 +53,39 @@ export class AnswerChecker {
           null)
   }
 
-  /** Throws where an answer is not one that the document promises. */
-  check(method: string, url: string, answer: Answer): void {
-    const what = `${method} ${url} answered ${answer.statusCode}: ${answer.body.slice(0, 500)}`
-    assert.ok(answer.statusCode < 500 || answer.statusCode === 503, what)
+  /** Throws when the document does not promise this response. */
+  check(method: string, url: string, response: ApiResponse): void {
+    const what = `${method} ${url}: ${response.statusCode} ${response.body.slice(0, 500)}`
+    assert.ok(response.statusCode < 500 || response.statusCode === 503, what)
     const operation = this.operation(method, url)
     if (operation === null) {
       assert.ok(
-        [404, 405].includes(answer.statusCode) ||
-          (method === 'OPTIONS' && answer.statusCode === 204) ||
+        [404, 405].includes(response.statusCode) ||
+          (method === 'OPTIONS' && response.statusCode === 204) ||
           method === 'HEAD' ||
-          [400, 414].includes(answer.statusCode),
+          [400, 414].includes(response.statusCode),
         `not in the document: ${what}`,
       )
       return
     }
-    const documented = operation.responses[answer.statusCode]
+    const documented = operation.responses[response.statusCode]
     assert.ok(
       documented !== undefined,
       `${operation.operationId} does not document the status: ${what}`,
     )
     if (documented.content === undefined) {
-      assert.equal(answer.body, '', what)
+      assert.equal(response.body, '', what)
       return
     }
-    const type = String(answer.headers['content-type'] ?? '').split(';')[0]!
-    // A file is of any kind, and nothing is said of what is in it.
+    const type = String(response.headers['content-type'] ?? '').split(';')[0]!
+    // A file is of any kind, and the document does not describe its contents.
     if (documented.content['*/*'] !== undefined) return
     const media = documented.content[type]
     assert.ok(media !== undefined, `${operation.operationId} does not document ${type}: ${what}`)
     if (!type.endsWith('json')) return
     const check = this.#compiled(media.schema)
     assert.ok(
-      check(JSON.parse(answer.body)),
+      check(JSON.parse(response.body)),
       `${what}\nis not what the document says: ${this.#ajv.errorsText(check.errors)}`,
     )
   }

@@ -10,11 +10,11 @@ import { freePort } from '#test/support/database.ts'
 import { postgresBinaries } from '#test/support/postgres-server.ts'
 
 /** Patroni runs as this account where the tests run as root, which PostgreSQL refuses. */
-const nobody = { uid: 65_534, gid: 65_534 }
-const identity: Partial<typeof nobody> = process.getuid?.() === 0 ? nobody : {}
+const unprivileged = { uid: 65_534, gid: 65_534 }
+const identity: Partial<typeof unprivileged> = process.getuid?.() === 0 ? unprivileged : {}
 const programs = ['patroni', 'etcd'] as const
 const startDeadlineMs = 90_000
-/** After so long without contact a leader is replaced; the least that Patroni allows. */
+/** A leader without contact is replaced after this time, the least that Patroni allows. */
 export const patroniTtlMs = 20_000
 
 /** The reason why no cluster under Patroni can be started here, or false. */
@@ -27,7 +27,7 @@ function missing(): string | false {
   return `no ${absent} here: install patroni, etcd-server, python3-etcd and python3-psycopg2`
 }
 
-type Member = {
+type Server = {
   readonly name: string
   readonly folder: string
   readonly port: number
@@ -38,12 +38,12 @@ type Member = {
 /** Two PostgreSQL under Patroni with synchronous replication, and one etcd. */
 export class PatroniCluster implements AsyncDisposable {
   readonly #folder: string
-  readonly #members: readonly Member[]
+  readonly #servers: readonly Server[]
   readonly #etcd: ChildProcess
 
-  private constructor(folder: string, members: readonly Member[], etcd: ChildProcess) {
+  private constructor(folder: string, servers: readonly Server[], etcd: ChildProcess) {
     this.#folder = folder
-    this.#members = members
+    this.#servers = servers
     this.#etcd = etcd
   }
 
@@ -51,29 +51,29 @@ export class PatroniCluster implements AsyncDisposable {
   static async start(): Promise<PatroniCluster> {
     const folder = mkdtempSync(join(tmpdir(), 'stoa-patroni-'))
     chmodSync(folder, 0o755)
-    if (identity.uid !== undefined) chownSync(folder, nobody.uid, nobody.gid)
+    if (identity.uid !== undefined) chownSync(folder, unprivileged.uid, unprivileged.gid)
     const [client, peer] = [await freePort(), await freePort()]
     const etcd = run('etcd', folder, etcdArguments(folder, client, peer))
-    const members: Member[] = []
+    const servers: Server[] = []
     for (const name of ['one', 'two']) {
       const options = { name, folder, port: await freePort(), restPort: await freePort() }
       const file = join(folder, `${name}.yml`)
       writeFileSync(file, JSON.stringify(configuration(options, client)), { mode: 0o644 })
-      members.push({ ...options, process: run('patroni', folder, [file]) })
-      await waitFor(async () => answers(members[0]!.restPort, 'primary'), 'no leader came up')
+      servers.push({ ...options, process: run('patroni', folder, [file]) })
+      await waitFor(async () => isUp(servers[0]!.restPort, 'primary'), 'no leader came up')
     }
-    const cluster = new PatroniCluster(folder, members, etcd)
+    const cluster = new PatroniCluster(folder, servers, etcd)
     await cluster.whole()
     return cluster
   }
 
   /** Both servers; clients use the one that takes writes. */
   get url(): string {
-    const hosts = this.#members.map(({ port }) => `127.0.0.1:${port}`).join(',')
+    const hosts = this.#servers.map(({ port }) => `127.0.0.1:${port}`).join(',')
     return `postgres://postgres@${hosts}/postgres`
   }
 
-  /** That of the server that takes writes now. */
+  /** The URL of the server that takes writes now. */
   async leaderUrl(): Promise<string> {
     return urlOf(await this.#leader())
   }
@@ -82,7 +82,7 @@ export class PatroniCluster implements AsyncDisposable {
   async whole(): Promise<void> {
     await waitFor(async () => {
       const states = await Promise.all(
-        this.#members.map(async ({ restPort }) => answers(restPort, 'synchronous')),
+        this.#servers.map(async ({ restPort }) => isUp(restPort, 'synchronous')),
       )
       return states.filter(Boolean).length === 1
     }, 'no synchronous standby came up')
@@ -105,25 +105,25 @@ export class PatroniCluster implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const member of this.#members) member.process.kill('SIGKILL')
-    for (const member of this.#members)
-      for (const pid of serverProcesses(member)) signal(pid, 'SIGKILL')
+    for (const server of this.#servers) server.process.kill('SIGKILL')
+    for (const server of this.#servers)
+      for (const pid of serverProcesses(server)) signal(pid, 'SIGKILL')
     this.#etcd.kill('SIGKILL')
     await sleep(200)
     rmSync(this.#folder, { recursive: true, force: true })
   }
 
-  async #leader(): Promise<Member> {
-    let found: Member | undefined
+  async #leader(): Promise<Server> {
+    let found: Server | undefined
     await waitFor(async () => {
-      for (const member of this.#members) if (await isPrimary(member)) found = member
+      for (const server of this.#servers) if (await isPrimary(server)) found = server
       return found !== undefined
     }, 'no server takes writes')
     return found!
   }
 }
 
-function urlOf({ port }: Member): string {
+function urlOf({ port }: Server): string {
   return `postgres://postgres@127.0.0.1:${port}/postgres`
 }
 
@@ -141,12 +141,12 @@ function etcdArguments(folder: string, client: number, peer: number): string[] {
 }
 
 function configuration(
-  { name, folder, port, restPort }: Omit<Member, 'process'>,
+  { name, folder, port, restPort }: Omit<Server, 'process'>,
   etcdPort: number,
 ): object {
   const account = { username: 'postgres', password: 'unused' }
   mkdirSync(join(folder, name), { mode: 0o700 })
-  if (identity.uid !== undefined) chownSync(join(folder, name), nobody.uid, nobody.gid)
+  if (identity.uid !== undefined) chownSync(join(folder, name), unprivileged.uid, unprivileged.gid)
   const address = `127.0.0.1:${port}`
   return {
     scope: 'stoa',
@@ -183,7 +183,7 @@ function run(program: string, folder: string, args: readonly string[]): ChildPro
 }
 
 /** The postmaster and its children. */
-function serverProcesses({ folder, name }: Member): number[] {
+function serverProcesses({ folder, name }: Server): number[] {
   const file = join(folder, name, 'data', 'postmaster.pid')
   const postmaster = existsSync(file) ? Number(readFileSync(file, 'utf8').split('\n')[0]) : 0
   if (!(postmaster > 0)) return []
@@ -210,16 +210,16 @@ function signal(pid: number, name: NodeJS.Signals): void {
   }
 }
 
-async function answers(port: number, path: string): Promise<boolean> {
+async function isUp(port: number, path: string): Promise<boolean> {
   const options = { signal: AbortSignal.timeout(2_000) }
   const response = await fetch(`http://127.0.0.1:${port}/${path}`, options).catch(() => null)
   await response?.body?.cancel()
   return response?.status === 200
 }
 
-async function isPrimary(member: Member): Promise<boolean> {
+async function isPrimary(server: Server): Promise<boolean> {
   const client = new pg.Client({
-    connectionString: urlOf(member),
+    connectionString: urlOf(server),
     connectionTimeoutMillis: 1_000,
     query_timeout: 2_000,
   })

@@ -7,7 +7,7 @@ import pg from 'pg'
 import { freePort } from '#test/support/database.ts'
 
 const program = '/usr/sbin/pgbouncer'
-const nobody = { uid: 65_534, gid: 65_534 }
+const unprivileged = { uid: 65_534, gid: 65_534 }
 const startDeadlineMs = 20_000
 
 /** The reason why no pooler can be started here, or false. */
@@ -44,11 +44,11 @@ logfile = ${join(folder, 'log')}
   writeFileSync(join(folder, 'users'), `"${username}" ""\n`)
   if (asRoot)
     for (const path of [folder, settings, join(folder, 'users')])
-      chownSync(path, nobody.uid, nobody.gid)
+      chownSync(path, unprivileged.uid, unprivileged.gid)
   const child = spawn(program, [settings], {
     stdio: 'ignore',
     cwd: folder,
-    ...(asRoot ? nobody : {}),
+    ...(asRoot ? unprivileged : {}),
   })
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   const killAtExit = (): void => void child.kill('SIGKILL')

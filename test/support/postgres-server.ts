@@ -16,7 +16,7 @@ import pg from 'pg'
 import { freePort } from '#test/support/database.ts'
 
 /** Accounts have this id where the tests run as root, which PostgreSQL refuses. */
-const nobody = { uid: 65_534, gid: 65_534 }
+const unprivileged = { uid: 65_534, gid: 65_534 }
 export const postgresBinaries = [18, 17, 16, 15]
   .map((major) => `/usr/lib/postgresql/${major}/bin`)
   .find((folder) => existsSync(join(folder, 'pg_basebackup')))
@@ -25,7 +25,7 @@ export const postgresBinaries = [18, 17, 16, 15]
 export const replicationMissing: string | false =
   postgresBinaries === undefined ? 'no pg_basebackup here: install the package postgresql' : false
 
-const identity: Partial<typeof nobody> = process.getuid?.() === 0 ? nobody : {}
+const identity: Partial<typeof unprivileged> = process.getuid?.() === 0 ? unprivileged : {}
 
 /** A PostgreSQL of a test's own, to be killed, promoted and followed. */
 export class PostgresServer implements AsyncDisposable {
@@ -61,7 +61,7 @@ export class PostgresServer implements AsyncDisposable {
     return server
   }
 
-  /** From the next start on it offers TLS, with the certificate and key of these files. */
+  /** Offers TLS from the next start on, with the certificate and key of these files. */
   async offerTls(certificate: string, key: string): Promise<void> {
     for (const [from, to] of [
       [certificate, 'server.crt'],
@@ -70,7 +70,7 @@ export class PostgresServer implements AsyncDisposable {
       const path = join(this.#data, to)
       copyFileSync(from, path)
       chmodSync(path, 0o600)
-      if (identity.uid !== undefined) chownSync(path, nobody.uid, nobody.gid)
+      if (identity.uid !== undefined) chownSync(path, unprivileged.uid, unprivileged.gid)
     }
     await this.query('alter system set ssl = on')
     await this.stop()
@@ -99,7 +99,7 @@ export class PostgresServer implements AsyncDisposable {
   static async #make(): Promise<PostgresServer> {
     const folder = mkdtempSync(join(tmpdir(), 'stoa-test-server-'))
     chmodSync(folder, 0o755)
-    if (identity.uid !== undefined) chownSync(folder, nobody.uid, nobody.gid)
+    if (identity.uid !== undefined) chownSync(folder, unprivileged.uid, unprivileged.gid)
     return new PostgresServer(folder, await freePort())
   }
 
@@ -139,7 +139,7 @@ export class PostgresServer implements AsyncDisposable {
     }
   }
 
-  /** On a connection of its own. */
+  /** Runs on a connection of its own. */
   async query(text: string): Promise<Record<string, unknown>[]> {
     const client = new pg.Client({
       connectionString: this.url,
@@ -166,7 +166,7 @@ export class PostgresServer implements AsyncDisposable {
     await this.query('select pg_reload_conf()')
   }
 
-  /** As when the machine goes: the postmaster and, at once, all its processes. */
+  /** Kills the postmaster and all its processes at once, as when the machine fails. */
   async kill(): Promise<void> {
     await this.#end('SIGKILL')
   }

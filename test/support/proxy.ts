@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 
 export type Proxy = AsyncDisposable & {
   readonly url: string
-  /** What the server answers is lost, for good. */
+  /** The server's responses are lost, for good. */
   swallowResponses(): void
   /**
    * Nothing gets through in either direction, as when packets are dropped; what was sent arrives
@@ -12,7 +12,7 @@ export type Proxy = AsyncDisposable & {
   silence(): void
   /** Every connection breaks, and so does each new one. */
   refuse(): void
-  /** Answers are late by so much. */
+  /** Responses are late by so much. */
   delay(ms: number): void
   /** Every connection breaks, once; new ones work. */
   cut(): void
@@ -39,12 +39,12 @@ export async function startProxy(url: string): Promise<Proxy> {
       socket.on('close', () => sockets.delete(socket))
       if (mode === 'silent') socket.pause()
     }
-    const answer = (data: Buffer): void => void (near.destroyed || near.write(data))
+    const response = (data: Buffer): void => void (near.destroyed || near.write(data))
     near.on('data', (data) => far.write(data))
     far.on('data', (data) => {
       if (mode === 'swallowing') return
-      if (delayMs === 0) answer(data)
-      else setTimeout(() => answer(data), delayMs)
+      if (delayMs === 0) response(data)
+      else setTimeout(() => response(data), delayMs)
     })
     near.on('close', () => far.end())
     far.on('close', () => near.end())

@@ -62,8 +62,8 @@ export async function startTestRedis(): Promise<TestRedis> {
       { stdio: 'ignore' },
     )
     const end = Date.now() + readyWithinMs
-    while (!(await answers(port))) {
-      if (Date.now() > end) throw new Error('redis-server does not answer')
+    while (!(await accepts(port))) {
+      if (Date.now() > end) throw new Error('redis-server accepts no connections')
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
   }
@@ -81,7 +81,7 @@ export async function startTestRedis(): Promise<TestRedis> {
   }
 }
 
-async function answers(port: number): Promise<boolean> {
+async function accepts(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = createConnection({ host: '127.0.0.1', port }, () => {
       socket.destroy()

@@ -42,8 +42,8 @@ export const config = { port: 4001, logLevel: 'warn' }
 \`\`\`
 
 Two more variables steer the command itself: \`STOA_CONFIG\` names another file than
-\`stoa.config.ts\`, and \`STOA_POSTGRES_BIN\` names the folder with the programs of the PostgreSQL to
-embed.
+\`stoa.config.ts\`, and \`STOA_POSTGRES_BIN\` names the folder with the programs of the
+PostgreSQL to embed.
 `
 }
 
@@ -59,9 +59,9 @@ async function commandLinePage(): Promise<string> {
   }
   return `# Commands
 
-The output of \`stoa COMMAND --help\`, collected by \`node test/write-reference.ts\`; a test compares
-them. Beside a running node, commands use its embedded database; without one they start it for as
-long as they need it.
+The output of \`stoa COMMAND --help\`, collected by \`node test/write-reference.ts\`; a test
+compares them. Beside a running node, commands use its embedded database; without one they start it
+for as long as they need it.
 
 ${sections.join('\n')}`
 }

@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict'
-import type { Site, SiteAnswer, SiteJson } from '#test/support/site.ts'
+import type { Site, SiteResponse, SiteJson } from '#test/support/site.ts'
 
 /** Requests with an API token of one role. */
 export type RoleClient = {
-  (method: string, url: string, body?: unknown, headers?: Headers): Promise<SiteAnswer>
+  (method: string, url: string, body?: unknown, headers?: Headers): Promise<SiteResponse>
   readonly tokenId: string
 }
 type Headers = Readonly<Record<string, string>>
 
 /** The JSON of a response that must not be a refusal. */
-export async function accepted(response: Promise<SiteAnswer>): Promise<SiteJson> {
+export async function accepted(response: Promise<SiteResponse>): Promise<SiteJson> {
   const { status, text, json } = await response
   assert.ok(status < 300, `${status} ${text}`)
   return json

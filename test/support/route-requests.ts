@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
-import type { Persona, Site, SiteAnswer } from '#test/support/site.ts'
+import type { Persona, Site, SiteResponse } from '#test/support/site.ts'
 
 /**
- * A row for every route: a request, and the status that each caller gets. `stranger` is an author to
- * whom the entry does not belong; `author` owns it. A test fails for a route without a row, and for a
- * row without a route.
+ * A row for every route: a request, and the status that each caller gets. `stranger` is an author
+ * to whom the entry does not belong; `author` owns it. A test fails for a route without a row, and
+ * for a row without a route.
  */
 export type Who = 'anonymous' | 'stranger' | 'author' | 'editor' | 'administrator'
 export const everyone: readonly Who[] = [
@@ -22,8 +22,8 @@ type Statuses = readonly [
   administrator: number,
 ]
 /**
- * The entry that a request is about, made anew for every request, and for the author where `own`. It
- * is published, and has a newer draft.
+ * The entry that a request is about, created for every request, and owned by the author where
+ * `own`. It is published, and has a newer draft.
  */
 export type World = { readonly site: Site; readonly id: string; readonly own: boolean }
 export type RouteRequest = {
@@ -56,29 +56,30 @@ const note =
 let counter = 0
 export const unique = (prefix: string): string => `${prefix}${(counter += 1)}`
 
+/** Sends a request that must succeed; `route` is its method and URL. */
 export async function made(
   site: Site,
-  method: string,
-  url: string,
+  route: string,
   body?: unknown,
   as: Persona = 'administrator',
-): Promise<SiteAnswer> {
+): Promise<SiteResponse> {
+  const [method = '', url = ''] = route.split(' ')
   const response = await site.request(method, url, { as, ...(body === undefined ? {} : { body }) })
-  assert.ok(response.status < 300, `${method} ${url}: ${response.text}`)
+  assert.ok(response.status < 300, `${route}: ${response.text}`)
   return response
 }
 
 const release = async ({ site, id }: World, filled = true): Promise<string> => {
-  const { json } = await made(site, 'POST', '/api/releases', { name: unique('r') })
+  const { json } = await made(site, 'POST /api/releases', { name: unique('r') })
   if (filled)
-    await made(site, 'POST', `/api/releases/${json.data.id}/items`, {
+    await made(site, `POST /api/releases/${json.data.id}/items`, {
       items: [{ entryId: id, locale: 'en', action: 'publish', version: 2 }],
     })
   return json.data.id
 }
 const user = async ({ site }: World): Promise<string> =>
   (
-    await made(site, 'POST', '/api/users', {
+    await made(site, 'POST /api/users', {
       email: `${unique('u')}@example.org`,
       name: 'U',
       password: 'correct horse battery',
@@ -89,7 +90,9 @@ const user = async ({ site }: World): Promise<string> =>
 const tus = { 'tus-resumable': '1.0.0' }
 const fileForm = {
   headers: { 'content-type': 'multipart/form-data; boundary=part' },
-  body: '--part\r\ncontent-disposition: form-data; name="file"; filename="file.txt"\r\n\r\nhello\r\n--part--\r\n',
+  body:
+    '--part\r\ncontent-disposition: form-data; name="file"; filename="file.txt"\r\n\r\n' +
+    'hello\r\n--part--\r\n',
 }
 const asset = async ({ site }: World): Promise<string> => {
   const { status, json } = await site.request('POST', '/api/assets', fileForm)
@@ -139,7 +142,7 @@ export const rows: Readonly<Record<string, Row>> = {
   ),
   'GET /api/content/:type/:id/schedule': row(owners(200), note('/schedule')),
   'DELETE /api/content/:type/:id/schedule/:scheduleId': row(owners(200), async ({ site, id }) => {
-    const { json } = await made(site, 'POST', `/api/content/note/${id}/schedule`, {
+    const { json } = await made(site, `POST /api/content/note/${id}/schedule`, {
       action: 'unpublish',
       dueAt: '2040-01-01T00:00:00Z',
     })
@@ -154,7 +157,7 @@ export const rows: Readonly<Record<string, Row>> = {
   })),
   'DELETE /api/types/:name': row(administrators(204), async ({ site }) => {
     const name = unique('t')
-    await made(site, 'PUT', `/api/types/${name}`, {
+    await made(site, `PUT /api/types/${name}`, {
       label: 'T',
       fields: [{ name: 'a', kind: 'text' }],
     })
@@ -168,7 +171,7 @@ export const rows: Readonly<Record<string, Row>> = {
     body: { fallback: 'en' },
   })),
   'DELETE /api/locales/:code': row(administrators(204), async ({ site }) => {
-    await made(site, 'PUT', '/api/locales/nl', { fallback: 'en' })
+    await made(site, 'PUT /api/locales/nl', { fallback: 'en' })
     return { url: '/api/locales/nl' }
   }),
 
@@ -195,7 +198,7 @@ export const rows: Readonly<Record<string, Row>> = {
   })),
   'POST /api/releases/:id/undo': row(editors(200), async (world) => {
     const id = await release(world)
-    await made(world.site, 'POST', `/api/releases/${id}/publish`)
+    await made(world.site, `POST /api/releases/${id}/publish`)
     return { url: `/api/releases/${id}/undo` }
   }),
 
@@ -209,7 +212,7 @@ export const rows: Readonly<Record<string, Row>> = {
     url: '/api/first-administrator',
     body: { secret: 'x', email: 'a@example.org', name: 'A', password: 'correct horse battery' },
   })),
-  // A token is nobody who has a name of their own.
+  // A token is no user, so it has no name to change.
   'PATCH /api/users/me': row([401, 403, 403, 403, 403], () => ({
     url: '/api/users/me',
     body: { name: 'Me' },
@@ -245,7 +248,7 @@ export const rows: Readonly<Record<string, Row>> = {
   })),
   'DELETE /api/roles/:name': row(administrators(204), async ({ site }) => {
     const name = unique('r')
-    await made(site, 'PUT', `/api/roles/${name}`, { label: 'R', content: [], system: [] })
+    await made(site, `PUT /api/roles/${name}`, { label: 'R', content: [], system: [] })
     return { url: `/api/roles/${name}` }
   }),
   'GET /api/tokens': row(administrators(200), '/api/tokens'),
@@ -253,9 +256,11 @@ export const rows: Readonly<Record<string, Row>> = {
     url: '/api/tokens',
     body: { name: 'T', roles: ['author'] },
   })),
-  'DELETE /api/tokens/:id': row(administrators(204), async ({ site }) => ({
-    url: `/api/tokens/${(await made(site, 'POST', '/api/tokens', { name: 'T', roles: ['author'] })).json.data.info.id}`,
-  })),
+  'DELETE /api/tokens/:id': row(administrators(204), async ({ site }) => {
+    const token = { name: 'T', roles: ['author'] }
+    const { json } = await made(site, 'POST /api/tokens', token)
+    return { url: `/api/tokens/${json.data.info.id}` }
+  }),
   'GET /api/audit': row(administrators(200), '/api/audit'),
 
   'GET /api/assets': row(signedIn(200), '/api/assets'),

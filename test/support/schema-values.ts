@@ -102,7 +102,7 @@ export class SchemaValues {
   }
 }
 
-/** What no schema expects, and what has broken servers before. */
+/** Values that no schema expects, and that have broken servers before. */
 export const junk: fc.Arbitrary<unknown> = fc.oneof(
   fc.constantFrom<unknown>(
     null,

@@ -19,7 +19,7 @@ export type Several = AsyncDisposable & {
   readonly dataDir: string
   signal(name: NodeJS.Signals): void
   until(text: string, times?: number): Promise<void>
-  /** When all nodes serve. */
+  /** Resolves when all nodes serve. */
   ready(): Promise<void>
   nodes(): Promise<readonly NodeStatus[]>
   /** The process ids of the nodes. */

@@ -19,7 +19,7 @@ import { createMedia } from '#media/create-media.ts'
 import type { Media } from '#media/media.ts'
 import { testCluster } from '#test/support/cluster-parts.ts'
 import { testDatabase } from '#test/support/database.ts'
-import { AnswerChecker } from '#test/support/openapi.ts'
+import { ResponseChecker } from '#test/support/openapi.ts'
 
 export type Persona = 'anonymous' | 'author' | 'editor' | 'administrator'
 export type SiteRequest = {
@@ -27,19 +27,19 @@ export type SiteRequest = {
   readonly body?: unknown
   readonly headers?: Readonly<Record<string, string>>
 }
-export type SiteAnswer = {
+export type SiteResponse = {
   readonly status: number
   readonly headers: Readonly<Record<string, string | undefined>>
   readonly text: string
   readonly json: SiteJson
 }
-// An answer of any route: what it holds is for the test to know.
+// The response of any route: only the test knows its shape.
 // oxlint-disable-next-line typescript/no-explicit-any
 export type SiteJson = any
 
 /**
  * A whole API on a database of its own, without listening: real content, access and media. Every
- * answer is compared with `/openapi.json`.
+ * response is compared with `/openapi.json`.
  */
 export class Site implements AsyncDisposable {
   readonly server: Server
@@ -50,7 +50,7 @@ export class Site implements AsyncDisposable {
   readonly tokens: ReadonlyMap<Persona, string>
   readonly feed: ChangeFeed
   readonly #dispose: () => Promise<void>
-  #checker: AnswerChecker | null = null
+  #checker: ResponseChecker | null = null
 
   constructor(
     parts: Pick<Site, 'server' | 'database' | 'content' | 'access' | 'media' | 'tokens' | 'feed'>,
@@ -70,7 +70,7 @@ export class Site implements AsyncDisposable {
     method: string,
     url: string,
     { as = 'administrator', body, headers = {} }: SiteRequest = {},
-  ): Promise<SiteAnswer> {
+  ): Promise<SiteResponse> {
     const token = this.tokens.get(as)
     const options: InjectOptions = {
       method,
@@ -78,32 +78,32 @@ export class Site implements AsyncDisposable {
       headers: { ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...headers },
       ...(body === undefined ? {} : { payload: body as string | object }),
     }
-    const answer = await this.server.inject(options)
-    if (method !== 'HEAD') (await this.checker()).check(method, url, answer)
-    const isJson = (answer.headers['content-type'] ?? '').includes('json') && answer.body !== ''
+    const response = await this.server.inject(options)
+    if (method !== 'HEAD') (await this.checker()).check(method, url, response)
+    const isJson = (response.headers['content-type'] ?? '').includes('json') && response.body !== ''
     return {
-      status: answer.statusCode,
-      headers: answer.headers as Record<string, string | undefined>,
-      text: answer.body,
-      json: isJson ? JSON.parse(answer.body) : null,
+      status: response.statusCode,
+      headers: response.headers as Record<string, string | undefined>,
+      text: response.body,
+      json: isJson ? JSON.parse(response.body) : null,
     }
   }
 
-  get(url: string, options?: SiteRequest): Promise<SiteAnswer> {
+  get(url: string, options?: SiteRequest): Promise<SiteResponse> {
     return this.request('GET', url, options)
   }
 
   async document(as: Persona = 'administrator'): Promise<OpenApi> {
     const token = this.tokens.get(as)
-    const answer = await this.server.inject({
+    const response = await this.server.inject({
       url: '/openapi.json',
       headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
     })
-    return answer.json<OpenApi>()
+    return response.json<OpenApi>()
   }
 
-  async checker(): Promise<AnswerChecker> {
-    this.#checker ??= new AnswerChecker(await this.document())
+  async checker(): Promise<ResponseChecker> {
+    this.#checker ??= new ResponseChecker(await this.document())
     return this.#checker
   }
 

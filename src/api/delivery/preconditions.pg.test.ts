@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { databaseMissing } from '#test/support/database.ts'
 import { testSite } from '#test/support/site.ts'
-import type { Site, SiteAnswer } from '#test/support/site.ts'
+import type { Site, SiteResponse } from '#test/support/site.ts'
 
 const skip = databaseMissing
 const noteType = {
@@ -21,7 +21,7 @@ async function withNote(site: Site): Promise<string> {
   return `/api/content/note/${made.json.data.id}`
 }
 
-function tagOf({ headers }: SiteAnswer): string {
+function tagOf({ headers }: SiteResponse): string {
   return headers['etag']!
 }
 

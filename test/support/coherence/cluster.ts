@@ -32,7 +32,7 @@ export type ClusterOptions = {
 export type Cluster = AsyncDisposable & {
   readonly nodes: readonly RunningNode[]
   readonly entries: readonly string[]
-  /** API tokens: of an administrator, and of somebody who only reads. */
+  /** API tokens of an administrator and of a caller who only reads. */
   readonly tokens: { readonly administrator: string; readonly reader: string }
 }
 
@@ -53,7 +53,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     const environment = { ...common, STOA_DATABASE_URL: url, STOA_NODE: nodeName(index) }
     return opened.use(await startNode({ dataDir: join(folder, nodeName(index)), environment }))
   }
-  // All of them, so that none comes up after another has failed and all were ended.
+  // It waits for all of them, so that none comes up after another has failed and all were ended.
   const started = await Promise.allSettled(options.urls.map(start))
   const nodes = started.map((each) => {
     if (each.status === 'rejected') throw each.reason
@@ -110,20 +110,20 @@ export function fieldsOf(n: number): { n: number; grp: string } {
   return { n, grp: `g${n % groups}` }
 }
 
-type Told = { readonly id: string; readonly fields: { readonly n: number } }
+type EntryJson = { readonly id: string; readonly fields: { readonly n: number } }
 
-/** The number in the answer of an entry. */
+/** The number in the response of an entry. */
 export function numberIn(text: string): number {
-  return (JSON.parse(text) as { data: Told }).data.fields.n
+  return (JSON.parse(text) as { data: EntryJson }).data.fields.n
 }
 
 export function numbersIn(text: string): Map<string, number> {
   return new Map(
-    (JSON.parse(text) as { data: Told[] }).data.map(({ id, fields }) => [id, fields.n]),
+    (JSON.parse(text) as { data: EntryJson[] }).data.map(({ id, fields }) => [id, fields.n]),
   )
 }
 
-/** What the database itself has, by entry. */
+/** The numbers that the database itself has, by entry. */
 export async function numbersInDatabase(url: string): Promise<Map<string, number>> {
   const client = new pg.Client({
     connectionString: url,
@@ -144,12 +144,12 @@ export async function numbersInDatabase(url: string): Promise<Map<string, number
 }
 
 async function send(url: string, token: string, method: string, content: object): Promise<string> {
-  const answer = await fetch(url, {
+  const response = await fetch(url, {
     method,
     headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
     body: JSON.stringify(content),
   })
-  const text = await answer.text()
-  if (!answer.ok) throw new Error(`${method} ${url}: ${answer.status} ${text}`)
+  const text = await response.text()
+  if (!response.ok) throw new Error(`${method} ${url}: ${response.status} ${text}`)
   return text
 }

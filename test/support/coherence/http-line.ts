@@ -1,10 +1,8 @@
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 
-/**
- * What came back; `status` 0: nothing did, and `text` says why. Times are of `performance.now()`.
- */
-export type LineAnswer = {
+/** `status` 0: no response came, and `text` says why. Times are of `performance.now()`. */
+export type LineResponse = {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly text: string
@@ -21,16 +19,16 @@ export type LineRequest = {
 }
 
 type Waiting = {
-  readonly resolve: (answer: Omit<LineAnswer, 'startMs' | 'endMs'>) => void
+  readonly resolve: (response: Omit<LineResponse, 'startMs' | 'endMs'>) => void
   readonly timer: NodeJS.Timeout
 }
 
 const headEnd = Buffer.from('\r\n\r\n')
 
 /**
- * One keep-alive connection, one request at a time, with as little work per answer as there can be:
- * who measures must not take the processor from what is measured. Reads answers with
- * `Content-Length` only, which is all that a node sends here.
+ * One keep-alive connection, one request at a time, with as little work per response as possible:
+ * the client must not take processor time from the nodes that it measures. It reads only responses
+ * with `Content-Length`, and nodes send no others here.
  */
 export class HttpLine {
   readonly #port: number
@@ -42,14 +40,14 @@ export class HttpLine {
     this.#port = Number(new URL(origin).port)
   }
 
-  async send(request: LineRequest): Promise<LineAnswer> {
+  async send(request: LineRequest): Promise<LineResponse> {
     if (this.#waiting !== null) throw new Error('one request at a time')
     const startMs = performance.now()
-    const answer = await new Promise<Omit<LineAnswer, 'startMs' | 'endMs'>>((resolve) => {
+    const response = await new Promise<Omit<LineResponse, 'startMs' | 'endMs'>>((resolve) => {
       this.#waiting = {
         resolve,
         timer: setTimeout(
-          () => this.#broke(`no answer within ${request.timeoutMs} ms`),
+          () => this.#broke(`no response within ${request.timeoutMs} ms`),
           request.timeoutMs,
         ),
       }
@@ -61,7 +59,7 @@ export class HttpLine {
         head += `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n`
       this.#socket.write(`${head}\r\n${body ?? ''}`)
     })
-    return { ...answer, startMs, endMs: performance.now() }
+    return { ...response, startMs, endMs: performance.now() }
   }
 
   close(): void {
@@ -71,13 +69,13 @@ export class HttpLine {
   #open(): Socket {
     const socket = connect(this.#port, '127.0.0.1')
     socket.setNoDelay(true)
-    socket.on('data', (data) => this.#heard(socket, data))
+    socket.on('data', (data) => this.#received(socket, data))
     socket.on('error', (error) => this.#lost(socket, error.message))
     socket.on('close', () => this.#lost(socket, 'the connection was closed'))
     return socket
   }
 
-  #heard(socket: Socket, data: Buffer): void {
+  #received(socket: Socket, data: Buffer): void {
     if (this.#socket !== socket) return
     this.#bytes = this.#bytes.length === 0 ? data : Buffer.concat([this.#bytes, data])
     const end = this.#bytes.indexOf(headEnd)
@@ -112,11 +110,11 @@ export class HttpLine {
     this.#bytes = Buffer.alloc(0)
   }
 
-  #give(answer: Omit<LineAnswer, 'startMs' | 'endMs'>): void {
+  #give(response: Omit<LineResponse, 'startMs' | 'endMs'>): void {
     const waiting = this.#waiting
     this.#waiting = null
     if (waiting === null) return
     clearTimeout(waiting.timer)
-    waiting.resolve(answer)
+    waiting.resolve(response)
   }
 }

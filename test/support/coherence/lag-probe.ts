@@ -15,15 +15,15 @@ export type LagSample = {
 
 const pauseMs = 25
 const timeoutMs = 10_000
-/** Receipts tell whole milliseconds, of which some part had passed. */
+/** Receipts have whole milliseconds, rounded down: the write was applied up to one later. */
 const receiptRoundingMs = 1
-/** A receipt that is asked for at once would only tell that it is early. */
+/** A receipt that is requested at once would not have every node yet. */
 const receiptPauseMs = 100
 
 /**
- * Writes an entry of its own on each node in turn. Of every other write the receipt tells when each
- * node had applied it. For the rest the other nodes are asked, without token and without pause,
- * until they show it.
+ * Writes an entry of its own on each node in turn. The receipt of every other write says when each
+ * node had applied it. After the rest, the probe polls the other nodes, without token and without
+ * pause, until they show the write.
  */
 export class LagProbe {
   readonly applied: LagSample[] = []
@@ -84,19 +84,19 @@ export class LagProbe {
 
   async #applied(token: string): Promise<number> {
     const headers = { authorization: `Bearer ${this.#cluster.tokens.administrator}` }
-    const answer = await this.#receipts.send({
+    const response = await this.#receipts.send({
       method: 'GET',
       path: `/api/receipts/${token}`,
       headers,
       timeoutMs,
     })
-    const { data } = JSON.parse(answer.text) as {
+    const { data } = JSON.parse(response.text) as {
       data: { everywhere: boolean; nodes: { appliedAt: string | null }[] }
     }
     const times = data.nodes.map(({ appliedAt }) => Date.parse(appliedAt ?? ''))
     if (!data.everywhere || times.length !== this.#lines.length || times.some(Number.isNaN))
       throw new Error(
-        `a write was not applied everywhere after ${receiptPauseMs} ms: ${answer.text}`,
+        `a write was not applied everywhere after ${receiptPauseMs} ms: ${response.text}`,
       )
     return Math.max(...times) + receiptRoundingMs - performance.timeOrigin
   }
@@ -104,11 +104,11 @@ export class LagProbe {
   async #shown(line: HttpLine, n: number): Promise<number> {
     const end = performance.now() + timeoutMs
     for (;;) {
-      const answer = await line.send({ method: 'GET', path: entryPath(this.#key), timeoutMs })
-      if (answer.status === 200 && numberIn(answer.text) >= n) return answer.endMs
+      const response = await line.send({ method: 'GET', path: entryPath(this.#key), timeoutMs })
+      if (response.status === 200 && numberIn(response.text) >= n) return response.endMs
       if (performance.now() > end)
         throw new Error(
-          `a write was not shown within ${timeoutMs} ms: ${answer.status} ${answer.text}`,
+          `a write was not shown within ${timeoutMs} ms: ${response.status} ${response.text}`,
         )
     }
   }
@@ -120,16 +120,16 @@ export class LagProbe {
     content: object,
   ): Promise<{ acknowledgedMs: number; xid: string; token: string }> {
     const headers = { authorization: `Bearer ${this.#cluster.tokens.administrator}` }
-    const answer = await this.#lines[node]!.send({
+    const response = await this.#lines[node]!.send({
       method,
       path,
       headers,
       body: JSON.stringify(content),
       timeoutMs,
     })
-    const token = answer.headers['stoa-token']
-    if (answer.status >= 300 || token === undefined)
-      throw new Error(`${method} ${path}: ${answer.status} ${answer.text}`)
-    return { acknowledgedMs: answer.endMs, xid: token.slice(token.lastIndexOf('-') + 1), token }
+    const token = response.headers['stoa-token']
+    if (response.status >= 300 || token === undefined)
+      throw new Error(`${method} ${path}: ${response.status} ${response.text}`)
+    return { acknowledgedMs: response.endMs, xid: token.slice(token.lastIndexOf('-') + 1), token }
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The checker of coherence. It knows nothing of how Stoa keeps answers: only when each write was
- * acknowledged, and what each reader was shown. Every entry holds a number that one writer raises
+ * The checker of coherence. It knows nothing of Stoa's caches, only when each write was
+ * acknowledged and what each reader was shown. Every entry holds a number that one writer raises
  * by one with each write.
  *
  * What a read must at least show follows from what had been acknowledged before it began; see
@@ -12,9 +12,7 @@ export type Violation = {
   readonly text: string
 }
 
-/**
- * How an answer was given. `staleS`: it was marked as stale for so many seconds; null: it was not.
- */
+/** One response. `staleS`: it was marked as stale for so many seconds; null: it was not. */
 export type Shown = {
   readonly startMs: number
   readonly endMs: number
@@ -36,7 +34,7 @@ export class Ledger {
   readonly #leaseMs: number
   readonly #groups: number
   readonly #entries = new Map<string, Entry>()
-  /** The first of them; all are counted. */
+  /** The first violations; all are counted. */
   readonly violations: Violation[] = []
   readonly #counts = new Map<Violation['rule'], number>()
   checked = 0
@@ -65,7 +63,7 @@ export class Ledger {
     return [...this.#entries.keys()]
   }
 
-  /** Before a write is sent: from now on `n` may be seen. */
+  /** Call it before a write is sent: from now on `n` may be seen. */
   attempts(key: string, n: number): void {
     this.#entry(key).attempted = n
   }
@@ -74,12 +72,12 @@ export class Ledger {
     this.#entry(key).acknowledged.push({ n, atMs })
   }
 
-  /** What must be there at the end. */
+  /** The number that must be there at the end. */
   lastAcknowledged(key: string): number {
     return this.#entry(key).acknowledged.at(-1)!.n
   }
 
-  /** Whether the outcome of every write is known. */
+  /** True once the outcome of every write is known. */
   get settled(): boolean {
     return [...this.#entries].every(
       ([key, { attempted }]) => attempted === this.lastAcknowledged(key),
@@ -87,9 +85,9 @@ export class Ledger {
   }
 
   /**
-   * An asynchronous standby took over, and has of each entry the number in `numbers`. What was
-   * acknowledged above it is lost; who shows it to a reader that came later than a lease after
-   * `deadAtMs`, when the old primary was dead, lives in the past.
+   * An asynchronous standby took over, and has the number in `numbers` of each entry. Acknowledged
+   * numbers above it are lost: the old primary was dead at `deadAtMs`, and a node that shows a lost
+   * number to a reader who came more than a lease later violates coherence.
    */
   survived(numbers: ReadonlyMap<string, number>, deadAtMs: number): number {
     let lost = 0
@@ -109,11 +107,9 @@ export class Ledger {
     this.checked += 1
     if (shown.staleS !== null) this.marked += 1
     const complaint = this.#check(key, n, shown, mustShow)
-    if (complaint !== null)
-      this.violates(
-        complaint.rule,
-        `${shown.node}: ${key}=${n}, ${complaint.text}${shown.who === undefined ? '' : ` (${shown.who})`}`,
-      )
+    if (complaint === null) return
+    const who = shown.who === undefined ? '' : ` (${shown.who})`
+    this.violates(complaint.rule, `${shown.node}: ${key}=${n}, ${complaint.text}${who}`)
   }
 
   /**
@@ -140,7 +136,8 @@ export class Ledger {
       if (there.has(key) || this.#canBeAbsent(entry, group, shown)) continue
       this.violates(
         'list',
-        `${shown.node}: list ${group} lacks ${key}, which has ${entry.attempted} there since more than ${this.#leaseMs} ms`,
+        `${shown.node}: list ${group} lacks ${key}, which has had ${entry.attempted} there ` +
+          `for more than ${this.#leaseMs} ms`,
       )
     }
   }
@@ -154,7 +151,7 @@ export class Ledger {
     return rules.reduce((sum, rule) => sum + (this.#counts.get(rule) ?? 0), 0)
   }
 
-  /** What was acknowledged when a value of an answer may last have been asked for. */
+  /** The number that was acknowledged by `beforeMs`: a response must show at least that. */
   #floor(entry: Entry, beforeMs: number): number {
     let n = entry.acknowledged[0]!.n
     for (let at = entry.acknowledged.length - 1; at >= 0; at -= 1) {
@@ -167,8 +164,8 @@ export class Ledger {
   }
 
   /**
-   * An unmarked answer was true within the lease before the question; a marked one within what its
-   * mark says.
+   * An unmarked response was true within the lease before the request; a marked one within the time
+   * that its mark says.
    */
   #asOfMs(shown: Shown): number {
     return (
@@ -192,23 +189,22 @@ export class Ledger {
     if (mustShow !== null && n < mustShow && !undone)
       return { rule: 'token', text: `but the reader's token names ${mustShow}` }
     const floor = this.#floor(entry, this.#asOfMs(shown))
-    if (n < floor)
-      return {
-        rule: shown.staleS === null ? 'stale' : 'mark',
-        text: `but ${floor} was acknowledged ${this.#since(entry, floor, shown)} ms before the question${shown.staleS === null ? '' : `, and the mark says ${shown.staleS} s`}`,
-      }
+    if (n < floor) {
+      const sinceMs = this.#since(entry, floor, shown)
+      const text = `but ${floor} was acknowledged ${sinceMs} ms before the request`
+      return shown.staleS === null
+        ? { rule: 'stale', text }
+        : { rule: 'mark', text: `${text}, and the mark says ${shown.staleS} s` }
+    }
     const lost =
       shown.staleS === null
         ? entry.lost.find(
             ({ above, upTo, fromMs }) => n > above && n <= upTo && shown.startMs > fromMs,
           )
         : undefined
-    return lost === undefined
-      ? null
-      : {
-          rule: 'lost',
-          text: `which a failover undid ${Math.round(shown.startMs - lost.fromMs + this.#leaseMs)} ms before the question`,
-        }
+    if (lost === undefined) return null
+    const sinceMs = Math.round(shown.startMs - lost.fromMs + this.#leaseMs)
+    return { rule: 'lost', text: `which a failover undid ${sinceMs} ms before the request` }
   }
 
   #since(entry: Entry, n: number, shown: Shown): number {

@@ -10,7 +10,7 @@ import {
 } from '#test/support/coherence/cluster.ts'
 import type { Cluster } from '#test/support/coherence/cluster.ts'
 import { HttpLine } from '#test/support/coherence/http-line.ts'
-import type { LineAnswer } from '#test/support/coherence/http-line.ts'
+import type { LineResponse } from '#test/support/coherence/http-line.ts'
 import { Ledger } from '#test/support/coherence/ledger.ts'
 import type { Shown } from '#test/support/coherence/ledger.ts'
 
@@ -21,10 +21,10 @@ export type WorkloadOptions = {
   readonly leaseMs: number
   readonly writers: number
   readonly readers: number
-  /** Between two requests of one client. */
+  /** The pause between two requests of one client. */
   readonly writePauseMs: number
   readonly readPauseMs: number
-  /** Whether a refusal (503) or a broken connection counts as a violation. */
+  /** A refusal (503) or a broken connection counts as a violation. */
   readonly calm: boolean
   /** Every write has an `Idempotency-Key` and is repeated until its outcome is known. */
   readonly repeats: boolean
@@ -44,13 +44,11 @@ type Write = {
 const readTimeoutMs = 20_000
 const writeTimeoutMs = 20_000
 const repeatPauseMs = 50
-/** Of the last writes, so many are asked for with their tokens. */
+/** So many of the last writes are read with their tokens. */
 const recentMax = 64
 const tookMax = 1_000_000
 
-/**
- * Writers and readers on all nodes of a cluster; what they are told and shown goes to the ledger.
- */
+/** Writers and readers on all nodes of a cluster; each response goes to the ledger. */
 export class Workload implements AsyncDisposable {
   readonly ledger: Ledger
   readonly took = new Map<Took, number[]>()
@@ -108,7 +106,8 @@ export class Workload implements AsyncDisposable {
       if (truth.get(key) !== ledger.lastAcknowledged(key))
         ledger.violates(
           'rest',
-          `the database has ${key}=${truth.get(key)}, and ${ledger.lastAcknowledged(key)} was acknowledged`,
+          `the database has ${key}=${truth.get(key)}, ` +
+            `and ${ledger.lastAcknowledged(key)} was acknowledged`,
         )
     }
     const end = performance.now() + deadlineMs
@@ -125,14 +124,11 @@ export class Workload implements AsyncDisposable {
   async #complaintsAtRest(line: HttpLine, truth: ReadonlyMap<string, number>): Promise<string[]> {
     const complaints: string[] = []
     const entries = this.ledger.keys.map((key) => [key, truth.get(key)] as const)
-    const ask = async (path: string, judge: (text: string) => string | null): Promise<void> => {
-      const answer = await line.send({ method: 'GET', path, timeoutMs: readTimeoutMs })
-      const complaint =
-        answer.status !== 200
-          ? `${answer.status} ${answer.text}`
-          : staleSOf(answer) !== null
-            ? 'still marked stale'
-            : judge(answer.text)
+    const ask = async (path: string, check: (text: string) => string | null): Promise<void> => {
+      const response = await line.send({ method: 'GET', path, timeoutMs: readTimeoutMs })
+      const fresh = (): string | null =>
+        staleSOf(response) === null ? check(response.text) : 'still marked stale'
+      const complaint = response.status === 200 ? fresh() : `${response.status} ${response.text}`
       if (complaint !== null) complaints.push(`${path}: ${complaint}`)
     }
     for (const [key, n] of entries)
@@ -183,18 +179,18 @@ export class Workload implements AsyncDisposable {
       for (;;) {
         const node = this.#anyNode()
         const headers = { authorization: `Bearer ${cluster.tokens.administrator}`, ...idempotency }
-        const answer = await this.#line(lines, node).send({
+        const response = await this.#line(lines, node).send({
           method: 'PATCH',
           path: entryPath(key),
           headers,
           body: JSON.stringify({ fields: fieldsOf(n), publish: true }),
           timeoutMs: writeTimeoutMs,
         })
-        if (answer.status === 200) {
-          this.#wrote(key, n, node, answer)
+        if (response.status === 200) {
+          this.#wrote(key, n, node, response)
           break
         }
-        this.#note(answer.status === 503 ? 'refused write' : null, answer, node)
+        this.#note(response.status === 503 ? 'refused write' : null, response, node)
         if (!repeats || this.#isOver()) return
         this.counts.repeated += 1
         await sleep(repeatPauseMs)
@@ -203,11 +199,11 @@ export class Workload implements AsyncDisposable {
     }
   }
 
-  #wrote(key: string, n: number, node: number, answer: LineAnswer): void {
-    this.ledger.acknowledged(key, n, answer.endMs)
+  #wrote(key: string, n: number, node: number, response: LineResponse): void {
+    this.ledger.acknowledged(key, n, response.endMs)
     this.counts.writes += 1
-    this.#time('write', answer)
-    const token = answer.headers['stoa-token']
+    this.#time('write', response)
+    const token = response.headers['stoa-token']
     if (token === undefined) {
       if (this.#options.calm)
         this.ledger.violates('refused', `${nodeName(node)}: a write came without a token`)
@@ -229,7 +225,7 @@ export class Workload implements AsyncDisposable {
     }
   }
 
-  /** What was written lately, read on another node: with the token, or, to compare, without. */
+  /** Reads a recent write on another node: with the token, or without, to compare. */
   async #readEntry(
     lines: Map<number, HttpLine>,
     headers: Record<string, string>,
@@ -242,20 +238,20 @@ export class Workload implements AsyncDisposable {
     }
     const others = this.active.filter((each) => each !== write.node)
     const node = others[Math.floor(Math.random() * others.length)] ?? this.#anyNode()
-    const answer = await this.#line(lines, node).send({
+    const response = await this.#line(lines, node).send({
       method: 'GET',
       path: entryPath(write.key),
       headers: withToken ? { ...headers, 'stoa-token': write.token } : headers,
       timeoutMs: readTimeoutMs,
     })
-    if (answer.status !== 200) return this.#note('refused read', answer, node)
-    this.#time(withToken ? 'token' : 'plain', answer)
+    if (response.status !== 200) return this.#note('refused read', response, node)
+    this.#time(withToken ? 'token' : 'plain', response)
     if (withToken) this.counts.pairs += 1
     this.counts.reads += 1
     this.ledger.read(
       write.key,
-      numberIn(answer.text),
-      shownBy(answer, node),
+      numberIn(response.text),
+      shownBy(response, node),
       withToken ? write.n : null,
     )
   }
@@ -263,40 +259,40 @@ export class Workload implements AsyncDisposable {
   async #readList(lines: Map<number, HttpLine>, headers: Record<string, string>): Promise<void> {
     const group = Math.floor(Math.random() * groups)
     const node = this.#anyNode()
-    const answer = await this.#line(lines, node).send({
+    const response = await this.#line(lines, node).send({
       method: 'GET',
       path: listPath(group),
       headers,
       timeoutMs: readTimeoutMs,
     })
-    if (answer.status !== 200) return this.#note('refused read', answer, node)
-    this.#time('list', answer)
+    if (response.status !== 200) return this.#note('refused read', response, node)
+    this.#time('list', response)
     this.counts.reads += 1
-    this.ledger.list(group, numbersIn(answer.text), shownBy(answer, node))
+    this.ledger.list(group, numbersIn(response.text), shownBy(response, node))
   }
 
   /**
-   * A request that brought nothing. Anything but 503 or a broken connection is wrong at any time;
-   * those are where nothing is broken.
+   * Counts a request that failed. Any failure but 503 or a broken connection is always a violation;
+   * those two are one while nothing of the cluster is broken.
    */
-  #note(what: Took | null, answer: LineAnswer, node: number): void {
-    const { status, text } = answer
+  #note(what: Took | null, response: LineResponse, node: number): void {
+    const { status, text } = response
     if (status === 0) this.counts.broken += 1
     else if (status === 503) this.counts.refused += 1
-    if (status === 503 && what !== null) this.#time(what, answer)
+    if (status === 503 && what !== null) this.#time(what, response)
     const allowed =
       !this.#options.calm &&
       (status === 0 ||
-        (status === 503 && answer.headers['retry-after'] !== undefined) ||
+        (status === 503 && response.headers['retry-after'] !== undefined) ||
         (status === 409 && text.includes('E_IDEMPOTENCY_KEY_BUSY')))
     if (!allowed && this.#phase !== 'over')
       this.ledger.violates('refused', `${nodeName(node)}: ${status} ${text.slice(0, 300)}`)
   }
 
-  #time(what: Took, answer: LineAnswer): void {
+  #time(what: Took, response: LineResponse): void {
     let list = this.took.get(what)
     if (list === undefined) this.took.set(what, (list = []))
-    if (list.length < tookMax) list.push(answer.endMs - answer.startMs)
+    if (list.length < tookMax) list.push(response.endMs - response.startMs)
   }
 }
 
@@ -307,17 +303,17 @@ function listed(entries: Iterable<readonly [string, number | undefined]>): strin
     .join()
 }
 
-function shownBy(answer: LineAnswer, node: number): Shown {
+function shownBy(response: LineResponse, node: number): Shown {
   return {
-    startMs: answer.startMs,
-    endMs: answer.endMs,
-    staleS: staleSOf(answer),
+    startMs: response.startMs,
+    endMs: response.endMs,
+    staleS: staleSOf(response),
     node: nodeName(node),
   }
 }
 
-/** For how many seconds the mark says that nobody could tell; null: it is not marked. */
-function staleSOf({ headers }: LineAnswer): number | null {
+/** Seconds since the response was last known to be true, by its mark; null without a mark. */
+function staleSOf({ headers }: LineResponse): number | null {
   const ttl = /\bttl=-(\d+)/.exec(headers['cache-status'] ?? '')?.[1]
   return ttl === undefined ? null : Number(ttl)
 }
