@@ -110,11 +110,10 @@ async function makeEntry(site: Site, name: string, section: string, more: object
   for (const locale of ['en', 'de'])
     for (const version of ['old', 'pub', 'draft']) {
       const body = { locale, fields: fields(locale, version), publish: version === 'pub' }
-      const [method, url] =
-        id === '' ? ['POST', '/api/content/note'] : ['PATCH', `/api/content/note/${id}`]
+      const route = id === '' ? 'POST /api/content/note' : `PATCH /api/content/note/${id}`
       const slug = { slug: unique(`s-${name}-`) }
       const withSlug = version === 'old' ? { ...body, fields: { ...body.fields, ...slug } } : body
-      const { json } = await made(site, method, url, withSlug)
+      const { json } = await made(site, route, withSlug)
       id = json.data.id
     }
   return id
