@@ -51,7 +51,8 @@ function checkPart(reading: Reading, part: string, bound: number, truth: Truth):
       .filter((text) => text !== '')
       .map((text) => text.split('=') as [string, string]) ?? [],
   )
-  if (kind === 'top') return checkPage(reading, part, Number(name), [...shown], bound, truth)
+  if (kind === 'top')
+    return checkPage(reading, { part, group: Number(name), shown: [...shown], bound }, truth)
   const keys = kind === 'row' ? [name] : truth.keys
   for (const key of keys) {
     const value = shown.get(key) ?? null
@@ -60,46 +61,33 @@ function checkPart(reading: Reading, part: string, bound: number, truth: Truth):
         ? (row?.value ?? null) === value
         : (row !== null && row.group === Number(name) ? row.value : null) === value
     const floor = reading.kind === 'stale' ? undefined : reading.floors.get(key)
+    const seen: Seen = { part, key, value }
     if (!truth.was(key, such, bound, reading.returnedAtMs))
-      return violationOf(
-        reading,
-        reading.kind === 'stale' ? 'G8' : 'G2',
-        part,
-        key,
-        value,
-        bound,
-        truth,
-      )
+      return violationOf(reading, { ...seen, ...wrong(reading, bound) }, truth)
     if (
       floor !== undefined &&
       !truth.was(key, such, Math.max(bound, floor.atMs), reading.returnedAtMs)
     )
-      return violationOf(reading, floor.why, part, key, value, floor.atMs, truth)
+      return violationOf(reading, { ...seen, invariant: floor.why, sinceMs: floor.atMs }, truth)
   }
   return null
 }
 
+type Page = {
+  readonly part: string
+  readonly group: number
+  readonly shown: readonly (readonly [string, string])[]
+  readonly bound: number
+}
+
 /** A page shows one state of the whole list, so all of it must have been so at one instant. */
-function checkPage(
-  reading: Reading,
-  part: string,
-  group: number,
-  shown: readonly (readonly [string, string])[],
-  bound: number,
-  truth: Truth,
-): Violation | null {
+function checkPage(reading: Reading, page: Page, truth: Truth): Violation | null {
+  const { part, group, shown, bound } = page
   const expected = shown.map(([key, value]) => `${key}=${value}`).join(',')
   for (const instant of truth.instants(bound, reading.returnedAtMs))
     if (topOf(truth, group, instant) === expected) return null
-  return violationOf(
-    reading,
-    reading.kind === 'stale' ? 'G8' : 'G2',
-    part,
-    '',
-    expected,
-    bound,
-    truth,
-  )
+  const seen: Seen = { part, key: '', value: expected }
+  return violationOf(reading, { ...seen, ...wrong(reading, bound) }, truth)
 }
 
 export const pageSize = 2
@@ -113,15 +101,18 @@ function topOf(truth: Truth, group: number, atMs: number): string {
     .join(',')
 }
 
-function violationOf(
-  reading: Reading,
-  invariant: Violation['invariant'],
-  part: string,
-  key: string,
-  value: string | null,
-  since: number,
-  truth: Truth,
-): Violation {
+/** A value that a reading showed. An empty key: the whole list. */
+type Seen = { readonly part: string; readonly key: string; readonly value: string | null }
+
+/** The invariant that a value breaks if no instant since then had it. */
+type Wrong = { readonly invariant: Violation['invariant']; readonly sinceMs: number }
+
+function wrong(reading: Reading, sinceMs: number): Wrong {
+  return { invariant: reading.kind === 'stale' ? 'G8' : 'G2', sinceMs }
+}
+
+function violationOf(reading: Reading, found: Seen & Wrong, truth: Truth): Violation {
+  const { part, key, value, invariant, sinceMs } = found
   const qualifier = {
     G1: 'although the write had been applied everywhere',
     G2: 'unmarked',
@@ -136,8 +127,13 @@ function violationOf(
     invariant,
     atMs: reading.returnedAtMs,
     text: [
-      `${invariant}: ${reading.node} returned ${part} as ${key === '' ? '' : `${key} = `}${value ?? 'nothing'} (${reading.kind}, asked ${reading.askedAtMs.toFixed(1)}, returned ${reading.returnedAtMs.toFixed(1)}) ${qualifier};`,
-      `it was not so at any time since ${since.toFixed(1)}.`,
+      [
+        `${invariant}: ${reading.node} returned ${part} as`,
+        `${key === '' ? '' : `${key} = `}${value ?? 'nothing'} (${reading.kind},`,
+        `asked ${reading.askedAtMs.toFixed(1)},`,
+        `returned ${reading.returnedAtMs.toFixed(1)}) ${qualifier};`,
+      ].join(' '),
+      `it was not so at any time since ${sinceMs.toFixed(1)}.`,
       ...keys.map((one) => `  ${one}: ${truth.history(one)}`),
     ].join('\n'),
   }
@@ -167,7 +163,9 @@ export function checkEffects(
       return {
         invariant: 'G5',
         atMs,
-        text: `G5: ${node} acted as ${duty} with fence ${fence} after fence ${last.get(duty)} had acted.`,
+        text:
+          `G5: ${node} acted as ${duty} with fence ${fence} ` +
+          `after fence ${last.get(duty)} had acted.`,
       }
     done.add(name)
     last.set(duty, fence)

@@ -282,7 +282,7 @@ export class ModelDatabase {
     }
   }
 
-  /** What a fill takes along as the snapshot of its data. */
+  /** The snapshot that a fill records for its data. */
   snapshotOf(server: ModelServer): Snapshot {
     return this.options.without === 'R3 no logical decoding'
       ? byPosition(server)
@@ -324,7 +324,8 @@ export function describe(ops: readonly Op[]): string {
   const items = ops.map((op) => {
     switch (op.op) {
       case 'item':
-        return `${op.key} := ${op.row === null ? 'nothing' : `${op.row.value} in group ${op.row.group}`}`
+        if (op.row === null) return `${op.key} := nothing`
+        return `${op.key} := ${op.row.value} in group ${op.row.group}`
       case 'change':
         return null
       case 'life':

@@ -23,7 +23,7 @@ type WalRecord =
     }
 
 /**
- * One PostgreSQL server as far as its clients can tell: transactions get ids when they first write,
+ * One PostgreSQL server as its clients see it: transactions get ids when they first write,
  * leave the list of running ones only after their commit record is flushed (and the synchronous
  * standby has it), and everything that survives a crash is in the flushed part of the log. Ids
  * above the highest one in that part are given out again.
@@ -35,7 +35,7 @@ export class ModelServer {
   role: 'primary' | 'standby'
   /** A primary that has been replaced and does not know it. */
   zombie = false
-  /** Its commits wait for a standby, even one that will never answer. */
+  /** Its commits wait for a standby, even one that will never respond. */
   waits = false
   timeline = 1
   /** In an unlogged table: gone after a crash or a promotion. */

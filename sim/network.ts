@@ -10,6 +10,12 @@ import type { World } from './world.ts'
  */
 export type Connection = { readonly server: ModelServer; readonly life: number }
 
+type Ask = {
+  readonly connection: Connection | null
+  readonly slow: boolean
+  readonly failed: () => void
+}
+
 export class Network {
   readonly world: World
   readonly random: Random
@@ -52,11 +58,8 @@ export class Network {
 
   #delay(node: SimNode): number {
     const slow = (this.databaseSlowUntilMs.get(node.name) ?? 0) > this.world.now
-    return slow
-      ? this.random.between(100, 250)
-      : this.random.chance(0.95)
-        ? this.random.between(0.1, 1.5)
-        : this.random.between(1, 20)
+    if (slow) return this.random.between(100, 250)
+    return this.random.chance(0.95) ? this.random.between(0.1, 1.5) : this.random.between(1, 20)
   }
 
   #cut(node: SimNode): boolean {
@@ -65,13 +68,11 @@ export class Network {
 
   /**
    * One statement: out, `work` at the server, back. `failed` when the connection breaks; nothing at
-   * all in a partition. `slow`: the answer may take long, as that of a large query does.
+   * all in a partition. `slow`: the response may take long, as that of a large query does.
    */
   ask(
     node: SimNode,
-    connection: Connection | null,
-    options: { readonly slow: boolean },
-    failed: () => void,
+    { connection, slow, failed }: Ask,
     work: (server: ModelServer, respond: (then: () => void) => void) => void,
   ): void {
     if (connection === null) return node.deliver(0.1, failed)
@@ -83,8 +84,7 @@ export class Network {
         return node.deliver(this.#delay(node), failed)
       work(server, (then) => {
         if (this.#cut(node)) return
-        const slowMs =
-          options.slow && this.random.chance(this.slowShare) ? this.random.between(20, 900) : 0
+        const slowMs = slow && this.random.chance(this.slowShare) ? this.random.between(20, 900) : 0
         node.deliver(this.#delay(node) + slowMs, () => {
           if (slowMs === 0 && this.database.lifeOf(server) !== life) failed()
           else then()

@@ -107,8 +107,7 @@ export function makePlan(seed: number): Plan {
   for (let number = 0; number < faults; number += 1) {
     const item = fault(random, nodes)
     items.push(item)
-    if (item.kind === 'crashDatabase')
-      items.push(...aroundCrash(random, item.atMs, item.forMs, number, nodes))
+    if (item.kind === 'crashDatabase') items.push(...aroundCrash(random, item, number, nodes))
   }
   if (random.chance(0.6))
     for (let atMs = 300; atMs < endMs; atMs += 400) items.push({ kind: 'trim', atMs, keepMs: 150 })
@@ -171,8 +170,7 @@ function write(random: Random, value: string, nodes: number, hot: readonly strin
 /** Ids that were given out just before a crash, and the first ones after it: some are the same. */
 function aroundCrash(
   random: Random,
-  atMs: number,
-  forMs: number,
+  { atMs, forMs }: { readonly atMs: number; readonly forMs: number },
   number: number,
   nodes: number,
 ): PlanItem[] {

@@ -47,6 +47,12 @@ function replicaCheck(without: RuleSwitch | null): NodeConfig['checkReplica'] {
 }
 
 /** One simulated cluster from its plan to the verdict. */
+type Read = {
+  readonly what: string
+  readonly token: Token | null
+  readonly floors: Reading['floors']
+}
+
 export class Run {
   readonly #plan: Plan
   readonly #world: World
@@ -78,7 +84,12 @@ export class Run {
     })
     for (let index = 0; index < plan.nodes; index += 1)
       this.#nodes.push(
-        new SimNode(`node${index}`, this.#world, this.#network, this.#config(), this.#clock()),
+        new SimNode(`node${index}`, {
+          world: this.#world,
+          network: this.#network,
+          config: this.#config(),
+          clock: this.#clock(),
+        }),
       )
     this.#network.nodes = this.#nodes
     for (const [index, node] of this.#nodes.entries())
@@ -176,7 +187,7 @@ export class Run {
         'top:0',
         'top:1',
       ]) {
-        this.#read(index, what, null, floors, (result) => {
+        this.#read(index, { what, token: null, floors }, (result) => {
           if (result.kind === 'hit' || result.kind === 'filled') return
           this.#violation ??= {
             invariant: 'liveness',
@@ -194,7 +205,7 @@ export class Run {
       this.#world.log('fault', () => JSON.stringify(item))
     switch (item.kind) {
       case 'read':
-        return this.#read(item.node, item.what, null, new Map())
+        return this.#read(item.node, { what: item.what, token: null, floors: new Map() })
       case 'write':
         return this.#write(item)
       case 'pause':
@@ -214,8 +225,8 @@ export class Run {
         })
       }
       case 'wallJump':
-        // Set back while the machine is suspended, no clock of it could tell: that is beyond what a
-        // lease can stand.
+        // A clock set back while its machine is suspended cannot be noticed: a lease does not
+        // cover that.
         if (this.#clocks[item.node]!.suspendedAtMs === null)
           this.#clocks[item.node]!.wallMs += item.byMs
         return
@@ -258,9 +269,7 @@ export class Run {
 
   #read(
     index: number,
-    what: string,
-    token: Token | null,
-    floors: Reading['floors'],
+    { what, token, floors }: Read,
     done?: (result: CacheResult<string>) => void,
   ): void {
     const node = this.#nodes[index]!
@@ -298,9 +307,7 @@ export class Run {
     node.deliver(0, () =>
       this.#network.ask(
         node,
-        server,
-        { slow: false },
-        () => undefined,
+        { connection: server, slow: false, failed: () => undefined },
         (at, respond) => this.#transact(at, item, (commit) => respond(() => acked(commit))),
       ),
     )
@@ -316,7 +323,8 @@ export class Run {
       const row = item.group === null ? null : { value: item.value, group: item.group }
       if (before === null && row === null) continue
       transaction.ops.push({ op: 'item', key, row })
-      const operation = before === null ? 'insert' : row === null ? 'delete' : 'update'
+      const operationOfKept = row === null ? 'delete' : 'update'
+      const operation = before === null ? 'insert' : operationOfKept
       changes.push({
         xid: transaction.xid,
         collection: 'item',
@@ -332,7 +340,8 @@ export class Run {
     this.#world.log(
       server.name,
       () =>
-        `transaction ${transaction.xid} writes ${item.value} to ${item.keys.join(', ')}${item.prepared ? ', prepared' : ''}`,
+        `transaction ${transaction.xid} writes ${item.value} to ${item.keys.join(', ')}` +
+        (item.prepared ? ', prepared' : ''),
     )
     this.#database.later(server, item.holdMs, () => {
       const open = server.running.get(transaction.xid)
@@ -378,10 +387,12 @@ export class Run {
       )
       if (by === 'token') {
         if (epoch !== null)
-          this.#world.after(delayMs, () => this.#read(node, what, { epoch, xid }, floors))
+          this.#world.after(delayMs, () =>
+            this.#read(node, { what, token: { epoch, xid }, floors }),
+          )
       } else
         this.#everywhere(commit, this.#world.now, () =>
-          this.#world.after(delayMs, () => this.#read(node, what, null, floors)),
+          this.#world.after(delayMs, () => this.#read(node, { what, token: null, floors })),
         )
     }
   }

@@ -117,7 +117,7 @@ export class SimLeadership {
 
   /**
    * One transaction: locks, looks, writes, commits. `failed` covers a broken connection and a row
-   * that somebody else holds.
+   * that another node holds.
    */
   #transact(
     locks: readonly string[],
@@ -130,7 +130,8 @@ export class SimLeadership {
       this.#server = null
       done('failed', null)
     }
-    network.ask(this.node, this.#server, { slow: false }, failed, (server, respond) => {
+    const ask = { connection: this.#server, slow: false, failed }
+    network.ask(this.node, ask, (server, respond) => {
       const transaction = server.role === 'primary' ? server.begin(locks) : null
       if (transaction === null) return respond(() => done('failed', null))
       const ops = work(server)

@@ -28,6 +28,14 @@ const tickMs = 10
  * One node: the real cores of change feed and cache, with the simulated network in place of the
  * drivers.
  */
+/** The parts of a run that a node works with. */
+export type NodePlace = {
+  readonly world: World
+  readonly network: Network
+  readonly config: NodeConfig
+  readonly clock: SteadyClock
+}
+
 export class SimNode {
   readonly name: string
   readonly world: World
@@ -48,13 +56,7 @@ export class SimNode {
   #poolServer: Connection | null = null
   #wakeAt = Number.POSITIVE_INFINITY
 
-  constructor(
-    name: string,
-    world: World,
-    network: Network,
-    config: NodeConfig,
-    clock: SteadyClock,
-  ) {
+  constructor(name: string, { world, network, config, clock }: NodePlace) {
     this.name = name
     this.world = world
     this.network = network
@@ -172,11 +174,10 @@ export class SimNode {
           break
         case 'apply':
           if (effect.changes.length > 0)
-            this.world.log(
-              this.name,
-              () =>
-                `applies ${effect.changes.map((change) => `${change.key}@${change.xid}`).join(', ')}`,
-            )
+            this.world.log(this.name, () => {
+              const changes = effect.changes.map((change) => `${change.key}@${change.xid}`)
+              return `applies ${changes.join(', ')}`
+            })
           this.#cache(effect)
           break
         case 'lease':
@@ -194,7 +195,8 @@ export class SimNode {
     }
     this.#feedServer ??= this.network.connect()
     const seq = this.#lastSeq
-    this.network.ask(this, this.#feedServer, { slow: false }, failed, (server, respond) => {
+    const ask = { connection: this.#feedServer, slow: false, failed }
+    this.network.ask(this, ask, (server, respond) => {
       const poll = (): void => {
         const { result, lastSeq } = this.network.database.poll(server, since, seq)
         respond(() => {
@@ -209,7 +211,8 @@ export class SimNode {
 
   #beat(id: number, seen: number, epoch: string): void {
     const lost = (): void => this.#feed({ kind: 'beaten', id, won: false })
-    this.network.ask(this, this.#feedServer, { slow: false }, lost, (server, respond) => {
+    const ask = { connection: this.#feedServer, slow: false, failed: lost }
+    this.network.ask(this, ask, (server, respond) => {
       const { database } = this.network
       if (server.visibleEpoch(database.options) !== epoch || server.tables.beat !== seen)
         return respond(lost)
@@ -281,7 +284,8 @@ export class SimNode {
       if (retried) failed()
       else this.#loadPrimary(fill, key, failed, true)
     }
-    this.network.ask(this, this.#poolServer, { slow: true }, broken, (server, respond) => {
+    const ask = { connection: this.#poolServer, slow: true, failed: broken }
+    this.network.ask(this, ask, (server, respond) => {
       const { database } = this.network
       const { value, dependencies } = read(server, key)
       this.world.log(this.name, () => `reads ${value} at ${server.describe()}`)
@@ -311,9 +315,11 @@ export class SimNode {
     if (standby === null) return this.#loadPrimary(fill, key, failed)
     this.network.ask(
       this,
-      this.network.connectTo(standby),
-      { slow: true },
-      () => this.#loadPrimary(fill, key, failed),
+      {
+        connection: this.network.connectTo(standby),
+        slow: true,
+        failed: () => this.#loadPrimary(fill, key, failed),
+      },
       (server, respond) => {
         const behind =
           server.role !== 'standby' ||
@@ -375,7 +381,7 @@ export class SimNode {
   }
 }
 
-/** What is known about a value before it is loaded. */
+/** The dependencies of a value that are known before it is loaded. */
 function declared(what: string): readonly Dependency[] {
   const [kind = '', name = ''] = what.split(':')
   return kind === 'row' && !what.includes('+')

@@ -28,7 +28,7 @@ for (const rule of allRules) {
   })
 }
 
-test('a seed replays exactly, and its trace shrinks to one that still fails in the same way', () => {
+test('a seed replays exactly, and its trace shrinks to one that fails in the same way', () => {
   const rule = 'R5 fills are fenced'
   const plan = makePlan(1)
   const first = new Run(plan, rule, { trace: true }).go()

@@ -15,7 +15,8 @@ const seedMax = 2 ** 32 - 1
 
 function usage(problem: string): never {
   process.stderr.write(
-    `${problem}\nusage: npm run sim -- SEED | --seeds N [--from SEED] [--without RULE]\nrules:\n${allRules.map((rule) => `  ${rule}\n`).join('')}`,
+    `${problem}\nusage: npm run sim -- SEED | --seeds N [--from SEED] [--without RULE]\nrules:\n` +
+      allRules.map((rule) => `  ${rule}\n`).join(''),
   )
   process.exit(2)
 }
@@ -40,12 +41,27 @@ function explain(seed: number, without: RuleSwitch | null): void {
   const short = shrink(plan, without)
   const { violation, lines } = new Run(short, without, { trace: true }).go()
   process.stdout.write(
-    `\nseed ${seed}: violation, in ${short.items.length} of ${plan.items.length} steps; ${describe(short)}\n\n${lines.filter((line) => !line.includes('heartbeat')).join('\n')}\n\n${violation?.text ?? ''}\n`,
+    [
+      '',
+      `seed ${seed}: violation, in ${short.items.length} of ${plan.items.length} steps; ` +
+        describe(short),
+      '',
+      ...lines.filter((line) => !line.includes('heartbeat')),
+      '',
+      violation?.text ?? '',
+      '',
+    ].join('\n'),
   )
 }
 
 function describe(plan: ReturnType<typeof makePlan>): string {
-  return `${plan.nodes} nodes, ${commitsOf(plan)}${plan.replica ? ', fills from the replica' : ''}${plan.secondLevel ? ', a second level' : ''}, ${plan.gapMs} ms between polls`
+  return [
+    `${plan.nodes} nodes`,
+    commitsOf(plan),
+    ...(plan.replica ? ['fills from the replica'] : []),
+    ...(plan.secondLevel ? ['a second level'] : []),
+    `${plan.gapMs} ms between polls`,
+  ].join(', ')
 }
 
 function commitsOf(plan: ReturnType<typeof makePlan>): string {
@@ -65,7 +81,8 @@ function main(): void {
     const { violation, lines, readings } = new Run(plan, without, { trace: true }).go()
     if (violation === null) {
       process.stdout.write(
-        `${lines.join('\n')}\n\nseed ${seed}: ${describe(plan)}; ${readings} readings, no violation\n`,
+        `${lines.join('\n')}\n\n` +
+          `seed ${seed}: ${describe(plan)}; ${readings} readings, no violation\n`,
       )
       return
     }
@@ -89,7 +106,8 @@ function main(): void {
       process.stderr.write(`\r${seed - from} of ${seeds} seeds`)
   }
   process.stdout.write(
-    `${seeds} seeds from ${from}: ${readings} readings checked, 0 violations, ${((performance.now() - startedAt) / 1_000).toFixed(1)} s\n`,
+    `${seeds} seeds from ${from}: ${readings} readings checked, 0 violations, ` +
+      `${((performance.now() - startedAt) / 1_000).toFixed(1)} s\n`,
   )
 }
 

@@ -24,7 +24,7 @@ export class Truth {
     return this.#known
   }
 
-  /** A commit record with these was written; nobody but a standby can see it yet. */
+  /** A commit record with these was written; only a standby can see it yet. */
   written(ops: readonly Op[], nowMs: number): void {
     for (const op of ops)
       if (op.op === 'item') this.#written.set(op.row?.value ?? `no ${op.key}`, nowMs)
@@ -54,7 +54,7 @@ export class Truth {
     }
   }
 
-  /** Whether the row was such at some time between the two. */
+  /** True if the row was such at some time between the two. */
   was(
     key: string,
     such: (row: ItemRow | null) => boolean,
@@ -94,10 +94,15 @@ export class Truth {
       .get(key)!
       .map(
         (segment) =>
-          `${segment.row === null ? 'nothing' : `${segment.row.value}/g${segment.row.group}`} ${segment.fromMs.toFixed(1)}–${segment.untilMs === Number.POSITIVE_INFINITY ? '' : segment.untilMs.toFixed(1)}`,
+          `${segment.row === null ? 'nothing' : `${segment.row.value}/g${segment.row.group}`} ` +
+          `${segment.fromMs.toFixed(1)}–${untilText(segment.untilMs)}`,
       )
       .join(', ')
   }
+}
+
+function untilText(untilMs: number): string {
+  return Number.isFinite(untilMs) ? untilMs.toFixed(1) : ''
 }
 
 function same(one: ItemRow | null, other: ItemRow | null): boolean {

@@ -145,7 +145,7 @@ test(
         nodes.some(({ name, state }) => name === 'three' && state === 'silent') &&
         nodes.find(({ name }) => name === 'one')?.duties.length === 5,
     )
-    assert.match(after.degraded.join('\n'), /three: not heard of/)
+    assert.match(after.degraded.join('\n'), /three: no beat received/)
     assert.equal(await one.stop(), 0)
     assert.match((await stoa(db.url, 'status')).stdout, /^NODE .*\nthree .* silent/)
   },
@@ -180,7 +180,7 @@ test(
       let degraded: readonly string[] = []
       for (
         let round = 0;
-        !degraded.includes('one: it answers, but the database takes no beats from it');
+        !degraded.includes('one: it responds to calls, but the database takes no beats from it');
         round += 1
       ) {
         assert.ok(round < roundsOfWaitingMax, degraded.join('\n'))

@@ -65,12 +65,17 @@ const queries: fc.Arbitrary<Query> = fc.record({
 const tuple = (row: Row, sort: readonly SortKey[]): (Scalar | null)[] =>
   sort.map((key) => (isScalar(row[key.field]) ? (row[key.field] as Scalar) : null))
 
+function compareNullable(mine: Scalar | null, theirs: Scalar | null): number {
+  if (mine === theirs) return 0
+  if (mine === null) return 1
+  return theirs === null ? -1 : compareScalars(mine, theirs)
+}
+
 function compareRows(one: Row, other: Row, sort: readonly SortKey[]): number {
   const [left, right] = [tuple(one, sort), tuple(other, sort)]
   for (const [at, key] of sort.entries()) {
     const [mine, theirs] = [left[at]!, right[at]!]
-    const order =
-      mine === theirs ? 0 : mine === null ? 1 : theirs === null ? -1 : compareScalars(mine, theirs)
+    const order = compareNullable(mine, theirs)
     if (order !== 0) return key.descending ? -order : order
   }
   return 0
@@ -139,11 +144,12 @@ test('no changed page is missed, and the index finds what a scan finds', () => {
         for (const row of writes) {
           const before = table.find((one) => one['id'] === row['id']) ?? null
           const gone = before !== null && removing
+          const written = before === null ? 'insert' : 'update'
           const change: Change = {
             xid: 1,
             collection: 'c',
             key: String(row['id']),
-            operation: gone ? 'delete' : before === null ? 'insert' : 'update',
+            operation: gone ? 'delete' : written,
             before,
             after: gone ? null : row,
           }
@@ -222,8 +228,10 @@ function listOf({
     [],
     [equal, { field: 'c', is: 'exists', negated: descending }],
   ][kind] as Predicate
-  const border = (at: number | null): (Scalar | null)[] | null =>
-    at === null ? null : at === 3 ? [null, 0] : [text ? String(at) : at, at]
+  const border = (at: number | null): (Scalar | null)[] | null => {
+    if (at === null) return null
+    return at === 3 ? [null, 0] : [text ? String(at) : at, at]
+  }
   return {
     predicate,
     page: {

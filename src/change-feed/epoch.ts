@@ -24,5 +24,6 @@ export function compareEpochs(one: Epoch, other: Epoch): 'same' | 'older' | 'new
   if (place === undefined || otherPlace === undefined || place !== otherPlace) return 'unrelated'
   const difference =
     Number(timeline) - Number(otherTimeline) || Number(number) - Number(otherNumber)
-  return difference < 0 ? 'older' : difference > 0 ? 'newer' : 'same'
+  if (difference === 0) return 'same'
+  return difference < 0 ? 'older' : 'newer'
 }

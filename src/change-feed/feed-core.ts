@@ -222,7 +222,7 @@ export function stepFeed(
       return committed(state, now, config)
     case 'polled':
       return state.poll?.id === event.id
-        ? polled(state, state.poll.startedAtMs, event.result, now, config)
+        ? polled(state, { ...state.poll, result: event.result }, now, config)
         : { state, effects: [] }
     case 'pollFailed':
       return state.poll?.id === event.id ? failed(state, now, config, []) : { state, effects: [] }
@@ -362,8 +362,7 @@ function failed(
 
 function polled(
   state: FeedState,
-  startedAtMs: number,
-  result: PollResult,
+  { startedAtMs, result }: { readonly startedAtMs: number; readonly result: PollResult },
   now: number,
   config: FeedConfig,
 ): Step {
@@ -385,8 +384,8 @@ function polled(
     mode: 'following',
     polledAtMs: startedAtMs,
   }
-  const reason =
-    order === 'same' ? flushReason(state, result, config) : state.epoch === null ? 'start' : 'epoch'
+  const begins = state.epoch === null ? 'start' : 'epoch'
+  const reason = order === 'same' ? flushReason(state, result, config) : begins
   const effects: FeedEffect[] = []
   let next: FeedState
   if (reason === null) {

@@ -492,11 +492,7 @@ test(
     assert.equal(changes()[0]!.xid, token!.xid)
     assert.equal(token!.epoch, reader.state.epoch)
     await sleep(20)
-    assert.equal(
-      writer.state.polls,
-      before + 1,
-      'its own hint, which the link brings back, asks for nothing',
-    )
+    assert.equal(writer.state.polls, before + 1, 'its own hint, sent back by the link, is ignored')
     for (const feed of feeds) await feed.stop()
   },
 )

@@ -1,6 +1,7 @@
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { feedDefaults, nextTickMs, startFeed, stepFeed } from '#change-feed/feed-core.ts'
 import type { FeedConfig, FeedEffect, FeedEvent, FeedState } from '#change-feed/feed-core.ts'
+import { RowShapes } from '#change-feed/table-change.ts'
 import { HeldSession } from '#change-feed/held-session.ts'
 import { preparePolls, runBeat, runBeginEpoch, runPoll, runTrim } from '#change-feed/poll.ts'
 import { parseToken, tokenSeen } from '#change-feed/token.ts'
@@ -36,11 +37,11 @@ export type FeedOptions = {
   readonly config?: Partial<FeedConfig>
 }
 
-/** What a listener is told, in this order within a step: `flush` or `apply`, then `lease`. */
+/** The news that a listener receives, in this order within a step: `flush` or `apply`, then `lease`. */
 export type FeedNews = Extract<FeedEffect, { kind: 'flush' | 'apply' | 'lease' | 'lost' }>
 
-/** `behind`: it threw at what it was told, so it hears of nothing more before a `flush`. */
-type Listener = { readonly tell: (news: FeedNews) => void; behind: boolean }
+/** `behind`: it threw at earlier news, so it receives none before the next `flush`. */
+type Listener = { readonly receive: (news: FeedNews) => void; behind: boolean }
 
 /** Bounded by the requests that a node takes at a time: each waits once, with a deadline. */
 type Waiter = {
@@ -79,6 +80,7 @@ export class ChangeFeed {
   #busy = false
   readonly #queue: FeedEvent[] = []
   readonly #tasks = new Tasks()
+  readonly #shapes = new RowShapes()
 
   constructor(options: FeedOptions) {
     this.#options = options
@@ -95,7 +97,7 @@ export class ChangeFeed {
       recovered: 'old changes are trimmed again',
     })
     this.#listenerFailures = new FailureLog(options.logger, {
-      failing: 'a listener of the change feed failed: it is told to begin anew',
+      failing: 'a listener of the change feed failed: it receives a flush',
       recovered: 'the listener of the change feed has begun anew',
     })
     this.config = { ...feedDefaults, ...options.config }
@@ -120,16 +122,16 @@ export class ChangeFeed {
   }
 
   /**
-   * Tells every change from now on, after a first `flush`. A listener that throws is told a `flush`
+   * Delivers every change from now on, after a first `flush`. A listener that throws gets a `flush`
    * in place of what comes next; until then it gets no lease.
    */
-  subscribe(tell: (news: FeedNews) => void): Disposable {
-    const listener = { tell, behind: false }
+  subscribe(receive: (news: FeedNews) => void): Disposable {
+    const listener = { receive, behind: false }
     this.#listeners.add(listener)
     const { epoch, cursor, polledAtMs, provenAtMs } = this.#state
     if (epoch !== null && cursor !== null) {
-      this.#tell(listener, { kind: 'flush', reason: 'start', epoch, cursor, lsn: this.#lsn })
-      this.#tell(listener, { kind: 'lease', polledAtMs, provenAtMs })
+      this.#deliver(listener, { kind: 'flush', reason: 'start', epoch, cursor, lsn: this.#lsn })
+      this.#deliver(listener, { kind: 'lease', polledAtMs, provenAtMs })
     }
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
   }
@@ -172,8 +174,8 @@ export class ChangeFeed {
   }
 
   /**
-   * Runs a writing transaction, and returns its token with the result. Null: nobody has named the
-   * epoch yet.
+   * Runs a writing transaction, and returns its token with the result. Null: the
+   * epoch has no name yet.
    */
   async write<T>(
     database: Database,
@@ -220,7 +222,7 @@ export class ChangeFeed {
     })
   }
 
-  /** A listener may cause further events: they wait until the step that told it is over. */
+  /** A listener may cause further events: they wait until the current step is over. */
   #step(event: FeedEvent): void {
     this.#queue.push(event)
     if (this.#busy) return
@@ -275,13 +277,13 @@ export class ChangeFeed {
       case 'lease':
       case 'lost':
     }
-    for (const listener of this.#listeners) this.#tell(listener, effect)
+    for (const listener of this.#listeners) this.#deliver(listener, effect)
     if (effect.kind === 'lease')
       for (const waiter of this.#waiters) if (waiter.holds(this.#state)) waiter.resolve(true)
   }
 
   /** One that throws harms neither the feed nor the others. */
-  #tell(listener: Listener, effect: FeedNews): void {
+  #deliver(listener: Listener, effect: FeedNews): void {
     const { epoch } = this.#state
     const anew = listener.behind && effect.kind === 'apply' && epoch !== null
     const news: FeedNews = anew
@@ -289,12 +291,12 @@ export class ChangeFeed {
       : effect
     if (listener.behind && news.kind !== 'flush') return
     try {
-      listener.tell(news)
+      listener.receive(news)
       if (listener.behind) this.#listenerFailures.success()
       listener.behind = false
     } catch (error) {
       listener.behind = true
-      this.#listenerFailures.failure(error, { told: news.kind })
+      this.#listenerFailures.failure(error, { news: news.kind })
     }
   }
 
@@ -307,7 +309,7 @@ export class ChangeFeed {
     const session = this.#polling
     try {
       if (effect.beginEpoch) await runBeginEpoch(session)
-      const result = await runPoll(session, effect.since, effect.changesMax)
+      const result = await runPoll(session, effect.since, effect.changesMax, this.#shapes)
       this.#pollFailures.success()
       this.#step({ kind: 'polled', id: effect.id, result })
     } catch (error) {

@@ -10,7 +10,7 @@ export class HeldSession {
   readonly #timeoutMs: number
   #release: (() => void) | null = null
 
-  /** `prepare` runs first on the new connection. No statement is waited for longer than `timeoutMs`. */
+  /** `prepare` runs first on the new connection. Each statement may take `timeoutMs`. */
   constructor(
     database: Sessions,
     timeoutMs: number,
@@ -26,14 +26,13 @@ export class HeldSession {
           await prepare(session)
           resolve(session)
           await released
-          // A connection that was given up may still have an answer on its way: it must not serve
-          // anybody else.
-          throw new DatabaseUnavailableError('The connection was given up.')
+          // An abandoned connection may still receive a late response, so the pool must not reuse it.
+          throw new DatabaseUnavailableError('The connection was abandoned.')
         })
         .catch(reject)
     })
     this.#session.catch(() => {
-      // Whoever runs a statement on it is told.
+      // `run` rejects with the same error.
     })
   }
 

@@ -1,5 +1,5 @@
 import type { PollResult } from '#change-feed/feed-core.ts'
-import { TableChange } from '#change-feed/table-change.ts'
+import { RowShapes, TableChange } from '#change-feed/table-change.ts'
 import { parseSnapshot, parseXid } from '#change-feed/snapshot.ts'
 import type { Snapshot } from '#change-feed/snapshot.ts'
 import { sql } from '#database/database.ts'
@@ -22,10 +22,15 @@ type PollRow = {
  * snapshot sees lies before it. On a standby this statement fails.
  */
 const poll = sql<PollRow>(`
-  select coalesce(pg_current_snapshot()::text || ' ' || pg_current_wal_insert_lsn()::text || ' ' || (select kept_from::text from stoa.epoch) || ' '
-    || coalesce((select counter::text from stoa.heartbeat), '0') || ' ' || coalesce((select epoch from stoa.life), ''), '') as packed, null as collection, null as key
+  select coalesce(pg_current_snapshot()::text || ' ' || pg_current_wal_insert_lsn()::text || ' '
+      || (select kept_from::text from stoa.epoch) || ' '
+      || coalesce((select counter::text from stoa.heartbeat), '0') || ' '
+      || coalesce((select epoch from stoa.life), ''), '') as packed,
+    null as collection, null as key
   union all
-  select c.xid::text || ' ' || c.operation || coalesce(' ' || c.fields || E'\\x1f' || array_to_json(c.row_values)::text, ''), c.collection, c.key
+  select c.xid::text || ' ' || c.operation
+      || coalesce(' ' || c.fields || E'\\x1f' || array_to_json(c.row_values)::text, ''),
+    c.collection, c.key
   from (
     (select * from stoa.change where xid >= $1::xid8 limit $3)
     union all
@@ -33,13 +38,15 @@ const poll = sql<PollRow>(`
   ) c`)
 
 /**
- * R6: raises the counter if nobody has since, in this epoch, with a commit that waits for the disk
+ * R6: raises the counter unless another node has since, in this epoch, with a commit that waits for the disk
  * and the synchronous standby.
  */
 const beat = sql<{ counter: string }>(`
   update stoa.heartbeat set counter = counter + 1
   where counter = $1 and (select epoch from stoa.life) = $2
-    and set_config('synchronous_commit', case when current_setting('synchronous_commit') = 'remote_apply' then 'remote_apply' else 'on' end, true) is not null
+    and set_config('synchronous_commit',
+      case when current_setting('synchronous_commit') = 'remote_apply'
+        then 'remote_apply' else 'on' end, true) is not null
   returning counter`)
 
 /**
@@ -69,6 +76,7 @@ export async function runPoll(
   session: Runner,
   since: Snapshot | null,
   changesMax: number,
+  shapes = new RowShapes(),
 ): Promise<PollResult> {
   const rows = await session.run(poll, [
     since === null ? beyondAll : String(since.xmax),
@@ -79,7 +87,7 @@ export async function runPoll(
   let head = ''
   for (const { packed, collection, key } of rows) {
     if (collection === null) head = packed
-    else changes.push(new TableChange(collection, key, packed))
+    else changes.push(new TableChange(collection, key, packed, shapes))
   }
   const [snapshot = '', lsn = '', keptFrom = '', counter, epoch = ''] = head.split(' ')
   return {

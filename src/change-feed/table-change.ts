@@ -2,15 +2,27 @@ import type { Change, Row } from '#change-feed/change.ts'
 import { parseXid } from '#change-feed/snapshot.ts'
 
 /**
- * Lists of names that are kept parsed: one for each attached table, and a few from before a table
- * was attached anew.
+ * Maximum number of parsed lists of names: one for each attached table, and a few from before a
+ * table was attached anew.
  */
 const shapesMax = 1_000
-const shapes = new Map<string, readonly string[]>()
 
-/**
- * A change whose rows are parsed when somebody looks at them: of most, only the key is asked for.
- */
+/** The names of recorded values, parsed once per list and shared by the changes of one feed. */
+export class RowShapes {
+  readonly #known = new Map<string, readonly string[]>()
+
+  /** Errors: a SyntaxError if the text is no JSON. */
+  parse(text: string): readonly string[] {
+    const known = this.#known.get(text)
+    if (known !== undefined) return known
+    const shape = JSON.parse(text) as string[]
+    if (this.#known.size >= shapesMax) this.#known.clear()
+    this.#known.set(text, shape)
+    return shape
+  }
+}
+
+/** A change whose rows are parsed on first use: most readers need only its key. */
 export class TableChange implements Change {
   readonly xid: number
   readonly collection: string
@@ -20,13 +32,15 @@ export class TableChange implements Change {
   #rows: string | null
   #before: Row | null = null
   #after: Row | null = null
+  readonly #shapes: RowShapes
 
   /**
-   * `packed` is the transaction, the operation and, where the writer recorded the rows, two JSON texts
-   * with U+001F between them, which neither can contain: an array that names the values, each after
-   * a letter for its kind, and an array of the values before and after.
+   * `packed` is the transaction, the operation and, where the writer recorded the rows, two JSON
+   * texts with U+001F between them, which neither can contain: an array that names the values, each
+   * after a letter for its kind, and an array of the values before and after.
    */
-  constructor(collection: string, key: string | null, packed: string) {
+  constructor(collection: string, key: string | null, packed: string, shapes: RowShapes) {
+    this.#shapes = shapes
     const first = packed.indexOf(' ')
     const second = packed.indexOf(' ', first + 1)
     this.xid = parseXid(packed.slice(0, first))
@@ -56,7 +70,7 @@ export class TableChange implements Change {
     this.#rows = null
     try {
       const border = packed.indexOf('\u001f')
-      const fields = shapeOf(packed.slice(0, border))
+      const fields = this.#shapes.parse(packed.slice(0, border))
       const values = JSON.parse(packed.slice(border + 1)) as (string | null)[]
       const [before, after] = [
         rowOf(fields, values, 0),
@@ -68,15 +82,6 @@ export class TableChange implements Change {
       // Not recorded: any row.
     }
   }
-}
-
-function shapeOf(text: string): readonly string[] {
-  const known = shapes.get(text)
-  if (known !== undefined) return known
-  const shape = JSON.parse(text) as string[]
-  if (shapes.size >= shapesMax) shapes.clear()
-  shapes.set(text, shape)
-  return shape
 }
 
 function rowOf(fields: readonly string[], values: readonly (string | null)[], from: number): Row {

@@ -14,7 +14,7 @@ export function formatToken(token: Token): string {
 }
 
 /**
- * Null for anything that is not a token: a reader without one is answered as if it had sent none.
+ * Null for anything that is not a token: such a reader counts as one without a token.
  */
 export function parseToken(text: string): Token | null {
   const dash = text.lastIndexOf('-')

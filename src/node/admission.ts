@@ -219,7 +219,8 @@ export function addressOf({
 }): string | null {
   if (port === 0) return null
   const everywhere = host === '0.0.0.0' || host === '::'
-  return `${everywhere ? outerAddress() : host.includes(':') ? `[${host}]` : host}:${port}`
+  if (everywhere) return `${outerAddress()}:${port}`
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
 function outerAddress(): string {

@@ -1,21 +1,22 @@
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
+import type { StoaError } from '#lib/stoa-error.ts'
 import type { CallReply } from '#nodes/calls.ts'
 import { NodeNotFoundError } from '#nodes/errors.ts'
 import { nodeLeaseMsDefault } from '#nodes/nodes.ts'
 import { parseNodeInfo } from '#nodes/node-info.ts'
 import type { NodeInfo } from '#nodes/node-info.ts'
 
-/** The call by which a node tells how it is. */
+/** The call by which a node reports its state. */
 export const statusMethod = 'status'
-/** A node that was not heard of for so long is shown as silent: a lease, and a beat. */
+/** A node without a beat for this long, a lease and a beat, is shown as silent. */
 export const silentAfterMs = (nodeLeaseMsDefault * 4) / 3
 
-/** What only the node itself knows. */
+/** The state that only the node itself knows. */
 export type NodeReport = {
   /**
-   * Since the start of the last good poll of the change feed: nothing that it answers as fresh is
-   * older. Null: it keeps nothing.
+   * Time since the start of the last good poll of the change feed: no response that it marks as
+   * fresh is older. Null: it keeps nothing.
    */
   readonly feedLagMs: number | null
   /** By how much its clock is ahead of the database's; negative: behind. */
@@ -70,31 +71,34 @@ type Row = {
 }
 
 const read = sql<Row>(`
-  select n.id, n.draining or n.drain_asked as draining, n.info, n.started_at, greatest(0, extract(epoch from clock_timestamp() - n.seen_at)::float8 * 1000) as seen_ms,
+  select n.id, n.draining or n.drain_asked as draining, n.info, n.started_at,
+    greatest(0, extract(epoch from clock_timestamp() - n.seen_at)::float8 * 1000) as seen_ms,
     array(select r.duty from stoa.leadership r where r.holder = n.id order by r.duty) as duties
   from stoa.node n order by n.info->>'name', n.started_at`)
 const askDrain = sql<{ id: string; name: string }>(`
   update stoa.node set drain_asked = true where id = (
-    select id from stoa.node where id = $1 or info->>'name' = $1 order by seen_at desc limit 1) returning id, info->>'name' as name`)
+    select id from stoa.node where id = $1 or info->>'name' = $1 order by seen_at desc limit 1)
+  returning id, info->>'name' as name`)
 const seen = sql<{ seen_ms: number }>(
-  `select extract(epoch from clock_timestamp() - seen_at)::float8 * 1000 as seen_ms from stoa.node where id = $1`,
+  `select extract(epoch from clock_timestamp() - seen_at)::float8 * 1000 as seen_ms
+   from stoa.node where id = $1`,
 )
 
 /**
- * Every node with a row, by the database's word, and what those that live say of themselves. `ask`:
+ * Every node with a row, as the database has them, with the reports of those that live. `ask`
  * calls `statusMethod` on all.
  */
 export async function clusterStatus(
   database: Queryable,
   ask: () => Promise<readonly CallReply[]>,
 ): Promise<ClusterStatus> {
-  const [rows, answers] = await Promise.all([database.run(read), ask()])
-  const byNode = new Map(answers.map((answer) => [answer.node, answer]))
+  const [rows, replies] = await Promise.all([database.run(read), ask()])
+  const byNode = new Map(replies.map((reply) => [reply.node, reply]))
   const nodes = rows.map((row) => statusOf(row, byNode.get(row.id)))
   return { nodes, degraded: degradedOf(nodes) }
 }
 
-function statusOf(row: Row, answer: CallReply | undefined): NodeStatus {
+function statusOf(row: Row, reply: CallReply | undefined): NodeStatus {
   const info = parseNodeInfo(row.id, row.info)
   const state = stateOf(row, info)
   return {
@@ -107,14 +111,13 @@ function statusOf(row: Row, answer: CallReply | undefined): NodeStatus {
     duties: row.duties,
     startedAt: row.started_at,
     seenMsAgo: Math.round(row.seen_ms),
-    report: answer?.ok === true ? (answer.value as NodeReport) : null,
-    problem:
-      answer?.ok === true
-        ? null
-        : state === 'silent'
-          ? 'not heard of'
-          : (answer?.error.message ?? 'not asked'),
+    report: reply?.ok === true ? (reply.value as NodeReport) : null,
+    problem: reply?.ok === true ? null : problemOf(state, reply?.error),
   }
+}
+
+function problemOf(state: NodeStatus['state'], error: StoaError | undefined): string {
+  return state === 'silent' ? 'no beat received' : (error?.message ?? 'not called')
 }
 
 function stateOf({ seen_ms, draining }: Row, { starting }: NodeInfo): NodeStatus['state'] {
@@ -123,17 +126,16 @@ function stateOf({ seen_ms, draining }: Row, { starting }: NodeInfo): NodeStatus
   return starting === true ? 'starting' : 'live'
 }
 
+const silentText = 'no beat received; killed, or cut off from the database'
+const respondsText = 'it responds to calls, but the database takes no beats from it'
+
 function degradedOf(nodes: readonly NodeStatus[]): string[] {
   const lines = nodes.flatMap(({ name, state, report, problem }) => [
     ...(report?.degraded ?? []).map((text) => `${name}: ${text}`),
     ...(state !== 'silent' && state !== 'starting' && problem !== null
       ? [`${name}: ${problem}`]
       : []),
-    ...(state === 'silent'
-      ? [
-          `${name}: ${report === null ? 'not heard of; killed, or cut off from the database' : 'it answers, but the database takes no beats from it'}`,
-        ]
-      : []),
+    ...(state === 'silent' ? [`${name}: ${report === null ? silentText : respondsText}`] : []),
   ])
   const live = nodes.filter(({ state }) => state !== 'silent')
   if (new Set(live.map(({ fingerprint }) => fingerprint)).size > 1)
@@ -157,7 +159,7 @@ export async function askToDrain(
   return asked
 }
 
-/** `left`: it has said good-bye. `silent`: it has not, and beats no more. */
+/** `left`: it removed its row. `silent`: it did not, and beats no more. */
 export async function whereabouts(
   database: Queryable,
   id: string,

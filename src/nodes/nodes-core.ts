@@ -190,7 +190,7 @@ function handle(state: NodesState, event: NodesEvent, now: number, config: Nodes
       return tick(state, now, config)
     case 'beaten':
       return state.beat?.id === event.id
-        ? beaten(state, state.beat.startedAtMs, event, now, config)
+        ? beaten(state, event, now, config)
         : { state, effects: [] }
     case 'beatFailed':
       return state.beat?.id === event.id
@@ -269,26 +269,20 @@ function tick(state: NodesState, now: number, config: NodesConfig): Step {
 
 function beaten(
   state: NodesState,
-  startedAtMs: number,
   event: Extract<NodesEvent, { kind: 'beaten' }>,
   now: number,
   config: NodesConfig,
 ): Step {
-  const nodes = seen(
-    state.nodes,
-    event.nodes,
-    (row) => row.id,
-    (one, other) => one.counter === other.counter && one.draining === other.draining,
-    now,
-  )
-  const duties = seen(
-    state.duties,
-    event.duties,
-    (row) => row.duty,
-    (one, other) =>
+  const startedAtMs = state.beat?.startedAtMs ?? now
+  const nodes = seen(state.nodes, event.nodes, now, {
+    keyOf: (row) => row.id,
+    same: (one, other) => one.counter === other.counter && one.draining === other.draining,
+  })
+  const duties = seen(state.duties, event.duties, now, {
+    keyOf: (row) => row.duty,
+    same: (one, other) =>
       one.fence === other.fence && one.renewal === other.renewal && one.holder === other.holder,
-    now,
-  )
+  })
   const held = new Map<string, { fence: number; renewedAtMs: number }>()
   for (const [duty, mine] of state.held) {
     const row = duties.get(duty)?.row
@@ -439,6 +433,11 @@ function without<T>(map: ReadonlyMap<string, T>, key: string): ReadonlyMap<strin
   return copy
 }
 
+type RowIdentity<T> = {
+  readonly keyOf: (row: T) => string
+  readonly same: (one: T, other: T) => boolean
+}
+
 /**
  * A row stands still from when its reading ended: its writer counts its own lease from before it
  * wrote, which is earlier.
@@ -446,9 +445,8 @@ function without<T>(map: ReadonlyMap<string, T>, key: string): ReadonlyMap<strin
 function seen<T>(
   before: ReadonlyMap<string, Seen<T>>,
   rows: readonly T[],
-  keyOf: (row: T) => string,
-  same: (one: T, other: T) => boolean,
   now: number,
+  { keyOf, same }: RowIdentity<T>,
 ): ReadonlyMap<string, Seen<T>> {
   return new Map(
     rows.map((row) => {
