@@ -91,11 +91,15 @@ export class VersionConflictError extends StoaError {
 export class UniqueConflictError extends StoaError {
   readonly code = 'E_UNIQUE_CONFLICT'
 
-  constructor(field: string, locale: string) {
+  /** The entry that wanted the value; null: one that is only being made. */
+  readonly entryId: string | null
+
+  constructor(field: string, locale: string, entryId: string | null = null) {
     super(`Another entry has this value of the unique field "${field}". Choose another one.`, {
       field,
       locale,
     })
+    this.entryId = entryId
   }
 }
 
@@ -217,6 +221,31 @@ export class ReleaseNotFoundError extends StoaError {
 
   constructor() {
     super('There is no such release. Check its id.')
+  }
+}
+
+export type RefusedItem = {
+  readonly entryId: string
+  readonly type: string
+  readonly locale: string
+  readonly code: string
+  readonly message: string
+}
+
+/**
+ * Items of a release could not be published or undone, and nothing was. Names up to 100 of them,
+ * each with its reason.
+ */
+export class ReleaseRefusedError extends StoaError {
+  readonly code = 'E_RELEASE_REFUSED'
+
+  constructor(items: readonly RefusedItem[]) {
+    const first = items[0]
+    const place = first === undefined ? '' : `Entry ${first.entryId}, ${first.locale}: `
+    super(
+      `${items.length === 1 ? 'One item keeps' : `${items.length} items keep`} the release back; nothing was changed. ${place}${first?.message ?? ''}`,
+      { items },
+    )
   }
 }
 

@@ -1,7 +1,6 @@
 import type { Grant } from '#content/authority.ts'
 import type { Call, Release, ReleaseItem, Releases } from '#content/content.ts'
 import {
-  EntryArchivedError,
   ForbiddenError,
   ReleaseNotFoundError,
   ReleaseStateError,
@@ -9,23 +8,19 @@ import {
   ValidationError,
   VersionNotFoundError,
 } from '#content/errors.ts'
-import { checkComplete } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
+import { publishItems, supersededItems, undoItems } from '#content/release-items.ts'
+import type { StoredItem } from '#content/release-items.ts'
 import { atomically, stampNow } from '#content/context.ts'
-import { EntryEdit } from '#content/versions/entry-edit.ts'
-import { writeEdits } from '#content/versions/write-edits.ts'
 import { entryState, versionOf } from '#content/versions/entry-state.ts'
 import { headColumns, latestOf } from '#content/versions/version.ts'
 import type { VersionHead } from '#content/versions/version.ts'
-import { requireGrantAfterWrite, grantOf, grantCovers } from '#content/entries/permission.ts'
+import { grantOf, grantCovers } from '#content/entries/permission.ts'
 import { callInOneSnapshot } from '#content/entries/snapshot.ts'
 import { requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
-import { knownFields, refusingWithout } from '#content/entries/visibility.ts'
 import { upgradeKept } from '#content/versions/upgraded-filter.ts'
-import { storedFields } from '#content/versions/version.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
 import { isStorableText } from '#content/query/normal-form.ts'
-import type { Fault } from '#content/validation/fault.ts'
 import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -44,11 +39,6 @@ type Row = {
   readonly publishedAt: string | null
   readonly items: string | null
 }
-type Item = ReleaseItem & {
-  readonly numberBefore: number | null
-  readonly publishedBefore: string | null
-}
-
 const itemJson = `json_build_object('entryId', i.entry_id, 'type', e.type, 'locale', i.locale, 'action', i.action, 'version', i.number,
   'numberBefore', i.number_before, 'publishedBefore', to_char(i.published_before, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))`
 const columns = `r.id, r.name, r.state, r.created_at as "createdAt", r.published_at as "publishedAt",
@@ -80,8 +70,8 @@ const readJudged = typeSql<VersionHead & { id: string }>(
 )
 const deleteRelease = sql<object>(`delete from stoa.release where id = $1`)
 
-function itemsOf(row: Row): Item[] {
-  return row.items === null ? [] : (JSON.parse(row.items) as Item[])
+function itemsOf(row: Row): StoredItem[] {
+  return row.items === null ? [] : (JSON.parse(row.items) as StoredItem[])
 }
 
 /**
@@ -158,14 +148,14 @@ async function seenItems(
   call: Call,
   db: Queryable,
   model: Model,
-  items: readonly Item[],
+  items: readonly StoredItem[],
   actions: SeeingActions = seeingActions,
-): Promise<ReadonlySet<Item>> {
+): Promise<ReadonlySet<StoredItem>> {
   const grantsOf = new Map(
     [...model.types].map(([name, type]) => [name, seeingGrants(call, type, actions)]),
   )
-  const grants = ({ type }: Item): readonly Grant[] => grantsOf.get(type) ?? []
-  const whole = (item: Item): boolean => grants(item).some((grant) => grant.filter === null)
+  const grants = ({ type }: StoredItem): readonly Grant[] => grantsOf.get(type) ?? []
+  const whole = (item: StoredItem): boolean => grants(item).some((grant) => grant.filter === null)
   const asked = items.filter((item) => grants(item).length > 0 && !whole(item))
   const rows: (VersionHead & { id: string })[] = []
   for (const [name, group] of Map.groupBy(asked, ({ type }) => type)) {
@@ -173,7 +163,7 @@ async function seenItems(
     rows.push(...(await db.run(model.type(name).statements.of(readJudged), [ids])))
   }
   const latest = new Map(rows.map((row) => [`${row.id} ${row.locale}`, row]))
-  const reached = (item: Item): boolean => {
+  const reached = (item: StoredItem): boolean => {
     const row = latest.get(`${item.entryId} ${item.locale}`)
     return (
       row !== undefined &&
@@ -357,7 +347,7 @@ async function requireItems(
   call: Call,
   tx: Queryable,
   model: Model,
-  items: readonly Item[],
+  items: readonly StoredItem[],
 ): Promise<void> {
   const seen = await seenItems(call, tx, model, items, ['publish'])
   if (items.every((item) => seen.has(item))) return
@@ -365,21 +355,6 @@ async function requireItems(
     'The release holds items that you may not publish. Ask a user whose role may.',
     {},
   )
-}
-
-/**
- * The items by entry, in the order of ids: every transaction over many entries locks them in this
- * order.
- */
-function byEntry(row: Row): Map<string, Item[]> {
-  const groups = new Map<string, Item[]>()
-  for (const item of itemsOf(row))
-    groups.set(item.entryId, [...(groups.get(item.entryId) ?? []), item])
-  return new Map([...groups].sort(([a], [b]) => (a < b ? -1 : 1)))
-}
-
-function localesIn(items: readonly Item[]): readonly string[] {
-  return items.map((item) => item.locale)
 }
 
 async function publish(
@@ -390,79 +365,15 @@ async function publish(
   id: string,
 ): Promise<Release> {
   const row = await locked(tx, id, 'open', 'published')
-  await requireItems(call, tx, model, itemsOf(row))
-  const now = stampNow(context)
-  const faults: Fault[] = []
-  for (const [entryId, items] of byEntry(row)) {
-    const state = await entryState(tx, model, null, entryId, 'writing')
-    const type = model.type(state.type)
-    const { grant } = requireLocales(call, 'publish', { type, state, model }, localesIn(items))
-    if (state.archivedAt !== null) throw new EntryArchivedError()
-    const edit = new EntryEdit(type, state, { by: call.authority.actor, at: now })
-    for (const item of items) {
-      const before = edit.published(item.locale)
-      await tx.run(keepBefore, [
-        id,
-        entryId,
-        item.locale,
-        before?.number ?? null,
-        before?.publishedAt ?? null,
-      ])
-      if (item.action === 'unpublish') edit.unpublish(item.locale)
-      else {
-        const version =
-          edit.held.find((one) => one.locale === item.locale && one.number === item.version) ??
-          (await versionOf(tx, type, {
-            id: entryId,
-            locale: item.locale,
-            number: item.version ?? 0,
-          }))
-        if (version === null)
-          throw new VersionNotFoundError(
-            `An entry of the release has no version ${item.version} in the locale "${item.locale}".`,
-            { entryId, locale: item.locale, version: item.version },
-          )
-        faults.push(
-          ...(await faultsIn(`${entryId}, ${item.locale}`, () =>
-            refusingWithout(
-              () => knownFields(call, type, entryId, { rows: [version] }),
-              async () => checkComplete(type, storedFields(type, version)),
-            ),
-          )),
-        )
-        requireGrantAfterWrite(grant, 'publish', type, { id: entryId, row: edit.publish(version) })
-      }
-    }
-    if (faults.length === 0)
-      faults.push(
-        ...(await faultsIn(entryId, () =>
-          refusingWithout(
-            () =>
-              knownFields(call, type, entryId, {
-                rows: edit.held.filter((one) => one.isPublished),
-              }),
-            () => writeEdits(tx, type, [edit]),
-          ),
-        )),
-      )
-  }
-  if (faults.length > 0) throw new ValidationError(faults.slice(0, 100))
-  await tx.run(setState, [id, 'published', now, JSON.stringify(call.authority.actor)])
+  const items = itemsOf(row)
+  await requireItems(call, tx, model, items)
+  const work = { context, call: { ...call, db: tx }, model }
+  await publishItems(work, items, async ({ entryId, locale }, before) => {
+    const replaced = [before?.number ?? null, before?.publishedAt ?? null]
+    await tx.run(keepBefore, [id, entryId, locale, ...replaced])
+  })
+  await tx.run(setState, [id, 'published', stampNow(context), JSON.stringify(call.authority.actor)])
   return releaseOf(call, tx, model, await read(tx, id))
-}
-
-/** All faults of all items at once, each with the entry it is in. */
-async function faultsIn(place: string, work: () => Promise<void> | void): Promise<Fault[]> {
-  try {
-    await work()
-    return []
-  } catch (error) {
-    if (!(error instanceof ValidationError)) throw error
-    return error.faults.map((fault) => ({
-      ...fault,
-      message: `In entry ${place}: ${fault.message}`,
-    }))
-  }
 }
 
 async function undo(
@@ -473,53 +384,20 @@ async function undo(
   id: string,
 ): Promise<Release> {
   const row = await locked(tx, id, 'published', 'undone')
-  await requireItems(call, tx, model, itemsOf(row))
-  const newer: { entryId: string; type: string; locale: string }[] = []
-  const faults: Fault[] = []
-  for (const [entryId, items] of byEntry(row)) {
-    const state = await entryState(tx, model, null, entryId, 'writing')
-    const type = model.type(state.type)
-    const { grant } = requireLocales(call, 'publish', { type, state, model }, localesIn(items))
-    const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
-    for (const item of items) {
-      const current = edit.published(item.locale)?.number ?? null
-      if (current !== (item.action === 'publish' ? item.version : null))
-        newer.push({ entryId, type: item.type, locale: item.locale })
-      else if (item.numberBefore === null) edit.unpublish(item.locale)
-      else if (item.numberBefore !== current) {
-        if (state.archivedAt !== null) throw new EntryArchivedError()
-        const before = await versionOf(tx, type, {
-          id: entryId,
-          locale: item.locale,
-          number: item.numberBefore,
-        })
-        if (before !== null)
-          requireGrantAfterWrite(grant, 'publish', type, {
-            id: entryId,
-            row: edit.publish(before, item.publishedBefore ?? undefined),
-          })
-      }
-    }
-    if (newer.length === 0 && faults.length === 0)
-      faults.push(
-        ...(await faultsIn(entryId, () =>
-          refusingWithout(
-            () =>
-              knownFields(call, type, entryId, {
-                rows: edit.held.filter((one) => one.isPublished),
-              }),
-            () => writeEdits(tx, type, [edit]),
-          ),
-        )),
-      )
-  }
+  const items = itemsOf(row)
+  await requireItems(call, tx, model, items)
+  const work = { context, call: { ...call, db: tx }, model }
+  const newer = await supersededItems(work, items)
   if (newer.length > 0) {
+    const named = newer
+      .slice(0, namedMax)
+      .map(({ entryId, type, locale }) => ({ entryId, type, locale }))
     throw new ReleaseSupersededError(
-      'Something newer was published since, or taken back. Undo nothing, or publish what you want one by one.',
-      { items: newer.slice(0, namedMax), count: newer.length },
+      `Something newer was published since, or taken back, in entry ${named[0]?.entryId}, ${named[0]?.locale}. Undo nothing, or publish what you want one by one.`,
+      { items: named, count: newer.length },
     )
   }
-  if (faults.length > 0) throw new ValidationError(faults)
+  await undoItems(work, items)
   await tx.run(setState, [id, 'undone', null, null])
   return releaseOf(call, tx, model, await read(tx, id))
 }

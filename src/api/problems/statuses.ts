@@ -63,6 +63,7 @@ export const statuses: Readonly<Record<string, readonly [status: number, title: 
   E_RANGE: [416, 'Range not satisfiable'],
   E_RECEIPT_NOT_FOUND: [404, 'No such receipt'],
   E_RELEASE_NOT_FOUND: [404, 'No such release'],
+  E_RELEASE_REFUSED: [422, 'Items of the release refused'],
   E_RELEASE_STATE: [409, 'Release in another state'],
   E_RELEASE_SUPERSEDED: [409, 'Newer content published'],
   E_RENDITION: [422, 'No such rendition'],

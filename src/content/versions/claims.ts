@@ -30,25 +30,30 @@ export function claimsOf(type: TypeModel, row: Version): Claim[] {
 
 const records = `json_to_recordset($3::json) as w (entry_id uuid, field text, locale text, value text)`
 
+/**
+ * A statement of its own, before the one that inserts: a value that one entry gives up is free for
+ * another one of the same batch, which so can take it over or exchange it.
+ */
+const deleteOthers = sql<object>(`
+  delete from stoa.unique_value u where u.entry_id = any($1::uuid[]) and u.type = $2::text and not exists (
+    select from ${records}
+    where w.entry_id = u.entry_id and w.field = u.field and w.locale = u.locale and w.value = u.value)`)
+
 /** Also returns the revision of the model: a newer one may have claims that this one misses. */
-const syncStatement = sql<{ model: string }>(`
-  with wanted as (
-    select * from ${records}
-  ), removed as (
-    delete from stoa.unique_value u where u.entry_id = any($1::uuid[]) and not exists (
-      select from wanted w where w.entry_id = u.entry_id and w.field = u.field and w.locale = u.locale and w.value = u.value)
-  ), added as (
+const insertWanted = sql<{ model: string }>(`
+  with added as (
     insert into stoa.unique_value (type, field, locale, value, entry_id)
-    select $2::text, field, locale, value, entry_id from wanted order by field, locale, value
+    select $2::text, field, locale, value, entry_id from ${records}
+    where entry_id = any($1::uuid[]) order by field, locale, value
     on conflict do nothing
   )
   select revision as model from stoa.model`)
 
-const claimsOfOthers = sql<{ field: string; locale: string }>(`
-  select w.field, w.locale from ${records}
+const claimsOfOthers = sql<{ field: string; locale: string; entry_id: string }>(`
+  select w.field, w.locale, w.entry_id from ${records}
   where w.entry_id = any($1::uuid[]) and not exists (select from stoa.unique_value u
     where u.type = $2::text and u.field = w.field and u.locale = w.locale and u.value = w.value and u.entry_id = w.entry_id)
-  order by w.field, w.locale limit 1`)
+  order by w.field, w.locale, w.entry_id limit 1`)
 
 export type OwnedClaim = Claim & { readonly entry_id: string }
 
@@ -63,11 +68,12 @@ export async function syncClaims(
   claims: readonly OwnedClaim[],
 ): Promise<void> {
   const values = [ids, model.type.definition.name, JSON.stringify(claims)]
-  const [synced] = await tx.run(syncStatement, values)
+  await tx.run(deleteOthers, values)
+  const [synced] = await tx.run(insertWanted, values)
   if (synced?.model !== model.revision) throw new StaleModel()
   if (claims.length === 0) return
   const [taken] = await tx.run(claimsOfOthers, values)
-  if (taken !== undefined) throw new UniqueConflictError(taken.field, taken.locale)
+  if (taken !== undefined) throw new UniqueConflictError(taken.field, taken.locale, taken.entry_id)
 }
 
 const takenValues = sql<{ value: string }>(`

@@ -52,11 +52,11 @@ export function referencesOf(type: TypeModel, row: Version): Reference[] {
  * A target to which the entry did not point by that field before is locked, and must exist: the
  * version may be an old one, and a target of old versions only can be deleted. Returns the missing.
  */
-const syncStatement = sql<{ locale: string; path: string }>(`
+const syncStatement = sql<{ entry_id: string; locale: string; path: string }>(`
   with wanted as (
     select * from json_to_recordset($2::json) as r ${referenceRecord}
   ), fresh as (
-    select w.locale, w.path, w.target_kind, w.target_id from wanted w where not exists (
+    select w.entry_id, w.locale, w.path, w.target_kind, w.target_id from wanted w where not exists (
       select from stoa.reference r
       where r.entry_id = w.entry_id and r.path = w.path and r.target_id = w.target_id and r.target_kind = w.target_kind)
   ), entries as (
@@ -73,9 +73,9 @@ const syncStatement = sql<{ locale: string; path: string }>(`
     on conflict (entry_id, locale, perspective, path, target_id) do update set target_kind = excluded.target_kind
     where stoa.reference.target_kind <> excluded.target_kind
   )
-  select distinct locale, path from fresh
+  select distinct entry_id, locale, path from fresh
   where target_id not in (select id from entries union all select id from assets)
-  order by locale, path limit ${faultsMax}`)
+  order by entry_id, locale, path limit ${faultsMax}`)
 
 /**
  * Makes these the references of the entries. Throws `ValidationError` where one leads to what is
@@ -87,10 +87,26 @@ export async function syncReferences(
   references: readonly OwnedReference[],
 ): Promise<void> {
   const missing = await tx.run(syncStatement, [ids, JSON.stringify(references)])
-  if (missing.length > 0) throw new ValidationError(missing.map(missingFault))
+  if (missing.length > 0) throw new MissingTargetError(missing)
 }
 
-function missingFault(at: { readonly locale: string; readonly path: string }): Fault {
+export type MissingTarget = {
+  readonly entry_id: string
+  readonly locale: string
+  readonly path: string
+}
+
+/** Versions refer to what is gone. A batch over many entries needs to know which. */
+export class MissingTargetError extends ValidationError {
+  readonly missing: readonly MissingTarget[]
+
+  constructor(missing: readonly MissingTarget[]) {
+    super(missing.map(missingFault))
+    this.missing = missing
+  }
+}
+
+export function missingFault(at: { readonly locale: string; readonly path: string }): Fault {
   return {
     path: `/${at.path.replaceAll('.', '/')}`,
     code: 'target',
