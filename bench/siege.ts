@@ -1,29 +1,35 @@
-import { Agent, request as httpRequest } from 'node:http'
-import { connect } from 'node:net'
-import type { Socket } from 'node:net'
+import { Agent } from 'node:http'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import sharp from 'sharp'
 import { newId } from '#lib/id.ts'
 import { createDatabase, sender, startArticleNode } from './support/articles.ts'
 import type { ArticleNode } from './support/articles.ts'
 import { round } from './support/benchmark.ts'
 import type { Figure } from './support/benchmark.ts'
+import { exchange } from './support/exchange.ts'
+import type { Sent } from './support/exchange.ts'
 import { loadBenchmark } from './support/load-benchmark.ts'
+import { Child } from './support/processes.ts'
+import { attacks } from './support/siege-attacker.ts'
+import type { World } from './support/siege-attacker.ts'
 
-const connections = 100
 const heapMb = 512
 const entries = 400
 /** STOA_BENCH_SECONDS: the length of each attack. */
 const seconds = Number(process.env['STOA_BENCH_SECONDS'] ?? 10)
 // The node would take it for one of its settings.
 delete process.env['STOA_BENCH_SECONDS']
-/** Attacker and clients have addresses of their own on loopback. */
-const attacker = '127.0.0.2'
+/** STOA_BENCH_ONLY: the attacks to try, separated by commas. */
+const only = process.env['STOA_BENCH_ONLY']?.split(',') ?? Object.keys(attacks)
+delete process.env['STOA_BENCH_ONLY']
+/** Not the address of the attacker. */
 const client = '127.0.0.3'
 const cachedClients = 4
 const otherClients = 4
 
 export const benchmark = loadBenchmark(
-  `A node with a heap of ${heapMb} MB, and an anonymous attacker with ${connections} ` +
+  `A node with a heap of ${heapMb} MB, and an anonymous attacker with 100 ` +
     `connections from one address: clients of other addresses keep their service.`,
   async (url, folder, say) => {
     await using node = await startArticleNode({
@@ -40,13 +46,8 @@ export const benchmark = loadBenchmark(
     const figures: Figure[] = [
       { name: 'cached reads undisturbed, p99', value: round(quiet.p99Ms), unit: 'ms' },
     ]
-    for (const [name, attack] of Object.entries(attacks)) {
-      const stop = new AbortController()
-      const under = attack(world, stop.signal)
-      await sleep(500)
-      const seen = await observe(world, seconds)
-      stop.abort()
-      await under
+    for (const name of only) {
+      const seen = await observeUnder(name, world)
       say(`${name}: ${describe(seen)}`)
       figures.push(...figuresOf(name, quiet, seen))
       await sleep(1_000)
@@ -55,7 +56,12 @@ export const benchmark = loadBenchmark(
   },
 )
 
-type World = { readonly port: number; readonly token: string; readonly ids: readonly string[] }
+async function observeUnder(attack: string, world: World): Promise<Seen> {
+  const file = join(import.meta.dirname, 'support', 'siege-attacker.ts')
+  await using _attacker = new Child(process.execPath, [file, attack, JSON.stringify(world)], {})
+  await sleep(1_000)
+  return observe(world, seconds)
+}
 
 async function fill({ origin, token }: ArticleNode): Promise<World> {
   const send = sender(origin, token)
@@ -76,7 +82,27 @@ async function fill({ origin, token }: ArticleNode): Promise<World> {
       fields: { title: `Title ${at}`, body: `${body}\n\n${'text '.repeat(1_000)}` },
       publish: true,
     })
-  return { port: Number(new URL(origin).port), token, ids }
+  return {
+    port: Number(new URL(origin).port),
+    token,
+    ids,
+    asset: await uploadPicture(origin, token),
+  }
+}
+
+async function uploadPicture(origin: string, token: string): Promise<string> {
+  const create = { width: 2_000, height: 1_500, channels: 3 as const, background: '#48c' }
+  const bytes = new Uint8Array(await sharp({ create }).png().toBuffer())
+  const form = new FormData()
+  form.append('file', new Blob([bytes], { type: 'image/png' }), 'picture.png')
+  const response = await fetch(`${origin}/api/assets`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}` },
+    body: form,
+  })
+  const text = await response.text()
+  if (!response.ok) throw new Error(`the upload failed: ${text}`)
+  return (JSON.parse(text) as { readonly data: readonly { readonly id: string }[] }).data[0]!.id
 }
 
 type Seen = {
@@ -101,8 +127,6 @@ function figuresOf(name: string, quiet: Seen, seen: Seen): Figure[] {
     { name: `${name}: lease late`, value: seen.lateLeases, unit: '', atMost: 0 },
   ]
 }
-
-type Sent = { readonly method?: string; readonly body?: object; readonly token?: string }
 
 /** The other clients: cached reads at a steady pace, uncached reads and writes as they can. */
 async function observe({ port, token, ids }: World, lengthS: number): Promise<Seen> {
@@ -159,102 +183,4 @@ async function observe({ port, token, ids }: World, lengthS: number): Promise<Se
     refused: counts.refused,
     lateLeases: counts.lateLeases,
   }
-}
-
-type Target = { readonly port: number; readonly agent: Agent; readonly path: string }
-
-function exchange(
-  { port, agent, path }: Target,
-  { method = 'GET', body, token }: Sent,
-): Promise<{ readonly status: number; readonly text: string }> {
-  const headers = {
-    ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-    ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-  }
-  return new Promise((resolve) => {
-    const sent = httpRequest(
-      { host: '127.0.0.1', port, path, method, agent, headers },
-      (response) => {
-        let text = ''
-        response.setEncoding('utf8')
-        response.on('data', (chunk: string) => (text += chunk))
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
-        response.on('error', () => resolve({ status: 599, text: '' }))
-      },
-    )
-    sent.on('error', () => resolve({ status: 599, text: '' }))
-    sent.end(body === undefined ? undefined : JSON.stringify(body))
-  })
-}
-
-type Attack = (world: World, signal: AbortSignal) => Promise<void>
-
-/** Connections that write a text again whenever they are cut, and read nothing. */
-function holding(text: (world: World) => string, trickle?: string): Attack {
-  return async (world, signal) => {
-    const sockets = new Set<Socket>()
-    const open = (): void => {
-      const socket = connect({ host: '127.0.0.1', port: world.port, localAddress: attacker })
-      sockets.add(socket)
-      socket.pause()
-      socket.on('error', () => undefined)
-      socket.on('connect', () => socket.write(text(world)))
-      socket.on('close', () => {
-        sockets.delete(socket)
-        if (!signal.aborted) setTimeout(open, 50)
-      })
-    }
-    for (let count = 0; count < connections; count += 1) open()
-    while (!signal.aborted) {
-      await sleep(500)
-      if (trickle !== undefined) for (const socket of sockets) socket.write(trickle)
-    }
-    for (const socket of sockets) socket.destroy()
-  }
-}
-
-/** Loops that send a request, wait for the response and send the next. */
-function asking(path: (world: World, counter: number) => string, sent: Sent = {}): Attack {
-  return async (world, signal) => {
-    const agent = new Agent({ keepAlive: true, localAddress: attacker })
-    let counter = 0
-    const loop = async (): Promise<void> => {
-      while (!signal.aborted) {
-        counter += 1
-        await exchange({ port: world.port, agent, path: path(world, counter) }, sent)
-      }
-    }
-    await Promise.all(Array.from({ length: connections }, loop))
-    agent.destroy()
-  }
-}
-
-const locales = 'GET /api/locales HTTP/1.1\r\nHost: x\r\n\r\n'
-const postHead =
-  'POST /api/session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ' +
-  '5000\r\n\r\n'
-const contains = Array.from(
-  { length: 30 },
-  (_, at) => `where[or][${at}][title][contains]=x${at}`,
-).join('&')
-
-const attacks: Readonly<Record<string, Attack>> = {
-  'pipelined, unread': holding(
-    () => `GET /api/content/page?limit=200 HTTP/1.1\r\nHost: x\r\n\r\n${locales.repeat(1_100)}`,
-  ),
-  'heads without bodies': holding(() => postHead),
-  'slow bodies': holding(() => postHead, 'x'),
-  'pages of Markdown': asking(({ ids }, at) => `/read/page/${ids[at % ids.length]}`),
-  'large lists': asking((_world, at) => `/api/content/page?limit=200&where[title][ne]=${at}`),
-  'costly filters': asking(
-    (_world, at) => `/api/content/page?${contains}&count=true&limit=${(at % 50) + 1}`,
-  ),
-  'many predicates': asking((_world, at) => `/api/content/page?where[title][contains]=${at}`),
-  'failed sign-ins': asking(() => '/api/session', {
-    method: 'POST',
-    body: { email: 'ada@example.com', password: 'wrong' },
-  }),
-  'documents and metrics': asking(
-    (_world, at) => ['/openapi.json', '/metrics', '/healthz/ready'][at % 3]!,
-  ),
 }
