@@ -58,8 +58,9 @@ export const benchmark = loadBenchmark(
 
 async function observeUnder(attack: string, world: World): Promise<Seen> {
   const file = join(import.meta.dirname, 'support', 'siege-attacker.ts')
-  await using _attacker = new Child(process.execPath, [file, attack, JSON.stringify(world)], {})
-  await sleep(1_000)
+  await using attacker = new Child(process.execPath, [file, attack, JSON.stringify(world)], {})
+  await attacker.printed(/ready/)
+  await sleep(500)
   return observe(world, seconds)
 }
 

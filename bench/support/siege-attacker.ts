@@ -93,4 +93,7 @@ export const attacks: Readonly<Record<string, Attack>> = {
 }
 
 const [, self, name, world] = process.argv
-if (self === import.meta.filename) await attacks[name!]!(JSON.parse(world!) as World)
+if (self === import.meta.filename) {
+  process.stdout.write('ready\n')
+  await attacks[name!]!(JSON.parse(world!) as World)
+}

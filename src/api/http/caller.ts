@@ -1,8 +1,9 @@
 import type { FastifyRequest } from 'fastify'
+import { networkOf } from '#access/throttle.ts'
 import { isAnonymous } from '#api/http/identity.ts'
 
 /** Whose share of bounded work a request counts against. */
 export function callerOf(request: FastifyRequest): string {
   const { actor } = request.identity.authority
-  return isAnonymous(request.identity) ? request.ip : `${actor.kind} ${actor.id ?? ''}`
+  return isAnonymous(request.identity) ? networkOf(request.ip) : `${actor.kind} ${actor.id ?? ''}`
 }

@@ -1,5 +1,8 @@
+import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
+import { LargeListBudget } from '#api/delivery/large-list-budget.ts'
 import { respondCached } from '#api/delivery/response-cache.ts'
+import { callerOf } from '#api/http/caller.ts'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { entriesJson, entryJson, includedJson } from '#api/delivery/entry-json.ts'
 import { parseListQuery, parseReadOptions } from '#api/delivery/query-string.ts'
@@ -15,6 +18,8 @@ import type { Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 
 const config = { access: 'content', ifNoneMatch: true, mayBeStale: true } as const
+/** Longer lists are made out of a budget of the caller's. */
+const largeListEntries = 50
 const publishedWhole: ReadOptions = {
   locale: null,
   perspective: 'published',
@@ -77,6 +82,7 @@ export const listParameters = {
  * spliced as text, and nothing is made per request that its response does not need.
  */
 export const contentReadRoutes: RoutePlugin = (server, context) => {
+  const largeLists = new LargeListBudget(context.clock)
   server.route<{ Params: { type: string } }>({
     method: 'GET',
     url: '/api/content/:type',
@@ -99,19 +105,23 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
     },
     handler: async (request, reply) => {
       const text = rawQuery(request.url)
-      return respondCached({
-        context,
-        request,
-        reply,
-        type: request.params.type,
-        perspective: perspectiveIn(text),
-        render: async (call) => {
-          const unread = unreadQuery(request.params.type, text)
-          const page = await context.content.entries.list(call, unread)
-          const query = unread.query!
-          return { body: listBody(page, query), perspective: query.perspective }
-        },
-      })
+      const respond = (made: (bytes: number) => void): Promise<FastifyReply> =>
+        respondCached({
+          context,
+          request,
+          reply,
+          type: request.params.type,
+          perspective: perspectiveIn(text),
+          render: async (call) => {
+            const unread = unreadQuery(request.params.type, text)
+            const page = await context.content.entries.list(call, unread)
+            const query = unread.query!
+            const body = listBody(page, query)
+            made(body.length)
+            return { body, perspective: query.perspective }
+          },
+        })
+      return isLarge(text) ? largeLists.run(callerOf(request), respond) : respond(() => undefined)
     },
   })
   server.route<{ Params: { type: string; id: string } }>({
@@ -186,6 +196,11 @@ function perspectiveIn(text: string): Perspective {
   const found = /(?:^|&)perspective=([^&]*)/.exec(text)?.[1]
   if (found === undefined || found === 'published') return 'published'
   return found === 'draft' ? 'draft' : { release: found }
+}
+
+/** A page of more entries than most readers ask for. */
+function isLarge(query: string): boolean {
+  return Number(new URLSearchParams(query).get('limit') ?? 0) > largeListEntries
 }
 
 function rawQuery(url: string): string {
