@@ -1,6 +1,6 @@
 import type { Grant } from '#content/authority.ts'
 import type { Call, EntryView, IncludedAsset, ReadOptions } from '#content/content.ts'
-import { grantCovers, grantOf, seesChanges } from '#content/entries/permission.ts'
+import { grantOf, seesChanges } from '#content/entries/permission.ts'
 import { statusOf, viewOf, viewOfRow } from '#content/entries/view.ts'
 import { storedFields } from '#content/versions/version.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -200,9 +200,10 @@ class Including {
     ids: readonly string[],
   ): Promise<Omit<Reached, 'place'>[]> {
     const { perspective } = this.#include.reading
-    return typeof perspective === 'string'
+    // A filter takes part in the choice of the locale.
+    return typeof perspective === 'string' && grant.filter === null
       ? this.#readHeld(type, grant, ids, perspective)
-      : this.#readInRelease(type, grant, ids)
+      : this.#readInScope(type, grant, ids)
   }
 
   async #readHeld(
@@ -215,16 +216,15 @@ class Including {
     const statement = type.statements.of(heldRows[perspective])
     const rows = await call.db.run(statement, [ids, model.chain(reading.locale)])
     const onlyPublished = perspective === 'published' && !seesChanges(call, type)
-    return rows.flatMap(({ id, ...row }) => {
+    return rows.map(({ id, ...row }) => {
       const status = onlyPublished ? 'published' : statusOf(row)
-      if (!grantCovers(grant, type, id, { ...row, status })) return []
       this.#countBytes(id, row.data)
       const view = { ...viewOf(type, { id }, row, grant), status }
-      return [{ id, type, grant, locale: row.locale, view, data: () => storedFields(type, row) }]
+      return { id, type, grant, locale: row.locale, view, data: () => storedFields(type, row) }
     })
   }
 
-  async #readInRelease(
+  async #readInScope(
     type: TypeModel,
     grant: Grant,
     ids: readonly string[],
@@ -236,7 +236,8 @@ class Including {
       locales: model.chain(reading.locale),
       perspective: reading.perspective,
       grantFilter: grant.filter,
-      draftsSeen: true,
+      draftsSeen: reading.perspective !== 'published' || seesChanges(call, type),
+      archivedIncluded: typeof reading.perspective === 'object',
     }
     const { statement, values } = compileByIds(scope, ids)
     const rows = await call.db.run(statement, values)

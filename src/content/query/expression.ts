@@ -32,12 +32,12 @@ export type Sight = { readonly draftsSeen: boolean; readonly table: string }
 /**
  * The SQL of one field's value, NULL where it is missing: what queries compare and sort by, and
  * what indexes are made of. Both come from here, because PostgreSQL uses an index only for the very
- * expression it was made with. `prefix` is `v.` in a query and empty in an index, which cannot hold
- * `status`: that depends on other rows.
+ * expression it was made with. `prefix` is that of a row in a query and empty in an index, which
+ * cannot hold `status`: that depends on other rows.
  */
 export function expressionOf(
   field: QueryField,
-  prefix: 'v.' | '',
+  prefix: 'v.' | 'w.' | '',
   sight: Sight = { draftsSeen: true, table: '' },
 ): string {
   if (field.system) return systemExpression(field, prefix, sight)
@@ -61,19 +61,21 @@ function systemExpression(field: QueryField, prefix: string, sight: Sight): stri
   if (field.name === 'status')
     return prefix === ''
       ? assert.fail('status cannot be indexed')
-      : `(${statusExpression(sight)} collate "C")`
+      : `(${statusExpression(sight, prefix)} collate "C")`
   const column = `${prefix}${columns[field.name] ?? assert.fail(`no column for ${field.name}`)}`
   if (field.name === 'locale') return `(${column} collate "C")`
   return field.type === 'number' ? `(${column}::float8)` : column
 }
 
-/** The status of the row `v`, as in `EntryView`. */
-export function statusExpression(sight: Sight): string {
+/** The status of a row, as in `EntryView`. */
+export function statusExpression(sight: Sight, prefix = 'v.'): string {
   if (!sight.draftsSeen) return `'published'::text`
-  return `(case when v.is_archived then 'archived' \
-when v.is_published then case when v.is_latest then 'published' else 'changed' end \
+  return `(case when ${prefix}is_archived then 'archived' \
+when ${prefix}is_published \
+then case when ${prefix}is_latest then 'published' else 'changed' end \
 when exists (select from ${sight.table} p \
-where p.entry_id = v.entry_id and p.locale = v.locale and p.is_published) then 'changed' \
+where p.entry_id = ${prefix}entry_id and p.locale = ${prefix}locale \
+and p.is_published) then 'changed' \
 else 'draft' end)`
 }
 

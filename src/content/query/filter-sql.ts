@@ -13,6 +13,8 @@ import type { Position } from '#content/query/cursor.ts'
 export type SqlContext = {
   readonly schema: QuerySchema
   readonly values: Values
+  /** The row that conditions are on. */
+  readonly row: 'v.' | 'w.'
   readonly sight: Sight
   readonly nullable: (field: QueryField) => boolean
   /** A select of the ids, as text, of the entries that a filter across a reference finds. */
@@ -20,10 +22,10 @@ export type SqlContext = {
 }
 
 /**
- * The condition of a filter on the row `v`. Where the filter is false it is FALSE or NULL, and
- * `where`, `and` and `or` take those for the same; only `not` must distinguish them, and does so
- * with `is not true`. So comparisons stay bare, as indexes need them, and the logic is two-valued
- * all the same.
+ * The condition of a filter on the row of the context. Where the filter is false it is FALSE or
+ * NULL, and `where`, `and` and `or` take those for the same; only `not` must distinguish them, and
+ * does so with `is not true`. So comparisons stay bare, as indexes need them, and the logic is
+ * two-valued all the same.
  */
 export function conditionOf(filter: Filter, context: SqlContext): string {
   switch (filter.op) {
@@ -37,7 +39,7 @@ export function conditionOf(filter: Filter, context: SqlContext): string {
       return `(${conditionOf(filter.filter, context)} is not true)`
     case 'through': {
       const field = fieldOf(filter.field, context.schema)
-      const x = expressionOf(field, 'v.', context.sight)
+      const x = expressionOf(field, context.row, context.sight)
       const ids = filter.targets.map((target) => context.idsOf(target)).join(' union all ')
       return field.many
         ? `exists (select from (${ids}) as target (id) where ${x} @> jsonb_build_array(target.id))`
@@ -45,9 +47,10 @@ export function conditionOf(filter: Filter, context: SqlContext): string {
     }
     case 'known': {
       const unseen = filter.fields.map(
-        (name) => `(v.filter -> ${literal(name)}) is distinct from 'null'::jsonb`,
+        (name) => `(${context.row}filter -> ${literal(name)}) is distinct from 'null'::jsonb`,
       )
-      const revision = `v.filter_revision >= ${context.values.add(filter.revision)}::int`
+      const wanted = `${context.values.add(filter.revision)}::int`
+      const revision = `${context.row}filter_revision >= ${wanted}`
       return `(${[revision, ...unseen].join(' and ')})`
     }
     case 'compare': {
@@ -72,7 +75,7 @@ export function afterConditions(
   const keys = completeSort(sort).map((key, i) => {
     const field = fieldOf(key.field, context.schema)
     return {
-      x: expressionOf(field, 'v.', context.sight),
+      x: expressionOf(field, context.row, context.sight),
       field,
       descending: key.descending,
       value: position[i] ?? null,
@@ -106,7 +109,8 @@ export function orderOf(sort: readonly Sort[], context: SqlContext): string {
   return completeSort(sort)
     .map(
       (key) =>
-        expressionOf(fieldOf(key.field, context.schema), 'v.', context.sight) + directionOf(key),
+        expressionOf(fieldOf(key.field, context.schema), context.row, context.sight) +
+        directionOf(key),
     )
     .join(', ')
 }
@@ -165,7 +169,7 @@ function parameter(field: QueryField, value: Scalar, { values }: SqlContext): st
 const orderOperators = { lt: '<', lte: '<=', gt: '>', gte: '>=' } as const
 
 function testOne(field: QueryField, test: Test, context: SqlContext): string {
-  const x = expressionOf(field, 'v.', context.sight)
+  const x = expressionOf(field, context.row, context.sight)
   switch (test.is) {
     case 'eq':
       return `${x} = ${parameter(field, test.value, context)}`
@@ -195,7 +199,7 @@ function testOne(field: QueryField, test: Test, context: SqlContext): string {
 }
 
 function testMany(field: QueryField, test: Test, context: SqlContext): string {
-  const x = expressionOf(field, 'v.', context.sight)
+  const x = expressionOf(field, context.row, context.sight)
   switch (test.is) {
     case 'eq':
     case 'ne': {

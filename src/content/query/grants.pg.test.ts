@@ -187,3 +187,61 @@ function isCovered(filter: Filter, entry: Memo): boolean {
       allows(one, entry) && (entry.level !== long || !JSON.stringify(one).includes('"level"')),
   )
 }
+
+const page: ContentType = {
+  name: 'page',
+  label: 'Page',
+  fields: [
+    { name: 'title', kind: 'text', localized: true },
+    { name: 'level', kind: 'text', localized: true, filterable: true },
+    { name: 'name', kind: 'text' },
+    { name: 'slug', kind: 'slug', from: 'name' },
+    { name: 'next', kind: 'reference', types: ['page'], filterable: true },
+  ],
+}
+
+test(
+  'a version that the grant hides does not hide the version that the locale falls back to',
+  { skip },
+  async () => {
+    await using site = await testContent({ types: [page], locales: ['de'] })
+    const { content, admin, database } = site
+    await content.locales.save(database, { code: 'de', fallback: 'en', isDefault: false })
+    const create = async (fields: Record<string, unknown>): Promise<string> =>
+      (await content.entries.create(admin, 'page', { locale: null, fields, publish: true })).id
+    const id = await create({ name: 'One', title: 'One', level: 'public' })
+    const holder = await create({ name: 'Two', title: 'Two', level: 'public', next: id })
+    const german = { title: 'Eins', level: 'secret' }
+    const input = { locale: 'de', fields: german, merge: true, publish: true }
+    await content.entries.save(admin, 'page', id, input, null)
+    const isPublic: Filter = { op: 'compare', field: 'level', test: { is: 'ne', value: 'secret' } }
+    const grant = { filter: isPublic, fields: null }
+    const call = site.call({ page: { read: grant, readDraft: grant } })
+    const release = await content.releases.create(admin, 'All')
+    await content.releases.put(admin, release.id, [
+      { entryId: id, locale: 'de', action: 'publish', version: 1 },
+    ])
+    for (const perspective of ['published', 'draft', { release: release.id }] as const) {
+      const options = { locale: 'de', perspective }
+      for (const key of [id, 'one']) {
+        const { entry } = await content.entries.get(call, 'page', key, reading(options))
+        assert.equal(entry.locale, 'en')
+      }
+      const list = listing('page', { ...options, include: ['next'], count: true })
+      const found = await content.entries.list(call, list)
+      assert.equal(found.count, 2)
+      assert.deepEqual(new Set(found.data.map((one) => one.id)), new Set([id, holder]))
+      assert.equal(found.included.get(id)?.locale, 'en')
+      const across: Filter = {
+        op: 'compare',
+        field: 'next.level',
+        test: { is: 'eq', value: 'public' },
+      }
+      const pointing = await content.entries.list(call, { ...list, filter: across })
+      assert.deepEqual(
+        pointing.data.map((one) => one.id),
+        [holder],
+      )
+    }
+  },
+)

@@ -142,11 +142,14 @@ const speaksOfStatus = (filter: Filter | null): boolean =>
   JSON.stringify(filter)?.includes('"status"') ?? false
 
 /**
- * The rows of a scope: for each entry, the first locale of the chain that the perspective shows;
- * then what the grant leaves.
+ * The rows of a scope: for each entry, the first locale of the chain that the perspective shows
+ * and the grant covers.
  */
 function rowsIn(all: World, one: QueryCase, archived: boolean): QueryRow[] {
-  const visible = shown(all, one.perspective, archived)
+  const granted = compilePredicate(one.grantFilter, thingSchema)
+  const visible = shown(all, one.perspective, archived).filter((version) =>
+    granted(rowOf(version, all, one.draftsSeen)),
+  )
   return [...new Set(visible.map((version) => version.entryId))].flatMap((id) => {
     const found = one.locales
       .map((locale) =>
@@ -158,10 +161,9 @@ function rowsIn(all: World, one: QueryCase, archived: boolean): QueryRow[] {
 }
 
 function expected(all: World, one: QueryCase, evaluators: Evaluators): QueryRow[] {
-  const granted = evaluators.predicate(one.grantFilter, thingSchema)
   const matches = evaluators.predicate(one.filter, thingSchema)
   return rowsIn(all, one, speaksOfStatus(one.filter))
-    .filter((row) => granted(row) && matches(row))
+    .filter(matches)
     .sort(evaluators.comparator(one.sort, thingSchema))
 }
 
@@ -227,8 +229,7 @@ async function checkCount(database: Database, all: World, one: QueryCase): Promi
 
 /** Every entry by its id and by its slug: found as the model finds it, archived ones too. */
 async function checkGets(database: Database, all: World, one: QueryCase): Promise<void> {
-  const granted = compilePredicate(one.grantFilter, thingSchema)
-  const rows = rowsIn(all, one, true).filter((row) => granted(row))
+  const rows = rowsIn(all, one, true)
   const scope = scopeOf(one)
   for (const id of new Set(all.versions.map((version) => version.entryId))) {
     const { statement, values } = compileById(scope, id)

@@ -14,7 +14,7 @@ export type Filter =
   | { readonly op: 'compare'; readonly field: string; readonly test: Test }
   /**
    * One of the entries that the reference points to is of one of these types and matches its
-   * filter, which contains what the reader may see of that type. `validateFilter` makes it of a
+   * filter, among those that the reader may see of that type. `validateFilter` makes it of a
    * comparison whose field leads across a reference: `category.slug`.
    */
   | { readonly op: 'through'; readonly field: string; readonly targets: readonly FilterTarget[] }
@@ -25,7 +25,12 @@ export type Filter =
    */
   | { readonly op: 'known'; readonly revision: number; readonly fields: readonly string[] }
 
-export type FilterTarget = { readonly type: string; readonly filter: Filter }
+export type FilterTarget = {
+  readonly type: string
+  readonly filter: Filter
+  /** From the reader's grant on that type. */
+  readonly grantFilter: Filter | null
+}
 
 export type Test =
   /**

@@ -19,7 +19,7 @@ export const pageBytesMax = 2 * 1024 * 1024
 
 /**
  * Which rows a reader asks among: one per entry, in the first locale of the chain in which the
- * perspective has it.
+ * perspective shows it to the reader.
  */
 export type Scope = {
   readonly type: string
@@ -28,8 +28,8 @@ export type Scope = {
   readonly locales: readonly string[]
   readonly perspective: Perspective
   /**
-   * From the reader's grant: only entries that match exist for them. Checked after the locale is
-   * chosen.
+   * From the reader's grant: only versions that match exist for them. It takes part in the choice
+   * of the locale, so that a version that they may not see does not hide those of its fallbacks.
    */
   readonly grantFilter: Filter | null
   /** False: the reader knows only what is published, so every `status` is `published`. */
@@ -320,11 +320,12 @@ function compileScope(
   const context: SqlContext = {
     schema: scope.schema,
     values,
+    row: 'v.',
     sight: { draftsSeen: scope.draftsSeen, table: versionTable(scope.type) },
     nullable,
-    idsOf: ({ type, filter: across }) => {
+    idsOf: ({ type, filter: across, grantFilter }) => {
       const { target = unknownTarget } = scope
-      const there = { ...scope, ...target(type), type, grantFilter: null }
+      const there = { ...scope, ...target(type), type, grantFilter }
       return compileScope(there, across, undefined, values)
         .branches.map(
           ({ from, where }) =>
@@ -334,7 +335,7 @@ function compileScope(
     },
   }
   const locales = scope.locales.map((locale) => values.add(locale))
-  const view = viewOf(scope, filter, values)
+  const view = viewOf(scope, filter, context)
   const conditions = [
     also?.(context) ?? null,
     ...[filter, scope.grantFilter].map((one) => (one === null ? null : conditionOf(one, context))),
@@ -354,17 +355,20 @@ function unknownTarget(type: string): never {
 }
 
 /**
- * What a perspective shows: where its rows come from, and whether it has the entry of the row `v`
- * in a locale.
+ * What a perspective shows: where its rows come from, and whether the reader sees the entry of the
+ * row `v` in a locale.
  */
 type View = { readonly sources: readonly Branch[]; readonly has: (locale: string) => string }
 
-function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
+function viewOf(scope: Scope, filter: Filter | null, context: SqlContext): View {
   const table = versionTable(scope.type)
   const from = `${table} v`
+  const { grantFilter } = scope
+  const granted = (): string =>
+    grantFilter === null ? '' : ` and ${conditionOf(grantFilter, { ...context, row: 'w.' })}`
   const other = (locale: string, where: string): string =>
     `exists (select from ${table} w where w.entry_id = v.entry_id and w.locale = ${locale} ` +
-    `and ${where})`
+    `and ${where}${granted()})`
   if (scope.perspective === 'published') {
     return {
       sources: [{ from, where: ['v.is_published'] }],
@@ -379,13 +383,14 @@ function viewOf(scope: Scope, filter: Filter | null, values: Values): View {
         other(locale, archived ? 'w.is_latest' : 'w.is_latest and not w.is_archived'),
     }
   }
-  const release = `${values.add(scope.perspective.release)}::uuid`
+  const release = `${context.values.add(scope.perspective.release)}::uuid`
   const item = (row: string): string =>
     `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = ` +
     `${row}.entry_id and j.locale = ${row}.locale)`
   const pinned = (locale: string): string =>
-    `exists (select from stoa.release_item j where j.release_id = ${release} and j.entry_id = ` +
-    `v.entry_id and j.locale = ${locale} and j.action = 'publish')`
+    `exists (select from stoa.release_item j join ${anyVersionOf(table)} w on w.entry_id = ` +
+    `j.entry_id and w.locale = j.locale and w.number = j.number where j.release_id = ${release} ` +
+    `and j.entry_id = v.entry_id and j.locale = ${locale} and j.action = 'publish'${granted()})`
   return {
     sources: [
       { from, where: ['v.is_published', `not ${item('v')}`] },

@@ -165,9 +165,7 @@ function throughReference(
   const fitting = targets.flatMap(({ readable: target, field }) => {
     try {
       const compare: Filter = { op: 'compare', field: field.name, test: normalTest(field, test) }
-      const { filter } = target.grant
-      const all: Filter = filter === null ? compare : { op: 'and', filters: [compare, filter] }
-      return [{ type: target.type.name, filter: all }]
+      return [{ type: target.type.name, filter: compare, grantFilter: target.grant.filter }]
     } catch (error) {
       if (!(error instanceof StoaError)) throw error
       refused.push(error)
