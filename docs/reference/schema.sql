@@ -828,7 +828,7 @@ comment on column stoa.version.created_by_id is 'The id in the `created_by` of t
 
 comment on column stoa.version.published_at is 'On the latest and the published version: since when the locale is published, null if it is not. On earlier versions: when they were published.';
 
-comment on column stoa.version.published_by is 'Set only on versions that were published themselves.';
+comment on column stoa.version.published_by is 'Who published this version itself, and when (`at`), the last time. It stays when the version is unpublished.';
 
 create table stoa.version_history (
   entry_id uuid not null,

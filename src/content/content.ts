@@ -119,7 +119,9 @@ export type VersionSummary = {
   readonly version: number
   readonly savedAt: string
   readonly savedBy: Actor
+  /** When, and by whom, this version itself was last published; null: it never was. */
   readonly publishedAt: string | null
+  readonly publishedBy: Actor | null
   readonly isLatest: boolean
   readonly isPublished: boolean
 }

@@ -157,6 +157,7 @@ export const versionSummarySchema = strict(
     savedAt: timestamp(),
     savedBy: actorSchema,
     publishedAt: nullable(timestamp()),
+    publishedBy: nullable(actorSchema),
     isLatest: Type.Boolean(),
     isPublished: Type.Boolean(),
   },

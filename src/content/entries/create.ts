@@ -6,6 +6,7 @@ import { compose, slugBase } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { encodeFields } from '#content/versions/entry-edit.ts'
+import { encodePublication } from '#content/versions/version.ts'
 import type { Version } from '#content/versions/version.ts'
 import { checkTargets } from '#content/entries/check-targets.ts'
 import { claimSlug, claimsOf, freeSlug } from '#content/versions/claims.ts'
@@ -33,7 +34,7 @@ const insertAll = typeSql<{ made: boolean; claimed: string[] | null; model: stri
   ), version as (
     insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published,
       created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
-    select id, $5, 1, $2, $6, $7, $8, $8, true, $9, $3, $10, $11, $4, $12, case when $9 then $4::json end, $12 from made
+    select id, $5, 1, $2, $6, $7, $8, $8, true, $9, $3, $10, $11, $4, $12, $15::json, $12 from made
   ), claims as (
     insert into stoa.unique_value (type, field, locale, value, entry_id)
     select $2, c.field, c.locale, c.value, made.id from made, json_to_recordset($13::json) as c (field text, locale text, value text)
@@ -125,7 +126,7 @@ function prepare(
     savedAt: now,
     savedBy: by,
     publishedAt,
-    publishedBy: publishGrant === null ? null : by,
+    publishedBy: publishedAt === null ? null : encodePublication(call.authority.actor, publishedAt),
     firstPublishedAt: publishedAt,
   }
   return { type, id, composed, grant, publishGrant, row }
@@ -177,6 +178,7 @@ async function createAtOnce(
     ...content,
     JSON.stringify(claims),
     JSON.stringify(distinct(referencesOf(type, row))),
+    row.publishedBy,
   ]
   const [outcome] = await refusingStale(tx.run(type.statements.of(insertAll), values))
   if (outcome?.model !== model.revision) throw new StaleModel()

@@ -9,7 +9,13 @@ import { writeEdits } from '#content/versions/write-edits.ts'
 import type { EntryState } from '#content/versions/entry-state.ts'
 import type { VersionHead, Version } from '#content/versions/version.ts'
 import { entryState, localesOf, versionOf } from '#content/versions/entry-state.ts'
-import { headColumns, latestOf, publishedOf, versionColumns } from '#content/versions/version.ts'
+import {
+  headColumns,
+  latestOf,
+  publicationOf,
+  publishedOf,
+  versionColumns,
+} from '#content/versions/version.ts'
 import { noVersion, requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
 import {
   forbidden,
@@ -193,7 +199,8 @@ function summaryOf(row: VersionHead): VersionSummary {
     version: row.number,
     savedAt: row.savedAt,
     savedBy: JSON.parse(row.savedBy) as Actor,
-    publishedAt: row.publishedBy === null ? null : row.publishedAt,
+    publishedAt: publicationOf(row)?.at ?? null,
+    publishedBy: publicationOf(row)?.by ?? null,
     isLatest: row.isLatest,
     isPublished: row.isPublished,
   }
@@ -219,16 +226,14 @@ export async function oneVersion(
           ? await versionOf(call.db, type, { id, locale, number: which.version })
           : null
       if (row === null || !grantCovers(grant, type, id, row)) throw noVersion(locale, which.version)
-      return viewOf(type, state, settledRow(row), grant)
+      return ownDate(viewOf(type, state, row, grant), row)
     }),
   )
 }
 
-/** A version that never was published itself has no date of publication. */
-function settledRow(row: Version): Version {
-  return row.isLatest || row.isPublished || row.publishedBy !== null
-    ? row
-    : { ...row, publishedAt: null }
+/** History shows when the version itself was published, not since when its locale is. */
+function ownDate(view: EntryView, row: Version): EntryView {
+  return { ...view, publishedAt: publicationOf(row)?.at ?? null }
 }
 
 /**

@@ -16,7 +16,7 @@ import { writeEdits } from '#content/versions/write-edits.ts'
 import type { EntryState } from '#content/versions/entry-state.ts'
 import type { Version } from '#content/versions/version.ts'
 import { entryState, localesOf } from '#content/versions/entry-state.ts'
-import { latestOf, topOf, versionColumns } from '#content/versions/version.ts'
+import { encodePublication, latestOf, topOf, versionColumns } from '#content/versions/version.ts'
 import { checkTargets } from '#content/entries/check-targets.ts'
 import { claimSlug } from '#content/versions/claims.ts'
 import { requireGrantInLocale, requireSharedFields } from '#content/entries/locale-rights.ts'
@@ -133,7 +133,8 @@ const unchanged = `v.entry_id = :id and v.locale = :locale and v.is_latest and v
 /** The row becomes the new version; what it was goes into the history. */
 const replaceLatest = namedTypeSql<NextValues, { writer: string }>(
   (table) => `
-  update ${table} v set number = :number, data = :data, filter = :filter, type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt, saved_by = :savedBy
+  update ${table} v set number = :number, data = :data, filter = :filter, type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt, saved_by = :savedBy,
+    published_by = null
   where ${unchanged} and not v.is_published
   returning v.xmin::text as writer`,
 )
@@ -145,7 +146,7 @@ const replaceLatest = namedTypeSql<NextValues, { writer: string }>(
 const replacePublished = namedTypeSql<NextValues, { writer: string }>(
   (table) => `
   update ${table} v set number = :number, data = :data, filter = :filter, type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt, saved_by = :savedBy,
-    published_at = :savedAt, published_by = :savedBy
+    published_at = :savedAt, published_by = :publishedBy
   where ${unchanged} and v.is_published
   returning v.xmin::text as writer`,
 )
@@ -284,7 +285,7 @@ async function writeNext(
     isPublished: publishing,
     savedAt,
     savedBy,
-    publishedBy: publishing ? savedBy : null,
+    publishedBy: publishing ? encodePublication(call.authority.actor, savedAt) : null,
     ...(publishing ? { publishedAt: savedAt } : {}),
   }
   requireGrantAfterWrite(grant, 'update', type, { id: id, row: next })

@@ -97,6 +97,40 @@ test(
 )
 
 test(
+  'history keeps when each version itself was published, whatever is published or unpublished later',
+  { skip },
+  async () => {
+    let nowMs = Date.parse('2026-01-01T00:00:00Z')
+    const clock = { nowMs: () => (nowMs += 1_000), monotonicMs: () => performance.now() }
+    await using t = await testContent({ ...options, clock })
+    const { entries } = t.content
+    const dates = async (): Promise<(string | null)[]> => {
+      const page = { locale: null, limit: 10, before: null }
+      const listed = await entries.versions(t.admin, 'note', id, page)
+      for (const { version, publishedAt, publishedBy } of listed) {
+        const one = await entries.version(t.admin, 'note', id, { locale: null, version })
+        assert.equal(one.publishedAt, publishedAt)
+        assert.equal(publishedBy === null, publishedAt === null)
+      }
+      return listed.map((one) => one.publishedAt).toReversed()
+    }
+    const first = await entries.create(t.admin, 'note', input({ title: 'v1' }, true))
+    const { id } = first
+    const second = await entries.save(t.admin, 'note', id, input({ title: 'v2' }, true), null)
+    assert.deepEqual(await dates(), [first.publishedAt, second.publishedAt])
+    const only = (version: number) => ({ locales: null, version })
+    const [again] = await entries.publish(t.admin, 'note', id, only(1), null)
+    assert.deepEqual(await dates(), [again!.publishedAt, second.publishedAt])
+    await entries.unpublish(t.admin, 'note', id, null, null)
+    assert.deepEqual(await dates(), [again!.publishedAt, second.publishedAt])
+    await entries.save(t.admin, 'note', id, input({ title: 'v3' }), null)
+    assert.deepEqual(await dates(), [again!.publishedAt, second.publishedAt, null])
+    await entries.publish(t.admin, 'note', id, only(2), null)
+    assert.equal((await dates())[2], null)
+  },
+)
+
+test(
   'a save that waits for one who adds a locale carries what all locales share',
   { skip },
   async () => {

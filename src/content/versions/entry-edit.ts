@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import type { Actor } from '#lib/actor.ts'
 import { ValidationError } from '#content/errors.ts'
 import type { EntryState } from '#content/versions/entry-state.ts'
-import { latestOf, publishedOf } from '#content/versions/version.ts'
+import { encodePublication, latestOf, publishedOf } from '#content/versions/version.ts'
 import type { Version } from '#content/versions/version.ts'
 import { filterOfFields, upgradedFilter } from '#content/versions/upgraded-filter.ts'
 import type { TypeModel } from '#content/model/model.ts'
@@ -150,7 +150,7 @@ export class EntryEdit {
       ...(this.#rows.get(keyOf(row)) ?? this.#renewed(row)),
       isPublished: true,
       publishedAt,
-      publishedBy: JSON.stringify(this.#stamp.by),
+      publishedBy: encodePublication(this.#stamp.by, publishedAt),
       firstPublishedAt,
     }
     const draft = this.latest(row.locale)

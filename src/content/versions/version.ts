@@ -1,5 +1,6 @@
 import type { Field } from '#content/content-type.ts'
 import type { TypeModel } from '#content/model/model.ts'
+import type { Actor } from '#lib/actor.ts'
 
 /** One version as `stoa.version` or `stoa.version_history` holds it. JSON columns are text. */
 export type Version = {
@@ -18,8 +19,26 @@ export type Version = {
   readonly savedAt: string
   readonly savedBy: string
   readonly publishedAt: string | null
+  /** A `Publication`, the last one of this version itself; null: it never was published. */
   readonly publishedBy: string | null
   readonly firstPublishedAt: string | null
+}
+
+/**
+ * Who published a version, and when. It stays when the version is unpublished or another one is
+ * published; `publishedAt` says since when the locale is published.
+ */
+export type Publication = { readonly by: Actor; readonly at: string | null }
+
+export function encodePublication(by: Actor, at: string): string {
+  return JSON.stringify({ ...by, at })
+}
+
+/** The last publication of this version itself, null if there was none. */
+export function publicationOf(row: VersionHead): Publication | null {
+  if (row.publishedBy === null) return null
+  const { at, ...by } = JSON.parse(row.publishedBy) as Actor & { readonly at?: string }
+  return { by, at: at ?? row.publishedAt }
 }
 
 /** Permissions need a version without its fields. */

@@ -88,7 +88,7 @@ comment on column stoa.version.type_revision is 'The revision of the type that `
 comment on column stoa.version.filter_revision is 'The revision of the type that `filter` was made with.';
 comment on column stoa.version.created_by_id is 'The id in the `created_by` of the entry, repeated so that "only my own entries" is a filter like any other.';
 comment on column stoa.version.published_at is 'On the latest and the published version: since when the locale is published, null if it is not. On earlier versions: when they were published.';
-comment on column stoa.version.published_by is 'Set only on versions that were published themselves.';
+comment on column stoa.version.published_by is 'Who published this version itself, and when (`at`), the last time. It stays when the version is unpublished.';
 
 create table stoa.version_history (
   entry_id uuid not null,
