@@ -38,7 +38,7 @@ const at = (startMs: number, staleS: number | null = null): Shown => ({
   node: 'node-1',
 })
 
-test('the checker: what a reader must see follows from what was acknowledged a lease before', () => {
+test('the checker: a reader must see each write that was acknowledged a lease before', () => {
   const good = ledger()
   good.read('a', 1, at(2_900))
   good.read('a', 2, at(5_900))
@@ -116,7 +116,7 @@ test('the checker: what a failover undid may be shown no longer than a lease', (
 
 /**
  * A cache with a fixed term in front of a node, as many a site has: wrong for as long as it keeps
- * an answer, token or not.
+ * a response, token or not.
  */
 async function cachingProxy(
   origin: string,
@@ -138,13 +138,13 @@ async function cachingProxy(
     const onward = forward(
       `${origin}${key}`,
       { method: request.method ?? 'GET', headers: request.headers },
-      (answer) => {
+      (response) => {
         const chunks: Buffer[] = []
-        answer.on('data', (chunk: Buffer) => chunks.push(chunk))
-        answer.on('end', () => {
+        response.on('data', (chunk: Buffer) => chunks.push(chunk))
+        response.on('end', () => {
           const made = {
-            status: answer.statusCode ?? 0,
-            headers: answer.headers,
+            status: response.statusCode ?? 0,
+            headers: response.headers,
             body: Buffer.concat(chunks),
             atMs: performance.now(),
           }
@@ -168,7 +168,7 @@ async function cachingProxy(
 }
 
 test(
-  'the checker finds the bug of a node that keeps answers for a fixed time, and none in nodes as they are',
+  'the checker finds a node that keeps responses for a fixed time, and nothing in correct nodes',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -195,15 +195,15 @@ test(
       JSON.stringify(honest.counts),
     )
 
-    await using planted = new Workload({
+    await using faulty = new Workload({
       ...common,
       origins: [cluster.nodes[0]!.origin, wrong.origin],
       from: honest,
     }).start()
     await sleep(5_000)
-    await planted.stop()
-    await planted.atRest(await numbersInDatabase(db.url), 0)
-    const { ledger: book } = planted
+    await faulty.stop()
+    await faulty.atRest(await numbersInDatabase(db.url), 0)
+    const { ledger: book } = faulty
     for (const rule of ['stale', 'token'] as const)
       assert.ok(book.count(rule) > 0, `${rule}: ${JSON.stringify(book.violations)}`)
     assert.deepEqual(

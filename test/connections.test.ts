@@ -46,7 +46,7 @@ async function mostDuring(url: string, work: Promise<unknown>): Promise<number> 
   }
 }
 
-async function judge(t: TestContext, workload: Workload, url: string): Promise<void> {
+async function check(t: TestContext, workload: Workload, url: string): Promise<void> {
   await workload.stop()
   await workload.atRest(await numbersInDatabase(url), 0)
   assert.deepEqual(workload.ledger.violations, [])
@@ -70,7 +70,7 @@ test(
       const most = await mostDuring(server.url, sleep(loadMs))
       t.diagnostic(`under load a node held at most ${most} connections`)
       assert.ok(most <= connectionsMax)
-      await judge(t, workload, server.url)
+      await check(t, workload, server.url)
       await sleep(restMs)
       const atRest = await mostDuring(server.url, sleep(1_000))
       t.diagnostic(`at rest a node held at most ${atRest} connections`)
@@ -95,6 +95,6 @@ test(
     await cluster.nodes[0]!.printed(/through a connection pooler/)
     await using workload = new Workload({ ...load, cluster, writers: 4, readers: 8 }).start()
     await sleep(loadMs)
-    await judge(t, workload, db.url)
+    await check(t, workload, db.url)
   },
 )

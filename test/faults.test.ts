@@ -37,7 +37,10 @@ function workloadOn(cluster: Cluster): Workload {
 function say(t: TestContext, what: string, { counts, ledger, took }: Workload): void {
   const refused = [...(took.get('refused read') ?? []), ...(took.get('refused write') ?? [])]
   t.diagnostic(
-    `${what}: ${ledger.checked} answers judged, ${ledger.marked} of them marked, ${counts.pairs} with tokens, ${counts.writes} writes, ${counts.repeated} repeated; refused ${counts.refused}, the slowest after ${Math.round(Math.max(0, ...refused))} ms; broken ${counts.broken}; reads p99 ${Math.round(percentile(took.get('plain'), 0.99))} ms`,
+    `${what}: ${ledger.checked} responses checked, ${ledger.marked} of them marked, ` +
+      `${counts.pairs} with tokens, ${counts.writes} writes, ${counts.repeated} repeated; ` +
+      `refused ${counts.refused}, the slowest after ${Math.round(Math.max(0, ...refused))} ms; ` +
+      `broken ${counts.broken}; reads p99 ${Math.round(percentile(took.get('plain'), 0.99))} ms`,
   )
 }
 
@@ -49,7 +52,8 @@ async function cutLinks(url: string, forMs: number): Promise<number> {
   const end = performance.now() + forMs
   while (performance.now() < end) {
     const { rowCount } = await client.query(
-      `select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'stoa%link' and datname = current_database()`,
+      `select pg_terminate_backend(pid) from pg_stat_activity
+       where application_name like 'stoa%link' and datname = current_database()`,
     )
     cut += rowCount ?? 0
     await sleep(10)
@@ -59,7 +63,7 @@ async function cutLinks(url: string, forMs: number): Promise<number> {
 }
 
 test(
-  'three nodes: the link cut, a node stopped, and the database delayed, silent and reset for one of them',
+  'three nodes: the link cut, a node stopped, and the database late, silent and reset for one node',
   { skip: databaseMissing },
   async (t) => {
     await using db = await testDatabase({ migrated: false, connectionsMax: 2 })
@@ -72,12 +76,12 @@ test(
     await using workload = workloadOn(cluster)
     const { ledger } = workload
     const during = async (what: string, fault: () => Promise<void>): Promise<void> => {
-      const [judged, marked] = [ledger.checked, ledger.marked]
+      const [checked, marked] = [ledger.checked, ledger.marked]
       await fault()
       await sleep(healMs)
       assert.deepEqual(ledger.violations, [], what)
       say(t, what, workload)
-      assert.ok(ledger.checked > judged + 100, `${what}: hardly anything was answered`)
+      assert.ok(ledger.checked > checked + 100, `${what}: there were hardly any responses`)
       t.diagnostic(`${what}: ${ledger.marked - marked} marked`)
     }
     const forAWhile = (change: (proxy: Proxy) => void) => async (): Promise<void> => {
@@ -98,7 +102,7 @@ test(
       cluster.nodes[1]!.process.kill('SIGCONT')
     })
     await during(
-      'answers of the database are late',
+      'responses of the database are late',
       forAWhile((proxy) => proxy.delay(500)),
     )
     const before = ledger.marked
@@ -156,11 +160,12 @@ for (const replication of ['synchronous', 'asynchronous'] as const) {
       // own node to have applied it.
       await sleep(1_500)
       if (replication === 'asynchronous') {
-        // What had not arrived is lost; the nodes meet the promoted server only after this.
+        // Writes that had not arrived are lost; the nodes meet the promoted server only after this.
         await until(async () =>
           (
             await second.query(
-              `select pg_last_wal_receive_lsn() is not distinct from pg_last_wal_replay_lsn() as done`,
+              `select pg_last_wal_receive_lsn() is not distinct from pg_last_wal_replay_lsn()
+                 as done`,
             )
           ).every(({ done }) => done === true),
         )
@@ -173,14 +178,15 @@ for (const replication of ['synchronous', 'asynchronous'] as const) {
       const writes = workload.counts.writes
       await until(async () => workload.counts.writes > writes + 8)
       t.diagnostic(
-        `promoted after ${Math.round(promotedMs)} ms, writing again after ${Math.round(performance.now() - deadAtMs)} ms`,
+        `promoted after ${Math.round(promotedMs)} ms, ` +
+          `writing again after ${Math.round(performance.now() - deadAtMs)} ms`,
       )
       await sleep(faultMs)
       say(t, replication, workload)
       await workload.stop()
       await workload.atRest(await numbersInDatabase(second.url), restWithinMs)
       assert.deepEqual(ledger.violations, [])
-      assert.ok(ledger.checked > 500, `only ${ledger.checked} answers`)
+      assert.ok(ledger.checked > 500, `only ${ledger.checked} responses`)
     },
   )
 }

@@ -16,7 +16,7 @@ const coldStarts = Number(process.env['STOA_TEST_COLD_STARTS'] ?? 6)
 const deadlineMs = 60_000
 
 test(
-  `${coldStarts} simultaneous cold starts on an empty database: one cluster, one migration, no error`,
+  `${coldStarts} cold starts at once on an empty database: one cluster, one migration, no error`,
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -34,7 +34,9 @@ test(
     try {
       const rows = await db.database.run(
         sql<{ name: string; address: string; fingerprint: string }>(
-          `select info->>'name' as name, info->>'address' as address, info->>'fingerprint' as fingerprint from stoa.node`,
+          `select info->>'name' as name, info->>'address' as address,
+             info->>'fingerprint' as fingerprint
+           from stoa.node`,
         ),
       )
       assert.deepEqual(
@@ -68,7 +70,7 @@ test(
       assert.equal(
         new Set(pages).size,
         1,
-        `the starter content was planted once: ${pages.join(' ')}`,
+        `the starter content was created once: ${pages.join(' ')}`,
       )
       const complaints = nodes.flatMap((node) =>
         node
@@ -89,7 +91,7 @@ test(
 )
 
 test(
-  'a node with other files, or with another secret, is refused with the setting to change, until the others are gone',
+  'a node with other files or another secret is refused, with the setting to change',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase()
@@ -136,7 +138,7 @@ test(
       })
       assert.equal(await second.stop(), 0)
     } finally {
-      // Killed: its row is still there, and stands in nobody's way.
+      // The row of a killed node stays, and must not keep others from joining.
       first.process.kill('SIGKILL')
       await first.stop()
     }

@@ -74,7 +74,7 @@ async function startNode(env: NodeJS.ProcessEnv): Promise<RunningNode> {
   }
 }
 
-/** One client: writes until the node is gone, and notes what it was told. */
+/** One client, which writes until the node is gone and records each acknowledgement. */
 async function write(
   api: string,
   token: string,
@@ -89,7 +89,7 @@ async function write(
         headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
         body: JSON.stringify({ fields: { title }, publish: true }),
       })
-      // An answer whose status has arrived is an acknowledgement, even if its body is cut off.
+      // A response whose status has arrived is an acknowledgement, even if its body is cut off.
       const id = response.headers.get('location')?.split('/').at(-1)
       if (response.status === 201 && id !== undefined) acknowledged.push({ id, title })
       await response.text()
@@ -107,7 +107,8 @@ async function titles(folder: string): Promise<ReadonlyMap<string, string>> {
   await client.connect()
   try {
     const { rows } = await client.query<{ id: string; title: string }>(
-      `select entry_id as id, data->>'title' as title from stoa.version where type = 'note' and is_latest and is_published`,
+      `select entry_id as id, data->>'title' as title
+       from stoa.version where type = 'note' and is_latest and is_published`,
     )
     return new Map(rows.map((row) => [row.id, row.title]))
   } finally {
@@ -116,7 +117,7 @@ async function titles(folder: string): Promise<ReadonlyMap<string, string>> {
 }
 
 test(
-  `${rounds} times kill -9 of a node under ${writers} writers: every acknowledged write is there after the next start`,
+  `${rounds} kills of a node under ${writers} writers: every acknowledged write survives`,
   { skip: embeddedMissing() },
   async (t) => {
     const random = new Random(seed)
@@ -188,7 +189,8 @@ test(
         last.title,
       )
       t.diagnostic(
-        `${all.length} acknowledged writes; ready again in ${Math.round(Math.min(...readyMs))} to ${Math.round(Math.max(...readyMs))} ms`,
+        `${all.length} acknowledged writes; ready again in ` +
+          `${Math.round(Math.min(...readyMs))} to ${Math.round(Math.max(...readyMs))} ms`,
       )
     } finally {
       await node?.stop()

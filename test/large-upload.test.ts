@@ -46,7 +46,7 @@ function bytesFrom(offset: number): Readable {
 }
 
 test(
-  '1 GB by tus: little memory, goes on after a cut connection, leaves nothing when given up, stored once',
+  '1 GB by tus: little memory, goes on after a cut, leaves nothing when deleted, stored once',
   { skip },
   async (t) => {
     await using db = await testDatabase()
@@ -89,27 +89,27 @@ test(
           'content-length': String(length),
         },
       })
-      const answered = new Promise<IncomingMessage | null>((resolve) =>
+      const received = new Promise<IncomingMessage | null>((resolve) =>
         sent.once('response', resolve).once('error', () => resolve(null)),
       )
       await pipeline(source, sent).catch(() => sent.destroy())
-      return answered
+      return received
     }
     const files = async (): Promise<string[]> =>
       (await readdir(join(node.dataDir, 'files'), { recursive: true, withFileTypes: true }))
         .filter((entry) => entry.isFile() && !entry.name.startsWith('.'))
         .map((entry) => entry.name)
 
-    // What the compiler, the collector and the pools take once is there before the counting begins.
-    const given = await create()
+    // The compiler, the collector and the pools take their memory before the measurement begins.
+    const deleted = await create()
     assert.equal(
-      (await append(given, 0, generated(2, warmBytes / chunkBytes), warmBytes))?.statusCode,
+      (await append(deleted, 0, generated(2, warmBytes / chunkBytes), warmBytes))?.statusCode,
       204,
     )
     const before = await files()
-    assert.equal((await call('DELETE', given)).status, 204)
-    assert.equal((await call('HEAD', given)).status, 404)
-    assert.ok((await files()).length < before.length, 'what was given up is gone')
+    assert.equal((await call('DELETE', deleted)).status, 204)
+    assert.equal((await call('HEAD', deleted)).status, 404)
+    assert.ok((await files()).length < before.length, 'the bytes of a deleted upload are gone')
     const [without, start] = [await files(), residentBytes(node)]
     let peak = start
     const sampling = setInterval(() => (peak = Math.max(peak, residentBytes(node))), 20)
@@ -133,7 +133,7 @@ test(
           )
         }
         const done = await append(upload, offset, bytesFrom(offset))
-        assert.equal(done?.statusCode, 204, done === null ? 'no answer' : await text(done))
+        assert.equal(done?.statusCode, 204, done === null ? 'no response' : await text(done))
         ids.push(String(done?.headers['stoa-asset']))
       }
     } finally {

@@ -17,7 +17,8 @@ const deadlineMs = 180_000
 const program = new URL('support/leader-process.ts', import.meta.url).pathname
 
 const makeTable = sql(
-  `create table effect (tick int not null, who text not null, at timestamptz not null default clock_timestamp())`,
+  `create table effect (tick int not null, who text not null,
+     at timestamptz not null default clock_timestamp())`,
 )
 const effects = sql<{ tick: number; who: string }>(`select tick, who from effect order by tick, at`)
 const count = sql<{ count: number }>(`select count(*)::int as count from effect`)
@@ -46,7 +47,7 @@ async function until(what: () => boolean | Promise<boolean>, text: string): Prom
 }
 
 test(
-  'a leader that is stopped in the middle of its work, past its lease, and goes on later commits nothing',
+  'a leader that is stopped in the middle of its work, past its lease, commits nothing later',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase()
@@ -72,7 +73,7 @@ test(
 )
 
 test(
-  `${ticks} ticks of a cluster-wide schedule under random kills and stops: each took effect exactly once`,
+  `${ticks} ticks of a schedule under random kills and stops: each took effect exactly once`,
   { skip: databaseMissing },
   async (t) => {
     await using db = await testDatabase()

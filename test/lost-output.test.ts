@@ -16,8 +16,8 @@ const withoutSettings = Object.fromEntries(
 const fullMissing = existsSync('/dev/full') ? false : 'no /dev/full here'
 
 /**
- * The status with which a command ends, and what it said. What is `closed` nobody reads from the
- * beginning.
+ * The status with which a command ends, and its output. The streams in `closed` have no reader
+ * from the beginning.
  */
 async function stoa(
   argv: readonly string[],
@@ -53,7 +53,7 @@ const isReady = async (port: number): Promise<boolean> =>
   )?.status === 200
 
 test(
-  'commands go on to their end, with their status, when nobody reads what they say',
+  'commands go on to their end, with their status, when their output has no reader',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase()

@@ -11,22 +11,22 @@ const deadlineMs = 90_000
 const clients = 8
 const requestDeadlineMs = 20_000
 
-/** Each node listens first, and tells its address by a beat. */
-async function told(several: Several): Promise<readonly NodeStatus[]> {
+/** Resolves when each node has announced its address by a heartbeat. */
+async function announced(several: Several): Promise<readonly NodeStatus[]> {
   const deadline = Date.now() + deadlineMs
   for (;;) {
     const nodes = await several.nodes()
     if (nodes.every(({ address }) => address !== null)) return nodes
-    assert.ok(Date.now() < deadline, 'every node tells its address')
+    assert.ok(Date.now() < deadline, 'every node announces its address')
   }
 }
 
 async function ask(url: string, agent: Agent): Promise<number> {
   return new Promise((resolve, reject) => {
-    get(url, { agent, signal: AbortSignal.timeout(requestDeadlineMs) }, (answer) =>
-      answer
+    get(url, { agent, signal: AbortSignal.timeout(requestDeadlineMs) }, (response) =>
+      response
         .on('error', reject)
-        .on('end', () => resolve(answer.statusCode ?? 0))
+        .on('end', () => resolve(response.statusCode ?? 0))
         .resume(),
     ).on('error', reject)
   })
@@ -64,13 +64,13 @@ async function load(
 }
 
 test(
-  'stoa start --nodes 3: one port, a node each, and none is missed when it is killed, drained or replaced',
+  'stoa start --nodes 3: one port, and no node is missed when it is killed, drained or replaced',
   { skip: databaseMissing },
   async (t) => {
     await using db = await testDatabase({ migrated: false })
     await using several = await startSeveral(3, { STOA_DATABASE_URL: db.url })
     await several.ready()
-    const before = await told(several)
+    const before = await announced(several)
     assert.deepEqual(
       before.map(({ name, state }) => [name, state]),
       [
@@ -110,7 +110,7 @@ test(
     const killed = await load(
       several.origin,
       (async () => {
-        // Only those that it was answering can fail, and it comes again.
+        // Only the requests that it was serving can fail, and it comes again.
         process.kill((await several.children()).at(-1)!, 'SIGKILL')
         await several.until('has ended by itself and is started again')
         await several.until('"msg":"ready"', 7)
@@ -121,7 +121,7 @@ test(
     assert.deepEqual(
       killed.failures.filter((text) => text.includes('aborted')),
       [],
-      'nobody waits for a node that is no more',
+      'no request waits for a node that is no more',
     )
     assert.deepEqual(
       (await several.nodes()).filter(({ state }) => state === 'live').map(({ name }) => name),
@@ -142,7 +142,7 @@ test(
 )
 
 test(
-  'stoa start --nodes 2 with nothing else: the nodes share the embedded database of their supervisor',
+  "stoa start --nodes 2 and nothing else: the nodes share their supervisor's embedded database",
   { skip: embeddedMissing() },
   async () => {
     await using several = await startSeveral(2, {})

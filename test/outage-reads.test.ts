@@ -15,7 +15,7 @@ const unknownWithinMs = 2 * leaseMs + 500
 type Read = { readonly status: number; readonly ms: number; readonly marked: boolean }
 
 test(
-  'while the database is away, what is known is served at once and marked, and the rest is refused within two leases',
+  'during an outage, cached content is served and marked, and the rest refused within two leases',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })

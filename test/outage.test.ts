@@ -21,18 +21,18 @@ const outageMs = Number(process.env['STOA_TEST_OUTAGE_SECONDS'] ?? 10) * 1_000
 const leaseMs = 1_000
 const databaseTimeoutMs = 3_000
 /**
- * What cannot be answered is refused by then: a lease until the node knows, another until it gives
- * up, and time for a busy machine.
+ * Requests for content that is not cached are refused by then: a lease until the node knows,
+ * another until it times out, and time for a busy machine.
  */
 const refusedWithinMs = 4_000
 const backWithinMs = 10_000
-/** Questions at once that nobody has an answer to. */
+/** Concurrent requests for content that no node has cached. */
 const flood = 400
 const grownMbMax = 150
 
 type Reader = { readonly who: string; readonly headers: Readonly<Record<string, string>> }
 
-/** Everybody that a node may know: nobody in particular, an API token, a session. */
+/** Each kind of caller: anonymous, with an API token, with a session. */
 async function readersOf({ nodes, tokens }: Cluster): Promise<Reader[]> {
   const call = async (
     path: string,
@@ -71,7 +71,7 @@ function residentMb({ process: { pid } }: Cluster['nodes'][number]): number {
 
 for (const how of ['refuses connections', 'is silent'] as const) {
   test(
-    `the database ${how} for all nodes: what is known is served to everybody and marked, the rest is refused soon, and all is well afterwards`,
+    `the database ${how} for all nodes: cached content is served and marked, the rest refused`,
     { skip: databaseMissing },
     async (t) => {
       await using db = await testDatabase({ migrated: false, connectionsMax: 2 })
@@ -112,8 +112,8 @@ for (const how of ['refuses connections', 'is silent'] as const) {
       else network.refuse()
       const awayAtMs = performance.now()
       await sleep(2 * leaseMs + 500)
-      // Writes had gone on until the end: what they had dropped is not known, everything else is,
-      // to everybody.
+      // Writes had gone on until the end: entries that they had dropped are not cached; everything
+      // else is, for every caller.
       const known = await everything(cluster, readers, paths, ({ status, headers }) => {
         if (status === 503) return headers['retry-after'] !== undefined || 'no Retry-After'
         return (
@@ -123,14 +123,14 @@ for (const how of ['refuses connections', 'is silent'] as const) {
           `${status} ${headers['cache-status']} age ${headers['age']}`
         )
       })
-      t.diagnostic(`${known.answered} of ${known.asked} answers were known`)
-      assert.ok(known.answered > known.asked * 0.5)
+      t.diagnostic(`${known.served} of ${known.sent} requests were served`)
+      assert.ok(known.served > known.sent * 0.5)
       await refusesWhatItDoesNotKnow(cluster, t)
       await sleep(Math.max(0, awayAtMs + outageMs - performance.now()))
       const again = await everything(cluster, readers, paths, () => true)
       assert.equal(
-        again.answered,
-        known.answered,
+        again.served,
+        known.served,
         'what was served is served for as long as the database is away',
       )
       for (const [index, node] of cluster.nodes.entries()) {
@@ -139,7 +139,7 @@ for (const how of ['refuses connections', 'is silent'] as const) {
         assert.equal(
           (await fetch(`${node.origin}/healthz/ready`)).status,
           200,
-          'a node that can answer stays in rotation',
+          'a node that can response stays in rotation',
         )
       }
       network.heal()
@@ -155,20 +155,23 @@ for (const how of ['refuses connections', 'is silent'] as const) {
       )
       const { took, counts, ledger } = workload
       t.diagnostic(
-        `${ledger.checked} answers judged, ${ledger.marked} marked; ${counts.writes} writes, ${counts.repeated} repeated; writes refused after ${Math.round(percentile(took.get('refused write'), 0.5))} ms, reads after ${Math.round(percentile(took.get('refused read'), 0.5))} ms (medians)`,
+        `${ledger.checked} responses checked, ${ledger.marked} marked; ` +
+          `${counts.writes} writes, ${counts.repeated} repeated; medians of refusals: ` +
+          `writes ${Math.round(percentile(took.get('refused write'), 0.5))} ms, ` +
+          `reads ${Math.round(percentile(took.get('refused read'), 0.5))} ms`,
       )
     },
   )
 }
 
-/** Every path on every node by every reader; `judge` returns true, or what is wrong. */
+/** Reads every path on every node by every reader; `check` returns true or a complaint. */
 async function everything(
   cluster: Cluster,
   readers: readonly Reader[],
   paths: readonly string[],
-  judge: (answer: LineResponse) => true | string,
-): Promise<{ asked: number; answered: number }> {
-  const told = { asked: 0, answered: 0 }
+  check: (response: LineResponse) => true | string,
+): Promise<{ sent: number; served: number }> {
+  const count = { sent: 0, served: 0 }
   const wrong: string[] = []
   await Promise.all(
     cluster.nodes.flatMap((node, index) =>
@@ -176,14 +179,15 @@ async function everything(
         await Promise.all(
           paths.map(async (path) => {
             const line = new HttpLine(node.origin)
-            const answer = await line.send({ method: 'GET', path, headers, timeoutMs: 10_000 })
+            const response = await line.send({ method: 'GET', path, headers, timeoutMs: 10_000 })
             line.close()
-            told.asked += 1
-            if (answer.status === 200) told.answered += 1
-            const verdict = judge(answer)
+            count.sent += 1
+            if (response.status === 200) count.served += 1
+            const verdict = check(response)
             if (verdict !== true)
               wrong.push(
-                `node ${index + 1}, ${who}, ${path}: ${verdict} ${answer.status === 200 ? '' : answer.text}`,
+                `node ${index + 1}, ${who}, ${path}: ${verdict} ` +
+                  (response.status === 200 ? '' : response.text),
               )
           }),
         )
@@ -191,35 +195,35 @@ async function everything(
     ),
   )
   assert.deepEqual(wrong, [])
-  return told
+  return count
 }
 
-/** Many questions at once that nobody has asked before. */
+/** Sends many requests at once, each the first of its kind. */
 async function refusesWhatItDoesNotKnow(
   { nodes }: Cluster,
   t: { diagnostic(text: string): void },
 ): Promise<void> {
-  const answers = await Promise.all(
+  const responses = await Promise.all(
     Array.from({ length: flood }, async (_, index) => {
       const line = new HttpLine(nodes[index % nodes.length]!.origin)
-      const answer = await line.send({
+      const response = await line.send({
         method: 'GET',
         path: `/api/content/probe?limit=1&where[n][gt]=${index}`,
         timeoutMs: 20_000,
       })
       line.close()
-      return answer
+      return response
     }),
   )
   assert.deepEqual(
     [
       ...new Set(
-        answers.map(({ status, headers }) => `${status} ${headers['retry-after'] !== undefined}`),
+        responses.map(({ status, headers }) => `${status} ${headers['retry-after'] !== undefined}`),
       ),
     ],
     ['503 true'],
   )
-  const slowestMs = Math.max(...answers.map(({ startMs, endMs }) => endMs - startMs))
-  t.diagnostic(`${flood} unknown answers were refused within ${Math.round(slowestMs)} ms`)
+  const slowestMs = Math.max(...responses.map(({ startMs, endMs }) => endMs - startMs))
+  t.diagnostic(`${flood} requests were refused within ${Math.round(slowestMs)} ms`)
   assert.ok(slowestMs < refusedWithinMs, `${slowestMs} ms`)
 }

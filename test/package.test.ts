@@ -19,7 +19,7 @@ import * as sources from '#cluster.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 
 /**
- * An application of somebody else, in a folder of its own, with the packed Stoa in `node_modules`
+ * A customer's application, in a folder of its own, with the packed Stoa in `node_modules`
  * as npm would put it there.
  */
 const application = mkdtempSync(join(tmpdir(), 'stoa-package-'))
@@ -101,7 +101,8 @@ test('plain JavaScript gets all that the sources export, by import and by requir
   )
   writeFileSync(
     join(application, 'names.cjs'),
-    `console.log(Object.keys(require('stoa/cluster')).filter((name) => name !== '__esModule').sort().join())`,
+    `const names = Object.keys(require('stoa/cluster')).filter((name) => name !== '__esModule')
+console.log(names.sort().join())`,
   )
   // A node shares these with the library; they are not part of it.
   const internal = new Set(['openLink', 'wireFeed'])
@@ -121,7 +122,10 @@ await cluster.database.run(sql('create table word (id text primary key, text tex
 await cluster.attach('word', { collection: 'word', key: ['id'] })
 await cluster.write(async (tx) => tx.run(sql("insert into word values ('1', 'roof')")))
 const select = sql('select text from word where id = $1')
-const word = await cluster.cache.get('word:1', async (load) => (await load.row('word', '1').run(select, ['1']))[0] ?? null)
+const word = await cluster.cache.get('word:1', async (load) => {
+  const rows = await load.row('word', '1').run(select, ['1'])
+  return rows[0] ?? null
+})
 console.log(word.value.text)`,
   )
   assert.equal(run(['join.mjs'], { DATABASE_URL: db.url }), 'roof\n')
@@ -137,7 +141,7 @@ test('SIGTERM to "npm start" stops the node', { skip: databaseMissing }, async (
     STOA_STARTER: 'false',
   }
   const npm = spawn('npm', ['start'], { env: environment, stdio: ['ignore', 'pipe', 'inherit'] })
-  // The stream ends when everybody who could write to it has ended, the node too.
+  // The stream ends when every process that could write to it has ended, the node too.
   const ended = once(npm.stdout, 'end')
   let said = ''
   for await (const chunk of npm.stdout.iterator({ destroyOnReturn: false }))

@@ -27,7 +27,7 @@ type Receipt = { readonly everywhere: boolean; readonly nodes: readonly object[]
 class Caller implements AsyncDisposable {
   readonly statuses = new Map<string, number>()
   readonly untrue: string[] = []
-  /** What kept `complete` from being true last time. */
+  /** The reason why `complete` was false last time. */
   lacking = ''
   readonly #cluster: Cluster
   readonly #key = newId()
@@ -59,7 +59,7 @@ class Caller implements AsyncDisposable {
     await this.stop()
   }
 
-  /** Of each node, whether it sees three nodes that live and reply. */
+  /** True when each node sees three nodes that live and reply. */
   async complete(): Promise<boolean> {
     for (const node of this.#cluster.nodes.keys()) {
       const status = await this.#read<Status>(node, '/api/cluster')
@@ -152,7 +152,7 @@ class Caller implements AsyncDisposable {
 }
 
 test(
-  'three nodes on two PostgreSQL under Patroni: the primary killed twice, and once frozen past its ttl and let go on',
+  'three nodes on PostgreSQL under Patroni: the primary killed twice, and once frozen past its ttl',
   { skip: patroniMissing },
   async (t) => {
     await using patroni = await PatroniCluster.start()

@@ -7,7 +7,7 @@ import { startNode, stoaProgram } from '#test/support/node.ts'
 
 /**
  * Three real nodes: a write that waits for the cluster is seen everywhere at once, and its receipt
- * tells the truth.
+ * is true.
  */
 
 type Written = {
@@ -45,17 +45,17 @@ test(
       headers: Record<string, string> = {},
     ): Promise<Written> => {
       const startedMs = performance.now()
-      const answer = await fetch(url, {
+      const response = await fetch(url, {
         method,
         headers: { authorization, 'content-type': 'application/json', ...headers },
         body: JSON.stringify(body),
       })
-      const text = await answer.text()
-      assert.ok(answer.status < 300, `${method} ${url}: ${answer.status} ${text}`)
+      const text = await response.text()
+      assert.ok(response.status < 300, `${method} ${url}: ${response.status} ${text}`)
       return {
-        status: answer.status,
-        token: answer.headers.get('stoa-token') ?? '',
-        applied: answer.headers.get('preference-applied'),
+        status: response.status,
+        token: response.headers.get('stoa-token') ?? '',
+        applied: response.headers.get('preference-applied'),
         tookMs: performance.now() - startedMs,
       }
     }
@@ -65,11 +65,11 @@ test(
       everywhere: boolean
       nodes: { name: string; applied: boolean; appliedAt: string | null; problem: string | null }[]
     }> => {
-      const answer = await fetch(`${two.origin}/api/receipts/${token}`, {
+      const response = await fetch(`${two.origin}/api/receipts/${token}`, {
         headers: { authorization },
       })
-      assert.equal(answer.status, 200)
-      return ((await answer.json()) as { data: Awaited<ReturnType<typeof receipt>> }).data
+      assert.equal(response.status, 200)
+      return ((await response.json()) as { data: Awaited<ReturnType<typeof receipt>> }).data
     }
     await send('PUT', `${one.origin}/api/types/note`, {
       name: 'note',
@@ -103,7 +103,7 @@ test(
       assert.deepEqual(
         await Promise.all([one, two, three].map((node) => titleOn(node.origin))),
         [String(round), String(round), String(round)],
-        'no token, and no node answers from before',
+        'no token, and no node responds with an older version',
       )
     }
     const whole = await receipt(last!.token)
@@ -139,7 +139,7 @@ test(
       assert.equal(
         await titleOn(three.origin),
         'late',
-        'its first answer is not from before it was stopped',
+        'its first response is not from before it was stopped',
       )
       for (let tries = 0; !(await receipt(late.token)).everywhere; tries += 1) {
         assert.ok(tries < 50, 'the receipt is complete in the end')

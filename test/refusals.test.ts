@@ -28,11 +28,12 @@ async function refused(settings: Settings): Promise<string> {
   return output
 }
 
-/** What a node could change, as text: tables, migrations, nodes, leaders, content, files. */
+/** All that a node could change, as text: tables, migrations, nodes, leaders, content, files. */
 async function stateOf(database: Database, folders: readonly string[]): Promise<string> {
   const run = async (text: string): Promise<unknown> => database.run(sql(text))
   const tables = await run(
-    `select table_name, column_name, data_type from information_schema.columns where table_schema = 'stoa' order by 1, 2`,
+    `select table_name, column_name, data_type from information_schema.columns
+     where table_schema = 'stoa' order by 1, 2`,
   )
   const rows = (tables as object[]).length === 0 ? [] : await rowsOf(run)
   const files = folders.map((folder) =>
@@ -108,7 +109,8 @@ test('a node that is refused, or cannot start, has changed nothing', { skip }, a
   await unchanged({ STOA_DATA: file }, /E_DATA_FOLDER/)
   await db.database.run(
     sql(
-      `insert into stoa.migration (name, checksum, compatible) values ('content/9999-newer', '', false)`,
+      `insert into stoa.migration (name, checksum, compatible)
+       values ('content/9999-newer', '', false)`,
     ),
   )
   await unchanged({}, /upgraded by a newer Stoa/)

@@ -1,7 +1,7 @@
 /**
- * `npm test`: format, types, lint, dead code, then every test with real services: first those of whole
- * nodes, then the rest, and node:test's summary last. `npm test -- PATTERN…` runs only the test
- * files whose path contains one of the patterns.
+ * `npm test`: format, types, lint, dead code, then every test with real services: first those of
+ * whole nodes, then the rest, and node:test's summary last. `npm test -- PATTERN…` runs only the
+ * test files whose path contains one of the patterns.
  */
 import { spawnSync } from 'node:child_process'
 import { globSync } from 'node:fs'

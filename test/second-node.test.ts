@@ -12,7 +12,7 @@ const withoutSettings = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !name.startsWith('STOA_')),
 )
 
-test('a second node on a data folder is refused and the first goes on; a command beside it is served', async () => {
+test('a second node on a data folder is refused, and the first goes on', async () => {
   await using node = await startNode({})
   const port = String(await freePort())
   const run = (...argv: string[]): { status: number | null; stdout: string; stderr: string } =>

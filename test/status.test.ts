@@ -58,7 +58,7 @@ async function statusWhere(
 }
 
 test(
-  'stoa status tells of every node, and stoa drain makes one leave without losing a request',
+  'stoa status lists every node, and stoa drain makes one leave without losing a request',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -73,8 +73,8 @@ test(
     await using two = await startNode({ environment: { ...shared, STOA_NODE: 'two' } })
     await using three = await startNode({ environment: { ...shared, STOA_NODE: 'three' } })
 
-    // What a node tells of itself reaches the others within moments, and a role that is just
-    // changing hands is nobody's.
+    // The report of a node reaches the others within moments, and a duty that is just changing
+    // hands has no holder.
     const all = await statusWhere(db.url, ({ nodes, degraded }) => {
       const complete = nodes.every(
         ({ report, address }) =>
@@ -101,20 +101,20 @@ test(
     ])
 
     const failures: unknown[] = []
-    const answers = { served: 0, closing: 0, notReady: 0 }
+    const counts = { served: 0, closing: 0, notReady: 0 }
     const load = (async () => {
-      // As a load balancer does it: after some answers that it is not ready, the node gets no more
-      // requests.
-      for (let round = 0; round < roundsMax && answers.notReady < notReadyMax; round += 1) {
+      // A load balancer does the same: once a node has responded several times that it is not
+      // ready, it gets no more requests.
+      for (let round = 0; round < roundsMax && counts.notReady < notReadyMax; round += 1) {
         try {
-          const answer = await fetch(`${two.origin}/api/locales`)
-          await answer.text()
-          if (answer.status !== 200) failures.push(answer.status)
-          answers.served += 1
-          if (answer.headers.get('connection') === 'close') answers.closing += 1
+          const response = await fetch(`${two.origin}/api/locales`)
+          await response.text()
+          if (response.status !== 200) failures.push(response.status)
+          counts.served += 1
+          if (response.headers.get('connection') === 'close') counts.closing += 1
           const ready = await fetch(`${two.origin}/healthz/ready`)
           await ready.text()
-          if (ready.status === 503) answers.notReady += 1
+          if (ready.status === 503) counts.notReady += 1
         } catch (error) {
           failures.push(error)
         }
@@ -127,10 +127,10 @@ test(
     await load
     assert.deepEqual(failures, [])
     assert.ok(
-      answers.served > notReadyMax &&
-        answers.closing >= notReadyMax - 1 &&
-        answers.notReady === notReadyMax,
-      JSON.stringify(answers),
+      counts.served > notReadyMax &&
+        counts.closing >= notReadyMax - 1 &&
+        counts.notReady === notReadyMax,
+      JSON.stringify(counts),
     )
     assert.equal(await two.ended(), 0, 'a drained node ends with status 0 by itself')
 
@@ -152,7 +152,7 @@ test(
 )
 
 test(
-  'requests that the database makes a node refuse are told in status and, once, in the log; so is a node that answers and cannot beat',
+  'refusals for want of the database are in status and, once, in the log; so are lost heartbeats',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -185,11 +185,11 @@ test(
       ) {
         assert.ok(round < roundsOfWaitingMax, degraded.join('\n'))
         await sleep(waitMs)
-        const answer = await fetch(`${one.origin}/api/cluster`, {
+        const response = await fetch(`${one.origin}/api/cluster`, {
           headers: { authorization: `Bearer ${token}` },
         })
-        if (answer.status === 200)
-          degraded = ((await answer.json()) as { data: ClusterStatus }).data.degraded
+        if (response.status === 200)
+          degraded = ((await response.json()) as { data: ClusterStatus }).data.degraded
       }
       assert.match(
         degraded.join('\n'),
@@ -199,13 +199,13 @@ test(
     assert.equal((await fetch(`${one.origin}/api/locales`)).status, 200)
     await one.printed(/requests are no longer refused/)
     await statusWhere(db.url, ({ degraded }) => degraded.length === 0)
-    const told = one
+    const logged = one
       .output()
       .split('\n')
       .filter((line) => line.includes('requests are'))
       .map((line) => JSON.parse(line) as { msg: string; refused?: number })
     assert.deepEqual(
-      told.map(({ msg, refused: count }) => [msg, count]),
+      logged.map(({ msg, refused: count }) => [msg, count]),
       [
         ['requests are refused', undefined],
         ['requests are no longer refused', refused],
@@ -215,7 +215,7 @@ test(
 )
 
 test(
-  'stoa status --watch goes on while the database is away, and a node that keeps nothing in memory is not degraded',
+  'stoa status --watch goes on during an outage, and a node without a cache is not degraded',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })

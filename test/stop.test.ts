@@ -12,7 +12,7 @@ const roundsMax = 200
 const pauseMs = 50
 
 test(
-  'a node that builds an index, which waits for a table, leaves all the same when it is told to stop',
+  'a node that builds an index, which waits for a table, leaves all the same when it is stopped',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -32,7 +32,7 @@ test(
       content: object,
       headers: Readonly<Record<string, string>> = {},
     ): Promise<Response> => {
-      const answer = await fetch(`${node.origin}${path}`, {
+      const response = await fetch(`${node.origin}${path}`, {
         method,
         headers: {
           authorization: `Bearer ${token}`,
@@ -41,8 +41,8 @@ test(
         },
         body: JSON.stringify(content),
       })
-      assert.ok(answer.ok, await answer.clone().text())
-      return answer
+      assert.ok(response.ok, await response.clone().text())
+      return response
     }
     const type = (filterable: boolean): object => ({
       name: 'note',
@@ -60,7 +60,8 @@ test(
         'if-match': made.headers.get('etag') ?? '',
       })
       const building = sql(
-        `select 1 from pg_stat_activity where query like 'create index%' and state = 'active' and datname = current_database()`,
+        `select 1 from pg_stat_activity where query like 'create index%'
+           and state = 'active' and datname = current_database()`,
       )
       for (let round = 0; (await db.database.run(building)).length === 0; round += 1) {
         assert.ok(round < roundsMax, 'no index is built')

@@ -23,16 +23,16 @@ async function ended({ ended: status }: Several): Promise<number | null | 'goes 
 }
 
 async function statusOf(url: string): Promise<number> {
-  const answer = await fetch(url, {
+  const response = await fetch(url, {
     headers: { connection: 'close' },
     signal: AbortSignal.timeout(requestDeadlineMs),
   })
-  await answer.text()
-  return answer.status
+  await response.text()
+  return response.status
 }
 
 test(
-  'several nodes: a hang-up while they start restarts them later, and one while they stop does nothing',
+  'several nodes: a hang-up while they start restarts them later, and does nothing while they stop',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -50,7 +50,7 @@ test(
 )
 
 test(
-  'several nodes: when all of them stop, load balancers are told so for as long as the grace lasts',
+  'several nodes: when all of them stop, health checks say so for as long as the grace lasts',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -63,7 +63,7 @@ test(
       STOA_DRAIN_GRACE_MS: String(graceMs),
     })
     await several.ready()
-    // By a beat each has heard of the other machine, where requests can go meanwhile.
+    // The heartbeats announce the other machine to each node: requests can go there meanwhile.
     const deadline = Date.now() + endsWithinMs
     while (
       (await several.nodes()).filter(({ state, report }) => state === 'live' && report !== null)
@@ -111,7 +111,7 @@ test(
 )
 
 test(
-  'several nodes: told to stop while the first one waits for its turn to migrate, they end soon',
+  'several nodes: stopped while the first one waits for its turn to migrate, they end soon',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })
@@ -120,7 +120,8 @@ test(
     await client.query('select pg_advisory_lock($1)', [migrationLock])
     try {
       await using several = await startSeveral(2, { STOA_DATABASE_URL: db.url })
-      const waiting = `select 1 from pg_stat_activity where query like '%pg_try_advisory_lock%' and application_name like 'stoa box%'`
+      const waiting = `select 1 from pg_stat_activity
+          where query like '%pg_try_advisory_lock%' and application_name like 'stoa box%'`
       while ((await client.query(waiting)).rowCount === 0) await sleep(pauseMs)
       several.signal('SIGTERM')
       assert.equal(await ended(several), 0)
@@ -131,7 +132,7 @@ test(
 )
 
 test(
-  'several nodes: a program that is gone for a moment, as while it is installed anew, is tried again',
+  'several nodes: a program that is gone for a moment, as during an upgrade, is tried again',
   { skip: databaseMissing },
   async () => {
     await using db = await testDatabase({ migrated: false })

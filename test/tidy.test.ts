@@ -3,9 +3,9 @@ import { globSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 
 /**
- * The layers. A folder of `src/` may import itself, `lib`, and what its row names. The files at the
- * root of `src/` are doors: `command-line.ts` is the program, `cluster.ts` is `stoa/cluster`. The
- * cluster half (`change-feed` to `cluster-link`) knows nothing of content.
+ * The layers. A folder of `src/` may import itself, `lib`, and the folders of its row. The files
+ * at the root of `src/` are entry points: `command-line.ts` is the program, `cluster.ts` is
+ * `stoa/cluster`. The cluster half (`change-feed` to `cluster-link`) knows nothing of content.
  */
 const ports = ['database', 'file-store', 'change-feed', 'cache', 'nodes', 'cluster-link']
 const product = [...ports, 'content', 'media', 'access', 'rendering', 'api', 'config']

@@ -51,7 +51,6 @@ const unfinished = [
   'src/content/validation/',
   'src/content/version',
   'src/nodes/',
-  'test/',
 ]
 
 const columnsMax = 100
