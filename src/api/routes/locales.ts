@@ -66,7 +66,9 @@ export const localeRoutes: RoutePlugin = (server, { content }) => {
     },
     handler: async (request, reply) => {
       const { code } = request.params
-      const data = (await knownLocales(request, reply, content)).find((one) => one.code === code)
+      const data = (await knownLocales(request, reply, content)).find(
+        (one) => one.code.toLowerCase() === code.toLowerCase(),
+      )
       if (data === undefined) throw new LocaleNotFoundError(code)
       return reply
         .headers({ 'cache-control': 'private, no-cache', etag: valueTag(data) })

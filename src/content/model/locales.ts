@@ -43,6 +43,13 @@ function check(locale: Locale, all: readonly Locale[]): void {
       { locale: locale.code.slice(0, 40) },
     )
   }
+  const same = all.find((one) => one.code.toLowerCase() === locale.code.toLowerCase())
+  if (same !== undefined && same.code !== locale.code)
+    throw new LocaleInvalidError(
+      `The locale "${locale.code}" is there already as "${same.code}": upper and lower case make ` +
+        'no difference in a language tag. Change that one.',
+      { locale: locale.code, existing: same.code },
+    )
   const known = new Map([...all.map((one) => [one.code, one] as const), [locale.code, locale]])
   if (known.size > localesMax)
     throw new LocaleInvalidError(`There can be at most ${localesMax} locales.`, {

@@ -70,7 +70,8 @@ export class Model {
     this.locales = locales
     this.defaultLocale =
       locales.find((locale) => locale.isDefault)?.code ?? locales[0]?.code ?? 'en'
-    for (const locale of locales) this.#chains.set(locale.code, chainOf(locale.code, locales))
+    for (const locale of locales)
+      this.#chains.set(locale.code.toLowerCase(), chainOf(locale.code, locales))
   }
 
   type(name: string): TypeModel {
@@ -79,16 +80,17 @@ export class Model {
     return found
   }
 
-  /** Null means the default locale. */
+  /** Null means the default locale. Language tags do not depend on upper and lower case. */
   locale(code: string | null): string {
-    const wanted = code ?? this.defaultLocale
-    if (!this.#chains.has(wanted)) throw new LocaleNotFoundError(wanted)
-    return wanted
+    return this.chain(code)[0]!
   }
 
   /** The locale itself, then its fallbacks. */
   chain(code: string | null): readonly string[] {
-    return this.#chains.get(this.locale(code))!
+    const wanted = code ?? this.defaultLocale
+    const chain = this.#chains.get(wanted.toLowerCase())
+    if (chain === undefined) throw new LocaleNotFoundError(wanted)
+    return chain
   }
 }
 

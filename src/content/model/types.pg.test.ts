@@ -320,6 +320,28 @@ test(
   },
 )
 
+test('upper and lower case make no difference in a locale', { skip }, async () => {
+  await using t = await testContent({ types: [type({ ...title, localized: true })] })
+  const { locales, entries } = t.content
+  await locales.save(t.database, { code: 'en-US', fallback: 'en', isDefault: false })
+  await assert.rejects(
+    locales.save(t.database, { code: 'en-us', fallback: null, isDefault: false }),
+    { code: 'E_LOCALE_INVALID', facts: { locale: 'en-us', existing: 'en-US' } },
+  )
+  const input = { locale: 'EN-us', fields: { title: 'Howdy' }, publish: true }
+  const { id, locale } = await entries.create(t.admin, 'thing', input)
+  assert.equal(locale, 'en-US')
+  for (const asked of ['en-US', 'en-us']) {
+    const { entry } = await entries.get(t.admin, 'thing', id, reading({ locale: asked }))
+    assert.equal(entry.locale, 'en-US')
+    const page = await entries.list(t.admin, listing('thing', { locale: asked }))
+    assert.deepEqual(
+      page.data.map((one) => one.id),
+      [id],
+    )
+  }
+})
+
 test('locales: one default, no rings, not deleted while in use', { skip }, async () => {
   await using t = await testContent({ types: [type({ ...title, localized: true })] })
   const { locales, entries } = t.content
