@@ -64,7 +64,7 @@ test(
         urls: Array.from({ length: 8 }, () => server.url),
         entries: 32,
         // Nothing is served from memory, so that all is asked of the database.
-        environment: { STOA_CACHE_BYTES: '1000000' },
+        environment: { STOA_CACHE_BYTES: '1048576' },
       })
       await using workload = new Workload({ ...load, cluster, writers: 32, readers: 64 }).start()
       const most = await mostDuring(server.url, sleep(loadMs))
