@@ -34,8 +34,6 @@ const fragment = /^(What|Who|Whose|Whether|Of)\s/
 const unfinished = [
   'src/database/migrations/',
   'src/api/',
-  'src/cache/',
-  'src/change-feed/',
   'src/content/authority.ts',
   'src/content/bulk/',
   'src/content/content-type.ts',

@@ -158,7 +158,7 @@ test('an invalidated fill is detached: later readers get their own', () => {
   assert.deepEqual(results(machine.filled(4, '11:11:')), ['filled v4'])
 })
 
-test('a reader that joined after a change that only the loader could name is served by another fill', () => {
+test('a reader that joined after a change only the loader could name gets another fill', () => {
   const machine = new Machine()
   machine.get('k', 1)
   machine.apply('11:11:', change(10, 'part'))
@@ -226,7 +226,7 @@ test('a reader with a token does not join a fill that began before the token was
   )
 })
 
-test('past the lease a reader waits briefly, then gets a stale value; a renewed lease makes it fresh', () => {
+test('past the lease a reader waits, then gets a stale value; a new lease makes it fresh', () => {
   const machine = new Machine({ leaseWaitMs: 100, staleMs: 5_000 })
   machine.get('k', 1)
   machine.filled(2, '10:10:')
@@ -260,7 +260,7 @@ test('stale values end too: after that readers are refused', () => {
   assert.deepEqual(results(machine.step({ kind: 'tick' }, 2_011)), ['away'])
 })
 
-test('while the database is away no reader waits for it longer than a lease, and nothing is loaded', () => {
+test('while the database is away no reader waits beyond a lease, and nothing is loaded', () => {
   const machine = new Machine({ leaseWaitMs: 10 })
   machine.get('k', 900)
   machine.step({ kind: 'lost' }, 950)
@@ -285,7 +285,7 @@ test('while the database is away no reader waits for it longer than a lease, and
   assert.equal(machine.cache.waiting, 1)
 })
 
-test('a fill proves nothing about a primary that may have been replaced: without a lease its readers wait', () => {
+test('a fill does not prove that the primary is current: without a lease its readers wait', () => {
   const machine = new Machine({ leaseWaitMs: 10_000 })
   machine.get('k', 5_000)
   assert.deepEqual(

@@ -340,7 +340,7 @@ export class CacheMachine<V> {
     if (fill === undefined) return
     const { rules } = this.config
     if (event.epoch !== this.#epoch && rules.epoch) {
-      // The fill read another epoch of the database than the feed: only the feed can tell which of
+      // The fill read another epoch of the database than the feed: only the feed knows which of
       // them is over.
       for (const waiter of fill.waiters) this.#park(waiter, this.#now)
       return

@@ -84,7 +84,7 @@ export type Fill = {
   readonly waiters: Waiter[]
   /** It was begun for another fill. */
   readonly part: boolean
-  /** What the node had applied when the loading began. */
+  /** The snapshot that the node had applied when the loading began. */
   cursor: Snapshot
   /** The value was true at some time after this. */
   asOfMs: number

@@ -183,13 +183,14 @@ test('a change that cannot be read counts as one of any row', { skip }, async ()
   const [{ cache, feed }] = made.nodes as [Node]
   const group = async (context: FillContext): Promise<number> =>
     (await context.list('item', [{ field: 'grp', is: 'eq', value: 1 }]).run(select, [1])).length
-  const broken = async (told: string): Promise<void> => {
+  const broken = async (values: string): Promise<void> => {
     const { token } = await feed.write(db.database, async (tx) =>
       tx.run(
         sql(
-          `insert into stoa.change (collection, key, operation, fields, row_values) values ('item', '3', 'update', '["vgrp"]', $1::text[])`,
+          `insert into stoa.change (collection, key, operation, fields, row_values)
+           values ('item', '3', 'update', '["vgrp"]', $1::text[])`,
         ),
-        [`{${told}}`],
+        [`{${values}}`],
       ),
     )
     assert.equal((await cache.get('group', group, { since: token })).state, 'filled')
@@ -199,7 +200,7 @@ test('a change that cannot be read counts as one of any row', { skip }, async ()
   const { flushes } = cache.counts
   await broken('oops,2')
   await broken('2,oops')
-  // What is filled later is compared with it too.
+  // Later fills are compared with it too.
   assert.equal((await cache.get('other', group)).state, 'filled')
   assert.equal(cache.counts.flushes, flushes)
 })

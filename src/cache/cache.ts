@@ -35,7 +35,7 @@ export type CacheOptions = {
   readonly database: Database
   /**
    * Hot standbys that loads may go to; they fall back to the primary while a standby lags, or does
-   * not answer within a deadline that should be short.
+   * not respond within a deadline that should be short.
    */
   readonly replica?: Database
   /** Memory shared with the other nodes, not trusted, for values that have a `codec`. */
@@ -87,7 +87,7 @@ const entryBytes = 400
 
 /**
  * A cache that is never wrong beyond the lease. Values are kept by key and dropped when a row that
- * they are made of changes, whoever changed it on whichever node; they never expire otherwise.
+ * they are made of changes, by any writer on any node; they never expire otherwise.
  * Values are shared: do not change them.
  */
 export class Cache {
@@ -169,7 +169,7 @@ export class Cache {
     return this.#machine.leaseHolds(nowMs) ? null : this.#ageMs(nowMs, Number.POSITIVE_INFINITY)
   }
 
-  /** Whether hits are fresh at this moment. */
+  /** True while hits are fresh. */
   get leased(): boolean {
     return this.#machine.leaseHolds(this.#options.feed.nowMs())
   }
@@ -182,7 +182,7 @@ export class Cache {
     }
   }
 
-  /** Whether entries may be served at this moment, be it as stale. */
+  /** True while entries may be served, fresh or stale. */
   get canServe(): boolean {
     const { entries } = this.#machine
     return entries.size > 0 && !this.#machine.isTooStale(this.#options.feed.nowMs())

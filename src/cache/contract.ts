@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { SecondLevel } from '#cache/second-level.ts'
 
-/** What every driver of the second level does. `open` makes two nodes' views of one. */
+/** Every driver of the second level passes this. `open` makes two nodes' views of one. */
 export function secondLevelContract(
   name: string,
   options: {

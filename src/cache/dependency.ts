@@ -5,11 +5,11 @@ import { hashedValuesMax, PredicateIndex } from '#cache/predicate-index.ts'
 import { touches } from '#cache/predicate.ts'
 import type { Atom, PageBound, Predicate } from '#cache/predicate.ts'
 
-/** What a cached value was made of. It ends when one of them changes. */
+/** A source of a cached value, which ends when one of its sources changes. */
 export type Dependency =
   /** One row, there or not: "not found" depends on the row too. */
   | { readonly kind: 'row'; readonly collection: string; readonly key: string }
-  /** Any change to the collection: for what no predicate can tell (counts, full text, joins). */
+  /** Any change to the collection: for what no predicate can express (counts, full text, joins). */
   | { readonly kind: 'collection'; readonly collection: string }
   /** The rows that match, or those of them within a page. */
   | {
@@ -58,8 +58,8 @@ const hashedValueBytes = 750
 const valueBytes = 60
 
 /**
- * Whoever asks decides how long a predicate is: what is kept for it counts, or a few thousand
- * questions would take all memory.
+ * The caller decides how long a predicate is, so its memory counts: otherwise a few thousand
+ * queries would take all memory.
  */
 export function bytesOf(dependency: Dependency): number {
   if (dependency.kind !== 'list') return rowBytes
@@ -98,7 +98,7 @@ type Holders<Id> = {
   readonly lists: PredicateIndex<Id>
 }
 
-/** Who depends on what: answers for one change, without a scan, which of them it touches. */
+/** An index of dependents: finds those that a change touches without a scan. */
 export class DependencyIndex<Id> {
   readonly #collections = new Map<string, Holders<Id>>()
   readonly #ignoreBefore: boolean

@@ -5,7 +5,7 @@ import type { Dependency } from '#cache/dependency.ts'
 import type { Atom, Bound, PageBound, Predicate, SortKey } from '#cache/predicate.ts'
 import { isScalar } from '#lib/scalar.ts'
 
-/** What stands before the value in an envelope. */
+/** The head of an envelope, which precedes the value. */
 export type EnvelopeHead = {
   /** Memory that the entry takes. */
   readonly bytes: number
@@ -16,7 +16,7 @@ export type EnvelopeHead = {
 
 type Fields = Readonly<Record<string, unknown>>
 
-/** Whether the value has exactly the shape of a head, down to each atom of its predicates. */
+/** True if the value has exactly the shape of a head, down to each atom of its predicates. */
 export function isHead(value: unknown): value is EnvelopeHead {
   return (
     isObject(value) &&

@@ -13,7 +13,7 @@ export type Codec<V> = {
 }
 
 export type SealOptions = {
-  /** The cluster's secret: whoever can write to the second level does not know it. */
+  /** The cluster's secret, unknown to others that can write to the second level. */
   readonly secret: string
   /** The version of the program: nodes of two versions do not read each other's values. */
   readonly level: string

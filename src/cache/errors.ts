@@ -9,7 +9,7 @@ export class CacheDeadlineError extends StoaError {
 }
 
 /**
- * The database has not answered for longer than the lease, and nothing that may be served stale is
+ * The database has not responded for longer than the lease, and nothing that may be served stale is
  * there: turned away without waiting for it.
  */
 export class DatabaseAwayError extends StoaError {

@@ -14,7 +14,7 @@ import type { Dependency } from '#cache/dependency.ts'
 import type { Codec } from '#cache/envelope.ts'
 import type { PageBound, Predicate } from '#cache/predicate.ts'
 
-/** What a cached read gives, and what a value that is made of it needs to know. */
+/** The result of a cached read, with the facts that a value made of it needs. */
 export type Part<V> = {
   readonly kind: 'hit' | 'filled' | 'stale'
   readonly value: V
@@ -24,7 +24,7 @@ export type Part<V> = {
   readonly asOfMs: number
 }
 
-/** What the cache is told of a value by whoever asks for it. */
+/** The facts about a value that its caller gives to the cache. */
 export type ValueOptions<V> = {
   /**
    * What the value is known to be made of beforehand: a change to it while it loads lets later
@@ -51,7 +51,7 @@ type GetPart = <V>(
 export type FillSource = {
   readonly database: Database
   readonly feedEpoch: () => Epoch | null
-  /** `failed` is told when it did not answer. */
+  /** `failed` is called when it did not respond. */
   readonly replica: {
     readonly database: Database
     readonly lsn: number
@@ -61,14 +61,16 @@ export type FillSource = {
 }
 
 /**
- * What `stoa.as_of()` tells, without the call: the epoch and the snapshot of the statement that it
+ * The result of `stoa.as_of()` without the call: epoch and snapshot of the statement that it
  * stands in.
  */
-const asOfColumn = `coalesce((select epoch from stoa.life), '') || ' ' || pg_current_snapshot()::text as as_of`
+const asOfColumn = `coalesce((select epoch from stoa.life), '')
+  || ' ' || pg_current_snapshot()::text as as_of`
 const asOf = sql<{ as_of: string }>(`select ${asOfColumn}`)
 const repeatable = sql(`set transaction isolation level repeatable read, read only`)
 const reached = sql<{ reached: boolean }>(
-  `select pg_is_in_recovery() and pg_last_wal_replay_lsn() >= $1::pg_lsn and (select epoch from stoa.epoch) = $2 as reached`,
+  `select pg_is_in_recovery() and pg_last_wal_replay_lsn() >= $1::pg_lsn
+     and (select epoch from stoa.epoch) = $2 as reached`,
 )
 
 type WithSnapshot = Statement<{ as_of: string; stoa_row: boolean | null }>
@@ -82,7 +84,10 @@ const wrapped = new WeakMap<Statement<object>, WithSnapshot>()
 function withSnapshot(statement: Statement<object>): WithSnapshot {
   const known = wrapped.get(statement)
   if (known !== undefined) return known
-  const text = `with s as materialized (select ${asOfColumn}) select s.as_of, q.* from s left join lateral (select true as stoa_row, inner_q.* from (${statement.text}) inner_q) q on true`
+  const text =
+    `with s as materialized (select ${asOfColumn}) select s.as_of, q.* from s ` +
+    `left join lateral (select true as stoa_row, inner_q.* ` +
+    `from (${statement.text}) inner_q) q on true`
   const made: WithSnapshot = sql(text, statement.prepare)
   wrapped.set(statement, made)
   return made
@@ -90,7 +95,7 @@ function withSnapshot(statement: Statement<object>): WithSnapshot {
 
 /**
  * What a loader reads with. It takes down the snapshot of everything read through it, and the
- * dependencies it is told: all that the value is made of must be named, and read here.
+ * dependencies that the loader names: all that the value is made of must be named, and read here.
  */
 export class FillContext implements Queryable {
   readonly #source: FillSource
@@ -221,7 +226,7 @@ export class FillContext implements Queryable {
     const snapshot = parseSnapshot(text.slice(space + 1))
     const feedEpoch = this.#source.feedEpoch()
     if (epoch !== '' && feedEpoch !== null && compareEpochs(epoch, feedEpoch) === 'older') {
-      // Thrown where the connection is held, so that nobody uses it again.
+      // Thrown where the connection is held, so that it is not used again.
       throw new DatabaseUnavailableError(
         'A connection led to a database server that has been replaced; try again.',
       )
@@ -235,7 +240,7 @@ export class FillContext implements Queryable {
     this.#epoch = this.#epoch === undefined || this.#epoch === epoch ? epoch : null
   }
 
-  /** What the cache has to know about the value. One that read nothing is as old as the fill. */
+  /** The facts about the value. One that read nothing is as old as the fill. */
   result(start: { readonly epoch: Epoch | null; readonly cursor: Snapshot }): {
     readonly epoch: Epoch | null
     readonly snapshot: Snapshot | null

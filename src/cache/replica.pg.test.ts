@@ -28,7 +28,7 @@ const item =
     (await context.row('item', String(id)).run(select, [id]))[0]!
 
 test(
-  'fills go to a standby that has replayed all that the node knows of, and never to one that lags or is gone',
+  'fills go to a standby that has replayed all the node knows of, never to one that lags',
   { skip: replicationMissing },
   async () => {
     await using primary = await PostgresServer.primary()
@@ -71,7 +71,7 @@ test(
     const cache = new Cache({ feed, database, replica })
     const from = { primary: 0, standby: 0 }
     /**
-     * Raises a row and reads it, with the token and then as anybody; then another row that nobody
+     * Raises a row and reads it, with the token and then without one; then another row that no
      * has read yet.
      */
     const round = async (id: number): Promise<void> => {
@@ -81,7 +81,8 @@ test(
         const found = await cache.get(`item:${id}`, item(id), options)
         assert.ok(
           found.value.n >= written,
-          `row ${id} has ${written}, and ${found.value.n} was answered (${found.state}, from ${found.value.port === primary.port ? 'the primary' : 'the standby'})`,
+          `row ${id} has ${written}, and ${found.value.n} was returned (${found.state}, from ` +
+            `${found.value.port === primary.port ? 'the primary' : 'the standby'})`,
         )
         if (found.state === 'filled')
           from[found.value.port === primary.port ? 'primary' : 'standby'] += 1
@@ -102,8 +103,8 @@ test(
       assert.ok(from.standby > rows / 2, `only ${from.standby} of ${rows} came from the standby`)
       await rounds(100)
 
-      // It lags by more than the lease. What it has is old, as a look at it shows; nobody is
-      // answered from it.
+      // It lags by more than the lease. What it has is old, as a query shows; no read
+      // is served from it.
       await standby.query(`alter system set recovery_min_apply_delay = '${delayMs}ms'`)
       await standby.query('select pg_reload_conf()')
       const lags = async (): Promise<boolean> => {

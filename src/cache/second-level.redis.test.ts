@@ -145,7 +145,7 @@ test(
 )
 
 test(
-  'two installations on one server and one Redis never see each other, a copy with the same secret included',
+  'two installations on one server and one Redis are isolated, a copy with the same secret too',
   { skip },
   async () => {
     await using db = await testDatabase()
@@ -176,7 +176,7 @@ test(
 )
 
 test(
-  'Redis may go and come back, empty or with old values: nothing is wrong, and nothing waits for it',
+  'Redis may go and come back, empty or with old values: reads stay right and do not wait',
   { skip },
   async () => {
     await using db = await testDatabase()

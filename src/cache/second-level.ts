@@ -1,6 +1,6 @@
 /**
  * Memory that all nodes share, such as Redis: what one node has filled, another need not. Never
- * trusted (R9): it may lose, delay, reorder and bring back what it was given; the reader judges
+ * trusted (R9): it may lose, delay, reorder and bring back what it was given; the reader checks
  * what it finds by its own change feed.
  *
  * Neither method rejects: what cannot be had in time is not there. Keys are short and of ASCII.
@@ -12,7 +12,7 @@ export interface SecondLevel {
   /** Keeps the bytes for a while, if it can. */
   put(key: string, bytes: Buffer): Promise<void>
 
-  /** Whether it can be reached, as far as this node knows. */
+  /** True if it can be reached, as far as this node knows. */
   readonly connected: boolean
 
   close(): Promise<void>
@@ -20,5 +20,5 @@ export interface SecondLevel {
 
 /** A value is of use only as long as nodes remember what has changed since: minutes. */
 export const secondLevelKeepS = 300
-/** An answer that takes longer than the database would is of no use. */
+/** A response that takes longer than the database would is of no use. */
 export const secondLevelTimeoutMs = 50

@@ -19,7 +19,7 @@ const codec: Codec<Value> = {
 }
 
 /**
- * One installation as far as the second level can tell: a node on a model of a database whose rows
+ * One installation as the second level sees it: a node on a model of a database whose rows
  * have versions, each written by the transaction of that number.
  */
 class Installation {
@@ -167,7 +167,11 @@ function attack(random: Random, store: MemorySecondLevel, victim: Installation):
   }
 }
 
-test(`${runs} runs in two worlds: whatever strangers and other installations do in a shared second level, a node returns only the truth of its own database`, async () => {
+const title =
+  `${runs} runs in two worlds: whatever others do in a shared second level, ` +
+  'a node returns only the truth of its own database'
+
+test(title, async () => {
   let second = 0
   for (let run = 1; run <= runs; run += 1) {
     const random = new Random(run)

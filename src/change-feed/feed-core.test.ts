@@ -171,15 +171,15 @@ test('where hints are spaced, those of others count: N nodes send about as many 
   assert.ok(committedAtMs.length > 1_500)
   assert.ok(sentAtMs.length < (4 * untilMs) / gapMs, `${sentAtMs.length} hints`)
   for (const at of committedAtMs) {
-    // A hint that was sent after it, or so shortly before it that nobody has polled for it yet.
+    // A hint that was sent after it, or so shortly before it that no poll has begun for it yet.
     assert.ok(
       sentAtMs.some((sent) => sent > at - hintTravelMs && sent <= at + 2 * gapMs),
-      `nobody was told of the commit at ${at}`,
+      `no hint followed the commit at ${at}`,
     )
   }
 })
 
-test('changes trimmed past the cursor, too many of them, or a snapshot that went back: flush', () => {
+test('changes trimmed past the cursor, too many, or a snapshot that went back: flush', () => {
   for (const [reason, result] of [
     ['behind', { at: '20:20:', keptFrom: 11 }],
     [
@@ -221,7 +221,7 @@ test('the counter proves a poll once it has risen by two since, not by one', () 
   assert.equal(machine.state.provenAtMs, 100)
 })
 
-test('a poll without an answer is given up; retries are spaced and bounded', () => {
+test('a poll without a response is abandoned; retries are spaced and bounded', () => {
   const machine = Machine.following()
   machine.step({ kind: 'want' }, 100)
   assert.deepEqual(machine.kinds({ kind: 'tick' }, 100 + config.pollTimeoutMs), [
@@ -293,7 +293,7 @@ test('after failed polls fewer changes are asked for, until a poll comes back', 
   assert.equal(next?.kind === 'poll' ? next.changesMax : 0, most)
 })
 
-test('answers to polls and beats that were given up change nothing', () => {
+test('responses to polls and beats that were abandoned change nothing', () => {
   const machine = Machine.following()
   const before = machine.state
   assert.deepEqual(

@@ -24,7 +24,7 @@ export type FeedState = {
     readonly changesMax: number
   } | null
   readonly polls: number
-  /** Somebody needs a poll that starts after the one in flight. */
+  /** A reader needs a poll that starts after the one in flight. */
   readonly pollAgain: boolean
   readonly nextPollAtMs: number
   /** When the last good poll started. */
@@ -60,7 +60,7 @@ export type FeedConfig = {
    * changes.
    */
   readonly pollGapMs: number
-  /** A poll or beat without an answer for so long is given up. */
+  /** A poll or beat without a response for so long is abandoned. */
   readonly pollTimeoutMs: number
   /**
    * Hints of one node are at least this far apart; the first goes at once. Above `hintTravelMs`
@@ -97,7 +97,7 @@ export const hintTravelMs = 5
 const proofShare = 0.4
 
 export type PollResult = {
-  /** Null: the database has begun a new life that nobody has named yet. */
+  /** Null: the database has begun a new epoch that has no name yet. */
   readonly epoch: Epoch | null
   readonly snapshot: Snapshot
   /** A WAL position at or after every commit that `snapshot` sees. */
@@ -114,7 +114,7 @@ export type PollResult = {
 
 export type FeedEvent =
   | { readonly kind: 'tick' }
-  /** Somebody committed. Carries nothing that is trusted. */
+  /** A node committed. Carries nothing that is trusted. */
   | { readonly kind: 'hint' }
   /** A reader needs a poll that starts now or later. */
   | { readonly kind: 'want' }
@@ -137,7 +137,7 @@ export type FeedEffect =
       readonly beginEpoch: boolean
       readonly changesMax: number
     }
-  /** Nobody waits for the poll any more: its connection may be a black hole, so use another. */
+  /** The poll is no longer waited for: its connection may be a black hole, so use another. */
   | { readonly kind: 'abandonPoll'; readonly id: number }
   /**
    * Raise the heartbeat counter from `seen` by one, committed synchronously; not if it has moved or
@@ -159,7 +159,7 @@ export type FeedEffect =
     }
   /** After every good poll or beat, and after `flush` or `apply` of the same step. */
   | { readonly kind: 'lease'; readonly polledAtMs: number; readonly provenAtMs: number }
-  /** A poll failed: the database, or the way to it, is in trouble. */
+  /** A poll failed: the database, or the way to it, does not work. */
   | { readonly kind: 'lost' }
   | { readonly kind: 'sendHint' }
 
@@ -211,7 +211,7 @@ export function stepFeed(
       return tick(state, now, config)
     case 'hint':
       return poll(
-        heard(state, now, config),
+        hinted(state, now, config),
         Math.max(now, state.polledAtMs + config.pollGapMs),
         now,
         config,
@@ -305,14 +305,14 @@ function spread(id: number): number {
 }
 
 /**
- * A hint tells all nodes to poll, whoever sent it. Without this each of N nodes would wake N
+ * A hint makes all nodes poll, whichever node sent it. Without this each of N nodes would wake N
  * listeners once per gap. Those that have a hint due wait for one gap more, each a little longer
  * than another, and the first that sends speaks for the rest: Floyd et al., A Reliable Multicast
  * Framework for Light-weight Sessions (1997), suppress repeated requests like this. Where a hint
  * had set out before this node's commit and took longer than usual, the commit is found by the next
  * poll.
  */
-function heard(state: FeedState, now: number, config: FeedConfig): FeedState {
+function hinted(state: FeedState, now: number, config: FeedConfig): FeedState {
   if (config.hintGapMs <= hintTravelMs) return state
   if (state.hintAtMs === null) return { ...state, hintedAtMs: now }
   const covered = state.committedAtMs + hintTravelMs <= now
@@ -370,7 +370,7 @@ function polled(
     return poll({ ...state, poll: null, beginEpoch: true, nextPollAtMs: now }, now, now, config)
   const epoch = !config.rules.epoch && state.epoch !== null ? state.epoch : result.epoch
   const order = state.epoch === null ? 'newer' : compareEpochs(epoch, state.epoch)
-  // A primary that has been replaced still answers. What it says is over.
+  // A replaced primary still responds. Its response is out of date.
   if (order === 'older')
     return failed(state, now, config, [{ kind: 'abandonPoll', id: state.poll?.id ?? 0 }])
   const idle: FeedState = {
@@ -432,7 +432,7 @@ function flushReason(state: FeedState, result: PollResult, config: FeedConfig): 
 }
 
 /**
- * A poll that started at `t` saw the counter at `c`. Whoever wrote `c + 2` began after seeing `c +
+ * A poll that started at `t` saw the counter at `c`. The writer of `c + 2` began after seeing `c +
  * 1` committed, which was after `t`; and its commit, being synchronous, reached the standby. So
  * once a poll sees `c + 2`, the primary is known not to have been replaced before `t`. (`c + 1` is
  * not enough: it may have reached the standby before `t`.)

@@ -37,7 +37,7 @@ export type FeedOptions = {
   readonly config?: Partial<FeedConfig>
 }
 
-/** The news that a listener receives, in this order within a step: `flush` or `apply`, then `lease`. */
+/** The news of a listener, in this order within a step: `flush` or `apply`, then `lease`. */
 export type FeedNews = Extract<FeedEffect, { kind: 'flush' | 'apply' | 'lease' | 'lost' }>
 
 /** `behind`: it threw at earlier news, so it receives none before the next `flush`. */

@@ -26,7 +26,7 @@ export class HeldSession {
           await prepare(session)
           resolve(session)
           await released
-          // An abandoned connection may still receive a late response, so the pool must not reuse it.
+          // A late response may still arrive on it, so the pool must not reuse it.
           throw new DatabaseUnavailableError('The connection was abandoned.')
         })
         .catch(reject)

@@ -38,8 +38,8 @@ const poll = sql<PollRow>(`
   ) c`)
 
 /**
- * R6: raises the counter unless another node has since, in this epoch, with a commit that waits for the disk
- * and the synchronous standby.
+ * R6: raises the counter unless another node has since, in this epoch. The commit
+ * waits for the disk and the synchronous standby.
  */
 const beat = sql<{ counter: string }>(`
   update stoa.heartbeat set counter = counter + 1

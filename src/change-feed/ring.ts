@@ -25,8 +25,8 @@ type Remembered = { readonly batch: number; readonly change: Change }
 
 /**
  * The recent changes. Complete from `base` to the cursor: a change that is visible in the cursor
- * and not in `base` is here. So whatever was read at a snapshot that includes `base` can be judged
- * exactly, whoever read it and whenever.
+ * and not in `base` is here. So a value that was read at a snapshot that includes `base` can be
+ * checked exactly, by any reader at any time.
  */
 export class Ring {
   #base: Snapshot
@@ -54,7 +54,7 @@ export class Ring {
     return this.#size
   }
 
-  /** Whether everything that happened since `snapshot` is remembered. */
+  /** True if everything that happened since `snapshot` is remembered. */
   covers(snapshot: Snapshot): boolean {
     return includes(snapshot, this.#base)
   }

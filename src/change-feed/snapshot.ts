@@ -1,5 +1,5 @@
 /**
- * What a PostgreSQL snapshot can see, as `pg_current_snapshot()` tells it: `xmin:xmax:xip,xip,…`.
+ * The view of a PostgreSQL snapshot, as `pg_current_snapshot()` returns it: `xmin:xmax:xip,xip,…`.
  *
  * Transaction ids are 64 bits wide on the server and numbers here: a server that used a million of
  * them every second would reach 2^53 after 285 years. Anything larger is refused, never rounded.
@@ -78,7 +78,7 @@ function contains(ascending: readonly number[], xid: number): boolean {
 export function includes(later: Snapshot, earlier: Snapshot): boolean {
   if (later === earlier) return true
   for (const xid of later.xip) if (visible(earlier, xid)) return false
-  // What `earlier` saw at or above `later.xmax` would be lost: all of that range must have been
+  // Transactions that `earlier` saw at or above `later.xmax` would be lost: it must have been
   // running in `earlier`.
   if (earlier.xmax <= later.xmax) return true
   let running = 0

@@ -33,10 +33,10 @@ export function laterToken(one: Token | null, other: Token | null): Token | null
 }
 
 /**
- * Whether a node at `cursor` in `epoch` sees the write.
+ * How far a node at `cursor` in `epoch` sees the write.
  * `ended`: its epoch is over. What survived of it is in everything that this node has read since,
  * so nothing is missing. `unknown`: another epoch that cannot be ordered, or a newer one: only a
- * poll can tell.
+ * poll can show.
  */
 export function tokenSeen(
   token: Token,

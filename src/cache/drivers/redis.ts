@@ -19,7 +19,7 @@ const commandsMax = 1_000
  */
 const putBytesMax = 16 * 1024 * 1024
 /**
- * One that did not answer in time is left alone for so long: each that asks it would wait for
+ * After a timeout the server is not used for this long: otherwise each request would wait for
  * nothing.
  */
 const pauseMs = 1_000
@@ -89,7 +89,7 @@ export class RedisSecondLevel implements SecondLevel {
 
   async #inTime<T>(command: Promise<T>): Promise<T | null> {
     const tried = command.catch((error: unknown) => {
-      this.#logger.debug({ err: error }, 'the second level did not answer')
+      this.#logger.debug({ err: error }, 'the second level did not respond')
       return null
     })
     const result = await withTimeout(tried, secondLevelTimeoutMs)
@@ -98,7 +98,7 @@ export class RedisSecondLevel implements SecondLevel {
     return null
   }
 
-  /** The client tells each attempt; one line for each outage is enough. */
+  /** The client reports each attempt; one line for each outage is enough. */
   #lost(error: unknown): void {
     if (this.#away) return
     this.#away = true
