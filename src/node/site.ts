@@ -33,6 +33,11 @@ export type ClusterAccess = AsyncDisposable & {
 export type OpenSiteOptions = {
   /** Make the embedded database where there is none, as the first start of a node does. */
   readonly createDatabase?: boolean
+  /**
+   * The command reads or writes uploads: the file store must be the one that the database
+   * remembers. Other commands do not look at it, and can run where it is not mounted.
+   */
+  readonly usesFiles?: boolean
 }
 
 /** `command-line.ts` gives this to the commands, so that they pick no driver. */

@@ -47,7 +47,7 @@ async function loadApi() {
  */
 export async function openSiteForCommand(
   config: Config,
-  { createDatabase = false }: OpenSiteOptions = {},
+  { createDatabase = false, usesFiles = false }: OpenSiteOptions = {},
 ): Promise<Site> {
   const logger = loggerFor(config, 'stderr')
   const loading = loadParts()
@@ -55,9 +55,9 @@ export async function openSiteForCommand(
   const foundation = opened.use(
     await openFoundation(config, logger, { besideNode: true, createDatabase }),
   )
-  await checkFileStore(foundation)
+  if (usesFiles) await checkFileStore(foundation)
   await bringUpToDate(foundation, { id: '' })
-  await claimFileStore(foundation)
+  if (usesFiles) await claimFileStore(foundation)
   const secret = await secretOf(foundation)
   const site = opened.use(createSite(foundation, { parts: await loading, secret, cache: null }))
   const closing = opened.move()

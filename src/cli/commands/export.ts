@@ -28,16 +28,19 @@ export const registerExport: Register = (program, action) => {
         const { output, signal } = context
         const report = new Report({ command: 'export', source: target, clock: systemClock })
         const file = await reportFile(options['report'])
-        return context.withSite(async (site) => {
-          await using sink = await openArchiveSink(target)
-          await exportSite(
-            site,
-            sink,
-            { history: options['history'] === true },
-            { report, output, signal },
-          )
-          return report.print(output, { file, rates: ['entries'] })
-        })
+        return context.withSite(
+          async (site) => {
+            await using sink = await openArchiveSink(target)
+            await exportSite(
+              site,
+              sink,
+              { history: options['history'] === true },
+              { report, output, signal },
+            )
+            return report.print(output, { file, rates: ['entries'] })
+          },
+          { usesFiles: true },
+        )
       }),
     )
 }

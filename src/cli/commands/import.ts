@@ -21,6 +21,7 @@ and the same command continues from there.`
 
 /** An import can be the first thing that a site gets, before a node has started. */
 const newSite: OpenSiteOptions = { createDatabase: true }
+const newSiteWithFiles: OpenSiteOptions = { ...newSite, usesFiles: true }
 
 type Options = Readonly<Record<string, unknown>>
 
@@ -53,7 +54,7 @@ export const registerImport: Register = (program, action) => {
         const archive = await openArchiveSource(source)
         return run(
           context,
-          { command: 'import', source, options, rates: ['entries'] },
+          { command: 'import', source, options, rates: ['entries'], site: newSiteWithFiles },
           (site, parts) =>
             importArchive(
               archive,
@@ -110,7 +111,7 @@ const registerMarkdown: Register = (command, action) => {
         }
         return run(
           context,
-          { command: 'import markdown', source: path, options, rates: ['pages'] },
+          { command: 'import markdown', source: path, options, rates: ['pages'], site: newSite },
           async (site, parts) => {
             await using source = await openPageSource(path, parts.signal)
             if (source === null) parts.report.interrupted()
@@ -165,7 +166,13 @@ const registerWordpress: Register = (command, action) => {
         }
         return run(
           context,
-          { command: 'import wordpress', source: path, options, rates: ['posts'] },
+          {
+            command: 'import wordpress',
+            source: path,
+            options,
+            rates: ['posts'],
+            site: newSiteWithFiles,
+          },
           (site, parts) =>
             importWordpress(
               path,
@@ -196,6 +203,7 @@ type Job = {
   readonly source: string
   readonly options: Options
   readonly rates: readonly string[]
+  readonly site: OpenSiteOptions
 }
 
 /** Runs an import as the system, and prints its report also when it is interrupted. */
@@ -216,7 +224,7 @@ async function run(
     await work(site, { bulk, call, report, output, signal })
     if (!signal.aborted) await site.content.types.settle(site.database)
     return report.print(output, printing)
-  }, newSite)
+  }, job.site)
 }
 
 function text(options: Options, name: string): string | null {
