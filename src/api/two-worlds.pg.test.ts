@@ -242,7 +242,7 @@ function seenIn({ status, text, headers }: Awaited<ReturnType<RoleClient>>): str
     .replaceAll(/"(id)":"(?!0000)[0-9a-f-]{36}"(?=,"entryId")/g, '"$1":"SCHEDULE"')
     .replaceAll(/"after":"[^"]*"/g, '"after":"CURSOR"')
     // The tokens of the two worlds are two tokens.
-    .replaceAll(/("savedBy":\{"kind":"token","id":)"[^"]*"/g, '$1"TOKEN"')
+    .replaceAll(/("(?:saved|published)By":\{"kind":"token","id":)"[^"]*"/g, '$1"TOKEN"')
   return `${status} ${headers['cache-control'] ?? ''} ${normal}`
 }
 
