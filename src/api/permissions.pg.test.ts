@@ -309,15 +309,15 @@ test('history is shown in the locales in which the draft is', { skip }, async ()
   const desk = await holder(site, 'news-desk', [
     { type: 'article', actions: ['readDraft'], filter: inNews, fields: null },
   ])
-  for (const [locale, status] of [
-    ['en', 200],
-    ['de', 403],
+  // A locale whose draft is hidden looks as if the entry had none there.
+  for (const [locale, count, status] of [
+    ['en', 1, 200],
+    ['de', 0, 404],
   ] as const) {
-    for (const url of [
-      `/api/content/article/${id}/versions?locale=${locale}`,
-      `/api/content/article/${id}/versions/1?locale=${locale}`,
-    ])
-      assert.equal((await desk('GET', url)).status, status, url)
+    const versions = `/api/content/article/${id}/versions`
+    const list = await desk('GET', `${versions}?locale=${locale}`)
+    assert.equal((list.json as { data: unknown[] }).data.length, count, locale)
+    assert.equal((await desk('GET', `${versions}/1?locale=${locale}`)).status, status, locale)
   }
 })
 

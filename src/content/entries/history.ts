@@ -113,16 +113,24 @@ function fieldsInBoth(grant: Grant, other: Grant): Grant {
 }
 
 /**
- * The `readDraft` grant for the history of one locale. The caller must see the draft in that
- * locale, and then sees those versions that the grant covers as they were.
+ * The `readDraft` grant for the history of one locale. The caller must see a draft of the entry, and
+ * then sees those versions that the grant covers as they were. Null: the draft in this locale is
+ * hidden, which looks as if there were none.
  */
-function requireHistory(call: Call, type: TypeModel, state: EntryState, locale: string): Grant {
+function requireHistory(
+  call: Call,
+  type: TypeModel,
+  state: EntryState,
+  locale: string,
+): Grant | null {
   const grant = grantOf(call, 'readDraft', type)
+  const drafts = state.held.filter((row) => row.isLatest)
+  if (grant === null || !drafts.some((row) => grantCovers(grant, type, state.id, row))) {
+    if (!mayRead(call, type, state)) throw new EntryNotFoundError()
+    throw forbidden('readDraft', type)
+  }
   const latest = latestOf(state, locale)
-  const rows = latest === null ? state.held.filter((row) => row.isLatest) : [latest]
-  if (grant !== null && rows.some((row) => grantCovers(grant, type, state.id, row))) return grant
-  if (!mayRead(call, type, state)) throw new EntryNotFoundError()
-  throw forbidden('readDraft', type)
+  return latest === null || grantCovers(grant, type, state.id, latest) ? grant : null
 }
 
 const versionsBelow = (table: string): string => `from ${anyVersionOf(table)} v
@@ -150,6 +158,7 @@ export async function versionsOf(
       const state = await entryState(call.db, model, type, id, 'reading')
       const locale = model.locale(page.locale)
       const grant = requireHistory(call, type, state, locale)
+      if (grant === null) return []
       if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > versionsPageMax) {
         throw new ValidationError([
           {
@@ -225,7 +234,8 @@ export async function oneVersion(
         Number.isInteger(which.version) && which.version > 0 && which.version < 2_147_483_648
           ? await versionOf(call.db, type, { id, locale, number: which.version })
           : null
-      if (row === null || !grantCovers(grant, type, id, row)) throw noVersion(locale, which.version)
+      if (grant === null || row === null || !grantCovers(grant, type, id, row))
+        throw noVersion(locale, which.version)
       return ownDate(viewOf(type, state, row, grant), row)
     }),
   )
