@@ -14,8 +14,8 @@ import type { Site } from '#test/support/site.ts'
  * caller equal responses, whatever is read, written and refused. In one world hidden entries have
  * other values than in the other, or are not there at all. `STOA_TEST_RUNS` sets the number of runs.
  */
-/** Long runs vary it. */
-const seed = Number(process.env['STOA_TEST_SEED'] ?? 2)
+const seed =
+  process.env['STOA_TEST_SEED'] === undefined ? {} : { seed: Number(process.env['STOA_TEST_SEED']) }
 const runs = Number(process.env['STOA_TEST_RUNS'] ?? 40)
 const stepsMax = 10
 
@@ -23,7 +23,7 @@ const articleType = (filterable: readonly string[]): object => ({
   label: 'Article',
   fields: [
     { name: 'title', kind: 'text', localized: true },
-    { name: 'level', kind: 'text' },
+    { name: 'level', kind: 'text', localized: true },
     { name: 'rank', kind: 'number' },
     { name: 'tag', kind: 'reference', types: ['article'], onDelete: 'unset' },
   ].map((field) => (filterable.includes(field.name) ? { ...field, filterable: true } : field)),
@@ -84,8 +84,13 @@ type Step =
       readonly body?: object
     }
 
-/** Ids of one run: two entries that callers may see, two that they may not. */
-type Ids = { readonly open: readonly string[]; readonly hidden: readonly string[] }
+/** Ids of one run: two entries that callers may see, two that they may not, one by its locale. */
+type Ids = {
+  readonly open: readonly string[]
+  readonly hidden: readonly string[]
+  /** An entry that callers see in English, and never in German. They do not write it. */
+  readonly mixed: string
+}
 
 const which = fc.constantFrom('open0', 'open1', 'hidden0', 'hidden1')
 const level = fc.constantFrom('open', 'top', 'secret', null)
@@ -121,11 +126,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     })),
   fc
     .record({
-      id: which,
+      id: fc.oneof(which, fc.constant('mixed')),
       suffix: fc.constantFrom(
         '',
         '?perspective=draft',
+        '?locale=de',
+        '?locale=de&perspective=draft',
         '?include=tag',
+        '/versions?locale=de',
         '/versions',
         '/versions/1',
         '/locales',
@@ -172,12 +180,13 @@ function bodyOf(action: string): { readonly body?: object } {
   return {}
 }
 
-function withIds(text: string, { open, hidden }: Ids): string {
+function withIds(text: string, { open, hidden, mixed }: Ids): string {
   return text
     .replaceAll('{open0}', open[0]!)
     .replaceAll('{open1}', open[1]!)
     .replaceAll('{hidden0}', hidden[0]!)
     .replaceAll('{hidden1}', hidden[1]!)
+    .replaceAll('{mixed}', mixed)
 }
 
 /** `twin` 1: the hidden entries have other values; or, where `absent`, they are not there. */
@@ -210,7 +219,14 @@ async function begin(world: World, ids: Ids, twin: number, absent: boolean): Pro
     )
   await create(ids.open[0]!, { title: 'One', level: 'open', rank: 1 })
   await create(ids.open[1]!, { title: 'Two', rank: 2, tag: ids.open[0] })
+  await create(ids.mixed, { title: 'Mixed', level: 'open', rank: 3 })
   if (twin === 1 && absent) return
+  const german = {
+    locale: 'de',
+    fields: { title: `Hidden ${twin}`, level: 'secret' },
+    publish: true,
+  }
+  await accepted(world.site.request('PATCH', `/api/content/article/${ids.mixed}`, { body: german }))
   for (const [at, id] of ids.hidden.entries())
     await create(id, {
       title: `Hidden ${twin}`,
@@ -238,7 +254,7 @@ async function sameInBoth(
   caller: number,
   absent: boolean,
 ): Promise<void> {
-  const ids = { open: [newId(), newId()], hidden: [newId(), newId()] }
+  const ids = { open: [newId(), newId()], hidden: [newId(), newId()], mixed: newId() }
   for (const [twin, world] of worlds.entries()) await begin(world, ids, twin, absent)
   for (const one of steps) {
     if (one.kind === 'hide') {
@@ -253,6 +269,18 @@ async function sameInBoth(
       worlds.map(async ({ callers }) => seenIn(await callers[caller]!(one.method, path, body))),
     )
     assert.equal(second, first, `${one.method} ${path} ${JSON.stringify(body)}`)
+  }
+  for (const world of worlds) await forget(world, ids)
+}
+
+/**
+ * Deletes the hidden entries of a run. A writer may have brought one into view, with a rank that
+ * differs between the worlds, and the callers of later runs may read that.
+ */
+async function forget({ site }: World, ids: Ids): Promise<void> {
+  for (const id of [...ids.hidden, ids.mixed]) {
+    const { status } = await site.request('DELETE', `/api/content/article/${id}`)
+    assert.ok(status === 200 || status === 404, `${status} for the deletion of ${id}`)
   }
 }
 
@@ -278,7 +306,7 @@ test('what a caller may not see changes nothing that they are shown', { skip }, 
       (steps, caller, absent) =>
         sameInBoth(worlds, steps, caller, absent && caller < filters.length),
     ),
-    { numRuns: runs, seed, endOnFailure: true },
+    { numRuns: runs, ...seed, endOnFailure: true },
   )
   // While a field becomes filterable again, rows that are not settled yet are not shown.
   for (let round = 0; round < 3; round += 1) {
