@@ -11,51 +11,20 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { openArchiveSink } from '#cli/export/archive-sink.ts'
-import { openArchiveSource } from '#cli/export/archive-source.ts'
-import { exportSite } from '#cli/export/export-site.ts'
-import { importArchive } from '#cli/export/import-archive.ts'
-import type { ArchiveOptions } from '#cli/export/import-archive.ts'
-import type { ReportDocument } from '#cli/import/report.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
+import { exportTo, importFrom } from '#test/support/archives.ts'
 import { importing } from '#test/support/importing.ts'
 import type { Importing } from '#test/support/importing.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'stoa-archive-source-'))
 after(() => rmSync(folder, { recursive: true }))
-const going = new AbortController().signal
 
-async function exported(
+function exported(
   on: Importing,
   name: string,
-  options: { history?: boolean; signal?: AbortSignal } = {},
+  options: { readonly history?: boolean; readonly signal?: AbortSignal } = {},
 ): Promise<string> {
-  const target = join(folder, name)
-  await using sink = await openArchiveSink(target)
-  const report = on.report()
-  await exportSite(
-    on.site,
-    sink,
-    { history: options.history === true },
-    { report, output: on.output, signal: options.signal ?? going },
-  )
-  assert.equal(report.document().finished, options.signal === undefined)
-  return target
-}
-
-async function imported(
-  on: Importing,
-  path: string,
-  options: Partial<ArchiveOptions> = {},
-): Promise<ReportDocument> {
-  const report = on.report()
-  await importArchive(
-    await openArchiveSource(path),
-    { site: on.site, bulk: on.bulk, call: on.call },
-    { dryRun: false, replaceRoles: false, ...options },
-    { report, output: on.output, signal: going },
-  )
-  return report.document()
+  return exportTo(on, join(folder, name), options)
 }
 
 test(
@@ -73,7 +42,7 @@ test(
     writeFileSync(join(folder, 'secret.json'), '{"name":"x"}')
     rmSync(join(target, role))
     symlinkSync(join(folder, 'secret.json'), join(target, role))
-    await assert.rejects(imported(on, target), /symbolic link/)
+    await assert.rejects(importFrom(on, target), /symbolic link/)
   },
 )
 
@@ -96,15 +65,15 @@ test(
     writeFileSync(join(archive, 'roles/editor.json'), JSON.stringify(editor))
     const rolesNow = async (): Promise<unknown> => on.site.access.roles.list()
     const before = await rolesNow()
-    const dry = await imported(on, archive, { dryRun: true })
-    const first = await imported(on, archive)
+    const dry = await importFrom(on, archive, { dryRun: true })
+    const first = await importFrom(on, archive)
     for (const report of [dry, first])
       assert.deepEqual(
         report.leftOut.map(({ what, where }) => `${what} ${where}`),
         ['role editor'],
       )
     assert.deepEqual(await rolesNow(), before)
-    const replacing = await imported(on, archive, { replaceRoles: true })
+    const replacing = await importFrom(on, archive, { replaceRoles: true })
     assert.deepEqual(
       replacing.remarks.map(({ what, where }) => `${what} ${where}`),
       ['role editor'],
@@ -130,6 +99,6 @@ test(
     const last = bytes.lastIndexOf('releases/')
     assert.equal(last % 512, 0)
     writeFileSync(path, bytes.subarray(0, last))
-    await assert.rejects(imported(on, path), /cut off/)
+    await assert.rejects(importFrom(on, path), /cut off/)
   },
 )

@@ -6,51 +6,20 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { after, test } from 'node:test'
 import sharp from 'sharp'
-import { openArchiveSink } from '#cli/export/archive-sink.ts'
-import { openArchiveSource } from '#cli/export/archive-source.ts'
-import { exportSite } from '#cli/export/export-site.ts'
-import { importArchive } from '#cli/export/import-archive.ts'
-import type { ArchiveOptions } from '#cli/export/import-archive.ts'
-import type { ReportDocument } from '#cli/import/report.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
+import { exportTo, importFrom } from '#test/support/archives.ts'
 import { importing } from '#test/support/importing.ts'
 import type { Importing } from '#test/support/importing.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'stoa-archive-'))
 after(() => rmSync(folder, { recursive: true }))
-const going = new AbortController().signal
 
-async function exported(
+function exported(
   on: Importing,
   name: string,
-  options: { history?: boolean; signal?: AbortSignal } = {},
+  options: { readonly history?: boolean; readonly signal?: AbortSignal } = {},
 ): Promise<string> {
-  const target = join(folder, name)
-  await using sink = await openArchiveSink(target)
-  const report = on.report()
-  await exportSite(
-    on.site,
-    sink,
-    { history: options.history === true },
-    { report, output: on.output, signal: options.signal ?? going },
-  )
-  assert.equal(report.document().finished, options.signal === undefined)
-  return target
-}
-
-async function imported(
-  on: Importing,
-  path: string,
-  options: Partial<ArchiveOptions> = {},
-): Promise<ReportDocument> {
-  const report = on.report()
-  await importArchive(
-    await openArchiveSource(path),
-    { site: on.site, bulk: on.bulk, call: on.call },
-    { dryRun: false, replaceRoles: false, ...options },
-    { report, output: on.output, signal: going },
-  )
-  return report.document()
+  return exportTo(on, join(folder, name), options)
 }
 
 function filesOf(path: string): Record<string, string> {
@@ -211,12 +180,12 @@ for (const history of [false, true]) {
       const archive = await exported(on, `a-${history}.tar.gz`, { history })
       await using otherDb = await testDatabase()
       await using other = importing(otherDb)
-      const dry = await imported(other, archive, { dryRun: true })
+      const dry = await importFrom(other, archive, { dryRun: true })
       assert.deepEqual(
         [dry.counts['types']?.made, (await other.content.types.list(other.database)).length],
         [2, 0],
       )
-      const report = await imported(other, history ? first : archive)
+      const report = await importFrom(other, history ? first : archive)
       assert.deepEqual(report.refused, [])
       assert.deepEqual(
         Object.fromEntries(Object.entries(report.counts).map(([what, { made }]) => [what, made])),
@@ -235,7 +204,7 @@ for (const history of [false, true]) {
         Object.keys(filesOf(first)).sort(),
       )
 
-      const again = await imported(other, archive)
+      const again = await importFrom(other, archive)
       assert.deepEqual(
         Object.values(again.counts).map(({ made, changed, refused }) => made + changed + refused),
         Object.values(again.counts).map(() => 0),
@@ -300,7 +269,7 @@ test(
       { locale: null, fields: { name: 'Changed' }, merge: true, publish: true },
       null,
     )
-    assert.deepEqual((await imported(on, path)).counts['entries'], {
+    assert.deepEqual((await importFrom(on, path)).counts['entries'], {
       made: 0,
       changed: 1,
       unchanged: 3,
@@ -311,7 +280,7 @@ test(
       [(JSON.parse(back.fieldsJson) as { name: string }).name, back.version, back.status],
       ['Änn \u{1F600}', author.version + 2, 'published'],
     )
-    assert.deepEqual((await imported(on, path)).counts['entries'], {
+    assert.deepEqual((await importFrom(on, path)).counts['entries'], {
       made: 0,
       changed: 0,
       unchanged: 4,
@@ -341,7 +310,7 @@ test(
     writeFileSync(join(path, 'types/stranger.json'), '{"name":"other"}')
     await using otherDb = await testDatabase()
     await using other = importing(otherDb)
-    const report = await imported(other, path)
+    const report = await importFrom(other, path)
     const reasons = report.refused.map(
       ({ where, reason }) =>
         `${where.replace(/[0-9a-f-]{36}/, 'ID')}: ${reason.replace(/[0-9a-f-]{36}/, 'ID')}`,
@@ -424,7 +393,7 @@ test(
         const value = JSON.parse(readFileSync(file, 'utf8')) as Json
         change(value)
         writeFileSync(file, JSON.stringify(value))
-        assert.notEqual((await imported(other, path)).refused.length, 0)
+        assert.notEqual((await importFrom(other, path)).refused.length, 0)
         assert.deepEqual(
           [
             await other.content.types.list(other.database),
@@ -443,10 +412,10 @@ test(
   async () => {
     await using db = await testDatabase()
     await using on = importing(db)
-    await assert.rejects(imported(on, join(folder, 'gone')), /cannot be read/)
-    await assert.rejects(imported(on, tmpdir()), /has no stoa-export.json/)
+    await assert.rejects(importFrom(on, join(folder, 'gone')), /cannot be read/)
+    await assert.rejects(importFrom(on, tmpdir()), /has no stoa-export.json/)
     writeFileSync(join(folder, 'no.tar'), 'not a tar'.repeat(100))
-    await assert.rejects(imported(on, join(folder, 'no.tar')), /no tar archive/)
+    await assert.rejects(importFrom(on, join(folder, 'no.tar')), /no tar archive/)
     await fill(on)
     await assert.rejects(exported(on, 'none/x.tar'), /no folder/)
     await exported(on, 'stopped.tar.gz', { signal: AbortSignal.abort() })
@@ -487,7 +456,7 @@ test(
       } as AbortSignal
       await exported(on, 'halfway', { signal })
       assert.ok(globSync('types/*.json', { cwd: path }).length > 0, 'it had begun')
-      await assert.rejects(imported(on, path), /did not end/)
+      await assert.rejects(importFrom(on, path), /did not end/)
       await exported(on, 'halfway')
       assert.deepEqual(filesOf(path), whole)
     }

@@ -31,7 +31,8 @@ const attributesKept = new Set([
   'title',
   'width',
 ])
-const tagsKept = new Set([
+/** Elements that stand for themselves, and not in a line of text. */
+export const blockTags = new Set([
   'p',
   'h1',
   'h2',
@@ -69,6 +70,8 @@ const tagsKept = new Set([
   'footer',
   'aside',
   'main',
+])
+const inlineTags = new Set([
   'br',
   'img',
   'a',
@@ -99,8 +102,6 @@ const textDropped = new Set(['script', 'style', 'textarea', 'option', 'template'
 const embeds = new Set(['iframe', 'video', 'audio', 'embed', 'source', 'object'])
 /** Elements that a reader would miss. */
 const missed = new Set(['form', 'input', 'select', 'textarea', 'svg', 'canvas', 'math'])
-const inlineTags =
-  /^(?:img|a|b|strong|i|em|cite|dfn|var|s|strike|del|u|ins|code|kbd|samp|tt|sub|sup|mark|q)$/
 
 type OpenElement = { readonly tag: string; readonly children: HtmlNode[]; readonly isKept: boolean }
 
@@ -143,7 +144,7 @@ function elementOf(
   tag: string,
   attributes: Readonly<Record<string, string>>,
 ): { tag: string; attributes: ReadonlyMap<string, string>; children: HtmlNode[] } | null {
-  if (!tagsKept.has(tag)) return null
+  if (!blockTags.has(tag) && !inlineTags.has(tag)) return null
   const kept = Object.entries(attributes).filter(([name]) => attributesKept.has(name))
   return { tag, attributes: new Map(kept), children: [] }
 }
@@ -179,6 +180,6 @@ function textParts(nodes: readonly HtmlNode[], end: string, withLinks = false): 
     const inside = textParts(node.children, end, withLinks)
     const href = node.tag === 'a' && withLinks ? (node.attributes.get('href') ?? '') : ''
     if (/^https?:/i.test(href) && !inside.join('').includes(href)) inside.push(` (${href})`)
-    return inlineTags.test(node.tag) ? inside : [end, ...inside, end]
+    return node.tag === 'br' || blockTags.has(node.tag) ? [end, ...inside, end] : inside
   })
 }

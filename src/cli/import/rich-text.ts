@@ -1,5 +1,5 @@
 import type { HtmlElement, HtmlNode, Loss } from '#cli/import/html-tree.ts'
-import { parseSafeHtml } from '#cli/import/html-tree.ts'
+import { blockTags, parseSafeHtml } from '#cli/import/html-tree.ts'
 import { isSafeLink } from '#content/validation/rich-text.ts'
 
 /** Rich text takes no longer attribute. */
@@ -41,46 +41,6 @@ const markOf: Readonly<Record<string, string>> = {
   sup: 'superscript',
   mark: 'highlight',
 }
-const blockTags = new Set([
-  'p',
-  'h1',
-  'h2',
-  'h3',
-  'h4',
-  'h5',
-  'h6',
-  'ul',
-  'ol',
-  'li',
-  'blockquote',
-  'pre',
-  'hr',
-  'table',
-  'thead',
-  'tbody',
-  'tfoot',
-  'tr',
-  'td',
-  'th',
-  'caption',
-  'div',
-  'section',
-  'article',
-  'figure',
-  'figcaption',
-  'address',
-  'dl',
-  'dt',
-  'dd',
-  'center',
-  'details',
-  'summary',
-  'header',
-  'footer',
-  'aside',
-  'main',
-])
-
 /**
  * Converts HTML to Stoa's rich text. Classic WordPress texts, in which a blank line is a paragraph
  * and a line end a break, are read that way; texts of the block editor are HTML as it is. `lose` is
