@@ -61,3 +61,10 @@ test('bytes that are not UTF-8, deep nesting and __proto__ are refused', () => {
   assert.equal(parse('"__proto__"'), '__proto__')
   assert.deepEqual(parse('\ufeff{}'), {})
 })
+
+test('a key that an object has twice is refused, however it is written', () => {
+  for (const text of ['{"a":1,"a":2}', '[{"b":{"a":1, "\\u0061" : 2}}]', '{"a":{},"a":[]}'])
+    assert.throws(() => parseJson(Buffer.from(text), 10), /has the key "a" twice/, text)
+  for (const text of ['{"a":{"a":1},"b":[{"a":1},{"a":2}]}', '["a","a"]', '{"a":"a","b":"a\\":a"}'])
+    assert.deepEqual(parseJson(Buffer.from(text), 10), JSON.parse(text), text)
+})

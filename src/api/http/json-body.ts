@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import { JsonMalformedError } from '#api/problems/errors.ts'
 import { inexactNumber } from '#lib/exact-numbers.ts'
+import { duplicateKey } from '#api/http/json-keys.ts'
 import { malformedAt } from '#api/http/json-position.ts'
 
 const quote = 0x22
@@ -9,7 +10,8 @@ const backslash = 0x5c
 /**
  * Reads a JSON body. Refuses what `JSON.parse` alone would let through and the code behind it would
  * trip over: bytes that are not UTF-8 (they would silently become U+FFFD), nesting deeper than
- * `depthMax`, keys named `__proto__`, and numbers of which a double would keep other digits.
+ * `depthMax`, keys named `__proto__`, keys that an object has twice, and numbers of which a double
+ * would keep other digits.
  */
 export function parseJson(bytes: Buffer, depthMax: number): unknown {
   if (!isUtf8(bytes)) throw new JsonMalformedError('it is not UTF-8', null)
@@ -30,6 +32,12 @@ export function parseJson(bytes: Buffer, depthMax: number): unknown {
     throw new JsonMalformedError(
       `the number ${inexact.slice(0, 40)} would lose digits; send it as text`,
       text.indexOf(inexact),
+    )
+  const twice = duplicateKey(text)
+  if (twice !== null)
+    throw new JsonMalformedError(
+      `an object has the key "${twice.key.slice(0, 40)}" twice`,
+      twice.at,
     )
   return value
 }

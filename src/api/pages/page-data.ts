@@ -1,6 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ApiContext } from '#api/api-context.ts'
 import { dependenciesOf, markStale } from '#api/delivery/response-cache.ts'
+import { callerOf } from '#api/http/caller.ts'
 import { isAnonymous } from '#api/http/identity.ts'
 import { contentSecurityPolicy } from '#api/pages/layout.ts'
 import { tokenToSee } from '#api/writes/token-header.ts'
@@ -29,7 +30,9 @@ export async function readPageData<Value>(
     `page ${authority.key} ${key}`,
     // All that a page shows was true together.
     (load) =>
-      load.transaction((db) => read({ db, authority, depends: dependenciesOf(load, metrics) })),
+      load.transaction((db) =>
+        read({ db, authority, depends: dependenciesOf(load, metrics), caller: callerOf(request) }),
+      ),
     { since: tokenToSee(request) },
   )
   const ageMs = cached.state === 'stale' ? cached.ageMs : null
