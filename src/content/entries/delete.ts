@@ -17,7 +17,7 @@ import {
   requireGrant,
   typeFor,
 } from '#content/entries/permission.ts'
-import { checkExpected } from '#content/entries/save.ts'
+import { checkExpected } from '#content/entries/check-expected.ts'
 import { storedFields } from '#content/versions/version.ts'
 import { visibleFields } from '#content/entries/visibility.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'

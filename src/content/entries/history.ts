@@ -26,7 +26,8 @@ import {
   typeFor,
   seesChanges,
 } from '#content/entries/permission.ts'
-import { addVersion, checkExpected } from '#content/entries/save.ts'
+import { checkExpected } from '#content/entries/check-expected.ts'
+import { addVersion } from '#content/entries/save.ts'
 import { callInOneSnapshot } from '#content/entries/snapshot.ts'
 import { statusOf, viewOf } from '#content/entries/view.ts'
 import { storedFields } from '#content/versions/version.ts'

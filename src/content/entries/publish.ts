@@ -12,7 +12,7 @@ import { entryState, localesOf, versionOf } from '#content/versions/entry-state.
 import { latestOf } from '#content/versions/version.ts'
 import { noVersion, requireLocales, requireVersion } from '#content/entries/locale-rights.ts'
 import { requireGrant, requireGrantAfterWrite, typeFor } from '#content/entries/permission.ts'
-import { checkExpected } from '#content/entries/save.ts'
+import { checkExpected } from '#content/entries/check-expected.ts'
 import { storedFields } from '#content/versions/version.ts'
 import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
 import type { TypeModel } from '#content/model/model.ts'
