@@ -7,8 +7,11 @@ import { spawnSync } from 'node:child_process'
 import { globSync } from 'node:fs'
 import { databaseMissing, startTestPostgres } from '#test/support/database.ts'
 
-/** One file that hangs fails by itself instead of holding the run. */
-const fileTimeoutMs = 600_000
+/** One test that hangs fails by itself; `file-deadline.ts` ends a file that does. */
+const testTimeoutMs = 600_000
+
+/** Whatever happens, the summary comes before CI gives up. */
+const runTimeoutMs = 40 * 60_000
 
 const patterns = process.argv.slice(2)
 const files = globSync(['{src,test,sim}/**/*.test.ts'])
@@ -48,13 +51,16 @@ function tests(name: string, some: readonly string[], concurrency: number): bool
   if (some.length === 0) return true
   process.stdout.write(`\n• ${name}\n`)
   const args = [
+    '--import',
+    './test/support/file-deadline.ts',
     '--test',
     '--test-reporter=spec',
-    `--test-timeout=${fileTimeoutMs}`,
+    `--test-timeout=${testTimeoutMs}`,
     `--test-concurrency=${concurrency}`,
     ...some,
   ]
-  return spawnSync(process.execPath, args, { stdio: 'inherit', env }).status === 0
+  const options = { stdio: 'inherit', env, timeout: runTimeoutMs, killSignal: 'SIGINT' } as const
+  return spawnSync(process.execPath, args, options).status === 0
 }
 
 // Whole clusters of real processes have deadlines that mean something: nothing else runs beside
