@@ -1,3 +1,5 @@
+import { parseS3Url } from '#lib/s3-url.ts'
+
 /**
  * One setting of a node: its environment variable and flag, how its text is read, and what it does.
  * Its key in `settings` is its name in `stoa.config.ts`. The defaults start a node on a laptop.
@@ -59,6 +61,14 @@ function url(...schemes: readonly string[]): (text: string) => string {
     }
     return text
   }
+}
+
+function filesUrl(text: string): string {
+  url('file', 's3')(text)
+  if (text.startsWith('s3:')) parseS3Url(text)
+  else if (!URL.canParse(text) || !/^file:\/\/(localhost)?\/./.test(text))
+    throw new Error('must name a folder: file:///path')
+  return text
 }
 
 function originList(text: string): readonly string[] {
@@ -203,10 +213,12 @@ export const settings = {
     flag: '--files-url',
     fallback: null,
     url: true,
-    parse: url('file'),
+    parse: filesUrl,
     help:
-      'Folder for the bytes of uploads: file:///path, which must exist. Unset: the folder files ' +
-      'in the data folder.',
+      'Where the bytes of uploads are: a folder that exists, file:///path, or a bucket of object ' +
+      'storage, s3://KEY:SECRET@bucket/folder?endpoint=https://host&region=name. Without KEY and ' +
+      'SECRET those of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role of the machine. ' +
+      'Unset: the folder files in the data folder.',
   } as Setting<string | null>,
   host: {
     env: 'STOA_HOST',

@@ -22,6 +22,19 @@ export class BlobTooLargeError extends StoaError {
   }
 }
 
+/** The bytes are not those that their id says; nothing was kept. */
+export class BlobDamagedError extends StoaError {
+  readonly code = 'E_BLOB_DAMAGED'
+
+  constructor(expected: string, found: string) {
+    super(
+      'The bytes of a file are not those that were stored: their SHA-256 differs. Restore the ' +
+        'file from a backup.',
+      { blob: expected, found },
+    )
+  }
+}
+
 /**
  * The store cannot be reached, is full, or refuses us. Nothing half-written is visible; the call
  * can be made again.

@@ -5,13 +5,20 @@ export type BlobId = string
 
 export type BlobInfo = { readonly id: BlobId; readonly bytes: number }
 
+export type PutOptions = {
+  readonly bytesMax: number
+  readonly signal?: AbortSignal
+  /** The id that the bytes must have; with others nothing is kept: `BlobDamagedError`. */
+  readonly expected?: BlobId
+}
+
 /**
  * Where the bytes of uploads live. Blobs are immutable and content-addressed, so equal bytes are
  * stored once and a response may be cached for ever. A blob becomes visible whole or not at all; an
  * aborted `put` leaves nothing behind.
  *
  * Errors: `BlobNotFoundError`; `FileStoreUnavailableError` (try again; nothing half-written);
- * `BlobTooLargeError`.
+ * `BlobTooLargeError`; `BlobDamagedError`.
  */
 export interface FileStore {
   /**
@@ -19,10 +26,7 @@ export interface FileStore {
    * Equal bytes that are there already are kept, and count as written now. An error of `source`
    * itself, and an abort, reject as they are.
    */
-  put(
-    source: Readable,
-    options: { readonly bytesMax: number; readonly signal?: AbortSignal },
-  ): Promise<BlobInfo>
+  put(source: Readable, options: PutOptions): Promise<BlobInfo>
   /**
    * The bytes from `start` to `end` inclusive (default: all), which must lie within the blob. The
    * caller must consume or destroy the stream.
@@ -36,8 +40,8 @@ export interface FileStore {
    */
   delete(id: BlobId, options?: { readonly writtenBeforeMs: number }): Promise<boolean>
   /**
-   * Every blob, in no order, with its last use or write in ms since 1970; for the collection of
-   * orphans.
+   * Every blob, in no order, with its last use or write in ms since 1970 by the clock of the store;
+   * for the collection of orphans. `delete` decides by the clock of the nodes.
    */
   list(): AsyncIterable<BlobInfo & { readonly writtenAtMs: number }>
   /**
@@ -49,16 +53,19 @@ export interface FileStore {
   check(signal: AbortSignal): Promise<void>
   /**
    * The name of this place, which the database remembers: so a node that sees another place, or an
-   * empty folder where a file system should be mounted, does not start on it. Absent: the store is
-   * reached by one address from everywhere, which proves it.
+   * empty folder where a file system should be mounted, does not start on it.
    */
-  readonly identity?: FileStoreIdentity
+  readonly identity: FileStoreIdentity
+  /** Releases connections; the store is not used after that. */
+  close(): Promise<void>
 }
 
 /** Errors: `FileStoreUnavailableError`. */
 export type FileStoreIdentity = {
-  /** Where a person finds the place. */
+  /** Where a person finds the place, without secrets. */
   readonly place: string
+  /** How a person writes the identity there by hand: "into PLACE/stoa-files". */
+  readonly where: string
   /** Null: there is no file store at the place. Changes nothing. */
   read(): Promise<string | null>
   /** Makes a file store of this identity where there is none. Returns the one that is there. */

@@ -1,12 +1,11 @@
 import { createHash } from 'node:crypto'
 import { hostname, networkInterfaces } from 'node:os'
 import type { Config } from '#config/config.ts'
-import { hidePassword, settingNames } from '#config/config.ts'
+import { settingNames } from '#config/config.ts'
 import type { SettingName } from '#config/settings.ts'
-import type { FileStore } from '#file-store/file-store.ts'
 import type { Logger } from '#lib/logger.ts'
 import { silentAfterMs } from '#nodes/cluster-status.ts'
-import { DatabaseNotSharedError, FilesNotSharedError, SecretDiffersError } from '#nodes/errors.ts'
+import { DatabaseNotSharedError, SecretDiffersError } from '#nodes/errors.ts'
 import type { OtherNode } from '#nodes/join.ts'
 import type { NodeInfo } from '#nodes/node-info.ts'
 
@@ -37,7 +36,6 @@ export type JoiningNode = {
   /** The name of its place under a supervisor. Null: its address is its place. */
   readonly supervisedAs: string | null
   readonly secret: string
-  readonly fileStore: FileStore
   /** Throws when the files are not those that the database remembers. */
   readonly checkFiles: () => Promise<void>
   readonly version: string
@@ -49,19 +47,17 @@ export type JoiningNode = {
  * setting to change.
  */
 export async function admit(
-  { config, supervisedAs, secret, fileStore, checkFiles, version, logger }: JoiningNode,
+  { config, supervisedAs, secret, checkFiles, version, logger }: JoiningNode,
   others: readonly OtherNode[],
 ): Promise<NodeInfo> {
   const mine: Readonly<Record<string, string>> = {
     database: config.databaseUrl === null ? 'embedded' : 'external',
     secret: digest(`secret ${secret}`),
-    files: await filesSeen(fileStore, config),
     ...comparedSettings(config, secret),
   }
   refuseOtherDatabase(mine, others)
   refuseOtherSecret(mine, others)
   await checkFiles()
-  refuseOtherFiles(mine, others, config)
   logDifferences(mine, version, others, logger)
   const address = supervisedAs === null ? addressOf(config) : null
   const place = supervisedAs ?? address
@@ -120,21 +116,6 @@ function refuseOtherSecret(
   )
 }
 
-function refuseOtherFiles(
-  mine: Readonly<Record<string, string>>,
-  others: readonly OtherNode[],
-  config: Config,
-): void {
-  const unlike = differing('files', mine, others)
-  if (unlike.length === 0) return
-  throw new FilesNotSharedError(
-    `This node keeps its files in ${placeOfFiles(config)}, and does not see there what ` +
-      `the others see. ${runningNodes(unlike)} with other files. ` +
-      'Set STOA_FILES_URL on every node to the same place: a folder that all of them mount.',
-    unlike.map(({ id }) => id),
-  )
-}
-
 function logDifferences(
   mine: Readonly<Record<string, string>>,
   version: string,
@@ -160,10 +141,6 @@ function logDifferences(
     logger.info({ version, others: versions }, 'other nodes run another version')
 }
 
-function placeOfFiles({ filesUrl, data }: Config): string {
-  return hidePassword(filesUrl ?? `the folder files below ${data}`)
-}
-
 /** Names those that live, if any does: the row of a killed node stands there for a while. */
 function runningNodes(others: readonly OtherNode[]): string {
   const living = others.filter(({ silentMs }) => silentMs <= silentAfterMs)
@@ -171,11 +148,6 @@ function runningNodes(others: readonly OtherNode[]): string {
     ({ info }) => `${info.name}${info.address === null ? '' : ` (${info.address})`}`,
   )
   return names.length === 1 ? `The node ${names[0]!} runs` : `The nodes ${names.join(', ')} run`
-}
-
-async function filesSeen({ identity }: FileStore, config: Config): Promise<string> {
-  if (identity === undefined) return hidePassword(config.filesUrl ?? '')
-  return `disk ${(await identity.read()) ?? 'without identity'}`
 }
 
 /** Keyed with the cluster's secret, so that the digests give away no password. */

@@ -12,7 +12,9 @@ import type { LaneOptions } from '#database/postgres/postgres-database.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import type { FileStore } from '#file-store/file-store.ts'
 import { systemClock } from '#lib/clock.ts'
+import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
+import { parseS3Url } from '#lib/s3-url.ts'
 import { nodeLeaseMsDefault } from '#nodes/nodes.ts'
 
 /**
@@ -99,10 +101,17 @@ export function openCommandDatabase(
   })
 }
 
-export function openFileStore(config: Config, dataDir: string): FileStore {
-  const { filesUrl } = config
-  const folder = filesUrl === null ? join(dataDir, 'files') : fileURLToPath(filesUrl)
-  return new DiskFileStore({ folder, mayCreateFolder: filesUrl === null, clock: systemClock })
+/** The SDK for S3 is loaded only where a bucket is used. */
+export async function openFileStore(
+  url: string | null,
+  { dataDir, clock }: { readonly dataDir: string; readonly clock: Clock },
+): Promise<FileStore> {
+  if (url?.startsWith('s3:') !== true) {
+    const folder = url === null ? join(dataDir, 'files') : fileURLToPath(url)
+    return new DiskFileStore({ folder, mayCreateFolder: url === null, clock })
+  }
+  const { S3FileStore } = await import('#file-store/drivers/s3.ts')
+  return new S3FileStore({ place: parseS3Url(url), spoolFolder: join(dataDir, 'spool'), clock })
 }
 
 export type OpenedCluster = AsyncDisposable & Omit<ClusterParts, 'calls' | 'duties'>

@@ -39,29 +39,31 @@ export class FilesMismatchError extends StoaError {
   readonly code = 'E_FILES_MISMATCH'
 
   constructor(
-    place: string,
+    at: Place,
     facts: { readonly expected: string | null; readonly found: string | null },
   ) {
-    super(mismatchMessage(place, facts), { place, ...facts })
+    super(mismatchMessage(at, facts), { place: at.place, ...facts })
   }
 }
 
+/** A file store, and how a person writes its identity there. */
+type Place = { readonly place: string; readonly where: string }
+
 function mismatchMessage(
-  place: string,
+  { place, where }: Place,
   { expected, found }: { readonly expected: string | null; readonly found: string | null },
 ): string {
   if (expected === null) {
     return (
-      `The folder ${place} has the files of another database. Set STOA_FILES_URL to a folder of ` +
-      `its own; or, if that database is gone for good, remove ${place}/stoa-files.`
+      `${place} has the files of another database. Set STOA_FILES_URL to a place of its own; or, ` +
+      `if that database is gone for good, remove ${where}.`
     )
   }
   const reason = found === null ? 'is empty' : 'has the files of another database'
   return (
     `The files of this site are not in ${place}, which ${reason}. Mount its file system there, ` +
-    'or set STOA_FILES_URL to the place of the files. If you have moved or restored them by ' +
-    'hand, or ' +
-    `they are lost for good, write ${expected} into ${place}/stoa-files.`
+    'or set STOA_FILES_URL to the place of the files. If you have restored them by hand, or they ' +
+    `are lost for good, write ${expected} into ${where}.`
   )
 }
 

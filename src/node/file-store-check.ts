@@ -28,7 +28,6 @@ type Stores = { readonly database: Database; readonly fileStore: FileStore }
  */
 export async function checkFileStore({ database, fileStore }: Stores): Promise<void> {
   const { identity } = fileStore
-  if (identity === undefined) return
   const expected = await expectedIdentity(database)
   const found = await identity.read()
   const isUndecided = expected === null && found !== null
@@ -44,7 +43,6 @@ export async function checkFileStore({ database, fileStore }: Stores): Promise<v
  */
 export async function claimFileStore({ database, fileStore }: Stores): Promise<void> {
   const { identity } = fileStore
-  if (identity === undefined) return
   await checkFileStore({ database, fileStore })
   if ((await expectedIdentity(database)) !== null) return
   await database.transaction(async (tx) => {
@@ -65,9 +63,9 @@ async function expectedIdentity(db: Queryable): Promise<string | null> {
 }
 
 function compareIdentities(
-  { place }: FileStoreIdentity,
+  { place, where }: FileStoreIdentity,
   expected: string | null,
   found: string | null,
 ): void {
-  if (expected !== found) throw new FilesMismatchError(place, { expected, found })
+  if (expected !== found) throw new FilesMismatchError({ place, where }, { expected, found })
 }

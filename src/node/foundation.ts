@@ -62,8 +62,9 @@ export async function openFoundation(
   const url = config.databaseUrl ?? (await embeddedUrl(dataDir, logger, { ...options, opened }))
   const database = openDatabase({ config, url, logger })
   opened.defer(() => database.close())
-  const fileStore = openFileStore(config, dataDir)
   const clock = await DatabaseClock.read(database)
+  const fileStore = await openFileStore(config.filesUrl, { dataDir, clock })
+  opened.defer(() => fileStore.close())
   const closing = opened.move()
   return {
     config,

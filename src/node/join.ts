@@ -150,7 +150,7 @@ async function join(
     ended: hasEnded(config, supervisedAs),
     admit: async (others) => {
       const checkFiles = (): Promise<void> => checkFileStore({ database, fileStore })
-      const joining = { config, supervisedAs, secret, fileStore, checkFiles, version, logger }
+      const joining = { config, supervisedAs, secret, checkFiles, version, logger }
       const mine = await admit(joining, others)
       first = others.every(
         (other) => other.silentMs > silentAfterMs || isSuccessor(mine.place, other.info),

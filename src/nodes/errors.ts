@@ -25,11 +25,6 @@ export abstract class JoinRefusedError extends StoaError {
   }
 }
 
-/** The files of this node are not those of the others. */
-export class FilesNotSharedError extends JoinRefusedError {
-  readonly code = 'E_NODES_FILES'
-}
-
 /** The secret of this node is not that of the others. */
 export class SecretDiffersError extends JoinRefusedError {
   readonly code = 'E_NODES_SECRET'

@@ -6,7 +6,13 @@ import { Readable } from 'node:stream'
 import type { Database } from '#database/database.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import { FileStoreUnavailableError } from '#file-store/errors.ts'
-import type { BlobId, BlobInfo, FileStore } from '#file-store/file-store.ts'
+import type {
+  BlobId,
+  BlobInfo,
+  FileStore,
+  FileStoreIdentity,
+  PutOptions,
+} from '#file-store/file-store.ts'
 import type { Actor } from '#lib/actor.ts'
 import type { Clock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
@@ -46,10 +52,11 @@ export class WatchedFileStore implements FileStore {
     this.#inner = inner
   }
 
-  async put(
-    source: Readable,
-    options: { readonly bytesMax: number; readonly signal?: AbortSignal },
-  ): Promise<BlobInfo> {
+  get identity(): FileStoreIdentity {
+    return this.#inner.identity
+  }
+
+  async put(source: Readable, options: PutOptions): Promise<BlobInfo> {
     this.#up()
     this.puts += 1
     const blob = await this.#inner.put(source, options)
@@ -92,6 +99,10 @@ export class WatchedFileStore implements FileStore {
   async check(signal: AbortSignal): Promise<void> {
     this.#up()
     return this.#inner.check(signal)
+  }
+
+  async close(): Promise<void> {
+    await this.#inner.close()
   }
 
   #up(): void {

@@ -28,7 +28,6 @@ const neverOfARequest: ReadonlySet<string> = new Set([
   'E_NODES_DATABASE',
   'E_NODES_FENCE',
   'E_NODES_OLDER',
-  'E_NODES_FILES',
   'E_NODES_SECRET',
   'E_NODE_DRAIN_DEADLINE',
   'E_NODE_NOT_FOUND',

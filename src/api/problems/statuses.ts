@@ -9,6 +9,7 @@ export const statuses: Readonly<Record<string, readonly [status: number, title: 
   E_ASSET_INPUT: [422, 'Invalid input'],
   E_ASSET_IN_USE: [409, 'Asset in use'],
   E_ASSET_NOT_FOUND: [404, 'No such asset'],
+  E_BLOB_DAMAGED: [500, 'File damaged'],
   E_BLOB_NOT_FOUND: [404, 'File not found'],
   E_BLOB_TOO_LARGE: [413, 'File too large'],
   E_BODY_TOO_LARGE: [413, 'Body too large'],

@@ -53,6 +53,18 @@ fileStoreContract('disk', async (clock) => {
   }
 })
 
+test('disk: a blob counts as written at its last put, in the list too', async () => {
+  await using place = await folder()
+  const clock = new HandClock()
+  const store = await openStore(place.path, clock)
+  await store.put(generated(1, 1), { bytesMax })
+  clock.ms += 5_000
+  await store.put(generated(1, 1), { bytesMax })
+  const times: number[] = []
+  for await (const blob of store.list()) times.push(blob.writtenAtMs)
+  assert.deepEqual(times, [clock.ms])
+})
+
 test('disk: a folder that disappears is unavailable and not made anew', async () => {
   await using place = await folder()
   const path = join(place.path, 'files')

@@ -17,11 +17,18 @@ import { addAbortSignal } from 'node:stream'
 import type { Readable } from 'node:stream'
 import type { Clock } from '#lib/clock.ts'
 import {
+  BlobDamagedError,
   BlobNotFoundError,
   BlobTooLargeError,
   FileStoreUnavailableError,
 } from '#file-store/errors.ts'
-import type { BlobId, BlobInfo, FileStore, FileStoreIdentity } from '#file-store/file-store.ts'
+import type {
+  BlobId,
+  BlobInfo,
+  FileStore,
+  FileStoreIdentity,
+  PutOptions,
+} from '#file-store/file-store.ts'
 
 /**
  * A put and a delete of equal bytes may cross; each retry means that the other side moved, so few
@@ -76,15 +83,13 @@ export class DiskFileStore implements FileStore {
     this.#clock = options.clock
     this.identity = {
       place: options.folder,
+      where: join(options.folder, marker),
       read: () => this.#readIdentity(),
       claim: (identity) => this.#claim(identity),
     }
   }
 
-  async put(
-    source: Readable,
-    options: { readonly bytesMax: number; readonly signal?: AbortSignal },
-  ): Promise<BlobInfo> {
+  async put(source: Readable, options: PutOptions): Promise<BlobInfo> {
     // The source may fail before it is read. Reading shows that; an error without a listener would
     // end the process.
     source.on('error', () => undefined)
@@ -99,6 +104,8 @@ export class DiskFileStore implements FileStore {
     const part = join(this.#folder, 'tmp', `${randomBytes(16).toString('hex')}${partSuffix}`)
     try {
       const blob = await this.#write(part, source, options.bytesMax)
+      if (options.expected !== undefined && options.expected !== blob.id)
+        throw new BlobDamagedError(options.expected, blob.id)
       await this.#publish(part, blob)
       return blob
     } finally {
@@ -218,6 +225,9 @@ export class DiskFileStore implements FileStore {
       await remove(path)
     }
   }
+
+  /** Files are opened and closed one by one. */
+  async close(): Promise<void> {}
 
   #place(id: BlobId): string {
     return join(this.#folder, id.slice(0, 2), id.slice(2, 4), id)
