@@ -105,7 +105,7 @@ async function cost(
   for (let at = 0; at < size; at += 1) {
     const cluster = await joinCluster({
       url,
-      connectionsMax: 2,
+      connectionsMax: 6,
       ...(pollGapMs === undefined ? {} : { pollGapMs }),
     })
     await cluster.attach('cost_item', {

@@ -57,6 +57,7 @@ export type ClusterOptions = {
    * primary less, and shows changes later by as much.
    */
   readonly pollGapMs?: number
+  /** All connections of this node together: at least 6, of which 5 are its own. */
   readonly connectionsMax?: number
   readonly cache?: CacheOptions['config']
   /** Redis or Valkey as a second level of the cache, for values that are read with a `codec`. */
@@ -186,14 +187,18 @@ function openSecondLevel(
 
 /**
  * Joins the cluster on this database, making its tables in the schema `stoa` at the first start.
- * Errors: those of the database and of migrations.
+ * Errors: `RangeError` for an option that cannot work; those of the database and of migrations.
  */
 export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   const { url, leaseMs, pollGapMs, cache, logger = silentLogger } = options
+  const { connectionsMax = connectionsMaxDefault } = options
+  checkWhole('connectionsMax', connectionsMax, ownConnections + 1)
+  checkWhole('leaseMs', leaseMs, 1)
+  checkWhole('pollGapMs', pollGapMs, 0)
   await using opened = new AsyncDisposableStack()
   const database = new PostgresDatabase({
     url,
-    connectionsMax: (options.connectionsMax ?? connectionsMaxDefault) - ownConnections,
+    connectionsMax: connectionsMax - ownConnections,
     statementTimeoutMs,
     connectTimeoutMs,
     feed: feedLane(leaseMs ?? leaseMsDefault),
@@ -222,6 +227,11 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
     write: async (work) => feed.write(database, work),
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
   }
+}
+
+function checkWhole(name: keyof ClusterOptions, value: number | undefined, least: number): void {
+  if (value === undefined || (Number.isSafeInteger(value) && value >= least)) return
+  throw new RangeError(`${name} is ${value}; it must be a whole number and at least ${least}.`)
 }
 
 async function secondLevelOf(
