@@ -470,7 +470,8 @@ create table stoa.content_type (
   settled_revision integer default 0 not null,
   removed_fields jsonb default '{}'::jsonb not null,
   created_at timestamp(3) with time zone default now() not null,
-  updated_at timestamp(3) with time zone default now() not null
+  updated_at timestamp(3) with time zone default now() not null,
+  narrowed_fields jsonb default '[]'::jsonb not null
 );
 
 comment on table stoa.content_type is 'The content types. Each type has a table of its own for its versions, a partition of `stoa.version`, which a trigger makes together with the type.';
@@ -482,6 +483,8 @@ comment on column stoa.content_type.filter_revision is 'The revision that last c
 comment on column stoa.content_type.settled_revision is 'The revision up to which every `filter` is upgraded and every index exists.';
 
 comment on column stoa.content_type.removed_fields is 'The revision that last removed each field, by path. Values that were saved before it do not come back when a field of that name is added.';
+
+comment on column stoa.content_type.narrowed_fields is 'Fields as they were made by a change after which not every value of before was one of the field, each with the revision, in order. Older versions are read through all of them, so that a value which a change lost does not come back when the field is changed again.';
 
 create table stoa.entry (
   id uuid not null,
@@ -739,6 +742,18 @@ create table stoa.session_use (
 
 comment on table stoa.session_use is 'When sessions were last used. A table of its own, which the change feed does not announce: a use changes nothing that nodes have in memory.';
 
+create table stoa.unique_draft_value (
+  type text not null,
+  field text not null,
+  locale text not null,
+  value text not null,
+  entry_id uuid not null
+);
+
+comment on table stoa.unique_draft_value is 'The values of unique fields, each claimed by the entry whose latest version has it. So a draft may take what only a published version of another entry has, and the two are published in one release.';
+
+comment on column stoa.unique_draft_value.locale is '`*` for a field that all locales share.';
+
 create table stoa.unique_value (
   type text not null,
   field text not null,
@@ -747,7 +762,7 @@ create table stoa.unique_value (
   entry_id uuid not null
 );
 
-comment on table stoa.unique_value is 'The values of unique fields, each claimed by the entry whose latest or published version has it.';
+comment on table stoa.unique_value is 'The values of unique fields, each claimed by the entry whose published version has it.';
 
 comment on column stoa.unique_value.locale is '`*` for a field that all locales share.';
 
@@ -970,6 +985,8 @@ alter table stoa.session add constraint session_pkey PRIMARY KEY (id_hash);
 
 alter table stoa.session_use add constraint session_use_pkey PRIMARY KEY (id_hash);
 
+alter table stoa.unique_draft_value add constraint unique_draft_value_pkey PRIMARY KEY (type, field, locale, value);
+
 alter table stoa.unique_value add constraint unique_value_pkey PRIMARY KEY (type, field, locale, value);
 
 alter table stoa.upload add constraint upload_bytes_check CHECK ((bytes > 0));
@@ -1024,6 +1041,8 @@ alter table stoa.session add constraint session_user_id_fkey FOREIGN KEY (user_i
 
 alter table stoa.session_use add constraint session_use_id_hash_fkey FOREIGN KEY (id_hash) REFERENCES stoa.session(id_hash) ON DELETE CASCADE;
 
+alter table stoa.unique_draft_value add constraint unique_draft_value_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES stoa.entry(id) ON DELETE CASCADE;
+
 alter table stoa.unique_value add constraint unique_value_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES stoa.entry(id) ON DELETE CASCADE;
 
 alter table stoa.upload add constraint upload_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES stoa.asset(id) ON DELETE SET NULL;
@@ -1071,6 +1090,8 @@ CREATE INDEX schedule_entry ON stoa.schedule USING btree (entry_id);
 CREATE INDEX session_expires ON stoa.session USING btree (expires_at);
 
 CREATE INDEX session_of_user ON stoa.session USING btree (user_id, created_at);
+
+CREATE INDEX unique_draft_value_entry ON stoa.unique_draft_value USING btree (entry_id);
 
 CREATE INDEX unique_value_entry ON stoa.unique_value USING btree (entry_id);
 

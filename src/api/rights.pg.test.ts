@@ -295,6 +295,42 @@ test(
   },
 )
 
+test(
+  'a grant that is limited to a locale reaches no shared field, and does not show which other locales there are',
+  { skip },
+  async () => {
+    await using site = await rightsSite()
+    const german = await roleClient(site, 'german', [
+      grantOn('article', all, { filter: equals('locale', 'de') }),
+    ])
+    const alone = await accepted(
+      german('POST', '/api/content/article', { locale: 'de', fields: { section: 'news' } }),
+    )
+    const beside = await accepted(
+      german('POST', '/api/content/article', { locale: 'de', fields: { section: 'news' } }),
+    )
+    await accepted(
+      site.request('PATCH', url(beside.data.id), { body: { fields: { title: 'Hidden' } } }),
+    )
+    const repliesFor = async (id: string): Promise<string[]> => {
+      const replies: string[] = []
+      for (const body of [
+        { locale: 'de', fields: { section: 'sport' } },
+        { locale: 'de', fields: { section: 'sport', title: 'Neu' }, publish: true },
+      ])
+        for (const method of ['PATCH', 'PUT']) {
+          const { status, json } = await german(method, url(id), body)
+          assert.equal(status, 403)
+          replies.push(`${json.code} ${json.detail}`)
+        }
+      await accepted(german('PATCH', url(id), { locale: 'de', fields: { title: 'Neu' } }))
+      return replies
+    }
+    assert.deepEqual(await repliesFor(beside.data.id), await repliesFor(alone.data.id))
+    assert.equal((await draftOf(site, beside.data.id)).fields.section, 'news')
+  },
+)
+
 test('refusals name no field and no type that the role does not see', { skip }, async () => {
   await using site = await rightsSite()
   const id = await make(site, { code: 'taken' }, { publish: true })

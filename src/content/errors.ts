@@ -87,6 +87,13 @@ export class VersionConflictError extends StoaError {
   }
 }
 
+/** A value of a unique field, as the latest or the published version of an entry would have it. */
+export type UniqueValue = {
+  readonly field: string
+  readonly locale: string
+  readonly perspective: 'draft' | 'published'
+}
+
 /** Another entry holds this value of a unique field. */
 export class UniqueConflictError extends StoaError {
   readonly code = 'E_UNIQUE_CONFLICT'
@@ -94,11 +101,13 @@ export class UniqueConflictError extends StoaError {
   /** The entry that wanted the value; null: one that is only being made. */
   readonly entryId: string | null
 
-  constructor(field: string, locale: string, entryId: string | null = null) {
-    super(`Another entry has this value of the unique field "${field}". Choose another one.`, {
-      field,
-      locale,
-    })
+  constructor({ field, locale, perspective }: UniqueValue, entryId: string | null = null) {
+    super(
+      perspective === 'draft'
+        ? `Another entry has this value of the unique field "${field}". Choose another one.`
+        : `Another entry is published with this value of the unique field "${field}". Choose another one, or publish both in one release.`,
+      { field, locale, perspective },
+    )
     this.entryId = entryId
   }
 }

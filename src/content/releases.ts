@@ -28,6 +28,8 @@ import { isId, newId } from '#lib/id.ts'
 
 const itemsMax = 1_000
 const pageMax = 200
+/** A page ends with the release that reaches this number of items, and `after` goes on. */
+const pageItemsMax = 2_000
 const nameLengthMax = 200
 const namedMax = 20
 
@@ -45,9 +47,16 @@ const columns = `r.id, r.name, r.state, r.created_at as "createdAt", r.published
   (select json_agg(${itemJson} order by i.entry_id, i.locale) from stoa.release_item i join stoa.entry e on e.id = i.entry_id where i.release_id = r.id) as items`
 
 const readOne = sql<Row>(`select ${columns} from stoa.release r where r.id = $1`)
-const readPage = sql<Row>(
-  `select ${columns} from stoa.release r where $1::uuid is null or r.id < $1 order by r.id desc limit $2`,
-)
+/** `there`: how many releases the page would have without its bound on items. */
+const readPage = sql<Row & { there: number }>(`
+  with page as (
+    select id from stoa.release r where $1::uuid is null or r.id < $1 order by r.id desc limit $2
+  ), counted as (
+    select id, sum(items) over (order by id desc) - items as before, (count(*) over ())::int as there
+    from (select p.id, (select count(*) from stoa.release_item i where i.release_id = p.id) as items from page p) c
+  )
+  select ${columns}, c.there from counted c join stoa.release r on r.id = c.id
+  where c.before < ${pageItemsMax} order by r.id desc`)
 const lockOne = sql<object>(`select 1 from stoa.release where id = $1 for no key update`)
 const insertRelease = sql<object>(
   `insert into stoa.release (id, name, created_at, created_by) values ($1, $2, $3, $4)`,
@@ -257,7 +266,7 @@ async function list(
   const shown = rows.slice(0, page.limit)
   return {
     data: await releasesOf(call, call.db, model, shown),
-    after: rows.length > page.limit ? (shown.at(-1)?.id ?? null) : null,
+    after: (rows[0]?.there ?? 0) > shown.length ? (shown.at(-1)?.id ?? null) : null,
   }
 }
 

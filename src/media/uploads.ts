@@ -82,6 +82,10 @@ const removeParts = sql<Part>(
   `delete from stoa.upload_part where upload_id = $1 returning start, bytes, blob, written_at`,
 )
 const remove = sql(`delete from stoa.upload where id = $1`)
+/** Locked, so that an upload which has gone on since it was found to be expired stays. */
+const lockExpired = sql<{ id: string }>(
+  `select id from stoa.upload where id = $1 and expires_at <= $2 for update`,
+)
 const expired = sql<{ id: string }>(
   `select id from stoa.upload where expires_at <= $1 order by expires_at limit $2`,
 )
@@ -230,7 +234,7 @@ export class BlobUploads implements Uploads {
         iso(nowMs),
         dryRun ? null : expiredBatch,
       ])
-      if (!dryRun) for (const row of rows) await this.#remove(row.id)
+      if (!dryRun) for (const row of rows) await this.#remove(row.id, iso(nowMs))
       count += rows.length
       if (dryRun || rows.length < expiredBatch) return count
     }
@@ -357,9 +361,11 @@ export class BlobUploads implements Uploads {
     return receive(this.#parts, { name, source, caller })
   }
 
-  async #remove(id: string): Promise<void> {
+  /** `expiredBy`: only if it is expired then. */
+  async #remove(id: string, expiredBy: string | null = null): Promise<void> {
     const removed = await this.#parts.database.transaction(async (tx) => {
-      await tx.run(lockUpload, [id])
+      if (expiredBy === null) await tx.run(lockUpload, [id])
+      else if ((await tx.run(lockExpired, [id, expiredBy])).length === 0) return []
       const pieces = await tx.run(removeParts, [id])
       await tx.run(remove, [id])
       return pieces

@@ -2,6 +2,7 @@ import type { ReadOptions } from '#content/content.ts'
 import { QueryLimitError, QueryParameterError } from '#content/query/errors.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
 import type { Filter, ListQuery, Perspective, Sort, Test } from '#content/query/query.ts'
+import { isExact } from '#lib/exact-numbers.ts'
 import type { Scalar } from '#lib/scalar.ts'
 import { filterDepthMax, filterNodesMax, testNamed } from '#content/query/validate-query.ts'
 import { fieldAcross, isAcross } from '#content/query/across.ts'
@@ -324,7 +325,9 @@ const numberPattern = /^-?\d+(\.\d+)?([eE][+-]?\d+)?$/
 
 function typed(field: QueryField, text: string): Scalar {
   if (field.type === 'boolean') return booleans.get(text) ?? text
-  return field.type === 'number' && numberPattern.test(text) ? Number(text) : text
+  // A number that a double would change is none that an entry can have.
+  const isNumber = field.type === 'number' && numberPattern.test(text) && isExact(text)
+  return isNumber ? Number(text) : text
 }
 
 function parseValues(text: string): string[] {

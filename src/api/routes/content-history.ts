@@ -1,6 +1,8 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { entriesJson, entryJson } from '#api/delivery/entry-json.ts'
+import { LargeListBudget } from '#api/delivery/large-list-budget.ts'
+import { callerOf } from '#api/http/caller.ts'
 import { versionTag } from '#api/delivery/entity-tag.ts'
 import { write } from '#api/writes/idempotency.ts'
 import {
@@ -24,8 +26,9 @@ const noStore = 'private, no-store'
 /** Versions of an entry. All of it is for readers of drafts; content decides that. */
 export const contentVersionRoutes: RoutePlugin = (
   server,
-  { content, database, config: { pageSizeMax } },
+  { content, database, clock, config: { pageSizeMax } },
 ) => {
+  const largeReads = new LargeListBudget(clock)
   server.route({
     method: 'GET',
     url: '/api/content/:type/:id/versions',
@@ -92,7 +95,7 @@ export const contentVersionRoutes: RoutePlugin = (
   server.route({
     method: 'GET',
     url: '/api/content/:type/:id/locales',
-    config,
+    config: { ...config, errors: ['E_QUERY_LIMIT'] },
     schema: {
       operationId: 'getEntryLocales',
       summary: 'An entry in every locale that it has',
@@ -107,17 +110,15 @@ export const contentVersionRoutes: RoutePlugin = (
     },
     handler: async (request, reply) => {
       const { type, id } = request.params
+      const { perspective = 'published' } = request.query
       const call = { db: database, authority: request.identity.authority }
-      const entries = await content.entries.locales(
-        call,
-        type,
-        id,
-        request.query.perspective ?? 'published',
-      )
-      return reply
-        .header('cache-control', noStore)
-        .type(json)
-        .send(`{"data":${entriesJson(entries)}}`)
+      const body = await largeReads.run(callerOf(request), async (made) => {
+        const entries = await content.entries.locales(call, type, id, perspective)
+        const text = `{"data":${entriesJson(entries)}}`
+        made(text.length)
+        return text
+      })
+      return reply.header('cache-control', noStore).type(json).send(body)
     },
   })
 }

@@ -18,8 +18,9 @@ import type { Page, ReadOptions, UnreadQuery } from '#content/content.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 
 const config = { access: 'content', ifNoneMatch: true, mayBeStale: true } as const
-/** Longer lists are made out of a budget of the caller's. */
+/** Lists of more entries, or of more bytes, are made out of a budget of the caller's. */
 const largeListEntries = 50
+const largeListBytes = 256 * 1024
 const publishedWhole: ReadOptions = {
   locale: null,
   perspective: 'published',
@@ -117,11 +118,11 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
             const page = await context.content.entries.list(call, unread)
             const query = unread.query!
             const body = listBody(page, query)
-            made(body.length)
+            made(query.limit > largeListEntries || body.length > largeListBytes ? body.length : 0)
             return { body, perspective: query.perspective }
           },
         })
-      return isLarge(text) ? largeLists.run(callerOf(request), respond) : respond(() => undefined)
+      return largeLists.run(callerOf(request), respond)
     },
   })
   server.route<{ Params: { type: string; id: string } }>({
@@ -196,11 +197,6 @@ function perspectiveIn(text: string): Perspective {
   const found = /(?:^|&)perspective=([^&]*)/.exec(text)?.[1]
   if (found === undefined || found === 'published') return 'published'
   return found === 'draft' ? 'draft' : { release: found }
-}
-
-/** A page of more entries than most readers ask for. */
-function isLarge(query: string): boolean {
-  return Number(new URLSearchParams(query).get('limit') ?? 0) > largeListEntries
 }
 
 function rawQuery(url: string): string {

@@ -147,12 +147,15 @@ async function readHome(context: ApiContext, call: Call): Promise<HomeContent> {
       return { definition, count: count ?? 0, entries: data }
     }),
   )
-  const latest = perType.flatMap(({ definition, entries }) =>
-    entries.map(({ type, id, publishedAt, fieldsJson }) => {
+  // Only of those that are shown the fields are parsed: an entry can be large.
+  const latest = perType
+    .flatMap(({ definition, entries }) => entries.map((entry) => ({ definition, entry })))
+    .toSorted((a, b) => (b.entry.publishedAt ?? '').localeCompare(a.entry.publishedAt ?? ''))
+    .slice(0, latestMax)
+    .map(({ definition, entry: { type, id, publishedAt, fieldsJson } }) => {
       const fields = JSON.parse(fieldsJson) as Readonly<Record<string, unknown>>
       return { type, id, title: titleOf(definition, fields) ?? id, publishedAt: publishedAt ?? '' }
-    }),
-  )
+    })
   return {
     needsAdministrator: await needsAdministrator(context),
     types: perType.map(({ definition: { name, label }, count: published }) => ({
@@ -160,9 +163,7 @@ async function readHome(context: ApiContext, call: Call): Promise<HomeContent> {
       label,
       published,
     })),
-    latest: latest
-      .toSorted((a, b) => b.publishedAt.localeCompare(a.publishedAt))
-      .slice(0, latestMax),
+    latest,
   }
 }
 

@@ -57,7 +57,7 @@ const everything = sql<Record<string, unknown>>(`
                      order by r.perspective, r.path, r.target_id)
      from stoa.reference r where r.entry_id = v.entry_id and r.locale = v.locale) as refs,
     (select json_agg(json_build_array(u.field, u.locale, u.value) order by u.field, u.locale)
-     from stoa.unique_value u where u.entry_id = v.entry_id) as claims
+     from stoa.unique_draft_value u where u.entry_id = v.entry_id) as claims
   from stoa.version v order by v.entry_id, v.locale, v.number`)
 const locales = sql<{ code: string; fallback: string | null }>(
   'select code, fallback from stoa.locale order by code',

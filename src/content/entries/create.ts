@@ -6,7 +6,7 @@ import { compose, slugBase } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { encodeFields } from '#content/versions/entry-edit.ts'
-import { encodePublication } from '#content/versions/version.ts'
+import { encodePublication, perspectivesOf } from '#content/versions/version.ts'
 import type { Version } from '#content/versions/version.ts'
 import { checkTargets } from '#content/entries/check-targets.ts'
 import { claimSlug, claimsOf, freeSlug } from '#content/versions/claims.ts'
@@ -27,7 +27,12 @@ const insertEntry = sql<{ id: string }>(`
   insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4) on conflict (id) do nothing returning id`)
 
 /** Everything hangs on the entry's row: where its id is taken, nothing is inserted. */
-const insertAll = typeSql<{ made: boolean; claimed: string[] | null; model: string }>(
+const insertAll = typeSql<{
+  made: boolean
+  claimed: string[] | null
+  published: string[] | null
+  model: string
+}>(
   (table) => `
   with made as (
     insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4) on conflict (id) do nothing returning id
@@ -36,15 +41,20 @@ const insertAll = typeSql<{ made: boolean; claimed: string[] | null; model: stri
       created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
     select id, $5, 1, $2, $6, $7, $8, $8, true, $9, $3, $10, $11, $4, $12, $15::json, $12 from made
   ), claims as (
-    insert into stoa.unique_value (type, field, locale, value, entry_id)
+    insert into stoa.unique_draft_value (type, field, locale, value, entry_id)
     select $2, c.field, c.locale, c.value, made.id from made, json_to_recordset($13::json) as c (field text, locale text, value text)
     order by c.field, c.locale, c.value on conflict do nothing returning field
+  ), published as (
+    insert into stoa.unique_value (type, field, locale, value, entry_id)
+    select $2, c.field, c.locale, c.value, made.id from made, json_to_recordset($13::json) as c (field text, locale text, value text)
+    where $9 order by c.field, c.locale, c.value on conflict do nothing returning field
   ), refs as (
     insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id)
     select made.id, r.locale, r.perspective, r.path, r.target_kind, r.target_id from made,
       json_to_recordset($14::json) as r (locale text, perspective text, path text, target_kind text, target_id uuid)
   )
-  select exists (select from made) as made, (select array_agg(field) from claims) as claimed, (select revision from stoa.model) as model`,
+  select exists (select from made) as made, (select array_agg(field) from claims) as claimed,
+    (select array_agg(field) from published) as published, (select revision from stoa.model) as model`,
 )
 
 /** Thrown where somebody took the slug between looking and claiming. */
@@ -183,9 +193,14 @@ async function createAtOnce(
   const [outcome] = await refusingStale(tx.run(type.statements.of(insertAll), values))
   if (outcome?.model !== model.revision) throw new StaleModel()
   if (!outcome.made) throw taken(id)
-  const lost = claims.find((claim) => outcome.claimed?.includes(claim.field) !== true)
+  const lost = perspectivesOf(row)
+    .flatMap((perspective) => claims.map((claim) => ({ ...claim, perspective })))
+    .find(({ field, perspective }) => {
+      const claimed = perspective === 'draft' ? outcome.claimed : outcome.published
+      return claimed?.includes(field) !== true
+    })
   if (lost !== undefined && made !== null && lost.field === type.slug?.name) throw new SlugTaken()
-  if (lost !== undefined) throw new UniqueConflictError(lost.field, lost.locale)
+  if (lost !== undefined) throw new UniqueConflictError(lost)
   return viewFor(call, type, id, row)
 }
 

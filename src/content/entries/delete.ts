@@ -28,6 +28,8 @@ import { isId } from '#lib/id.ts'
 
 /** Entries that one delete may delete, and entries that it may take references out of. */
 const entriesMax = 1_000
+/** References of all of them that one delete looks at; with more it is refused. */
+const referencesMax = 10_000
 const namedMax = 20
 /** Referrers looked at to find those that the caller may read. */
 const lookedAtMax = 200
@@ -43,7 +45,7 @@ const referrers = sql<ReferenceRow>(`
   select distinct r.entry_id as id, e.type, r.locale, r.path
   from stoa.reference r join stoa.entry e on e.id = r.entry_id
   where r.target_kind = 'entry' and r.target_id = any($1::uuid[]) and r.entry_id <> all($1::uuid[])
-  order by r.entry_id, r.locale, r.path limit ${entriesMax * 10}`)
+  order by r.entry_id, r.locale, r.path limit ${referencesMax + 1}`)
 
 /** Those of fields that the type of the referrer does not have any more. */
 const deleteReferences = sql<object>(
@@ -77,7 +79,7 @@ export async function deleteEntry(
       const work: Work = { context, call, tx, model }
       const removed = await cascade(work, state)
       const ids = [...removed.keys()]
-      const left = await tx.run(referrers, [ids])
+      const left = await referrersOf(tx, ids)
       const policies = Map.groupBy(left, (row) => policyOf(model, row))
       const restricting = [...(policies.get('restrict') ?? []), ...(policies.get('cascade') ?? [])]
       await refuseRestricting(work, restricting)
@@ -96,6 +98,17 @@ export async function deleteEntry(
   )
 }
 
+/** All references to these entries from others. Throws `DeleteTooWideError`. */
+async function referrersOf(tx: Queryable, ids: readonly string[]): Promise<ReferenceRow[]> {
+  return whole(await tx.run(referrers, [ids]))
+}
+
+/** What was not looked at would be neither refused nor taken out. */
+function whole(rows: ReferenceRow[]): ReferenceRow[] {
+  if (rows.length > referencesMax) throw tooWide()
+  return rows
+}
+
 type Work = {
   readonly context: Context
   readonly call: Call
@@ -110,7 +123,7 @@ function policyOf(model: Model, row: ReferenceRow): OnDelete | null {
 
 function tooWide(): DeleteTooWideError {
   return new DeleteTooWideError(
-    `Deleting it would change more than ${entriesMax} other entries. Delete or change those first.`,
+    `Deleting it would change more than ${entriesMax} other entries, or more than ${referencesMax} references. Delete or change those first.`,
     { limit: entriesMax },
   )
 }
@@ -125,7 +138,7 @@ async function cascade(
 ): Promise<ReadonlyMap<string, EntryState>> {
   const removed = new Map([[first.id, first]])
   const cascading = async (): Promise<ReferenceRow[]> => {
-    const rows = await tx.run(referrers, [[...removed.keys()]])
+    const rows = await referrersOf(tx, [...removed.keys()])
     return rows.filter((row) => policyOf(model, row) === 'cascade')
   }
   for (;;) {
@@ -205,7 +218,7 @@ function fieldOfPath(path: string): string {
 
 const holdersOfAsset = sql<ReferenceRow>(`
   select distinct r.entry_id as id, e.type, r.locale, r.path from stoa.reference r join stoa.entry e on e.id = r.entry_id
-  where r.target_id = $1 and r.target_kind = 'asset' order by r.entry_id limit ${entriesMax * 10}`)
+  where r.target_id = $1 and r.target_kind = 'asset' order by r.entry_id limit ${referencesMax + 1}`)
 
 /**
  * Takes an asset that is about to be deleted out of the fields that say `unset`. Where a field
@@ -219,9 +232,8 @@ export async function takeOutAsset(
   if (!isId(assetId)) return []
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
-      const policies = Map.groupBy(await tx.run(holdersOfAsset, [assetId]), (row) =>
-        policyOf(model, row),
-      )
+      const rows = whole(await tx.run(holdersOfAsset, [assetId]))
+      const policies = Map.groupBy(rows, (row) => policyOf(model, row))
       if (policies.has('restrict')) return []
       const holders = new Set(policies.get('unset')?.map((row) => row.id))
       const unset = await takeOut({ context, call, tx, model }, [...holders], new Set([assetId]))

@@ -12,6 +12,7 @@ import { createContent } from '#content/create-content.ts'
 import { systemClock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import { silentLogger } from '#lib/logger.ts'
+import type { StoaError } from '#lib/stoa-error.ts'
 import { brokenInvariants, listing, reading, testContent } from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 
@@ -281,25 +282,50 @@ test(
   },
 )
 
-test('a unique value stays claimed while the published version has it', { skip }, async () => {
+test('no two drafts have one unique value, and no two published versions', { skip }, async () => {
   await using t = await testContent({ types })
   const { entries } = t.content
-  const { id } = await entries.create(t.admin, 'article', {
-    locale: null,
-    fields: { title: 'A', sku: 'k1' },
-    publish: true,
+  const fields = { title: 'A', sku: 'k1' }
+  const { id } = await entries.create(t.admin, 'article', { locale: null, fields, publish: true })
+  await assert.rejects(entries.create(t.admin, 'article', { locale: null, fields }), {
+    code: 'E_UNIQUE_CONFLICT',
   })
   await entries.save(t.admin, 'article', id, patch({ sku: 'k2' }), null)
-  await assert.rejects(
-    entries.create(t.admin, 'article', { locale: null, fields: { title: 'B', sku: 'k1' } }),
-    { code: 'E_UNIQUE_CONFLICT' },
-  )
+  const isTaken = (perspective: string) => (error: StoaError) =>
+    error.code === 'E_UNIQUE_CONFLICT' && error.facts['perspective'] === perspective
   await assert.rejects(
     entries.create(t.admin, 'article', { locale: null, fields: { title: 'B', sku: 'k2' } }),
-    { code: 'E_UNIQUE_CONFLICT' },
+    isTaken('draft'),
+  )
+  await assert.rejects(
+    entries.create(t.admin, 'article', { locale: null, fields, publish: true }),
+    isTaken('published'),
+  )
+  const other = await entries.create(t.admin, 'article', { locale: null, fields })
+  const publish = () => entries.publish(t.admin, 'article', other.id, all, null)
+  await assert.rejects(publish(), isTaken('published'))
+  await assert.rejects(
+    entries.save(t.admin, 'article', other.id, { ...patch({ title: 'C' }), publish: true }, null),
+    isTaken('published'),
+  )
+  await assert.rejects(
+    entries.save(t.admin, 'article', id, patch({ sku: 'k1' }), null),
+    isTaken('draft'),
   )
   await entries.publish(t.admin, 'article', id, all, null)
-  await entries.create(t.admin, 'article', { locale: null, fields: { title: 'B', sku: 'k1' } })
+  await publish()
+  const third = await entries.create(t.admin, 'article', {
+    locale: null,
+    fields: { title: 'A', slug: 'a-slug', sku: 'k3' },
+    publish: true,
+  })
+  await entries.save(t.admin, 'article', third.id, patch({ slug: 'another' }), null)
+  const made = await entries.create(t.admin, 'article', {
+    locale: null,
+    fields: { title: 'A slug' },
+  })
+  const { slug } = JSON.parse(made.fieldsJson) as { slug: string }
+  assert.equal(slug, 'a-slug-2', 'a slug that is made is free in both')
 })
 
 test('shared fields are carried to the other locales; readers fall back', { skip }, async () => {

@@ -33,9 +33,11 @@ import { statusOf, viewOf } from '#content/entries/view.ts'
 import { storedFields } from '#content/versions/version.ts'
 import { knownFields, refusingWithout, viewFor } from '#content/entries/visibility.ts'
 import type { TypeModel } from '#content/model/model.ts'
+import { QueryLimitError } from '#content/query/errors.ts'
 import { anyVersionOf, typeSql } from '#content/version-table.ts'
 import type { Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
+import { isId } from '#lib/id.ts'
 
 /** Versions on one page at most: 200, and one that shows whether there is a next page. */
 export const versionsPageMax = 201
@@ -247,9 +249,30 @@ function ownDate(view: EntryView, row: Version): EntryView {
   return { ...view, publishedAt: publicationOf(row)?.at ?? null }
 }
 
+/** Bytes of all versions that an entry holds, up to which they are read together. */
+const heldBytesMax = 8 * 1024 * 1024
+
+type HeldHead = VersionHead & { readonly id: string; readonly bytes: number }
+const heldHeads = typeSql<HeldHead>(
+  (table) =>
+    `select v.entry_id as id, ${headColumns}, octet_length(v.data::text) as bytes from ${table} v where v.entry_id = $1 and (v.is_latest or v.is_published)`,
+)
+
+/** Throws `QueryLimitError` where an entry that the caller may read is too large to be read whole. */
+async function refuseTooLarge(call: Call, type: TypeModel, id: string): Promise<void> {
+  if (!isId(id)) return
+  const held = await call.db.run(type.statements.of(heldHeads), [id])
+  if (held.reduce((sum, row) => sum + row.bytes, 0) <= heldBytesMax) return
+  if (!mayRead(call, type, { id, held })) throw new EntryNotFoundError()
+  throw new QueryLimitError(
+    `All locales of this entry are more than ${heldBytesMax} bytes together. Read them one by one, with \`locale\`.`,
+    { limit: heldBytesMax },
+  )
+}
+
 /**
  * Every locale of an entry, the default one first: published versions for those who may read them,
- * or latest ones.
+ * or latest ones. Throws `QueryLimitError`.
  */
 export async function localesOfEntry(
   context: Context,
@@ -260,6 +283,7 @@ export async function localesOfEntry(
 ): Promise<EntryView[]> {
   return context.models.use(call.db, async (model) => {
     const type = typeFor(call, model, typeName)
+    await refuseTooLarge(call, type, id)
     const state = await entryState(call.db, model, type, id, 'reading')
     const drafts = grantOf(call, 'readDraft', type)
     const grant = perspective === 'published' ? grantOf(call, 'read', type) : drafts

@@ -319,9 +319,11 @@ async function mismatches(database: Database): Promise<string[]> {
     ]) {
       for (const [path, target] of points)
         references.add([row.entry_id, row.locale, perspective, path, target].join(' '))
+      const claim = (...parts: string[]): Set<string> =>
+        claims.add([perspective, ...parts, row.entry_id].join(' '))
+      if (data.slug !== undefined) claim('slug', row.locale, data.slug)
+      if (data.code !== undefined) claim('code', '*', data.code)
     }
-    if (data.slug !== undefined) claims.add(['slug', row.locale, data.slug, row.entry_id].join(' '))
-    if (data.code !== undefined) claims.add(['code', '*', data.code, row.entry_id].join(' '))
   }
   const kept = await database.run(
     sql<{ line: string }>(
@@ -330,7 +332,9 @@ async function mismatches(database: Database): Promise<string[]> {
   )
   const claimed = await database.run(
     sql<{ line: string }>(
-      `select concat_ws(' ', field, locale, value, entry_id) as line from stoa.unique_value`,
+      `select concat_ws(' ', 'draft', field, locale, value, entry_id) as line from stoa.unique_draft_value
+       union all
+       select concat_ws(' ', 'published', field, locale, value, entry_id) from stoa.unique_value`,
     ),
   )
   const apart = await database.run(

@@ -86,16 +86,31 @@ export function requireVersion(
   throw noVersion(row.locale, row.number)
 }
 
-/** Throws unless the grant covers what other locales become by a change of a shared field. */
+/** A change of fields that all locales share, in one of them. */
+export type SharedChange = {
+  readonly grant: Grant | null
+  readonly type: TypeModel
+  readonly id: string
+  /** The version with the new values. */
+  readonly row: Version
+  /** The versions of other locales that get the new values, before and after. */
+  readonly carried: readonly Version[]
+}
+
+/**
+ * Throws unless the grant covers what other locales become by a change of a shared field. It has to
+ * cover the change in every locale of the site: so a grant that is limited to some locales reaches no
+ * shared field, and its refusal does not show in which other locales the entry is.
+ */
 export function requireSharedFields(
-  grant: Grant | null,
-  type: TypeModel,
-  id: string,
-  rows: readonly Version[],
+  { grant, type, id, row, carried }: SharedChange,
+  model: Model,
 ): void {
-  if (rows.every((row) => grantCovers(grant, type, id, row))) return
+  if (grant?.filter === null) return
+  const anywhere = model.locales.map(({ code }) => ({ ...row, locale: code }))
+  if ([...anywhere, ...carried].every((one) => grantCovers(grant, type, id, one))) return
   throw new ForbiddenError(
-    'A field that you change is shared by all locales of the entry, and you may not change them all.',
+    'A field that you change is shared by all locales, and you may not change the entry in all of them.',
     { type: type.definition.name },
   )
 }

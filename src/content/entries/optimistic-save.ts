@@ -10,6 +10,7 @@ import { encodeFields } from '#content/versions/entry-edit.ts'
 import type { Version } from '#content/versions/version.ts'
 import { encodePublication, topOf, versionColumns } from '#content/versions/version.ts'
 import { requireGrantAfterWrite, grantOf, grantCovers } from '#content/entries/permission.ts'
+import { requireSharedFields } from '#content/entries/locale-rights.ts'
 import { storedFields } from '#content/versions/version.ts'
 import { viewFor } from '#content/entries/visibility.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
@@ -241,6 +242,7 @@ async function writeNext(
     ...(publishing ? { publishedAt: savedAt } : {}),
   }
   requireGrantAfterWrite(grant, 'update', type, { id: id, row: next })
+  if (shared) requireSharedFields({ grant, type, id, row: next, carried: [] }, model)
   const publishGrant = grantOf(call, 'publish', type)
   if (publishing && publishGrant !== null)
     requireGrantAfterWrite(publishGrant, 'publish', type, { id: id, row: next })

@@ -95,7 +95,7 @@ export function seesChanges(call: Call, type: TypeModel): boolean {
 export function mayRead(
   call: Call,
   type: TypeModel,
-  state: Pick<EntryState, 'id' | 'held'>,
+  state: { readonly id: string; readonly held: readonly (VersionHead | Version)[] },
 ): boolean {
   const drafts = grantOf(call, 'readDraft', type)
   const published = grantOf(call, 'read', type)

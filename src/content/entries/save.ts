@@ -178,11 +178,13 @@ export async function addVersion(
   )
   const others = edit.held.filter((one) => one.isLatest && one.locale !== locale)
   carryShared(type, edit, row, touched, fields)
+  if (![...touched].some((name) => type.shared.has(name))) return row
   const carried = others.flatMap((before) => {
     const after = edit.latest(before.locale)
     return after === null || after === before ? [] : [before, after]
   })
-  requireSharedFields(grantOf(call, 'update', type), type, edit.id, carried)
+  const grant = grantOf(call, 'update', type)
+  requireSharedFields({ grant, type, id: edit.id, row, carried }, model)
   return row
 }
 

@@ -34,7 +34,7 @@ const updateType = sql<object>(`
   update stoa.content_type set definition = $2, revision = $3, updated_at = now(),
     shape_revision = case when $4 then $3 else shape_revision end,
     filter_revision = case when $5 then $3 else filter_revision end,
-    removed_fields = removed_fields || $6::jsonb
+    removed_fields = $6, narrowed_fields = $7
   where name = $1`)
 const deleteType = sql<object>(`delete from stoa.content_type where name = $1`)
 const entryOfType = sql<object>(`select 1 from stoa.entry where type = $1 limit 1`)
@@ -102,7 +102,8 @@ async function save(
         revision,
         plan.shape,
         plan.filter,
-        JSON.stringify(Object.fromEntries(plan.removed.map((path) => [path, revision]))),
+        JSON.stringify(plan.past.removed_fields),
+        JSON.stringify(plan.past.narrowed_fields),
       ]))
   await changeClaims(tx, definition, plan)
   return { definition: JSON.parse(json) as ContentType, revision }

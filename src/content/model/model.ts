@@ -35,6 +35,8 @@ export type TypeModel = {
   readonly filterRevision: number
   /** The revision that last removed the field at a path. */
   readonly removed: ReadonlyMap<string, number>
+  /** What became of fields that took other values since, in the order of the revisions. */
+  readonly narrowed: readonly Narrowing[]
   readonly schema: QuerySchema
   readonly validator: Validator
   readonly slug: Extract<Field, { kind: 'slug' }> | null
@@ -50,9 +52,20 @@ export type TypeModel = {
   readonly pointers: ReadonlyMap<string, OnDelete>
   /** The whole definition as the database has it. */
   readonly json: string
+  /** The removed and narrowed fields as the database has them. */
+  readonly past: string
   /** Statements about the versions of this type. */
   readonly statements: TypeStatements
 }
+
+/**
+ * A field as it was made by a change after which not every value of before was one of the field.
+ * What a version from before that revision has is narrowed by it first, so that a value which the
+ * change lost does not come back when the field is changed again.
+ */
+export type NarrowedField = { readonly revision: number; readonly field: Field }
+
+type Narrowing = NarrowedField & { readonly narrow: (value: unknown) => unknown }
 
 /** The revision of a model, and a type as that model has it. */
 export type RevisedType = { readonly revision: string; readonly type: TypeModel }
@@ -129,6 +142,20 @@ type TypeRow = {
   readonly filter_revision: number
   /** Absent: nothing was removed. */
   readonly removed_fields?: Readonly<Record<string, number>>
+  /** Absent: nothing was narrowed. */
+  readonly narrowed_fields?: readonly NarrowedField[]
+}
+
+function narrowingOf({ revision, field }: NarrowedField): Narrowing {
+  const { name } = field
+  const validator = compileType({ name, label: name, fields: [field] })
+  const narrow = (value: unknown): unknown => validator.project({ [name]: value })[name]
+  return { revision, field, narrow }
+}
+
+/** What decides how the data of older versions is read, besides the definition. */
+function pastOf({ removed_fields: removed, narrowed_fields: narrowed }: Partial<TypeRow>): string {
+  return JSON.stringify([removed ?? {}, narrowed ?? []])
 }
 
 /** Makes the model of one type; also for definitions that are not saved yet. */
@@ -144,6 +171,8 @@ export function modelOfType(
     shapeRevision: revisions.shape_revision,
     filterRevision: revisions.filter_revision,
     removed: new Map(Object.entries(revisions.removed_fields ?? {})),
+    narrowed: (revisions.narrowed_fields ?? []).map(narrowingOf),
+    past: pastOf(revisions),
     schema: querySchema(definition),
     validator: compileType(definition),
     slug: definition.fields.find((field) => field.kind === 'slug') ?? null,
@@ -161,7 +190,8 @@ export function modelOfType(
 const loadModel = sql<{ revision: string; types: string | null; locales: string | null }>(`
   select m.revision,
     (select json_agg(json_build_object('name', name, 'definition', definition::text, 'revision', revision,
-      'shape_revision', shape_revision, 'filter_revision', filter_revision, 'removed_fields', removed_fields) order by name) from stoa.content_type) as types,
+      'shape_revision', shape_revision, 'filter_revision', filter_revision, 'removed_fields', removed_fields,
+      'narrowed_fields', narrowed_fields) order by name) from stoa.content_type) as types,
     (select json_agg(json_build_object('code', code, 'fallback', fallback, 'isDefault', is_default) order by is_default desc, code) from stoa.locale) as locales
   from stoa.model m`)
 
@@ -236,7 +266,8 @@ export class ModelStore {
         before?.json === row.definition &&
         before.revision === row.revision &&
         before.shapeRevision === row.shape_revision &&
-        before.filterRevision === row.filter_revision
+        before.filterRevision === row.filter_revision &&
+        before.past === pastOf(row)
       types.set(
         row.name,
         same ? before : modelOfType(JSON.parse(row.definition) as ContentType, row, row.definition),

@@ -22,7 +22,6 @@ type Row = {
   readonly data: string
   readonly typeRevision: number
 }
-type Values = Record<string, unknown>
 
 const heldData = typeSql<Row>(
   (table) => `
@@ -45,41 +44,36 @@ class Counts extends Map<string, number> {
   }
 }
 
-/** Calls `look` with the values of a batch of versions, until it returns true or none is left. */
+/** Calls `look` with a batch of versions, until it returns true or none is left. */
 async function eachBatch(
   db: Queryable,
   type: TypeModel,
-  look: (batch: readonly Values[]) => boolean | Promise<boolean>,
+  look: (batch: readonly Row[]) => boolean | Promise<boolean>,
 ): Promise<void> {
   let place: [string, string, number] = ['00000000-0000-0000-0000-000000000000', '', 0]
   for (;;) {
     const rows = await db.run(type.statements.of(heldData), place)
     const last = rows.at(-1)
-    const done = await look(rows.map((row) => storedFields(type, row)))
+    const done = await look(rows)
     if (done || last === undefined || rows.length < batchSize) return
     place = [last.id, last.locale, last.number]
   }
 }
 
-function modelOf(definition: ContentType): TypeModel {
-  return modelOfType(definition, { revision: 0, shape_revision: 0, filter_revision: 0 })
-}
-
-/** How many versions have a value that the new definition would lose, by field. */
+/** How many versions have a value that they lose when the type becomes `after`, by field. */
 export async function lostValues(
   db: Queryable,
   before: TypeModel,
-  next: ContentType,
+  after: TypeModel,
   names: readonly string[],
 ): Promise<ReadonlyMap<string, number>> {
   const lost = new Counts()
   if (names.length === 0) return lost
-  const { validator } = modelOf(next)
   await eachBatch(db, before, (batch) => {
-    for (const stored of batch) {
+    for (const row of batch) {
+      const [stored, kept] = [storedFields(before, row), storedFields(after, row)]
       for (const name of names) {
         if (stored[name] === undefined) continue
-        const kept = validator.project({ [name]: stored[name] })
         if (JSON.stringify(kept[name]) !== JSON.stringify(stored[name])) lost.add(name)
       }
     }
@@ -107,11 +101,12 @@ export async function refusedValues(
   const [values, missing] = [new Counts(), new Counts()]
   const names = fields.map((field) => field.name)
   if (fields.length === 0) return { values, missing }
-  const { validator } = modelOf(next)
+  const { validator } = modelOfType(next, { revision: 0, shape_revision: 0, filter_revision: 0 })
   const required = fields.filter((field) => field.required === true)
   await eachBatch(db, before, async (batch) => {
     const pending: { readonly name: string; readonly targets: readonly Target[] }[] = []
-    for (const stored of batch) {
+    for (const row of batch) {
+      const stored = storedFields(before, row)
       for (const { name } of fields) {
         if (stored[name] === undefined) continue
         const { faults, targets } = validator.validate({ [name]: stored[name] }, drafts)

@@ -2,7 +2,8 @@ import { isDeepStrictEqual } from 'node:util'
 import type { TypePlan } from '#content/content.ts'
 import type { ContentType, Field } from '#content/content-type.ts'
 import { innerFields } from '#content/field-kinds.ts'
-import type { TypeModel } from '#content/model/model.ts'
+import type { NarrowedField, TypeModel } from '#content/model/model.ts'
+import { modelOfType } from '#content/model/model.ts'
 import { countMax, lostValues, refusedValues } from '#content/model/stored-values.ts'
 import type { Refused } from '#content/model/stored-values.ts'
 import { claimProblem } from '#content/model/unique-claims.ts'
@@ -20,8 +21,13 @@ export type TypeChange = TypePlan & {
   readonly claims: readonly Field[]
   /** Names of fields whose claims have to go. */
   readonly unclaimed: readonly string[]
-  /** Paths of fields that are gone: values saved before do not come back with a new field. */
-  readonly removed: readonly string[]
+  readonly past: Past
+}
+
+/** How the type reads what was saved before it was changed: see `TypeModel`. */
+type Past = {
+  readonly removed_fields: Readonly<Record<string, number>>
+  readonly narrowed_fields: readonly NarrowedField[]
 }
 
 type Step = TypePlan['steps'][number]
@@ -77,53 +83,42 @@ export async function planType(
   before: TypeModel | null,
   next: ContentType,
 ): Promise<TypeChange> {
-  if (before === null) {
-    const steps: Step[] = [
-      ...next.fields.map((field) => added(field)),
-      ...indexNames(next).map((name) => indexStep('addIndex', name)),
-    ]
-    return {
-      change: 'create',
-      steps,
-      shape: false,
-      filter: true,
-      claims: [],
-      unclaimed: [],
-      removed: [],
-    }
-  }
+  if (before === null) return creation(next)
   const old = before.definition
   const names = new Set(old.fields.map((field) => field.name))
-  if (isDeepStrictEqual(JSON.parse(JSON.stringify(next)), old))
-    return {
-      change: 'none',
-      steps: [],
-      shape: false,
-      filter: false,
-      claims: [],
-      unclaimed: [],
-      removed: [],
-    }
+  if (isDeepStrictEqual(plain(next), old)) return noChange(before)
   const removed = old.fields.filter((field) =>
     next.fields.every((other) => other.name !== field.name),
   )
   const changed = next.fields.flatMap((field) => {
     const was = old.fields.find((other) => other.name === field.name)
-    return was === undefined || isDeepStrictEqual(JSON.parse(JSON.stringify(field)), was)
-      ? []
-      : [{ field, was }]
+    return was === undefined || isDeepStrictEqual(plain(field), was) ? [] : [{ field, was }]
   })
   const narrowed = changed.filter(({ field, was }) => !keepsShape(was, field))
-  const lost = await lostValues(db, before, next, [
-    ...removed.map((field) => field.name),
-    ...narrowed.map(({ field }) => field.name),
-  ])
+  const shape = removed.length > 0 || narrowed.length > 0
+  const past = pastOf(
+    before,
+    removedPaths(old.fields, next.fields),
+    narrowed.map(({ field }) => field),
+  )
+  const after = modelOfType(next, {
+    revision: before.revision + 1,
+    shape_revision: shape ? before.revision + 1 : before.shapeRevision,
+    filter_revision: before.filterRevision,
+    ...past,
+  })
+  const touched = [...removed.map((field) => field.name), ...changed.map(({ field }) => field.name)]
+  const forgotten = [...names].filter(
+    (name) => !touched.includes(name) && past.removed_fields[name] !== before.removed.get(name),
+  )
+  const lost = await lostValues(db, before, after, shape ? [...touched, ...forgotten] : [])
   const steps: Step[] = [
     ...next.fields
       .filter((field) => old.fields.every((other) => other.name !== field.name))
       .map(added),
     ...(await changes(db, old, changed, lost)),
     ...removed.map((field) => removal(field.name, lost.get(field.name) ?? 0)),
+    ...forgotten.map((name) => forgetting(name, lost.get(name) ?? 0)),
     ...indexNames(next)
       .filter((name) => !indexNames(old).includes(name))
       .map((name) => indexStep('addIndex', name)),
@@ -134,7 +129,6 @@ export async function planType(
   const claimKey = (field: Field): string =>
     isClaimed(field) ? `unique ${field.localized === true}` : ''
   const reclaimed = changed.filter(({ field, was }) => claimKey(field) !== claimKey(was))
-  const shape = removed.length > 0 || narrowed.length > 0
   // No version has a value of a field that is new, so none has to be made anew for it.
   const existing = { ...next, fields: next.fields.filter((field) => names.has(field.name)) }
   return {
@@ -151,8 +145,58 @@ export async function planType(
       ...reclaimed.map(({ field }) => field.name),
       ...removed.filter(isClaimed).map((field) => field.name),
     ],
-    removed: removedPaths(old.fields, next.fields),
+    past,
   }
+}
+
+/**
+ * Of the changes that narrowed fields so many are remembered. What was saved before an older one is
+ * read as though the field had been removed then.
+ */
+const narrowedMax = 50
+
+function pastOf(
+  { revision: current, removed, narrowed }: TypeModel,
+  paths: readonly string[],
+  fields: readonly Field[],
+): Past {
+  const revision = current + 1
+  // Of two that are equal the later one narrows what both do.
+  const isGone = ({ field }: NarrowedField): boolean =>
+    paths.includes(field.name) || fields.some((one) => isDeepStrictEqual(plain(one), field))
+  const all: readonly NarrowedField[] = [
+    ...narrowed.filter((one) => !isGone(one)),
+    ...fields.map((field) => ({ revision, field })),
+  ]
+  const gone = new Map(removed)
+  for (const { field, revision: at } of all.slice(0, -narrowedMax))
+    gone.set(field.name, Math.max(at, gone.get(field.name) ?? 0))
+  for (const path of paths) gone.set(path, revision)
+  return {
+    removed_fields: Object.fromEntries(gone),
+    narrowed_fields: all
+      .slice(-narrowedMax)
+      .map(({ revision: at, field }) => ({ revision: at, field })),
+  }
+}
+
+/** As the database has it: without what is undefined. */
+function plain(value: object): unknown {
+  return JSON.parse(JSON.stringify(value))
+}
+
+function creation(next: ContentType): TypeChange {
+  const steps: Step[] = [
+    ...next.fields.map((field) => added(field)),
+    ...indexNames(next).map((name) => indexStep('addIndex', name)),
+  ]
+  const past = { removed_fields: {}, narrowed_fields: [] }
+  return { change: 'create', steps, shape: false, filter: true, claims: [], unclaimed: [], past }
+}
+
+function noChange(before: TypeModel): TypeChange {
+  const past = pastOf(before, [], [])
+  return { change: 'none', steps: [], shape: false, filter: false, claims: [], unclaimed: [], past }
 }
 
 /** The paths of fields and blocks that are there before and not after. */
@@ -235,6 +279,16 @@ function removal(name: string, count: number): Step {
     losesData: count > 0,
     blocked: false,
     note: count > 0 ? `${amount(count)} a value.` : 'No version has a value.',
+  }
+}
+
+function forgetting(name: string, count: number): Step {
+  return {
+    what: 'changeField',
+    name,
+    losesData: count > 0,
+    blocked: false,
+    note: `${amount(count)} a value from before fields of the type were changed ${narrowedMax} times.`,
   }
 }
 

@@ -419,7 +419,11 @@ test(
     )
     for (const value of ['old', 'new'])
       await assert.rejects(
-        entries.create(t.admin, 'thing', { locale: null, fields: { code: value } }),
+        entries.create(t.admin, 'thing', {
+          locale: null,
+          fields: { code: value },
+          publish: value === 'old',
+        }),
         { code: 'E_UNIQUE_CONFLICT' },
       )
     assert.deepEqual(await brokenInvariants(t.database), [])
@@ -666,6 +670,98 @@ test(
     }
     await t.content.entries.restore(t.admin, 'thing', made.id, { locale: null, version: 1 }, null)
     assert.equal(await shown('draft'), '{"title":"A","seo":{"title":"S"}}')
+  },
+)
+
+test(
+  'values that a change of a field lost do not come back when it is changed again, at any depth and in no version',
+  { skip },
+  async () => {
+    const code: Field = { name: 'code', kind: 'text', filterable: true }
+    const size: Field = { name: 'size', kind: 'select', options: ['small', 'large'] }
+    const price: Field = { name: 'price', kind: 'number' }
+    const seo = (note: Field): Field => ({ name: 'seo', kind: 'group', fields: [note, title] })
+    const note: Field = { name: 'note', kind: 'text' }
+    const whole = type(title, code, size, price, seo(note))
+    await using t = await testContent({ types: [whole] })
+    const before = { code: 'secret', size: 'large', price: 1.5, seo: { note: 'n', title: 'S' } }
+    const made = await t.content.entries.create(t.admin, 'thing', {
+      locale: null,
+      fields: { title: 'A', ...before },
+      publish: true,
+    })
+    const save = { locale: null, fields: { title: 'B' }, merge: true }
+    await t.content.entries.save(t.admin, 'thing', made.id, save, null)
+    // In a transaction of the caller, nothing is upgraded meanwhile.
+    const define = (definition: ContentType, allowLoss = true): Promise<unknown> =>
+      t.database.transaction((tx) =>
+        t.content.types.save(tx, definition, { expected: null, allowLoss }),
+      )
+    const narrow = type(
+      title,
+      { name: 'code', kind: 'number', filterable: true },
+      { ...size, options: ['small'] },
+      { ...price, integer: true },
+      seo({ name: 'note', kind: 'boolean' }),
+    )
+    await assert.rejects(define(narrow, false), { code: 'E_TYPE_LOSS' })
+    await define(narrow)
+    const plan = await t.content.types.plan(t.database, whole)
+    assert.ok(plan.steps.every((step) => !step.losesData))
+    await define(whole, false)
+    const shown = async (perspective: 'published' | 'draft'): Promise<string> =>
+      (await t.content.entries.get(t.admin, 'thing', made.id, reading({ perspective }))).entry
+        .fieldsJson
+    for (let round = 0; round < 2; round += 1) {
+      assert.equal(await shown('published'), '{"title":"A","seo":{"title":"S"}}')
+      assert.equal(await shown('draft'), '{"title":"B","seo":{"title":"S"}}')
+      await settled(t)
+      const filter = { op: 'compare', field: 'code', test: { is: 'eq', value: 'secret' } } as const
+      assert.deepEqual(
+        (await t.content.entries.list(t.admin, listing('thing', { filter }))).data,
+        [],
+      )
+    }
+    const again = { title: 'C', ...before }
+    await t.content.entries.save(t.admin, 'thing', made.id, { ...save, fields: again }, null)
+    assert.match(await shown('draft'), /"code":"secret","size":"large","price":1.5/)
+    await t.content.entries.restore(t.admin, 'thing', made.id, { locale: null, version: 1 }, null)
+    assert.equal(await shown('draft'), '{"title":"A","seo":{"title":"S"}}')
+  },
+)
+
+test(
+  'a type that is narrowed without end forgets what its oldest versions had, and says so before',
+  { skip },
+  async () => {
+    const size = (round: number): Field => ({
+      name: 'size',
+      kind: 'select',
+      options: ['small', `large ${round}`],
+    })
+    const old: Field = { name: 'old', kind: 'number' }
+    const whole: Field = { ...old, integer: true }
+    await using t = await testContent({ types: [type(title, old, size(0))] })
+    const made = await t.content.entries.create(t.admin, 'thing', {
+      locale: null,
+      fields: { title: 'A', old: 1, size: 'small' },
+    })
+    const define = (definition: ContentType, allowLoss = false): Promise<unknown> =>
+      t.database.transaction((tx) =>
+        t.content.types.save(tx, definition, { expected: null, allowLoss }),
+      )
+    await define(type(title, whole, size(0)))
+    for (let round = 1; round < 50; round += 1) await define(type(title, whole, size(round)))
+    const last = type(title, whole, size(50))
+    await assert.rejects(define(last), { code: 'E_TYPE_LOSS' })
+    await define(last, true)
+    const { entry } = await t.content.entries.get(
+      t.admin,
+      'thing',
+      made.id,
+      reading({ perspective: 'draft' }),
+    )
+    assert.equal(entry.fieldsJson, '{"title":"A","size":"small"}')
   },
 )
 

@@ -8,24 +8,33 @@ import type { Queryable } from '#database/database.ts'
 
 /** The claims of fields that become unique or stop being unique. */
 
-const dropClaims = sql<object>(
-  `delete from stoa.unique_value where type = $1 and field = any($2::text[])`,
+const perspectives = [
+  { claims: 'stoa.unique_draft_value', shown: 'is_latest' },
+  { claims: 'stoa.unique_value', shown: 'is_published' },
+] as const
+type Perspective = (typeof perspectives)[number]
+
+const dropClaims = perspectives.map(({ claims }) =>
+  sql<object>(`delete from ${claims} where type = $1 and field = any($2::text[])`),
 )
-const held = (table: string, place: string): string => `
-  select ${place} as place, data ->> $1 as value, entry_id
-  from ${table} where (is_latest or is_published) and data ->> $1 is not null`
-const placeOf = `case when $2::boolean then locale else '*' end`
-const makeClaims = typeSql<object>(
-  (table) => `
-  insert into stoa.unique_value (type, field, locale, value, entry_id)
-  select distinct on (place, value) $3::text, $1::text, place, value, entry_id from (${held(table, placeOf)}) held
+const held = (table: string, { shown }: Perspective): string => `
+  select case when $2::boolean then locale else '*' end as place, data ->> $1 as value, entry_id
+  from ${table} where ${shown} and data ->> $1 is not null`
+const makeClaims = perspectives.map((perspective) =>
+  typeSql<object>(
+    (table) => `
+  insert into ${perspective.claims} (type, field, locale, value, entry_id)
+  select distinct on (place, value) $3::text, $1::text, place, value, entry_id from (${held(table, perspective)}) held
   order by place, value, entry_id
   on conflict do nothing`,
+  ),
 )
-const duplicate = typeSql<{ count: number }>(
-  (table) => `
-  select count(distinct entry_id)::int as count from (${held(table, placeOf)}) held
+const duplicate = perspectives.map((perspective) =>
+  typeSql<{ count: number }>(
+    (table) => `
+  select count(distinct entry_id)::int as count from (${held(table, perspective)}) held
   group by place, value having count(distinct entry_id) > 1 limit 1`,
+  ),
 )
 const tooLong = typeSql<{ count: number }>(
   (table) => `
@@ -57,12 +66,16 @@ export async function claimProblem(
       code: 'tooLong',
       message: `${long.count} entries have a value of more than ${filterTextBytesMax} bytes, which cannot be unique; shorten them first.`,
     }
-  const [repeated] = await db.run(statements.of(duplicate), [field.name, field.localized === true])
-  if (repeated === undefined) return null
-  return {
-    code: 'duplicate',
-    message: `${repeated.count} entries have the same value; change them first.`,
+  for (const statement of duplicate) {
+    const place = [field.name, field.localized === true]
+    const [repeated] = await db.run(statements.of(statement), place)
+    if (repeated !== undefined)
+      return {
+        code: 'duplicate',
+        message: `${repeated.count} entries have the same value; change them first.`,
+      }
   }
+  return null
 }
 
 /**
@@ -82,7 +95,8 @@ export async function changeClaims(
     await tx.run(statements.of(lockVersions))
     await tx.run(unboundWait)
   }
-  if (change.unclaimed.length > 0) await tx.run(dropClaims, [type.name, change.unclaimed])
+  if (change.unclaimed.length > 0)
+    for (const statement of dropClaims) await tx.run(statement, [type.name, change.unclaimed])
   for (const field of change.claims) {
     const problem = await claimProblem(tx, type, field)
     if (problem !== null) {
@@ -91,6 +105,7 @@ export async function changeClaims(
         { path: `/fields/${type.fields.indexOf(field)}/${key}`, ...problem },
       ])
     }
-    await tx.run(statements.of(makeClaims), [field.name, field.localized === true, type.name])
+    for (const statement of makeClaims)
+      await tx.run(statements.of(statement), [field.name, field.localized === true, type.name])
   }
 }

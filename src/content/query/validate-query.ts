@@ -71,7 +71,7 @@ export function testsOf(field: QueryField): readonly Test['is'][] {
 
 const wanted: Record<ValueType, string> = {
   text: 'a text',
-  number: 'a number',
+  number: 'a number of at most 17 digits',
   boolean: 'true or false',
   instant: 'a date-time with a zone such as 2026-11-20T17:30:00Z, or a date such as 2026-11-20',
   id: 'an id: a UUID in lower case',

@@ -7,13 +7,15 @@ import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**
- * The values of unique fields, which an entry claims in `stoa.unique_value` while its latest or its
- * published version has them.
+ * The values of unique fields, which an entry claims: in `stoa.unique_draft_value` those of its
+ * latest versions, and in `stoa.unique_value` those of its published ones. So no two drafts have one
+ * value, and no two published versions; but a draft may have what another entry still has published.
  */
 
 /** The locale of claims of a field that all locales share. */
 const everyLocale = '*'
 
+export type Perspective = 'draft' | 'published'
 export type Claim = { readonly field: string; readonly locale: string; readonly value: string }
 
 /** The claims of one version. Its own filter may be from before the field became unique. */
@@ -28,34 +30,49 @@ export function claimsOf(type: TypeModel, row: Version): Claim[] {
   })
 }
 
-const records = `json_to_recordset($3::json) as w (entry_id uuid, field text, locale text, value text)`
+const tables = { draft: 'stoa.unique_draft_value', published: 'stoa.unique_value' } as const
+const eachTable = (textFor: (table: string, perspective: Perspective) => string): string[] =>
+  (['draft', 'published'] as const).map((one) => textFor(tables[one], one))
+
+const records = `json_to_recordset($3::json) as w (entry_id uuid, perspective text, field text, locale text, value text)`
 
 /**
  * A statement of its own, before the one that inserts: a value that one entry gives up is free for
  * another one of the same batch, which so can take it over or exchange it.
  */
 const deleteOthers = sql<object>(`
-  delete from stoa.unique_value u where u.entry_id = any($1::uuid[]) and u.type = $2::text and not exists (
-    select from ${records}
-    where w.entry_id = u.entry_id and w.field = u.field and w.locale = u.locale and w.value = u.value)`)
+  with ${eachTable(
+    (table, perspective) => `
+  ${perspective} as (
+    delete from ${table} u where u.entry_id = any($1::uuid[]) and u.type = $2::text and not exists (
+      select from ${records} where w.perspective = '${perspective}'
+        and w.entry_id = u.entry_id and w.field = u.field and w.locale = u.locale and w.value = u.value)
+  )`,
+  ).join(',')}
+  select`)
 
 /** Also returns the revision of the model: a newer one may have claims that this one misses. */
 const insertWanted = sql<{ model: string }>(`
-  with added as (
-    insert into stoa.unique_value (type, field, locale, value, entry_id)
+  with ${eachTable(
+    (table, perspective) => `
+  ${perspective} as (
+    insert into ${table} (type, field, locale, value, entry_id)
     select $2::text, field, locale, value, entry_id from ${records}
-    where entry_id = any($1::uuid[]) order by field, locale, value
+    where entry_id = any($1::uuid[]) and perspective = '${perspective}' order by field, locale, value
     on conflict do nothing
-  )
+  )`,
+  ).join(',')}
   select revision as model from stoa.model`)
 
-const claimsOfOthers = sql<{ field: string; locale: string; entry_id: string }>(`
-  select w.field, w.locale, w.entry_id from ${records}
-  where w.entry_id = any($1::uuid[]) and not exists (select from stoa.unique_value u
-    where u.type = $2::text and u.field = w.field and u.locale = w.locale and u.value = w.value and u.entry_id = w.entry_id)
-  order by w.field, w.locale, w.entry_id limit 1`)
+const claimsOfOthers = sql<OwnedClaim>(`
+  select w.* from ${records} where w.entry_id = any($1::uuid[])${eachTable(
+    (table, perspective) => `
+    and (w.perspective <> '${perspective}' or not exists (select from ${table} u
+      where u.type = $2::text and u.field = w.field and u.locale = w.locale and u.value = w.value and u.entry_id = w.entry_id))`,
+  ).join('')}
+  order by w.perspective, w.field, w.locale, w.entry_id limit 1`)
 
-export type OwnedClaim = Claim & { readonly entry_id: string }
+export type OwnedClaim = Claim & { readonly entry_id: string; readonly perspective: Perspective }
 
 /**
  * Makes these the claims of the entries. Throws `UniqueConflictError` where another entry has a
@@ -73,15 +90,19 @@ export async function syncClaims(
   if (synced?.model !== model.revision) throw new StaleModel()
   if (claims.length === 0) return
   const [taken] = await tx.run(claimsOfOthers, values)
-  if (taken !== undefined) throw new UniqueConflictError(taken.field, taken.locale, taken.entry_id)
+  if (taken !== undefined) throw new UniqueConflictError(taken, taken.entry_id)
 }
 
-const takenValues = sql<{ value: string }>(`
-  select value from stoa.unique_value where type = $1 and field = $2 and locale = $3 and value = any($4::text[]) and entry_id <> $5`)
+const takenValues = sql<{ value: string }>(
+  eachTable(
+    (table) =>
+      `select value from ${table} where type = $1 and field = $2 and locale = $3 and value = any($4::text[]) and entry_id <> $5`,
+  ).join(' union all '),
+)
 
 const claimOne = sql<{ value: string }>(`
-  insert into stoa.unique_value (type, field, locale, value, entry_id) values ($1, $2, $3, $4, $5)
-  on conflict (type, field, locale, value) do update set entry_id = stoa.unique_value.entry_id where stoa.unique_value.entry_id = $5
+  insert into ${tables.draft} as u (type, field, locale, value, entry_id) values ($1, $2, $3, $4, $5)
+  on conflict (type, field, locale, value) do update set entry_id = u.entry_id where u.entry_id = $5
   returning value`)
 
 /** Numbers tried behind a slug, in rounds that grow; past the last one the id makes it unique. */

@@ -2,7 +2,7 @@ import { ValidationError } from '#content/errors.ts'
 import type { TypeModel } from '#content/model/model.ts'
 import type { Fault } from '#content/validation/fault.ts'
 import type { Target } from '#content/validation/target.ts'
-import { storedFields } from '#content/versions/version.ts'
+import { perspectivesOf, storedFields } from '#content/versions/version.ts'
 import type { Version } from '#content/versions/version.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -33,12 +33,8 @@ export function referencesOf(type: TypeModel, row: Version): Reference[] {
   const stored = storedFields(type, row)
   const pointing: Record<string, unknown> = {}
   for (const name of type.pointing) if (Object.hasOwn(stored, name)) pointing[name] = stored[name]
-  const perspectives = [
-    ...(row.isLatest ? (['draft'] as const) : []),
-    ...(row.isPublished ? (['published'] as const) : []),
-  ]
   return type.validator.targets(pointing).flatMap((target) =>
-    perspectives.map((perspective) => ({
+    perspectivesOf(row).map((perspective) => ({
       locale: row.locale,
       perspective,
       path: target.path,

@@ -41,6 +41,16 @@ export function publicationOf(row: VersionHead): Publication | null {
   return { by, at: at ?? row.publishedAt }
 }
 
+/** The perspectives that show a held version. */
+export function perspectivesOf(
+  row: Pick<Version, 'isLatest' | 'isPublished'>,
+): readonly ('draft' | 'published')[] {
+  return [
+    ...(row.isLatest ? (['draft'] as const) : []),
+    ...(row.isPublished ? (['published'] as const) : []),
+  ]
+}
+
 /** Permissions need a version without its fields. */
 export type VersionHead = Omit<Version, 'data'>
 
@@ -103,10 +113,23 @@ export function storedFields(
   row: Pick<Version, 'data' | 'typeRevision'>,
 ): Record<string, unknown> {
   const stored = JSON.parse(row.data) as Record<string, unknown>
-  if (row.typeRevision >= type.shapeRevision) return stored
-  return type.validator.project(
-    type.removed.size === 0 ? stored : withoutRemoved(type, stored, row.typeRevision),
-  )
+  const { typeRevision } = row
+  if (typeRevision >= type.shapeRevision) return stored
+  const left = type.removed.size === 0 ? stored : withoutRemoved(type, stored, typeRevision)
+  return type.validator.project(narrowedSince(type, left, typeRevision))
+}
+
+/** Without what changes of fields have lost since: a field of that kind now is another one. */
+function narrowedSince(type: TypeModel, stored: Values, savedIn: number): Values {
+  const since = type.narrowed.filter(({ revision }) => revision > savedIn)
+  if (since.length === 0) return stored
+  const kept: Record<string, unknown> = { ...stored }
+  for (const { field, narrow } of since) {
+    const value = Object.hasOwn(kept, field.name) ? narrow(kept[field.name]) : undefined
+    if (value === undefined) delete kept[field.name]
+    else kept[field.name] = value
+  }
+  return kept
 }
 
 /** Without values of fields that were removed since: a field of that name now is another one. */

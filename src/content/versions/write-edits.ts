@@ -4,7 +4,7 @@ import { namedTypeSql, typeSql } from '#content/version-table.ts'
 import { claimsOf, syncClaims } from '#content/versions/claims.ts'
 import type { EntryEdit } from '#content/versions/entry-edit.ts'
 import { referencesOf, syncReferences } from '#content/versions/references.ts'
-import { versionFields } from '#content/versions/version.ts'
+import { perspectivesOf, versionFields } from '#content/versions/version.ts'
 import type { Version } from '#content/versions/version.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -181,7 +181,9 @@ export async function syncReferencesAndClaims(
   }
   if (type.unique.length === 0) return
   const claims = rows.flatMap(({ id, row }) =>
-    claimsOf(type, row).map((one) => ({ entry_id: id, ...one })),
+    perspectivesOf(row).flatMap((perspective) =>
+      claimsOf(type, row).map((one) => ({ entry_id: id, perspective, ...one })),
+    ),
   )
   await syncClaims(tx, model, ids, distinct(claims))
 }
