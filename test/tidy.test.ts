@@ -7,7 +7,7 @@ import { test } from 'node:test'
  * at the root of `src/` are entry points: `command-line.ts` is the program, `cluster.ts` is
  * `stoa/cluster`. The cluster half (`change-feed` to `cluster-link`) knows nothing of content.
  */
-const ports = ['database', 'file-store', 'change-feed', 'cache', 'nodes', 'cluster-link']
+const ports = ['database', 'file-store', 'change-feed', 'cache', 'nodes', 'jobs', 'cluster-link']
 const product = [...ports, 'content', 'media', 'access', 'rendering', 'api', 'config']
 const layers: Record<string, readonly string[]> = {
   lib: [],
@@ -18,6 +18,7 @@ const layers: Record<string, readonly string[]> = {
   'cluster-link': ['database'],
   cache: ['change-feed', 'database'],
   nodes: ['database', 'change-feed', 'cluster-link'],
+  jobs: ['database', 'nodes', 'cluster-link'],
   'file-store': [],
   content: ports,
   media: [...ports, 'content'],

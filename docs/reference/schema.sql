@@ -548,6 +548,52 @@ comment on table stoa.idempotency is 'Responses to requests with an `Idempotency
 
 comment on column stoa.idempotency.rights is 'A hash of what the caller was allowed: a response is repeated only while that is the same.';
 
+create table stoa.job (
+  id bigint generated always as identity not null,
+  kind text not null,
+  state text default 'waiting'::text not null,
+  priority smallint default 1 not null,
+  due_at timestamp with time zone default clock_timestamp() not null,
+  key text,
+  order_key text,
+  payload json not null,
+  attempt integer default 0 not null,
+  failures integer default 0 not null,
+  attempts_max integer default 10 not null,
+  idempotency_key uuid default gen_random_uuid() not null,
+  node text,
+  progress json,
+  failure json,
+  created_at timestamp(3) with time zone default clock_timestamp() not null,
+  started_at timestamp(3) with time zone,
+  ended_at timestamp(3) with time zone,
+  kept_until timestamp(3) with time zone
+);
+
+comment on table stoa.job is 'Durable work that is done once in effect. A plain insert in the transaction of a write adds a job; a node claims it by raising `attempt`, and commits its effect only in a transaction that finds `attempt` and `node` unchanged.';
+
+comment on column stoa.job.state is '`waiting` for `due_at` and a free node; `blocked` behind an earlier job of its order key; `running` on `node`; `done`; `parked` after its last attempt; `cancelled`.';
+
+comment on column stoa.job.priority is '0 is claimed first, 2 last, within the kind.';
+
+comment on column stoa.job.due_at is 'No attempt starts earlier, by the clock of this database.';
+
+comment on column stoa.job.key is 'At most one job of a kind waits with it; a later one replaces the payload of the earlier.';
+
+comment on column stoa.job.order_key is 'Jobs of a kind with the same order key run one at a time, in the order of `id`.';
+
+comment on column stoa.job.attempt is 'Claims so far. It only grows: the fence of the effects.';
+
+comment on column stoa.job.failures is 'Failed attempts since the job was added or retried; at `attempts_max` it is parked.';
+
+comment on column stoa.job.idempotency_key is 'The same at each attempt, for effects outside the database.';
+
+comment on column stoa.job.node is 'The node that runs it: its id in `stoa.node`.';
+
+comment on column stoa.job.failure is 'Why the last attempt failed.';
+
+comment on column stoa.job.kept_until is 'Of a job that has ended: when it may be deleted.';
+
 create table stoa.leadership (
   duty text not null,
   holder text not null,
@@ -921,6 +967,12 @@ alter table stoa.heartbeat add constraint heartbeat_pkey PRIMARY KEY (one);
 
 alter table stoa.idempotency add constraint idempotency_pkey PRIMARY KEY (principal, key);
 
+alter table stoa.job add constraint job_pkey PRIMARY KEY (id);
+
+alter table stoa.job add constraint job_priority_check CHECK (((priority >= 0) AND (priority <= 2)));
+
+alter table stoa.job add constraint job_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'blocked'::text, 'running'::text, 'done'::text, 'parked'::text, 'cancelled'::text])));
+
 alter table stoa.leadership add constraint leadership_pkey PRIMARY KEY (duty);
 
 alter table stoa.life add constraint life_one_check CHECK (one);
@@ -1068,6 +1120,20 @@ CREATE INDEX change_xid ON stoa.change USING btree (xid);
 CREATE INDEX entry_type ON stoa.entry USING btree (type, id);
 
 CREATE INDEX idempotency_created ON stoa.idempotency USING btree (created_at);
+
+CREATE INDEX job_due ON stoa.job USING btree (kind, priority, due_at, id) WHERE (state = 'waiting'::text);
+
+CREATE INDEX job_kept ON stoa.job USING btree (kept_until) WHERE (kept_until IS NOT NULL);
+
+CREATE UNIQUE INDEX job_key ON stoa.job USING btree (kind, key) WHERE ((key IS NOT NULL) AND (state = ANY (ARRAY['waiting'::text, 'blocked'::text])));
+
+CREATE INDEX job_order ON stoa.job USING btree (kind, order_key, id) WHERE ((order_key IS NOT NULL) AND (state = ANY (ARRAY['waiting'::text, 'blocked'::text, 'running'::text])));
+
+CREATE UNIQUE INDEX job_order_running ON stoa.job USING btree (kind, order_key) WHERE ((order_key IS NOT NULL) AND (state = 'running'::text));
+
+CREATE INDEX job_parked ON stoa.job USING btree (kind) WHERE (state = 'parked'::text);
+
+CREATE INDEX job_running ON stoa.job USING btree (node) WHERE (state = 'running'::text);
 
 CREATE UNIQUE INDEX locale_default ON stoa.locale USING btree (is_default) WHERE is_default;
 

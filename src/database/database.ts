@@ -53,6 +53,13 @@ export interface Queryable {
    * ended.
    */
   transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
+
+  /**
+   * Calls back once the outermost transaction has committed, and never if it, or the savepoint that
+   * this stands for, rolls back. Outside a transaction: at once. For hints only: a node that ends
+   * in between never calls back. `callback` must not throw. Absent: there is no such notice.
+   */
+  afterCommit?(callback: () => void): void
 }
 
 /** Connections of one kind to the writable primary. */

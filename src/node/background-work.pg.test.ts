@@ -30,7 +30,6 @@ test(
     const parts: BackgroundParts = { database, content, access, media, logger: silentLogger }
     const tickers = backgroundWork(parts, {
       nodes,
-      forgetKeys: async () => 0,
       committed: () => undefined,
     })
     for (const ticker of tickers) ticker.run()

@@ -11,55 +11,34 @@ import type { Nodes } from '#nodes/nodes.ts'
 const scheduleIntervalMs = 1_000
 /** An action that is due but locked by another transaction is tried again after this. */
 const lockedAgainMs = 200
-/** For filters and indexes that a crash, or a type saved in a transaction, left undone. */
-const settleIntervalMs = 60_000
 const scheduledPerRoundMax = 1_000
 /** More failures than this in one round have another cause than the content. */
 const failuresPerRoundMax = 20
-const collectIntervalMs = 3_600_000
-/** How often seldom work checks whether this node leads: a duty that moves must not wait. */
-const askIntervalMs = 5_000
-/** A blob without references is kept this long: an upload may be about to use it. */
-const orphanGraceMs = 24 * 3_600_000
+const pruneIntervalMs = 3_600_000
 
 /** Work that one node at a time does for all. */
-export const backgroundDuties = ['schedule', 'prune', 'forget-keys', 'settle', 'collect'] as const
-type Duty = (typeof backgroundDuties)[number]
+export const backgroundDuties = ['schedule'] as const
 
 /** The parts that the work is done on. */
 export type BackgroundParts = Pick<Site, 'access' | 'content' | 'database' | 'media' | 'logger'>
 
 export type BackgroundOptions = {
   readonly nodes: Nodes
-  readonly forgetKeys: () => Promise<number>
   /** Called after a commit, so that other nodes poll sooner. */
   readonly committed: () => void
 }
 
-/** Recurring work, each kind on the node that leads in its duty. */
+/** Recurring work that is no job: what is local to a node, and what one node leads in. */
 export function backgroundWork(
   site: BackgroundParts,
-  { nodes, forgetKeys, committed }: BackgroundOptions,
+  { nodes, committed }: BackgroundOptions,
 ): Ticker[] {
-  const { access, content, database, media, logger } = site
-  const collect = async (): Promise<void> => {
-    const collected = await media.collect({ olderThanMs: orphanGraceMs, dryRun: false })
-    if (collected.blobs + collected.uploads > 0)
-      logger.info(collected, 'files without references were collected')
-  }
-  // Bounded per call; the rest waits for the next hour.
-  const hourly = (duty: Duty, work: () => Promise<unknown>): Ticker =>
-    new Ticker({
-      name: duty,
-      intervalMs: askIntervalMs,
-      logger,
-      work: seldom(nodes, duty, collectIntervalMs, work),
-    })
+  const { media, logger } = site
   return [
     // Local to this machine, so every node does it.
     new Ticker({
       name: 'tidy',
-      intervalMs: collectIntervalMs,
+      intervalMs: pruneIntervalMs,
       logger,
       work: () => media.pruneSpool(),
     }),
@@ -68,15 +47,6 @@ export function backgroundWork(
       intervalMs: scheduleIntervalMs,
       logger,
       work: async () => runSchedule(site, nodes, committed),
-    }),
-    hourly('prune', () => access.prune()),
-    hourly('forget-keys', forgetKeys),
-    hourly('collect', collect),
-    new Ticker({
-      name: 'settle',
-      intervalMs: askIntervalMs,
-      logger,
-      work: seldom(nodes, 'settle', settleIntervalMs, () => content.types.settle(database)),
     }),
   ]
 }
@@ -112,22 +82,4 @@ async function runSchedule(
   const dueInMs = await content.schedule.nextDueInMs(database)
   if (dueInMs === null) return
   return dueInMs > 0 ? Math.ceil(dueInMs) + 1 : lockedAgainMs
-}
-
-/**
- * Runs `work` while this node leads, once per interval. Running twice within one, after a change of
- * hands, does no harm.
- */
-function seldom(
-  nodes: Nodes,
-  duty: Duty,
-  intervalMs: number,
-  work: () => Promise<unknown>,
-): () => Promise<void> {
-  let lastMs = Number.NEGATIVE_INFINITY
-  return async () => {
-    if (!nodes.leads(duty) || performance.now() - lastMs < intervalMs) return
-    await work()
-    lastMs = performance.now()
-  }
 }

@@ -3,6 +3,7 @@ import type { Cache } from '#cache/cache.ts'
 import type { Config } from '#config/config.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
+import type { JobQueue } from '#jobs/job-queue.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
 import { endWithin } from '#node/end-within.ts'
@@ -21,6 +22,8 @@ export type Site = AsyncDisposable & {
   readonly content: Content
   readonly access: Access
   readonly media: Media
+  /** Jobs that a command adds are found by the nodes within seconds; those of a node at once. */
+  readonly queue: JobQueue
 }
 
 /** The cluster as seen from a process that is no node. */
@@ -70,6 +73,7 @@ export async function loadParts() {
 export type SiteOptions = {
   readonly parts: Awaited<ReturnType<typeof loadParts>>
   readonly secret: string
+  readonly queue: JobQueue
   /** Null: for one command, which keeps nothing. */
   readonly cache: Cache | null
 }
@@ -77,7 +81,7 @@ export type SiteOptions = {
 /** Puts the parts together on a migrated database. Disposing leaves the foundation open. */
 export function createSite(
   { config, logger, database, fileStore, dataDir, clock }: Foundation,
-  { parts, secret, cache }: SiteOptions,
+  { parts, secret, queue, cache }: SiteOptions,
 ): Site {
   const content = parts.createContent({ clock, logger })
   const access = parts.createAccess({
@@ -102,6 +106,7 @@ export function createSite(
     content,
     access,
     media,
+    queue,
     [Symbol.asyncDispose]: async () => {
       await media.stop()
       await endWithin(content.stop(), backgroundMs, logger)

@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
-import type { ClusterParts, Server } from '#api/api-context.ts'
+import type { ApiConfig, ClusterParts, Server } from '#api/api-context.ts'
 import { RefusalLog } from '#api/problems/refusal-log.ts'
 import type { Config } from '#config/config.ts'
+import { JobQueue } from '#jobs/job-queue.ts'
 import type { Logger } from '#lib/logger.ts'
 import { createLogger } from '#lib/pino-logger.ts'
 import { addressOf } from '#node/admission.ts'
@@ -11,6 +12,7 @@ import { nodeNameOf, openCluster } from '#node/drivers.ts'
 import { endWithin } from '#node/end-within.ts'
 import { checkFileStore, claimFileStore } from '#node/file-store-check.ts'
 import { openFoundation, secretOf } from '#node/foundation.ts'
+import { jobHandlers, openJobs } from '#node/jobs.ts'
 import { enterCluster } from '#node/join.ts'
 import type { NodeCluster } from '#node/join.ts'
 import { reportOf } from '#node/report.ts'
@@ -59,7 +61,10 @@ export async function openSiteForCommand(
   await bringUpToDate(foundation, { id: '' })
   if (usesFiles) await claimFileStore(foundation)
   const secret = await secretOf(foundation)
-  const site = opened.use(createSite(foundation, { parts: await loading, secret, cache: null }))
+  const queue = new JobQueue(null)
+  const site = opened.use(
+    createSite(foundation, { parts: await loading, secret, queue, cache: null }),
+  )
   const closing = opened.move()
   return { ...site, [Symbol.asyncDispose]: () => closing.disposeAsync() }
 }
@@ -131,7 +136,9 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
     calls: node.startCalls(opened.link),
     duties: () => node.nodes.duties(),
   }
-  await using site = createSite(foundation, { parts, secret, cache: cluster.cache })
+  await using jobs = openJobs(node.nodes, { database, link: cluster.link, logger })
+  const { queue } = jobs
+  await using site = createSite(foundation, { parts, secret, queue, cache: cluster.cache })
   const refusals = new RefusalLog(logger.child({ part: 'api' }))
   cluster.calls?.handle(statusMethod, async () => reportOf(cluster, node.nodes, refusals.now()))
   if (config.starter) await api.createStarterContent(site)
@@ -140,14 +147,7 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
     cluster,
     secret,
     clock: foundation.clock,
-    config: {
-      trustProxy: config.trustProxy,
-      corsOrigins: config.corsOrigins,
-      metricsPublic: config.metricsPublic,
-      uploadBytesMax: config.uploadBytesMax,
-      secureCookies: config.publicUrl?.startsWith('https:') === true,
-      hstsS: config.publicUrl?.startsWith('https:') === true ? config.hstsS : 0,
-    },
+    config: apiConfigOf(config),
     version,
     plugins: [
       api.pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl }),
@@ -156,10 +156,11 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   })
   const tickers = backgroundWork(site, {
     nodes: node.nodes,
-    forgetKeys: () => api.collectIdempotencyKeys(database),
     committed: () => cluster.feed.committed(),
   })
+  const forgetKeys = (): Promise<number> => api.collectIdempotencyKeys(database)
   let shared: SharedPort | null = null
+  let drained: Promise<void> = Promise.resolve()
   try {
     const address = await announce({ port, server, node, cluster, config })
     shared = mode.supervised === null ? null : takeConnections(server)
@@ -168,8 +169,10 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
     if (node.first) await announceFirstAdministrator(site, origin)
     mode.onReady()
     for (const ticker of tickers) ticker.run()
+    jobs.run(jobHandlers({ ...site, forgetKeys }))
     await aborted(AbortSignal.any([signal, node.drainAsked]))
     logger.info({}, 'stopping: finishing the requests in flight')
+    drained = jobs.drain(backgroundMs)
     server.beginDrain()
     shared?.leave()
     await node.handOver()
@@ -177,6 +180,19 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
     shared?.stopAccepting()
     await closeServer(server, shared, logger)
     await endWithin(Promise.all(tickers.map((ticker) => ticker.stop())), backgroundMs, logger)
+    await drained
+  }
+}
+
+function apiConfigOf(config: Config): Partial<ApiConfig> {
+  const isEncrypted = config.publicUrl?.startsWith('https:') === true
+  return {
+    trustProxy: config.trustProxy,
+    corsOrigins: config.corsOrigins,
+    metricsPublic: config.metricsPublic,
+    uploadBytesMax: config.uploadBytesMax,
+    secureCookies: isEncrypted,
+    hstsS: isEncrypted ? config.hstsS : 0,
   }
 }
 

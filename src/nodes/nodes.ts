@@ -243,6 +243,11 @@ export class Nodes {
     )
   }
 
+  /** The nodes of which `isGone` holds, as far as they have a row. */
+  gone(): string[] {
+    return [...this.#state.nodes.keys()].filter((id) => id !== this.id && this.isGone(id, null))
+  }
+
   /** Receives each start and end of leading, and each beat. Listeners must not throw. */
   subscribe(listener: (news: NodesNews) => void): Disposable {
     this.#listeners.add(listener)

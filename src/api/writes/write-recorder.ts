@@ -38,6 +38,10 @@ export class WriteRecorder implements Database {
     return value
   }
 
+  afterCommit(callback: () => void): void {
+    this.#database.afterCommit?.(callback)
+  }
+
   session<T>(work: (session: Queryable) => Promise<T>): Promise<T> {
     return this.#database.session(work)
   }

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { JobQueue } from '#jobs/job-queue.ts'
 import type { Assembly, Site } from '#node/site.ts'
 import type { ReportDocument } from '#cli/import/report.ts'
 import { runStoa } from '#test/support/command-line.ts'
@@ -17,7 +18,12 @@ after(() => rmSync(folder, { recursive: true }))
 /** Runs a command on the site of `on`, in the folder of this test. */
 function stoa(on: Importing, argv: readonly string[], signal?: AbortSignal): Promise<Outcome> {
   const openSite: Assembly['openSite'] = async (config) =>
-    ({ ...on.site, config, [Symbol.asyncDispose]: async () => undefined }) satisfies Site
+    ({
+      ...on.site,
+      config,
+      queue: new JobQueue(null),
+      [Symbol.asyncDispose]: async () => undefined,
+    }) satisfies Site
   return runStoa(argv, { assembly: { openSite }, folder, ...(signal && { signal }) })
 }
 

@@ -75,7 +75,14 @@ export class Connection implements Queryable {
   }
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
-    return runTransaction(this, 0, work)
+    const callbacks: (() => void)[] = []
+    const result = await runTransaction({ connection: this, depth: 0, callbacks }, work)
+    for (const callback of callbacks) callback()
+    return result
+  }
+
+  afterCommit(callback: () => void): void {
+    callback()
   }
 
   /** Runs a command of the session and returns the one that the server says it has carried out. */
@@ -176,15 +183,21 @@ export function processOf(client: pg.Client): number | null {
   return processID ?? null
 }
 
+/** How deep a transaction is nested, and whom its end concerns. */
+type Level = {
+  readonly connection: Connection
+  readonly depth: number
+  /** Called after the commit of the outermost one. */
+  readonly callbacks: (() => void)[]
+}
+
 /** A transaction on a connection, or a savepoint within one. */
 class Transaction implements Queryable {
-  readonly #connection: Connection
-  readonly #depth: number
+  readonly #level: Level
   #ended = false
 
-  constructor(connection: Connection, depth: number) {
-    this.#connection = connection
-    this.#depth = depth
+  constructor(level: Level) {
+    this.#level = level
   }
 
   async run<Row extends object>(
@@ -192,12 +205,22 @@ class Transaction implements Queryable {
     values: readonly unknown[] = [],
   ): Promise<Row[]> {
     this.#refuseIfEnded()
-    return this.#connection.run(statement, values)
+    return this.#level.connection.run(statement, values)
   }
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
     this.#refuseIfEnded()
-    return runTransaction(this.#connection, this.#depth + 1, work)
+    const { connection, depth, callbacks } = this.#level
+    const inner: (() => void)[] = []
+    const level = { connection, depth: depth + 1, callbacks: inner }
+    const result = await runTransaction(level, work)
+    callbacks.push(...inner)
+    return result
+  }
+
+  afterCommit(callback: () => void): void {
+    this.#refuseIfEnded()
+    this.#level.callbacks.push(callback)
   }
 
   end(): void {
@@ -210,13 +233,10 @@ class Transaction implements Queryable {
   }
 }
 
-async function runTransaction<T>(
-  connection: Connection,
-  depth: number,
-  work: (tx: Queryable) => Promise<T>,
-): Promise<T> {
+async function runTransaction<T>(level: Level, work: (tx: Queryable) => Promise<T>): Promise<T> {
+  const { connection, depth } = level
   const savepoint = `s${depth}`
-  const transaction = new Transaction(connection, depth)
+  const transaction = new Transaction(level)
   await connection.command(depth === 0 ? 'begin' : `savepoint ${savepoint}`)
   try {
     const result = await work(transaction)

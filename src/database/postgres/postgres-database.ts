@@ -125,6 +125,10 @@ export class PostgresDatabase implements Database {
     return this.#work.transaction(work)
   }
 
+  afterCommit(callback: () => void): void {
+    callback()
+  }
+
   session<T>(work: (session: Queryable) => Promise<T>): Promise<T> {
     return this.#sessions.session(work)
   }
@@ -168,6 +172,10 @@ class Lane implements Sessions {
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
     return this.#use((connection) => connection.transaction(work))
+  }
+
+  afterCommit(callback: () => void): void {
+    callback()
   }
 
   async session<T>(work: (session: Queryable) => Promise<T>): Promise<T> {
