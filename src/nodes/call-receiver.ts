@@ -10,15 +10,15 @@ import type { CallHandler } from '#nodes/calls.ts'
 import { CallTooLargeError, CallUnknownError } from '#nodes/errors.ts'
 import { Tasks } from '#lib/tasks.ts'
 
-/** Calls that one node works on at once; the others wait in the table until their deadlines. */
-const inHandMax = 64
+/** Calls that one node runs at once; the others wait in the table until their deadlines. */
+const runningMax = 64
 /**
- * Beyond its deadline a question stays in hand for so long: by then the database too calls it over,
- * and it is not run twice.
+ * A call counts as running for this long beyond its deadline: by then it is over by the clock of
+ * the database too, so that it is not run twice.
  */
 const overMarginMs = 100
 
-type Question = {
+type CallRow = {
   readonly call: string
   readonly caller: string
   readonly method: string
@@ -26,42 +26,43 @@ type Question = {
   readonly left_ms: number
 }
 
-const waiting = sql<Question>(`
-  select call, caller, method, payload, extract(epoch from expires_at - now())::float8 * 1000 as left_ms from stoa.node_call
-  where target = $1 and reply is null and failure is null and expires_at > now() and not call = any($2::text[]) order by expires_at, call limit $3`)
-const answer = sql(
+const readWaiting = sql<CallRow>(`
+  select call, caller, method, payload,
+    extract(epoch from expires_at - now())::float8 * 1000 as left_ms
+  from stoa.node_call
+  where target = $1 and reply is null and failure is null and expires_at > now()
+    and not call = any($2::text[])
+  order by expires_at, call limit $3`)
+const writeReply = sql(
   `update stoa.node_call set reply = $2, failure = $3 where call = $1 and target = $4`,
 )
 
+export type CallReceiverOptions = {
+  readonly id: string
+  readonly database: Queryable
+  readonly link: ClusterLink | null
+  readonly logger: Logger
+}
+
 /**
- * The answering half of calls: it looks when a hint or a beat says so, runs the handlers, and
- * writes what came of it.
+ * The receiving half of calls: it reads the calls to this node after a hint or a beat, runs their
+ * handlers, and writes the replies.
  */
 export class CallReceiver {
-  readonly #options: {
-    readonly id: string
-    readonly database: Queryable
-    readonly link: ClusterLink | null
-    readonly logger: Logger
-  }
+  readonly #options: CallReceiverOptions
   readonly #failureLog: FailureLog
   readonly #handlers = new Map<string, CallHandler>()
-  readonly #inHand = new Set<string>()
+  readonly #running = new Set<string>()
   readonly #tasks = new Tasks()
   readonly #stopping = new AbortController()
   readonly #listening: Disposable | null
   #looking = false
   #again = false
 
-  constructor(options: {
-    readonly id: string
-    readonly database: Queryable
-    readonly link: ClusterLink | null
-    readonly logger: Logger
-  }) {
+  constructor(options: CallReceiverOptions) {
     this.#options = options
     this.#failureLog = new FailureLog(options.logger, {
-      failing: 'calls of other nodes could not be read; they are looked for at the next beat',
+      failing: 'calls of other nodes could not be read; the next beat reads them',
       recovered: 'calls of other nodes are read again',
     })
     this.#listening =
@@ -75,7 +76,7 @@ export class CallReceiver {
     return { [Symbol.dispose]: () => void this.#handlers.delete(method) }
   }
 
-  /** What a call of this node to itself runs. */
+  /** Runs the handler of a method, also for calls of this node to itself. */
   async run(
     method: string,
     payload: unknown,
@@ -87,7 +88,7 @@ export class CallReceiver {
     return handler(payload, { ...call, signal: AbortSignal.any([deadline, this.#stopping.signal]) })
   }
 
-  /** Looks for calls that wait; while it looks, further wishes are one more look. */
+  /** Reads the waiting calls; requests that come meanwhile are one more reading together. */
   look(): void {
     if (this.#stopping.signal.aborted) return
     this.#again = true
@@ -105,17 +106,17 @@ export class CallReceiver {
   async #lookAll(): Promise<void> {
     const { id, database } = this.#options
     try {
-      while (this.#again && this.#inHand.size < inHandMax) {
+      while (this.#again && this.#running.size < runningMax) {
         this.#again = false
-        const questions = await database.run(waiting, [
+        const calls = await database.run(readWaiting, [
           id,
-          [...this.#inHand],
-          inHandMax - this.#inHand.size,
+          [...this.#running],
+          runningMax - this.#running.size,
         ])
         this.#failureLog.success()
-        for (const question of questions) {
-          this.#inHand.add(question.call)
-          this.#tasks.add(this.#answer(question))
+        for (const call of calls) {
+          this.#running.add(call.call)
+          this.#tasks.add(this.#reply(call))
         }
       }
     } catch (error) {
@@ -125,47 +126,44 @@ export class CallReceiver {
     }
   }
 
-  async #answer(question: Question): Promise<void> {
-    const { database, logger, link } = this.#options
-    const outcome = await this.#outcome(question)
+  async #reply(row: CallRow): Promise<void> {
+    const { id, database, logger, link } = this.#options
+    const outcome = await this.#outcome(row)
     if (outcome === null) {
-      this.#letGo(question.call)
+      this.#finish(row.call)
       return
     }
     try {
-      await database.run(answer, [question.call, outcome.reply, outcome.failure, this.#options.id])
-      this.#letGo(question.call)
+      await database.run(writeReply, [row.call, outcome.reply, outcome.failure, id])
+      this.#finish(row.call)
     } catch (error) {
-      // Kept in hand until nobody waits for it, so that it is not run twice.
-      setTimeout(() => this.#inHand.delete(question.call), question.left_ms).unref()
-      logger.warn(
-        { err: error, method: question.method },
-        'an answer could not be given to another node',
-      )
+      // The call counts as running until its deadline, so that it is not run twice.
+      setTimeout(() => this.#running.delete(row.call), row.left_ms).unref()
+      logger.warn({ err: error, method: row.method }, 'a reply to another node was not written')
       return
     }
     try {
-      await link?.send(callChannel, `answered ${question.caller} ${question.call}`)
+      await link?.send(callChannel, `replied ${row.caller} ${row.call}`)
     } catch (error) {
       logger.debug({ err: error }, 'a hint was not sent; the caller looks by itself')
     }
   }
 
-  #letGo(question: string): void {
-    this.#inHand.delete(question)
+  #finish(call: string): void {
+    this.#running.delete(call)
     if (this.#again) this.look()
   }
 
   /**
-   * Null: nobody waits for it any more, and a handler that goes on all the same must not keep
-   * others from being called, nor this node from leaving.
+   * Returns null after the deadline: a handler that goes on all the same must not keep other calls
+   * from being run, nor this node from leaving.
    */
   async #outcome({
     method,
     payload,
     caller,
     left_ms,
-  }: Question): Promise<{ readonly reply: string | null; readonly failure: string | null } | null> {
+  }: CallRow): Promise<{ readonly reply: string | null; readonly failure: string | null } | null> {
     try {
       const value = await withTimeout(
         this.run(method, JSON.parse(payload), { caller, leftMs: left_ms }),
@@ -175,7 +173,7 @@ export class CallReceiver {
       if (value === timedOut) return null
       const reply = JSON.stringify(value ?? null)
       if (reply.length > callReplyMax)
-        throw new CallTooLargeError(`An answer carries up to ${callReplyMax} characters.`, {
+        throw new CallTooLargeError(`A reply carries up to ${callReplyMax} characters.`, {
           method,
           length: reply.length,
         })

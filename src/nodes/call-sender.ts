@@ -17,10 +17,10 @@ import {
 } from '#nodes/errors.ts'
 import { Tasks } from '#lib/tasks.ts'
 
-/** Without hints the caller looks this often for answers, more and more rarely. */
+/** Without hints the caller looks this often for replies, more and more rarely. */
 const lookFirstMs = 25
 const lookMaxMs = 200
-/** What callers left that died, removed by those who come after. */
+/** A call deletes up to this many expired rows, which callers left that were killed. */
 const trimBatch = 100
 
 type Target = {
@@ -29,7 +29,7 @@ type Target = {
   readonly name: string
   readonly silent_ms: number
 }
-type AnswerRow = {
+type ReplyRow = {
   readonly target: string
   readonly reply: string | null
   readonly failure: string | null
@@ -39,36 +39,43 @@ type AnswerRow = {
 
 const ask = sql<Target>(`
   with trimmed as (
-    delete from stoa.node_call where ctid = any(array(select ctid from stoa.node_call where expires_at < now() limit ${trimBatch} for update skip locked))),
-  target as (select n.id, n.counter, n.info->>'name' as name, extract(epoch from now() - n.seen_at)::float8 * 1000 as silent_ms from stoa.node n
+    delete from stoa.node_call where ctid = any(array(
+      select ctid from stoa.node_call where expires_at < now()
+      limit ${trimBatch} for update skip locked))),
+  target as (
+    select n.id, n.counter, n.info->>'name' as name,
+      extract(epoch from now() - n.seen_at)::float8 * 1000 as silent_ms
+    from stoa.node n
     where ($6::text is null or n.id = $6) and n.info->>'starting' is null),
   asked as (
     insert into stoa.node_call (call, caller, target, method, payload, expires_at)
     select $1, $2, t.id, $3, $4, now() + $5 * interval '1 ms' from target t where t.id <> $2)
   select id, counter, name, silent_ms from target`)
-const look = sql<AnswerRow>(`
-  select c.target, c.reply, c.failure, n.id is not null as there, extract(epoch from now() - n.seen_at)::float8 * 1000 as silent_ms
-  from stoa.node_call c left join stoa.node n on n.id = c.target where c.call = $1 and not c.target = any($2::text[])`)
+const readReplies = sql<ReplyRow>(`
+  select c.target, c.reply, c.failure, n.id is not null as there,
+    extract(epoch from now() - n.seen_at)::float8 * 1000 as silent_ms
+  from stoa.node_call c left join stoa.node n on n.id = c.target
+  where c.call = $1 and not c.target = any($2::text[])`)
 const forget = sql(`delete from stoa.node_call where call = $1`)
 
 export type CallSenderOptions = {
-  /** Of this node, or of a command that is none. */
+  /** The id of this node, or one of its own where a command calls. */
   readonly id: string
   readonly database: Queryable
   readonly link: ClusterLink | null
   readonly clock: Clock
   readonly logger: Logger
   /**
-   * Whether the node is known to be gone. `counter`: as just read, or null: whatever it is now.
-   * `silentMs`: since its last beat, by the database's clock.
+   * Whether the node is known to be gone. `counter` is the one just read, or null for whichever it
+   * has now. `silentMs` counts from its last beat, by the database's clock.
    */
   readonly isGone: (node: string, counter: number | null, silentMs: number) => boolean
 }
 
-/** `hinted`: an answer has come that was not looked at yet, perhaps before anybody waited. */
+/** `hinted`: a reply has come that was not read yet, perhaps before the caller waited. */
 type Waiting = { hinted: boolean; wake: (() => void) | null }
 
-/** The asking half of calls: it writes the questions, waits for the answers, and clears up. */
+/** The calling half: it writes the calls, waits for the replies, and removes the rows. */
 export class CallSender {
   readonly #options: CallSenderOptions
   readonly #listening: Disposable | null
@@ -82,7 +89,7 @@ export class CallSender {
       options.link?.listen(callChannel, (text) => {
         const [kind, caller, call = ''] = text.split(' ')
         const one =
-          kind === 'answered' && caller === options.id ? this.#waiting.get(call) : undefined
+          kind === 'replied' && caller === options.id ? this.#waiting.get(call) : undefined
         if (one === undefined) return
         one.hinted = true
         one.wake?.()
@@ -90,8 +97,8 @@ export class CallSender {
   }
 
   /**
-   * One answer per node that lives, or from the `only` one; this node itself is left out and named
-   * in `self`.
+   * Resolves with one reply per live node, or that of the `only` one; this node itself is left out
+   * and named in `self`.
    */
   async send(
     method: string,
@@ -139,7 +146,7 @@ export class CallSender {
     }
   }
 
-  /** What still waits gets `CallDeadlineError` now. */
+  /** Ends waiting calls with `CallDeadlineError`. */
   async stop(): Promise<void> {
     this.#stopped = true
     this.#listening?.[Symbol.dispose]()
@@ -155,10 +162,10 @@ export class CallSender {
   ): Promise<CallReply[]> {
     const { clock, logger, database } = this.#options
     const pending = new Map(targets.map((target) => [target.id, target]))
-    const answers: CallReply[] = []
+    const replies: CallReply[] = []
     const settle = ({ id, name }: Target, outcome: Outcome): void => {
       pending.delete(id)
-      answers.push({ node: id, name, ...outcome })
+      replies.push({ node: id, name, ...outcome })
     }
     for (let pauseMs = lookFirstMs; pending.size > 0; pauseMs = Math.min(pauseMs * 2, lookMaxMs)) {
       const leftMs = until - clock.monotonicMs()
@@ -166,29 +173,29 @@ export class CallSender {
       if (!waiting.hinted) await hinted(waiting, Math.min(pauseMs, leftMs))
       waiting.hinted = false
       try {
-        // A database that hangs must not hold up whoever has a deadline.
+        // The deadline holds also where the database hangs.
         const rows = await withTimeout(
-          database.run(look, [call, answers.map(({ node }) => node)]),
+          database.run(readReplies, [call, replies.map(({ node }) => node)]),
           Math.max(1, until - clock.monotonicMs()),
         )
         if (rows === timedOut) break
         this.#sort(rows, pending, settle)
       } catch (error) {
-        logger.warn({ err: error }, 'answers of other nodes could not be read')
+        logger.warn({ err: error }, 'replies of other nodes could not be read')
       }
     }
     for (const target of pending.values())
       settle(target, {
         ok: false,
-        error: new CallDeadlineError(`The node ${target.name} did not answer in time.`, {
+        error: new CallDeadlineError(`The node ${target.name} did not reply in time.`, {
           node: target.id,
         }),
       })
-    return answers
+    return replies
   }
 
   #sort(
-    rows: readonly AnswerRow[],
+    rows: readonly ReplyRow[],
     pending: ReadonlyMap<string, Target>,
     settle: (target: Target, outcome: Outcome) => void,
   ): void {
@@ -223,7 +230,7 @@ export class CallSender {
   }
 }
 
-/** Resolves when a hint says that an answer is there, or after `ms`. */
+/** Resolves when a hint says that a reply is there, or after `ms`. */
 async function hinted(waiting: Waiting, ms: number): Promise<void> {
   await new Promise<void>((resolve) => {
     const timer = setTimeout(resolve, ms)
@@ -247,7 +254,7 @@ function failureOf({ id, name }: Target, text: string): StoaError {
       { node: id },
     )
   if (code === 'E_CALL_TOO_LARGE')
-    return new CallTooLargeError(`The answer of the node ${name} was too large.`, { node: id })
+    return new CallTooLargeError(`The reply of the node ${name} was too large.`, { node: id })
   return new CallFailedError(`On the node ${name} it failed: ${message}`, { node: id, code })
 }
 
@@ -255,7 +262,7 @@ type Outcome =
   | { readonly ok: true; readonly value: unknown }
   | { readonly ok: false; readonly error: StoaError }
 
-/** The row is read from a table that others may write to. */
+/** Replies are read defensively: other programs may write to the table. */
 function replyOf({ id, name }: Target, text: string): Outcome {
   try {
     return { ok: true, value: JSON.parse(text) }

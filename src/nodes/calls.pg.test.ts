@@ -30,7 +30,7 @@ const deadlineMs = 5_000
 
 type NodeRow = AsyncDisposable & { readonly nodes: Nodes; readonly calls: NodeCalls }
 
-/** One node with its calls; `linked: false`: it neither sends nor hears a hint. */
+/** One node with its calls; with `linked: false` it neither sends nor receives a hint. */
 async function node(options: {
   readonly database: Database
   readonly url: string
@@ -70,7 +70,7 @@ for (const linked of [true, false]) {
   const how = linked ? 'with Cluster Link' : 'without Cluster Link'
 
   test(
-    `${how}: all nodes answer, one that has just joined too, each with its result or its own error`,
+    `${how}: all nodes reply, one that has just joined too, each with its result or its own error`,
     { skip },
     async (t) => {
       await using db = await testDatabase({ connectionsMax: 20 })
@@ -84,27 +84,27 @@ for (const linked of [true, false]) {
         throw new FenceLostError('Not here.')
       })
       await using four = await node({ database, url, name: 'four', linked })
-      const answers = new Map(
+      const replies = new Map(
         (await one.calls.onAll('add', 41, { deadlineMs })).map((each) => [each.name, each]),
       )
-      assert.deepEqual([...answers.keys()].sort(), ['four', 'one', 'three', 'two'])
+      assert.deepEqual([...replies.keys()].sort(), ['four', 'one', 'three', 'two'])
       for (const [name, { nodes }] of [
         ['one', one],
         ['two', two],
       ] as const)
-        assert.deepEqual(answers.get(name), {
+        assert.deepEqual(replies.get(name), {
           node: nodes.id,
           name,
           ok: true,
           value: { sum: 42, node: nodes.id },
         })
-      const failed = answers.get('three')!
+      const failed = replies.get('three')!
       assert.ok(!failed.ok && failed.error instanceof CallFailedError)
       assert.deepEqual(
         [failed.error.facts['code'], failed.error.message],
         ['E_NODES_FENCE', 'On the node three it failed: Not here.'],
       )
-      const unknown = answers.get('four')!
+      const unknown = replies.get('four')!
       assert.ok(
         !unknown.ok && unknown.error instanceof CallUnknownError && unknown.node === four.nodes.id,
       )
@@ -120,7 +120,7 @@ for (const linked of [true, false]) {
       }
       if (linked)
         t.diagnostic(`one call, median: ${times.sort((a, b) => a - b)[25]!.toFixed(1)} ms`)
-      // The rows are cleared up after the answer is given.
+      // The rows are removed after the caller has its replies.
       for (let round = 0; ; round += 1) {
         const rows = await database.run(sql(`select call from stoa.node_call`))
         if (rows.length === 0) break
@@ -132,38 +132,38 @@ for (const linked of [true, false]) {
 }
 
 test(
-  'who does not answer in time, falls silent or has left is told apart, and nobody waits longer than the deadline',
+  'nodes that are late, silent or gone are distinguished, and no call outlasts its deadline',
   { skip },
   async () => {
     await using db = await testDatabase({ connectionsMax: 20 })
     const { database, url } = db
     await using one = await node({ database, url, name: 'one', linked: true })
     await using two = await node({ database, url, name: 'two', linked: true })
-    const heard = new AbortController()
+    const received = new AbortController()
     two.calls.handle('sleep', async (_payload, { signal }) => {
       if (!signal.aborted)
         await new Promise<void>((done) =>
           signal.addEventListener('abort', () => done(), { once: true }),
         )
-      heard.abort()
+      received.abort()
     })
-    // On a busy machine a call may arrive when its deadline is over: then nobody handles it.
-    for (let tries = 0; !heard.signal.aborted; tries += 1) {
-      assert.ok(tries < 20, 'the handler learns that nobody waits any more')
+    // On a busy machine a call may arrive when its deadline is over: then it is not run.
+    for (let tries = 0; !received.signal.aborted; tries += 1) {
+      assert.ok(tries < 20, 'the handler learns that the caller no longer waits')
       const began = performance.now()
       await assert.rejects(
         one.calls.onOne(two.nodes.id, 'sleep', null, { deadlineMs: 300 }),
         CallDeadlineError,
       )
       assert.ok(performance.now() - began < 2_000)
-      await sleep(1_000, null, { signal: heard.signal }).catch(() => null)
+      await sleep(1_000, null, { signal: received.signal }).catch(() => null)
     }
-    // A row that nobody raises: a node that was killed.
+    // The row of a node that was killed: its counter stands still.
     await database.run(
       sql(`insert into stoa.node (id, counter, info) values ('dead', 7, '{"name":"dead"}')`),
     )
-    const answers = await one.calls.onAll('none', null, { deadlineMs: 15_000 })
-    const dead = answers.find(({ node }) => node === 'dead')
+    const replies = await one.calls.onAll('none', null, { deadlineMs: 15_000 })
+    const dead = replies.find(({ node }) => node === 'dead')
     assert.ok(
       dead !== undefined && !dead.ok && dead.error instanceof CallNodeGoneError,
       JSON.stringify(dead),
@@ -172,7 +172,7 @@ test(
       !(await one.calls.onAll('none', null, { deadlineMs })).some(({ node }) => node === 'dead'),
       'and from then on it is not asked',
     )
-    await assert.rejects(one.calls.onOne('nobody', 'none', null, { deadlineMs }), CallNodeGoneError)
+    await assert.rejects(one.calls.onOne('absent', 'none', null, { deadlineMs }), CallNodeGoneError)
   },
 )
 
@@ -199,7 +199,7 @@ test('sizes are bounded, and a leader is waited for', { skip }, async () => {
 })
 
 test(
-  'a handler that never ends keeps nobody else from being called, and its node from nothing',
+  'a handler that never ends hinders no other call, and does not keep its node from leaving',
   { skip },
   async () => {
     await using db = await testDatabase({ connectionsMax: 20 })

@@ -1,21 +1,20 @@
 import type { StoaError } from '#lib/stoa-error.ts'
 
 /**
- * Calls between nodes: run a method on all of them, on one, on a leader. The database carries
- * question and answer; Cluster Link only says that there is something to look at, so with it a call
- * takes a few milliseconds, and without it up to a third of the node lease (a beat) more.
+ * Calls between nodes: run a method on all of them, on one, on a leader. The database carries call
+ * and reply; Cluster Link only hints that there is one. With it a call takes a few milliseconds,
+ * without it up to a third of the node lease (a beat) more.
  *
- * A callee runs what it is asked at most once. A caller that got no answer does not know whether it
- * was run.
+ * A callee runs a call at most once. A caller without a reply does not know whether it was run.
  */
 export interface Calls {
   /**
-   * Asks every node that lives at this moment by the database's word, this one included: one that
-   * joined a moment ago is asked. Resolves with one answer per node, at the deadline at the latest.
-   * A node that falls silent in the middle is told apart: `CallNodeGoneError` once nobody has heard
-   * of it for a whole node lease (by then it answers nothing as fresh any more, having lost the
-   * shorter lease of its cache too), `CallDeadlineError` before. Rejects only if nobody could be
-   * asked: with the database's errors or `CallTooLargeError`.
+   * Calls every node that the database lists at this moment, this one included: a node that joined
+   * a moment ago is called. Resolves with one reply per node, at the deadline at the latest. A node
+   * that falls silent in the middle gets `CallDeadlineError`, and after a whole node lease without
+   * a beat `CallNodeGoneError`: by then it serves nothing as fresh any more, since the lease of its
+   * cache is shorter. Rejects only if no node could be called: with the database's errors or
+   * `CallTooLargeError`.
    */
   onAll(method: string, payload: unknown, options: CallOptions): Promise<CallReply[]>
 
@@ -26,20 +25,20 @@ export interface Calls {
   onOne(nodeId: string, method: string, payload: unknown, options: CallOptions): Promise<unknown>
 
   /**
-   * Asks who leads in that duty, waiting for one to be found. Errors: those of `onOne`, and
+   * Calls the leader of the duty, and waits until there is one. Errors: those of `onOne`, and
    * `NoLeaderError`.
    */
   onLeader(duty: string, method: string, payload: unknown, options: CallOptions): Promise<unknown>
 
-  /** Says what this node does when a method is called. Register before the node serves. */
+  /** Registers the handler of a method; do so before the node serves. */
   handle(method: string, handler: CallHandler): Disposable
 }
 
 export type CallOptions = { readonly deadlineMs: number }
 
 /**
- * `payload` is what JSON made of it. What is returned travels as JSON; what is thrown, as its code
- * and message. `signal` aborts when nobody waits any more.
+ * The payload and the returned value travel as JSON; an error travels as its code and message.
+ * `signal` aborts when the caller no longer waits.
  */
 export type CallHandler = (
   payload: unknown,

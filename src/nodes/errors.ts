@@ -45,12 +45,12 @@ export class CallDeadlineError extends StoaError {
   readonly code = 'E_CALL_DEADLINE'
 }
 
-/** The node that was called has left, or has not been heard of for longer than its lease. */
+/** The node that was called has left, or has not beaten for longer than its lease. */
 export class CallNodeGoneError extends StoaError {
   readonly code = 'E_CALL_NODE_GONE'
 }
 
-/** The node answered that what was asked failed there; `facts.code` and the message are its own. */
+/** The call failed on the other node; `facts.code` and the message are that node's. */
 export class CallFailedError extends StoaError {
   readonly code = 'E_CALL_FAILED'
 }
@@ -60,7 +60,7 @@ export class CallUnknownError extends StoaError {
   readonly code = 'E_CALL_UNKNOWN'
 }
 
-/** What is sent is larger than a call carries. */
+/** The payload or the reply is larger than a call carries. */
 export class CallTooLargeError extends StoaError {
   readonly code = 'E_CALL_TOO_LARGE'
 }

@@ -10,7 +10,7 @@ import { databaseMissing as skip, testDatabase } from '#test/support/database.ts
 
 const insert = sql(`insert into stoa.node (id, counter, info) values ($1, 5, $2)`)
 const ids = sql<{ id: string }>(`select id from stoa.node order by id`)
-const told = (name: string, traits: Readonly<Record<string, string>> = {}): NodeInfo => ({
+const described = (name: string, traits: Readonly<Record<string, string>> = {}): NodeInfo => ({
   name,
   address: null,
   version: '1',
@@ -19,12 +19,18 @@ const told = (name: string, traits: Readonly<Record<string, string>> = {}): Node
 })
 
 test(
-  'who has certainly ended is removed at once, and nobody is asked about it',
+  'a node that has certainly ended is removed at once, before admission',
   { skip },
   async () => {
     await using db = await testDatabase()
-    await db.database.run(insert, ['a', JSON.stringify(told('former', { database: 'embedded' }))])
-    await db.database.run(insert, ['b', JSON.stringify(told('other', { database: 'external' }))])
+    await db.database.run(insert, [
+      'a',
+      JSON.stringify(described('former', { database: 'embedded' })),
+    ])
+    await db.database.run(insert, [
+      'b',
+      JSON.stringify(described('other', { database: 'external' })),
+    ])
     const seen: (readonly OtherNode[])[] = []
     const info = await joinNodes({
       id: 'c',
@@ -33,7 +39,7 @@ test(
       ended: ({ traits }) => traits?.['database'] === 'embedded',
       admit: async (others) => {
         seen.push(others)
-        return told('new')
+        return described('new')
       },
     })
     assert.equal(info.name, 'new')
@@ -49,11 +55,11 @@ test(
 )
 
 test(
-  'whoever stands still in the way for longer than a lease is dead; one that beats is not',
+  'a row that refuses and stands still for longer than a lease is dead; one that beats is not',
   { skip },
   async () => {
     await using db = await testDatabase()
-    await db.database.run(insert, ['a', JSON.stringify(told('other'))])
+    await db.database.run(insert, ['a', JSON.stringify(described('other'))])
     const join = async (id: string): Promise<NodeInfo> =>
       joinNodes({
         id,
@@ -62,7 +68,7 @@ test(
         admit: async (others) => {
           if (others.some((other) => other.info.name === 'other'))
             throw new DatabaseNotSharedError('There is another one.', ['a'])
-          return told(id)
+          return described(id)
         },
       })
     const beating = setInterval(
@@ -80,7 +86,7 @@ test(
 )
 
 test(
-  'who hangs while it joins keeps the others waiting for a bounded time, and does not get in later',
+  'a joining node that hangs delays the others for a bounded time, and is not admitted later',
   { skip },
   async () => {
     await using db = await testDatabase()
@@ -92,12 +98,12 @@ test(
       admit: async () => {
         joining.resolve()
         await hanging.promise
-        return told('a')
+        return described('a')
       },
     })
     const refused = assert.rejects(hangs, DatabaseUnavailableError)
     const join = async (): Promise<NodeInfo> =>
-      joinNodes({ id: 'b', database: db.database, leaseMs: 300, admit: async () => told('b') })
+      joinNodes({ id: 'b', database: db.database, leaseMs: 300, admit: async () => described('b') })
     await joining.promise
     try {
       assert.equal((await join()).name, 'b')

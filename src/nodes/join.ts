@@ -5,28 +5,20 @@ import { JoinRefusedError } from '#nodes/errors.ts'
 import { parseNodeInfo } from '#nodes/node-info.ts'
 import type { NodeInfo } from '#nodes/node-info.ts'
 
-/** "node" in ASCII: of nodes that start together, one after the other is looked at. */
+/** "node" in ASCII. Nodes that start together are admitted one after the other. */
 const lockKey = 0x6e6f6465
-/**
- * Those who stand in the way may turn out to be dead this often; then whoever else comes between is
- * another matter.
- */
+/** Admission is tried again this often after the nodes that refused turned out to be dead. */
 const attemptsMax = 3
-/**
- * Beats come every third of a lease: a row that stood still for longer than a lease is nobody's.
- */
+/** Beats come every third of a lease: a row that stands still for longer than a lease is dead. */
 const deadAfterLeases = 1.25
 const looksPerLease = 6
-/**
- * Who hangs while it joins, stopped or before files that do not answer, keeps the others from it
- * for so long.
- */
+/** A joining node that hangs, stopped or on its files, holds the lock against others this long. */
 const pauseMaxMs = 5_000
 
 export type OtherNode = {
   readonly id: string
   readonly info: NodeInfo
-  /** Since its last beat, by the database's clock. */
+  /** The time since its last beat, by the database's clock. */
   readonly silentMs: number
 }
 
@@ -35,11 +27,12 @@ export type JoinOptions = {
   readonly database: Database
   readonly leaseMs: number
   /**
-   * What this node tells of itself beside those that are there, or a `JoinRefusedError`. Called
-   * with a lock held that all who join take: what the first one leaves behind, the next one finds.
+   * Returns the description of this node after comparing it with the others, or throws a
+   * `JoinRefusedError`. It runs under a lock that every joining node takes, so that each sees the
+   * rows of those before it.
    */
   readonly admit: (others: readonly OtherNode[]) => Promise<NodeInfo>
-  /** Whether it is certain that a node which tells this of itself has ended: its row is removed. */
+  /** True if the node of this description has certainly ended: then its row is removed. */
   readonly ended?: (info: NodeInfo) => boolean
 }
 
@@ -53,17 +46,19 @@ type Row = {
 const limitPause = sql(`select set_config('idle_in_transaction_session_timeout', $1, true)`)
 const lock = sql(`select pg_advisory_xact_lock($1)::text`)
 const others = sql<Row>(
-  `select id, counter, info, extract(epoch from now() - seen_at)::float8 * 1000 as silent_ms from stoa.node where id <> $1 order by started_at, id`,
+  `select id, counter, info, extract(epoch from now() - seen_at)::float8 * 1000 as silent_ms
+   from stoa.node where id <> $1 order by started_at, id`,
 )
 const removeRows = sql(
-  `delete from stoa.node n using unnest($1::text[], $2::bigint[]) d (id, counter) where n.id = d.id and n.counter = d.counter`,
+  `delete from stoa.node n using unnest($1::text[], $2::bigint[]) d (id, counter)
+   where n.id = d.id and n.counter = d.counter`,
 )
 const enter = sql(`insert into stoa.node (id, counter, info) values ($1, 1, $2)`)
 
 /**
- * Lets a node in beside those that live, or refuses it. A node that was killed a moment ago refuses
- * nobody: who stands in the way is watched for a lease, on this process's own clock, and only one
- * that beats counts. Begin to beat at once after it.
+ * Admits a node beside the live ones, or refuses it. A node that was killed a moment ago must not
+ * refuse others: the rows that refuse are watched for a lease, on this process's own clock, and
+ * only one that beats counts. The admitted node must begin to beat at once.
  *
  * Errors: a `JoinRefusedError`, and the database's.
  */
@@ -82,7 +77,7 @@ export async function joinNodes(options: JoinOptions): Promise<NodeInfo> {
 }
 
 /**
- * The nodes that live beside `id`, named, after watching them for a lease: those that were killed a
+ * Returns the live nodes beside `id` after watching them for a lease: those that were killed a
  * moment ago are left out.
  */
 export async function livingBeside(
@@ -118,8 +113,7 @@ async function attemptJoin(
 }
 
 /**
- * The counters of those nodes, if none of them moves for longer than a lease; null as soon as one
- * does.
+ * Returns the counters of the suspects if none moves for longer than a lease, null once one does.
  */
 async function standStill(
   { id, database, leaseMs }: Pick<JoinOptions, 'id' | 'database' | 'leaseMs'>,
@@ -136,7 +130,7 @@ async function standStill(
   while (performance.now() < until) {
     await sleep(leaseMs / looksPerLease)
     const now = await read()
-    // One that has left meanwhile stands in nobody's way.
+    // A node that has left meanwhile no longer refuses anything.
     for (const [node, counter] of now) if (first.get(node) !== counter) return null
   }
   return first

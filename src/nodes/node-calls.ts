@@ -5,6 +5,7 @@ import type { Queryable } from '#database/database.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import { StoaError } from '#lib/stoa-error.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 import type { CallReply, CallHandler, CallOptions, Calls } from '#nodes/calls.ts'
 import { CallReceiver } from '#nodes/call-receiver.ts'
 import { CallSender } from '#nodes/call-sender.ts'
@@ -26,8 +27,8 @@ const leader = sql<{ holder: string }>(
 export type NodeCallsOptions = {
   readonly nodes: Nodes
   /**
-   * Short statements of this node's own pool; more than one connection, since a caller waits while
-   * its callees answer.
+   * Runs short statements. It needs more than one connection, since a caller waits while its
+   * callees reply.
    */
   readonly database: Queryable
   readonly link: ClusterLink | null
@@ -76,7 +77,7 @@ export class NodeCalls implements Calls {
     options: CallOptions,
   ): Promise<unknown> {
     const { nodes } = this.#options
-    const answer =
+    const reply =
       nodeId === nodes.id
         ? await this.#own(nodeId, method, payload, options)
         : (
@@ -84,9 +85,9 @@ export class NodeCalls implements Calls {
               await this.#sender.send(method, payload, { ...options, only: nodeId })
             ).replies
           )[0]
-    if (answer === undefined) throw new CallNodeGoneError('The node is gone.', { node: nodeId })
-    if (!answer.ok) throw answer.error
-    return answer.value
+    if (reply === undefined) throw new CallNodeGoneError('The node is gone.', { node: nodeId })
+    if (!reply.ok) throw reply.error
+    return reply.value
   }
 
   async onLeader(
@@ -121,18 +122,15 @@ export class NodeCalls implements Calls {
   ): Promise<CallReply> {
     const { nodes } = this.#options
     const node = nodes.id
-    const { promise: late, reject } = Promise.withResolvers<never>()
-    const timer = setTimeout(
-      () => reject(new CallDeadlineError('This node did not answer itself in time.', { node })),
-      deadlineMs,
-    )
     try {
-      // As it would arrive elsewhere.
+      // The payload arrives as it would on another node.
       const sent: unknown = JSON.parse(JSON.stringify(payload ?? null))
-      const value = await Promise.race([
+      const value = await withTimeout(
         this.#receiver.run(method, sent, { caller: node, leftMs: deadlineMs }),
-        late,
-      ])
+        deadlineMs,
+      )
+      if (value === timedOut)
+        throw new CallDeadlineError('This node did not reply to itself in time.', { node })
       return { node, name, ok: true, value: JSON.parse(JSON.stringify(value ?? null)) as unknown }
     } catch (error) {
       if (error instanceof StoaError && error.code.startsWith('E_CALL_'))
@@ -150,8 +148,6 @@ export class NodeCalls implements Calls {
           { cause: error },
         ),
       }
-    } finally {
-      clearTimeout(timer)
     }
   }
 }

@@ -49,7 +49,7 @@ const [first = '', second = ''] = ['a', 'b'].sort((one) =>
   preferredFor('r', [node('a'), node('b')]) === one ? -1 : 1,
 )
 
-test('joins by its first beat, takes a duty that nobody has, and leads', () => {
+test('joins by its first beat, takes a free duty, and leads', () => {
   const machine = new Machine(first)
   assert.deepEqual(machine.beat(0, [node(first)]), [{ kind: 'take', id: 1, duty: 'r', seen: null }])
   assert.deepEqual(machine.step({ kind: 'taken', duty: 'r', id: 1, fence: 1 }, 20), [
@@ -58,7 +58,7 @@ test('joins by its first beat, takes a duty that nobody has, and leads', () => {
   assert.equal(leads(machine.state, 'r', 20, config), 1)
 })
 
-test('a duty without a row is taken by the preferred node, and by any after a lease: the preferred one may not know it', () => {
+test('a duty without a row is taken by the preferred node, and by any node after a lease', () => {
   const machine = new Machine(second)
   for (let now = 0; now < 900; now += 300)
     assert.deepEqual(machine.beat(now, [node(first, now), node(second, now)]), [])
@@ -67,7 +67,7 @@ test('a duty without a row is taken by the preferred node, and by any after a le
   ])
 })
 
-test('a leader that cannot renew steps down by its own clock, before anybody else may take over', () => {
+test('a leader that cannot renew steps down by its own clock, before others may take over', () => {
   const machine = new Machine(first)
   machine.beat(0, [node(first)])
   machine.step({ kind: 'taken', duty: 'r', id: 1, fence: 1 }, 20)
@@ -100,7 +100,7 @@ test('a renewal counts from the start of its beat', () => {
   assert.equal(leads(machine.state, 'r', 1_200, config), null)
 })
 
-test('a duty whose renewals stand still is taken over with the row that was seen, the preferred node first', () => {
+test('a duty whose renewals stand still is taken over, by the preferred node first', () => {
   for (const [id, at] of [
     [first, 900],
     [second, 1_800],
@@ -138,7 +138,7 @@ test('a holder that renews is left alone', () => {
     )
 })
 
-test('a duty goes to the preferred node when that one has been there for three leases, unless it cannot take it', () => {
+test('a duty goes to the preferred node after three leases, unless that one cannot take it', () => {
   for (const [duties, given] of [
     [undefined, 2_700],
     [[], null],

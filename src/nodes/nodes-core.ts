@@ -1,10 +1,10 @@
 /**
- * Membership and leadership of one node as a deterministic state machine; src/nodes/SPEC.md
- * is its table.
+ * Membership and leadership of one node as a deterministic state machine; src/nodes/SPEC.md is its
+ * table.
  *
- * Modes: `joining`, until the first beat is written; `live`; `draining`, gives up its duties and
- * takes no more; `left`, for ever. No clock but this node's own is used: another node lives while its
- * counter moves. `now` is the feed's clock.
+ * Modes: `joining` until the first beat is written; `live`; `draining`, which releases its duties
+ * and takes no more; `left` for ever. Only this node's own clock is used: another node lives while
+ * its counter moves. `now` is the feed's clock.
  */
 export type NodesState = {
   readonly mode: 'joining' | 'live' | 'draining' | 'left'
@@ -94,8 +94,8 @@ export type NodesEvent =
 
 export type NodesEffect =
   /**
-   * In one transaction: raise this node's counter, renew the duties whose fences still hold and that
-   * nothing has locked, read all nodes and duties.
+   * One transaction raises this node's counter, renews the duties whose fences still hold and that
+   * nothing has locked, and reads all nodes and duties.
    */
   | {
       readonly kind: 'beat'
@@ -404,7 +404,7 @@ function hash(text: string): number {
 function taken(state: NodesState, event: Extract<NodesEvent, { kind: 'taken' }>): Step {
   const asked = state.taking.get(event.duty)
   if (asked === undefined || asked.id !== event.id) {
-    // The question was abandoned long ago, so the duty is given back.
+    // The attempt was abandoned long ago, so the duty is given back.
     return {
       state,
       effects:
@@ -418,7 +418,7 @@ function taken(state: NodesState, event: Extract<NodesEvent, { kind: 'taken' }>)
       state: { ...state, taking },
       effects: [{ kind: 'release', duty: event.duty, fence: event.fence }],
     }
-  // The lease counts from before the question: others count it from when they see the row, which is
+  // The lease counts from before the attempt: others count it from when they see the row, which is
   // later.
   const held = new Map(state.held).set(event.duty, {
     fence: event.fence,

@@ -57,7 +57,7 @@ test(
     await until(() => others.some((node) => node.leads('publisher')), 'the duty was handed over')
     await until(
       () => others[0]!.live().some((one) => one.id === leader.id && one.draining),
-      'draining is told',
+      'draining is announced',
     )
     await leader.leave()
     await until(() => others.every((node) => node.live().length === 2), 'gone')
@@ -67,7 +67,7 @@ test(
 )
 
 test(
-  'a fence that another node has passed commits nothing, and the next leader waits for who is still at it',
+  'a fence that another node has passed commits nothing, and the next leader waits for the last',
   { skip },
   async () => {
     await using db = await testDatabase({ connectionsMax: 20 })
@@ -83,7 +83,7 @@ test(
     await one.fenced('publisher', async (tx) => {
       stealing = db.database.run(steal).then(() => (stolen = true))
       await tx.run(sql(`select pg_sleep(0.2)`))
-      assert.equal(stolen, false, 'nobody takes a duty in the middle of its work')
+      assert.equal(stolen, false, 'no node takes a duty in the middle of its work')
       await tx.run(sql(`insert into effect values ('one again')`))
     })
     await stealing
@@ -100,7 +100,7 @@ test(
 )
 
 test(
-  'a leader at work for longer than its lease goes on beating: it lives, and leads in its other duties',
+  'a leader at work for longer than its lease goes on beating, and leads in its other duties',
   { skip },
   async () => {
     await using db = await testDatabase({ connectionsMax: 20 })
@@ -123,11 +123,11 @@ test(
     while (!over.signal.aborted) {
       assert.equal(two.live().length, 2, 'the one that works is not gone')
       assert.ok(one.leads('mailer'), 'its other duties are its own')
-      assert.equal(two.leads('publisher'), false, 'nobody takes a duty in the middle of its work')
+      assert.equal(two.leads('publisher'), false, 'no node takes a duty in the middle of its work')
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
     await work
-    // A duty that could not be renewed meanwhile is anybody's then.
+    // A duty that could not be renewed meanwhile is free for any node then.
     await until(
       () => [one, two].filter((node) => node.leads('publisher')).length === 1,
       'it is led again',

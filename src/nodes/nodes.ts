@@ -83,28 +83,40 @@ type BeatRow = {
 
 const beat = sql(`
   insert into stoa.node (id, counter, draining, info) values ($1, 1, $2, $3)
-  on conflict (id) do update set counter = stoa.node.counter + 1, draining = excluded.draining, info = excluded.info, seen_at = now()`)
+  on conflict (id) do update set counter = stoa.node.counter + 1,
+    draining = excluded.draining, info = excluded.info, seen_at = now()`)
 /** A beat must not wait for work that has locked a duty: that duty is not renewed this time. */
 const renew = sql(`
   update stoa.leadership r set renewal = r.renewal + 1 from (
-    select l.duty from stoa.leadership l join unnest($2::text[], $3::bigint[]) m (duty, fence) on l.duty = m.duty and l.fence = m.fence
+    select l.duty from stoa.leadership l
+    join unnest($2::text[], $3::bigint[]) m (duty, fence)
+      on l.duty = m.duty and l.fence = m.fence
     where l.holder = $1 for no key update of l skip locked) mine
   where r.duty = mine.duty`)
 const readAll = sql<BeatRow>(`
-  select 'node' as kind, id, counter, draining, '' as holder, 0 as fence, info, started_at from stoa.node
-  union all select 'duty', duty, renewal, false, holder, fence, null, null from stoa.leadership
-  union all select 'drain', id, 0, true, '', 0, null, null from stoa.node where id = $1 and drain_asked
-  union all (select 'call', target, 0, false, '', 0, null, null from stoa.node_call where target = $1 and reply is null and failure is null limit 1)
-  union all select 'clock', '', (extract(epoch from clock_timestamp()) * 1000)::bigint, false, '', 0, null, null
+  select 'node' as kind, id, counter, draining, '' as holder, 0 as fence, info, started_at
+  from stoa.node
+  union all
+  select 'duty', duty, renewal, false, holder, fence, null, null from stoa.leadership
+  union all
+  select 'drain', id, 0, true, '', 0, null, null from stoa.node where id = $1 and drain_asked
+  union all
+  (select 'call', target, 0, false, '', 0, null, null from stoa.node_call
+   where target = $1 and reply is null and failure is null limit 1)
+  union all
+  select 'clock', '', (extract(epoch from clock_timestamp()) * 1000)::bigint,
+    false, '', 0, null, null
   order by kind, id`)
 const takeNew = sql<{ fence: string }>(
-  `insert into stoa.leadership (duty, holder, fence) values ($1, $2, 1) on conflict do nothing returning fence`,
+  `insert into stoa.leadership (duty, holder, fence) values ($1, $2, 1)
+   on conflict do nothing returning fence`,
 )
 const takeOver = sql<{ fence: string }>(`
   update stoa.leadership set holder = $2, fence = fence + 1, renewal = 0
   where duty = $1 and holder = $3 and fence = $4 and renewal = $5 returning fence`)
 const release = sql(
-  `update stoa.leadership set holder = '', renewal = 0 where duty = $1 and holder = $2 and fence = $3`,
+  `update stoa.leadership set holder = '', renewal = 0
+   where duty = $1 and holder = $2 and fence = $3`,
 )
 const leave = sql(`delete from stoa.node where id = any($1::text[])`)
 /**
@@ -112,7 +124,8 @@ const leave = sql(`delete from stoa.node where id = any($1::text[])`)
  * falls silent in its middle loses it to the server's own clock, after a lease.
  */
 const fenceHeld = sql<{ held: string }>(`
-  select set_config('idle_in_transaction_session_timeout', $4, true) as held from stoa.leadership where duty = $1 and holder = $2 and fence = $3 for share`)
+  select set_config('idle_in_transaction_session_timeout', $4, true) as held
+  from stoa.leadership where duty = $1 and holder = $2 and fence = $3 for share`)
 
 /**
  * This node among the others: the machine of nodes-core.ts on a real database. Joins at once; ends
@@ -164,8 +177,8 @@ export class Nodes {
   }
 
   /**
-   * By how much the clock of this machine is ahead of the database's (negative: behind), in
-   * milliseconds, as of the last beat; 0 within what the measurement can tell.
+   * The milliseconds by which the clock of this machine is ahead of the database's (negative:
+   * behind), as of the last beat; 0 where the difference is below the error of the measurement.
    */
   get clockSkewMs(): number {
     return this.#clockSkewMs
@@ -224,7 +237,7 @@ export class Nodes {
     return leads(this.#state, duty, this.#clock.elapsedMs(), this.config) !== null
   }
 
-  /** The duties that this node leads, as far as it can tell. */
+  /** The duties that this node leads, as far as it knows. */
   duties(): string[] {
     return [...this.#state.duties.keys()].filter((duty) => this.leads(duty))
   }
@@ -449,7 +462,8 @@ export class Nodes {
     else
       logger.error(
         facts,
-        "the clock of this machine differs from the database's: correct it; until then this node leads nothing",
+        "the clock of this machine differs from the database's: correct it; " +
+          'until then this node leads nothing',
       )
     this.offer(this.#offered)
   }
