@@ -30,27 +30,6 @@ const banned: readonly (readonly [pattern: RegExp, instead: string])[] = [
 /** Comments are sentences with a subject: these beginnings make fragments. */
 const fragment = /^(What|Who|Whose|Whether|Of)\s/
 
-/** Folders and files that do not keep these rules yet. This list only shrinks. */
-const unfinished = [
-  'src/database/migrations/',
-  'src/api/',
-  'src/content/authority.ts',
-  'src/content/bulk/',
-  'src/content/content-type.ts',
-  'src/content/content.ts',
-  'src/content/context.ts',
-  'src/content/create-content.ts',
-  'src/content/entries/',
-  'src/content/errors.ts',
-  'src/content/model/',
-  'src/content/releases',
-  'src/content/schedule.ts',
-  'src/content/settling/',
-  'src/content/validation/',
-  'src/content/version',
-  'src/nodes/',
-]
-
 const columnsMax = 100
 
 const code = globSync('{src,sim,bench,test,bin,examples}/**/*.{ts,js,sql}').concat('cluster.js')
@@ -87,9 +66,7 @@ function complaintsOf(file: string, text: string): string[] {
 const itself = 'test/words.test.ts'
 
 test('the code and its documents keep to the words of the glossary, in sentences, at 100 columns', () => {
-  const files = [...code, ...texts].filter(
-    (file) => file !== itself && !unfinished.some((start) => file.startsWith(start)),
-  )
+  const files = [...code, ...texts].filter((file) => file !== itself)
   const complaints = files.flatMap((file) => complaintsOf(file, readFileSync(file, 'utf8')))
   assert.deepEqual(complaints, [])
 })

@@ -19,21 +19,29 @@ begin
   if to_regclass(format('stoa.%I', name)) is not null then
     return;
   end if;
-  -- The table is made apart and then attached: that takes no lock that a reader or writer of content would wait for.
+  -- The table is made apart and then attached: that takes no lock that a reader or writer of
+  -- content would wait for.
   execute format('create table stoa.%I (like stoa.version including defaults including compression,
     constraint %I primary key (entry_id, locale, number))', name, name || ':key');
-  execute format('create unique index %I on stoa.%I (entry_id, locale) where is_latest', name || ':latest', name);
-  execute format('create unique index %I on stoa.%I (entry_id, locale) where is_published', name || ':published', name);
-  execute format('create index %I on stoa.%I (locale, saved_at desc, entry_id desc) where is_latest', name || ':latest-list', name);
-  execute format('create index %I on stoa.%I (locale, published_at desc, entry_id desc) where is_published', name || ':published-list', name);
-  execute format('create index %I on stoa.%I (created_by_id, locale) where is_latest and created_by_id is not null', name || ':creator', name);
-  execute format('alter table stoa.version attach partition stoa.%I for values in (%L)', name, type);
-  execute format('create trigger stoa_change_truncate after truncate on stoa.%I for each statement execute function stoa.version_truncated()', name);
+  execute format('create unique index %I on stoa.%I (entry_id, locale) where is_latest',
+    name || ':latest', name);
+  execute format('create unique index %I on stoa.%I (entry_id, locale) where is_published',
+    name || ':published', name);
+  execute format('create index %I on stoa.%I (locale, saved_at desc, entry_id desc) '
+    'where is_latest', name || ':latest-list', name);
+  execute format('create index %I on stoa.%I (locale, published_at desc, entry_id desc) '
+    'where is_published', name || ':published-list', name);
+  execute format('create index %I on stoa.%I (created_by_id, locale) '
+    'where is_latest and created_by_id is not null', name || ':creator', name);
+  execute format('alter table stoa.version attach partition stoa.%I for values in (%L)',
+    name, type);
+  execute format('create trigger stoa_change_truncate after truncate on stoa.%I '
+    'for each statement execute function stoa.version_truncated()', name);
   execute format('alter table stoa.%I enable always trigger stoa_change_truncate', name);
 end $function$
 ;
 
-comment on function stoa.add_version_table is 'Makes the partition of `stoa.version` for a type, unless it exists. Its unique indexes hold that an entry has at most one latest and one published version in a locale, whoever writes. Lists need the other indexes, and the program adds one for each filterable field of the type.';
+comment on function stoa.add_version_table is 'Makes the partition of `stoa.version` for a type, unless it exists. Its unique indexes hold that an entry has at most one latest and one published version in a locale. Lists need the other indexes, and the program adds one for each filterable field of the type.';
 
 CREATE OR REPLACE FUNCTION stoa.as_of()
  RETURNS text
@@ -54,35 +62,52 @@ AS $function$
 declare
   name text := 'change_of_' || target::oid;
   key_of text := (
-    select string_agg(format(case when a.atttypid = 'bytea'::regtype then 'encode(%%1$s.%I, ''hex'')' else '%%1$s.%I::text' end, c), ' || ''/'' || ' order by n)
+    select string_agg(format(case
+      when a.atttypid = 'bytea'::regtype then 'encode(%%1$s.%I, ''hex'')'
+      else '%%1$s.%I::text' end, c), ' || ''/'' || ' order by n)
     from unnest(key_columns) with ordinality k (c, n)
     left join pg_attribute a on a.attrelid = target and a.attname = c);
-  same_key text := (select string_agg(format('old.%1$I is not distinct from new.%1$I', c), ' and ' order by n) from unnest(key_columns) with ordinality k (c, n));
+  same_key text := (
+    select string_agg(format('old.%1$I is not distinct from new.%1$I', c), ' and ' order by n)
+    from unnest(key_columns) with ordinality k (c, n));
   -- The SQL of the values of a row, and the JSON array of their names.
   row_of text;
   names text;
-  record constant text := format('insert into stoa.change (collection, key, operation, fields, row_values) values (%L, ', collection);
-  wanted constant text := concat_ws(' ', 'values', collection, key_columns, filter_columns, filter_object);
+  record constant text := format(
+    'insert into stoa.change (collection, key, operation, fields, row_values) values (%L, ',
+    collection);
+  wanted constant text :=
+    concat_ws(' ', 'values', collection, key_columns, filter_columns, filter_object);
+  operation text;
+  -- The body of the trigger function of each operation.
+  bodies jsonb;
 begin
   perform pg_advisory_xact_lock(73746, 3);
-  if exists (select 1 from stoa.attachment a where a.target = attach.target::oid and a.definition = wanted)
-    and (select count(*) = 4 from pg_trigger t where t.tgrelid = attach.target and t.tgname like 'stoa\_change\_%' and t.tgenabled = 'A') then
+  if exists (
+    select from stoa.attachment a
+    where a.target = attach.target::oid and a.definition = wanted
+  ) and (
+    select count(*) = 4 from pg_trigger t
+    where t.tgrelid = attach.target and t.tgname like 'stoa\_change\_%' and t.tgenabled = 'A'
+  ) then
     return;
   end if;
   if key_columns = '{}' then
-    raise exception 'a table needs at least one key column to be attached' using errcode = 'invalid_parameter_value';
+    raise exception 'a table needs at least one key column to be attached'
+      using errcode = 'invalid_parameter_value';
   end if;
   select
     string_agg(format(case kind
       when 't' then 'extract(epoch from %%1$s.%I)::text'
       when 'j' then 'to_json(%%1$s.%I)::text'
       else '%%1$s.%I::text' end, c), ', ' order by n),
-    coalesce(json_agg(case kind when 'o' then 'o' when 'j' then 'v' || c else kind || c end order by n), '[]')::text
+    coalesce(json_agg(case kind
+      when 'o' then 'o' when 'j' then 'v' || c else kind || c end order by n), '[]')::text
   into row_of, names
   from (
     select c, n, case
       when a.atttypid in ('text'::regtype, 'varchar'::regtype, 'uuid'::regtype) then 's'
-      when a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'bool'::regtype) then 'v'
+      when a.atttypid = any ('{int2,int4,int8,bool}'::regtype[]) then 'v'
       when a.atttypid = 'timestamptz'::regtype then 't'
       else 'j' end as kind
     from unnest(filter_columns) with ordinality f (c, n)
@@ -90,25 +115,31 @@ begin
     union all
     select filter_object, cardinality(filter_columns) + 1, 'o' where filter_object is not null) f;
   perform stoa.detach(target);
-  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_insert',
-    record || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
-  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_delete',
-    record || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')));
+  select jsonb_object_agg(o, record || format('%s, %L, %L, array[%s]::text[])',
+    replace(key_of, '%1$s', image), o, names, replace(row_of, '%1$s', image)))
+  into bodies from (values ('insert', 'new'), ('delete', 'old')) as parts (o, image);
   -- A changed key is recorded as the deletion of one row and the insertion of another.
-  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin if %s then %s; else %s; %s; end if; return null; end $body$', name || '_update',
-    same_key,
-    record || format('%s, ''update'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, concat_ws(', ', replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new'))),
-    record || format('%s, ''delete'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'old'), names, replace(row_of, '%1$s', 'old')),
-    record || format('%s, ''insert'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'), names, replace(row_of, '%1$s', 'new')));
-  execute format('create function stoa.%I() returns trigger language plpgsql as $body$ begin %s; return null; end $body$', name || '_truncate',
+  bodies := bodies || jsonb_build_object(
+    'update', format('if %s then %s; else %s; %s; end if',
+      same_key,
+      record || format('%s, ''update'', %L, array[%s]::text[])', replace(key_of, '%1$s', 'new'),
+        names, concat_ws(', ', replace(row_of, '%1$s', 'old'), replace(row_of, '%1$s', 'new'))),
+      bodies ->> 'delete',
+      bodies ->> 'insert'),
+    'truncate',
     format('insert into stoa.change (collection, operation) values (%L, ''flush'')', collection));
-  execute format('create trigger stoa_change_insert after insert on %s for each row execute function stoa.%I()', target, name || '_insert');
-  execute format('create trigger stoa_change_update after update on %s for each row execute function stoa.%I()', target, name || '_update');
-  execute format('create trigger stoa_change_delete after delete on %s for each row execute function stoa.%I()', target, name || '_delete');
-  execute format('create trigger stoa_change_truncate after truncate on %s for each statement execute function stoa.%I()', target, name || '_truncate');
-  execute format('alter table %s enable always trigger stoa_change_insert, enable always trigger stoa_change_update, enable always trigger stoa_change_delete, enable always trigger stoa_change_truncate', target);
+  foreach operation in array array['insert', 'update', 'delete', 'truncate'] loop
+    execute format('create function stoa.%I() returns trigger language plpgsql as '
+      '$body$ begin %s; return null; end $body$',
+      name || '_' || operation, bodies ->> operation);
+    execute format('create trigger %I after %s on %s for each %s execute function stoa.%I()',
+      'stoa_change_' || operation, operation, target,
+      case operation when 'truncate' then 'statement' else 'row' end, name || '_' || operation);
+    execute format('alter table %s enable always trigger %I',
+      target, 'stoa_change_' || operation);
+  end loop;
   insert into stoa.attachment (target, definition) values (target::oid, wanted);
-  -- What was cached before the triggers existed was never invalidated.
+  -- Values that were cached before the triggers existed were never invalidated.
   insert into stoa.change (collection, operation) values (collection, 'flush');
 end $function$
 ;
@@ -136,7 +167,11 @@ CREATE OR REPLACE FUNCTION stoa.begin_epoch()
 AS $function$
 declare
   -- A dump that was restored elsewhere, or in place, has another database or another table.
-  place text := concat_ws(' ', (select system_identifier from pg_control_system()), (select oid from pg_database where datname = current_database()), 'stoa.life'::regclass::oid, (select identity from stoa.epoch));
+  place text := concat_ws(' ',
+    (select system_identifier from pg_control_system()),
+    (select oid from pg_database where datname = current_database()),
+    'stoa.life'::regclass::oid,
+    (select identity from stoa.epoch));
   prefix text := left(md5(place), 16) || '.'
     || ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint || '.';
   named text;
@@ -147,8 +182,11 @@ begin
     select l.epoch into named from stoa.life l where starts_with(l.epoch, prefix);
   end if;
   if named is null then
-    update stoa.epoch e set number = e.number + 1, epoch = prefix || (e.number + 1), kept_from = least(e.kept_from, pg_current_xact_id()) returning e.epoch into named;
-    insert into stoa.life (epoch) values (named) on conflict (one) do update set epoch = excluded.epoch;
+    update stoa.epoch e set number = e.number + 1, epoch = prefix || (e.number + 1),
+      kept_from = least(e.kept_from, pg_current_xact_id())
+    returning e.epoch into named;
+    insert into stoa.life (epoch) values (named)
+    on conflict (one) do update set epoch = excluded.epoch;
     delete from stoa.change where xid > pg_current_xact_id();
     delete from stoa.change_mark where xid > pg_current_xact_id();
   end if;
@@ -168,7 +206,8 @@ begin
   delete from stoa.attachment a where a.target = detach.target::oid;
   foreach operation in array array['insert', 'update', 'delete', 'truncate'] loop
     execute format('drop trigger if exists %I on %s', 'stoa_change_' || operation, target);
-    execute format('drop function if exists stoa.%I()', 'change_of_' || target::oid || '_' || operation);
+    execute format('drop function if exists stoa.%I()',
+      'change_of_' || target::oid || '_' || operation);
   end loop;
 end $function$
 ;
@@ -200,7 +239,8 @@ begin
     return null;
   end if;
   for deleted_type in select distinct g.type from gone g loop
-    execute format('delete from stoa.%I v using gone where v.entry_id = gone.id', stoa.version_table(deleted_type));
+    execute format('delete from stoa.%I v using gone where v.entry_id = gone.id',
+      stoa.version_table(deleted_type));
   end loop;
   delete from stoa.version_history h using gone where h.entry_id = gone.id;
   return null;
@@ -215,17 +255,22 @@ CREATE OR REPLACE FUNCTION stoa.keep_version()
 AS $function$
 begin
   if new.is_latest or new.is_published then
-    insert into stoa.version_history (entry_id, locale, number, type, data, filter, type_revision, filter_revision,
-      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
-    values (old.entry_id, old.locale, old.number, old.type, old.data, old.filter, old.type_revision, old.filter_revision,
-      old.created_at, old.created_by_id, old.saved_at, old.saved_by, old.published_at, old.published_by, old.first_published_at);
+    insert into stoa.version_history (entry_id, locale, number, type, data, filter,
+      type_revision, filter_revision, created_at, created_by_id, saved_at, saved_by,
+      published_at, published_by, first_published_at)
+    values (old.entry_id, old.locale, old.number, old.type, old.data, old.filter,
+      old.type_revision, old.filter_revision, old.created_at, old.created_by_id, old.saved_at,
+      old.saved_by, old.published_at, old.published_by, old.first_published_at);
   else
-    insert into stoa.version_history (entry_id, locale, number, type, data, filter, type_revision, filter_revision,
-      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
-    values (new.entry_id, new.locale, new.number, new.type, new.data, new.filter, new.type_revision, new.filter_revision,
-      new.created_at, new.created_by_id, new.saved_at, new.saved_by, new.published_at, new.published_by, new.first_published_at);
+    insert into stoa.version_history (entry_id, locale, number, type, data, filter,
+      type_revision, filter_revision, created_at, created_by_id, saved_at, saved_by,
+      published_at, published_by, first_published_at)
+    values (new.entry_id, new.locale, new.number, new.type, new.data, new.filter,
+      new.type_revision, new.filter_revision, new.created_at, new.created_by_id, new.saved_at,
+      new.saved_by, new.published_at, new.published_by, new.first_published_at);
     -- The partition that fired the trigger is the only table with this row.
-    execute format('delete from %s where entry_id = $1 and locale = $2 and number = $3', tg_relid::regclass)
+    execute format('delete from %s where entry_id = $1 and locale = $2 and number = $3',
+      tg_relid::regclass)
       using new.entry_id, new.locale, new.number;
   end if;
   return null;
@@ -315,7 +360,7 @@ begin
 end $function$
 ;
 
-comment on function stoa.type_added is 'Gives every new type its partition. The partition of a deleted type is empty; background work drops it when nobody uses it.';
+comment on function stoa.type_added is 'Gives every new type its partition. The partition of a deleted type is empty; background work drops it when it is not in use.';
 
 CREATE OR REPLACE FUNCTION stoa.version_has_entry()
  RETURNS trigger
@@ -325,7 +370,8 @@ begin
   perform 1 from stoa.entry e where e.id = new.entry_id and e.type = new.type for key share;
   if not found then
     raise exception 'there is no entry % of the type "%"', new.entry_id, new.type
-      using errcode = 'foreign_key_violation', constraint = 'version_entry_id_fkey', table = 'version', schema = 'stoa';
+      using errcode = 'foreign_key_violation', constraint = 'version_entry_id_fkey',
+        table = 'version', schema = 'stoa';
   end if;
   return null;
 end $function$
@@ -338,7 +384,8 @@ CREATE OR REPLACE FUNCTION stoa.version_table(type text)
  LANGUAGE sql
  IMMUTABLE STRICT
 AS $function$
-  select 'version:' || case when length(type) < 40 then type else left(type, 31) || '-' || left(md5(type), 8) end
+  select 'version:' ||
+    case when length(type) < 40 then type else left(type, 31) || '-' || left(md5(type), 8) end
 $function$
 ;
 
@@ -354,7 +401,7 @@ begin
 end $function$
 ;
 
-comment on function stoa.version_truncated is 'Tells the truncation of a single partition to the change feed: triggers per statement do not pass from a table to its partitions.';
+comment on function stoa.version_truncated is 'Reports the truncation of a single partition to the change feed: triggers per statement do not pass from a table to its partitions.';
 
 create table stoa.api_token (
   id uuid not null,

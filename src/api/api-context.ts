@@ -66,8 +66,8 @@ export type ApiConfig = {
   readonly staleWhileRevalidateS: number
   readonly compress: boolean
   /**
-   * The site is reached by TLS, whatever this node sees: session cookies are `Secure`. Otherwise
-   * each request decides.
+   * True if clients reach the site by TLS although this node may see plain HTTP: session cookies
+   * are `Secure` then. Otherwise each request decides.
    */
   readonly secureCookies: boolean
   /** `Strict-Transport-Security` in seconds; 0: not sent. */
@@ -117,7 +117,7 @@ export type ClusterParts = {
   readonly duties: () => readonly string[]
 }
 
-/** What routes work with. */
+/** The parts and settings that routes use. */
 export type ApiContext = {
   readonly database: Database
   readonly cluster: ClusterParts
@@ -166,7 +166,7 @@ export type RoutePlugin = (server: Server, context: ApiContext) => void | Promis
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Who asks. Known from `onRequest` on. */
+    /** The caller, known from `onRequest` on. */
     identity: Identity
     /** Records what the request wrote; null: it has written nothing yet. */
     writes: WriteRecorder | null
@@ -182,7 +182,8 @@ declare module 'fastify' {
     /** The methods of each path. */
     readonly routeMethods: Map<string, Set<string>>
     /**
-     * Responses from now on ask clients to leave, and `/healthz/ready` says no. Closing does it too.
+     * Responses from now on ask clients to leave, and `/healthz/ready` says no. Closing does it
+     * too.
      */
     beginDrain(): void
   }

@@ -20,6 +20,8 @@ const json = { 'content-type': 'application/json' }
 const field = (more: object): Options => ({
   body: { label: 'X', fields: [{ name: 'a', kind: 'text', ...more }] },
 })
+/** One condition more than a filter may have. */
+const sixtyFive = Array.from({ length: 65 }, (_, at) => at)
 const entry = (fields: unknown, more: object = {}): Options => ({ body: { fields, ...more } })
 
 const bad: readonly Bad[] = [
@@ -132,7 +134,7 @@ const bad: readonly Bad[] = [
   ],
   // Bodies
   [
-    'an unknown member',
+    'an unknown field',
     'POST /api/content/thing',
     400,
     'E_REQUEST_INVALID',
@@ -285,7 +287,7 @@ const bad: readonly Bad[] = [
   ['broken percent-encoding', 'GET /api/content/thing?sort=%zz', 400, 'E_QUERY_PARAMETER'],
   [
     'a filter of sixty-five conditions',
-    `GET /api/content/thing?${Array.from({ length: 65 }, (_, at) => `where[or][${at}][rank][eq]=1`).join('&')}`,
+    `GET /api/content/thing?${sixtyFive.map((at) => `where[or][${at}][rank][eq]=1`).join('&')}`,
     400,
     'E_QUERY_LIMIT',
   ],
@@ -482,18 +484,18 @@ const bad: readonly Bad[] = [
     'POST /api/tokens',
     404,
     'E_ROLE_NOT_FOUND',
-    { body: { name: 'T', roles: ['nobody'] } },
+    { body: { name: 'T', roles: ['absent'] } },
   ],
   ['a page of users without end', 'GET /api/users?limit=1001', 400, 'E_REQUEST_INVALID'],
   [
-    'a write by nobody',
+    'an anonymous write',
     'POST /api/content/thing',
     401,
     'E_SIGN_IN_NEEDED',
     { ...entry({ title: 'x' }), as: 'anonymous' },
   ],
   [
-    'a write by nobody to a draft',
+    'an anonymous write to a draft',
     'DELETE /api/content/thing/ID',
     404,
     'E_ENTRY_NOT_FOUND',

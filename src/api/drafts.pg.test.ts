@@ -6,9 +6,9 @@ import { testSite } from '#test/support/site.ts'
 import type { Persona, Site, SiteResponse } from '#test/support/site.ts'
 
 /**
- * Drafts never reach the anonymous role. Shown by non-interference: every probe is sent, then
- * whatever is not published is changed, added to and deleted, then every probe is sent again. If
- * any response differs in any byte, it told of a draft.
+ * Drafts never reach the anonymous role, as non-interference shows: every probe is sent, then all
+ * that is not published is changed, added to and deleted, then every probe is sent again. A
+ * response that differs in any byte has revealed a draft.
  */
 const first = {
   word: 'zebra',
@@ -82,7 +82,7 @@ type Ids = {
   readonly withdrawn: string
   readonly pointing: string
   readonly release: string
-  readonly doomed: string
+  readonly deleted: string
 }
 
 const openFields = (which: string): Record<string, unknown> => ({
@@ -104,7 +104,7 @@ async function build(site: Site): Promise<Ids> {
   const create = async (fields: object, publish = false): Promise<string> =>
     (await ok(site, 'POST', '/api/content/article', { fields, publish })).json.data.id
   const draft = await create(secretFields(first, 'draft'))
-  const doomed = await create(secretFields(first, 'doomed'))
+  const deleted = await create(secretFields(first, 'deleted'))
   const archived = await create(openFields('archived'), true)
   await ok(site, 'POST', `/api/content/article/${archived}/unpublish`)
   await ok(site, 'PATCH', `/api/content/article/${archived}`, {
@@ -134,7 +134,7 @@ async function build(site: Site): Promise<Ids> {
     action: 'publish',
     dueAt: '2040-01-01T00:00:00Z',
   })
-  return { changed, draft, archived, withdrawn, pointing, release, doomed }
+  return { changed, draft, archived, withdrawn, pointing, release, deleted }
 }
 
 /** All that editors can do short of publishing. Publishing would be seen, and should be. */
@@ -158,7 +158,7 @@ async function disturb(site: Site, ids: Ids): Promise<void> {
   })
   for (let at = 0; at < 5; at += 1)
     await ok(site, 'POST', '/api/content/article', { fields: secretFields(second, `new-${at}`) })
-  await ok(site, 'DELETE', `/api/content/article/${ids.doomed}`)
+  await ok(site, 'DELETE', `/api/content/article/${ids.deleted}`)
   await ok(site, 'POST', '/api/releases', { name: second.word })
   await ok(site, 'POST', `/api/content/article/${ids.changed}/schedule`, {
     action: 'unpublish',
@@ -188,7 +188,7 @@ function probes(ids: Ids): string[] {
     'false',
     ids.draft,
     ids.changed,
-    ids.doomed,
+    ids.deleted,
     'draft',
     'changed',
     'published',
@@ -292,7 +292,7 @@ function probes(ids: Ids): string[] {
   const gets = Object.values(ids).flatMap((id) =>
     others.map((query) => `/api/content/article/${id}?${query}`),
   )
-  // Of the thousands of conditions each is sent alone or beside others: many, but not all in one
+  // Each of the thousands of conditions is sent alone or beside others: many, but not all in one
   // run.
   const sensible = Object.entries(fitting).flatMap(([name, [fits, texts]]) =>
     fits.flatMap((operation) =>
@@ -325,7 +325,8 @@ function probes(ids: Ids): string[] {
     ...sensible.map((where) => `/api/content/article?count=true&${where}`),
     ...chosen.map(
       ([some, more]) =>
-        `/api/content/article?count=true&${[...some, ...more.filter((query) => query !== 'count=true')].join('&')}`,
+        '/api/content/article?count=true&' +
+        [...some, ...more.filter((query) => query !== 'count=true')].join('&'),
     ),
   ]
   const around = [
@@ -399,10 +400,8 @@ async function responses(site: Site, urls: readonly string[]): Promise<Map<strin
       headers: { 'x-request-id': 'probe' },
     })
     assert.ok(statusCode < 500, `${url}: ${body}`)
-    found.set(
-      url,
-      `${statusCode} ${String(headers['etag'])} ${String(headers['content-length'])} ${String(headers['cache-control'])} ${body}`,
-    )
+    const kept = ['etag', 'content-length', 'cache-control'].map((name) => String(headers[name]))
+    found.set(url, [statusCode, ...kept, body].join(' '))
   }
   await Promise.all(Array.from({ length: 4 }, worker))
   return found
@@ -424,16 +423,16 @@ test(
         .map((url) => [url, before.get(url)?.slice(0, 300), after.get(url)?.slice(0, 300)])
         .slice(0, 5),
       [],
-      `${differing.length} answers tell of drafts`,
+      `${differing.length} responses reveal drafts`,
     )
-    // What the probe itself says comes back in error texts; what it did not say must not.
+    // Error texts repeat words of the probe; words that are not in it must not appear.
     for (const [url, text] of after) {
       for (const { word } of [first, second])
         if (!url.includes(word))
           assert.ok(!text.includes(word), `${url} shows a draft: ${text.slice(0, 500)}`)
     }
     const succeeded = [...before.values()].filter((text) => text.startsWith('200')).length
-    assert.ok(succeeded > 300, `only ${succeeded} probes were answered at all`)
+    assert.ok(succeeded > 300, `only ${succeeded} probes succeeded at all`)
     assert.ok(
       [...before.values()].some((text) => text.includes('open changed')),
       'what is published was not found',
@@ -451,53 +450,48 @@ test('the same probes do see a publish', { skip: databaseMissing }, async () => 
   assert.ok(urls.filter((url) => before.get(url) !== after.get(url)).length > 100)
 })
 
-test(
-  "an author sees drafts of their own, and nobody else's",
-  { skip: databaseMissing },
-  async () => {
-    await using site = await testSite()
-    await ok(site, 'PUT', '/api/types/article', definition)
-    site.forgetDocument()
-    const mine = (
-      await ok(site, 'POST', '/api/content/article', { fields: { title: 'mine' } }, 'author')
-    ).json.data.id
-    const theirs = (
-      await ok(
-        site,
-        'POST',
-        '/api/content/article',
-        { fields: { title: 'theirs', related: [] } },
-        'editor',
-      )
-    ).json.data.id
-    // Pointing at what one may not read is refused, or shows nothing: either way nothing of it
-    // comes back below.
-    await site.request('PATCH', `/api/content/article/${mine}`, {
-      as: 'author',
-      body: { fields: { parent: mine, related: [theirs] } },
-    })
-    const list = await site.get(
-      '/api/content/article?perspective=draft&count=true&include=parent,related',
-      { as: 'author' },
+test('an author sees drafts of their own, and no others', { skip: databaseMissing }, async () => {
+  await using site = await testSite()
+  await ok(site, 'PUT', '/api/types/article', definition)
+  site.forgetDocument()
+  const mine = (
+    await ok(site, 'POST', '/api/content/article', { fields: { title: 'mine' } }, 'author')
+  ).json.data.id
+  const theirs = (
+    await ok(
+      site,
+      'POST',
+      '/api/content/article',
+      { fields: { title: 'theirs', related: [] } },
+      'editor',
     )
-    assert.deepEqual(
-      list.json.data.map((entry: { id: string }) => entry.id),
-      [mine],
-    )
-    assert.equal(list.json.meta.count, 1)
-    assert.ok(!list.text.includes('theirs'))
-    assert.equal(
-      (await site.get(`/api/content/article/${theirs}?perspective=draft`, { as: 'author' })).status,
-      404,
-    )
-    assert.equal(
-      (
-        await site.get(
-          '/api/content/article?perspective=draft&where[title][eq]=theirs&count=true',
-          { as: 'author' },
-        )
-      ).json.meta.count,
-      0,
-    )
-  },
-)
+  ).json.data.id
+  // Pointing at what one may not read is refused, or shows nothing: either way nothing of it
+  // comes back below.
+  await site.request('PATCH', `/api/content/article/${mine}`, {
+    as: 'author',
+    body: { fields: { parent: mine, related: [theirs] } },
+  })
+  const list = await site.get(
+    '/api/content/article?perspective=draft&count=true&include=parent,related',
+    { as: 'author' },
+  )
+  assert.deepEqual(
+    list.json.data.map((entry: { id: string }) => entry.id),
+    [mine],
+  )
+  assert.equal(list.json.meta.count, 1)
+  assert.ok(!list.text.includes('theirs'))
+  assert.equal(
+    (await site.get(`/api/content/article/${theirs}?perspective=draft`, { as: 'author' })).status,
+    404,
+  )
+  assert.equal(
+    (
+      await site.get('/api/content/article?perspective=draft&where[title][eq]=theirs&count=true', {
+        as: 'author',
+      })
+    ).json.meta.count,
+    0,
+  )
+})

@@ -153,10 +153,10 @@ const formType = 'multipart/form-data; boundary=part'
 function formOf(
   ...parts: readonly (readonly [name: string, filename: string | null, value: string])[]
 ): string {
-  const texts = parts.map(
-    ([name, filename, value]) =>
-      `--part\r\ncontent-disposition: form-data; name="${name}"${filename === null ? '' : `; filename="${filename}"`}\r\n\r\n${value}\r\n`,
-  )
+  const texts = parts.map(([name, filename, value]) => {
+    const file = filename === null ? '' : `; filename="${filename}"`
+    return `--part\r\ncontent-disposition: form-data; name="${name}"${file}\r\n\r\n${value}\r\n`
+  })
   return `${texts.join('')}--part--\r\n`
 }
 

@@ -35,7 +35,9 @@ export class Metrics {
     collectDefaultMetrics({ register: this.registry })
     this.#durations = new Histogram({
       name: 'stoa_http_request_seconds',
-      help: 'Requests by route and status, from the first byte to the end of the response. Status 499: the client left.',
+      help:
+        'Requests by route and status, from the first byte to the end of the response. ' +
+        'Status 499: the client left.',
       labelNames: ['method', 'route', 'status'],
       buckets: durationBuckets,
       registers,
@@ -55,12 +57,14 @@ export class Metrics {
     const metrics: readonly Metric[] = [
       counter(
         'stoa_http_fast_responses_total',
-        'Reads served with bytes from memory, before the router. They are not in stoa_http_request_seconds.',
+        'Reads served with bytes from memory, before the router. They are not in ' +
+          'stoa_http_request_seconds.',
         () => this.#fast,
       ),
       counter(
         'stoa_cache_dependencies_inexact_total',
-        'Parts of filters that only the database can evaluate exactly: responses that depend on them are dropped more often than needed.',
+        'Parts of filters that only the database can evaluate exactly: responses that depend ' +
+          'on them are dropped more often than needed.',
         () => this.#inexact,
       ),
       gauge('stoa_http_requests_in_flight', 'Requests at work now.', () => places.inFlight),
@@ -147,7 +151,8 @@ function clusterMetrics({ cache, feed, link, texts, duties }: ClusterParts): Met
   return [
     counters(
       'stoa_cache_events_total',
-      'Events in the cache: hits, misses, joined, stale, invalidated, evicted, fenced, flushes, refused, second.',
+      'Events in the cache: hits, misses, joined, stale, invalidated, evicted, fenced, ' +
+        'flushes, refused, second.',
       'event',
       () => {
         const { entries: _e, bytes: _b, waiting: _w, unchecked: _u, ...counts } = cache.counts
@@ -178,7 +183,8 @@ function clusterMetrics({ cache, feed, link, texts, duties }: ClusterParts): Met
     ),
     gauge(
       'stoa_feed_age_seconds',
-      'Age of the last good poll of the change feed. Past the lease, responses from memory are marked stale.',
+      'Age of the last good poll of the change feed. Past the lease, responses from memory ' +
+        'are marked stale.',
       () => Math.max(0, feed.nowMs() - feed.state.polledAtMs) / 1_000,
     ),
     gauge('stoa_lease_held', '0: the node serves only what it marks as stale.', () =>

@@ -11,10 +11,10 @@ import { testSite } from '#test/support/site.ts'
 import type { Site } from '#test/support/site.ts'
 
 /**
- * Every route × what the caller's grants reach: nothing beyond them is shown, in responses, refusals
- * and history alike, and nothing beyond them is written. Every text that is stored is a marker which
- * names its entry, locale, version and field, so a response is searched for markers that the caller
- * must not see. A route without a row in `rows` fails.
+ * Every route × what the caller's grants reach: nothing beyond them is shown, in responses,
+ * refusals and history alike, and nothing beyond them is written. Every text that is stored is a
+ * marker which names its entry, locale, version and field, so a response is searched for markers
+ * that the caller must not see. A route without a row in `rows` fails.
  */
 type Marker = {
   /** `in`: the entry that grants are about; `out`: one that no grant covers. */

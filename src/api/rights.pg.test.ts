@@ -296,7 +296,7 @@ test(
 )
 
 test(
-  'a grant that is limited to a locale reaches no shared field, and does not show which other locales there are',
+  'a grant limited to a locale reaches no shared field, and does not show which others exist',
   { skip },
   async () => {
     await using site = await rightsSite()

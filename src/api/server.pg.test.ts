@@ -15,7 +15,7 @@ import { closingCluster, testCluster } from '#test/support/cluster-parts.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 import type { TestDatabase } from '#test/support/database.ts'
 
-const nobody = {
+const anonymous = {
   authority: {
     actor: { kind: 'anonymous', id: null, name: 'anonymous' },
     grant: () => null,
@@ -53,7 +53,7 @@ async function sampleServer(
   db: TestDatabase,
   plugins: readonly RoutePlugin[] = [sample],
 ): Promise<Server> {
-  const access = { identify: async () => nobody } as unknown as Access
+  const access = { identify: async () => anonymous } as unknown as Access
   const cluster = testCluster(db)
   try {
     return await createServer({

@@ -12,7 +12,8 @@ import type { Site } from '#test/support/site.ts'
 /**
  * Non-interference of grants: two worlds that differ only in what a caller may not see give that
  * caller equal responses, whatever is read, written and refused. In one world hidden entries have
- * other values than in the other, or are not there at all. `STOA_TEST_RUNS` sets the number of runs.
+ * other values than in the other, or are not there at all. `STOA_TEST_RUNS` sets the number of
+ * runs.
  */
 const seed =
   process.env['STOA_TEST_SEED'] === undefined ? {} : { seed: Number(process.env['STOA_TEST_SEED']) }

@@ -17,7 +17,7 @@ export const contentActions = [
  */
 export type ContentAction = (typeof contentActions)[number]
 
-/** What is allowed of one action on one type. */
+/** A permission for one action on one type. */
 export type Grant = {
   /** Only entries that match; null: all. Checked against the entry before a write and after it. */
   readonly filter: Filter | null

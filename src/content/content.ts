@@ -1,4 +1,6 @@
 import type { Authority, AuthorityOf } from '#content/authority.ts'
+import type { Archive } from '#content/bulk/archive.ts'
+import type { Bulk } from '#content/bulk/bulk.ts'
 import type { ContentType } from '#content/content-type.ts'
 import type { Depends } from '#content/query/dependencies.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
@@ -9,13 +11,13 @@ import type { Actor } from '#lib/actor.ts'
 
 /**
  * One entry in one locale as one reader sees it. `fieldsJson` is the JSON text of its fields,
- * already narrowed to what the reader may see, so that delivery can splice it into an answer
- * without parsing.
+ * already narrowed to what the reader may see, so that delivery can splice it into a response
+ * without parsing it.
  */
 export type EntryView = {
   readonly id: string
   readonly type: string
-  /** The locale it really is in: the one asked for or a fallback. */
+  /** The locale that it is in: the requested one or a fallback. */
   readonly locale: string
   readonly version: number
   /**
@@ -72,44 +74,43 @@ export type SaveInput = {
   readonly at?: { readonly createdAt?: string; readonly publishedAt?: string }
 }
 
-/** A version that the caller has read. `locale` null: of whichever locale. */
+/** A version that the caller has read; `locale` is null where the caller names none. */
 export type SeenVersion = { readonly locale: string | null; readonly number: number }
 
 /**
  * The optimistic lock: the caller goes on from one of these versions of each locale that it
- * changes. A number: that version of whichever locale. `absent`: the locale must not be there yet.
- * Null: no lock.
+ * changes. A number names that version in any locale, `absent` means that the locale must not exist
+ * yet, and null is no lock.
  */
 export type Expected = { readonly seen: readonly SeenVersion[] } | number | 'absent' | null
 
 /**
- * Checks a condition on what is there now, under the lock of the write; null: there is nothing. It
- * throws where the condition does not hold.
+ * Checks a condition on the current value, or null if there is none, under the lock of the write.
+ * It throws where the condition does not hold.
  */
 export type Precondition<Value> = (current: Value | null) => void
 
 /**
- * Who does it, and where: `db` is the pool, or the transaction of a caller that does more
- * (idempotency, import batches). `depends`: the answer will be kept, so reading tells it what the
- * answer is made of; never for the perspective of a release.
+ * The caller and the database of an operation: `db` is the pool, or the transaction of a caller
+ * that does more (idempotency, import batches). `depends` is given where the response will be kept:
+ * reading records there what the response is made of. The perspective of a release never has it.
  */
 export type Call = {
   readonly db: Queryable
   readonly authority: Authority
   /**
-   * Whose share of costly queries a read counts against: an actor or an address. Absent: of no
-   * stranger, without a share.
+   * The actor or address whose share of costly queries a read counts against. Absent for callers
+   * within the node, which have no share.
    */
   readonly caller?: string
   readonly depends?: Depends
   /**
-   * Texts that this node has already. `life`: which life of the database answered last; null: that
-   * is not known.
+   * Texts of rows that this node keeps. `life` names the epoch of the database that the last reply
+   * came from, or null if it is not known.
    */
   readonly known?: { readonly texts: RowTexts; readonly life: () => string | null }
   /**
-   * Hears of a write in a statement of its own, outside any transaction: the `xmin` of what it
-   * wrote.
+   * Receives the `xmin` of what a single statement has written outside any transaction.
    */
   readonly wrote?: (writer: string) => void
 }
@@ -142,6 +143,8 @@ export interface Content {
   readonly locales: Locales
   readonly releases: Releases
   readonly schedule: Schedule
+  readonly bulk: Bulk
+  readonly archive: Archive
   /** Ends background work after the step at hand. */
   stop(): Promise<void>
 }
@@ -225,9 +228,9 @@ export interface Entries {
   ): Promise<EntryView>
   delete(call: Call, type: string, id: string, expected: Expected): Promise<DeleteOutcome>
   /**
-   * Takes an asset that is about to be deleted out of the fields that say `unset`, as the system;
-   * returns the entries that got new versions by it and that the caller may read. Where a field restricts, nothing changes, and deleting the
-   * asset in the same transaction finds it in use.
+   * Takes an asset that is about to be deleted out of the fields that say `unset`, as the system.
+   * Returns the entries that got new versions by it and that the caller may read. Where a field
+   * restricts, nothing changes, and deleting the asset in the same transaction finds it in use.
    */
   takeOutAsset(call: Call, assetId: string): Promise<readonly string[]>
   /**

@@ -15,7 +15,7 @@ const attemptsMax = 8
  */
 const pauseMs = 20
 
-/** What every part of content is made with. */
+/** The parts that every operation of content shares. */
 export type Context = {
   readonly models: ModelStore
   readonly recent: RecentSaves
@@ -23,7 +23,7 @@ export type Context = {
   readonly logger: Logger
 }
 
-/** What reads are made with besides. */
+/** Reads also share the lane of costly queries. */
 export type ReadContext = Context & { readonly lane: QueryLane }
 
 /** Now, as it is stored. */

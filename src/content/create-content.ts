@@ -1,4 +1,4 @@
-import type { Content } from '#content/content.ts'
+import type { Content, Entries } from '#content/content.ts'
 import type { Context } from '#content/context.ts'
 import { createEntry } from '#content/entries/create.ts'
 import { deleteEntry, readableAmong, takeOutAsset } from '#content/entries/delete.ts'
@@ -10,6 +10,8 @@ import { saveEntry } from '#content/entries/save.ts'
 import { createContentTypes } from '#content/model/content-types.ts'
 import { createLocales } from '#content/model/locales.ts'
 import { ModelStore } from '#content/model/model.ts'
+import { createArchive } from '#content/bulk/create-archive.ts'
+import { createBulk } from '#content/bulk/create-bulk.ts'
 import { TypeUpgrade } from '#content/settling/type-upgrade.ts'
 import { QueryLane } from '#content/query/query-lane.ts'
 import { createReleases } from '#content/releases.ts'
@@ -30,35 +32,36 @@ export function createContent(options: {
   const context: Context = { models, recent: new RecentSaves(), clock: options.clock, logger }
   const reading = { ...context, lane: new QueryLane(options.clock) }
   const settling = new TypeUpgrade(models, logger)
+  const entries: Entries = {
+    get: (call, type, idOrSlug, options) =>
+      getEntry(context, call, { typeName: type, key: idOrSlug }, options),
+    list: (call, query) => listEntries(reading, call, query),
+    create: (call, type, input) => createEntry(context, call, type, input),
+    save: (call, type, id, input, expected) => saveEntry(context, call, type, id, input, expected),
+    publish: (call, type, id, what, expected) =>
+      publishEntry(context, call, { type, id, ...what, expected }),
+    unpublish: (call, type, id, locales, expected) =>
+      unpublishEntry(context, call, { type, id, locales, expected }),
+    archive: (call, type, id, archived, expected) =>
+      archiveEntry(context, call, { type, id, archived, expected }),
+    restore: (call, type, id, from, expected) =>
+      restoreVersion(context, call, { type, id, ...from, expected }),
+    versions: (call, type, id, page) => versionsOf(context, call, type, id, page),
+    version: (call, type, id, which) => oneVersion(context, call, { type, id, ...which }),
+    delete: (call, type, id, expected) => deleteEntry(context, call, { type, id, expected }),
+    takeOutAsset: (call, assetId) => takeOutAsset(context, call, assetId),
+    readableAmong: (call, targetId, referrers) => readableAmong(context, call, targetId, referrers),
+    locales: (call, type, id, perspective) => localesOfEntry(context, call, type, id, perspective),
+  }
+  const bulk = createBulk(context)
   return {
     types: createContentTypes(context, settling),
     locales: createLocales(),
-    entries: {
-      get: (call, type, idOrSlug, options) =>
-        getEntry(context, call, { typeName: type, key: idOrSlug }, options),
-      list: (call, query) => listEntries(reading, call, query),
-      create: (call, type, input) => createEntry(context, call, type, input),
-      save: (call, type, id, input, expected) =>
-        saveEntry(context, call, type, id, input, expected),
-      publish: (call, type, id, what, expected) =>
-        publishEntry(context, call, { type, id, ...what, expected }),
-      unpublish: (call, type, id, locales, expected) =>
-        unpublishEntry(context, call, { type, id, locales, expected }),
-      archive: (call, type, id, archived, expected) =>
-        archiveEntry(context, call, { type, id, archived, expected }),
-      restore: (call, type, id, from, expected) =>
-        restoreVersion(context, call, { type, id, ...from, expected }),
-      versions: (call, type, id, page) => versionsOf(context, call, type, id, page),
-      version: (call, type, id, which) => oneVersion(context, call, { type, id, ...which }),
-      delete: (call, type, id, expected) => deleteEntry(context, call, { type, id, expected }),
-      takeOutAsset: (call, assetId) => takeOutAsset(context, call, assetId),
-      readableAmong: (call, targetId, referrers) =>
-        readableAmong(context, call, targetId, referrers),
-      locales: (call, type, id, perspective) =>
-        localesOfEntry(context, call, type, id, perspective),
-    },
+    entries,
     releases: createReleases(context),
     schedule: createSchedule(context),
+    bulk,
+    archive: createArchive({ context, entries, bulk }),
     stop: () => settling.stop(),
   }
 }

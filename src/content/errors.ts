@@ -2,12 +2,12 @@ import type { EntryView, Expected } from '#content/content.ts'
 import type { Fault } from '#content/validation/fault.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
-/** The one who asks may read what it is about, but not do this. */
+/** The caller may read what it is about, but not do this. */
 export class ForbiddenError extends StoaError {
   readonly code = 'E_FORBIDDEN'
 }
 
-/** No such entry, or none that the one who asks may read: both have the same text. */
+/** There is no such entry, or none that the caller may read: both have the same text. */
 export class EntryNotFoundError extends StoaError {
   readonly code = 'E_ENTRY_NOT_FOUND'
 
@@ -43,11 +43,8 @@ export class ValidationError extends StoaError {
   readonly faults: readonly Fault[]
 
   constructor(faults: readonly Fault[]) {
-    const first = faults[0]
-    super(
-      `${faults.length === 1 ? 'One value does' : `${faults.length} values do`} not fit the type. ${placed(first)}`.trim(),
-      { faults },
-    )
+    const subject = faults.length === 1 ? 'One value does' : `${faults.length} values do`
+    super(`${subject} not fit the type. ${placed(faults[0])}`.trim(), { faults })
     this.faults = faults
   }
 }
@@ -58,8 +55,8 @@ function placed(fault: Fault | undefined): string {
 }
 
 /**
- * Somebody saved since the version that the caller saw. `current` is what there is now, `expected`
- * what was seen.
+ * Another caller saved since the version that this caller has seen, which is `expected`; `current`
+ * is the latest now.
  */
 export class VersionConflictError extends StoaError {
   readonly code = 'E_VERSION_CONFLICT'
@@ -78,7 +75,8 @@ export class VersionConflictError extends StoaError {
     super(
       expected === 'absent'
         ? `The entry has the locale ${locale} already, at version ${version}.`
-        : `The entry is at version ${version} in ${locale} now, which If-Match does not name. Merge your change with it, and name the version of each locale that you change.`,
+        : `The entry is at version ${version} in ${locale} now, which If-Match does not name. ` +
+            `Merge your change with it, and name the version of each locale that you change.`,
       { expected: numbers.length === 1 ? numbers[0] : numbers, current: version, locale },
     )
     this.expected = expected
@@ -105,7 +103,8 @@ export class UniqueConflictError extends StoaError {
     super(
       perspective === 'draft'
         ? `Another entry has this value of the unique field "${field}". Choose another one.`
-        : `Another entry is published with this value of the unique field "${field}". Choose another one, or publish both in one release.`,
+        : `Another entry is published with this value of the unique field "${field}". ` +
+            'Choose another one, or publish both in one release.',
       { field, locale, perspective },
     )
     this.entryId = entryId
@@ -153,7 +152,7 @@ export class ContentBusyError extends StoaError {
   }
 }
 
-/** A file or address names a type that does not exist, or that the one who asks may not read. */
+/** A file or address names a type that does not exist, or that the caller may not read. */
 export class TypeNotFoundError extends StoaError {
   readonly code = 'E_TYPE_NOT_FOUND'
 
@@ -172,22 +171,21 @@ export class TypeInvalidError extends StoaError {
   readonly faults: readonly Fault[]
 
   constructor(faults: readonly Fault[]) {
-    const first = faults[0]
-    super(
-      `The definition of the content type is not valid. ${first === undefined ? '' : `${first.path}: ${first.message}`}`.trim(),
-      { faults },
-    )
+    const [first] = faults
+    const reason = first === undefined ? '' : ` ${first.path}: ${first.message}`
+    super(`The definition of the content type is not valid.${reason}`, { faults })
     this.faults = faults
   }
 }
 
-/** Somebody changed the type since the revision that the caller saw. */
+/** Another caller changed the type since the revision that this caller has seen. */
 export class TypeConflictError extends StoaError {
   readonly code = 'E_TYPE_CONFLICT'
 
   constructor(name: string, expected: number, current: number) {
     super(
-      `The type "${name}" is at revision ${current} now, not ${expected}. Read it again and repeat the change.`,
+      `The type "${name}" is at revision ${current} now, not ${expected}. Read it again and ` +
+        `repeat the change.`,
       { name, expected, current },
     )
   }
@@ -203,7 +201,7 @@ export class TypeInUseError extends StoaError {
   readonly code = 'E_TYPE_IN_USE'
 }
 
-/** No such locale. */
+/** There is no such locale. */
 export class LocaleNotFoundError extends StoaError {
   readonly code = 'E_LOCALE_NOT_FOUND'
 
@@ -224,7 +222,7 @@ export class LocaleInUseError extends StoaError {
   readonly code = 'E_LOCALE_IN_USE'
 }
 
-/** No such release. */
+/** There is no such release. */
 export class ReleaseNotFoundError extends StoaError {
   readonly code = 'E_RELEASE_NOT_FOUND'
 
@@ -249,12 +247,11 @@ export class ReleaseRefusedError extends StoaError {
   readonly code = 'E_RELEASE_REFUSED'
 
   constructor(items: readonly RefusedItem[]) {
-    const first = items[0]
-    const place = first === undefined ? '' : `Entry ${first.entryId}, ${first.locale}: `
-    super(
-      `${items.length === 1 ? 'One item keeps' : `${items.length} items keep`} the release back; nothing was changed. ${place}${first?.message ?? ''}`,
-      { items },
-    )
+    const [first] = items
+    const subject = items.length === 1 ? 'One item keeps' : `${items.length} items keep`
+    const reason =
+      first === undefined ? '' : ` Entry ${first.entryId}, ${first.locale}: ${first.message}`
+    super(`${subject} the release back; nothing was changed.${reason}`, { items })
   }
 }
 
@@ -271,7 +268,7 @@ export class ReleaseSupersededError extends StoaError {
   readonly code = 'E_RELEASE_SUPERSEDED'
 }
 
-/** No such scheduled action on this entry. */
+/** There is no such scheduled action on this entry. */
 export class ScheduleNotFoundError extends StoaError {
   readonly code = 'E_SCHEDULE_NOT_FOUND'
 

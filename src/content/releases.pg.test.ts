@@ -102,7 +102,7 @@ test(
 )
 
 test(
-  'of the items of a release everybody sees those of entries that they may publish or see drafts of',
+  'a caller sees those items of a release whose entries they may publish or see as drafts',
   { skip },
   async () => {
     const fields: ContentType['fields'] = [{ name: 'title', kind: 'text', filterable: true }]
@@ -245,7 +245,7 @@ test(
 )
 
 test(
-  'a release moves a unique value between entries and swaps two, in any order, and so does its undo',
+  'a release moves a unique value between entries and swaps two, in any order; its undo too',
   { skip },
   async () => {
     const slugged: ContentType = {
@@ -403,7 +403,7 @@ test(
 )
 
 test(
-  'a required value that is missing, a nested one too, is named by publishing, a release and a schedule',
+  'publishing, a release and a schedule name a required value that is missing, at any depth',
   { skip },
   async () => {
     const strict: ContentType = {
@@ -454,7 +454,7 @@ const makeDue = sql(
 const hourMs = 3_600_000
 
 test(
-  'a schedule fires once whoever calls, when it is due by the clock of the database, and keeps what failed',
+  'a schedule fires once, when it is due by the clock of the database, and keeps its failure',
   { skip },
   async () => {
     await using t = await testContent({ types, connectionsMax: 20 })
@@ -519,7 +519,7 @@ test(
 )
 
 test(
-  "a scheduled action that cannot be carried out, for an entry that is locked or for a defect, is tried again and stands in no other one's way",
+  'a scheduled action that meets a lock or a defect is tried again and hinders no other',
   { skip },
   async () => {
     let nowMs = 0
@@ -548,9 +548,14 @@ test(
           async ({ id }) => (await schedule.list(t.admin, 'page', id))[0]!.state,
         ),
       )
-    const trouble = `create function break() returns trigger language plpgsql as $$ begin if new.entry_id = '${broken!.id}' then raise exception 'a defect'; end if; return new; end $$`
+    const defect = `
+      create function break() returns trigger language plpgsql as $$
+      begin
+        if new.entry_id = '${broken!.id}' then raise exception 'a defect'; end if;
+        return new;
+      end $$`
     for (const text of [
-      trouble,
+      defect,
       'create trigger break before update on stoa.version for each row execute function break()',
     ])
       await t.database.run({ text, prepare: 'never' })
@@ -585,7 +590,7 @@ test(
 )
 
 test(
-  'a scheduled action that met types changing all the time is not given up',
+  'a scheduled action that met types changing all the time is tried again',
   { skip },
   async () => {
     let nowMs = 0
@@ -633,7 +638,8 @@ test('a page of releases is bounded in items as well, and after goes on', { skip
     sql<object>(`
       with entries as (
         insert into stoa.entry (id, type, created_by)
-        select gen_random_uuid(), 'page', '{"kind":"system","id":null,"name":"Stoa"}' from generate_series(1, 1000)
+        select gen_random_uuid(), 'page', '{"kind":"system","id":null,"name":"Stoa"}'
+          from generate_series(1, 1000)
         returning id
       )
       insert into stoa.release_item (release_id, entry_id, locale, action)

@@ -10,7 +10,7 @@ import {
 } from '#content/errors.ts'
 import type { Context } from '#content/context.ts'
 import { publishItems, supersededItems, undoItems } from '#content/release-items.ts'
-import type { StoredItem } from '#content/release-items.ts'
+import type { ReleaseWork, StoredItem } from '#content/release-items.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { entryState, versionOf } from '#content/versions/entry-state.ts'
 import { headColumns, latestOf } from '#content/versions/version.ts'
@@ -41,19 +41,27 @@ type Row = {
   readonly publishedAt: string | null
   readonly items: string | null
 }
-const itemJson = `json_build_object('entryId', i.entry_id, 'type', e.type, 'locale', i.locale, 'action', i.action, 'version', i.number,
-  'numberBefore', i.number_before, 'publishedBefore', to_char(i.published_before, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))`
-const columns = `r.id, r.name, r.state, r.created_at as "createdAt", r.published_at as "publishedAt",
-  (select json_agg(${itemJson} order by i.entry_id, i.locale) from stoa.release_item i join stoa.entry e on e.id = i.entry_id where i.release_id = r.id) as items`
+const itemJson = `json_build_object(
+    'entryId', i.entry_id, 'type', e.type, 'locale', i.locale, 'action', i.action,
+    'version', i.number, 'numberBefore', i.number_before,
+    'publishedBefore', to_char(i.published_before, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))`
+const columns = `r.id, r.name, r.state, r.created_at as "createdAt",
+  r.published_at as "publishedAt",
+  (select json_agg(${itemJson} order by i.entry_id, i.locale)
+   from stoa.release_item i join stoa.entry e on e.id = i.entry_id
+   where i.release_id = r.id) as items`
 
 const readOne = sql<Row>(`select ${columns} from stoa.release r where r.id = $1`)
-/** `there`: how many releases the page would have without its bound on items. */
+/** `there` is how many releases the page would have without its bound on items. */
 const readPage = sql<Row & { there: number }>(`
   with page as (
     select id from stoa.release r where $1::uuid is null or r.id < $1 order by r.id desc limit $2
   ), counted as (
-    select id, sum(items) over (order by id desc) - items as before, (count(*) over ())::int as there
-    from (select p.id, (select count(*) from stoa.release_item i where i.release_id = p.id) as items from page p) c
+    select id, sum(items) over (order by id desc) - items as before,
+      (count(*) over ())::int as there
+    from (
+      select p.id, (select count(*) from stoa.release_item i where i.release_id = p.id) as items
+      from page p) c
   )
   select ${columns}, c.there from counted c join stoa.release r on r.id = c.id
   where c.before < ${pageItemsMax} order by r.id desc`)
@@ -62,20 +70,25 @@ const insertRelease = sql<object>(
   `insert into stoa.release (id, name, created_at, created_by) values ($1, $2, $3, $4)`,
 )
 const upsertItem = sql<object>(`
-  insert into stoa.release_item (release_id, entry_id, locale, action, number) values ($1, $2, $3, $4, $5)
-  on conflict (release_id, entry_id, locale) do update set action = excluded.action, number = excluded.number`)
+  insert into stoa.release_item (release_id, entry_id, locale, action, number)
+    values ($1, $2, $3, $4, $5)
+  on conflict (release_id, entry_id, locale) do update
+    set action = excluded.action, number = excluded.number`)
 const deleteItem = sql<object>(
   `delete from stoa.release_item where release_id = $1 and entry_id = $2 and locale = $3`,
 )
 const keepBefore = sql<object>(
-  `update stoa.release_item set number_before = $4, published_before = $5 where release_id = $1 and entry_id = $2 and locale = $3`,
+  `update stoa.release_item set number_before = $4, published_before = $5
+    where release_id = $1 and entry_id = $2 and locale = $3`,
 )
 const setState = sql<object>(
-  `update stoa.release set state = $2, published_at = coalesce($3, published_at), published_by = coalesce($4::json, published_by) where id = $1`,
+  `update stoa.release set state = $2, published_at = coalesce($3, published_at),
+    published_by = coalesce($4::json, published_by) where id = $1`,
 )
-const readJudged = typeSql<VersionHead & { id: string }>(
+const readLatestHeads = typeSql<VersionHead & { id: string }>(
   (table) =>
-    `select v.entry_id as id, ${headColumns} from ${table} v where v.entry_id = any($1::uuid[]) and v.is_latest`,
+    `select v.entry_id as id, ${headColumns} from ${table} v
+      where v.entry_id = any($1::uuid[]) and v.is_latest`,
 )
 const deleteRelease = sql<object>(`delete from stoa.release where id = $1`)
 
@@ -101,30 +114,22 @@ function seeingGrants(
 function requireReleaseReader(call: Call, model: Model): void {
   if (model.types.size === 0 && call.authority.actor.kind !== 'anonymous') return
   if ([...model.types.values()].some((type) => seeingGrants(call, type).length > 0)) return
-  throw new ForbiddenError('You may not see releases. Ask somebody whose role may publish.', {})
+  throw new ForbiddenError('You may not see releases. Ask a user whose role may publish.', {})
 }
 
 function requirePublisher(call: Call, model: Model): void {
   if (model.types.size === 0 && call.authority.actor.kind !== 'anonymous') return
   if ([...model.types.values()].some((type) => grantOf(call, 'publish', type) !== null)) return
   throw new ForbiddenError(
-    'You may not make or change releases. Ask somebody whose role may publish.',
+    'You may not make or change releases. Ask a user whose role may publish.',
     {},
   )
 }
 
-/** `db`: where the rows were read. */
-async function releasesOf(
-  call: Call,
-  db: Queryable,
-  model: Model,
-  rows: readonly Row[],
-): Promise<Release[]> {
+async function releasesOf(work: ReleaseWork, rows: readonly Row[]): Promise<Release[]> {
   const parsed = rows.map((row) => ({ row, items: itemsOf(row) }))
   const seen = await seenItems(
-    call,
-    db,
-    model,
+    work,
     parsed.flatMap(({ items }) => items),
   )
   return parsed.map(({ row, items }) => ({
@@ -145,18 +150,17 @@ async function releasesOf(
   }))
 }
 
-async function releaseOf(call: Call, db: Queryable, model: Model, row: Row): Promise<Release> {
-  return (await releasesOf(call, db, model, [row]))[0]!
+/** Returns a release as the caller sees it now. */
+async function releaseOf(work: ReleaseWork, id: string): Promise<Release> {
+  return (await releasesOf(work, [await read(work.call.db, id)]))[0]!
 }
 
 /**
- * Of some types all, of others what a grant's filter reaches by the latest version: only for these
- * the database is asked.
+ * Returns the items that the caller sees: all of some types, and of others those whose latest
+ * version a grant's filter covers. Only these are looked up.
  */
 async function seenItems(
-  call: Call,
-  db: Queryable,
-  model: Model,
+  { call, model }: ReleaseWork,
   items: readonly StoredItem[],
   actions: SeeingActions = seeingActions,
 ): Promise<ReadonlySet<StoredItem>> {
@@ -169,7 +173,7 @@ async function seenItems(
   const rows: (VersionHead & { id: string })[] = []
   for (const [name, group] of Map.groupBy(asked, ({ type }) => type)) {
     const ids = [...new Set(group.map(({ entryId }) => entryId))]
-    rows.push(...(await db.run(model.type(name).statements.of(readJudged), [ids])))
+    rows.push(...(await call.db.run(model.type(name).statements.of(readLatestHeads), [ids])))
   }
   const latest = new Map(rows.map((row) => [`${row.id} ${row.locale}`, row]))
   const reached = (item: StoredItem): boolean => {
@@ -204,50 +208,50 @@ async function locked(
 }
 
 export function createReleases(context: Context): Releases {
-  const inside = <T>(call: Call, work: (tx: Queryable, model: Model) => Promise<T>): Promise<T> =>
+  const writing = <T>(call: Call, run: (work: ReleaseWork) => Promise<T>): Promise<T> =>
     context.models.use(call.db, (model) =>
       atomically(call.db, async (tx) => {
         await context.models.confirm(tx, model)
         requirePublisher(call, model)
-        return work(tx, model)
+        return run({ context, call: { ...call, db: tx }, model })
       }),
     )
-  const reading = <T>(call: Call, work: (call: Call, model: Model) => Promise<T>): Promise<T> =>
+  const reading = <T>(call: Call, run: (work: ReleaseWork) => Promise<T>): Promise<T> =>
     context.models.use(call.db, (model) =>
       callInOneSnapshot(call, async (together) => {
         await context.models.confirm(together.db, model)
         requireReleaseReader(together, model)
-        return work(together, model)
+        return run({ context, call: together, model })
       }),
     )
   return {
-    list: (call, page) => reading(call, (together, model) => list(together, model, page)),
-    get: (call, id) =>
-      reading(call, async (together, model) =>
-        releaseOf(together, together.db, model, await read(together.db, id)),
-      ),
-    create: (call, name) => inside(call, (tx, model) => create(context, call, tx, model, name)),
-    put: (call, id, items) => inside(call, (tx, model) => put(call, tx, model, id, items)),
-    remove: (call, id, item) => inside(call, (tx, model) => remove(call, tx, model, id, item)),
-    publish: (call, id) => inside(call, (tx, model) => publish(context, call, tx, model, id)),
-    undo: (call, id) => inside(call, (tx, model) => undo(context, call, tx, model, id)),
-    delete: (call, id) =>
-      inside(call, async (tx, model) => {
-        const row = await locked(tx, id, null, 'deleted')
-        if (row.state === 'published')
-          throw new ReleaseStateError(
-            'The release is published: undo it first, or keep it as a record.',
-            { state: row.state },
-          )
-        await requireItems(call, tx, model, itemsOf(row))
-        await tx.run(deleteRelease, [id])
-      }),
+    list: (call, page) => reading(call, (work) => list(work, page)),
+    get: (call, id) => reading(call, (work) => releaseOf(work, id)),
+    create: (call, name) => writing(call, (work) => create(work, name)),
+    put: (call, id, items) => writing(call, (work) => put(work, id, items)),
+    remove: (call, id, item) => writing(call, (work) => remove(work, id, item)),
+    publish: (call, id) => writing(call, (work) => publish(work, id)),
+    undo: (call, id) => writing(call, (work) => undo(work, id)),
+    delete: (call, id) => writing(call, (work) => deleteOne(work, id)),
   }
 }
 
+async function deleteOne(work: ReleaseWork, id: string): Promise<void> {
+  const tx = work.call.db
+  const row = await locked(tx, id, null, 'deleted')
+  if (row.state === 'published')
+    throw new ReleaseStateError(
+      'The release is published: undo it first, or keep it as a record.',
+      {
+        state: row.state,
+      },
+    )
+  await requireItems(work, itemsOf(row))
+  await tx.run(deleteRelease, [id])
+}
+
 async function list(
-  call: Call,
-  model: Model,
+  work: ReleaseWork,
   page: { readonly limit: number; readonly after: string | null },
 ): Promise<{ data: Release[]; after: string | null }> {
   if (!Number.isInteger(page.limit) || page.limit < 1 || page.limit > pageMax)
@@ -262,21 +266,16 @@ async function list(
         message: 'Repeat `meta.after` of the page before, or leave it out.',
       },
     ])
-  const rows = await call.db.run(readPage, [page.after, page.limit + 1])
+  const rows = await work.call.db.run(readPage, [page.after, page.limit + 1])
   const shown = rows.slice(0, page.limit)
   return {
-    data: await releasesOf(call, call.db, model, shown),
+    data: await releasesOf(work, shown),
     after: (rows[0]?.there ?? 0) > shown.length ? (shown.at(-1)?.id ?? null) : null,
   }
 }
 
-async function create(
-  context: Context,
-  call: Call,
-  tx: Queryable,
-  model: Model,
-  name: string,
-): Promise<Release> {
+async function create(work: ReleaseWork, name: string): Promise<Release> {
+  const { context, call } = work
   if (name.trim() === '' || name.length > nameLengthMax || !isStorableText(name)) {
     throw new ValidationError([
       {
@@ -287,22 +286,22 @@ async function create(
     ])
   }
   const id = newId(context.clock.nowMs())
-  await tx.run(insertRelease, [
+  await call.db.run(insertRelease, [
     id,
     name.trim(),
     stampNow(context),
     JSON.stringify(call.authority.actor),
   ])
-  return releaseOf(call, tx, model, await read(tx, id))
+  return releaseOf(work, id)
 }
 
 async function put(
-  call: Call,
-  tx: Queryable,
-  model: Model,
+  work: ReleaseWork,
   id: string,
   items: readonly Omit<ReleaseItem, 'type'>[],
 ): Promise<Release> {
+  const { call, model } = work
+  const tx = call.db
   const row = await locked(tx, id, 'open', 'changed')
   const keys = new Set([...itemsOf(row), ...items].map((item) => `${item.entryId} ${item.locale}`))
   if (keys.size > itemsMax)
@@ -330,35 +329,29 @@ async function put(
     }
     await tx.run(upsertItem, [id, item.entryId, locale, item.action, version])
   }
-  return releaseOf(call, tx, model, await read(tx, id))
+  return releaseOf(work, id)
 }
 
 async function remove(
-  call: Call,
-  tx: Queryable,
-  model: Model,
+  work: ReleaseWork,
   id: string,
   item: { readonly entryId: string; readonly locale: string },
 ): Promise<Release> {
+  const tx = work.call.db
   const row = await locked(tx, id, 'open', 'changed')
   const present = itemsOf(row).filter(
     ({ entryId, locale }) => entryId === item.entryId && locale === item.locale,
   )
   if (present.length > 0) {
-    await requireItems(call, tx, model, present)
+    await requireItems(work, present)
     await tx.run(deleteItem, [id, item.entryId, item.locale])
   }
-  return releaseOf(call, tx, model, await read(tx, id))
+  return releaseOf(work, id)
 }
 
 /** Throws unless the caller may publish every one of these items. */
-async function requireItems(
-  call: Call,
-  tx: Queryable,
-  model: Model,
-  items: readonly StoredItem[],
-): Promise<void> {
-  const seen = await seenItems(call, tx, model, items, ['publish'])
+async function requireItems(work: ReleaseWork, items: readonly StoredItem[]): Promise<void> {
+  const seen = await seenItems(work, items, ['publish'])
   if (items.every((item) => seen.has(item))) return
   throw new ForbiddenError(
     'The release holds items that you may not publish. Ask a user whose role may.',
@@ -366,47 +359,37 @@ async function requireItems(
   )
 }
 
-async function publish(
-  context: Context,
-  call: Call,
-  tx: Queryable,
-  model: Model,
-  id: string,
-): Promise<Release> {
+async function publish(work: ReleaseWork, id: string): Promise<Release> {
+  const { context, call } = work
+  const tx = call.db
   const row = await locked(tx, id, 'open', 'published')
   const items = itemsOf(row)
-  await requireItems(call, tx, model, items)
-  const work = { context, call: { ...call, db: tx }, model }
+  await requireItems(work, items)
   await publishItems(work, items, async ({ entryId, locale }, before) => {
     const replaced = [before?.number ?? null, before?.publishedAt ?? null]
     await tx.run(keepBefore, [id, entryId, locale, ...replaced])
   })
   await tx.run(setState, [id, 'published', stampNow(context), JSON.stringify(call.authority.actor)])
-  return releaseOf(call, tx, model, await read(tx, id))
+  return releaseOf(work, id)
 }
 
-async function undo(
-  context: Context,
-  call: Call,
-  tx: Queryable,
-  model: Model,
-  id: string,
-): Promise<Release> {
+async function undo(work: ReleaseWork, id: string): Promise<Release> {
+  const tx = work.call.db
   const row = await locked(tx, id, 'published', 'undone')
   const items = itemsOf(row)
-  await requireItems(call, tx, model, items)
-  const work = { context, call: { ...call, db: tx }, model }
+  await requireItems(work, items)
   const newer = await supersededItems(work, items)
   if (newer.length > 0) {
     const named = newer
       .slice(0, namedMax)
       .map(({ entryId, type, locale }) => ({ entryId, type, locale }))
     throw new ReleaseSupersededError(
-      `Something newer was published since, or taken back, in entry ${named[0]?.entryId}, ${named[0]?.locale}. Undo nothing, or publish what you want one by one.`,
+      `Something newer was published since, or taken back, in entry ${named[0]?.entryId}, ` +
+        `${named[0]?.locale}. Undo nothing, or publish what you want one by one.`,
       { items: named, count: newer.length },
     )
   }
   await undoItems(work, items)
   await tx.run(setState, [id, 'undone', null, null])
-  return releaseOf(call, tx, model, await read(tx, id))
+  return releaseOf(work, id)
 }

@@ -31,13 +31,11 @@ const waitingMax = 100
 const aheadMsMax = 100 * 366 * 86_400_000
 const listMax = 200
 const dueMax = 1_000
-/**
- * An action waits at most so long for an entry that somebody else has locked: others are due too.
- */
+/** An action waits at most this long for the lock of its entry, since others are due too. */
 const lockWaitMs = 2_000
 /**
- * After trouble that is not the content's an action is tried again after so long, doubled each time
- * up to the maximum; the others go on.
+ * After a failure that is no refusal of content an action is tried again after this long, doubled
+ * each time up to the maximum; the others go on.
  */
 const againFirstMs = 1_000
 const againMaxMs = 60_000
@@ -55,40 +53,47 @@ type Row = {
   readonly failure: string | null
 }
 
-const columns = `s.id, s.entry_id as "entryId", s.locale, s.action, s.number as version, s.due_at as "dueAt", s.state, s.failure`
+const columns = `s.id, s.entry_id as "entryId", s.locale, s.action, s.number as version,
+  s.due_at as "dueAt", s.state, s.failure`
 const insert = sql<Row>(`
-  insert into stoa.schedule as s (id, entry_id, locale, action, number, due_at, created_at, created_by)
+  insert into stoa.schedule as s (id, entry_id, locale, action, number, due_at, created_at,
+    created_by)
   values ($1, $2, $3, $4, $5, $6, $7, $8) returning ${columns}`)
 const ofEntry = sql<Row>(
-  `select ${columns} from stoa.schedule s where s.entry_id = $1 order by s.due_at desc, s.id desc limit ${listMax}`,
+  `select ${columns} from stoa.schedule s where s.entry_id = $1 order by s.due_at desc, s.id desc
+    limit ${listMax}`,
 )
 const countWaiting = sql<{ count: number }>(
   `select count(*)::int as count from stoa.schedule where entry_id = $1 and state = 'waiting'`,
 )
 const cancelOne = sql<Row>(`
-  update stoa.schedule s set state = 'cancelled', finished_at = $3 where s.id = $1 and s.entry_id = $2 and s.state = 'waiting' returning ${columns}`)
+  update stoa.schedule s set state = 'cancelled', finished_at = $3
+    where s.id = $1 and s.entry_id = $2 and s.state = 'waiting' returning ${columns}`)
 const oneOfEntry = sql<Row>(
   `select ${columns} from stoa.schedule s where s.id = $1 and s.entry_id = $2`,
 )
 
 /**
- * One due action that no other node has in hand. By the database's clock, which all nodes share:
- * one whose own clock is wrong must not publish ahead of time.
+ * One due action that no other node is running. It is due by the database's clock, which all nodes
+ * share: a node whose own clock is wrong must not publish ahead of time.
  */
 type Due = Row & { readonly type: string; readonly createdBy: string }
 
 const takeDue = sql<Due>(`
-  select ${columns}, e.type, s.created_by as "createdBy" from stoa.schedule s join stoa.entry e on e.id = s.entry_id
-  where s.state = 'waiting' and s.due_at <= clock_timestamp() and not s.id = any($1::uuid[]) order by s.due_at, s.id limit 1 for update of s skip locked`)
+  select ${columns}, e.type, s.created_by as "createdBy" from stoa.schedule s
+    join stoa.entry e on e.id = s.entry_id
+  where s.state = 'waiting' and s.due_at <= clock_timestamp() and not s.id = any($1::uuid[])
+    order by s.due_at, s.id limit 1 for update of s skip locked`)
 const nextDue = sql<{ in_ms: number | null }>(`
-  select extract(epoch from min(due_at) - clock_timestamp())::float8 * 1000 as in_ms from stoa.schedule
+  select extract(epoch from min(due_at) - clock_timestamp())::float8 * 1000 as in_ms
+    from stoa.schedule
   where state = 'waiting' and not id = any($1::uuid[])`)
 const limitWait = sql<object>(`select set_config('lock_timeout', $1, true)`)
 const finish = sql<object>(
   `update stoa.schedule set state = $2, finished_at = $3, failure = $4 where id = $1`,
 )
 
-/** What this node has in mind for an action that it could not carry out. */
+/** An action that this node could not carry out and tries again later. */
 type PutOff = { readonly times: number; readonly untilMs: number }
 
 export function createSchedule(context: Context): Schedule {
@@ -119,7 +124,7 @@ export function createSchedule(context: Context): Schedule {
   }
 }
 
-/** What the caller may see of an action: it, or nothing. */
+/** Returns the action as the caller may see it, or nothing. */
 type ShownTo = (row: Row) => readonly ScheduledAction[]
 
 /**
@@ -147,7 +152,7 @@ async function onEntry<T>(
   })
 }
 
-/** Why an action failed, without the fields that the caller may not see. */
+/** Returns an action with its failure, without the fields that the caller may not see. */
 function shownAction(call: Call, type: TypeModel, state: EntryState, row: Row): ScheduledAction {
   const { failure, ...action } = row
   if (failure === null) return { ...action, failure: null }
@@ -164,7 +169,7 @@ function shownAction(call: Call, type: TypeModel, state: EntryState, row: Row): 
   }
 }
 
-/** As the database keeps why an action failed. `fields`: the fields that the message names. */
+/** A failure as the database keeps it; `fields` are those that the message names. */
 type StoredFailure = {
   readonly code: string
   readonly message: string

@@ -3,7 +3,7 @@ import { sql } from '#database/database.ts'
 import type { Statement } from '#database/database.ts'
 import { compileNamed } from '#database/named.ts'
 
-/** Longer names are cut and told apart by a hash: identifiers have at most 63 bytes. */
+/** Longer names are cut and get a hash, since identifiers have at most 63 bytes. */
 const nameLengthMax = 39
 const cutLength = 31
 const hashLength = 8
@@ -23,8 +23,9 @@ export function versionTable(type: string): string {
   return `stoa."${versionTableName(type).replaceAll('"', '""')}"`
 }
 
-const historyColumns = `entry_id, locale, number, type, data, filter, type_revision, filter_revision,
-  created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at`
+const historyColumns = `entry_id, locale, number, type, data, filter,
+  type_revision, filter_revision, created_at, created_by_id, saved_at, saved_by,
+  published_at, published_by, first_published_at`
 
 /** Every version of a type, held or not, in the place of a table: for statements that go by key. */
 export function anyVersionOf(table: string): string {

@@ -7,7 +7,6 @@ import type { Output } from '#cli/output.ts'
 import { createAccess } from '#access/create-access.ts'
 import type { Site } from '#node/site.ts'
 import { Report } from '#cli/import/report.ts'
-import { createBulk } from '#content/bulk/create-bulk.ts'
 import type { Bulk } from '#content/bulk/bulk.ts'
 import type { Authority } from '#content/authority.ts'
 import type { Call, Content } from '#content/content.ts'
@@ -74,7 +73,7 @@ export function importing(db: TestDatabase): Importing {
     media,
     folder,
     site: { database, content, media, access, logger: silentLogger },
-    bulk: createBulk({ clock: systemClock, logger: silentLogger }),
+    bulk: content.bulk,
     call: { db: database, authority: everything },
     clock: systemClock,
     output: createOutput({ json: true, stdout: nowhere, stderr: nowhere }),

@@ -14,7 +14,9 @@ const compressible =
   /^(?:text\/|application\/(?:[\w.-]+\+)?(?:json|xml|javascript)\b|image\/svg\+xml)/
 
 export type Encoding = 'zstd' | 'br' | 'gzip'
-/** The order among encodings of equal weight: zstd is the fastest, br the smallest of the others. */
+/**
+ * The order among encodings of equal weight: zstd is the fastest, br the smallest of the others.
+ */
 const preference: readonly Encoding[] = ['zstd', 'br', 'gzip']
 
 type Done = (error: Error | null, payload?: unknown) => void

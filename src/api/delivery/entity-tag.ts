@@ -17,8 +17,8 @@ export function tagOf(body: string | Buffer, version?: string): string {
 }
 
 /**
- * Of the same response compressed. A strong tag is that of one sequence of bytes (RFC 9110 §8.8.1);
- * this one matches it all the same, here and in `If-Match`.
+ * The tag of the same response compressed. A strong tag is that of one sequence of bytes (RFC 9110
+ * §8.8.1); this one matches it all the same, here and in `If-Match`.
  */
 export function weakTag(tag: string): string {
   return tag.startsWith('W/') ? tag : `W/${tag}`
@@ -52,8 +52,8 @@ export function valueTag(value: object): string {
 }
 
 /**
- * The versions that `If-Match` names, or that `If-None-Match: *` asks to be absent; null: no lock. A
- * tag that no version has can only fail. A `W/` in front is accepted, since proxies that compress
+ * The versions that `If-Match` names, or that `If-None-Match: *` asks to be absent; null: no lock.
+ * A tag that no version has can only fail. A `W/` in front is accepted, since proxies that compress
  * put it there, and the lock is by version, not by bytes.
  */
 export function expectedVersions(request: FastifyRequest): Expected {

@@ -8,8 +8,10 @@ import type { EntryView, IncludedAsset, Page } from '#content/content.ts'
  */
 export function entryJson(entry: EntryView): string {
   return (
-    `{"id":"${entry.id}","type":"${entry.type}","locale":"${entry.locale}","version":${entry.version},"status":"${entry.status}"` +
-    `,"createdAt":"${entry.createdAt}","updatedAt":"${entry.updatedAt}","publishedAt":${quoted(entry.publishedAt)}` +
+    `{"id":"${entry.id}","type":"${entry.type}","locale":"${entry.locale}"` +
+    `,"version":${entry.version},"status":"${entry.status}"` +
+    `,"createdAt":"${entry.createdAt}","updatedAt":"${entry.updatedAt}"` +
+    `,"publishedAt":${quoted(entry.publishedAt)}` +
     `,"firstPublishedAt":${quoted(entry.firstPublishedAt)},"fields":${entry.fieldsJson}}`
   )
 }

@@ -55,7 +55,7 @@ export function fastPath(context: ApiContext, responded: () => void): Respond {
       !state.draining
     const headers = isCandidate ? headersOf(request.rawHeaders) : null
     if (headers === null || headers.host === null || headers.transferEncoding !== null) return false
-    // What a browser may read from another site is decided by the hooks.
+    // The hooks decide about requests from other origins.
     if (headers.origin && config.corsOrigins.length > 0) return false
     const bearer = headers.authorization === null ? null : bearerIn(headers.authorization)
     const session =
@@ -68,7 +68,7 @@ export function fastPath(context: ApiContext, responded: () => void): Respond {
     if (authority === null) return false
     const encoding = config.compress ? chooseEncoding(headers.acceptEncoding ?? undefined) : null
     const token = headers.token === null ? null : tokenIn(headers.token)
-    // The routes refuse a token that is none.
+    // The routes refuse a malformed token.
     if (token === 'mangled') return false
     const since = token ?? (headers.cookie === null ? null : cookieToken(headers.cookie))
     const kept = cache.peek(responseKeys.of(authority, url, encoding), nowMs, since) as

@@ -6,7 +6,7 @@ import { systemClock } from '#lib/clock.ts'
 
 const limits = { burstBytes: 1_000, bytesPerS: 10_000, waitMsMax: 200 }
 
-test('a caller who has long lists made without end waits, then is refused; others are not', async () => {
+test('a caller who asks for long lists without end waits, then is refused', async () => {
   const budget = new LargeListBudget(systemClock, limits)
   let made = 0
   const ask = (caller: string): Promise<void> =>

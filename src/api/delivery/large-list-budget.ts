@@ -22,9 +22,9 @@ const callersMax = 2_000
 type Account = { bytes: number; atMs: number; typicalBytes: number }
 
 /**
- * Spreads the making of long lists over time, for each caller apart: whoever asks for more than
- * their share waits for it, and the event loop stays free for others. Responses from memory are not
- * counted.
+ * Spreads the making of long lists over time, for each caller apart: a caller who asks for more
+ * than their share waits for it, and the event loop stays free for others. Responses from memory
+ * are not counted.
  */
 export class LargeListBudget {
   readonly #clock: Clock

@@ -133,12 +133,10 @@ function parseParameters(text: string, names: readonly string[]): Parameter[] {
     const [, name = '', brackets = ''] = match ?? []
     const steps = brackets === '' ? [] : brackets.slice(1, -1).split('][')
     if (match === null || !names.includes(name) || (name === 'where') !== steps.length > 0) {
+      const known = names.map((one) => (one === 'where' ? 'where[field][op]' : one)).join(', ')
       throw new QueryParameterError(
-        `There is no parameter ${quote(key)} here; there are: ${names.map((one) => (one === 'where' ? 'where[field][op]' : one)).join(', ')}.`,
-        {
-          parameter: brief(key),
-          allowed: names,
-        },
+        `There is no parameter ${quote(key)} here; there are: ${known}.`,
+        { parameter: brief(key), allowed: names },
       )
     }
     if (seen.has(key))
@@ -226,7 +224,7 @@ function parseSwitch(name: string, text: string | null): boolean {
   })
 }
 
-/** What the keys of `where` spell: at each step either more steps or a value. */
+/** The keys of `where` as a tree: each step leads to more steps or to a value. */
 type Tree = Map<string, Tree | string>
 
 function parseFilter(where: readonly Parameter[], readable: ReadableType): Filter {
@@ -292,7 +290,8 @@ function filtersOf(found: Tree | string, reading: Reading, key: string): Filter[
     const part = found.get(String(i))
     if (part === undefined || typeof part === 'string') {
       throw new QueryParameterError(
-        `The filters under ${quote(key)} are counted from 0 without a gap: ${key}[0][field][op]=value.`,
+        `The filters under ${quote(key)} are counted from 0 without a gap: ` +
+          `${key}[0][field][op]=value.`,
         { parameter: brief(key) },
       )
     }
@@ -307,7 +306,7 @@ function testOf(field: QueryField, op: string, text: string): Test {
     case 'nin':
       return { is, values: parseValues(text).map((one) => typed(field, one)) }
     case 'exists':
-      // What is neither true nor false stays text; validateQuery refuses it by the field's name.
+      // A value that is neither true nor false stays text, which validateQuery refuses.
       return { is, value: (booleans.get(text) ?? text) as boolean }
     case 'contains':
     case 'startsWith':
@@ -386,7 +385,8 @@ function printValue(text: string): string {
 
 function malformed(key: string): QueryParameterError {
   return new QueryParameterError(
-    `${quote(key)} is no condition: write where[field][op]=value, or where[or][0][field][op]=value.`,
+    `${quote(key)} is no condition: ` +
+      'write where[field][op]=value, or where[or][0][field][op]=value.',
     { parameter: brief(key) },
   )
 }

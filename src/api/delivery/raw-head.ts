@@ -2,10 +2,10 @@ import { IncomingMessage, ServerResponse, validateHeaderName, validateHeaderValu
 import { Socket } from 'node:net'
 
 /**
- * The head of a response as one text. `writeHead` checks and joins each header of each response anew,
- * which takes as long as everything else that a ready response needs. A text that is put where
- * `writeHead` leaves its own is sent as it is; a Node that does not take it (it would not say that
- * the headers are sent) gets the pairs.
+ * The head of a response as one text. `writeHead` checks and joins each header of each response
+ * anew, which takes as long as everything else that a ready response needs. A text that is put
+ * where `writeHead` leaves its own is sent as it is; a Node that does not take it (it would not say
+ * that the headers are sent) gets the pairs.
  */
 
 /**
@@ -45,7 +45,9 @@ export class HeadWriter {
   #endUntilMs = Number.NEGATIVE_INFINITY
 
   constructor(keepAliveTimeoutMs: number) {
-    this.#keepAlive = `Connection: keep-alive\r\n${keepAliveTimeoutMs > 0 ? `Keep-Alive: timeout=${Math.floor(keepAliveTimeoutMs / 1_000)}\r\n` : ''}\r\n`
+    const timeoutS = Math.floor(keepAliveTimeoutMs / 1_000)
+    const timeout = keepAliveTimeoutMs > 0 ? `Keep-Alive: timeout=${timeoutS}\r\n` : ''
+    this.#keepAlive = `Connection: keep-alive\r\n${timeout}\r\n`
   }
 
   /** False: this response's head has to be written by `writeHead`. */

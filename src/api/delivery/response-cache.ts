@@ -41,7 +41,7 @@ export type CachedResponse = {
   hitLines: string | null
 }
 
-/** That something is not there is kept too. */
+/** A missing entry or type is kept too. */
 type Absent = { readonly absent: 'entry' | 'type'; readonly name: string }
 type Kept = CachedResponse | Absent
 
@@ -226,7 +226,9 @@ function cachedResponse(
   return { headers, body, tag, hitLines: null }
 }
 
-/** A reader with a token has to see its write, so a shared cache must not give it another's copy. */
+/**
+ * A reader with a token has to see its write, so a shared cache must not give it another's copy.
+ */
 function varyOf({ corsOrigins }: ApiConfig, compressed: boolean): string {
   const names = ['Authorization', 'Cookie', 'Stoa-Token']
   if (compressed) names.push('Accept-Encoding')
@@ -254,7 +256,7 @@ async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
 
 function send({ request, reply }: ContentRead, cached: Cached<Kept>): FastifyReply {
   const { value, state, ageMs } = cached
-  // What the caller may see is part of the response: it is not fresher than that.
+  // The grants of the caller are part of the response, so it is not fresher than they are.
   const { staleMs } = request.identity
   if (state === 'stale' || staleMs !== null) markStale(reply, Math.max(ageMs, staleMs ?? 0))
   else reply.header('cache-status', state === 'hit' ? 'stoa; hit' : 'stoa; fwd=miss')

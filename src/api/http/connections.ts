@@ -32,7 +32,7 @@ export type ConnectionLimits = {
   readonly behindProxy: boolean
 }
 
-/** What this module knows of one connection. */
+/** The state of one connection. */
 type Connection = {
   readonly socket: Socket
   readonly address: string
@@ -42,7 +42,7 @@ type Connection = {
   isEnding: boolean
   /** Called if the body that the client is sending comes too slowly; null: it sends none. */
   onSlowBody: (() => void) | null
-  /** Since when the client is waited for, and what had moved by then. */
+  /** The time since which the node waits for the client, and the bytes that had moved by then. */
   slow: { sinceMs: number; moved: number } | null
 }
 
@@ -153,7 +153,7 @@ export class Connections {
     })
   }
 
-  /** Not for this machine itself, where a proxy or a program of the operator connects from. */
+  /** Spares this machine itself, where a proxy or a program of the operator connects from. */
   #penalise(address: string): void {
     if (localAddresses.has(address)) return
     if (this.#penalties.size >= penaltiesMax) this.#penalties.clear()
@@ -196,7 +196,7 @@ export class Connections {
     else onSlowBody()
   }
 
-  /** Of the address that has left most unread, the connections with most go first. */
+  /** Cuts connections of the address that has left most unread, those with most first. */
   #shed(unsentBytes: number): void {
     const byAddress = Map.groupBy(this.#open.values(), ({ address }) => address)
     const bytesOf = (all: readonly Connection[]): number =>

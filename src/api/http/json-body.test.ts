@@ -7,7 +7,7 @@ import { malformedAt } from '#api/http/json-position.ts'
 
 const parse = (text: string | Buffer) => parseJson(Buffer.from(text as string), 8)
 
-test('what JSON.parse takes is taken, what it refuses has a position at or before the damage', () => {
+test('JSON.parse decides what is valid; a refusal has a position at or before the damage', () => {
   fc.assert(
     fc.property(
       fc.json({ maxDepth: 5 }),

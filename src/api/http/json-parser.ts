@@ -3,7 +3,9 @@ import type { Server } from '#api/api-context.ts'
 import { parseJson } from '#api/http/json-body.ts'
 import { MediaTypeUnsupportedError } from '#api/problems/errors.ts'
 
-/** Reads bodies of `application/json`; every other media type is refused unless a route reads it. */
+/**
+ * Reads bodies of `application/json`; every other media type is refused unless a route reads it.
+ */
 export const jsonBodies = plugin(
   async (server: Server) => {
     const { jsonDepthMax } = server.api.config

@@ -1,6 +1,7 @@
 /**
  * A bound that one client address cannot use up. An address may hold as many places as are still
- * free: alone it gets half of them, two that press get a third each, and the next one finds room. Nothing is configured per address, and a quiet node refuses no one.
+ * free: alone it gets half of them, two that press get a third each, and the next one finds room.
+ * Nothing is configured per address, and a quiet node refuses no one.
  */
 export class Places {
   readonly #max: number

@@ -21,9 +21,7 @@ function cookieNamed(name: string): CookiePair {
   return { plain: cookie(name), secure: cookie(`__Host-${name}`) }
 }
 
-/**
- * By TLS here, by a trusted proxy's `X-Forwarded-Proto`, or because the site's public URL says so.
- */
+/** True by TLS here, by a trusted proxy's `X-Forwarded-Proto`, or by the site's public URL. */
 function isSecure(request: FastifyRequest): boolean {
   return request.protocol === 'https' || request.server.api.config.secureCookies
 }
@@ -63,8 +61,10 @@ function setCookie(
   { value, lifetimeS }: CookieValue,
 ): void {
   const secure = isSecure(request)
-  const attributes = `Path=/; HttpOnly; SameSite=Lax; Max-Age=${lifetimeS}${secure ? '; Secure' : ''}`
-  reply.header('set-cookie', `${(secure ? pair.secure : pair.plain).name}=${value}; ${attributes}`)
+  const { name } = secure ? pair.secure : pair.plain
+  const attributes = ['Path=/', 'HttpOnly', 'SameSite=Lax', `Max-Age=${lifetimeS}`]
+  if (secure) attributes.push('Secure')
+  reply.header('set-cookie', [`${name}=${value}`, ...attributes].join('; '))
 }
 
 /** `value` null removes the cookie. */

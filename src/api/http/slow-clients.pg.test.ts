@@ -26,7 +26,7 @@ async function bigFile(site: Site): Promise<string> {
   return `/assets/${asset.id}/film.bin`
 }
 
-/** Writes, and then stands still; the socket is not read from unless somebody listens. */
+/** Writes, and then stands still; the socket is not read from unless the test listens. */
 async function stalled(port: number, text: string): Promise<Socket> {
   const socket = connect(port, '127.0.0.1')
   socket.on('error', () => undefined)
@@ -48,7 +48,7 @@ async function statusOnceFree(port: number): Promise<number | undefined> {
 }
 
 test(
-  'a body that does not arrive gives its place back, whoever sends it and to which route',
+  'a body that does not arrive gives its place back, for any sender and route',
   { skip },
   async () => {
     await using site = await testSite({ config: { requestsMax: 2, handlerTimeoutMs: 300 } })

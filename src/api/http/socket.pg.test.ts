@@ -19,7 +19,7 @@ import { databaseMissing } from '#test/support/database.ts'
 import { testSite } from '#test/support/site.ts'
 import type { Site } from '#test/support/site.ts'
 
-/** A route that answers when the test says so, and one that answers much. */
+/** A route that responds when the test says so, and one with a long response. */
 class Gate {
   waiting = 0
   open: () => void = () => undefined
@@ -66,7 +66,7 @@ async function listening(site: Site): Promise<number> {
   return Number(new URL(await site.server.listen({ host: '127.0.0.1', port: 0 })).port)
 }
 
-type Answer = {
+type Received = {
   readonly status: number
   readonly headers: IncomingMessage['headers']
   readonly body: Buffer
@@ -80,7 +80,7 @@ async function get(
     readonly headers?: Record<string, string>
     readonly signal?: AbortSignal
   } = {},
-): Promise<Answer> {
+): Promise<Received> {
   return new Promise((resolve, reject) => {
     const sent = httpRequest({ host: '127.0.0.1', port, path, ...options }, (response) => {
       const chunks: Buffer[] = []
@@ -139,7 +139,7 @@ test('what is not HTTP gets a problem document too', { skip: databaseMissing }, 
 })
 
 test(
-  'what is not HTTP gets no response where one to an earlier request is under way: it would be taken for that one',
+  'bytes that are not HTTP get no response while an earlier request has none yet',
   { skip: databaseMissing },
   async () => {
     const gate = new Gate()
@@ -202,7 +202,7 @@ test('clients that leave free their place', { skip: databaseMissing }, async () 
 })
 
 test(
-  'clients that leave free the places and files of requests that wait behind another one on their connection',
+  'clients that leave free the places and files of requests that wait on their connection',
   { skip: databaseMissing },
   async () => {
     const gate = new Gate()
@@ -403,7 +403,7 @@ test(
   },
 )
 
-test('answers are compressed as the client likes', { skip: databaseMissing }, async () => {
+test('responses are compressed as the client prefers', { skip: databaseMissing }, async () => {
   const gate = new Gate()
   await using site = await testSite({ plugins: [gate.plugin] })
   const port = await listening(site)
@@ -430,7 +430,7 @@ test('answers are compressed as the client likes', { skip: databaseMissing }, as
 })
 
 test(
-  'CORS: what was answered without an origin is not kept by caches for those who have one, also where all may read',
+  'CORS: caches do not serve a response without an origin to requests that have one',
   { skip: databaseMissing },
   async () => {
     await using site = await testSite({ config: { corsOrigins: ['*'] } })

@@ -14,7 +14,7 @@ const formats: Readonly<Record<string, RegExp>> = {
 const integer = /^-?(0|[1-9]\d{0,15})$/
 const decimal = /^-?(0|[1-9]\d*)(\.\d+)?$/
 
-/** What `setValidatorCompiler` wants. */
+/** The argument that `setValidatorCompiler` passes. */
 export type CompileRequest = { readonly schema: unknown; readonly httpPart?: string | undefined }
 
 /**

@@ -39,7 +39,8 @@ export function describeRoutes(routes: readonly RouteOptions[], version: string)
       title: 'Stoa',
       version,
       description:
-        'Entries are read at `/api/content/{type}` and written on the same resources. Errors are problem documents (RFC 9457).',
+        'Entries are read at `/api/content/{type}` and written on the same resources. Errors ' +
+        'are problem documents (RFC 9457).',
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/' }],
@@ -53,7 +54,8 @@ export function describeRoutes(routes: readonly RouteOptions[], version: string)
           in: 'cookie',
           name: 'stoa_session',
           description:
-            'A signed-in browser; behind TLS the name is `__Host-stoa_session`. Writes repeat `csrfToken` of `GET /api/session` in `X-CSRF-Token`.',
+            'A signed-in browser; behind TLS the name is `__Host-stoa_session`. Writes repeat ' +
+            '`csrfToken` of `GET /api/session` in `X-CSRF-Token`.',
         },
       },
     },

@@ -63,12 +63,14 @@ export class HeadersTooLargeError extends StoaError {
   readonly code = 'E_HEADERS_TOO_LARGE'
 }
 
-/** What came over the connection is not HTTP. */
+/** The bytes of a connection are not HTTP. */
 export class RequestMalformedError extends StoaError {
   readonly code = 'E_REQUEST_MALFORMED'
 }
 
-/** No `Host`, or more than one, or one that names no host; or framing that servers read in two ways. */
+/**
+ * No `Host`, or more than one, or one that names no host; or framing that servers read in two ways.
+ */
 export class HostInvalidError extends StoaError {
   readonly code = 'E_HOST_INVALID'
 }

@@ -89,7 +89,7 @@ test('an unexpected error shows nothing of itself', () => {
   }
 })
 
-test('which hosts the database has is not told to clients', () => {
+test('clients do not learn which hosts the database has', () => {
   const { status, body } = problemResponse(
     new DatabaseUnavailableError('No host takes writes now. 10.0.0.1:5432: refused', {
       hosts: '10.0.0.1:5432',

@@ -159,7 +159,8 @@ const fastifyErrors: Readonly<Record<string, (error: Error) => StoaError>> = {
 
 export function deadlineError(): DeadlineError {
   return new DeadlineError(
-    'The response was not ready in time; a write may still have taken effect. Repeat it with the same Idempotency-Key.',
+    'The response was not ready in time; a write may still have taken effect. Repeat it with ' +
+      'the same Idempotency-Key.',
   )
 }
 

@@ -15,8 +15,8 @@ const codes = new Set([
 type Kind = { count: number; lastAtMs: number; message: string }
 
 /**
- * Requests that are refused because a part is down. The client is asked to try again, and does not learn
- * why: a full disk of the database is the operator's business. The log has the first of each
+ * Requests that are refused because a part is down. The client is asked to try again, and does not
+ * learn why: a full disk of the database is the operator's business. The log has the first of each
  * kind and of the end, and the node's report has those of the last moments.
  */
 export class RefusalLog {
@@ -40,7 +40,7 @@ export class RefusalLog {
     this.#watch(code, kind, calmMs)
   }
 
-  /** What requests were refused for in the last moments, in words. */
+  /** Describes the reasons for which requests were refused in the last moments. */
   now(): string[] {
     return [...this.#kinds.values()].map(
       ({ message }) => `requests were refused in the last ${calmMs / 1_000} s: ${message}`,

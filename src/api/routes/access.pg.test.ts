@@ -82,10 +82,10 @@ test('from the first administrator’s link to signing out', { skip }, async () 
   await using db = await testDatabase()
   const { server, access } = await serverOf(db)
   const send = sender(server)
-  const nobody = await send('GET', '/api/session')
-  assert.equal(nobody.status, 200)
+  const anonymous = await send('GET', '/api/session')
+  assert.equal(anonymous.status, 200)
   assert.deepEqual(
-    [nobody.body.data.user, nobody.body.data.actor.kind, nobody.body.data.csrfToken],
+    [anonymous.body.data.user, anonymous.body.data.actor.kind, anonymous.body.data.csrfToken],
     [null, 'anonymous', null],
   )
   const secret = await access.firstAdministratorSecret()
@@ -103,7 +103,7 @@ test('from the first administrator’s link to signing out', { skip }, async () 
   const made = await send('POST', '/api/first-administrator', { body: first })
   assert.deepEqual([made.status, made.body.data.user.roles], [201, ['administrator']])
   const already = await send('GET', '/api/session', { cookie: pairOf(made.setCookie) })
-  assert.equal(already.body.data.user.email, 'ada@example.com', 'nobody has to sign in again')
+  assert.equal(already.body.data.user.email, 'ada@example.com', 'no user has to sign in again')
   assert.equal((await send('POST', '/api/first-administrator', { body: first })).status, 403)
 
   const wrong = await send('POST', '/api/session', {
@@ -153,7 +153,7 @@ test('from the first administrator’s link to signing out', { skip }, async () 
       })
     ).status,
     201,
-    'an old cookie is in nobody’s way',
+    'an old cookie hinders no sign-in',
   )
   await server.close()
 })
@@ -205,7 +205,7 @@ test(
     assert.equal(
       (await send('GET', '/api/session', { bearer: 'stoa_wrong' })).status,
       401,
-      'a wrong token is never taken for nobody',
+      'a wrong token is never taken for an anonymous caller',
     )
     await server.close()
   },
@@ -256,14 +256,14 @@ test(
     assert.match(
       untrusted.setCookie!,
       /^stoa_session=/,
-      'a header that nobody vouches for changes nothing',
+      'a header that no trusted proxy set changes nothing',
     )
     await server.close()
   },
 )
 
 test(
-  'users over HTTP: managed by who may, and everybody changes their own name and password',
+  'users over HTTP: permitted users manage them, and each changes their own name and password',
   { skip },
   async () => {
     await using db = await testDatabase()
@@ -306,7 +306,7 @@ test(
       (await send('GET', `/api/users?limit=1&after=${page.body.meta.after}`, by)).body.data[0].id,
       id,
     )
-    assert.equal((await send('GET', '/api/users/nobody', by)).status, 404)
+    assert.equal((await send('GET', '/api/users/absent', by)).status, 404)
     assert.ok(!JSON.stringify(page.body).includes('argon2'))
 
     const bob = await access.login(db.database, {

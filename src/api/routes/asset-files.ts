@@ -76,8 +76,8 @@ export const assetFileRoutes: RoutePlugin = (server, { media }) => {
     server.route({
       method,
       exposeHeadRoute: false,
-      // Ends with the last byte of the file, not with the handler: a client with a slow line gets all
-      // of it.
+      // Ends with the last byte of the file, not with the handler: a client with a slow line gets
+      // all of it.
       handlerTimeout: transferTimeoutMs,
       url: '/assets/:id/:name',
       config: {
@@ -95,7 +95,8 @@ export const assetFileRoutes: RoutePlugin = (server, { media }) => {
         operationId: 'getAssetFile',
         summary: 'The file of an asset, or a rendition of it',
         description:
-          'The name is for people and decides nothing. With any of `width`, `height`, `fit`, `quality` and `format` it is a rendition.',
+          'The name is for people and decides nothing. With any of `width`, `height`, `fit`, ' +
+          '`quality` and `format` it is a rendition.',
         tags: ['assets'],
         params: strict({ id: idParam(), name: Type.String({ maxLength: 1_000 }) }),
         querystring: query,

@@ -23,7 +23,7 @@ import type { TestMedia } from '#test/support/media.ts'
 
 const skip = databaseMissing
 
-type Answer = {
+type Received = {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   readonly body: Buffer
@@ -39,7 +39,7 @@ type Site = AsyncDisposable & {
   readonly parts: TestMedia
   readonly port: number
   readonly token: string
-  readonly call: (path: string, call?: Call) => Promise<Answer>
+  readonly call: (path: string, call?: Call) => Promise<Received>
 }
 
 /** The real server on a real port, with a token of the role `editor`. */
@@ -88,7 +88,7 @@ async function send(
   port: number,
   path: string,
   { method = 'GET', headers = {}, body, token = null }: Call,
-): Promise<Answer> {
+): Promise<Received> {
   const outgoing = httpRequest({
     host: '127.0.0.1',
     port,
@@ -97,19 +97,19 @@ async function send(
     agent: false,
     headers: { ...(token === null ? {} : { authorization: `Bearer ${token}` }), ...headers },
   })
-  const answered = new Promise<IncomingMessage>((resolve, reject) => {
+  const responded = new Promise<IncomingMessage>((resolve, reject) => {
     outgoing.once('response', resolve)
     outgoing.once('error', reject)
   })
   if (body instanceof Readable) void pipeline(body, outgoing).catch(() => undefined)
   else outgoing.end(body)
-  const response = await answered
+  const response = await responded
   const data = await buffer(response)
   return {
     status: response.statusCode ?? 0,
     headers: response.headers,
     body: data,
-    json: () => JSON.parse(data.toString()) as ReturnType<Answer['json']>,
+    json: () => JSON.parse(data.toString()) as ReturnType<Received['json']>,
   }
 }
 
@@ -123,7 +123,9 @@ type Part = {
 function form(...fields: Part[]): Pick<Call, 'headers' | 'body' | 'method'> {
   const boundary = 'x'.repeat(40)
   const pieces = fields.flatMap(({ name, value, filename, type }) => [
-    `--${boundary}\r\ncontent-disposition: form-data; name="${name}"${filename === undefined ? '' : `; filename="${filename}"`}\r\n${type === undefined ? '' : `content-type: ${type}\r\n`}\r\n`,
+    `--${boundary}\r\ncontent-disposition: form-data; name="${name}"`,
+    filename === undefined ? '\r\n' : `; filename="${filename}"\r\n`,
+    type === undefined ? '\r\n' : `content-type: ${type}\r\n\r\n`,
     value,
     '\r\n',
   ])
@@ -178,7 +180,7 @@ test('files are uploaded, listed, changed and deleted', { skip }, async () => {
   const got = await here.call(`/api/assets/${one.id}`)
   assert.equal(got.headers['etag'], '"1"')
   assert.equal(got.json().data.url, `/assets/${one.id}/a.txt`)
-  const patch = (match: string, value: unknown): Promise<Answer> => {
+  const patch = (match: string, value: unknown): Promise<Received> => {
     const { headers, ...rest } = json(value)
     return here.call(`/api/assets/${one.id}`, {
       method: 'PATCH',
@@ -353,7 +355,7 @@ test('delivery: ranges, tags, conditional requests, HEAD', { skip }, async () =>
   await using here = await site(db)
   const data = randomBytes(200_000)
   const { url, blob } = await upload(here, file('data.bin', data))
-  const get = (headers: Record<string, string> = {}, method = 'GET'): Promise<Answer> =>
+  const get = (headers: Record<string, string> = {}, method = 'GET'): Promise<Received> =>
     here.call(url, { token: null, headers, method })
   const whole = await get()
   assert.ok(whole.body.equals(data))
@@ -478,7 +480,7 @@ test(
       .jpeg()
       .toBuffer()
     const asset = await upload(here, file('a.jpg', data))
-    const get = (query: string, accept = '*/*'): Promise<Answer> =>
+    const get = (query: string, accept = '*/*'): Promise<Received> =>
       here.call(`${asset.url}?${query}`, { token: null, headers: { accept } })
     const webp = await get('width=200', 'image/webp,*/*')
     assert.deepEqual(
@@ -544,7 +546,7 @@ test('tus: discovery, creation, offsets, checksum, termination', { skip }, async
   assert.match(String(options.headers['tus-extension']), /creation.*termination/)
   const encode = (text: string): string => Buffer.from(text).toString('base64')
   const metadata = `filename ${encode('Größe.bin')},alt ${encode('{"en":"x"}')},empty`
-  const create = (headers: Record<string, string>, body?: Buffer): Promise<Answer> =>
+  const create = (headers: Record<string, string>, body?: Buffer): Promise<Received> =>
     here.call('/api/uploads', { method: 'POST', headers, ...(body === undefined ? {} : { body }) })
   assert.equal((await create({ 'upload-length': '5' })).status, 412)
   for (const length of ['', '-1', 'x', '1.5'])
@@ -566,7 +568,7 @@ test('tus: discovery, creation, offsets, checksum, termination', { skip }, async
     offset: number,
     body: Buffer,
     headers: Record<string, string> = {},
-  ): Promise<Answer> =>
+  ): Promise<Received> =>
     here.call(location, {
       method: 'PATCH',
       headers: { ...octets, 'upload-offset': String(offset), ...headers },

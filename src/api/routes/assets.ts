@@ -244,7 +244,8 @@ function uploadRoute(server: Server, media: Media, bytesMax: number): void {
       operationId: 'uploadAssets',
       summary: 'Upload one or several files',
       description:
-        'All become assets, or none. Large files are better sent to `/api/uploads`, which can be resumed.',
+        'All become assets, or none. Large files are better sent to `/api/uploads`, which can ' +
+        'be resumed.',
       tags: ['assets'],
       querystring: strict({}),
       documented: { body: { content: { 'multipart/form-data': { schema: form } } } },

@@ -13,12 +13,14 @@ const reportSchema = strict(
     feedLagMs: nullable(
       Type.Number({
         description:
-          'Since the start of the last good poll of the change feed: nothing that the node serves as fresh is older.',
+          'Since the start of the last good poll of the change feed: nothing that the node ' +
+          'serves as fresh is older.',
       }),
     ),
     clockSkewMs: Type.Integer({
       description:
-        'By how much its clock is ahead of the database’s; negative: behind. Past a second the node leads nothing.',
+        'By how much its clock is ahead of the database’s; negative: behind. Past a second ' +
+        'the node leads nothing.',
     }),
     cache: nullable(
       strict({

@@ -123,7 +123,7 @@ export const contentVersionRoutes: RoutePlugin = (
   })
 }
 
-/** What will happen to an entry by itself. */
+/** The scheduled actions of an entry. */
 export const scheduleRoutes: RoutePlugin = (server, { content, database }) => {
   server.route({
     method: 'POST',

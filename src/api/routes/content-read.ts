@@ -47,7 +47,10 @@ export const readParameters = {
   include: Type.Optional(
     Type.String({
       description:
-        'Paths along references, assets and rich text, also inside groups, lists and blocks, separated by commas: `category,author.employer,cover,sections.hero.image`. The entries and assets that they reach are in `included`, by id; an asset has `kind` "asset".',
+        'Paths along references, assets and rich text, also inside groups, lists and blocks, ' +
+        'separated by commas: `category,author.employer,cover,sections.hero.image`. The ' +
+        'entries and assets that they reach are in `included`, by id; an asset has `kind` ' +
+        '"asset".',
     }),
   ),
   locale: Type.Optional(localeCode()),
@@ -92,7 +95,8 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
       operationId: 'listEntries',
       summary: 'Entries of a type',
       description:
-        'Filter with `where[field][op]=value`; several conditions are all required, `where[or][0][field][op]=value` and `where[not][field][op]=value` combine them.',
+        'Filter with `where[field][op]=value`; several conditions are all required, ' +
+        '`where[or][0][field][op]=value` and `where[not][field][op]=value` combine them.',
       tags: ['content'],
       documented: { params: typeParams, querystring: strict(listParameters) },
       response: {
@@ -177,7 +181,8 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
 function listBody(page: Page, query: ListQuery): string {
   const included = query.include.length === 0 ? '' : `,"included":${includedJson(page)}`
   const count = page.count === null ? '' : `,"count":${page.count}`
-  return `{"data":${entriesJson(page.data)}${included},"meta":{"after":${page.after === null ? 'null' : JSON.stringify(page.after)}${count}}}`
+  const meta = `{"after":${JSON.stringify(page.after)}${count}}`
+  return `{"data":${entriesJson(page.data)}${included},"meta":${meta}}`
 }
 
 /**

@@ -44,7 +44,9 @@ const planSchema = strict(
 const settlingSchema = strict({
   settled: Type.Boolean({
     description:
-      'False: entries are still being brought to this revision. Until then, filters of grants do not cover those that are waiting, and queries by new filterable fields do not find them.',
+      'False: entries are still being brought to this revision. Until then, filters of grants ' +
+      'do not cover those that are waiting, and queries by new filterable fields do not find ' +
+      'them.',
   }),
   versionsWaiting: Type.Integer({
     minimum: 0,
@@ -53,7 +55,9 @@ const settlingSchema = strict({
 })
 const managed = { access: { permission: 'types.write' }, ifMatch: true } as const
 
-/** A type is shown to callers that may do anything with its entries, and to those who shape types. */
+/**
+ * A type is shown to callers that may do anything with its entries, and to those who shape types.
+ */
 export function maySeeType(identity: Identity, name: string): boolean {
   return (
     identity.can('types.write') ||

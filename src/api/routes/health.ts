@@ -23,8 +23,8 @@ type PartState = { readonly state: 'up' | 'down'; readonly detail: string }
 type Parts = Readonly<Record<string, PartState>>
 
 /**
- * `live`: the process responds. `ready`: this node can serve. It speaks for itself alone: a part that
- * is down for every node takes none of them out of rotation while they can serve without it.
+ * `live`: the process responds. `ready`: this node can serve. It speaks for itself alone: a part
+ * that is down for every node takes none of them out of rotation while they can serve without it.
  */
 export const healthRoutes: RoutePlugin = (server, context) => {
   const database = sharedCheck(context)
@@ -49,7 +49,8 @@ export const healthRoutes: RoutePlugin = (server, context) => {
       operationId: 'getReady',
       summary: 'Can this node serve?',
       description:
-        'Each part says of itself whether it is up. A node is ready while it can serve: without the database too, as long as it has responses that it may mark as stale.',
+        'Each part says of itself whether it is up. A node is ready while it can serve: ' +
+        'without the database too, as long as it has responses that it may mark as stale.',
       tags: ['health'],
       response: {
         200: strict({

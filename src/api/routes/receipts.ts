@@ -22,7 +22,8 @@ const receiptSchema = strict(
   {
     $id: 'Receipt',
     description:
-      '`writtenAt` and `appliedAt` are null where it was too long ago to be known. `tookMs` compares the clocks of two machines.',
+      '`writtenAt` and `appliedAt` are null where it was too long ago to be known. `tookMs` ' +
+      'compares the clocks of two machines.',
   },
 )
 

@@ -124,7 +124,9 @@ function firstAdministratorRoute(
   })
 }
 
-/** Starts the browser's session: the cookie holds what no script may read, the response the rest. */
+/**
+ * Starts the browser's session: the cookie holds what no script may read, the response the rest.
+ */
 function sendLogin(
   request: FastifyRequest,
   reply: FastifyReply,

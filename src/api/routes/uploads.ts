@@ -100,7 +100,8 @@ function createRoute(server: Server, media: Media): void {
       operationId: 'createUpload',
       summary: 'Begin a resumable upload (tus 1.0)',
       description:
-        '`Upload-Metadata` may have `filename`, and `alt`: JSON, alternative texts by locale. A body, if any, is the first of the bytes.',
+        '`Upload-Metadata` may have `filename`, and `alt`: JSON, alternative texts by locale. ' +
+        'A body, if any, is the first of the bytes.',
       tags: ['uploads'],
       querystring,
       headers: Type.Object({
@@ -130,7 +131,7 @@ function oneUploadRoutes(server: Server, media: Media): void {
   server.route({
     method: 'HEAD',
     url: '/api/uploads/:id',
-    // Of an upload whose node died before the asset was made, this makes it.
+    // Where the node of an upload died before the asset was made, this makes it.
     handlerTimeout: transferTimeoutMs,
     config: { access: writing },
     schema: {
@@ -156,7 +157,8 @@ function oneUploadRoutes(server: Server, media: Media): void {
       operationId: 'continueUpload',
       summary: 'Send the next bytes of an upload',
       description:
-        'What arrives is kept, also when the connection breaks. With `Upload-Checksum` it is all or nothing.',
+        'What arrives is kept, also when the connection breaks. With `Upload-Checksum` it is ' +
+        'all or nothing.',
       tags: ['uploads'],
       params,
       querystring,

@@ -53,7 +53,8 @@ function ownRoutes(server: Server, { access, clock }: ApiContext): void {
     schema: {
       operationId: 'updateOwnUser',
       summary:
-        'Change your own name or password; a new password ends all your sessions and starts a new one',
+        'Change your own name or password; a new password ends all your sessions and starts a ' +
+        'new one',
       tags,
       querystring: strict({}),
       body: strict(
@@ -204,7 +205,8 @@ function writeRoutes(server: Server, { access }: ApiContext): void {
     schema: {
       operationId: 'endSessions',
       summary:
-        'Sign out everywhere: your own sessions, or with users.manage those of users who may do no more than you',
+        'Sign out everywhere: your own sessions, or with users.manage those of users who may ' +
+        'do no more than you',
       tags,
       params: byId,
       querystring: strict({}),

@@ -16,7 +16,8 @@ const filter = () =>
       { op: Type.Union(['and', 'or', 'not', 'compare'].map((op) => Type.Literal(op))) },
       {
         description:
-          'Only entries that match; null: all. `{ op: "compare", field, test: { is, value } }`, joined by `{ op: "and" | "or", filters: [...] }` and `{ op: "not", filter }`.',
+          'Only entries that match; null: all. `{ op: "compare", field, test: { is, value } ' +
+          '}`, joined by `{ op: "and" | "or", filters: [...] }` and `{ op: "not", filter }`.',
       },
     ),
   )
@@ -112,7 +113,8 @@ export const sessionSchema = strict(
       Type.Integer({
         minimum: 0,
         description:
-          'For how many milliseconds this could not be confirmed, because the node does not reach the database; null: it holds.',
+          'For how many milliseconds this could not be confirmed, because the node does not ' +
+          'reach the database; null: it holds.',
       }),
     ),
   },

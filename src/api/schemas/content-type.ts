@@ -136,7 +136,8 @@ export function contentTypeSchema(use: 'response' | 'input'): Schema {
         type: 'array',
         maxItems: 20,
         description:
-          'Composite indexes for lists: names of fields, `-` before a descending one; system names such as `publishedAt` too.',
+          'Composite indexes for lists: names of fields, `-` before a descending one; system ' +
+          'names such as `publishedAt` too.',
         items: { type: 'array', minItems: 1, maxItems: 4, items: { type: 'string' } },
       },
       revision: { type: 'integer', minimum: 1 },

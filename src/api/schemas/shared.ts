@@ -4,8 +4,8 @@ import type { TObject, TProperties, TSchema } from 'typebox'
 /**
  * Conventions. Schemas are TypeBox; one with `$id` becomes a component of `/openapi.json` under
  * that name, and may be used inside others as it is. Bodies and query strings are `strict`: what is
- * not known is refused. Responses are documented whole (`strict` too): a test compares every response
- * with its schema.
+ * not known is refused. Responses are documented whole (`strict` too): a test compares every
+ * response with its schema.
  */
 export function strict<Properties extends TProperties>(
   properties: Properties,

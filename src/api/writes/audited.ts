@@ -4,8 +4,8 @@ import { atomically } from '#content/context.ts'
 import type { Queryable } from '#database/database.ts'
 
 /**
- * Runs a write that leaves no version behind and records it in the audit log: both, or neither. Again
- * after a deadlock, as content itself does.
+ * Runs a write that leaves no version behind and records it in the audit log: both, or neither.
+ * Again after a deadlock, as content itself does.
  */
 export function audited<T>(
   request: FastifyRequest,

@@ -41,35 +41,39 @@ const boundWait = sql<{ set_config: string }>(`select set_config('lock_timeout',
 const claim = sql<{ claimed: number }>(
   `insert into stoa.idempotency (principal, key, request_hash, rights) values ($1, $2, $3, $4)
    on conflict (principal, key) do update
-     set request_hash = excluded.request_hash, rights = excluded.rights, status = null, headers = null, body = null, created_at = now()
+     set request_hash = excluded.request_hash, rights = excluded.rights,
+       status = null, headers = null, body = null, created_at = now()
      where stoa.idempotency.created_at < now() - interval '24 hours'
    returning 1 as claimed`,
 )
 const unboundWait = sql<{ set_config: string }>(`select set_config('lock_timeout', '0', true)`)
 const stored = sql<Stored>(
-  `select request_hash, rights, status, headers, body from stoa.idempotency where principal = $1 and key = $2`,
+  `select request_hash, rights, status, headers, body from stoa.idempotency
+   where principal = $1 and key = $2`,
 )
 const keep = sql(
-  `update stoa.idempotency set status = $3, headers = $4, body = $5 where principal = $1 and key = $2`,
+  `update stoa.idempotency set status = $3, headers = $4, body = $5
+   where principal = $1 and key = $2`,
 )
 const expired = sql<{ key: string }>(
   `delete from stoa.idempotency where ctid in (
-     select ctid from stoa.idempotency where created_at < now() - interval '24 hours' limit ${collectMax}
+     select ctid from stoa.idempotency
+     where created_at < now() - interval '24 hours' limit ${collectMax}
    ) returning key`,
 )
 
 /**
- * First requests that run on this node, so that repeats wait without holding a connection. As long
- * as there are requests in flight.
+ * First requests that run on this node, so that repeats wait without holding a connection. Each is
+ * here as long as it is in flight.
  */
 const running = new Map<string, Promise<unknown>>()
 
 /**
- * Runs the write of a route and responds. Without `Idempotency-Key`: `work` gets the pool. With one:
- * the key is claimed in the transaction that `work` gets and its response is stored there too, so
- * that the effect and the first response exist together or not at all; after a deadlock all of it is
- * done again. A repeat gets the first response and changes nothing. A failure stores nothing: it may
- * be repeated.
+ * Runs the write of a route and responds. Without `Idempotency-Key`: `work` gets the pool. With
+ * one: the key is claimed in the transaction that `work` gets and its response is stored there too,
+ * so that the effect and the first response exist together or not at all; after a deadlock all of
+ * it is done again. A repeat gets the first response and changes nothing. A failure stores nothing:
+ * it may be repeated.
  *
  * `fingerprint` replaces the body in the comparison of requests, where the body is a stream.
  */
@@ -180,7 +184,8 @@ async function replay(tx: Queryable, claimed: Claim): Promise<WriteResponse> {
   }
   if (row.rights !== claimed.rights) {
     throw new IdempotencyKeyReusedError(
-      'Your rights have changed since the first request with this Idempotency-Key, so its response is not repeated. Read what there is now.',
+      'Your rights have changed since the first request with this Idempotency-Key, so its ' +
+        'response is not repeated. Read what there is now.',
     )
   }
   const headers = {
@@ -201,7 +206,7 @@ function busy(): IdempotencyKeyBusyError {
   )
 }
 
-/** Who claims a key, for which request, under which rights. */
+/** The caller who claims a key, with the request and the rights. */
 type ClaimInput = {
   readonly secret: string
   readonly principal: string
@@ -212,8 +217,8 @@ type ClaimInput = {
 }
 
 /**
- * What the table holds is of no use without the cluster's secret and the client's key: the key and
- * the request are stored as HMACs, so that a body cannot be guessed from a dump, and responses,
+ * The rows of the table are of no use without the cluster's secret and the client's key: the key
+ * and the request are stored as HMACs, so that a body cannot be guessed from a dump, and responses,
  * which may carry a new API token or a session, are sealed (AES-256-GCM).
  */
 class Claim {

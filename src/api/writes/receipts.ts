@@ -34,7 +34,8 @@ export type Receipt = {
 type Applied = { readonly applied: boolean; readonly appliedAt: string | null }
 
 const writtenAt = sql<{ at: string | null }>(
-  `select min(at) as at from stoa.change where xid = $1::xid8 and (select epoch from stoa.life) = $2`,
+  `select min(at) as at from stoa.change
+   where xid = $1::xid8 and (select epoch from stoa.life) = $2`,
 )
 
 /** Makes this node reply to the receipts of the others. */

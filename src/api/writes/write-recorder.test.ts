@@ -33,6 +33,6 @@ test('a write has a token only where its epoch is certain', () => {
   assert.equal(token('7.2.1', true), null, 'a failover came between')
   now = { epoch: '7.1.1', leased: false }
   recorder.wrote('43')
-  assert.equal(token('7.1.1', false), '7.1.1-41', 'nobody knows where the second one went')
+  assert.equal(token('7.1.1', false), '7.1.1-41', 'the place of the second one is unknown')
   assert.equal(token('7.1.1', true), '7.1.1-43')
 })

@@ -4,7 +4,7 @@ import { laterToken } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
 import type { Database, Queryable, Statement } from '#database/database.ts'
 
-/** What this node knew when a statement had written. */
+/** The state of this node when a statement had written. */
 type Moment = { readonly epoch: Epoch | null; readonly leased: boolean }
 
 /**

@@ -8,7 +8,6 @@ import { openPageSource } from '#cli/import/page-source.ts'
 import { Report, reportFile } from '#cli/import/report.ts'
 import { importWordpress } from '#cli/import/wordpress/wordpress.ts'
 import type { Site, OpenSiteOptions } from '#node/site.ts'
-import { createBulk } from '#content/bulk/create-bulk.ts'
 import type { Bulk } from '#content/bulk/bulk.ts'
 import type { Call } from '#content/content.ts'
 import { typeNamePattern } from '#content/model/type-check.ts'
@@ -219,7 +218,7 @@ async function run(
   const printing = { file: await reportFile(job.options['report']), rates: job.rates }
   return context.withSite(async (site) => {
     const report = new Report({ command: job.command, source: job.source, clock: systemClock })
-    const bulk = createBulk({ clock: systemClock, logger: site.logger })
+    const { bulk } = site.content
     const call = { db: site.database, authority: site.access.systemIdentity.authority }
     await work(site, { bulk, call, report, output, signal })
     if (!signal.aborted) await site.content.types.settle(site.database)

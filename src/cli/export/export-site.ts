@@ -5,11 +5,8 @@ import { stableJson } from '#cli/export/stable-json.ts'
 import type { Report } from '#cli/import/report.ts'
 import type { Output } from '#cli/output.ts'
 import type { Site } from '#node/site.ts'
-import { createArchive } from '#content/bulk/create-archive.ts'
-import { createBulk } from '#content/bulk/create-bulk.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
-import { systemClock } from '#lib/clock.ts'
 
 /** Grows when an older Stoa could misread what this one writes. */
 export const formatVersion = 1
@@ -140,7 +137,7 @@ class Exporter {
   }
 
   async #entries(type: string, before: number, progress: (done: number) => void): Promise<number> {
-    const archive = this.#archive()
+    const { archive } = this.#site.content
     let done = before
     for (let after: string | null = null; ;) {
       const page = await archive.entries(this.#call(), type, {
@@ -159,7 +156,7 @@ class Exporter {
   }
 
   async #releases(): Promise<void> {
-    const archive = this.#archive()
+    const { archive } = this.#site.content
     for (let after: string | null = null; ;) {
       const page = await archive.releases(this.#call(), { after, limit: entriesPerPage })
       for (const release of page)
@@ -175,15 +172,5 @@ class Exporter {
     readonly authority: Site['access']['systemIdentity']['authority']
   } {
     return { db: this.#tx, authority: this.#site.access.systemIdentity.authority }
-  }
-
-  #archive(): ReturnType<typeof createArchive> {
-    const { content, logger } = this.#site
-    return createArchive({
-      clock: systemClock,
-      logger,
-      content,
-      bulk: createBulk({ clock: systemClock, logger }),
-    })
   }
 }

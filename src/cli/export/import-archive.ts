@@ -12,10 +12,8 @@ import type { Site } from '#node/site.ts'
 import type { Role } from '#access/access.ts'
 import type { Archive, ArchivedEntry, ArchivedRelease } from '#content/bulk/archive.ts'
 import type { Bulk } from '#content/bulk/bulk.ts'
-import { createArchive } from '#content/bulk/create-archive.ts'
 import type { Call, Locale } from '#content/content.ts'
 import { sql } from '#database/database.ts'
-import { systemClock } from '#lib/clock.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /** A batch of entries is one transaction. */
@@ -49,8 +47,8 @@ export async function importArchive(
   options: ArchiveOptions,
   console: Console,
 ): Promise<void> {
-  const { content, logger } = parts.site
-  const archive = createArchive({ clock: systemClock, logger, content, bulk: parts.bulk })
+  const { content } = parts.site
+  const { archive } = content
   const survey = await surveyArchive(source, archive, console.report, console.signal)
   if (survey === null) return console.report.interrupted()
   const absent = await countAbsent(survey, parts, console.report)

@@ -62,7 +62,7 @@ export type ArchiveOutcome =
   | { readonly outcome: 'made' | 'changed' | 'unchanged' }
   | { readonly outcome: 'refused'; readonly reason: string }
 
-/** What an entry of an archive holds and refers to, for the check before anything is written. */
+/** The faults and the targets of an archived entry, checked before anything is written. */
 export type ArchiveCheck = {
   readonly faults: readonly string[]
   readonly entries: readonly string[]
@@ -70,13 +70,13 @@ export type ArchiveCheck = {
 }
 
 /**
- * Content exactly as it is: out of one database, into another. For callers who may do everything.
- * Reading is consistent when `call.db` is a transaction that sees one snapshot.
+ * Takes content out of one database and into another exactly as it is, for callers who may do
+ * everything. Reading is consistent when `call.db` is a transaction that sees one snapshot.
  */
 export interface Archive {
   /**
-   * By id; `history` gives all versions, otherwise the latest, the published, and those that
-   * releases and schedules name.
+   * Returns entries ordered by id. `history` adds all versions to the latest, the published, and
+   * those that releases and schedules name.
    */
   entries(
     call: Call,
@@ -88,16 +88,16 @@ export interface Archive {
     page: { readonly after: string | null; readonly limit: number },
   ): Promise<ArchivedRelease[]>
   /**
-   * What keeps an entry from being restored under this definition. Touches no database, and takes
-   * any JSON.
+   * Returns what keeps an entry from being restored under this definition. It needs no database,
+   * and takes any JSON.
    */
   check(definition: ContentType, entry: ArchivedEntry): ArchiveCheck
   /**
-   * Restores entries of one type, all that they refer to being there (see `Bulk.reserve`). One that
-   * is not there, or has no version, becomes exactly what the archive has; one that has the same
+   * Restores entries of one type; all that they refer to must exist (see `Bulk.reserve`). An entry
+   * that does not exist or has no version becomes exactly what the archive has; one with the same
    * content is left alone; one with other content gets new versions with that of the archive.
    */
   restore(call: Call, type: string, entries: readonly ArchivedEntry[]): Promise<ArchiveOutcome[]>
-  /** One that is there is left as it is, and refused if it differs. */
+  /** Restores a release. One that exists is left as it is, and refused if it differs. */
   restoreRelease(call: Call, release: ArchivedRelease): Promise<ArchiveOutcome>
 }

@@ -1,15 +1,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createBulk } from '#content/bulk/create-bulk.ts'
 import { sql } from '#database/database.ts'
-import { systemClock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
-import { silentLogger } from '#lib/logger.ts'
 import { brokenInvariants, heldOpen, testContent, untilWaiting } from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 
 test(
-  'what was reserved is released unless somebody saves it, or refers to it, at that very moment',
+  'a reserved entry is released unless it is saved or referred to at that very moment',
   { skip },
   async () => {
     await using t = await testContent({
@@ -24,7 +21,7 @@ test(
         },
       ],
     })
-    const bulk = createBulk({ clock: systemClock, logger: silentLogger })
+    const { bulk } = t.content
     const [saved, referred, unused] = [newId(), newId(), newId()]
     const ids = [saved, referred, unused]
     assert.deepEqual((await bulk.reserve(t.admin, 'page', ids)).sort(), [...ids].sort())
@@ -58,7 +55,7 @@ test(
         },
       ],
     })
-    const bulk = createBulk({ clock: systemClock, logger: silentLogger })
+    const { bulk } = t.content
     const [large, small] = [newId(), newId()]
     const item = (id: string, locale: string, fields: Record<string, unknown>) => ({
       id,
@@ -103,7 +100,7 @@ test('a refused item leaves no entry behind', { skip }, async () => {
       },
     ],
   })
-  const bulk = createBulk({ clock: systemClock, logger: silentLogger })
+  const { bulk } = t.content
   const [dangling, incomplete, good] = [newId(), newId(), newId()]
   const outcomes = await bulk.save(t.admin, 'page', [
     { id: dangling, locale: 'en', fields: { title: 'A', next: newId() }, publish: false },

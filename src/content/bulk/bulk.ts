@@ -7,7 +7,7 @@ export type BulkItem = {
   /** All fields of the entry in this locale; what is left out is cleared. */
   readonly fields: Readonly<Record<string, unknown>>
   readonly publish: boolean
-  /** Dates of where it comes from. They count only for what is made anew. */
+  /** The dates that the content had at its source. They apply only to new entries. */
   readonly at?: { readonly createdAt?: string; readonly publishedAt?: string }
 }
 
@@ -15,22 +15,22 @@ export type BulkOutcome =
   | { readonly outcome: 'made' | 'changed' | 'unchanged'; readonly version: number }
   | { readonly outcome: 'refused'; readonly reason: string }
 
-/** What there is of one entry in one locale, for importers that compare. */
+/** The state of one entry in one locale, for importers that compare. */
 export type BulkState = {
   readonly id: string
   readonly locale: string
   readonly isPublished: boolean
   readonly isArchived: boolean
-  /** Of the latest version: its filterable fields in normal form. */
+  /** The filterable fields of the latest version, in normal form. */
   readonly filterJson: string
 }
 
 /**
- * Content by the batch, for importers: the rules of `Entries` (validation, normal form, references,
- * unique values, one published version, fields shared by all locales), with the statements of a
- * whole batch made together. A batch is one transaction; an item that breaks a rule is refused by
- * itself and the others are saved. Only for callers who may do everything: the command line on the
- * node's own machine.
+ * Saves content by the batch, for importers. The rules are those of `Entries` (validation, normal
+ * form, references, unique values, one published version, fields shared by all locales); the
+ * statements are made once for a whole batch. A batch is one transaction; an item that breaks a
+ * rule is refused by itself and the others are saved. Only callers who may do everything can use
+ * it: the command line on the node's own machine.
  */
 export interface Bulk {
   /**
@@ -42,8 +42,8 @@ export interface Bulk {
   /** One outcome for each item, in their order. Equal content makes no version. */
   save(call: Call, type: string, items: readonly BulkItem[]): Promise<BulkOutcome[]>
   /**
-   * Latest versions of all entries of a type, by id and locale, `limit` entries at a time, after
-   * the id `after`.
+   * Returns the latest versions of `limit` entries of a type after the id `after`, ordered by id
+   * and locale.
    */
   states(
     call: Call,

@@ -8,6 +8,7 @@ import type {
   ArchiveOutcome,
 } from '#content/bulk/archive.ts'
 import type { Bulk, BulkItem } from '#content/bulk/bulk.ts'
+import { inHalves, requireEverything } from '#content/bulk/halves.ts'
 import type { OwnedVersion } from '#content/versions/write-edits.ts'
 import {
   beginBatch,
@@ -15,29 +16,27 @@ import {
   insertVersions,
 } from '#content/versions/write-edits.ts'
 import { readArchive, readChosenArchive, readReleaseArchive } from '#content/bulk/read-archive.ts'
-import type { Call, Content } from '#content/content.ts'
+import type { Call, Entries } from '#content/content.ts'
 import type { ContentType } from '#content/content-type.ts'
-import { ForbiddenError, ValidationError } from '#content/errors.ts'
+import { ValidationError } from '#content/errors.ts'
 import type { Context } from '#content/context.ts'
 import { atomically } from '#content/context.ts'
 import { encodeFields } from '#content/versions/entry-edit.ts'
 import type { Version } from '#content/versions/version.ts'
 import { lockTargets, targetFaults } from '#content/versions/references.ts'
-import { RecentSaves } from '#content/entries/recent-saves.ts'
 import type { Model, TypeModel } from '#content/model/model.ts'
-import { modelOfType, ModelStore } from '#content/model/model.ts'
+import { modelOfType } from '#content/model/model.ts'
 import { typeSql } from '#content/version-table.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
-import { ConstraintError } from '#database/errors.ts'
-import type { Clock } from '#lib/clock.ts'
-import type { Logger } from '#lib/logger.ts'
 import { isId } from '#lib/id.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 const insertEntries = sql<object>(`
   insert into stoa.entry (id, type, created_at, created_by)
-  select id, $4::text, created_at, created_by::json from unnest($1::uuid[], $2::timestamptz[], $3::text[]) as e (id, created_at, created_by) order by id
+  select id, $4::text, created_at, created_by::json
+  from unnest($1::uuid[], $2::timestamptz[], $3::text[]) as e (id, created_at, created_by)
+  order by id
   on conflict (id) do nothing`)
 const lockEntries = typeSql<{ id: string; type: string; versions: boolean }>(
   (table) => `
@@ -45,61 +44,58 @@ const lockEntries = typeSql<{ id: string; type: string; versions: boolean }>(
   from stoa.entry e where id = any($1::uuid[]) order by id for no key update`,
 )
 const setEntries = sql<object>(`
-  update stoa.entry e set created_at = s.created_at, created_by = s.created_by::json, archived_at = s.archived_at, locale_count = s.locales
-  from unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::int[]) as s (id, created_at, created_by, archived_at, locales) where e.id = s.id`)
+  update stoa.entry e set created_at = s.created_at, created_by = s.created_by::json,
+    archived_at = s.archived_at, locale_count = s.locales
+  from unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::int[])
+    as s (id, created_at, created_by, archived_at, locales)
+  where e.id = s.id`)
 const insertActions = sql<object>(`
   insert into stoa.schedule (id, entry_id, locale, action, number, due_at, created_at, created_by)
   select id, entry_id, locale, action, version, due_at, created_at, created_by
-  from json_to_recordset($1::json) as a (id uuid, entry_id uuid, locale text, action text, version int, due_at timestamptz, created_at timestamptz, created_by json)
+  from json_to_recordset($1::json) as a (id uuid, entry_id uuid, locale text, action text,
+    version int, due_at timestamptz, created_at timestamptz, created_by json)
   on conflict (id) do nothing`)
 const insertRelease = sql<{ id: string }>(`
-  insert into stoa.release (id, name, state, created_at, created_by, published_at, published_by) values ($1, $2, $3, $4, $5, $6, $7)
+  insert into stoa.release (id, name, state, created_at, created_by, published_at, published_by)
+    values ($1, $2, $3, $4, $5, $6, $7)
   on conflict (id) do nothing returning id`)
 const insertItems = sql<object>(`
-  insert into stoa.release_item (release_id, entry_id, locale, action, number, number_before, published_before)
+  insert into stoa.release_item (release_id, entry_id, locale, action, number, number_before,
+    published_before)
   select $1::uuid, entry_id, locale, action, version, version_before, published_before
-  from json_to_recordset($2::json) as i (entry_id uuid, locale text, action text, version int, version_before int, published_before timestamptz)`)
+  from json_to_recordset($2::json) as i (entry_id uuid, locale text, action text, version int,
+    version_before int, published_before timestamptz)`)
 
-export function createArchive(options: {
-  readonly clock: Clock
-  readonly logger: Logger
-  readonly content: Content
+export type ArchiveParts = {
+  readonly context: Context
+  readonly entries: Entries
   readonly bulk: Bulk
-}): Archive {
-  const context: Context = {
-    models: new ModelStore(),
-    recent: new RecentSaves(),
-    clock: options.clock,
-    logger: options.logger.child({ part: 'content' }),
-  }
-  const parts = { content: options.content, bulk: options.bulk }
+}
+
+export function createArchive(parts: ArchiveParts): Archive {
+  const { models } = parts.context
   return {
     entries: (call, type, page) =>
-      context.models.use(call.db, (model) =>
-        readArchive(demandAll(call, type), model, model.type(type), page),
+      models.use(call.db, (model) =>
+        readArchive(requireEverything(call, type), model, model.type(type), page),
       ),
     releases: (call, page) => readReleaseArchive(call, page),
     check: checkEntry,
-    restore: (call, type, entries) => restore(context, parts, demandAll(call, type), type, entries),
+    restore: async (call, type, entries) => {
+      requireEverything(call, type)
+      return inHalves(
+        entries,
+        (some) => restore(parts, call, type, some),
+        (error) => ({ outcome: 'refused', reason: error.message }),
+      )
+    },
     restoreRelease: (call, release) => restoreRelease(call, release),
   }
 }
 
-function demandAll(call: Call, type: string): Call {
-  for (const action of ['create', 'update', 'publish', 'readDraft'] as const) {
-    const grant = call.authority.grant(action, type)
-    if (grant === null || grant.filter !== null || grant.fields !== null)
-      throw new ForbiddenError(
-        'Only somebody who may do everything with a type can export or restore it.',
-        { type },
-      )
-  }
-  return call
-}
-
 /**
- * See `Archive.check`. Values must be what the type would have stored: then they are stored as they
- * are.
+ * Implements `Archive.check`. Values must be what the type would have stored, since they are stored
+ * as they are.
  */
 function checkEntry(definition: ContentType, entry: ArchivedEntry): ArchiveCheck {
   const type = modelFor(definition)
@@ -111,9 +107,9 @@ function checkEntry(definition: ContentType, entry: ArchivedEntry): ArchiveCheck
       const kept = type.validator.project(version.fields)
       if (!isDeepStrictEqual(JSON.parse(JSON.stringify(kept)), version.fields)) {
         const [fault] = type.validator.validate(version.fields, { publishing: false }).faults
-        faults.push(
-          `Version ${version.number} in ${locale} is not of the type: ${fault === undefined ? 'values are not in stored form.' : `${fault.path}: ${fault.message}`}`,
-        )
+        const reason =
+          fault === undefined ? 'values are not in stored form.' : `${fault.path}: ${fault.message}`
+        faults.push(`Version ${version.number} in ${locale} is not of the type: ${reason}`)
       }
       if (!version.latest && !version.published) continue
       for (const target of type.validator.targets(version.fields))
@@ -141,35 +137,22 @@ function modelFor(definition: ContentType): TypeModel {
 }
 
 async function restore(
-  context: Context,
-  parts: { readonly content: Content; readonly bulk: Bulk },
+  parts: ArchiveParts,
   call: Call,
   typeName: string,
   entries: readonly ArchivedEntry[],
 ): Promise<ArchiveOutcome[]> {
-  if (entries.length === 0) return []
-  try {
-    const outcomes = await context.models.use(call.db, (model) =>
-      atomically(call.db, (tx) =>
-        restoreTogether({ ...call, db: tx }, model, model.type(typeName), entries),
-      ),
+  const outcomes = await parts.context.models.use(call.db, (model) =>
+    atomically(call.db, (tx) =>
+      restoreTogether({ ...call, db: tx }, model, model.type(typeName), entries),
+    ),
+  )
+  const result: ArchiveOutcome[] = []
+  for (const [index, outcome] of outcomes.entries())
+    result.push(
+      outcome === 'differs' ? await overwrite(parts, call, typeName, entries[index]!) : outcome,
     )
-    const result: ArchiveOutcome[] = []
-    for (const [index, outcome] of outcomes.entries())
-      result.push(
-        outcome === 'differs' ? await overwrite(parts, call, typeName, entries[index]!) : outcome,
-      )
-    return result
-  } catch (error) {
-    const isContent =
-      error instanceof StoaError &&
-      (error instanceof ConstraintError || !error.code.startsWith('E_DATABASE_'))
-    if (!isContent) throw error
-    if (entries.length === 1) return [{ outcome: 'refused', reason: error.message }]
-    const middle = Math.ceil(entries.length / 2)
-    const first = await restore(context, parts, call, typeName, entries.slice(0, middle))
-    return [...first, ...(await restore(context, parts, call, typeName, entries.slice(middle)))]
-  }
+  return result
 }
 
 async function restoreTogether(
@@ -300,7 +283,7 @@ function rowsOf(type: TypeModel, entry: ArchivedEntry): Version[] {
   )
 }
 
-/** What readers and editors see of an entry: what decides whether two are the same. */
+/** The content that readers and editors see, by which two entries are compared. */
 function shown(entry: ArchivedEntry): unknown {
   const locales = Object.entries(entry.locales).map(
     ([locale, versions]) =>
@@ -318,7 +301,7 @@ function fieldsOf(versions: readonly ArchivedVersion[], role: 'latest' | 'publis
 
 /** New versions with the content of the archive on top of what is there. */
 async function overwrite(
-  parts: { readonly content: Content; readonly bulk: Bulk },
+  { entries, bulk }: ArchiveParts,
   call: Call,
   type: string,
   entry: ArchivedEntry,
@@ -332,15 +315,13 @@ async function overwrite(
         items.push({ id: entry.id, locale, fields: published.fields, publish: true })
       if (latest !== undefined && latest !== published)
         items.push({ id: entry.id, locale, fields: latest.fields, publish: false })
-      const refused = (await parts.bulk.save(call, type, items)).find(
+      const refused = (await bulk.save(call, type, items)).find(
         (outcome) => outcome.outcome === 'refused',
       )
       if (refused !== undefined) return refused
-      if (published === undefined)
-        await parts.content.entries.unpublish(call, type, entry.id, [locale], null)
+      if (published === undefined) await entries.unpublish(call, type, entry.id, [locale], null)
     }
-    if (entry.archivedAt !== null)
-      await parts.content.entries.archive(call, type, entry.id, true, null)
+    if (entry.archivedAt !== null) await entries.archive(call, type, entry.id, true, null)
     return { outcome: 'changed' }
   } catch (error) {
     if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
@@ -386,5 +367,5 @@ async function restoreRelease(call: Call, release: ArchivedRelease): Promise<Arc
 function before(id: string): string {
   const value = BigInt(`0x${id.replaceAll('-', '')}`)
   const hex = (value - 1n).toString(16).padStart(32, '0')
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 }

@@ -22,10 +22,19 @@ import { StoaError } from '#lib/stoa-error.ts'
 
 const insertEntries = sql<{ id: string }>(`
   insert into stoa.entry (id, type, created_at, created_by)
-  select id, $3::text, created_at, $4::json from unnest($1::uuid[], $2::timestamptz[]) as wanted (id, created_at) order by id
+  select id, $3::text, created_at, $4::json
+  from unnest($1::uuid[], $2::timestamptz[]) as wanted (id, created_at) order by id
   on conflict (id) do nothing returning id`)
 
 const everything: Grant = { filter: null, fields: null }
+
+/** Items of one type that are saved in one transaction, which is `call.db`. */
+export type Batch = {
+  readonly context: Context
+  readonly call: Call
+  readonly model: Model
+  readonly type: TypeModel
+}
 
 /** `empty`: entries that were made here and got no version. */
 type Saved = {
@@ -35,31 +44,22 @@ type Saved = {
 }
 
 /**
- * Thinks out the saves of a batch over entries that are locked and read together. What an item may
- * not do by itself is its outcome; what came of the others is in the edits, to be flushed in the
- * same transaction. What shows only while an edit is being made, such as another locale that
- * becomes too large, is thrown: the edit is half made then.
+ * Prepares the saves of a batch over entries that are locked and read together. An item that breaks
+ * a rule by itself is refused in its outcome; the changes of the others are in the edits, to be
+ * written in the same transaction. A fault that shows only while an edit is being made, such as
+ * another locale that becomes too large, is thrown, since the edit is half made then.
  */
-export async function saveItems(
-  context: Context,
-  call: Call,
-  model: Model,
-  typeName: string,
-  items: readonly BulkItem[],
-): Promise<Saved> {
-  const type = model.type(typeName)
-  const { edits, made } = await lockAll(context, call, model, type, items)
-  const known = await lockTargets(
-    call.db,
-    items.flatMap((item) => targetsOf(type, item)),
-  )
+export async function saveItems(batch: Batch, items: readonly BulkItem[]): Promise<Saved> {
+  const { edits, made } = await lockAll(batch, items)
+  const targets = items.flatMap((item) => targetsOf(batch.type, item))
+  const existing = await lockTargets(batch.call.db, targets)
   const outcomes: BulkOutcome[] = []
   for (const item of items) {
-    const checked = checkedItem(model, type, edits.get(item.id), item, known)
+    const checked = checkedItem(batch, edits.get(item.id), item, existing)
     outcomes.push(
       typeof checked === 'string'
         ? { outcome: 'refused', reason: checked }
-        : await saveItem(call, type, checked, item),
+        : await saveItem(batch, checked, item),
     )
   }
   return {
@@ -69,15 +69,9 @@ export async function saveItems(
   }
 }
 
-/**
- * Makes the entries that are not there, locks all in the order of their ids, and reads what they
- * hold.
- */
+/** Makes the entries that do not exist, locks all in the order of their ids, and reads them. */
 async function lockAll(
-  context: Context,
-  call: Call,
-  model: Model,
-  type: TypeModel,
+  { context, call, model, type }: Batch,
   items: readonly BulkItem[],
 ): Promise<{ edits: Map<string, EntryEdit>; made: readonly string[] }> {
   const { db: tx, authority } = call
@@ -107,7 +101,7 @@ async function lockAll(
   return { edits, made }
 }
 
-/** Leaves no empty entry behind for an item that validation is bound to refuse. */
+/** False where validation is bound to refuse the item, so that it leaves no empty entry behind. */
 function isPlausible(type: TypeModel, item: BulkItem): boolean {
   return type.validator.validate(item.fields, { publishing: false }).faults.length === 0
 }
@@ -127,13 +121,12 @@ type Checked = {
   readonly changed: ReadonlySet<string>
 }
 
-/** What the item comes to, or why it is refused. */
+/** Returns the checked item, or why it is refused. */
 function checkedItem(
-  model: Model,
-  type: TypeModel,
+  batch: Batch,
   edit: EntryEdit | undefined,
   item: BulkItem,
-  known: ExistingTargets,
+  existing: ExistingTargets,
 ): Checked | string {
   try {
     if (edit === undefined)
@@ -141,7 +134,7 @@ function checkedItem(
         'There is an entry of another type with this id, or it is no id.',
         { id: item.id },
       )
-    return check(model, type, edit, item, known)
+    return check(batch, edit, item, existing)
   } catch (error) {
     if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
     return reasonOf(error)
@@ -149,14 +142,13 @@ function checkedItem(
 }
 
 function check(
-  model: Model,
-  type: TypeModel,
+  { model, type }: Batch,
   edit: EntryEdit,
   item: BulkItem,
-  known: ExistingTargets,
+  existing: ExistingTargets,
 ): Checked {
   const locale = model.locale(item.locale)
-  // A date that is none is refused like any other value.
+  // An invalid date is refused like any other value.
   importedTimes(item)
   if (edit.isArchived) throw new EntryArchivedError()
   const latest = edit.latest(locale)
@@ -168,48 +160,34 @@ function check(
     { fields: given, merge: latest === null, publishing: false },
     before,
   )
-  const faults = targetFaults(newTargets, known)
+  const faults = targetFaults(newTargets, existing)
   if (faults.length > 0) throw new ValidationError(faults)
   if (item.publish) checkCompleteOnceSaved(type, fields)
   encodeFields(type, fields)
   return { edit, locale, latest, fields, changed }
 }
 
-async function saveItem(
-  call: Call,
-  type: TypeModel,
-  { edit, locale, latest, fields, changed }: Checked,
-  item: BulkItem,
-): Promise<BulkOutcome> {
+async function saveItem(batch: Batch, checked: Checked, item: BulkItem): Promise<BulkOutcome> {
+  const { edit, locale, latest } = checked
   const times = importedTimes(item)
-  const row = await versionFor(
-    call.db,
-    type,
-    edit,
-    locale,
-    latest,
-    { fields, changed },
-    times.createdAt,
-  )
+  const row = await versionFor(batch.call.db, batch.type, checked, times.createdAt)
   const wasPublished = edit.published(locale)?.number === row.number
   if (item.publish && !wasPublished) edit.publish(row, times.publishedAt)
-  const same = row.number === latest?.number && (wasPublished || !item.publish)
-  return { outcome: latest === null ? 'made' : same ? 'unchanged' : 'changed', version: row.number }
+  const version = row.number
+  if (latest === null) return { outcome: 'made', version }
+  const isSame = version === latest.number && (wasPublished || !item.publish)
+  return { outcome: isSame ? 'unchanged' : 'changed', version }
 }
 
 async function versionFor(
   tx: Queryable,
   type: TypeModel,
-  edit: EntryEdit,
-  locale: string,
-  latest: Version | null,
-  next: { readonly fields: Record<string, unknown>; readonly changed: ReadonlySet<string> },
+  { edit, locale, latest, fields, changed }: Checked,
   createdAt: string | undefined,
 ): Promise<Version> {
-  const { fields } = next
   const base = slugBase(type, fields)
-  if (latest !== null && next.changed.size === 0 && base === null) return latest
-  const touched = new Set(next.changed)
+  if (latest !== null && changed.size === 0 && base === null) return latest
+  const touched = new Set(changed)
   if (base !== null && type.slug !== null) {
     fields[type.slug.name] = await claimSlug(tx, type, { id: edit.id, locale }, base)
     touched.add(type.slug.name)
@@ -219,11 +197,12 @@ async function versionFor(
   return row
 }
 
-/** Why an item is refused, in a line of a report. */
+/** Returns why an item is refused, in a line of a report. */
 export function reasonOf(error: StoaError): string {
   if (!(error instanceof ValidationError)) return error.message
   const shown = error.faults
     .slice(0, 3)
     .map((fault) => (fault.path === '' ? fault.message : `${fault.path}: ${fault.message}`))
-  return `${shown.join(' ')}${error.faults.length > 3 ? ` And ${error.faults.length - 3} more.` : ''}`
+  const more = error.faults.length > 3 ? ` And ${error.faults.length - 3} more.` : ''
+  return `${shown.join(' ')}${more}`
 }

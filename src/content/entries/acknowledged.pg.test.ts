@@ -42,7 +42,7 @@ type Site = {
   readonly nodes: readonly Node[]
   readonly ids: string[]
   readonly gone: Set<string>
-  readonly told: Acknowledged[]
+  readonly acknowledged: Acknowledged[]
   readonly random: () => number
 }
 
@@ -57,7 +57,7 @@ function randomFrom(start: number): () => number {
 
 type Work = (call: Call, node: Node) => Promise<readonly Acknowledged[]>
 
-/** Something that somebody may do, thought out before anything else has a turn. */
+/** Chooses one operation, with its values, before anything else has a turn. */
 function chosen({ ids, gone, random }: Site): Work {
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!
   const [id, other, locale, version] = [
@@ -131,7 +131,8 @@ function chosen({ ids, gone, random }: Site): Work {
 }
 
 /**
- * Does it on one node, in a transaction of the caller's now and then, and notes what it was told.
+ * Runs an operation on one node, now and then in a transaction of the caller's, and notes what was
+ * acknowledged.
  */
 async function act(site: Site): Promise<void> {
   const node = site.nodes[Math.floor(site.random() * nodesCount)]!
@@ -140,7 +141,8 @@ async function act(site: Site): Promise<void> {
   const run = (db: Queryable): Promise<readonly Acknowledged[]> =>
     work({ db, authority: everything }, node)
   try {
-    site.told.push(...(inside ? await node.database.transaction(run) : await run(node.database)))
+    const results = inside ? await node.database.transaction(run) : await run(node.database)
+    site.acknowledged.push(...results)
   } catch (error) {
     if (inside && error instanceof SerializationError) return
     assert.ok(
@@ -150,8 +152,8 @@ async function act(site: Site): Promise<void> {
   }
 }
 
-/** Of what was told, what the database does not have, or has otherwise. */
-async function missing(database: Database, { told, gone }: Site): Promise<string[]> {
+/** Returns acknowledged saves that the database does not have, or has otherwise. */
+async function missing(database: Database, { acknowledged, gone }: Site): Promise<string[]> {
   const rows = await database.run(
     sql<{ key: string; data: string }>(
       `select concat_ws(' ', entry_id, locale, number) as key, data from stoa.any_version`,
@@ -159,10 +161,10 @@ async function missing(database: Database, { told, gone }: Site): Promise<string
   )
   const kept = new Map(rows.map((row) => [row.key, row.data]))
   const keyOf = ({ id, locale, version }: EntryView): string => `${id} ${locale} ${version}`
-  const lost = told
+  const lost = acknowledged
     .filter(({ entry }) => !gone.has(entry.id) && kept.get(keyOf(entry)) !== entry.fieldsJson)
     .map(({ entry }) => `lost: ${keyOf(entry)} ${entry.fieldsJson}`)
-  const changed = told.filter(
+  const changed = acknowledged.filter(
     ({ entry, expected }) => expected !== null && expected !== entry.version,
   )
   const grounds = Map.groupBy(
@@ -178,7 +180,7 @@ async function missing(database: Database, { told, gone }: Site): Promise<string
 }
 
 test(
-  'whatever several nodes are told at once: what was acknowledged is there, and no save on a version is overwritten',
+  'under concurrent writes of several nodes no acknowledged save is lost or overwritten',
   { skip },
   async () => {
     await using db = await testDatabase()
@@ -198,7 +200,8 @@ test(
     try {
       await content.locales.save(database, { code: 'de', fallback: 'en', isDefault: false })
       await content.types.save(database, thing, { expected: null, allowLoss: false })
-      const site: Site = { nodes, ids: [], gone: new Set(), told: [], random: randomFrom(seed) }
+      const random = randomFrom(seed)
+      const site: Site = { nodes, ids: [], gone: new Set(), acknowledged: [], random }
       for (let round = 0; round < rounds; round += 1) {
         // Few, so that they are in each other's way; new ones take the place of those that went.
         while (site.ids.filter((id) => !site.gone.has(id)).length < 4)
@@ -217,7 +220,8 @@ test(
           [],
         )
       }
-      assert.ok(site.told.length > rounds * 2, `only ${site.told.length} were acknowledged`)
+      const { length } = site.acknowledged
+      assert.ok(length > rounds * 2, `only ${length} were acknowledged`)
     } finally {
       for (const node of nodes) {
         await node.content.stop()
@@ -228,7 +232,7 @@ test(
 )
 
 test(
-  'a save that loses a deadlock with somebody who changes several entries is done all the same',
+  'a save that loses a deadlock with a change of several entries is repeated',
   { skip },
   async () => {
     await using t = await testContent({ types: [thing] })
@@ -253,7 +257,8 @@ test(
         (
           await t.database.run(
             sql(
-              `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+              `select 1 from pg_stat_activity where datname = current_database()
+                and wait_event_type = 'Lock'`,
             ),
           )
         ).length === 0

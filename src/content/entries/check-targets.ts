@@ -27,7 +27,8 @@ export async function checkTargets(
 
 const heldOfMany = typeSql<Version & { id: string }>(
   (table) => `
-  select v.entry_id as id, ${versionColumns} from ${table} v where v.entry_id = any($1::uuid[]) and (v.is_latest or v.is_published)`,
+  select v.entry_id as id, ${versionColumns} from ${table} v
+    where v.entry_id = any($1::uuid[]) and (v.is_latest or v.is_published)`,
 )
 
 /**

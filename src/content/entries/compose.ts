@@ -7,11 +7,11 @@ import type { Fault } from '#content/validation/fault.ts'
 import { makeSlug } from '#content/validation/slug.ts'
 import type { Target } from '#content/validation/target.ts'
 
-/** What a save comes to: all fields as they shall be, and how they differ from before. */
+/** The result of merging a save: all fields of the new version, and how they differ from before. */
 export type Composed = {
   readonly fields: Record<string, unknown>
   readonly changed: ReadonlySet<string>
-  /** What values that changed point to, and did not point to before. */
+  /** The targets that changed values point to and did not point to before. */
   readonly newTargets: readonly Target[]
 }
 
@@ -45,7 +45,7 @@ export function compose(
     )
       changed.add(name)
   }
-  // What is as it was before is left in peace, even if the type would refuse it today.
+  // Unchanged values are accepted, even if the type would refuse them today.
   const faults = validated.faults.filter(
     (fault) => changed.has(fieldOf(fault.path)) || !Object.hasOwn(before, fieldOf(fault.path)),
   )
@@ -66,7 +66,7 @@ export function checkComplete(
   refuseFaults(type.validator.validate(fields, { publishing: true }).faults, locale)
 }
 
-/** The same of fields that are about to be saved: a slug that is left out is made before that. */
+/** The same for fields before they are saved: saving makes a slug that is left out. */
 export function checkCompleteOnceSaved(
   type: TypeModel,
   fields: Readonly<Record<string, unknown>>,
@@ -109,8 +109,7 @@ function newTargets(
 }
 
 /**
- * What a slug that was left out is made from; null where there is nothing to make it from yet, or
- * one is there.
+ * Returns the text to make a missing slug of; null if there is a slug, or nothing to make it of.
  */
 export function slugBase(
   type: TypeModel,

@@ -24,9 +24,10 @@ import { ConstraintError } from '#database/errors.ts'
 import { isId, newId } from '#lib/id.ts'
 
 const insertEntry = sql<{ id: string }>(`
-  insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4) on conflict (id) do nothing returning id`)
+  insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4)
+    on conflict (id) do nothing returning id`)
 
-/** Everything hangs on the entry's row: where its id is taken, nothing is inserted. */
+/** All parts depend on the row of the entry: where its id is taken, nothing is inserted. */
 const insertAll = typeSql<{
   made: boolean
   claimed: string[] | null
@@ -35,36 +36,43 @@ const insertAll = typeSql<{
 }>(
   (table) => `
   with made as (
-    insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4) on conflict (id) do nothing returning id
+    insert into stoa.entry (id, type, created_at, created_by) values ($1, $2, $3, $4)
+      on conflict (id) do nothing returning id
   ), version as (
-    insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published,
-      created_at, created_by_id, saved_at, saved_by, published_at, published_by, first_published_at)
+    insert into ${table} (entry_id, locale, number, type, data, filter,
+      type_revision, filter_revision, is_latest, is_published, created_at, created_by_id,
+      saved_at, saved_by, published_at, published_by, first_published_at)
     select id, $5, 1, $2, $6, $7, $8, $8, true, $9, $3, $10, $11, $4, $12, $15::json, $12 from made
   ), claims as (
     insert into stoa.unique_draft_value (type, field, locale, value, entry_id)
-    select $2, c.field, c.locale, c.value, made.id from made, json_to_recordset($13::json) as c (field text, locale text, value text)
+    select $2, c.field, c.locale, c.value, made.id
+    from made, json_to_recordset($13::json) as c (field text, locale text, value text)
     order by c.field, c.locale, c.value on conflict do nothing returning field
   ), published as (
     insert into stoa.unique_value (type, field, locale, value, entry_id)
-    select $2, c.field, c.locale, c.value, made.id from made, json_to_recordset($13::json) as c (field text, locale text, value text)
+    select $2, c.field, c.locale, c.value, made.id
+    from made, json_to_recordset($13::json) as c (field text, locale text, value text)
     where $9 order by c.field, c.locale, c.value on conflict do nothing returning field
   ), refs as (
     insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id)
-    select made.id, r.locale, r.perspective, r.path, r.target_kind, r.target_id from made,
-      json_to_recordset($14::json) as r (locale text, perspective text, path text, target_kind text, target_id uuid)
+    select made.id, r.locale, r.perspective, r.path, r.target_kind, r.target_id
+    from made, json_to_recordset($14::json)
+      as r (locale text, perspective text, path text, target_kind text, target_id uuid)
   )
-  select exists (select from made) as made, (select array_agg(field) from claims) as claimed,
-    (select array_agg(field) from published) as published, (select revision from stoa.model) as model`,
+  select exists (select from made) as made,
+    (select array_agg(field) from claims) as claimed,
+    (select array_agg(field) from published) as published,
+    (select revision from stoa.model) as model`,
 )
 
-/** Thrown where somebody took the slug between looking and claiming. */
+/** Thrown where another entry took the slug between looking and claiming. */
 class SlugTaken extends Error {}
 
 export type CreateInput = SaveInput & { readonly id?: string }
 
 /**
- * Makes an entry with its first version, in one statement after the looks at slug and targets. If
- * the slug is taken from under it, once more with the claims one by one.
+ * Makes an entry with its first version, in one statement after looking up slug and targets. If
+ * another entry takes the slug meanwhile, the claims are made one by one.
  */
 export async function createEntry(
   context: Context,

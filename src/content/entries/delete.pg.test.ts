@@ -49,7 +49,8 @@ async function noneDangles(t: TestContent): Promise<void> {
   assert.deepEqual(
     await t.database.run(
       sql<object>(
-        `select 1 from stoa.reference r where target_kind = 'entry' and not exists (select from stoa.entry e where e.id = r.target_id)`,
+        `select 1 from stoa.reference r where target_kind = 'entry' and not exists (select
+          from stoa.entry e where e.id = r.target_id)`,
       ),
     ),
     [],
@@ -161,7 +162,8 @@ test(
     const asset = '0197a000-0000-7000-8000-0000000000f1'
     const missing = '0197a000-0000-7000-8000-0000000000f2'
     await t.database.run(
-      sql<object>(`insert into stoa.asset (id, name, content_type, bytes, blob, alt, search, created_at, created_by)
+      sql<object>(`insert into stoa.asset (id, name, content_type, bytes, blob, alt, search,
+        created_at, created_by)
       values ($1, 'a.png', 'image/png', 1, repeat('a', 64), '{}', '', now(), '{}')`),
       [asset],
     )
@@ -197,7 +199,7 @@ test('a reference made while its target is deleted never dangles', { skip }, asy
 })
 
 test(
-  'an old version that refers to what was deleted is published neither by hand nor by a release nor by undoing one',
+  'an old version that refers to a deleted entry is never published, not by a release either',
   { skip },
   async () => {
     await using t = await testContent({ types })
@@ -244,7 +246,7 @@ test(
 )
 
 test(
-  'publishing an old version waits for the deletion of what it refers to, and a deletion for the publication',
+  'publishing an old version and deleting its target wait for each other',
   { skip },
   async () => {
     await using t = await testContent({ types })
@@ -391,7 +393,7 @@ test(
 )
 
 test(
-  'what deleting a target does is what the type says now, not what it said when the reference was saved',
+  'deleting a target follows the type as it is now, not as it was when the reference was saved',
   { skip },
   async () => {
     await using t = await testContent({
@@ -463,7 +465,8 @@ test(
       sql<object>(`
         with made as (
           insert into stoa.entry (id, type, created_by)
-          select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'node', '{"kind":"system","id":null,"name":"Stoa"}'
+          select ('00000000-0000-7000-8000-' || lpad(n::text,
+            12, '0'))::uuid, 'node', '{"kind":"system","id":null,"name":"Stoa"}'
           from generate_series(1, 1000) n returning id
         )
         insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id)

@@ -103,7 +103,9 @@ async function referrersOf(tx: Queryable, ids: readonly string[]): Promise<Refer
   return whole(await tx.run(referrers, [ids]))
 }
 
-/** What was not looked at would be neither refused nor taken out. */
+/**
+ * Refuses an incomplete list: a reference that was not read would be neither refused nor removed.
+ */
 function whole(rows: ReferenceRow[]): ReferenceRow[] {
   if (rows.length > referencesMax) throw tooWide()
   return rows
@@ -116,14 +118,17 @@ type Work = {
   readonly model: Model
 }
 
-/** Null: the field was taken out of the type, so the entry does not refer to the target any more. */
+/**
+ * Null: the field was taken out of the type, so the entry does not refer to the target any more.
+ */
 function policyOf(model: Model, row: ReferenceRow): OnDelete | null {
   return model.type(row.type).pointers.get(row.path) ?? null
 }
 
 function tooWide(): DeleteTooWideError {
   return new DeleteTooWideError(
-    `Deleting it would change more than ${entriesMax} other entries, or more than ${referencesMax} references. Delete or change those first.`,
+    `Deleting it would change more than ${entriesMax} other entries, or more than ` +
+      `${referencesMax} references. Delete or change those first.`,
     { limit: entriesMax },
   )
 }
@@ -217,8 +222,10 @@ function fieldOfPath(path: string): string {
 }
 
 const holdersOfAsset = sql<ReferenceRow>(`
-  select distinct r.entry_id as id, e.type, r.locale, r.path from stoa.reference r join stoa.entry e on e.id = r.entry_id
-  where r.target_id = $1 and r.target_kind = 'asset' order by r.entry_id limit ${referencesMax + 1}`)
+  select distinct r.entry_id as id, e.type, r.locale, r.path from stoa.reference r
+    join stoa.entry e on e.id = r.entry_id
+  where r.target_id = $1 and r.target_kind = 'asset' order by r.entry_id
+    limit ${referencesMax + 1}`)
 
 /**
  * Takes an asset that is about to be deleted out of the fields that say `unset`. Where a field

@@ -224,7 +224,7 @@ test(
 )
 
 test(
-  'a hundred simultaneous publishes: one published version, and everyone is told the truth',
+  'a hundred simultaneous publishes leave one published version, and each reply is true',
   { skip },
   async () => {
     await using t = await testContent({ types, connectionsMax: 30 })
@@ -235,12 +235,12 @@ test(
     })
     for (let rank = 1; rank < 10; rank += 1)
       await entries.save(t.admin, 'article', id, patch({ rank }), null)
-    const answers = await Promise.all(
+    const replies = await Promise.all(
       Array.from({ length: 100 }, (_, i) =>
         entries.publish(t.admin, 'article', id, { locales: null, version: (i % 10) + 1 }, null),
       ),
     )
-    answers.forEach(([view], i) => assert.equal(view?.version, (i % 10) + 1))
+    replies.forEach(([view], i) => assert.equal(view?.version, (i % 10) + 1))
     const rows = (
       await entries.versions(t.admin, 'article', id, { locale: null, limit: 100, before: null })
     ).filter((one) => one.isPublished)
@@ -250,7 +250,7 @@ test(
 )
 
 test(
-  'slugs are made unique with numbers, also when twenty are made at once; a given one that is taken is refused',
+  'slugs are made unique with numbers, also twenty at once; a taken one is refused',
   { skip },
   async () => {
     await using t = await testContent({ types, connectionsMax: 20 })

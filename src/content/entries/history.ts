@@ -116,9 +116,9 @@ function fieldsInBoth(grant: Grant, other: Grant): Grant {
 }
 
 /**
- * The `readDraft` grant for the history of one locale. The caller must see a draft of the entry, and
- * then sees those versions that the grant covers as they were. Null: the draft in this locale is
- * hidden, which looks as if there were none.
+ * The `readDraft` grant for the history of one locale. The caller must see a draft of the entry,
+ * and then sees those versions that the grant covers as they were. Null: the draft in this locale
+ * is hidden, which looks as if there were none.
  */
 function requireHistory(
   call: Call,
@@ -255,17 +255,21 @@ const heldBytesMax = 8 * 1024 * 1024
 type HeldHead = VersionHead & { readonly id: string; readonly bytes: number }
 const heldHeads = typeSql<HeldHead>(
   (table) =>
-    `select v.entry_id as id, ${headColumns}, octet_length(v.data::text) as bytes from ${table} v where v.entry_id = $1 and (v.is_latest or v.is_published)`,
+    `select v.entry_id as id, ${headColumns}, octet_length(v.data::text) as bytes from ${table} v
+      where v.entry_id = $1 and (v.is_latest or v.is_published)`,
 )
 
-/** Throws `QueryLimitError` where an entry that the caller may read is too large to be read whole. */
+/**
+ * Throws `QueryLimitError` where an entry that the caller may read is too large to be read whole.
+ */
 async function refuseTooLarge(call: Call, type: TypeModel, id: string): Promise<void> {
   if (!isId(id)) return
   const held = await call.db.run(type.statements.of(heldHeads), [id])
   if (held.reduce((sum, row) => sum + row.bytes, 0) <= heldBytesMax) return
   if (!mayRead(call, type, { id, held })) throw new EntryNotFoundError()
   throw new QueryLimitError(
-    `All locales of this entry are more than ${heldBytesMax} bytes together. Read them one by one, with \`locale\`.`,
+    `All locales of this entry are more than ${heldBytesMax} bytes together. ` +
+      'Read them one by one, with `locale`.',
     { limit: heldBytesMax },
   )
 }

@@ -99,8 +99,8 @@ export type SharedChange = {
 
 /**
  * Throws unless the grant covers what other locales become by a change of a shared field. It has to
- * cover the change in every locale of the site: so a grant that is limited to some locales reaches no
- * shared field, and its refusal does not show in which other locales the entry is.
+ * cover the change in every locale of the site: so a grant that is limited to some locales reaches
+ * no shared field, and its refusal does not show in which other locales the entry is.
  */
 export function requireSharedFields(
   { grant, type, id, row, carried }: SharedChange,
@@ -110,7 +110,7 @@ export function requireSharedFields(
   const anywhere = model.locales.map(({ code }) => ({ ...row, locale: code }))
   if ([...anywhere, ...carried].every((one) => grantCovers(grant, type, id, one))) return
   throw new ForbiddenError(
-    'A field that you change is shared by all locales, and you may not change the entry in all of them.',
+    'All locales of the entry share a field that you change, and you may not change them all.',
     { type: type.definition.name },
   )
 }

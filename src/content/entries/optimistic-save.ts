@@ -50,7 +50,8 @@ const readForSave = typeSql<
   }
 >(
   (table) => `
-  select m.revision as model, e.type as "entryType", e.locale_count as "localeCount", ${versionColumns}, v.xmin::text as writer,
+  select m.revision as model, e.type as "entryType", e.locale_count as "localeCount",
+    ${versionColumns}, v.xmin::text as writer,
     ${topOf(table, '$1', '$2')} as top
   from stoa.model m
   left join stoa.entry e on e.id = $1
@@ -70,9 +71,9 @@ type NextValues = Pick<
 
 /**
  * Only the version's row is locked. A writer that holds the entry's lock locks these rows before it
- * reads them, and changes the row of each locale when it adds another. So a row that was last written
- * by the same transaction as when it was read shows that all of the entry is unchanged. PostgreSQL
- * evaluates the condition again after it waited for the row.
+ * reads them, and changes the row of each locale when it adds another. So a row that was last
+ * written by the same transaction as when it was read shows that all of the entry is unchanged.
+ * PostgreSQL evaluates the condition again after it waited for the row.
  */
 const unchanged = `v.entry_id = :id and v.locale = :locale and v.is_latest
   and v.number = :seenNumber and v.xmin::text = :seenWriter and not v.is_archived
@@ -81,19 +82,23 @@ const unchanged = `v.entry_id = :id and v.locale = :locale and v.is_latest
 /** The row becomes the new version; what it was goes into the history. */
 const replaceLatest = namedTypeSql<NextValues, { writer: string }>(
   (table) => `
-  update ${table} v set number = :number, data = :data, filter = :filter, type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt, saved_by = :savedBy,
+  update ${table} v set number = :number, data = :data, filter = :filter,
+    type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt,
+      saved_by = :savedBy,
     published_by = null
   where ${unchanged} and not v.is_published
   returning v.xmin::text as writer`,
 )
 
 /**
- * The same where the row is published too and the new version is published with it: what points
- * where, and who has which value, stays as it is.
+ * The same where the row is published too and the new version is published with it: references and
+ * unique values do not change.
  */
 const replacePublished = namedTypeSql<NextValues, { writer: string }>(
   (table) => `
-  update ${table} v set number = :number, data = :data, filter = :filter, type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt, saved_by = :savedBy,
+  update ${table} v set number = :number, data = :data, filter = :filter,
+    type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt,
+      saved_by = :savedBy,
     published_at = :savedAt, published_by = :publishedBy
   where ${unchanged} and v.is_published
   returning v.xmin::text as writer`,
@@ -110,11 +115,16 @@ const addLatest = namedTypeSql<NextValues, { writer: string }>(
   ), before as (
     update ${table} v set is_latest = false
     from entry where v.entry_id = entry.id and ${unchanged} and v.is_published
-    returning v.entry_id, v.locale, v.type, v.created_at, v.created_by_id, v.published_at, v.first_published_at
+    returning v.entry_id, v.locale, v.type, v.created_at, v.created_by_id,
+      v.published_at, v.first_published_at
   )
-  insert into ${table} (entry_id, locale, number, type, data, filter, type_revision, filter_revision, is_latest, is_published, is_archived,
+  insert into ${table} (entry_id, locale, number, type, data, filter,
+    type_revision, filter_revision, is_latest, is_published, is_archived,
     created_at, created_by_id, saved_at, saved_by, published_at, first_published_at)
-  select entry_id, locale, :number, type, :data, :filter, :typeRevision, :typeRevision, true, false, false, created_at, created_by_id, :savedAt, :savedBy, published_at, first_published_at from before
+  select entry_id, locale, :number, type, :data, :filter,
+    :typeRevision, :typeRevision, true, false, false,
+    created_at, created_by_id, :savedAt, :savedBy, published_at, first_published_at
+  from before
   returning xmin::text as writer`,
 )
 
@@ -266,7 +276,8 @@ async function writeNext(
 
 /**
  * A number that was taken after this statement's snapshot, and a deadlock with those that change
- * several entries, mean the same as no row: a conflict. Inside a caller's transaction they end that.
+ * several entries, mean the same as no row: a conflict. Inside a caller's transaction they end
+ * that.
  */
 async function run(
   db: Queryable,

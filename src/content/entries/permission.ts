@@ -146,7 +146,8 @@ export function requireFields(grant: Grant, type: TypeModel, names: readonly str
   const refused = names.filter((name) => grant.fields?.includes(name) === false)
   if (refused.length === 0) return
   throw new ForbiddenError(
-    `You may not write these fields of "${type.definition.name}": ${refused.join(', ').slice(0, 200)}.`,
+    `You may not write these fields of "${type.definition.name}": ` +
+      `${refused.join(', ').slice(0, 200)}.`,
     { type: type.definition.name, fields: refused.slice(0, 20) },
   )
 }
@@ -163,7 +164,8 @@ const verbs: Readonly<Record<ContentAction, string>> = {
 
 export function forbidden(action: ContentAction, type: TypeModel): ForbiddenError {
   return new ForbiddenError(
-    `You may not ${verbs[action]} this entry of "${type.definition.name}". Ask a user whose role may.`,
+    `You may not ${verbs[action]} this entry of "${type.definition.name}". Ask a user whose ` +
+      `role may.`,
     { action, type: type.definition.name },
   )
 }

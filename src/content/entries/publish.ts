@@ -139,7 +139,8 @@ export async function unpublishEntry(
 }
 
 const cancelWaiting = sql<object>(
-  `update stoa.schedule set state = 'cancelled', finished_at = $2 where entry_id = $1 and state = 'waiting'`,
+  `update stoa.schedule set state = 'cancelled', finished_at = $2
+    where entry_id = $1 and state = 'waiting'`,
 )
 
 /**

@@ -3,8 +3,8 @@ import { LRUCache } from 'lru-cache'
 
 /**
  * A row that this node wrote, and the id of the transaction that did. Every change of a row, of a
- * flag or a date too, gives it another one: where the database still has it, the row is what is
- * remembered, whoever else was there meanwhile.
+ * flag or a date too, gives it another one. So where the database still has this one, the row is
+ * unchanged.
  */
 export type Remembered = {
   readonly row: Version

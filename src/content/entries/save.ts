@@ -132,7 +132,7 @@ function onlyGiven(
   )
 }
 
-/** What a new locale starts with: the fields that all locales share. */
+/** Returns the fields that all locales share: a new locale starts with them. */
 export function sharedFields(
   type: TypeModel,
   state: Pick<EntryState, 'held'>,

@@ -29,8 +29,10 @@ const input = (fields: Record<string, unknown>, publish = false, locale: string 
   merge: true,
 })
 const byTable = sql<{ held: string; kept: string }>(`
-  select (select coalesce(string_agg(number::text, ' ' order by number), '') from stoa.version) as held,
-    (select coalesce(string_agg(number::text, ' ' order by number), '') from stoa.version_history) as kept`)
+  select (select coalesce(string_agg(number::text, ' ' order by number), '')
+    from stoa.version) as held,
+    (select coalesce(string_agg(number::text, ' ' order by number), '')
+      from stoa.version_history) as kept`)
 
 async function draftOf(
   { content, admin }: TestContent,
@@ -47,7 +49,7 @@ async function draftOf(
 }
 
 test(
-  'versions that nobody sees any more move to the history, stay readable there, and come back when published',
+  'versions out of use move to the history, stay readable there, and come back when published',
   { skip },
   async () => {
     await using t = await testContent(options)
@@ -81,10 +83,11 @@ test(
         (await entries.version(t.admin, 'note', id, { locale: null, version: i })).fieldsJson,
         `{"title":"v${i}"}`,
       )
-    // Whoever writes: what there was is kept.
+    // The trigger keeps the version before, also when other statements write.
     await t.database.run(
       sql<object>(
-        `update stoa.version set number = number + 1, is_published = false, data = '{"title":"by hand"}'`,
+        `update stoa.version set number = number + 1, is_published = false,
+          data = '{"title":"by hand"}'`,
       ),
     )
     assert.equal(
@@ -97,7 +100,7 @@ test(
 )
 
 test(
-  'history keeps when each version itself was published, whatever is published or unpublished later',
+  'history keeps when each version itself was published, also after later publishing',
   { skip },
   async () => {
     let nowMs = Date.parse('2026-01-01T00:00:00Z')

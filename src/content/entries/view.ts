@@ -9,7 +9,7 @@ import type { EntryRow } from '#content/query/sql.ts'
 /** Names to show; null: all. */
 export type Shown = readonly string[] | null
 
-/** What is shown where both a grant and the reader limit the fields. */
+/** Returns the fields that are shown where both a grant and the reader limit them. */
 export function shownFields(grant: Grant, asked: Shown): Shown {
   if (grant.fields === null) return asked
   return asked === null ? grant.fields : asked.filter((name) => grant.fields?.includes(name))

@@ -60,7 +60,8 @@ export function knownFields(
 }
 
 /**
- * Runs `work` and rewrites its refusal, if there is one, so that it names no field beside `known()`.
+ * Runs `work` and rewrites its refusal, if there is one, so that it names no field beside
+ * `known()`.
  */
 export async function refusingWithout<T>(known: () => Shown, work: () => Promise<T>): Promise<T> {
   try {

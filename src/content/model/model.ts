@@ -35,7 +35,7 @@ export type TypeModel = {
   readonly filterRevision: number
   /** The revision that last removed the field at a path. */
   readonly removed: ReadonlyMap<string, number>
-  /** What became of fields that took other values since, in the order of the revisions. */
+  /** The narrowings of fields that took other values before, in the order of the revisions. */
   readonly narrowed: readonly Narrowing[]
   readonly schema: QuerySchema
   readonly validator: Validator
@@ -153,7 +153,7 @@ function narrowingOf({ revision, field }: NarrowedField): Narrowing {
   return { revision, field, narrow }
 }
 
-/** What decides how the data of older versions is read, besides the definition. */
+/** A key of all that decides how the data of older versions is read, besides the definition. */
 function pastOf({ removed_fields: removed, narrowed_fields: narrowed }: Partial<TypeRow>): string {
   return JSON.stringify([removed ?? {}, narrowed ?? []])
 }
@@ -189,17 +189,22 @@ export function modelOfType(
 
 const loadModel = sql<{ revision: string; types: string | null; locales: string | null }>(`
   select m.revision,
-    (select json_agg(json_build_object('name', name, 'definition', definition::text, 'revision', revision,
-      'shape_revision', shape_revision, 'filter_revision', filter_revision, 'removed_fields', removed_fields,
-      'narrowed_fields', narrowed_fields) order by name) from stoa.content_type) as types,
-    (select json_agg(json_build_object('code', code, 'fallback', fallback, 'isDefault', is_default) order by is_default desc, code) from stoa.locale) as locales
+    (select json_agg(json_build_object(
+        'name', name, 'definition', definition::text, 'revision', revision,
+        'shape_revision', shape_revision, 'filter_revision', filter_revision,
+        'removed_fields', removed_fields, 'narrowed_fields', narrowed_fields) order by name)
+     from stoa.content_type) as types,
+    (select json_agg(json_build_object(
+        'code', code, 'fallback', fallback, 'isDefault', is_default)
+      order by is_default desc, code)
+     from stoa.locale) as locales
   from stoa.model m`)
 
 const readRevision = sql<{ revision: string }>(`select revision from stoa.model`)
 
 /**
  * Thrown where a statement ran under another model than the one it was made with; `ModelStore.use`
- * answers it.
+ * catches it.
  */
 export class StaleModel extends Error {}
 
@@ -218,8 +223,8 @@ export class ModelStore {
       try {
         return await work(model)
       } catch (error) {
-        // What content refuses, it may refuse by a definition that changed a moment ago: it is told
-        // only once that is ruled out.
+        // A refusal may come from a definition that changed a moment ago, so it is thrown only once
+        // that is ruled out.
         const refused = error instanceof StoaError && !error.code.startsWith('E_DATABASE_')
         if (!refused && !(error instanceof StaleModel)) throw error
         if (refused && (await this.revision(db)) === model.revision) throw error

@@ -82,7 +82,7 @@ export async function lostValues(
   return lost
 }
 
-/** What the new definition will refuse, by field: values, and that there is none. */
+/** The number of versions that the new definition will refuse, by field. */
 export type Refused = {
   readonly values: ReadonlyMap<string, number>
   readonly missing: ReadonlyMap<string, number>

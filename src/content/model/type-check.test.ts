@@ -26,7 +26,7 @@ const refused: [string, unknown, string[]][] = [
   ['a system name', type({ name: 'publishedAt', kind: 'text' }), ['/fields/0/name definition']],
   ['a word of queries', type({ name: 'and', kind: 'text' }), ['/fields/0/name definition']],
   [
-    'a member of Object',
+    'a property of Object',
     type({ name: 'constructor', kind: 'text' }),
     ['/fields/0/name definition'],
   ],
@@ -138,7 +138,7 @@ test('taken: five levels, itself as a target, an index with a system field', () 
   )
 })
 
-test('whatever comes, the answer is a list of faults and no crash', () => {
+test('any input gives a list of faults and no crash', () => {
   const odd = [
     1,
     'x',

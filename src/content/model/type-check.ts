@@ -19,7 +19,7 @@ const definitionBytesMax = 262_144
 export const typeNamePattern = /^[a-z][a-z0-9-]{0,62}$/
 const fieldNamePattern = /^[a-z][A-Za-z0-9]{0,62}$/
 /**
- * Names that every JavaScript object answers to; a client that reads `entry.fields.constructor`
+ * Names that every JavaScript object has; a client that reads `entry.fields.constructor`
  * shall not be surprised.
  */
 const objectNames = new Set(Object.getOwnPropertyNames(Object.prototype))
@@ -153,7 +153,8 @@ class Check {
         this.faults.add(
           step(path, key),
           'definition',
-          'Only fields of the type itself can have this, not fields inside groups, lists and blocks.',
+          'Only fields of the type itself can have this, not fields inside groups, lists and ' +
+            'blocks.',
         )
     }
     if (input['kind'] === 'slug')
@@ -341,7 +342,8 @@ class Check {
           this.faults.add(
             step(at, place),
             'target',
-            'It names a filterable field with one value, or createdAt, updatedAt, publishedAt, firstPublishedAt.',
+            'It names a filterable field with one value, or createdAt, updatedAt, ' +
+              'publishedAt, firstPublishedAt.',
           )
       })
     })
@@ -384,7 +386,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** Whether a value of the field may be held by one entry only. */
+/** True if only one entry may hold a value of the field. */
 export function isUnique(field: Field): boolean {
   return field.kind === 'slug' || ('unique' in field && field.unique)
 }

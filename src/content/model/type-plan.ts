@@ -11,7 +11,7 @@ import { queryFieldOf } from '#content/query/normal-form.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
-/** What a change of a type means for the versions that there are. */
+/** The consequences of a change of a type for existing versions. */
 export type TypeChange = TypePlan & {
   /** Values saved before may not be what the type now says: they are narrowed when read. */
   readonly shape: boolean
@@ -161,7 +161,7 @@ function pastOf(
   fields: readonly Field[],
 ): Past {
   const revision = current + 1
-  // Of two that are equal the later one narrows what both do.
+  // The later of two equal fields narrows all that both narrow.
   const isGone = ({ field }: NarrowedField): boolean =>
     paths.includes(field.name) || fields.some((one) => isDeepStrictEqual(plain(one), field))
   const all: readonly NarrowedField[] = [
@@ -288,7 +288,8 @@ function forgetting(name: string, count: number): Step {
     name,
     losesData: count > 0,
     blocked: false,
-    note: `${amount(count)} a value from before fields of the type were changed ${narrowedMax} times.`,
+    note: `${amount(count)} a value
+      from before fields of the type were changed ${narrowedMax} times.`,
   }
 }
 
@@ -339,7 +340,8 @@ async function changes(
       ...(count > 0 ? [`${amount(count)} a value that does not fit.`] : []),
       ...(merges
         ? [
-            'Entries have several locales: the next save in one of them replaces the values of the others.',
+            'Entries have several locales: the next save in one of them replaces the values ' +
+              'of the others.',
           ]
         : []),
       ...(field.required === true && was.required !== true

@@ -161,7 +161,8 @@ test(
     assert.equal(page.data.length, 50)
     const indexes = await t.database.run(
       sql<{ indexdef: string }>(
-        `select indexdef from pg_indexes where tablename = 'version:thing' and indexdef like '%''n''%'`,
+        `select indexdef from pg_indexes where tablename = 'version:thing'
+          and indexdef like '%''n''%'`,
       ),
     )
     assert.equal(indexes.length, 2)
@@ -171,7 +172,8 @@ test(
       (
         await t.database.run(
           sql<object>(
-            `select 1 from pg_indexes where tablename = 'version:thing' and indexdef like '%''n''%'`,
+            `select 1 from pg_indexes where tablename = 'version:thing'
+              and indexdef like '%''n''%'`,
           ),
         )
       ).length,
@@ -386,7 +388,7 @@ test('locales: one default, no rings, not deleted while in use', { skip }, async
 
 const code: Field = { name: 'code', kind: 'text' }
 const uniqueCode: Field = { ...code, unique: true }
-/** Saved by a caller's transaction, a type settles when somebody asks for it. */
+/** A type that was saved by a caller's transaction settles when it is asked for. */
 const unsettled = (t: TestContent, one: ContentType): Promise<unknown> =>
   t.database.transaction((tx) => t.content.types.save(tx, one, { expected: null, allowLoss: true }))
 
@@ -480,7 +482,7 @@ test('a type is not deleted from under an entry that is being made', { skip }, a
 })
 
 test(
-  'a type that was deleted and made anew, to the same definition by another way, is not taken for the one before',
+  'a type that was deleted and made anew with the same definition is another type',
   { skip },
   async () => {
     const x: Field = { name: 'x', kind: 'text', filterable: true }
@@ -553,7 +555,7 @@ test(
 )
 
 test(
-  'a list that became too long for its type holds what it points to, and stays while something else is saved',
+  'a list that became too long for its type keeps its targets, and stays when others are saved',
   { skip },
   async () => {
     const refs = (itemsMax: number): Field => ({
@@ -586,7 +588,7 @@ test(
 )
 
 test(
-  'a release finds the old versions that it shows by fields that became filterable before or after they were pinned',
+  'a release finds its old versions by fields that became filterable before or after pinning',
   { skip },
   async () => {
     await using t = await testContent({ types: [type(title, code)] })
@@ -629,7 +631,7 @@ test(
 )
 
 test(
-  'values of a removed field do not come back with a new field of its name, at any depth and in no version',
+  'values of a removed field do not come back with a new field of its name, at any depth',
   { skip },
   async () => {
     const group = (...fields: Field[]): Field => ({ name: 'seo', kind: 'group', fields })
@@ -674,7 +676,7 @@ test(
 )
 
 test(
-  'values that a change of a field lost do not come back when it is changed again, at any depth and in no version',
+  'values that a change of a field lost do not come back when it is changed again, at any depth',
   { skip },
   async () => {
     const code: Field = { name: 'code', kind: 'text', filterable: true }
@@ -766,7 +768,7 @@ test(
 )
 
 test(
-  'a plan counts what the new definition would refuse; what is there goes on being saved, published and deleted',
+  'a plan counts the values that the new definition would refuse; existing entries stay usable',
   { skip },
   async () => {
     const link: Field = { name: 'link', kind: 'reference', onDelete: 'unset' }

@@ -24,7 +24,8 @@ const makeClaims = perspectives.map((perspective) =>
   typeSql<object>(
     (table) => `
   insert into ${perspective.claims} (type, field, locale, value, entry_id)
-  select distinct on (place, value) $3::text, $1::text, place, value, entry_id from (${held(table, perspective)}) held
+  select distinct on (place, value) $3::text, $1::text, place, value, entry_id
+    from (${held(table, perspective)}) held
   order by place, value, entry_id
   on conflict do nothing`,
   ),
@@ -53,7 +54,7 @@ const lockVersions = typeSql<object>((table) => `lock table ${table} in share ro
 
 export type ClaimProblem = { readonly code: 'tooLong' | 'duplicate'; readonly message: string }
 
-/** Why the field cannot be unique with the values that there are; null: it can. */
+/** Returns why the existing values keep the field from being unique, or null if they do not. */
 export async function claimProblem(
   db: Queryable,
   type: ContentType,
@@ -64,7 +65,9 @@ export async function claimProblem(
   if (long !== undefined && long.count > 0)
     return {
       code: 'tooLong',
-      message: `${long.count} entries have a value of more than ${filterTextBytesMax} bytes, which cannot be unique; shorten them first.`,
+      message:
+        `${long.count} entries have a value of more than ${filterTextBytesMax} bytes, ` +
+        'which cannot be unique; shorten them first.',
     }
   for (const statement of duplicate) {
     const place = [field.name, field.localized === true]

@@ -14,15 +14,15 @@ import type { Database, Queryable, Statement } from '#database/database.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
- * What a change of a type leaves to do: filters of versions in the new normal form, references and
- * claims of their entries, and indexes. All of it goes on beside reads and writes, in small steps,
- * on one node at a time; what was done stays done, so that any node can go on after a crash.
+ * Carries out what a change of a type leaves to do: filters of versions in the new normal form,
+ * references and claims of their entries, and indexes. All of it goes on beside reads and writes,
+ * in small steps, on one node at a time, and any node can go on after a crash.
  * `content_type.settled_revision` says how far it is.
  */
 
 const batchSize = 100
 /**
- * Waiting for transactions that were writing under the old definition. Longer ones are left to the
+ * The wait for transactions that were writing under the old definition. Longer ones are left to the
  * next run.
  */
 const oldWritersWaitMs = 30_000
@@ -40,26 +40,29 @@ const unsettled = sql<Unsettled>(
   `select name, revision from stoa.content_type where settled_revision < revision order by name`,
 )
 /**
- * A value of a field's former kind is one thing to SQL, which reads it as text, and another to the
- * predicates of caches, which go by its kind. So what was kept between the change and now may hang
- * on the wrong rows: where values were narrowed, all of it goes.
+ * SQL reads a value of a field's former kind as text, and the predicates of caches read it by its
+ * kind. So responses that were kept since the change may depend on the wrong rows: where values
+ * were narrowed, all of them are dropped.
  */
 const markSettled = sql<object>(`
   with before as (
-    select from stoa.content_type where name = $1 and revision = $2 and shape_revision > greatest(settled_revision, 1)
-  ), told as (
+    select from stoa.content_type where name = $1 and revision = $2
+      and shape_revision > greatest(settled_revision, 1)
+  ), flushed as (
     insert into stoa.change (collection, operation) select 'version', 'flush' from before
   )
   update stoa.content_type set settled_revision = $2 where name = $1 and revision = $2`)
 const horizon = sql<{ next: string; oldest: string }>(`
-  select pg_snapshot_xmax(pg_current_snapshot())::text as next, pg_snapshot_xmin(pg_current_snapshot())::text as oldest`)
+  select pg_snapshot_xmax(pg_current_snapshot())::text as next,
+    pg_snapshot_xmin(pg_current_snapshot())::text as oldest`)
 
 const waitingRows = typeSql<
   Pick<Version, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }
 >(
   (table) => `
   select entry_id as id, locale, number, data, type_revision as "typeRevision" from ${table}
-  where (is_latest or is_published) and filter_revision < $1 and (entry_id, locale, number) > ($2, $3, $4)
+  where (is_latest or is_published) and filter_revision < $1
+    and (entry_id, locale, number) > ($2, $3, $4)
   order by entry_id, locale, number limit ${batchSize}`,
 )
 
@@ -67,24 +70,29 @@ const renew = typeSql<object>(
   (table) => `
   update ${table} v set filter = c.filter, filter_revision = $2
   from json_to_recordset($1::json) as c (id uuid, locale text, number integer, filter jsonb)
-  where v.entry_id = c.id and v.locale = c.locale and v.number = c.number and v.filter_revision < $2`,
+  where v.entry_id = c.id and v.locale = c.locale and v.number = c.number
+    and v.filter_revision < $2`,
 )
 
 /** Versions in the history that a release shows. */
 const pinnedRows = sql<
   Pick<Version, 'locale' | 'number' | 'data' | 'typeRevision'> & { id: string }
 >(`
-  select distinct on (h.entry_id, h.locale, h.number) h.entry_id as id, h.locale, h.number, h.data, h.type_revision as "typeRevision"
-  from stoa.release_item i join stoa.version_history h on h.entry_id = i.entry_id and h.locale = i.locale and h.number = i.number
+  select distinct on (h.entry_id, h.locale, h.number) h.entry_id as id, h.locale, h.number, h.data,
+    h.type_revision as "typeRevision"
+  from stoa.release_item i join stoa.version_history h on h.entry_id = i.entry_id
+    and h.locale = i.locale and h.number = i.number
   where h.type = $1 and h.filter_revision < $2 and (h.entry_id, h.locale, h.number) > ($3, $4, $5)
   order by h.entry_id, h.locale, h.number limit ${batchSize}`)
 
 /** References by fields that the type does not have any more. */
 const dropReferences = sql<object>(`
-  delete from stoa.reference r using stoa.entry e where e.id = r.entry_id and e.type = $1 and r.path <> all($2::text[])`)
+  delete from stoa.reference r using stoa.entry e
+    where e.id = r.entry_id and e.type = $1 and r.path <> all($2::text[])`)
 
 const states = sql<{ name: string; revision: number; settled: number; filterRevision: number }>(`
-  select name, revision, settled_revision as settled, filter_revision as "filterRevision" from stoa.content_type order by name`)
+  select name, revision, settled_revision as settled, filter_revision as "filterRevision"
+    from stoa.content_type order by name`)
 const countWaiting = (type: string): Statement<{ waiting: number }> => ({
   text: `select count(*)::int as waiting from (select from ${versionTable(type)} v
     where (is_latest or is_published) and filter_revision < $1 limit ${countMax}) w`,
@@ -198,7 +206,7 @@ export class TypeUpgrade {
       if (begin !== undefined && now !== undefined && BigInt(now.oldest) >= BigInt(begin.next))
         break
       if (this.#stopped || performance.now() > deadline) return false
-      // Where nobody writes, the horizon stands still; taking a transaction id of our own moves it.
+      // Without writes the horizon stands still; taking a transaction id of our own moves it.
       await session.run(takeId)
       await wait(pollMs)
     }

@@ -4,7 +4,7 @@ import { DatabaseTimeoutError } from '#database/errors.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
- * Dropping a partition locks `stoa.version` against everybody. It waits only so long for that,
+ * Dropping a partition locks `stoa.version` against all readers. It waits only this long for that,
  * because others queue behind it; a table in use is left for the next time.
  */
 const lockWaitMs = 200
@@ -14,7 +14,7 @@ const unusedTables = sql<{ name: string }>(`
   where p.inhparent = 'stoa.version'::regclass and not exists (
     select from stoa.content_type t where stoa.version_table(t.name) = c.relname)
   order by 1`)
-/** Nobody makes a type while this row is locked. */
+/** No type is made while this row is locked. */
 const lockModel = sql<object>(`select 1 from stoa.model for no key update`)
 
 function unnamed(text: string): Statement<object> {

@@ -279,7 +279,7 @@ test('what is required is demanded at any depth, but only to publish', () => {
   assert.deepEqual(check(field, null, true).faults, ['/f required'])
 })
 
-test('rich text tells what it points to', () => {
+test('rich text has targets', () => {
   const type = compileType({ name: 't', label: 'T', fields: [{ name: 'f', kind: 'richText' }] })
   const value = doc(
     { type: 'image', attrs: { src: '/x.png', asset: id } },
@@ -376,7 +376,7 @@ test('what is left of old data is kept part by part', () => {
   )
 })
 
-test('a list that is longer than its type allows now says so, and still points to what it points to', () => {
+test('a list that is longer than its type allows now is refused, and keeps its targets', () => {
   const refs = [1, 2, 3].map((n) => `0197a000-0000-7000-8000-00000000000${n}`)
   const type = compileType({
     name: 't',

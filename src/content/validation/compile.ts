@@ -24,19 +24,21 @@ import { isId } from '#lib/id.ts'
 export const textLengthMax = 20_000
 export const markdownLengthMax = 500_000
 export const itemsMax = 1_000
-/** Of all fields of one entry together, as UTF-8. */
+/** A refusal names up to this many options of a select. */
+const optionsNamedMax = 20
+/** The limit for all fields of one entry together, as UTF-8. */
 export const entryBytesMax = 1_048_576
 
 type Mode = {
   readonly faults: Faults
   readonly targets: Target[]
   readonly publishing: boolean
-  /** What matching patterns has cost so far: see `patternWorkMax`. */
+  /** The cost of matching patterns so far: see `patternWorkMax`. */
   patternWork: number
 }
 /**
- * The value as it is stored, or undefined where there is none (or none that fits: then a fault says
- * so).
+ * Returns the value as it is stored, or undefined where there is none or it does not fit; a fault
+ * then says so.
  */
 type Check = (value: unknown, pointer: string, mode: Mode) => unknown
 
@@ -57,10 +59,10 @@ export type Validator = {
     options: { readonly publishing: boolean },
   ): Validated
   /**
-   * What is left of data saved under an older definition: values that still fit in kind and form.
+   * Returns the values of data saved under an older definition that still fit in kind and form.
    */
   project(data: Readonly<Record<string, unknown>>): Record<string, unknown>
-  /** What stored data points to. */
+  /** Returns the targets of stored data. */
   targets(data: Readonly<Record<string, unknown>>): readonly Target[]
 }
 
@@ -214,7 +216,8 @@ function text(field: Extract<Field, { kind: 'text' }>): Check {
       mode.faults.add(
         pointer,
         'tooLarge',
-        'The entry has too much text to check against the patterns of its type: shorten the values, or have fewer of them.',
+        'The entry has too much text to check against the patterns of its type: shorten the ' +
+          'values, or have fewer of them.',
       )
     else if (!pattern.matches(result))
       mode.faults.add(pointer, 'pattern', `The whole value has to match ${field.pattern}`)
@@ -277,14 +280,11 @@ function oneOrMany(one: Check, many: boolean): Check {
 
 function select(field: Extract<Field, { kind: 'select' }>): Check {
   const options = new Set(field.options)
+  const named = field.options.slice(0, optionsNamedMax).join(', ')
+  const shown = field.options.length > optionsNamedMax ? `${named}, …` : named
   const one: Check = (value, pointer, mode) => {
     if (typeof value !== 'string') return refuse(mode, pointer, 'Give one of the options.')
-    if (!options.has(value))
-      mode.faults.add(
-        pointer,
-        'option',
-        `Give one of: ${field.options.slice(0, 20).join(', ')}${field.options.length > 20 ? ', …' : ''}.`,
-      )
+    if (!options.has(value)) mode.faults.add(pointer, 'option', `Give one of: ${shown}.`)
     return value
   }
   return oneOrMany(one, field.many === true)

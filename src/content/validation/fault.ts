@@ -24,11 +24,11 @@ export type FaultCode =
   | 'definition'
   | 'hidden'
 
-/** More faults than this help nobody: the rest is left out. */
+/** More faults than this help no reader: the rest is left out. */
 const faultsMax = 100
 
 /**
- * Collects the faults of one validation. Without `kept` nobody reads them: a walk that looks for
+ * Collects the faults of one validation. Without `kept` they are dropped: a walk that looks for
  * something else ends for none.
  */
 export class Faults {
@@ -50,5 +50,6 @@ export class Faults {
 
 /** One step of a JSON pointer, escaped. */
 export function step(path: string, name: string | number): string {
-  return `${path}/${typeof name === 'number' ? name : name.replaceAll('~', '~0').replaceAll('/', '~1')}`
+  const escaped = typeof name === 'number' ? name : name.replaceAll('~', '~0').replaceAll('/', '~1')
+  return `${path}/${escaped}`
 }

@@ -1,6 +1,6 @@
 import type { Field } from '#content/content-type.ts'
 
-/** What of a value fits; undefined: nothing. */
+/** Returns the part of a value that fits, or undefined. */
 export type Narrow = (value: unknown) => unknown
 
 type Values = Readonly<Record<string, unknown>>

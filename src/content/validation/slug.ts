@@ -8,8 +8,8 @@ const madeLengthMax = 120
 const shape = /^[\p{Ll}\p{Lo}\p{Lm}\p{N}\p{M}_.~-]+(?:\/[\p{Ll}\p{Lo}\p{Lm}\p{N}\p{M}_.~-]+)*$/u
 
 /**
- * Why this, in Unicode form NFC, cannot be a slug, or null. Slugs are parts of URLs: small letters of any script, digits,
- * `-._~`, and `/` between parts.
+ * Why this, in Unicode form NFC, cannot be a slug, or null. Slugs are parts of URLs: small letters
+ * of any script, digits, `-._~`, and `/` between parts.
  */
 export function slugProblem(text: string): string | null {
   if (codePoints(text) > slugLengthMax) return `At most ${slugLengthMax} characters.`
@@ -20,7 +20,9 @@ export function slugProblem(text: string): string | null {
   return null
 }
 
-/** Accents may be left out in Latin and Greek. In other scripts a mark makes another letter: й, ї. */
+/**
+ * Accents may be left out in Latin and Greek. In other scripts a mark makes another letter: й, ї.
+ */
 const accents = /([\p{Script=Latin}\p{Script=Greek}])[\u0300-\u036f]+/gu
 
 /**

@@ -8,8 +8,9 @@ import type { Queryable } from '#database/database.ts'
 
 /**
  * The values of unique fields, which an entry claims: in `stoa.unique_draft_value` those of its
- * latest versions, and in `stoa.unique_value` those of its published ones. So no two drafts have one
- * value, and no two published versions; but a draft may have what another entry still has published.
+ * latest versions, and in `stoa.unique_value` those of its published ones. So no two drafts have
+ * one value, and no two published versions; but a draft may have what another entry still has
+ * published.
  */
 
 /** The locale of claims of a field that all locales share. */
@@ -34,11 +35,12 @@ const tables = { draft: 'stoa.unique_draft_value', published: 'stoa.unique_value
 const eachTable = (textFor: (table: string, perspective: Perspective) => string): string[] =>
   (['draft', 'published'] as const).map((one) => textFor(tables[one], one))
 
-const records = `json_to_recordset($3::json) as w (entry_id uuid, perspective text, field text, locale text, value text)`
+const records = `json_to_recordset($3::json)
+    as w (entry_id uuid, perspective text, field text, locale text, value text)`
 
 /**
- * A statement of its own, before the one that inserts: a value that one entry gives up is free for
- * another one of the same batch, which so can take it over or exchange it.
+ * Deleting is a statement before the one that inserts, so that entries of one batch can take over
+ * or exchange values.
  */
 const deleteOthers = sql<object>(`
   with ${eachTable(
@@ -46,7 +48,8 @@ const deleteOthers = sql<object>(`
   ${perspective} as (
     delete from ${table} u where u.entry_id = any($1::uuid[]) and u.type = $2::text and not exists (
       select from ${records} where w.perspective = '${perspective}'
-        and w.entry_id = u.entry_id and w.field = u.field and w.locale = u.locale and w.value = u.value)
+        and w.entry_id = u.entry_id and w.field = u.field and w.locale = u.locale
+        and w.value = u.value)
   )`,
   ).join(',')}
   select`)
@@ -58,7 +61,8 @@ const insertWanted = sql<{ model: string }>(`
   ${perspective} as (
     insert into ${table} (type, field, locale, value, entry_id)
     select $2::text, field, locale, value, entry_id from ${records}
-    where entry_id = any($1::uuid[]) and perspective = '${perspective}' order by field, locale, value
+    where entry_id = any($1::uuid[]) and perspective = '${perspective}'
+    order by field, locale, value
     on conflict do nothing
   )`,
   ).join(',')}
@@ -68,7 +72,8 @@ const claimsOfOthers = sql<OwnedClaim>(`
   select w.* from ${records} where w.entry_id = any($1::uuid[])${eachTable(
     (table, perspective) => `
     and (w.perspective <> '${perspective}' or not exists (select from ${table} u
-      where u.type = $2::text and u.field = w.field and u.locale = w.locale and u.value = w.value and u.entry_id = w.entry_id))`,
+      where u.type = $2::text and u.field = w.field and u.locale = w.locale and u.value = w.value
+        and u.entry_id = w.entry_id))`,
   ).join('')}
   order by w.perspective, w.field, w.locale, w.entry_id limit 1`)
 
@@ -96,12 +101,14 @@ export async function syncClaims(
 const takenValues = sql<{ value: string }>(
   eachTable(
     (table) =>
-      `select value from ${table} where type = $1 and field = $2 and locale = $3 and value = any($4::text[]) and entry_id <> $5`,
+      `select value from ${table} where type = $1 and field = $2 and locale = $3
+        and value = any($4::text[]) and entry_id <> $5`,
   ).join(' union all '),
 )
 
 const claimOne = sql<{ value: string }>(`
-  insert into ${tables.draft} as u (type, field, locale, value, entry_id) values ($1, $2, $3, $4, $5)
+  insert into ${tables.draft} as u (type, field, locale, value, entry_id)
+    values ($1, $2, $3, $4, $5)
   on conflict (type, field, locale, value) do update set entry_id = u.entry_id where u.entry_id = $5
   returning value`)
 

@@ -38,7 +38,8 @@ export type LockMode = 'reading' | 'keeping' | 'writing' | 'deleting'
 
 const headsWith = (lock: string): Statement<EntryHead> =>
   sql<EntryHead>(`
-  select id, type, created_at as "createdAt", created_by ->> 'id' as "createdById", archived_at as "archivedAt"
+  select id, type, created_at as "createdAt", created_by ->> 'id' as "createdById",
+    archived_at as "archivedAt"
   from stoa.entry where id = any($1::uuid[]) order by id ${lock}`)
 
 const headStatements: Readonly<Record<LockMode, Statement<EntryHead>>> = {
@@ -54,9 +55,11 @@ const heldWith = (lock: string): TypeStatement<HeldRow> =>
   typeSql(
     (table) => `
   with v as (
-    select * from ${table} where entry_id = any($1::uuid[]) and (is_latest or is_published) order by entry_id, locale, number ${lock}
+    select * from ${table} where entry_id = any($1::uuid[]) and (is_latest or is_published)
+      order by entry_id, locale, number ${lock}
   )
-  select m.revision as model, v.entry_id as id, ${versionColumns}, ${topOf(table, 'v.entry_id', 'v.locale')} as top
+  select m.revision as model, v.entry_id as id, ${versionColumns},
+    ${topOf(table, 'v.entry_id', 'v.locale')} as top
   from stoa.model m left join v on true order by v.entry_id, v.locale, v.number`,
   )
 
@@ -80,7 +83,8 @@ function isWhole(rows: readonly Pick<Version, 'locale' | 'isLatest'>[]): boolean
 
 const readVersion = typeSql<Version>(
   (table) =>
-    `select ${versionColumns} from ${anyVersionOf(table)} v where v.entry_id = $1 and v.locale = $2 and v.number = $3`,
+    `select ${versionColumns} from ${anyVersionOf(table)} v
+      where v.entry_id = $1 and v.locale = $2 and v.number = $3`,
 )
 
 /**

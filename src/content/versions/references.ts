@@ -25,7 +25,8 @@ export type Reference = {
 export type OwnedReference = Reference & { readonly entry_id: string }
 
 /** The columns of `OwnedReference` as `json_to_recordset` needs them. */
-export const referenceRecord = `(entry_id uuid, locale text, perspective text, path text, target_kind text, target_id uuid)`
+export const referenceRecord = `(entry_id uuid, locale text, perspective text, path text,
+  target_kind text, target_id uuid)`
 
 /** The references of one version, in each perspective that shows it. */
 export function referencesOf(type: TypeModel, row: Version): Reference[] {
@@ -54,19 +55,26 @@ const syncStatement = sql<{ entry_id: string; locale: string; path: string }>(`
   ), fresh as (
     select w.entry_id, w.locale, w.path, w.target_kind, w.target_id from wanted w where not exists (
       select from stoa.reference r
-      where r.entry_id = w.entry_id and r.path = w.path and r.target_id = w.target_id and r.target_kind = w.target_kind)
+      where r.entry_id = w.entry_id and r.path = w.path and r.target_id = w.target_id
+        and r.target_kind = w.target_kind)
   ), entries as (
-    select id from stoa.entry where id in (select target_id from fresh where target_kind = 'entry') order by id for key share
+    select id from stoa.entry
+    where id in (select target_id from fresh where target_kind = 'entry')
+    order by id for key share
   ), assets as (
-    select id from stoa.asset where id in (select target_id from fresh where target_kind = 'asset') order by id for key share
+    select id from stoa.asset
+    where id in (select target_id from fresh where target_kind = 'asset')
+    order by id for key share
   ), removed as (
     delete from stoa.reference r where r.entry_id = any($1::uuid[]) and not exists (
-      select from wanted w where w.entry_id = r.entry_id and w.locale = r.locale and w.perspective = r.perspective
+      select from wanted w where w.entry_id = r.entry_id and w.locale = r.locale
+        and w.perspective = r.perspective
         and w.path = r.path and w.target_id = r.target_id)
   ), added as (
     insert into stoa.reference (entry_id, locale, perspective, path, target_kind, target_id)
     select entry_id, locale, perspective, path, target_kind, target_id from wanted
-    on conflict (entry_id, locale, perspective, path, target_id) do update set target_kind = excluded.target_kind
+    on conflict (entry_id, locale, perspective, path, target_id) do update
+      set target_kind = excluded.target_kind
     where stoa.reference.target_kind <> excluded.target_kind
   )
   select distinct entry_id, locale, path from fresh
@@ -106,7 +114,9 @@ export function missingFault(at: { readonly locale: string; readonly path: strin
   return {
     path: `/${at.path.replaceAll('.', '/')}`,
     code: 'target',
-    message: `The version in "${at.locale}" refers to something that was deleted. Save it without that, and publish what you saved.`,
+    message:
+      `The version in "${at.locale}" refers to something that was deleted. ` +
+      'Save it without that, and publish it then.',
   }
 }
 

@@ -57,7 +57,8 @@ export function currentFilter(
 }
 
 const changeKept = sql<object>(`
-  update stoa.version_history set filter = $4, filter_revision = $5 where entry_id = $1 and locale = $2 and number = $3 and filter_revision < $5`)
+  update stoa.version_history set filter = $4, filter_revision = $5
+    where entry_id = $1 and locale = $2 and number = $3 and filter_revision < $5`)
 
 /**
  * Renews the filter of a version in the history, for a release that shows it. One that is held is

@@ -29,15 +29,22 @@ const names = versionFields.map(({ name }) => name).join(', ')
 const keptNames = versionFields.flatMap(({ name, kept }) => (kept ? [name] : [])).join(', ')
 const isJson = (type: string): boolean => type === 'json' || type === 'jsonb'
 
+const castNames = versionFields
+  .map(({ name, type }) => (isJson(type) ? `${name}::${type}` : name))
+  .join(', ')
+const arrays = versionFields
+  .map(({ key, type }) => `:${key}::${isJson(type) ? 'text' : type}[]`)
+  .join(', ')
+
 /** JSON travels as the very text that is kept. Versions that are not held go into the history. */
 const insertStatement = namedTypeSql<Record<string, unknown>, { model: string }>(
   (table) => `
   with r as (
-    select entry_id, :type::text as type, ${versionFields.map(({ name, type }) => (isJson(type) ? `${name}::${type}` : name)).join(', ')}
-    from unnest(:ids::uuid[], ${versionFields.map(({ key, type }) => `:${key}::${isJson(type) ? 'text' : type}[]`).join(', ')})
-      as r (entry_id, ${names})
+    select entry_id, :type::text as type, ${castNames}
+    from unnest(:ids::uuid[], ${arrays}) as r (entry_id, ${names})
   ), held as (
-    insert into ${table} (entry_id, type, ${names}) select entry_id, type, ${names} from r where is_latest or is_published
+    insert into ${table} (entry_id, type, ${names}) select entry_id, type, ${names} from r
+      where is_latest or is_published
   ), kept as (
     insert into stoa.version_history (entry_id, type, ${keptNames})
     select entry_id, type, ${keptNames} from r where not (is_latest or is_published)
@@ -47,9 +54,12 @@ const insertStatement = namedTypeSql<Record<string, unknown>, { model: string }>
 
 const changeStatement = typeSql<object>(
   (table) => `
-  update ${table} v set is_latest = c.is_latest, is_published = c.is_published, is_archived = c.is_archived,
-    published_at = c.published_at, published_by = c.published_by, first_published_at = c.first_published_at
-  from json_to_recordset($1::json) as c (id uuid, locale text, number int, is_latest boolean, is_published boolean, is_archived boolean,
+  update ${table} v set is_latest = c.is_latest, is_published = c.is_published,
+    is_archived = c.is_archived,
+    published_at = c.published_at, published_by = c.published_by,
+    first_published_at = c.first_published_at
+  from json_to_recordset($1::json) as c (id uuid, locale text, number int, is_latest boolean,
+    is_published boolean, is_archived boolean,
     published_at timestamptz, published_by json, first_published_at timestamptz)
   where v.entry_id = c.id and v.locale = c.locale and v.number = c.number`,
 )
@@ -60,7 +70,8 @@ const takeFromHistory = sql<object>(`
   where h.entry_id = r.id and h.locale = r.locale and h.number = r.number`)
 
 const countLocales = sql<object>(`
-  update stoa.entry e set locale_count = c.locales from unnest($1::uuid[], $2::int[]) as c (id, locales) where e.id = c.id`)
+  update stoa.entry e set locale_count = c.locales
+    from unnest($1::uuid[], $2::int[]) as c (id, locales) where e.id = c.id`)
 
 /** An optimistic save that saw fewer locales finds that its row was changed since. */
 const touchLatest = typeSql<object>(
@@ -69,7 +80,8 @@ const touchLatest = typeSql<object>(
 )
 
 const setArchived = sql<object>(`
-  update stoa.entry e set archived_at = a.at from unnest($1::uuid[], $2::timestamptz[]) as a (id, at) where e.id = a.id`)
+  update stoa.entry e set archived_at = a.at
+  from unnest($1::uuid[], $2::timestamptz[]) as a (id, at) where e.id = a.id`)
 
 /**
  * Writes these edits, all of one type and made with the same model, and brings references and

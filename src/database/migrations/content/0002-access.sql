@@ -1,4 +1,5 @@
--- Access: roles, users, sessions, API tokens, the link for the first administrator, sign-in throttling, the audit log.
+-- Access: roles, users, sessions, API tokens, the link for the first administrator, sign-in
+-- throttling, the audit log.
 -- Secrets are kept only as SHA-256 (of 256 random bits) or argon2id (passwords).
 
 create table stoa.role (
@@ -11,16 +12,20 @@ create table stoa.role (
 );
 
 insert into stoa.role (name, label, content, system, built_in) values
-  -- The program gives `administrator` every permission that it knows; this row's lists are not read.
+  -- The program gives `administrator` every permission that it knows; this row's lists are not
+  -- read.
   ('administrator', 'Administrator', '[]', '{}', true),
   ('editor', 'Editor',
-   '[{"type":"*","actions":["read","readDraft","create","update","publish","archive","delete"],"filter":null,"fields":null}]',
+   '[{"type":"*","filter":null,"fields":null,
+      "actions":["read","readDraft","create","update","publish","archive","delete"]}]',
    '{releases.write,assets.read,assets.write}', true),
   ('author', 'Author',
    '[{"type":"*","actions":["read","create"],"filter":null,"fields":null},
-     {"type":"*","actions":["readDraft","update","publish","archive","delete"],"filter":null,"fields":null,"own":true}]',
+     {"type":"*","actions":["readDraft","update","publish","archive","delete"],
+      "filter":null,"fields":null,"own":true}]',
    '{assets.read,assets.write}', true),
-  ('anonymous', 'Anonymous', '[{"type":"*","actions":["read"],"filter":null,"fields":null}]', '{}', true);
+  ('anonymous', 'Anonymous',
+   '[{"type":"*","actions":["read"],"filter":null,"fields":null}]', '{}', true);
 
 create sequence stoa.role_revision_sequence;
 create table stoa.role_revision (
@@ -28,7 +33,10 @@ create table stoa.role_revision (
   only_one boolean primary key default true check (only_one)
 );
 insert into stoa.role_revision (revision) values (nextval('stoa.role_revision_sequence'));
-comment on table stoa.role_revision is 'A single row: the revision of all roles together, from a sequence, so that a number never stands for two sets of roles. Nodes that keep compiled roles in memory compare it in the statement that finds the session or token.';
+comment on table stoa.role_revision is
+  'A single row: the revision of all roles together, from a sequence, so that a number never '
+  'stands for two sets of roles. Nodes that keep compiled roles in memory compare it in the '
+  'statement that finds the session or token.';
 
 create function stoa.role_changed() returns trigger language plpgsql as $$
 begin
@@ -110,7 +118,10 @@ create unlogged table stoa.login_throttle (
   blocked_until timestamptz(3) not null
 );
 create index login_throttle_last on stoa.login_throttle (last_at);
-comment on table stoa.login_throttle is 'Failed sign-ins, by `device:NONCE`, `network:NETWORK`, `pair:NETWORK:ACCOUNT` or `account:HASH`. Unlogged: every failed sign-in writes here, and the rows are worth nothing after a crash.';
+comment on table stoa.login_throttle is
+  'Failed sign-ins, by `device:NONCE`, `network:NETWORK`, `pair:NETWORK:ACCOUNT` or '
+  '`account:HASH`. Unlogged: every failed sign-in writes here, and the rows are worth nothing '
+  'after a crash.';
 
 create table stoa.audit (
   id uuid primary key,
@@ -136,16 +147,25 @@ create trigger audit_append_only before update or delete on stoa.audit
   for each row execute function stoa.audit_append_only();
 create trigger audit_no_truncate before truncate on stoa.audit
   for each statement execute function stoa.audit_append_only();
-comment on function stoa.audit_append_only is 'Refuses every change of the audit log, so that a mistake of this program cannot alter it either. Only pruning by age may delete, which sets `stoa.audit_prune` in its transaction.';
+comment on function stoa.audit_append_only is
+  'Refuses every change of the audit log, so that a mistake of this program cannot alter it '
+  'either. Only pruning by age may delete, which sets `stoa.audit_prune` in its transaction.';
 
-comment on table stoa.role is 'Roles: what their holders may do, by content type (`content`) and in the system (`system`).';
+comment on table stoa.role is
+  'Roles: what their holders may do, by content type (`content`) and in the system (`system`).';
 comment on table stoa.user is 'People who can sign in. The password is kept as an argon2id hash.';
 comment on table stoa.session is 'Signed-in browsers. Only the SHA-256 of the cookie is kept.';
-comment on table stoa.session_use is 'When sessions were last used. A table of its own, which the change feed does not announce: a use changes nothing that nodes have in memory.';
-comment on table stoa.api_token is 'API tokens. Only the SHA-256 is kept; `hint` shows the first characters.';
-comment on column stoa.api_token.created_by_token is 'The token that made it, and with which it is deleted.';
+comment on table stoa.session_use is
+  'When sessions were last used. A table of its own, which the change feed does not announce: a '
+  'use changes nothing that nodes have in memory.';
+comment on table stoa.api_token is
+  'API tokens. Only the SHA-256 is kept; `hint` shows the first characters.';
+comment on column stoa.api_token.created_by_token is
+  'The token that made it, and with which it is deleted.';
 comment on table stoa.api_token_use is 'When API tokens were last used, as `session_use`.';
-comment on table stoa.first_administrator is 'A single row while the site has no administrator: the hash of the secret in the link that makes the first one.';
+comment on table stoa.first_administrator is
+  'A single row while the site has no administrator: the hash of the secret in the link that '
+  'makes the first one.';
 comment on table stoa.audit is 'Who changed what, append-only.';
 
 select stoa.attach('stoa.role', 'role', array['name']);
@@ -153,4 +173,5 @@ select stoa.attach('stoa.user', 'user', array['id']);
 select stoa.attach('stoa.user_role', 'user_role', array['user_id', 'role'], array['user_id']);
 select stoa.attach('stoa.session', 'session', array['id_hash']);
 select stoa.attach('stoa.api_token', 'api_token', array['id']);
-select stoa.attach('stoa.api_token_role', 'api_token_role', array['token_id', 'role'], array['token_id']);
+select stoa.attach('stoa.api_token_role', 'api_token_role',
+  array['token_id', 'role'], array['token_id']);

@@ -1,5 +1,7 @@
--- Media: assets, their renditions and unfinished uploads. The bytes are blobs in the file store; a blob that none of these
--- tables names is an orphan. See src/media/blobs.ts for the lock under which blobs gain and lose their last reference.
+-- Media: assets, their renditions and unfinished uploads. The bytes are blobs in the file store; a
+-- blob that none of these
+-- tables names is an orphan. See src/media/blobs.ts for the lock under which blobs gain and lose
+-- their last reference.
 
 create table stoa.asset (
   id uuid primary key,
@@ -76,15 +78,26 @@ begin
   return null;
 end
 $$;
-create trigger asset_release after delete on stoa.asset for each row execute function stoa.release_blob();
+create trigger asset_release after delete on stoa.asset
+  for each row execute function stoa.release_blob();
 
-comment on table stoa.asset is 'Uploaded files as editors know them: a blob with a name, alternative texts and a focal point.';
-comment on column stoa.asset.search is 'The name and the alternative texts in lower case, for searching the list.';
+comment on table stoa.asset is
+  'Uploaded files as editors know them: a blob with a name, alternative texts and a focal point.';
+comment on column stoa.asset.search is
+  'The name and the alternative texts in lower case, for searching the list.';
 comment on table stoa.rendition is 'Images made from an asset.';
-comment on column stoa.rendition.key is 'Everything that decides the bytes: size, crop, format, quality.';
-comment on column stoa.rendition.used_at is 'The last use, as exactly as nodes record it. The least recently used of an asset make room.';
-comment on table stoa.file_store is 'A single row: the identity that is written in the file store of this site. A node that sees another place does not start.';
-comment on table stoa.upload is 'Resumable uploads. The bytes received so far are blobs too, so that any node can continue the upload.';
-comment on table stoa.blob_release is 'When a blob lost its last asset. It stays for the grace period after that, because a backup of the database that is restored needs the files of its time.';
+comment on column stoa.rendition.key is
+  'Everything that decides the bytes: size, crop, format, quality.';
+comment on column stoa.rendition.used_at is
+  'The last use, as exactly as nodes record it. The least recently used of an asset make room.';
+comment on table stoa.file_store is
+  'A single row: the identity that is written in the file store of this site. A node that sees '
+  'another place does not start.';
+comment on table stoa.upload is
+  'Resumable uploads. The bytes received so far are blobs too, so that any node can continue the '
+  'upload.';
+comment on table stoa.blob_release is
+  'When a blob lost its last asset. It stays for the grace period after that, because a backup of '
+  'the database that is restored needs the files of its time.';
 
 select stoa.attach('stoa.asset', 'asset', array['id']);
