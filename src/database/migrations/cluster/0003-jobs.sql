@@ -32,15 +32,24 @@ create unique index job_order_running on stoa.job (kind, order_key)
 create index job_running on stoa.job (node) where state = 'running';
 create index job_kept on stoa.job (kept_until) where kept_until is not null;
 create index job_parked on stoa.job (kind) where state = 'parked';
-comment on table stoa.job is 'Durable work that is done once in effect. A plain insert in the transaction of a write adds a job; a node claims it by raising `attempt`, and commits its effect only in a transaction that finds `attempt` and `node` unchanged.';
-comment on column stoa.job.state is '`waiting` for `due_at` and a free node; `blocked` behind an earlier job of its order key; `running` on `node`; `done`; `parked` after its last attempt; `cancelled`.';
+comment on table stoa.job is
+  'Durable work that is done once in effect. A plain insert in the transaction of a write adds a '
+  'job; a node claims it by raising `attempt`, and commits its effect only in a transaction that '
+  'finds `attempt` and `node` unchanged.';
+comment on column stoa.job.state is
+  '`waiting` for `due_at` and a free node; `blocked` behind an earlier job of its order key; '
+  '`running` on `node`; `done`; `parked` after its last attempt; `cancelled`.';
 comment on column stoa.job.priority is '0 is claimed first, 2 last, within the kind.';
 comment on column stoa.job.due_at is 'No attempt starts earlier, by the clock of this database.';
-comment on column stoa.job.key is 'At most one job of a kind waits with it; a later one replaces the payload of the earlier.';
-comment on column stoa.job.order_key is 'Jobs of a kind with the same order key run one at a time, in the order of `id`.';
+comment on column stoa.job.key is
+  'At most one job of a kind waits with it; a later one replaces the payload of the earlier.';
+comment on column stoa.job.order_key is
+  'Jobs of a kind with the same order key run one at a time, in the order of `id`.';
 comment on column stoa.job.attempt is 'Claims so far. It only grows: the fence of the effects.';
-comment on column stoa.job.failures is 'Failed attempts since the job was added or retried; at `attempts_max` it is parked.';
-comment on column stoa.job.idempotency_key is 'The same at each attempt, for effects outside the database.';
+comment on column stoa.job.failures is
+  'Failed attempts since the job was added or retried; at `attempts_max` it is parked.';
+comment on column stoa.job.idempotency_key is
+  'The same at each attempt, for effects outside the database.';
 comment on column stoa.job.node is 'The node that runs it: its id in `stoa.node`.';
 comment on column stoa.job.failure is 'Why the last attempt failed.';
 comment on column stoa.job.kept_until is 'Of a job that has ended: when it may be deleted.';
