@@ -1,6 +1,5 @@
 import { Cache } from '#cache/cache.ts'
 import type { CacheOptions } from '#cache/cache.ts'
-import { RedisSecondLevel } from '#cache/drivers/redis.ts'
 import { ChangeFeed } from '#change-feed/feed.ts'
 import type { Token } from '#change-feed/token.ts'
 import type { SealOptions } from '#cache/envelope.ts'
@@ -60,6 +59,8 @@ export type ClusterOptions = {
   /** All connections of this node together: at least 6, of which 5 are its own. */
   readonly connectionsMax?: number
   readonly cache?: CacheOptions['config']
+  /** Redis, Valkey or NATS for hints between the nodes. Left out: NOTIFY of PostgreSQL. */
+  readonly linkUrl?: string
   /** Redis or Valkey as a second level of the cache, for values that are read with a `codec`. */
   readonly secondLevelUrl?: string
   /**
@@ -96,6 +97,8 @@ export type Cluster = AsyncDisposable & {
 
 const attachTable = sql(`select stoa.attach($1::regclass, $2, $3::text[], $4::text[])`)
 const readIdentity = sql<{ identity: string }>(`select identity::text from stoa.epoch`)
+/** The part of an epoch's name that stays the same through failovers, and that no copy shares. */
+const readPlace = sql<{ place: string }>(`select split_part(stoa.begin_epoch(), '.', 1) as place`)
 const connectTimeoutMs = 5_000
 const statementTimeoutMs = 10_000
 const leaseMsDefault = 1_000
@@ -115,6 +118,7 @@ export type FeedWiring = {
   readonly replica?: Database | null
   readonly leaseMs?: number
   readonly pollGapMs?: number
+  readonly linkUrl?: string | null
   readonly cache?: CacheOptions['config']
   /** Redis or Valkey, with the key that signs what is kept there and the program's version. */
   readonly secondLevel?: SecondLevelWiring | null
@@ -131,14 +135,20 @@ export type WiredFeed = AsyncDisposable & {
 }
 
 /**
- * Follows the change feed of the database, and keeps what it allows. Hints travel through `url`,
- * which leads to the server itself. Connects in the
- * background; never fails because something cannot be reached.
+ * Follows the change feed of the database, and keeps what it allows. Hints travel through
+ * `linkUrl`, or through `url`, which leads to the server itself. Connects in the background; never
+ * fails because something cannot be reached.
  */
 export async function wireFeed(url: string, wiring: FeedWiring): Promise<WiredFeed> {
   const { database, applicationName, logger, leaseMs = leaseMsDefault, pollGapMs } = wiring
   await using opened = new AsyncDisposableStack()
-  const link = openLink(url, `${applicationName} link`, logger)
+  const link = await openLink({
+    url,
+    linkUrl: wiring.linkUrl ?? null,
+    database: database.control ?? database,
+    applicationName: `${applicationName} link`,
+    logger,
+  })
   opened.defer(() => link.close())
   const gaps = pollGapMs === undefined ? {} : { pollGapMs, hintGapMs: pollGapMs }
   const feed = new ChangeFeed({
@@ -149,7 +159,7 @@ export async function wireFeed(url: string, wiring: FeedWiring): Promise<WiredFe
     config: { leaseMs, pollTimeoutMs: leaseMs, ...gaps },
   })
   opened.defer(() => feed.stop())
-  const secondLevel = openSecondLevel(wiring.secondLevel ?? null, logger)
+  const secondLevel = await openSecondLevel(wiring)
   opened.defer(async () => secondLevel?.store.close())
   const cache = new Cache({
     feed,
@@ -171,18 +181,51 @@ function feedLane(timeoutMs: number): LaneOptions {
   }
 }
 
-/** Cluster Link over PostgreSQL NOTIFY; connects in the background. */
-export function openLink(url: string, applicationName: string, logger: Logger): ClusterLink {
-  return new PostgresClusterLink({ connect: primaryConnector({ url, applicationName }), logger })
+export type LinkWiring = {
+  /** The PostgreSQL server itself, for NOTIFY. */
+  readonly url: string
+  /** Null: NOTIFY of PostgreSQL. */
+  readonly linkUrl: string | null
+  /** The primary, which knows the name of the cluster. */
+  readonly database: Queryable
+  readonly applicationName: string
+  readonly logger: Logger
 }
 
-function openSecondLevel(
-  options: SecondLevelWiring | null,
-  logger: Logger,
-): SealedLevelOptions | null {
-  if (options === null) return null
-  const { url, secret, level } = options
-  return { store: new RedisSecondLevel({ url, logger }), secret, level }
+/** Cluster Link over the server that is configured. Connects in the background. */
+export async function openLink(wiring: LinkWiring): Promise<ClusterLink> {
+  const { url, linkUrl, database, applicationName, logger } = wiring
+  if (linkUrl === null)
+    return new PostgresClusterLink({ connect: primaryConnector({ url, applicationName }), logger })
+  const identity = identityOf(database)
+  // A client library is loaded only where its server is chosen.
+  if (linkUrl.startsWith('redis')) {
+    const { RedisClusterLink } = await import('#cluster-link/drivers/redis.ts')
+    return new RedisClusterLink({ url: linkUrl, identity, logger })
+  }
+  const { NatsClusterLink } = await import('#cluster-link/drivers/nats.ts')
+  return new NatsClusterLink({ url: linkUrl, identity, logger })
+}
+
+/**
+ * The name of the cluster for others on the same server. The first result is kept, so that a server
+ * which comes back is used again while the database is away.
+ */
+function identityOf(database: Queryable): () => Promise<string> {
+  let known: string | null = null
+  return async () => (known ??= (await database.run(readPlace))[0]!.place)
+}
+
+async function openSecondLevel({
+  secondLevel = null,
+  database,
+  logger,
+}: FeedWiring): Promise<SealedLevelOptions | null> {
+  if (secondLevel === null) return null
+  const { url, secret, level } = secondLevel
+  const identity = identityOf(database.control ?? database)
+  const { RedisSecondLevel } = await import('#cache/drivers/redis.ts')
+  return { store: new RedisSecondLevel({ url, identity, logger }), secret, level }
 }
 
 /**
@@ -211,6 +254,7 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
     applicationName: 'stoa',
     logger,
     secondLevel: await secondLevelOf(options, database),
+    linkUrl: options.linkUrl ?? null,
     ...(leaseMs === undefined ? {} : { leaseMs }),
     ...(pollGapMs === undefined ? {} : { pollGapMs }),
     ...(cache === undefined ? {} : { cache }),

@@ -91,6 +91,21 @@ test('the layer table would notice a content import in the cluster half', () => 
   assert.equal(complaint('src/node/drivers.ts', '#file-store/drivers/disk.ts'), null)
 })
 
+test('a client library is loaded only where its server is chosen', () => {
+  const chosen = /drivers\/(redis|nats)\.ts|@redis\/|@nats-io\/|redis-connection/
+  const eager = sources.filter((file) => {
+    if (file.endsWith('.test.ts')) return false
+    const lines = readFileSync(file, 'utf8').match(/^import (?!type)[^;]*? from '[^']+'$/gm)
+    return (lines ?? []).some((line) => chosen.test(line))
+  })
+  assert.deepEqual(eager, [
+    'src/cache/drivers/redis.ts',
+    'src/cluster-link/drivers/nats.ts',
+    'src/cluster-link/drivers/redis.ts',
+    'src/lib/redis-connection.ts',
+  ])
+})
+
 test('the layer table has a row for each folder and file of src, and no other', () => {
   const parts = new Set(sources.map((file) => file.split('/')[1] ?? ''))
   assert.deepEqual(Object.keys(layers).toSorted(), [...parts].toSorted())

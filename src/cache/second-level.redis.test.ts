@@ -16,28 +16,21 @@ import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
 import { redisMissing, startTestRedis } from '#test/support/redis.ts'
+import { startRedisCluster, startSentinels } from '#test/support/redis-topology.ts'
 
 const skip = databaseMissing === false ? redisMissing : databaseMissing
 
 async function connected(level: SecondLevel): Promise<void> {
   for (let tries = 0; !level.connected; tries += 1) {
-    assert.ok(tries < 500, 'the second level does not connect')
+    assert.ok(tries < 1_000, 'the second level does not connect')
     await sleep(10)
   }
 }
 
-secondLevelContract('memory', {
-  skip: false,
-  open: async () => {
-    const level = new MemorySecondLevel()
-    return { levels: [level, level], [Symbol.asyncDispose]: async () => undefined }
-  },
-})
-
-secondLevelContract('Redis', {
-  skip: redisMissing,
-  open: async () => {
-    const redis = await startTestRedis()
+/** For the contract: two nodes' views of whatever `start` gives. */
+function levelsAt(start: () => Promise<AsyncDisposable & { readonly url: string }>) {
+  return async () => {
+    const redis = await start()
     const levels = [
       new RedisSecondLevel({ url: redis.url, logger: silentLogger }),
       new RedisSecondLevel({ url: redis.url, logger: silentLogger }),
@@ -50,8 +43,96 @@ secondLevelContract('Redis', {
         await redis[Symbol.asyncDispose]()
       },
     }
+  }
+}
+
+secondLevelContract('memory', {
+  skip: false,
+  open: async () => {
+    const level = new MemorySecondLevel()
+    return { levels: [level, level], [Symbol.asyncDispose]: async () => undefined }
   },
 })
+
+secondLevelContract('Redis', { skip: redisMissing, open: levelsAt(startTestRedis) })
+secondLevelContract('Redis Sentinel', { skip: redisMissing, open: levelsAt(startSentinels) })
+secondLevelContract('Redis Cluster', { skip: redisMissing, open: levelsAt(startRedisCluster) })
+
+test(
+  'Redis Sentinel: after a failover the level is at the new primary',
+  { skip: redisMissing },
+  async () => {
+    await using sentinels = await startSentinels()
+    const level = new RedisSecondLevel({ url: sentinels.url, logger: silentLogger })
+    await using closing = new AsyncDisposableStack()
+    closing.defer(() => level.close())
+    await connected(level)
+    await level.put('stoa:k', Buffer.from('before'))
+    await sentinels.primary.kill()
+    await sentinels.failedOver()
+    const deadline = Date.now() + 20_000
+    while (String(await level.get('stoa:k')) !== 'after') {
+      assert.ok(Date.now() < deadline, 'the level does not find the new primary')
+      await level.put('stoa:k', Buffer.from('after'))
+      await sleep(20)
+    }
+  },
+)
+
+test(
+  'Redis Cluster: a server that dies takes only its own share with it, and comes back',
+  { skip: redisMissing },
+  async () => {
+    await using cluster = await startRedisCluster(['--cluster-require-full-coverage', 'no'])
+    const level = new RedisSecondLevel({ url: cluster.url, logger: silentLogger })
+    await using closing = new AsyncDisposableStack()
+    closing.defer(() => level.close())
+    const keys = Array.from({ length: 30 }, (_none, number) => `stoa:${number}`)
+    const kept = async (): Promise<number> => {
+      let count = 0
+      for (const key of keys) {
+        await connected(level)
+        await level.put(key, Buffer.from('x'))
+        await connected(level)
+        count += Number((await level.get(key)) !== null)
+      }
+      return count
+    }
+    assert.equal(await kept(), keys.length)
+    await cluster.servers[2]!.kill()
+    const startedMs = performance.now()
+    for (const key of keys) await level.get(key)
+    assert.ok(performance.now() - startedMs < 2_000, 'reads wait for a server that is away')
+    await cluster.servers[2]!.start()
+    const deadline = Date.now() + 30_000
+    while ((await kept()) < keys.length) assert.ok(Date.now() < deadline, 'it does not come back')
+  },
+)
+
+test(
+  'the level knows its server, and the clusters that share it',
+  { skip: redisMissing },
+  async () => {
+    await using redis = await startTestRedis({ settings: ['--maxmemory', '64mb'] })
+    await using closing = new AsyncDisposableStack()
+    const levels = ['a1', 'b2'].map((name) => {
+      const options = { url: redis.url, identity: async () => name, logger: silentLogger }
+      const level = new RedisSecondLevel(options)
+      closing.defer(() => level.close())
+      return level
+    })
+    const [one, other] = levels as [RedisSecondLevel, RedisSecondLevel]
+    for (const level of levels) await connected(level)
+    assert.match(one.server?.version ?? '', /^\d+\./)
+    const deadline = Date.now() + 10_000
+    while (!(await one.examine()).otherClusters.includes('b2'))
+      assert.ok(Date.now() < deadline, 'the other cluster leaves no mark')
+    const [mine, theirs] = [await one.examine(), await other.examine()]
+    assert.deepEqual([mine.otherClusters, theirs.otherClusters], [['b2'], ['a1']])
+    assert.deepEqual([mine.memoryBytesMax, mine.refusesWhenFull], [64 * 1024 ** 2, true])
+    assert.equal(mine.serverId, theirs.serverId)
+  },
+)
 
 type Item = { readonly title: string }
 const codec: Codec<Item> = {
@@ -68,7 +149,12 @@ type Node = AsyncDisposable & {
   write(title: string): Promise<void>
 }
 
-async function node(database: Database, url: string, redisUrl: string): Promise<Node> {
+async function node(
+  database: Database,
+  url: string,
+  redisUrl: string,
+  programLevel = seal.level,
+): Promise<Node> {
   const feedDatabase = new PostgresDatabase({
     url,
     connectionsMax: 3,
@@ -83,7 +169,11 @@ async function node(database: Database, url: string, redisUrl: string): Promise<
     logger: silentLogger,
   })
   const level = new RedisSecondLevel({ url: redisUrl, logger: silentLogger })
-  const cache = new Cache({ feed, database, secondLevel: { store: level, ...seal } })
+  const cache = new Cache({
+    feed,
+    database,
+    secondLevel: { store: level, ...seal, level: programLevel },
+  })
   await connected(level)
   return {
     cache,
@@ -144,6 +234,28 @@ test(
   },
 )
 
+test('nodes of two versions on one Redis take no value of each other', { skip }, async () => {
+  await using db = await testDatabase()
+  await using redis = await startTestRedis()
+  await withItem(db.database)
+  await using old = await node(db.database, db.url, redis.url, '1')
+  await using newer = await node(db.database, db.url, redis.url, '2')
+  await using newToo = await node(db.database, db.url, redis.url, '2')
+  for (let round = 0; round < 8; round += 1) {
+    await old.write(`title ${round}`)
+    for (const one of [old, newer, newToo]) {
+      // Without a link each node finds the write within its lease.
+      const deadline = Date.now() + 10_000
+      while ((await one.get()).title !== `title ${round}`) {
+        assert.ok(Date.now() < deadline, 'a write is not seen')
+        await sleep(20)
+      }
+    }
+  }
+  assert.equal(old.cache.counts.second, 0)
+  assert.ok(newToo.cache.counts.second > 0, 'nodes of one version share')
+})
+
 test(
   'two installations on one server and one Redis are isolated, a copy with the same secret too',
   { skip },
@@ -151,6 +263,7 @@ test(
     await using db = await testDatabase()
     await using redis = await startTestRedis()
     await withItem(db.database)
+    await db.database.run(sql(`select stoa.begin_epoch()`))
     await db.database.run(sql(`select stoa.begin_epoch()`))
     await using copy = await testDatabase({ copyOf: db })
     await using other = await testDatabase()

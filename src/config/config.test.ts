@@ -68,7 +68,14 @@ test('secrets and passwords are hidden wherever they are', () => {
   assert.doesNotMatch(printed, /ssss|ss:w|zebra|giraffe/)
   assert.match(printed, /postgres:\/\/me:\(hidden\)@h1:1,h2:2\/db/)
   assert.equal(hidePassword('postgres://me:zebra'), 'postgres://me:(hidden)')
+  assert.equal(hidePassword('nats://zebra@h1:4222,h2'), 'nats://(hidden)@h1:4222,h2')
+  assert.equal(
+    hidePassword('rediss://me:zebra@h1,h2/0?sentinel=main&sentinelPassword=giraffe'),
+    'rediss://me:(hidden)@h1,h2/0?sentinel=main&sentinelPassword=(hidden)',
+  )
   for (const url of [
+    'redis://h1:26379,h2:26379/0?sentinel=main',
+    'nats://h1:4222,h2:4222',
     'postgres://h1:5432,h2:5432/db',
     'redis://h:6379',
     'redis://[::1]:6379',

@@ -173,11 +173,13 @@ function printable(setting: Setting<unknown>, value: unknown): unknown {
 
 /**
  * Works on the text, because `URL` does not parse a URL with several hosts. A URL that was cut off
- * before its host still holds its password, so anything but a port after the colon is hidden.
+ * before its host still holds its password, so anything but a port after the colon is hidden. An
+ * account of NATS without a colon is a token.
  */
 export function hidePassword(url: string): string {
   return url
+    .replace(/^((?:nats|tls):\/\/)[^:@/]+@/, '$1(hidden)@')
     .replace(/^([a-z0-9]+:\/\/[^:@/]*):.*@/, '$1:(hidden)@')
     .replace(/^([a-z0-9]+:\/\/(?!\[)[^:@/]*):(?!\d{1,5}(?:[/?,]|$))[^@]*$/, '$1:(hidden)')
-    .replace(/([?&](?:ssl)?password=)[^&]*/gi, '$1(hidden)')
+    .replace(/([?&](?:ssl|sentinel)?password=)[^&]*/gi, '$1(hidden)')
 }

@@ -1,3 +1,5 @@
+import { parseNatsUrl } from '#lib/nats-url.ts'
+import { parseRedisUrl } from '#lib/redis-url.ts'
 import { parseS3Url } from '#lib/s3-url.ts'
 
 /**
@@ -68,6 +70,19 @@ function filesUrl(text: string): string {
   if (text.startsWith('s3:')) parseS3Url(text)
   else if (!URL.canParse(text) || !/^file:\/\/(localhost)?\/./.test(text))
     throw new Error('must name a folder: file:///path')
+  return text
+}
+
+function redisUrl(text: string): string {
+  url('redis', 'rediss')(text)
+  parseRedisUrl(text)
+  return text
+}
+
+function linkUrl(text: string): string {
+  url('redis', 'rediss', 'nats', 'tls')(text)
+  if (text.startsWith('redis')) parseRedisUrl(text)
+  else parseNatsUrl(text)
   return text
 }
 
@@ -171,11 +186,24 @@ export const settings = {
     flag: '--cache-url',
     fallback: null,
     url: true,
-    parse: url('redis', 'rediss'),
+    parse: redisUrl,
     help:
-      'Redis or Valkey as a second cache level that the nodes share: redis://host:6379. A ' +
-      'node can then reuse what another node has read. Unset or unreachable: the nodes read ' +
-      'from the database.',
+      'Redis or Valkey as a second cache level that the nodes share: redis://host:6379, ' +
+      'redis://sentinel1,sentinel2/0?sentinel=NAME, or redis://host1,host2?cluster=true; ' +
+      'rediss: with TLS, where ?ca=FILE names certificates to trust. A node can then reuse what ' +
+      'another node has read. Unset or unreachable: the nodes read from the database.',
+  } as Setting<string | null>,
+  linkUrl: {
+    env: 'STOA_LINK_URL',
+    flag: '--link-url',
+    fallback: null,
+    url: true,
+    parse: linkUrl,
+    help:
+      'Server for the hints between the nodes: a redis: or rediss: URL as for STOA_CACHE_URL, ' +
+      'or nats://user:password@host1:4222,host2, with TLS tls://host?ca=FILE. Set the same ' +
+      'server on every node. Several clusters can share one. Unset: NOTIFY of PostgreSQL. ' +
+      'Unreachable: the nodes find changes by polling.',
   } as Setting<string | null>,
   leaseMs: {
     env: 'STOA_LEASE_MS',

@@ -28,7 +28,13 @@ export async function openCluster(config: Config): Promise<ClusterAccess | null>
   const database = openCommandDatabase({ config, url, logger }, connectionsMax)
   opened.defer(() => database.close())
   if (!(await anyNodes(database, config.databaseUrl === null))) return null
-  const link = openLink(config.databaseDirectUrl ?? url, `${commandNameOf()} link`, logger)
+  const link = await openLink({
+    url: config.databaseDirectUrl ?? url,
+    linkUrl: config.linkUrl,
+    database,
+    applicationName: `${commandNameOf()} link`,
+    logger,
+  })
   opened.defer(() => link.close())
   const sender = new CallSender({
     id: newId(),

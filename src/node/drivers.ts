@@ -126,7 +126,7 @@ export type ClusterOptions = DriverOptions & {
 /** The change feed and the cache of one node, as its configuration has them. */
 export async function openCluster(options: ClusterOptions): Promise<OpenedCluster> {
   const { config, url, database, secret, version } = options
-  const { leaseMs, pollGapMs, staleMs, cacheBytes, cacheUrl } = config
+  const { leaseMs, pollGapMs, staleMs, cacheBytes, cacheUrl, linkUrl } = config
   await using opened = new AsyncDisposableStack()
   const replica = openReplica(options)
   opened.defer(async () => replica?.close())
@@ -136,6 +136,7 @@ export async function openCluster(options: ClusterOptions): Promise<OpenedCluste
     replica,
     leaseMs,
     pollGapMs,
+    linkUrl,
     secondLevel: cacheUrl === null ? null : { url: cacheUrl, secret, level: version },
     cache: { staleMs, bytesMax, entryBytesMax: Math.min(entryBytesMax, bytesMax) },
     applicationName: `stoa ${nodeNameOf(config)}`,

@@ -58,6 +58,12 @@ if (import.meta.main) {
   await jobNode(database, [{ kind: effectKind, run }], {
     name: String(process.pid),
     leaseMs: jobLeaseMs,
-    link: openLink(url, 'job process', silentLogger),
+    link: await openLink({
+      url,
+      linkUrl: null,
+      database,
+      applicationName: 'job process',
+      logger: silentLogger,
+    }),
   })
 }

@@ -13,6 +13,7 @@ export class MemoryHub {
 }
 
 export class MemoryClusterLink implements ClusterLink {
+  readonly server = null
   readonly #hub: MemoryHub
   readonly #listeners = new Set<Listener>()
 

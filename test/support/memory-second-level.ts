@@ -5,6 +5,7 @@ const entriesMax = 10_000
 
 /** A second level within one process: for tests, and for nodes that share it. */
 export class MemorySecondLevel implements SecondLevel {
+  readonly server = null
   readonly entries = new Map<string, Buffer>()
   #closed = false
 

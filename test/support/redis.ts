@@ -20,10 +20,22 @@ export const redisMissing: string | false = missing()
 
 export type TestRedis = AsyncDisposable & {
   readonly url: string
+  readonly port: number
   start(): Promise<void>
   stop(): Promise<void>
+  /** Ends it at once, as when the machine fails. */
+  kill(): Promise<void>
   hang(): void
   goOn(): void
+}
+
+export type TestRedisOptions = {
+  /** More arguments of its command line. */
+  readonly settings?: readonly string[]
+  readonly port?: number
+  /** It is a sentinel with this file of settings. */
+  readonly sentinel?: string
+  readonly program?: string
 }
 
 const readyWithinMs = 10_000
@@ -32,50 +44,43 @@ const readyWithinMs = 10_000
  * A throw-away Redis on loopback, in memory; it can be stopped and started again on its port,
  * empty, and be made to hang.
  */
-export async function startTestRedis(): Promise<TestRedis> {
+export async function startTestRedis(options: TestRedisOptions = {}): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'stoa-redis-'))
-  const port = await freePort()
+  const port = options.port ?? (await freePort())
+  const settings = ['--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no']
+  const args =
+    options.sentinel === undefined
+      ? ['--port', String(port), ...settings, ...(options.settings ?? [])]
+      : [options.sentinel, '--sentinel', '--port', String(port)]
   let child: ChildProcess | null = null
-  const stop = async (): Promise<void> => {
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
     const running = child
     child = null
     if (running === null) return
     const ended = new Promise((resolve) => running.once('exit', resolve))
-    running.kill('SIGTERM')
+    running.kill('SIGCONT')
+    running.kill(signal)
     await ended
   }
   const start = async (): Promise<void> => {
-    child = spawn(
-      'redis-server',
-      [
-        '--port',
-        String(port),
-        '--bind',
-        '127.0.0.1',
-        '--dir',
-        folder,
-        '--save',
-        '',
-        '--appendonly',
-        'no',
-      ],
-      { stdio: 'ignore' },
-    )
-    const end = Date.now() + readyWithinMs
+    child = spawn(options.program ?? 'redis-server', args, { stdio: 'ignore' })
+    const deadline = Date.now() + readyWithinMs
     while (!(await accepts(port))) {
-      if (Date.now() > end) throw new Error('redis-server accepts no connections')
+      if (Date.now() > deadline) throw new Error('redis-server accepts no connections')
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
   }
   await start()
   return {
     url: `redis://127.0.0.1:${port}`,
+    port,
     start,
-    stop,
+    stop: () => end('SIGTERM'),
+    kill: () => end('SIGKILL'),
     hang: () => void child?.kill('SIGSTOP'),
     goOn: () => void child?.kill('SIGCONT'),
     [Symbol.asyncDispose]: async () => {
-      await stop()
+      await end('SIGKILL')
       await rm(folder, { recursive: true, force: true })
     },
   }
