@@ -172,3 +172,43 @@ test('every error code is documented, and every documented code exists', () => {
   )
   assert.ok(inCode.size > 0)
 })
+
+type FaultRow = { readonly codes: string; readonly held: string }
+
+const faultRows: readonly FaultRow[] = readFileSync('docs/faults.md', 'utf8')
+  .split('\n')
+  .flatMap((line) => {
+    const [, codes, held] = /^\| ((?:[A-G]\d+(?:, | to )?)+) .* \| (.*) \|$/.exec(line) ?? []
+    return codes === undefined || held === undefined ? [] : [{ codes, held }]
+  })
+
+/** The tests that a row names, by file; names that are made of values are looked for in part. */
+function testsNamed({ held }: FaultRow): { file: string; names: string[] }[] {
+  const files = [...held.matchAll(/`?((?:src|test|docs)\/[\w./-]+\.(?:ts|md))`?/g)]
+  return files.map((match, at) => {
+    const end = files[at + 1]?.index ?? held.length
+    const names = held.slice(match.index, end).matchAll(/"([^"]+)"/g)
+    return { file: match[1]!, names: [...names].map(([, name]) => name!) }
+  })
+}
+
+test('the page of faults names tests that exist, in the order of its codes', () => {
+  const missing = faultRows.flatMap((row) => {
+    const found = testsNamed(row)
+    if (found.length === 0) return [`${row.codes}: no file`]
+    return found.flatMap(({ file, names }) => {
+      const text = globSync(file).map((one) => readFileSync(one, 'utf8').replaceAll("\\'", "'"))[0]
+      if (text === undefined) return [`${row.codes}: there is no ${file}`]
+      return names
+        .filter((name) => ![name, name.replace(/^[\w ]+: /, '')].some((one) => text.includes(one)))
+        .map((name) => `${row.codes}: ${file} has no test "${name}"`)
+    })
+  })
+  assert.deepEqual(missing, [])
+  assert.ok(faultRows.length > 80, 'the rows of the page are read')
+  const order = faultRows.map(({ codes }) => {
+    const [, letter = '', number] = /^([A-G])(\d+)/.exec(codes) ?? []
+    return `${letter}${number?.padStart(2, '0')}`
+  })
+  assert.deepEqual(order, order.toSorted())
+})
