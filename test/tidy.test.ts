@@ -192,12 +192,17 @@ function testsNamed({ held }: FaultRow): { file: string; names: string[] }[] {
   })
 }
 
+/** Texts that are written in several lines, joined. */
+function withWholeTexts(source: string): string {
+  return source.replaceAll(/['`] \+\s+['`]/g, '').replaceAll("\\'", "'")
+}
+
 test('the page of faults names tests that exist, in the order of its codes', () => {
   const missing = faultRows.flatMap((row) => {
     const found = testsNamed(row)
     if (found.length === 0) return [`${row.codes}: no file`]
     return found.flatMap(({ file, names }) => {
-      const text = globSync(file).map((one) => readFileSync(one, 'utf8').replaceAll("\\'", "'"))[0]
+      const [text] = globSync(file).map((one) => withWholeTexts(readFileSync(one, 'utf8')))
       if (text === undefined) return [`${row.codes}: there is no ${file}`]
       return names
         .filter((name) => ![name, name.replace(/^[\w ]+: /, '')].some((one) => text.includes(one)))

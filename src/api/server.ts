@@ -8,7 +8,8 @@ import { compression } from '#api/delivery/compression.ts'
 import { fastPath } from '#api/delivery/fast-path.ts'
 import { ResponseKeys } from '#api/delivery/response-keys.ts'
 import { respondToBrokenRequest } from '#api/http/broken-request.ts'
-import { removeForwardedPorts } from '#api/http/client-address.ts'
+import { lastAddress, removeForwardedPorts } from '#api/http/client-address.ts'
+import { FairTurns } from '#api/http/fair-turns.ts'
 import { Connections } from '#api/http/connections.ts'
 import { cors } from '#api/http/cors.ts'
 import { identification } from '#api/http/identity.ts'
@@ -153,9 +154,13 @@ function httpServer(
   const { config } = context
   const respondFast = fastPath(context, () => metrics.fastResponse())
   const behindProxy = config.trustProxy !== false
+  const turns = new FairTurns(context.clock)
   const handle: Handler = (request, response) => {
     if (behindProxy) removeForwardedPorts(request)
-    if (!respondFast(request, response)) routes(request, response)
+    turns.run(lastAddress(request, behindProxy), () => {
+      if (request.socket.destroyed) return
+      if (!respondFast(request, response)) routes(request, response)
+    })
   }
   const options = {
     maxHeaderSize: config.headerBytesMax,

@@ -20,6 +20,7 @@ const seed =
   process.env['STOA_TEST_SEED'] === undefined ? {} : { seed: Number(process.env['STOA_TEST_SEED']) }
 const runs = Number(process.env['STOA_TEST_RUNS'] ?? 40)
 const stepsMax = 10
+const attemptsMax = 50
 
 const articleType = (filterable: readonly string[]): object => ({
   label: 'Article',
@@ -250,6 +251,15 @@ function seenIn({ status, text, headers }: Awaited<ReturnType<RoleClient>>): str
   return `${status} ${headers['cache-control'] ?? ''} ${normal}`
 }
 
+/** On a busy machine the lease can be over for a moment: then the request is repeated. */
+async function served(request: () => ReturnType<RoleClient>): ReturnType<RoleClient> {
+  for (let attempt = 1; ; attempt += 1) {
+    const response = await request()
+    if (response.status !== 503 || attempt >= attemptsMax) return response
+    await sleep(200)
+  }
+}
+
 async function sameInBoth(
   worlds: readonly [World, World],
   steps: readonly Step[],
@@ -268,7 +278,9 @@ async function sameInBoth(
     const body =
       one.body === undefined ? undefined : JSON.parse(withIds(JSON.stringify(one.body), ids))
     const [first, second] = await Promise.all(
-      worlds.map(async ({ callers }) => seenIn(await callers[caller]!(one.method, path, body))),
+      worlds.map(async ({ callers }) =>
+        seenIn(await served(() => callers[caller]!(one.method, path, body))),
+      ),
     )
     assert.equal(second, first, `${one.method} ${path} ${JSON.stringify(body)}`)
   }

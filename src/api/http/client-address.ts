@@ -18,3 +18,13 @@ function withoutPort(text: string): string {
   const found = withPort.exec(address)
   return found?.[1] ?? found?.[2] ?? address
 }
+
+/**
+ * The address that was seen by the nearest proxy, which no client can choose, or by this node: who
+ * shares turns with whom. Behind several proxies it is that of the second.
+ */
+export function lastAddress({ headers, socket }: IncomingMessage, behindProxy: boolean): string {
+  const forwarded = behindProxy ? headers['x-forwarded-for'] : undefined
+  const text = typeof forwarded === 'string' ? forwarded : ''
+  return text.slice(text.lastIndexOf(',') + 1).trim() || (socket.remoteAddress ?? '')
+}

@@ -153,11 +153,16 @@ export class Connections {
     })
   }
 
-  /** Spares this machine itself, where a proxy or a program of the operator connects from. */
+  /**
+   * Spares this machine itself, where a proxy or a program of the operator connects from. What
+   * other connections of the address have sent and is not parsed yet is never parsed.
+   */
   #penalise(address: string): void {
-    if (localAddresses.has(address)) return
+    if (localAddresses.has(address) || this.#limits.behindProxy) return
     if (this.#penalties.size >= penaltiesMax) this.#penalties.clear()
     this.#penalties.set(address, this.#clock.monotonicMs() + penaltyMs)
+    for (const { socket, address: other } of this.#open.values())
+      if (other === address && socket.bytesRead === 0) socket.destroy()
   }
 
   #isPenalised(address: string): boolean {
