@@ -154,15 +154,14 @@ const works: Readonly<Record<string, Work>> = {
   save: (site, ids, turn) =>
     site.content.entries.save(
       site.call,
-      site.types[0]!,
-      ids[turn % ids.length]!,
+      { type: site.types[0]!, id: ids[turn % ids.length]! },
       { locale: null, fields: { title: `Title ${turn}` }, merge: true },
       null,
     ),
   publish: async (site, ids, turn) => {
     const [type, id] = [site.types[0]!, ids[turn % ids.length]!]
     const input = { locale: null, fields: { title: `Live ${turn}` }, merge: true, publish: true }
-    return site.content.entries.save(site.call, type, id, input, null)
+    return site.content.entries.save(site.call, { type, id }, input, null)
   },
   create: (site, _ids, turn) =>
     site.content.entries.create(site.call, site.types[0]!, {

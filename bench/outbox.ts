@@ -116,8 +116,7 @@ async function entryWriter(url: string, kind: Kind): Promise<Writer> {
     write: async (turn, body) =>
       content.entries.save(
         call,
-        'article',
-        ids[turn % entries]!,
+        { type: 'article', id: ids[turn % entries]! },
         {
           locale: null,
           fields: { title: `Title ${turn}`, body: body(4_000) },

@@ -47,11 +47,10 @@ const definition = {
 }
 
 async function ok(
-  site: Site,
+  { site, as = 'administrator' }: { readonly site: Site; readonly as?: Persona },
   method: string,
   url: string,
   body?: unknown,
-  as: Persona = 'administrator',
 ): Promise<SiteResponse> {
   const response = await site.request(method, url, { as, ...(body === undefined ? {} : { body }) })
   assert.ok(response.status < 300, `${method} ${url}: ${response.text}`)
@@ -98,27 +97,27 @@ const openFields = (which: string): Record<string, unknown> => ({
 })
 
 async function build(site: Site): Promise<Ids> {
-  await ok(site, 'PUT', '/api/locales/de', { fallback: 'en' })
-  await ok(site, 'PUT', '/api/types/article', definition)
+  await ok({ site }, 'PUT', '/api/locales/de', { fallback: 'en' })
+  await ok({ site }, 'PUT', '/api/types/article', definition)
   site.forgetDocument()
   const create = async (fields: object, publish = false): Promise<string> =>
-    (await ok(site, 'POST', '/api/content/article', { fields, publish })).json.data.id
+    (await ok({ site }, 'POST', '/api/content/article', { fields, publish })).json.data.id
   const draft = await create(secretFields(first, 'draft'))
   const deleted = await create(secretFields(first, 'deleted'))
   const archived = await create(openFields('archived'), true)
-  await ok(site, 'POST', `/api/content/article/${archived}/unpublish`)
-  await ok(site, 'PATCH', `/api/content/article/${archived}`, {
+  await ok({ site }, 'POST', `/api/content/article/${archived}/unpublish`)
+  await ok({ site }, 'PATCH', `/api/content/article/${archived}`, {
     fields: secretFields(first, 'archived'),
   })
-  await ok(site, 'POST', `/api/content/article/${archived}/archive`)
+  await ok({ site }, 'POST', `/api/content/article/${archived}/archive`)
   const withdrawn = await create(secretFields(first, 'withdrawn'), true)
-  await ok(site, 'POST', `/api/content/article/${withdrawn}/unpublish`)
+  await ok({ site }, 'POST', `/api/content/article/${withdrawn}/unpublish`)
   const changed = await create(openFields('changed'), true)
-  await ok(site, 'PATCH', `/api/content/article/${changed}`, {
+  await ok({ site }, 'PATCH', `/api/content/article/${changed}`, {
     fields: { ...secretFields(first, 'changed'), parent: draft },
   })
   // A locale that exists as a draft only.
-  await ok(site, 'PATCH', `/api/content/article/${changed}`, {
+  await ok({ site }, 'PATCH', `/api/content/article/${changed}`, {
     locale: 'de',
     fields: { title: `${first.word} auf Deutsch` },
   })
@@ -126,11 +125,11 @@ async function build(site: Site): Promise<Ids> {
     { ...openFields('pointing'), parent: draft, related: [draft, changed, withdrawn] },
     true,
   )
-  const release = (await ok(site, 'POST', '/api/releases', { name: first.word })).json.data.id
-  await ok(site, 'POST', `/api/releases/${release}/items`, {
+  const release = (await ok({ site }, 'POST', '/api/releases', { name: first.word })).json.data.id
+  await ok({ site }, 'POST', `/api/releases/${release}/items`, {
     items: [{ entryId: draft, locale: 'en', action: 'publish', version: 1 }],
   })
-  await ok(site, 'POST', `/api/content/article/${draft}/schedule`, {
+  await ok({ site }, 'POST', `/api/content/article/${draft}/schedule`, {
     action: 'publish',
     dueAt: '2040-01-01T00:00:00Z',
   })
@@ -139,28 +138,30 @@ async function build(site: Site): Promise<Ids> {
 
 /** All that editors can do short of publishing. Publishing would be seen, and should be. */
 async function disturb(site: Site, ids: Ids): Promise<void> {
-  await ok(site, 'PATCH', `/api/content/article/${ids.draft}`, {
+  await ok({ site }, 'PATCH', `/api/content/article/${ids.draft}`, {
     fields: { ...secretFields(second, 'draft'), parent: ids.changed },
   })
-  await ok(site, 'PATCH', `/api/content/article/${ids.changed}`, {
+  await ok({ site }, 'PATCH', `/api/content/article/${ids.changed}`, {
     fields: { ...secretFields(second, 'changed'), related: [ids.draft] },
   })
-  await ok(site, 'PATCH', `/api/content/article/${ids.changed}`, {
+  await ok({ site }, 'PATCH', `/api/content/article/${ids.changed}`, {
     locale: 'de',
     fields: { title: second.word },
   })
-  await ok(site, 'PATCH', `/api/content/article/${ids.withdrawn}`, {
+  await ok({ site }, 'PATCH', `/api/content/article/${ids.withdrawn}`, {
     fields: secretFields(second, 'withdrawn'),
   })
-  await ok(site, 'POST', `/api/content/article/${ids.archived}/unarchive`)
-  await ok(site, 'PATCH', `/api/content/article/${ids.archived}`, {
+  await ok({ site }, 'POST', `/api/content/article/${ids.archived}/unarchive`)
+  await ok({ site }, 'PATCH', `/api/content/article/${ids.archived}`, {
     fields: secretFields(second, 'archived'),
   })
   for (let at = 0; at < 5; at += 1)
-    await ok(site, 'POST', '/api/content/article', { fields: secretFields(second, `new-${at}`) })
-  await ok(site, 'DELETE', `/api/content/article/${ids.deleted}`)
-  await ok(site, 'POST', '/api/releases', { name: second.word })
-  await ok(site, 'POST', `/api/content/article/${ids.changed}/schedule`, {
+    await ok({ site }, 'POST', '/api/content/article', {
+      fields: secretFields(second, `new-${at}`),
+    })
+  await ok({ site }, 'DELETE', `/api/content/article/${ids.deleted}`)
+  await ok({ site }, 'POST', '/api/releases', { name: second.word })
+  await ok({ site }, 'POST', `/api/content/article/${ids.changed}/schedule`, {
     action: 'unpublish',
     dueAt: '2039-01-01T00:00:00Z',
   })
@@ -445,17 +446,19 @@ test('the same probes do see a publish', { skip: databaseMissing }, async () => 
   const ids = await build(site)
   const urls = probes(ids)
   const before = await responses(site, urls)
-  await ok(site, 'POST', `/api/content/article/${ids.draft}/publish`, { locales: ['en'] })
+  await ok({ site }, 'POST', `/api/content/article/${ids.draft}/publish`, { locales: ['en'] })
   const after = await responses(site, urls)
   assert.ok(urls.filter((url) => before.get(url) !== after.get(url)).length > 100)
 })
 
 test('an author sees drafts of their own, and no others', { skip: databaseMissing }, async () => {
   await using site = await testSite()
-  await ok(site, 'PUT', '/api/types/article', definition)
+  await ok({ site }, 'PUT', '/api/types/article', definition)
   site.forgetDocument()
   const mine = (
-    await ok(site, 'POST', '/api/content/article', { fields: { title: 'mine' } }, 'author')
+    await ok({ site, as: 'author' }, 'POST', '/api/content/article', {
+      fields: { title: 'mine' },
+    })
   ).json.data.id
   const theirs = (
     await ok(

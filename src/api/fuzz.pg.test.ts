@@ -242,18 +242,25 @@ function plan(
     const keep = fc.array(fc.nat(1_000), { maxLength: 4 })
     return fc
       .tuple(given, body, fc.constantFrom(...personas), keep)
-      .map(([all, payload, as, kept]) => request(path, method, parameters, all, payload, as, kept))
+      .map(([all, payload, as, kept]) =>
+        request({ path, method, parameters }, { given: all, payload, as, kept }),
+      )
   })
 }
 
+type Operation = {
+  readonly path: string
+  readonly method: string
+  readonly parameters: readonly Parameter[]
+}
+type Values = Pick<Planned, 'payload' | 'as'> & {
+  readonly given: Record<string, unknown>
+  readonly kept: readonly number[]
+}
+
 function request(
-  path: string,
-  method: string,
-  parameters: readonly Parameter[],
-  given: Record<string, unknown>,
-  payload: Planned['payload'],
-  as: Persona,
-  kept: readonly number[],
+  { path, method, parameters }: Operation,
+  { given, payload, as, kept }: Values,
 ): Planned {
   const optional = parameters.filter(
     (parameter) =>

@@ -131,7 +131,7 @@ async function stored(site: Site, entries: Entries): Promise<Stored> {
   for (const [name, id] of Object.entries(entries))
     for (const perspective of ['published', 'draft'] as const) {
       const views = await site.content.entries
-        .locales(call, 'note', id, perspective)
+        .locales(call, { type: 'note', id }, perspective)
         .catch(() => [])
       for (const { locale, version, status, fieldsJson } of views)
         result[`${name} ${locale} ${perspective}`] = `${version} ${status} ${fieldsJson}`

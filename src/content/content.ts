@@ -159,6 +159,9 @@ export type UnreadQuery = {
   read(reader: QueryReader): ListQuery
 }
 
+/** The address of an entry. */
+export type EntryRef = { readonly type: string; readonly id: string }
+
 export interface Entries {
   /** By id, or by slug in the locale asked for (and its fallbacks). */
   get(
@@ -175,45 +178,34 @@ export interface Entries {
    */
   save(
     call: Call,
-    type: string,
-    id: string,
+    entry: EntryRef,
     input: SaveInput & { readonly merge: boolean },
     expected: Expected,
   ): Promise<EntryView>
   /** Publishes `version` (null: the latest) of each locale (null: all that the entry has). */
   publish(
     call: Call,
-    type: string,
-    id: string,
+    entry: EntryRef,
     what: { readonly locales: readonly string[] | null; readonly version: number | null },
     expected: Expected,
   ): Promise<EntryView[]>
   unpublish(
     call: Call,
-    type: string,
-    id: string,
+    entry: EntryRef,
     locales: readonly string[] | null,
     expected: Expected,
   ): Promise<EntryView[]>
-  archive(
-    call: Call,
-    type: string,
-    id: string,
-    archived: boolean,
-    expected: Expected,
-  ): Promise<EntryView[]>
+  archive(call: Call, entry: EntryRef, archived: boolean, expected: Expected): Promise<EntryView[]>
   /** Makes a new latest version with the content of an old one. */
   restore(
     call: Call,
-    type: string,
-    id: string,
+    entry: EntryRef,
     from: { readonly locale: string | null; readonly version: number },
     expected: Expected,
   ): Promise<EntryView>
   versions(
     call: Call,
-    type: string,
-    id: string,
+    entry: EntryRef,
     page: {
       readonly locale: string | null
       readonly limit: number
@@ -222,11 +214,10 @@ export interface Entries {
   ): Promise<VersionSummary[]>
   version(
     call: Call,
-    type: string,
-    id: string,
+    entry: EntryRef,
     which: { readonly locale: string | null; readonly version: number },
   ): Promise<EntryView>
-  delete(call: Call, type: string, id: string, expected: Expected): Promise<DeleteOutcome>
+  delete(call: Call, entry: EntryRef, expected: Expected): Promise<DeleteOutcome>
   /**
    * Takes an asset that is about to be deleted out of the fields that say `unset`, as the system.
    * Returns the entries that got new versions by it and that the caller may read. Where a field
@@ -248,12 +239,7 @@ export interface Entries {
    * All locales of an entry in one perspective, default locale first. For editors, exports,
    * importers.
    */
-  locales(
-    call: Call,
-    type: string,
-    id: string,
-    perspective: 'published' | 'draft',
-  ): Promise<EntryView[]>
+  locales(call: Call, entry: EntryRef, perspective: 'published' | 'draft'): Promise<EntryView[]>
 }
 
 /**

@@ -37,21 +37,21 @@ export function createContent(options: {
       getEntry(context, call, { typeName: type, key: idOrSlug }, options),
     list: (call, query) => listEntries(reading, call, query),
     create: (call, type, input) => createEntry(context, call, type, input),
-    save: (call, type, id, input, expected) => saveEntry(context, call, type, id, input, expected),
-    publish: (call, type, id, what, expected) =>
-      publishEntry(context, call, { type, id, ...what, expected }),
-    unpublish: (call, type, id, locales, expected) =>
-      unpublishEntry(context, call, { type, id, locales, expected }),
-    archive: (call, type, id, archived, expected) =>
-      archiveEntry(context, call, { type, id, archived, expected }),
-    restore: (call, type, id, from, expected) =>
-      restoreVersion(context, call, { type, id, ...from, expected }),
-    versions: (call, type, id, page) => versionsOf(context, call, type, id, page),
-    version: (call, type, id, which) => oneVersion(context, call, { type, id, ...which }),
-    delete: (call, type, id, expected) => deleteEntry(context, call, { type, id, expected }),
+    save: (call, entry, input, expected) => saveEntry(context, call, { ...entry, input, expected }),
+    publish: (call, entry, what, expected) =>
+      publishEntry(context, call, { ...entry, ...what, expected }),
+    unpublish: (call, entry, locales, expected) =>
+      unpublishEntry(context, call, { ...entry, locales, expected }),
+    archive: (call, entry, archived, expected) =>
+      archiveEntry(context, call, { ...entry, archived, expected }),
+    restore: (call, entry, from, expected) =>
+      restoreVersion(context, call, { ...entry, ...from, expected }),
+    versions: (call, entry, page) => versionsOf(context, call, entry, page),
+    version: (call, entry, which) => oneVersion(context, call, { ...entry, ...which }),
+    delete: (call, entry, expected) => deleteEntry(context, call, { ...entry, expected }),
     takeOutAsset: (call, assetId) => takeOutAsset(context, call, assetId),
     readableAmong: (call, targetId, referrers) => readableAmong(context, call, targetId, referrers),
-    locales: (call, type, id, perspective) => localesOfEntry(context, call, type, id, perspective),
+    locales: (call, entry, perspective) => localesOfEntry(context, call, entry, perspective),
   }
   const bulk = createBulk(context)
   return {

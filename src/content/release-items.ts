@@ -76,7 +76,7 @@ export async function supersededItems(
 ): Promise<StoredItem[]> {
   const superseded: StoredItem[] = []
   for (const [entryId, own] of byEntry(items)) {
-    const { held } = await entryState(call.db, model, null, entryId, 'writing')
+    const { held } = await entryState(call.db, { model, type: null, id: entryId }, 'writing')
     for (const item of own) {
       const current = held.find((row) => row.isPublished && row.locale === item.locale)
       if ((current?.number ?? null) !== (item.action === 'publish' ? item.version : null))
@@ -95,7 +95,7 @@ async function applyItems(
   const refused: RefusedItem[] = []
   const plans: Plan[] = []
   for (const [entryId, own] of byEntry(items)) {
-    const state = await entryState(call.db, model, null, entryId, 'writing')
+    const state = await entryState(call.db, { model, type: null, id: entryId }, 'writing')
     const type = model.type(state.type)
     const edit = new EntryEdit(type, state, { by: call.authority.actor, at: stampNow(context) })
     const plan = { type, state, edit, items: own }

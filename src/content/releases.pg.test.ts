@@ -42,7 +42,7 @@ test(
     const a = await entries.create(t.admin, 'page', input({ title: 'A1' }, true))
     const b = await entries.create(t.admin, 'page', input({ title: 'B1', next: a.id }))
     const c = await entries.create(t.admin, 'page', input({ title: 'C1' }, true))
-    await entries.save(t.admin, 'page', a.id, patch({ title: 'A2' }), null)
+    await entries.save(t.admin, { type: 'page', id: a.id }, patch({ title: 'A2' }), null)
     const release = await releases.create(t.admin, 'Spring')
     const item = (
       entryId: string,
@@ -54,8 +54,8 @@ test(
       item(b.id, null),
       item(c.id, null, 'unpublish'),
     ])
-    await entries.save(t.admin, 'page', a.id, patch({ title: 'A3' }), null)
-    await entries.save(t.admin, 'page', b.id, patch({ title: 'B2' }), null)
+    await entries.save(t.admin, { type: 'page', id: a.id }, patch({ title: 'A3' }), null)
+    await entries.save(t.admin, { type: 'page', id: b.id }, patch({ title: 'B2' }), null)
 
     const preview = { release: release.id }
     assert.equal(
@@ -145,7 +145,7 @@ test(
       await shown(t.call({ page: { publish: own, readDraft: true } })),
       Array.from({ length: 2 }, () => [mine.id, theirs.id]),
     )
-    await entries.save(t.admin, 'page', mine.id, patch({ title: 'theirs' }), null)
+    await entries.save(t.admin, { type: 'page', id: mine.id }, patch({ title: 'theirs' }), null)
     assert.deepEqual(await shown(t.call({ page: { publish: own }, secret: { publish: own } })), [
       [secret.id],
       [secret.id],
@@ -194,8 +194,7 @@ test(
     await releases.publish(t.admin, release.id)
     await entries.save(
       t.admin,
-      'page',
-      good.id,
+      { type: 'page', id: good.id },
       { ...patch({ title: 'Better' }), publish: true },
       null,
     )
@@ -222,7 +221,12 @@ test(
     )
     for (let round = 0; round < 3; round += 1)
       for (const one of made)
-        await entries.save(t.admin, 'page', one.id, patch({ title: `round ${round}` }), null)
+        await entries.save(
+          t.admin,
+          { type: 'page', id: one.id },
+          patch({ title: `round ${round}` }),
+          null,
+        )
     const all = await Promise.all(
       [1, 2, 3, 4].map(async (version, i) => {
         const release = await releases.create(t.admin, `R${i}`)
@@ -256,15 +260,15 @@ test(
     const { entries, releases } = t.content
     const made = (slug: string) => entries.create(t.admin, 'page', input({ title: 'A', slug }))
     const save = (id: string, slug: string, publish = false) =>
-      entries.save(t.admin, 'page', id, { ...patch({ slug }), publish }, null)
+      entries.save(t.admin, { type: 'page', id }, { ...patch({ slug }), publish }, null)
     const [a, b] = [await made('spring'), await made('summer')]
     await save(a.id, 'a-2')
     await save(b.id, 'spring')
     await save(b.id, 'b-3')
     await save(a.id, 'summer')
     await save(a.id, 'a-4')
-    await entries.publish(t.admin, 'page', a.id, { locales: null, version: 3 }, null)
-    await entries.publish(t.admin, 'page', b.id, { locales: null, version: 2 }, null)
+    await entries.publish(t.admin, { type: 'page', id: a.id }, { locales: null, version: 3 }, null)
+    await entries.publish(t.admin, { type: 'page', id: b.id }, { locales: null, version: 2 }, null)
     const slugs = async (): Promise<unknown> =>
       Object.fromEntries(
         (await entries.list(t.admin, listing('page'))).data.map((view) => [
@@ -309,7 +313,7 @@ test(
     await using t = await testContent({ types: [slugged] })
     const { entries, releases } = t.content
     const old = await entries.create(t.admin, 'page', input({ title: 'Old', slug: 'about' }, true))
-    await entries.save(t.admin, 'page', old.id, patch({ slug: 'about-2025' }), null)
+    await entries.save(t.admin, { type: 'page', id: old.id }, patch({ slug: 'about-2025' }), null)
     const next = await entries.create(t.admin, 'page', input({ title: 'New', slug: 'about' }))
     const { id } = await releases.create(t.admin, 'Relaunch')
     const item = (entryId: string) =>
@@ -378,7 +382,7 @@ test(
         ),
       )
     const wrong = await released(archived.id, untitled.id, slugless.id)
-    await entries.archive(t.admin, 'page', archived.id, true, null)
+    await entries.archive(t.admin, { type: 'page', id: archived.id }, true, null)
     const lines = await refused(releases.publish(t.admin, wrong))
     assert.deepEqual(
       lines.map((line) => line.split(' ').slice(0, 4).join(' ')),
@@ -391,10 +395,10 @@ test(
     assert.match(lines[0]!, /\/title: /)
     assert.match(lines[1]!, /\/slug: /)
 
-    await entries.save(t.admin, 'page', pointing.id, patch({ next: null }), null)
+    await entries.save(t.admin, { type: 'page', id: pointing.id }, patch({ next: null }), null)
     const undoable = await released(pointing.id)
     await releases.publish(t.admin, undoable)
-    await entries.delete(t.admin, 'page', target.id, null)
+    await entries.delete(t.admin, { type: 'page', id: target.id }, null)
     const [line, ...more] = await refused(releases.undo(t.admin, undoable))
     assert.match(line!, new RegExp(`^${pointing.id} page en E_VALIDATION /next: .* deleted`))
     assert.deepEqual(more, [])
@@ -429,7 +433,7 @@ test(
       return true
     }
     await assert.rejects(
-      entries.publish(t.admin, 'page', id, { locales: null, version: null }, null),
+      entries.publish(t.admin, { type: 'page', id }, { locales: null, version: null }, null),
       named,
     )
     const release = await releases.create(t.admin, 'R')

@@ -307,7 +307,7 @@ async function put(
   if (keys.size > itemsMax)
     throw new ReleaseStateError(`A release has at most ${itemsMax} items.`, { limit: itemsMax })
   for (const item of [...items].sort((a, b) => (a.entryId < b.entryId ? -1 : 1))) {
-    const state = await entryState(tx, model, null, item.entryId, 'keeping')
+    const state = await entryState(tx, { model, type: null, id: item.entryId }, 'keeping')
     const locale = model.locale(item.locale)
     const type = model.type(state.type)
     const { grant } = requireLocales(call, 'publish', { type, state, model }, [locale])

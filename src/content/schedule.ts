@@ -139,7 +139,7 @@ async function onEntry<T>(
 ): Promise<T> {
   return context.models.use(call.db, async (model) => {
     const type = typeFor(call, model, target.type)
-    const state = await entryState(call.db, model, type, target.id, 'reading')
+    const state = await entryState(call.db, { model, type, id: target.id }, 'reading')
     const grant = grantOf(call, 'publish', type)
     const covered = new Set(
       state.held
@@ -195,7 +195,7 @@ async function add(
     atomically(call.db, async (tx) => {
       const { id } = target
       const type = typeFor(call, model, target.type)
-      const state = await entryState(tx, model, type, id, 'writing')
+      const state = await entryState(tx, { model, type, id }, 'writing')
       const { grant, locales } = requireLocales(call, 'publish', { type, state, model }, [
         model.locale(what.locale),
       ])

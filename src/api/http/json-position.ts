@@ -38,15 +38,15 @@ export function malformedAt(text: string): number {
       expecting = 'colon'
       at = end.at
     } else if (expecting === 'value' || expecting === 'valueOrEnd') {
-      const opens = char === '{' || char === '['
-      const end = opens
-        ? { ok: true, at: at + 1 }
-        : char === '"'
-          ? stringEnd(text, at)
-          : literalEnd(text, at)
+      if (char === '{' || char === '[') {
+        open.push(char)
+        expecting = char === '{' ? 'keyOrEnd' : 'valueOrEnd'
+        at += 1
+        continue
+      }
+      const end = char === '"' ? stringEnd(text, at) : literalEnd(text, at)
       if (!end.ok) return end.at
-      if (opens) open.push(char)
-      expecting = opens ? (char === '{' ? 'keyOrEnd' : 'valueOrEnd') : afterValue()
+      expecting = afterValue()
       at = end.at
     } else return at
   }

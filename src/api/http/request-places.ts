@@ -138,7 +138,13 @@ function requireSoundFraming(request: FastifyRequest): void {
  * ended, the request is counted.
  */
 async function placesPlugin(server: Server): Promise<void> {
-  const { config, clock, logger, cluster, places } = server.api
+  admitRequests(server)
+  watchBodies(server)
+  refuseLateReads(server)
+}
+
+function admitRequests(server: Server): void {
+  const { config, clock, logger, places } = server.api
   const { metrics } = server
   function ended(this: Tracked): void {
     const request = this.stoaRequest!
@@ -186,10 +192,16 @@ async function placesPlugin(server: Server): Promise<void> {
     }
     done()
   })
+}
+
+/** Cuts clients that send their bodies too slowly; the work begins when the body is here. */
+function watchBodies(server: Server): void {
+  const { metrics } = server
+  const { places } = server.api
   server.addHook('preParsing', (request, reply, _payload, done) => {
     if (request.place !== null && sendsBody(request))
       server.connections?.watchBody(request.raw.socket, () => {
-        // Bytes that wait here are not what the client is slow with.
+        // The client is not slow with bytes that wait here.
         if (request.raw.readableLength === 0 && !request.raw.complete && !reply.sent)
           void reply.send(new RequestTimeoutError('The body of the request comes too slowly.'))
       })
@@ -208,7 +220,11 @@ async function placesPlugin(server: Server): Promise<void> {
       done(new ServerBusyError())
     }
   })
-  // A read waits for the database no longer than it takes to know that it is away.
+}
+
+/** A read waits for the database no longer than it takes to know that it is away. */
+function refuseLateReads(server: Server): void {
+  const { clock, cluster, places } = server.api
   const waitMs = 1.5 * cluster.feed.config.leaseMs
   const watch = setInterval(() => {
     if (cluster.cache.leased) return

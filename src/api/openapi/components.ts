@@ -24,14 +24,16 @@ export class Components {
     const result: Record<string, unknown> = {}
     for (const [key, inner] of Object.entries(rest)) {
       if (key.startsWith('~') || key === 'x-checked-by') continue
-      result[key] =
-        key === '$ref' && typeof inner === 'string'
-          ? inner.replace(/^#\/\$defs\//, '#/components/schemas/')
-          : key === 'examples' || key === 'default'
-            ? inner
-            : this.#walk(inner)
+      result[key] = this.#walkKeyword(key, inner)
     }
     return result
+  }
+
+  #walkKeyword(key: string, value: unknown): unknown {
+    if (key === 'examples' || key === 'default') return value
+    if (key === '$ref' && typeof value === 'string')
+      return value.replace(/^#\/\$defs\//, '#/components/schemas/')
+    return this.#walk(value)
   }
 
   #define(name: string, schema: unknown): void {

@@ -24,6 +24,8 @@ export function describeTypes(
 ): OpenApi {
   const paths = { ...base.paths }
   const schemas = { ...base.components.schemas }
+  const entryCreate = schemas['EntryCreate'] as BodySchema
+  const entrySave = schemas['EntrySave'] as BodySchema
   for (const type of types) {
     const grants = new Map(
       contentActions.map((action) => [action, identity.authority.grant(action, type.name)]),
@@ -50,18 +52,12 @@ export function describeTypes(
     // general one's methods.
     paths[list] = {
       get: listOperation(of('/api/content/{type}', 'get'), { type, grant: seen }, names),
-      post: writeOperation(of('/api/content/{type}', 'post'), type, names, 'EntryCreate', base),
+      post: writeOperation(of('/api/content/{type}', 'post'), type, names, entryCreate),
     }
     paths[one] = {
       get: readOperation(of('/api/content/{type}/{id}', 'get'), type, names),
-      patch: writeOperation(
-        of('/api/content/{type}/{id}', 'patch'),
-        type,
-        names,
-        'EntrySave',
-        base,
-      ),
-      put: writeOperation(of('/api/content/{type}/{id}', 'put'), type, names, 'EntrySave', base),
+      patch: writeOperation(of('/api/content/{type}/{id}', 'patch'), type, names, entrySave),
+      put: writeOperation(of('/api/content/{type}/{id}', 'put'), type, names, entrySave),
       delete: narrowed(of('/api/content/{type}/{id}', 'delete'), type, names),
     }
   }
@@ -136,16 +132,16 @@ function listOperation(
   })
 }
 
+type BodySchema = { readonly properties: object }
+
 function writeOperation(
   operation: KnownOperation,
   type: ContentType,
   names: Names,
-  body: string,
-  base: OpenApi,
+  body: BodySchema,
 ): KnownOperation {
   const own = narrowed(operation, type, names)
-  const known = base.components.schemas[body] as { properties: object }
-  const schema = { ...known, properties: { ...known.properties, fields: reference(names.input) } }
+  const schema = { ...body, properties: { ...body.properties, fields: reference(names.input) } }
   const status = operation.responses['201'] === undefined ? '200' : '201'
   return withResponse(
     { ...own, requestBody: { required: true, content: { 'application/json': { schema } } } },

@@ -57,11 +57,15 @@ export const contentVersionRoutes: RoutePlugin = (
       const { type, id } = request.params
       const call = { db: database, authority: request.identity.authority }
       // One more than asked for says whether there is another page.
-      const found = await content.entries.versions(call, type, id, {
-        locale,
-        limit: limit + 1,
-        before,
-      })
+      const found = await content.entries.versions(
+        call,
+        { type, id },
+        {
+          locale,
+          limit: limit + 1,
+          before,
+        },
+      )
       const data = found.slice(0, limit)
       const next = found.length > limit ? (data.at(-1)?.version ?? null) : null
       return reply.header('cache-control', noStore).send({ data, meta: { before: next } })
@@ -82,10 +86,14 @@ export const contentVersionRoutes: RoutePlugin = (
     handler: async (request, reply) => {
       const { type, id, version } = request.params
       const call = { db: database, authority: request.identity.authority }
-      const entry = await content.entries.version(call, type, id, {
-        locale: request.query.locale ?? null,
-        version,
-      })
+      const entry = await content.entries.version(
+        call,
+        { type, id },
+        {
+          locale: request.query.locale ?? null,
+          version,
+        },
+      )
       return reply
         .headers({ 'cache-control': noStore, etag: versionTag(entry.version) })
         .type(json)
@@ -113,7 +121,7 @@ export const contentVersionRoutes: RoutePlugin = (
       const { perspective = 'published' } = request.query
       const call = { db: database, authority: request.identity.authority }
       const body = await largeReads.run(callerOf(request), async (made) => {
-        const entries = await content.entries.locales(call, type, id, perspective)
+        const entries = await content.entries.locales(call, { type, id }, perspective)
         const text = `{"data":${entriesJson(entries)}}`
         made(text.length)
         return text

@@ -112,8 +112,7 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
           return entryWritten(
             await content.entries.save(
               callOf(request, db),
-              request.params.type,
-              request.params.id,
+              { type: request.params.type, id: request.params.id },
               input,
               expectedVersions(request),
             ),
@@ -137,7 +136,7 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
       write(request, reply, async (db) => {
         const { type, id } = request.params
         const remove = (tx: Queryable): Promise<DeleteOutcome> =>
-          content.entries.delete(callOf(request, tx), type, id, expectedVersions(request))
+          content.entries.delete(callOf(request, tx), { type, id }, expectedVersions(request))
         const data = await audited(request, db, remove, ({ deleted, unset }) => ({
           action: 'entry.delete',
           subject: `entry:${id}`,
@@ -174,8 +173,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
         return entriesWritten(
           await content.entries.publish(
             callOf(request, db),
-            type,
-            id,
+            { type, id },
             { locales, version },
             expectedVersions(request),
           ),
@@ -201,8 +199,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
         return entriesWritten(
           await content.entries.unpublish(
             callOf(request, db),
-            type,
-            id,
+            { type, id },
             request.body?.locales ?? null,
             expectedVersions(request),
           ),
@@ -231,8 +228,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
           return entriesWritten(
             await content.entries.archive(
               callOf(request, db),
-              type,
-              id,
+              { type, id },
               archived,
               expectedVersions(request),
             ),
@@ -260,8 +256,7 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
         return entryWritten(
           await content.entries.restore(
             callOf(request, db),
-            type,
-            id,
+            { type, id },
             { locale, version },
             expectedVersions(request),
           ),

@@ -107,23 +107,20 @@ async function fill(on: Importing): Promise<void> {
   })
   await content.entries.save(
     call,
-    'article',
-    article.id,
+    { type: 'article', id: article.id },
     { locale: 'en', fields: { title: 'One' }, publish: true, merge: true },
     null,
   )
   for (const title of ['Zwei', 'Drei'])
     await content.entries.save(
       call,
-      'article',
-      article.id,
+      { type: 'article', id: article.id },
       { locale: null, fields: { title }, merge: true },
       null,
     )
   await content.entries.save(
     call,
-    'author',
-    author.id,
+    { type: 'author', id: author.id },
     { locale: null, fields: { best: article.id }, merge: true, publish: true },
     null,
   )
@@ -136,7 +133,7 @@ async function fill(on: Importing): Promise<void> {
     fields: { title: 'Archiviert' },
     publish: true,
   })
-  await content.entries.archive(call, 'article', gone.id, true, null)
+  await content.entries.archive(call, { type: 'article', id: gone.id }, true, null)
   await content.schedule.add(call, 'article', draft.id, {
     locale: 'de-CH',
     action: 'publish',
@@ -212,21 +209,23 @@ for (const history of [false, true]) {
       assert.deepEqual(filesOf(await exported(other, `b-${history}`, { history })), filesOf(first))
       const versions = await other.content.entries.versions(
         other.call,
-        'article',
-        (
-          await other.content.entries.list(other.call, {
-            type: 'article',
-            filter: null,
-            sort: [],
-            fields: null,
-            include: [],
-            locale: 'en',
-            perspective: 'published',
-            limit: 1,
-            after: null,
-            count: false,
-          })
-        ).data[0]!.id,
+        {
+          type: 'article',
+          id: (
+            await other.content.entries.list(other.call, {
+              type: 'article',
+              filter: null,
+              sort: [],
+              fields: null,
+              include: [],
+              locale: 'en',
+              perspective: 'published',
+              limit: 1,
+              after: null,
+              count: false,
+            })
+          ).data[0]!.id,
+        },
         { locale: 'de', limit: 10, before: null },
       )
       assert.deepEqual(
@@ -264,8 +263,7 @@ test(
     const author = (await on.content.entries.list(on.call, list)).data[0]!
     await on.content.entries.save(
       on.call,
-      'author',
-      author.id,
+      { type: 'author', id: author.id },
       { locale: null, fields: { name: 'Changed' }, merge: true, publish: true },
       null,
     )

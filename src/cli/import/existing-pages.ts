@@ -78,7 +78,7 @@ export async function withdrawPages(
     const key = pageKey(locale, path)
     const where = `${locale} ${path}`
     const unpublish = async (): Promise<void> =>
-      void (await content.entries.unpublish(call, type, id, [locale], null))
+      void (await content.entries.unpublish(call, { type, id }, [locale], null))
     if (!pages.ids.has(path)) gone.set(id, path)
     else if (isPublished && pages.drafts.has(key))
       await attempt(report, { what: 'withdrawn pages', where }, unpublish)
@@ -93,7 +93,7 @@ export async function withdrawPages(
       await attempt(
         report,
         { what: 'removed pages', where: path },
-        async () => void (await content.entries.delete(call, type, id, null)),
+        async () => void (await content.entries.delete(call, { type, id }, null)),
       )
   }
 }

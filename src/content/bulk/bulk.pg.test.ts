@@ -76,7 +76,7 @@ test(
       ['refused', 'made'],
     )
     assert.deepEqual(await brokenInvariants(t.database), [])
-    const there = await t.content.entries.locales(t.admin, 'page', large, 'draft')
+    const there = await t.content.entries.locales(t.admin, { type: 'page', id: large }, 'draft')
     assert.deepEqual(
       there.map((entry) => [entry.locale, entry.version]),
       [

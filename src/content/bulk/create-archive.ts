@@ -319,9 +319,10 @@ async function overwrite(
         (outcome) => outcome.outcome === 'refused',
       )
       if (refused !== undefined) return refused
-      if (published === undefined) await entries.unpublish(call, type, entry.id, [locale], null)
+      if (published === undefined)
+        await entries.unpublish(call, { type, id: entry.id }, [locale], null)
     }
-    if (entry.archivedAt !== null) await entries.archive(call, type, entry.id, true, null)
+    if (entry.archivedAt !== null) await entries.archive(call, { type, id: entry.id }, true, null)
     return { outcome: 'changed' }
   } catch (error) {
     if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error

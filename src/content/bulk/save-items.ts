@@ -193,7 +193,7 @@ async function versionFor(
     touched.add(type.slug.name)
   }
   const row = edit.add(locale, fields, createdAt === undefined ? {} : { createdAt })
-  carryShared(type, edit, row, touched, fields)
+  carryShared(type, edit, { row, changed: touched, fields })
   return row
 }
 

@@ -80,14 +80,13 @@ function chosen({ ids, gone, random }: Site): Work {
       plain([
         await content.entries.save(
           call,
-          'thing',
-          id,
+          { type: 'thing', id },
           { locale, fields, merge: true, publish },
           null,
         ),
       ]),
     async (call, { content }) => {
-      const seen = (await content.entries.locales(call, 'thing', id, 'draft')).find(
+      const seen = (await content.entries.locales(call, { type: 'thing', id }, 'draft')).find(
         (entry) => entry.locale === locale,
       )
       if (seen === undefined) return []
@@ -95,8 +94,7 @@ function chosen({ ids, gone, random }: Site): Work {
         {
           entry: await content.entries.save(
             call,
-            'thing',
-            id,
+            { type: 'thing', id },
             { locale, fields, merge: true, publish },
             seen.version,
           ),
@@ -108,20 +106,21 @@ function chosen({ ids, gone, random }: Site): Work {
       plain(
         await content.entries.publish(
           call,
-          'thing',
-          id,
+          { type: 'thing', id },
           { locales: [locale], version: publish ? version : null },
           null,
         ),
       ),
     async (call, { content }) =>
-      plain([await content.entries.restore(call, 'thing', id, { locale, version }, null)]),
+      plain([
+        await content.entries.restore(call, { type: 'thing', id }, { locale, version }, null),
+      ]),
     async (call, { content }) =>
-      plain(await content.entries.unpublish(call, 'thing', id, null, null)),
+      plain(await content.entries.unpublish(call, { type: 'thing', id }, null, null)),
     async (call, { content }) =>
-      plain(await content.entries.archive(call, 'thing', id, publish, null)),
+      plain(await content.entries.archive(call, { type: 'thing', id }, publish, null)),
     async (call, { content }) => {
-      for (const one of (await content.entries.delete(call, 'thing', id, null)).deleted)
+      for (const one of (await content.entries.delete(call, { type: 'thing', id }, null)).deleted)
         gone.add(one)
       return []
     },
@@ -246,8 +245,7 @@ test(
       await tx.run(sql(`select 1 from stoa.version where entry_id = $1 for no key update`), [id])
       saved = t.content.entries.save(
         t.admin,
-        'thing',
-        id,
+        { type: 'thing', id },
         { locale: 'en', fields: { note: 'Two' }, merge: true, publish: false },
         null,
       )

@@ -34,7 +34,8 @@ export function compose(
     const given = Object.hasOwn(input.fields, name)
     const stays =
       !given && (input.merge || kind === 'slug' || grant.fields?.includes(name) === false)
-    const value = given ? validated.fields[name] : stays ? before[name] : undefined
+    const kept = stays ? before[name] : undefined
+    const value = given ? validated.fields[name] : kept
     if (value !== undefined) fields[name] = value
   }
   const changed = new Set<string>()

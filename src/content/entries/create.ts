@@ -81,7 +81,7 @@ export async function createEntry(
   input: CreateInput,
 ): Promise<EntryView> {
   return context.models.use(call.db, async (model) => {
-    const plan = prepare(context, call, model, typeName, input)
+    const plan = prepare(context, call, { model, typeName, input })
     try {
       return await atomically(call.db, (tx) => createAtOnce(call, tx, model, plan))
     } catch (error) {
@@ -101,13 +101,9 @@ type Plan = {
   readonly row: Omit<Version, 'data' | 'filter'>
 }
 
-function prepare(
-  context: Context,
-  call: Call,
-  model: Model,
-  typeName: string,
-  input: CreateInput,
-): Plan {
+type Creation = { readonly model: Model; readonly typeName: string; readonly input: CreateInput }
+
+function prepare(context: Context, call: Call, { model, typeName, input }: Creation): Plan {
   const type = typeFor(call, model, typeName)
   const locale = model.locale(input.locale)
   const grant = requireGrantOnType(call, 'create', type)

@@ -86,7 +86,7 @@ test('restrict refuses and names those that the caller may read', { skip }, asyn
   )
   assert.equal(linked.version, 1)
   const editor = t.call({ node: { readDraft: true, delete: true } })
-  await assert.rejects(entries.delete(editor, 'node', target.id, null), (error) => {
+  await assert.rejects(entries.delete(editor, { type: 'node', id: target.id }, null), (error) => {
     assert.ok(error instanceof EntryReferencedError)
     const { referrers } = error.facts as { referrers: { type: string }[] }
     assert.equal(referrers.length, 20)
@@ -113,8 +113,7 @@ test(
     )
     await entries.save(
       t.admin,
-      'node',
-      soft.id,
+      { type: 'node', id: soft.id },
       { ...input({ title: 'Soft draft' }), merge: true },
       null,
     )
@@ -125,10 +124,10 @@ test(
       input({ owner: child.id, hard: target.id }),
     )
     await assert.rejects(
-      entries.delete(t.call({ node: { readDraft: true } }), 'node', target.id, null),
+      entries.delete(t.call({ node: { readDraft: true } }), { type: 'node', id: target.id }, null),
       { code: 'E_FORBIDDEN' },
     )
-    const outcome = await entries.delete(t.admin, 'node', target.id, 1)
+    const outcome = await entries.delete(t.admin, { type: 'node', id: target.id }, 1)
     assert.deepEqual([...outcome.deleted].sort(), [target.id, child.id, grandchild.id].sort())
     assert.deepEqual(outcome.unset, [soft.id])
     const expected = { soft: [keep.id], parts: [{}, { to: keep.id }] }
@@ -173,7 +172,12 @@ test(
     const one = await entries.create(t.admin, 'gallery', input({ images: [asset] }, true))
     const two = await entries.create(t.admin, 'gallery', input({ cover: asset }))
     assert.deepEqual(await entries.takeOutAsset(t.admin, asset), [])
-    await entries.save(t.admin, 'gallery', two.id, { ...input({ cover: null }), merge: true }, null)
+    await entries.save(
+      t.admin,
+      { type: 'gallery', id: two.id },
+      { ...input({ cover: null }), merge: true },
+      null,
+    )
     assert.deepEqual(await entries.takeOutAsset(t.admin, asset), [one.id])
     assert.equal(
       (await entries.get(t.admin, 'gallery', one.id, reading())).entry.fieldsJson,
@@ -190,8 +194,13 @@ test('a reference made while its target is deleted never dangles', { skip }, asy
     const target = await entries.create(t.admin, 'node', input({ title: 'T' }))
     const from = await entries.create(t.admin, 'node', input({ title: 'F' }))
     await Promise.allSettled([
-      entries.save(t.admin, 'node', from.id, { ...input({ hard: target.id }), merge: true }, null),
-      entries.delete(t.admin, 'node', target.id, null),
+      entries.save(
+        t.admin,
+        { type: 'node', id: from.id },
+        { ...input({ hard: target.id }), merge: true },
+        null,
+      ),
+      entries.delete(t.admin, { type: 'node', id: target.id }, null),
       entries.create(t.admin, 'node', input({ soft: [target.id] })),
     ])
   }
@@ -220,25 +229,30 @@ test(
     }
     await entries.save(
       t.admin,
-      'node',
-      id,
+      { type: 'node', id },
       { ...input({ title: 'v2', soft: [kept.id] }), merge: true },
       null,
     )
     const over = await release(2)
     await releases.publish(t.admin, over)
-    assert.deepEqual((await entries.delete(t.admin, 'node', target.id, null)).unset, [])
+    assert.deepEqual(
+      (await entries.delete(t.admin, { type: 'node', id: target.id }, null)).unset,
+      [],
+    )
     const refused = { code: 'E_VALIDATION', message: /deleted/ }
     await assert.rejects(
-      entries.publish(t.admin, 'node', id, { locales: null, version: 1 }, null),
+      entries.publish(t.admin, { type: 'node', id }, { locales: null, version: 1 }, null),
       refused,
     )
     const keptBack = { code: 'E_RELEASE_REFUSED', message: /deleted/ }
     await assert.rejects(releases.publish(t.admin, await release(1)), keptBack)
     await assert.rejects(releases.undo(t.admin, over), keptBack)
-    await assert.rejects(entries.restore(t.admin, 'node', id, { locale: null, version: 1 }, null), {
-      code: 'E_VALIDATION',
-    })
+    await assert.rejects(
+      entries.restore(t.admin, { type: 'node', id }, { locale: null, version: 1 }, null),
+      {
+        code: 'E_VALIDATION',
+      },
+    )
     assert.equal((await entries.get(t.admin, 'node', id, reading())).entry.version, 2)
     await noneDangles(t)
     assert.deepEqual(await brokenInvariants(t.database), [])
@@ -255,22 +269,23 @@ test(
     const { id } = await entries.create(t.admin, 'node', input({ title: 'v1', hard: target.id }))
     await entries.save(
       t.admin,
-      'node',
-      id,
+      { type: 'node', id },
       { ...input({ title: 'v2', hard: null }), merge: true },
       null,
     )
     const publication = await heldOpen(t, (call) =>
-      entries.publish(call, 'node', id, { locales: null, version: 1 }, null),
+      entries.publish(call, { type: 'node', id }, { locales: null, version: 1 }, null),
     )
-    const deletion = entries.delete(t.admin, 'node', target.id, null)
+    const deletion = entries.delete(t.admin, { type: 'node', id: target.id }, null)
     await untilWaiting(t, 1)
     const stopped = assert.rejects(deletion, { code: 'E_ENTRY_REFERENCED' })
     await publication.end()
     await stopped
-    await entries.unpublish(t.admin, 'node', id, null, null)
-    const second = await heldOpen(t, (call) => entries.delete(call, 'node', target.id, null))
-    const late = entries.publish(t.admin, 'node', id, { locales: null, version: 1 }, null)
+    await entries.unpublish(t.admin, { type: 'node', id }, null, null)
+    const second = await heldOpen(t, (call) =>
+      entries.delete(call, { type: 'node', id: target.id }, null),
+    )
+    const late = entries.publish(t.admin, { type: 'node', id }, { locales: null, version: 1 }, null)
     await untilWaiting(t, 1)
     const refused = assert.rejects(late, { code: 'E_VALIDATION' })
     await second.end()
@@ -290,18 +305,17 @@ test('a deletion goes on from what referrers are once it has their locks', { ski
     await from({ owner: target.id }),
     await from({}),
   ]
-  await entries.archive(t.admin, 'node', archived, true, null)
+  await entries.archive(t.admin, { type: 'node', id: archived }, true, null)
   const other = await heldOpen(t, async (call) => {
     await entries.save(
       call,
-      'node',
-      letsGo,
+      { type: 'node', id: letsGo },
       { ...input({ owner: null, soft: [] }), merge: true },
       null,
     )
-    await entries.delete(call, 'node', gone, null)
+    await entries.delete(call, { type: 'node', id: gone }, null)
   })
-  const deletion = entries.delete(t.admin, 'node', target.id, null)
+  const deletion = entries.delete(t.admin, { type: 'node', id: target.id }, null)
   await untilWaiting(t, 1)
   const { id: release } = await releases.create(t.admin, 'R')
   const put = releases.put(t.admin, release, [
@@ -317,10 +331,16 @@ test('a deletion goes on from what referrers are once it has their locks', { ski
       .fieldsJson,
     '{"soft":[]}',
   )
-  await entries.archive(t.admin, 'node', archived, false, null)
+  await entries.archive(t.admin, { type: 'node', id: archived }, false, null)
   assert.equal(
-    (await entries.publish(t.admin, 'node', archived, { locales: null, version: 2 }, null))[0]
-      ?.status,
+    (
+      await entries.publish(
+        t.admin,
+        { type: 'node', id: archived },
+        { locales: null, version: 2 },
+        null,
+      )
+    )[0]?.status,
     'published',
   )
   await noneDangles(t)
@@ -335,17 +355,30 @@ test(
     const { entries } = t.content
     const { id } = await entries.create(t.admin, 'node', input({ title: 'v1' }, true))
     for (let i = 2; i <= 5; i += 1)
-      await entries.save(t.admin, 'node', id, { ...input({ title: `v${i}` }), merge: true }, null)
-    const first = await entries.versions(t.admin, 'node', id, {
-      locale: null,
-      limit: 3,
-      before: null,
-    })
+      await entries.save(
+        t.admin,
+        { type: 'node', id },
+        { ...input({ title: `v${i}` }), merge: true },
+        null,
+      )
+    const first = await entries.versions(
+      t.admin,
+      { type: 'node', id },
+      {
+        locale: null,
+        limit: 3,
+        before: null,
+      },
+    )
     assert.deepEqual(
       first.map((one) => one.version),
       [5, 4, 3],
     )
-    const rest = await entries.versions(t.admin, 'node', id, { locale: null, limit: 3, before: 3 })
+    const rest = await entries.versions(
+      t.admin,
+      { type: 'node', id },
+      { locale: null, limit: 3, before: 3 },
+    )
     assert.deepEqual(
       rest.map((one) => [one.version, one.publishedAt !== null, one.isPublished]),
       [
@@ -354,39 +387,51 @@ test(
       ],
     )
     assert.equal(
-      (await entries.version(t.admin, 'node', id, { locale: null, version: 3 })).fieldsJson,
+      (await entries.version(t.admin, { type: 'node', id }, { locale: null, version: 3 }))
+        .fieldsJson,
       '{"title":"v3"}',
     )
-    await assert.rejects(entries.version(t.admin, 'node', id, { locale: null, version: 9 }), {
-      code: 'E_VERSION_NOT_FOUND',
-    })
     await assert.rejects(
-      entries.versions(t.call({ node: { read: true } }), 'node', id, {
-        locale: null,
-        limit: 3,
-        before: null,
-      }),
+      entries.version(t.admin, { type: 'node', id }, { locale: null, version: 9 }),
+      {
+        code: 'E_VERSION_NOT_FOUND',
+      },
+    )
+    await assert.rejects(
+      entries.versions(
+        t.call({ node: { read: true } }),
+        { type: 'node', id },
+        {
+          locale: null,
+          limit: 3,
+          before: null,
+        },
+      ),
       { code: 'E_FORBIDDEN' },
     )
     assert.equal(
-      (await entries.restore(t.admin, 'node', id, { locale: null, version: 2 }, 5)).fieldsJson,
+      (await entries.restore(t.admin, { type: 'node', id }, { locale: null, version: 2 }, 5))
+        .fieldsJson,
       '{"title":"v2"}',
     )
-    await assert.rejects(entries.restore(t.admin, 'node', id, { locale: null, version: 2 }, 5), {
-      code: 'E_VERSION_CONFLICT',
-    })
-    const [archived] = await entries.archive(t.admin, 'node', id, true, null)
+    await assert.rejects(
+      entries.restore(t.admin, { type: 'node', id }, { locale: null, version: 2 }, 5),
+      {
+        code: 'E_VERSION_CONFLICT',
+      },
+    )
+    const [archived] = await entries.archive(t.admin, { type: 'node', id }, true, null)
     assert.equal(archived?.status, 'archived')
     await assert.rejects(entries.get(t.admin, 'node', id, reading()), { code: 'E_ENTRY_NOT_FOUND' })
     await assert.rejects(
-      entries.save(t.admin, 'node', id, { ...input({ title: 'x' }), merge: true }, null),
+      entries.save(t.admin, { type: 'node', id }, { ...input({ title: 'x' }), merge: true }, null),
       { code: 'E_ENTRY_ARCHIVED' },
     )
     await assert.rejects(
-      entries.publish(t.admin, 'node', id, { locales: null, version: null }, null),
+      entries.publish(t.admin, { type: 'node', id }, { locales: null, version: null }, null),
       { code: 'E_ENTRY_ARCHIVED' },
     )
-    const [back] = await entries.archive(t.admin, 'node', id, false, null)
+    const [back] = await entries.archive(t.admin, { type: 'node', id }, false, null)
     assert.equal(back?.status, 'draft')
     assert.deepEqual(await brokenInvariants(t.database), [])
   },
@@ -437,15 +482,21 @@ test(
     const first = await pair()
     const second = await pair()
     await define('restrict')
-    await assert.rejects(t.content.entries.delete(t.admin, 'target', first.target, null), {
-      code: 'E_ENTRY_REFERENCED',
-    })
+    await assert.rejects(
+      t.content.entries.delete(t.admin, { type: 'target', id: first.target }, null),
+      {
+        code: 'E_ENTRY_REFERENCED',
+      },
+    )
     await define('cascade')
     await define(null)
-    assert.deepEqual(await t.content.entries.delete(t.admin, 'target', first.target, null), {
-      deleted: [first.target],
-      unset: [],
-    })
+    assert.deepEqual(
+      await t.content.entries.delete(t.admin, { type: 'target', id: first.target }, null),
+      {
+        deleted: [first.target],
+        unset: [],
+      },
+    )
     await noneDangles(t)
     while ((await t.content.types.states(t.database)).some((state) => !state.settled))
       await t.content.types.settle(t.database)
@@ -478,7 +529,7 @@ test(
       'node',
       input({ title: 'R', hard: target.id }),
     )
-    await assert.rejects(t.content.entries.delete(t.admin, 'node', target.id, null), {
+    await assert.rejects(t.content.entries.delete(t.admin, { type: 'node', id: target.id }, null), {
       code: 'E_DELETE_TOO_WIDE',
     })
     const kept = await t.content.entries.get(

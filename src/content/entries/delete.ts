@@ -69,7 +69,7 @@ export async function deleteEntry(
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
       const type = typeFor(call, model, target.type)
-      const state = await entryState(tx, model, type, target.id, 'deleting')
+      const state = await entryState(tx, { model, type, id: target.id }, 'deleting')
       requireGrant(call, 'delete', type, state)
       checkExpected(call, type, state, {
         expected: target.expected,
@@ -179,7 +179,7 @@ async function stateIfThere(
   hold: LockMode,
 ): Promise<EntryState[]> {
   try {
-    return [await entryState(tx, model, null, id, hold)]
+    return [await entryState(tx, { model, type: null, id }, hold)]
   } catch (error) {
     if (error instanceof EntryNotFoundError) return []
     throw error

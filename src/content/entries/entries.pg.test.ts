@@ -74,18 +74,38 @@ test(
       { code: 'E_FORBIDDEN' },
     )
 
-    const saved = await content.entries.save(admin, 'article', made.id, patch({ rank: 2 }), 1)
+    const saved = await content.entries.save(
+      admin,
+      { type: 'article', id: made.id },
+      patch({ rank: 2 }),
+      1,
+    )
     assert.equal(saved.version, 2)
-    const same = await content.entries.save(admin, 'article', made.id, patch({ rank: 2 }), null)
+    const same = await content.entries.save(
+      admin,
+      { type: 'article', id: made.id },
+      patch({ rank: 2 }),
+      null,
+    )
     assert.equal(same.version, 2)
-    const [published] = await content.entries.publish(admin, 'article', made.id, all, 2)
+    const [published] = await content.entries.publish(
+      admin,
+      { type: 'article', id: made.id },
+      all,
+      2,
+    )
     assert.equal(published?.status, 'published')
     const byId = await content.entries.get(reader, 'article', made.id, reading())
     const bySlug = await content.entries.get(reader, 'article', 'hello-world', reading())
     assert.deepEqual(byId, bySlug)
     assert.equal(byId.entry.publishedAt, published?.publishedAt)
 
-    await content.entries.save(admin, 'article', made.id, patch({ title: 'Draft title' }), null)
+    await content.entries.save(
+      admin,
+      { type: 'article', id: made.id },
+      patch({ title: 'Draft title' }),
+      null,
+    )
     assert.equal(
       JSON.parse(
         (await content.entries.get(reader, 'article', made.id, reading())).entry.fieldsJson,
@@ -105,7 +125,12 @@ test(
     assert.equal(draft.entry.status, 'changed')
     assert.equal(draft.entry.publishedAt, published?.publishedAt)
 
-    const [back] = await content.entries.unpublish(admin, 'article', made.id, null, null)
+    const [back] = await content.entries.unpublish(
+      admin,
+      { type: 'article', id: made.id },
+      null,
+      null,
+    )
     assert.equal(back?.status, 'draft')
     assert.equal(back?.publishedAt, null)
     await assert.rejects(content.entries.get(reader, 'article', made.id, reading()), {
@@ -126,15 +151,17 @@ test(
       fields: { title: 'A', rank: 1 },
     })
     assert.equal(
-      (await entries.save(t.admin, 'article', id, patch({ title: 'B' }), null)).fieldsJson,
+      (await entries.save(t.admin, { type: 'article', id }, patch({ title: 'B' }), null))
+        .fieldsJson,
       '{"title":"B","slug":"a","rank":1}',
     )
     assert.equal(
-      (await entries.save(t.admin, 'article', id, put({ title: 'B' }), null)).fieldsJson,
+      (await entries.save(t.admin, { type: 'article', id }, put({ title: 'B' }), null)).fieldsJson,
       '{"title":"B","slug":"a"}',
     )
     assert.equal(
-      (await entries.save(t.admin, 'article', id, patch({ title: null }), null)).fieldsJson,
+      (await entries.save(t.admin, { type: 'article', id }, patch({ title: null }), null))
+        .fieldsJson,
       '{"slug":"a"}',
     )
   },
@@ -151,7 +178,7 @@ test(
       content: Content,
       fields: Record<string, unknown>,
       expected: number | null = null,
-    ) => content.entries.save(t.admin, 'article', id, patch(fields), expected)
+    ) => content.entries.save(t.admin, { type: 'article', id }, patch(fields), expected)
     const { id } = await entries.create(t.admin, 'article', {
       locale: null,
       fields: { title: 'A' },
@@ -162,21 +189,29 @@ test(
       (await save(t.content, { rank: 2 })).fieldsJson,
       '{"title":"A","slug":"a","body":"by the other node","rank":2}',
     )
-    await other.entries.publish(t.admin, 'article', id, all, null)
+    await other.entries.publish(t.admin, { type: 'article', id }, all, null)
     assert.equal((await save(t.content, { rank: 3 })).status, 'changed')
-    await other.entries.unpublish(t.admin, 'article', id, null, null)
+    await other.entries.unpublish(t.admin, { type: 'article', id }, null, null)
     assert.equal((await save(t.content, { rank: 4 })).status, 'draft')
     await assert.rejects(save(t.content, { rank: 5 }, 4), { code: 'E_VERSION_CONFLICT' })
-    await assert.rejects(entries.save(t.admin, 'category', id, patch({ name: 'x' }), null), {
-      code: 'E_ENTRY_NOT_FOUND',
-    })
-    await other.entries.save(t.admin, 'article', id, patch({ title: 'Hallo' }, 'de'), null)
+    await assert.rejects(
+      entries.save(t.admin, { type: 'category', id }, patch({ name: 'x' }), null),
+      {
+        code: 'E_ENTRY_NOT_FOUND',
+      },
+    )
+    await other.entries.save(
+      t.admin,
+      { type: 'article', id },
+      patch({ title: 'Hallo' }, 'de'),
+      null,
+    )
     await save(t.content, { rank: 6 })
-    const german = (await entries.locales(t.admin, 'article', id, 'draft'))[1]
+    const german = (await entries.locales(t.admin, { type: 'article', id }, 'draft'))[1]
     assert.equal(JSON.parse(german?.fieldsJson ?? '').rank, 6)
-    await other.entries.archive(t.admin, 'article', id, true, null)
+    await other.entries.archive(t.admin, { type: 'article', id }, true, null)
     await assert.rejects(save(t.content, { rank: 7 }), { code: 'E_ENTRY_ARCHIVED' })
-    await other.entries.delete(t.admin, 'article', id, null)
+    await other.entries.delete(t.admin, { type: 'article', id }, null)
     await assert.rejects(save(t.content, { rank: 8 }), { code: 'E_ENTRY_NOT_FOUND' })
     await other.entries.create(t.admin, 'article', { locale: null, id, fields: { title: 'Again' } })
     assert.equal(
@@ -199,7 +234,7 @@ test(
     })
     const locked = await Promise.allSettled(
       Array.from({ length: 20 }, (_, i) =>
-        entries.save(t.admin, 'article', id, patch({ rank: i + 1 }), 1),
+        entries.save(t.admin, { type: 'article', id }, patch({ rank: i + 1 }), 1),
       ),
     )
     assert.equal(locked.filter((one) => one.status === 'fulfilled').length, 1)
@@ -212,7 +247,7 @@ test(
     }
     const free = await Promise.all(
       Array.from({ length: 40 }, (_, i) =>
-        entries.save(t.admin, 'article', id, patch({ rank: 100 + i }), null),
+        entries.save(t.admin, { type: 'article', id }, patch({ rank: 100 + i }), null),
       ),
     )
     assert.deepEqual(
@@ -234,15 +269,24 @@ test(
       fields: { title: 'A' },
     })
     for (let rank = 1; rank < 10; rank += 1)
-      await entries.save(t.admin, 'article', id, patch({ rank }), null)
+      await entries.save(t.admin, { type: 'article', id }, patch({ rank }), null)
     const replies = await Promise.all(
       Array.from({ length: 100 }, (_, i) =>
-        entries.publish(t.admin, 'article', id, { locales: null, version: (i % 10) + 1 }, null),
+        entries.publish(
+          t.admin,
+          { type: 'article', id },
+          { locales: null, version: (i % 10) + 1 },
+          null,
+        ),
       ),
     )
     replies.forEach(([view], i) => assert.equal(view?.version, (i % 10) + 1))
     const rows = (
-      await entries.versions(t.admin, 'article', id, { locale: null, limit: 100, before: null })
+      await entries.versions(
+        t.admin,
+        { type: 'article', id },
+        { locale: null, limit: 100, before: null },
+      )
     ).filter((one) => one.isPublished)
     assert.equal(rows.length, 1)
     assert.deepEqual(await brokenInvariants(t.database), [])
@@ -277,7 +321,7 @@ test(
       entries.create(t.admin, 'article', { locale: null, fields: { title: 'x', sku: 'k1' } }),
       { code: 'E_UNIQUE_CONFLICT' },
     )
-    await entries.save(t.admin, 'article', other.id, patch({ sku: 'k2' }), null)
+    await entries.save(t.admin, { type: 'article', id: other.id }, patch({ sku: 'k2' }), null)
     await entries.create(t.admin, 'article', { locale: null, fields: { title: 'x', sku: 'k1' } })
   },
 )
@@ -290,7 +334,7 @@ test('no two drafts have one unique value, and no two published versions', { ski
   await assert.rejects(entries.create(t.admin, 'article', { locale: null, fields }), {
     code: 'E_UNIQUE_CONFLICT',
   })
-  await entries.save(t.admin, 'article', id, patch({ sku: 'k2' }), null)
+  await entries.save(t.admin, { type: 'article', id }, patch({ sku: 'k2' }), null)
   const isTaken = (perspective: string) => (error: StoaError) =>
     error.code === 'E_UNIQUE_CONFLICT' && error.facts['perspective'] === perspective
   await assert.rejects(
@@ -302,24 +346,29 @@ test('no two drafts have one unique value, and no two published versions', { ski
     isTaken('published'),
   )
   const other = await entries.create(t.admin, 'article', { locale: null, fields })
-  const publish = () => entries.publish(t.admin, 'article', other.id, all, null)
+  const publish = () => entries.publish(t.admin, { type: 'article', id: other.id }, all, null)
   await assert.rejects(publish(), isTaken('published'))
   await assert.rejects(
-    entries.save(t.admin, 'article', other.id, { ...patch({ title: 'C' }), publish: true }, null),
+    entries.save(
+      t.admin,
+      { type: 'article', id: other.id },
+      { ...patch({ title: 'C' }), publish: true },
+      null,
+    ),
     isTaken('published'),
   )
   await assert.rejects(
-    entries.save(t.admin, 'article', id, patch({ sku: 'k1' }), null),
+    entries.save(t.admin, { type: 'article', id }, patch({ sku: 'k1' }), null),
     isTaken('draft'),
   )
-  await entries.publish(t.admin, 'article', id, all, null)
+  await entries.publish(t.admin, { type: 'article', id }, all, null)
   await publish()
   const third = await entries.create(t.admin, 'article', {
     locale: null,
     fields: { title: 'A', slug: 'a-slug', sku: 'k3' },
     publish: true,
   })
-  await entries.save(t.admin, 'article', third.id, patch({ slug: 'another' }), null)
+  await entries.save(t.admin, { type: 'article', id: third.id }, patch({ slug: 'another' }), null)
   const made = await entries.create(t.admin, 'article', {
     locale: null,
     fields: { title: 'A slug' },
@@ -336,10 +385,15 @@ test('shared fields are carried to the other locales; readers fall back', { skip
     fields: { title: 'Hello', rank: 1 },
     publish: true,
   })
-  const german = await entries.save(t.admin, 'article', id, put({ title: 'Hallo' }, 'de'), null)
+  const german = await entries.save(
+    t.admin,
+    { type: 'article', id },
+    put({ title: 'Hallo' }, 'de'),
+    null,
+  )
   assert.equal(german.fieldsJson, '{"title":"Hallo","slug":"hallo","rank":1}')
-  await entries.save(t.admin, 'article', id, patch({ rank: 7 }, 'de'), null)
-  const [en, de] = await entries.locales(t.admin, 'article', id, 'draft')
+  await entries.save(t.admin, { type: 'article', id }, patch({ rank: 7 }, 'de'), null)
+  const [en, de] = await entries.locales(t.admin, { type: 'article', id }, 'draft')
   assert.equal(en?.locale, 'en')
   assert.equal(JSON.parse(en?.fieldsJson ?? '').rank, 7)
   assert.equal(en?.status, 'changed')
@@ -349,7 +403,7 @@ test('shared fields are carried to the other locales; readers fall back', { skip
     (await entries.get(reader, 'article', id, reading({ locale: 'de' }))).entry.locale,
     'en',
   )
-  await entries.publish(t.admin, 'article', id, { locales: ['de'], version: null }, null)
+  await entries.publish(t.admin, { type: 'article', id }, { locales: ['de'], version: null }, null)
   assert.equal(
     (await entries.get(reader, 'article', id, reading({ locale: 'de' }))).entry.locale,
     'de',
@@ -388,7 +442,7 @@ test('all faults at once; required only to publish', { skip }, async () => {
   )
   const { id } = await entries.create(t.admin, 'article', { locale: null, fields: {} })
   await assert.rejects(
-    entries.publish(t.admin, 'article', id, all, null),
+    entries.publish(t.admin, { type: 'article', id }, all, null),
     (error) =>
       error instanceof ValidationError &&
       error.faults[0]?.path === '/title' &&
@@ -485,16 +539,25 @@ test('grants: own entries only, some fields only, before and after', { skip }, a
     locale: null,
     fields: { title: 'Their draft' },
   })
-  await entries.save(author, 'article', mine.id, patch({ title: 'Still mine' }), null)
+  await entries.save(author, { type: 'article', id: mine.id }, patch({ title: 'Still mine' }), null)
   await assert.rejects(
-    entries.save(author, 'article', theirs.id, patch({ title: 'Taken' }), null),
+    entries.save(author, { type: 'article', id: theirs.id }, patch({ title: 'Taken' }), null),
     ForbiddenError,
   )
-  await assert.rejects(entries.save(author, 'article', draft.id, patch({ title: 'Taken' }), null), {
-    code: 'E_ENTRY_NOT_FOUND',
-  })
-  await assert.rejects(entries.publish(author, 'article', mine.id, all, null), ForbiddenError)
-  await assert.rejects(entries.delete(author, 'article', theirs.id, null), ForbiddenError)
+  await assert.rejects(
+    entries.save(author, { type: 'article', id: draft.id }, patch({ title: 'Taken' }), null),
+    {
+      code: 'E_ENTRY_NOT_FOUND',
+    },
+  )
+  await assert.rejects(
+    entries.publish(author, { type: 'article', id: mine.id }, all, null),
+    ForbiddenError,
+  )
+  await assert.rejects(
+    entries.delete(author, { type: 'article', id: theirs.id }, null),
+    ForbiddenError,
+  )
   assert.deepEqual(
     (await entries.list(author, listing('article', { perspective: 'draft' }))).data.map(
       (view) => view.id,
@@ -517,7 +580,7 @@ test('grants: own entries only, some fields only, before and after', { skip }, a
         error.faults[0]?.message === 'There is no entry with this id, or it is not yours to read.',
     )
   }
-  await entries.publish(t.admin, 'category', folder.id, all, null)
+  await entries.publish(t.admin, { type: 'category', id: folder.id }, all, null)
   await entries.create(linker, 'article', { locale: null, fields: { category: folder.id } })
   const low = t.call({
     article: {
@@ -528,15 +591,25 @@ test('grants: own entries only, some fields only, before and after', { skip }, a
       },
     },
   })
-  await entries.save(t.admin, 'article', draft.id, patch({ rank: 1, body: 'kept' }), null)
+  await entries.save(
+    t.admin,
+    { type: 'article', id: draft.id },
+    patch({ rank: 1, body: 'kept' }),
+    null,
+  )
   await assert.rejects(
-    entries.save(low, 'article', draft.id, patch({ rank: 9 }), null),
+    entries.save(low, { type: 'article', id: draft.id }, patch({ rank: 9 }), null),
     ForbiddenError,
   )
   await assert.rejects(
-    entries.save(low, 'article', draft.id, patch({ body: 'x' }), null),
+    entries.save(low, { type: 'article', id: draft.id }, patch({ body: 'x' }), null),
     ForbiddenError,
   )
-  const view = await entries.save(low, 'article', draft.id, put({ title: 'New', rank: 2 }), null)
+  const view = await entries.save(
+    low,
+    { type: 'article', id: draft.id },
+    put({ title: 'New', rank: 2 }),
+    null,
+  )
   assert.equal(JSON.parse(view.fieldsJson).body, 'kept')
 })

@@ -1,5 +1,5 @@
 import type { Grant } from '#content/authority.ts'
-import type { Call, EntryView, Expected, VersionSummary } from '#content/content.ts'
+import type { Call, EntryRef, EntryView, Expected, VersionSummary } from '#content/content.ts'
 import { EntryArchivedError, EntryNotFoundError, ValidationError } from '#content/errors.ts'
 import { compose } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
@@ -45,12 +45,7 @@ export const versionsPageMax = 201
 const versionsPerLook = 20
 const versionsLookedAtMax = 1_000
 
-type VersionTarget = {
-  readonly type: string
-  readonly id: string
-  readonly locale: string | null
-  readonly version: number
-}
+type VersionTarget = EntryRef & { readonly locale: string | null; readonly version: number }
 
 /**
  * Makes a new latest version with the content of an old one; what locales share is carried as in
@@ -66,7 +61,7 @@ export async function restoreVersion(
     atomically(call.db, async (tx) => {
       const type = typeFor(call, model, from.type)
       const locale = model.locale(from.locale)
-      const state = await entryState(tx, model, type, from.id, 'writing')
+      const state = await entryState(tx, { model, type, id: from.id }, 'writing')
       const { grant } = requireLocales(call, 'update', { type, state, model }, [locale])
       const latest = latestOf(state, locale)
       checkExpected(call, type, state, {
@@ -151,14 +146,13 @@ const listWhole = typeSql<Version>((table) => `select ${versionColumns} ${versio
 export async function versionsOf(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
+  { type: typeName, id }: EntryRef,
   page: { readonly locale: string | null; readonly limit: number; readonly before: number | null },
 ): Promise<VersionSummary[]> {
   return context.models.use(call.db, (model) =>
     callInOneSnapshot(call, async (call) => {
       const type = typeFor(call, model, typeName)
-      const state = await entryState(call.db, model, type, id, 'reading')
+      const state = await entryState(call.db, { model, type, id }, 'reading')
       const locale = model.locale(page.locale)
       const grant = requireHistory(call, type, state, locale)
       if (grant === null) return []
@@ -230,7 +224,7 @@ export async function oneVersion(
   return context.models.use(call.db, (model) =>
     callInOneSnapshot(call, async (call) => {
       const type = typeFor(call, model, typeName)
-      const state = await entryState(call.db, model, type, id, 'reading')
+      const state = await entryState(call.db, { model, type, id }, 'reading')
       const locale = model.locale(which.locale)
       const grant = requireHistory(call, type, state, locale)
       const row =
@@ -281,14 +275,13 @@ async function refuseTooLarge(call: Call, type: TypeModel, id: string): Promise<
 export async function localesOfEntry(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
+  { type: typeName, id }: EntryRef,
   perspective: 'published' | 'draft',
 ): Promise<EntryView[]> {
   return context.models.use(call.db, async (model) => {
     const type = typeFor(call, model, typeName)
     await refuseTooLarge(call, type, id)
-    const state = await entryState(call.db, model, type, id, 'reading')
+    const state = await entryState(call.db, { model, type, id }, 'reading')
     const drafts = grantOf(call, 'readDraft', type)
     const grant = perspective === 'published' ? grantOf(call, 'read', type) : drafts
     const rows = localesOf(state, model)

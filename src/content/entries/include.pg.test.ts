@@ -149,7 +149,7 @@ test(
     const image = await asset(site, 'a.png')
     const id = await made(site, 'page', { title: 'T', meta: { editor: before } })
     const input = { locale: null, fields: { meta: { editor: after, image } }, merge: true }
-    const saved = await content.entries.save(admin, 'page', id, input, null)
+    const saved = await content.entries.save(admin, { type: 'page', id }, input, null)
     const release = await content.releases.create(admin, 'R')
     await content.releases.put(admin, release.id, [
       { entryId: id, locale: 'en', action: 'publish', version: saved.version },

@@ -194,8 +194,7 @@ async function act(t: TestContent, ids: string[], one: Step): Promise<void> {
     case 'save':
       await entries.save(
         admin,
-        'thing',
-        id(one.entry),
+        { type: 'thing', id: id(one.entry) },
         { locale: one.locale, fields: real(one.fields), merge: one.merge, publish: one.publish },
         null,
       )
@@ -203,8 +202,7 @@ async function act(t: TestContent, ids: string[], one: Step): Promise<void> {
     case 'publish':
       await entries.publish(
         admin,
-        'thing',
-        id(one.entry),
+        { type: 'thing', id: id(one.entry) },
         { locales: [one.locale], version: one.version },
         null,
       )
@@ -212,21 +210,21 @@ async function act(t: TestContent, ids: string[], one: Step): Promise<void> {
     case 'restore':
       await entries.restore(
         admin,
-        'thing',
-        id(one.entry),
+        { type: 'thing', id: id(one.entry) },
         { locale: one.locale, version: one.version },
         null,
       )
       return
     case 'unpublish':
-      await entries.unpublish(admin, 'thing', id(one.entry), null, null)
+      await entries.unpublish(admin, { type: 'thing', id: id(one.entry) }, null, null)
       return
     case 'archive':
     case 'unarchive':
-      await entries.archive(admin, 'thing', id(one.entry), one.do === 'archive', null)
+      await entries.archive(admin, { type: 'thing', id: id(one.entry) }, one.do === 'archive', null)
       return
     case 'delete':
-      for (const gone of (await entries.delete(admin, 'thing', id(one.entry), null)).deleted)
+      for (const gone of (await entries.delete(admin, { type: 'thing', id: id(one.entry) }, null))
+        .deleted)
         ids.splice(ids.indexOf(gone), 1)
       return
     case 'bulk':

@@ -50,7 +50,7 @@ async function underLock(
   return context.models.use(call.db, (model) =>
     atomically(call.db, async (tx) => {
       const type = typeFor(call, model, target.type)
-      const state = await entryState(tx, model, type, target.id, 'writing')
+      const state = await entryState(tx, { model, type, id: target.id }, 'writing')
       const { grant, locales } =
         action === 'archive'
           ? { grant: requireGrant(call, action, type, state), locales: localesOf(state, model) }

@@ -2,7 +2,7 @@ import { checkExpected } from '#content/entries/check-expected.ts'
 import { saveOptimistically } from '#content/entries/optimistic-save.ts'
 import type { EntrySave, Save } from '#content/entries/optimistic-save.ts'
 import type { Grant } from '#content/authority.ts'
-import type { Call, EntryView, Expected } from '#content/content.ts'
+import type { Call, EntryRef, EntryView, Expected } from '#content/content.ts'
 import { EntryArchivedError, EntryNotFoundError } from '#content/errors.ts'
 import type { Composed } from '#content/entries/compose.ts'
 import { checkComplete, compose, slugBase } from '#content/entries/compose.ts'
@@ -32,6 +32,8 @@ import { isId } from '#lib/id.ts'
  */
 const optimisticAttemptsMax = 2
 
+type SaveTarget = EntryRef & { readonly input: EntrySave; readonly expected: Expected }
+
 /**
  * Saves a version. Most saves change neither references nor unique values nor what other locales
  * share; they take two statements: one that reads, and one that makes the new version the latest
@@ -40,10 +42,7 @@ const optimisticAttemptsMax = 2
 export async function saveEntry(
   context: Context,
   call: Call,
-  typeName: string,
-  id: string,
-  input: EntrySave,
-  expected: Expected,
+  { type: typeName, id, input, expected }: SaveTarget,
 ): Promise<EntryView> {
   if (!isId(id)) throw new EntryNotFoundError()
   return context.models.use(call.db, async (model) => {
@@ -70,7 +69,7 @@ async function saveUnderLock(
 ): Promise<EntryView> {
   const { model, type, id, input, expected } = save
   const locale = model.locale(input.locale)
-  const state = await entryState(tx, model, type, id, 'writing')
+  const state = await entryState(tx, { model, type, id }, 'writing')
   const latest = latestOf(state, locale)
   save.read.push(...(latest === null ? state.held.filter((row) => row.isLatest) : [latest]))
   const grant = requireGrantInLocale(call, 'update', { type, state }, locale)
@@ -177,7 +176,7 @@ export async function addVersion(
     add.createdAt === undefined ? {} : { createdAt: add.createdAt },
   )
   const others = edit.held.filter((one) => one.isLatest && one.locale !== locale)
-  carryShared(type, edit, row, touched, fields)
+  carryShared(type, edit, { row, changed: touched, fields })
   if (![...touched].some((name) => type.shared.has(name))) return row
   const carried = others.flatMap((before) => {
     const after = edit.latest(before.locale)
@@ -188,34 +187,27 @@ export async function addVersion(
   return row
 }
 
+/** A new version, with its fields and the names of those that changed. */
+export type ChangedVersion = {
+  readonly row: Version
+  readonly changed: ReadonlySet<string>
+  readonly fields: Readonly<Record<string, unknown>>
+}
+
 /** Takes shared fields that changed to the latest versions of the entry's other locales. */
 export function carryShared(
   type: TypeModel,
   edit: EntryEdit,
-  row: Version,
-  changed: ReadonlySet<string>,
-  fields: Readonly<Record<string, unknown>>,
+  { row, changed, fields }: ChangedVersion,
 ): void {
-  const carried = [...changed].filter((name) => type.shared.has(name))
-  if (carried.length === 0) return
-  for (const other of edit.held.filter((one) => one.isLatest && one.locale !== row.locale))
-    carry(type, edit, other, carried, fields)
-}
-
-function carry(
-  type: TypeModel,
-  edit: EntryEdit,
-  other: Version,
-  names: readonly string[],
-  fields: Readonly<Record<string, unknown>>,
-): void {
-  const stored = storedFields(type, other)
-  const differs = names.some(
-    (name) => JSON.stringify(stored[name]) !== JSON.stringify(fields[name]),
-  )
-  if (!differs) return
-  edit.add(other.locale, {
-    ...stored,
-    ...Object.fromEntries(names.map((name) => [name, fields[name]])),
-  })
+  const names = [...changed].filter((name) => type.shared.has(name))
+  if (names.length === 0) return
+  const carried = Object.fromEntries(names.map((name) => [name, fields[name]]))
+  for (const other of edit.held.filter((one) => one.isLatest && one.locale !== row.locale)) {
+    const stored = storedFields(type, other)
+    const differs = names.some(
+      (name) => JSON.stringify(stored[name]) !== JSON.stringify(fields[name]),
+    )
+    if (differs) edit.add(other.locale, { ...stored, ...carried })
+  }
 }

@@ -53,7 +53,7 @@ test(
       }
       for (const { type, id } of made) {
         const input = { locale: null, fields: { state: 'new' }, merge: true }
-        const { version } = await content.entries.save(admin, type, id, input, null)
+        const { version } = await content.entries.save(admin, { type, id }, input, null)
         items.push({ entryId: id, locale: 'en', action: 'publish', version })
       }
       parents.push(made[1]!.id)

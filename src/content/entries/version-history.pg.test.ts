@@ -56,19 +56,23 @@ test(
     const { entries } = t.content
     const { id } = await entries.create(t.admin, 'note', input({ title: 'v1' }, true))
     const other = await entries.create(t.admin, 'note', input({ title: 'other' }))
-    await entries.delete(t.admin, 'note', other.id, null)
+    await entries.delete(t.admin, { type: 'note', id: other.id }, null)
     for (let i = 2; i <= 4; i += 1)
-      await entries.save(t.admin, 'note', id, input({ title: `v${i}` }), null)
+      await entries.save(t.admin, { type: 'note', id }, input({ title: `v${i}` }), null)
     assert.deepEqual(await t.database.run(byTable), [{ held: '1 4', kept: '2 3' }])
-    await entries.publish(t.admin, 'note', id, { locales: null, version: 2 }, null)
+    await entries.publish(t.admin, { type: 'note', id }, { locales: null, version: 2 }, null)
     assert.deepEqual(await t.database.run(byTable), [{ held: '2 4', kept: '1 3' }])
-    await entries.publish(t.admin, 'note', id, { locales: null, version: null }, null)
+    await entries.publish(t.admin, { type: 'note', id }, { locales: null, version: null }, null)
     assert.deepEqual(await t.database.run(byTable), [{ held: '4', kept: '1 2 3' }])
-    const listed = await entries.versions(t.admin, 'note', id, {
-      locale: null,
-      limit: 10,
-      before: null,
-    })
+    const listed = await entries.versions(
+      t.admin,
+      { type: 'note', id },
+      {
+        locale: null,
+        limit: 10,
+        before: null,
+      },
+    )
     assert.deepEqual(
       listed.map((one) => [one.version, one.publishedAt !== null, one.isLatest]),
       [
@@ -80,7 +84,8 @@ test(
     )
     for (let i = 1; i <= 4; i += 1)
       assert.equal(
-        (await entries.version(t.admin, 'note', id, { locale: null, version: i })).fieldsJson,
+        (await entries.version(t.admin, { type: 'note', id }, { locale: null, version: i }))
+          .fieldsJson,
         `{"title":"v${i}"}`,
       )
     // The trigger keeps the version before, also when other statements write.
@@ -91,10 +96,11 @@ test(
       ),
     )
     assert.equal(
-      (await entries.version(t.admin, 'note', id, { locale: null, version: 4 })).fieldsJson,
+      (await entries.version(t.admin, { type: 'note', id }, { locale: null, version: 4 }))
+        .fieldsJson,
       '{"title":"v4"}',
     )
-    await entries.delete(t.admin, 'note', id, null)
+    await entries.delete(t.admin, { type: 'note', id }, null)
     assert.deepEqual(await t.database.run(byTable), [{ held: '', kept: '' }])
   },
 )
@@ -109,9 +115,9 @@ test(
     const { entries } = t.content
     const dates = async (): Promise<(string | null)[]> => {
       const page = { locale: null, limit: 10, before: null }
-      const listed = await entries.versions(t.admin, 'note', id, page)
+      const listed = await entries.versions(t.admin, { type: 'note', id }, page)
       for (const { version, publishedAt, publishedBy } of listed) {
-        const one = await entries.version(t.admin, 'note', id, { locale: null, version })
+        const one = await entries.version(t.admin, { type: 'note', id }, { locale: null, version })
         assert.equal(one.publishedAt, publishedAt)
         assert.equal(publishedBy === null, publishedAt === null)
       }
@@ -119,16 +125,21 @@ test(
     }
     const first = await entries.create(t.admin, 'note', input({ title: 'v1' }, true))
     const { id } = first
-    const second = await entries.save(t.admin, 'note', id, input({ title: 'v2' }, true), null)
+    const second = await entries.save(
+      t.admin,
+      { type: 'note', id },
+      input({ title: 'v2' }, true),
+      null,
+    )
     assert.deepEqual(await dates(), [first.publishedAt, second.publishedAt])
     const only = (version: number) => ({ locales: null, version })
-    const [again] = await entries.publish(t.admin, 'note', id, only(1), null)
+    const [again] = await entries.publish(t.admin, { type: 'note', id }, only(1), null)
     assert.deepEqual(await dates(), [again!.publishedAt, second.publishedAt])
-    await entries.unpublish(t.admin, 'note', id, null, null)
+    await entries.unpublish(t.admin, { type: 'note', id }, null, null)
     assert.deepEqual(await dates(), [again!.publishedAt, second.publishedAt])
-    await entries.save(t.admin, 'note', id, input({ title: 'v3' }), null)
+    await entries.save(t.admin, { type: 'note', id }, input({ title: 'v3' }), null)
     assert.deepEqual(await dates(), [again!.publishedAt, second.publishedAt, null])
-    await entries.publish(t.admin, 'note', id, only(2), null)
+    await entries.publish(t.admin, { type: 'note', id }, only(2), null)
     assert.equal((await dates())[2], null)
   },
 )
@@ -141,11 +152,12 @@ test(
     const { entries } = t.content
     for (const remembered of [true, false]) {
       const { id } = await entries.create(t.admin, 'note', input({ title: 'one', shared: 'a' }))
-      if (remembered) await entries.save(t.admin, 'note', id, input({ shared: 'b' }), null)
+      if (remembered)
+        await entries.save(t.admin, { type: 'note', id }, input({ shared: 'b' }), null)
       const adding = await heldOpen(t, (call) =>
-        entries.save(call, 'note', id, input({ title: 'eins' }, false, 'de'), null),
+        entries.save(call, { type: 'note', id }, input({ title: 'eins' }, false, 'de'), null),
       )
-      const saving = entries.save(t.admin, 'note', id, input({ shared: 'c' }), null)
+      const saving = entries.save(t.admin, { type: 'note', id }, input({ shared: 'c' }), null)
       await untilWaiting(t, 1)
       await adding.end()
       await saving
@@ -163,9 +175,14 @@ test(
     const { entries } = t.content
     const { id } = await entries.create(t.admin, 'note', input({ title: 'one' }, true))
     const drafting = await heldOpen(t, (call) =>
-      entries.save(call, 'note', id, input({ title: 'two' }), null),
+      entries.save(call, { type: 'note', id }, input({ title: 'two' }), null),
     )
-    const publishing = entries.publish(t.admin, 'note', id, { locales: null, version: null }, null)
+    const publishing = entries.publish(
+      t.admin,
+      { type: 'note', id },
+      { locales: null, version: null },
+      null,
+    )
     await untilWaiting(t, 1)
     await drafting.end()
     assert.equal((await publishing)[0]?.version, 2)
@@ -181,9 +198,14 @@ test(
     const { entries } = t.content
     const { id } = await entries.create(t.admin, 'note', input({ title: 'one' }))
     const saving = await heldOpen(t, (call) =>
-      entries.save(call, 'note', id, input({ title: 'two' }), null),
+      entries.save(call, { type: 'note', id }, input({ title: 'two' }), null),
     )
-    const publishing = entries.save(t.admin, 'note', id, input({ shared: 'x' }, true), null)
+    const publishing = entries.save(
+      t.admin,
+      { type: 'note', id },
+      input({ shared: 'x' }, true),
+      null,
+    )
     await untilWaiting(t, 1)
     await saving.end()
     assert.equal((await publishing).version, 3)
@@ -191,17 +213,25 @@ test(
       version: 3,
       fields: { title: 'two', shared: 'x' },
     })
-    const archiving = await heldOpen(t, (call) => entries.archive(call, 'note', id, true, null))
-    const late = assert.rejects(entries.save(t.admin, 'note', id, input({ title: 'late' }), null), {
-      code: 'E_ENTRY_ARCHIVED',
-    })
+    const archiving = await heldOpen(t, (call) =>
+      entries.archive(call, { type: 'note', id }, true, null),
+    )
+    const late = assert.rejects(
+      entries.save(t.admin, { type: 'note', id }, input({ title: 'late' }), null),
+      {
+        code: 'E_ENTRY_ARCHIVED',
+      },
+    )
     await untilWaiting(t, 1)
     await archiving.end()
     await late
-    const deleting = await heldOpen(t, (call) => entries.delete(call, 'note', id, 3))
-    const gone = assert.rejects(entries.save(t.admin, 'note', id, input({ title: 'late' }), null), {
-      code: /E_ENTRY_(NOT_FOUND|ARCHIVED)/,
-    })
+    const deleting = await heldOpen(t, (call) => entries.delete(call, { type: 'note', id }, 3))
+    const gone = assert.rejects(
+      entries.save(t.admin, { type: 'note', id }, input({ title: 'late' }), null),
+      {
+        code: /E_ENTRY_(NOT_FOUND|ARCHIVED)/,
+      },
+    )
     await deleting.end()
     await gone
     assert.deepEqual(await brokenInvariants(t.database), [])
@@ -227,8 +257,7 @@ test(
       Array.from({ length: 20 }, (_, index) =>
         entries.save(
           t.admin,
-          'note',
-          id,
+          { type: 'note', id },
           { locale: null, fields: { title: `save ${index}` }, merge: true, publish: true },
           null,
         ),
@@ -246,11 +275,15 @@ test(
       [entry.version, entry.status, entry.fieldsJson],
       [21, 'published', last.fieldsJson],
     )
-    const versions = await entries.versions(t.admin, 'note', id, {
-      locale: null,
-      limit: 100,
-      before: null,
-    })
+    const versions = await entries.versions(
+      t.admin,
+      { type: 'note', id },
+      {
+        locale: null,
+        limit: 100,
+        before: null,
+      },
+    )
     assert.deepEqual(
       [
         versions.length,
@@ -262,8 +295,7 @@ test(
     await assert.rejects(
       entries.save(
         t.admin,
-        'note',
-        id,
+        { type: 'note', id },
         { locale: null, fields: { title: null }, merge: true, publish: true },
         null,
       ),
@@ -273,8 +305,7 @@ test(
     await assert.rejects(
       entries.save(
         mayUpdate,
-        'note',
-        id,
+        { type: 'note', id },
         { locale: null, fields: { title: 'mine' }, merge: true, publish: true },
         null,
       ),
@@ -282,8 +313,7 @@ test(
     )
     const draft = await entries.save(
       mayUpdate,
-      'note',
-      id,
+      { type: 'note', id },
       { locale: null, fields: { title: 'draft' }, merge: true },
       null,
     )

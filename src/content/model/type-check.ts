@@ -14,6 +14,8 @@ const indexesMax = 20
 const indexFieldsMax = 4
 const labelMax = 200
 const helpMax = 2_000
+/** Options whose texts may be as long as a help. */
+const longTexts: ReadonlySet<string> = new Set(['help', 'description', 'pattern'])
 const definitionBytesMax = 262_144
 
 export const typeNamePattern = /^[a-z][a-z0-9-]{0,62}$/
@@ -358,10 +360,9 @@ class Check {
       if (value === undefined) continue
       const at = step(path, key)
       const expected = Object.hasOwn(shape, key) ? shape[key] : undefined
-      const long =
-        key === 'help' || key === 'description' ? helpMax : key === 'pattern' ? helpMax : labelMax
+      const long = longTexts.has(key) ? helpMax : labelMax
       if (expected === undefined)
-        this.faults.add(at, 'unknown', `ExistingTargets here: ${Object.keys(shape).join(', ')}.`)
+        this.faults.add(at, 'unknown', `Allowed here: ${Object.keys(shape).join(', ')}.`)
       else if (
         expected === 'text' &&
         (typeof value !== 'string' || value.length > long || !isStorableText(value))

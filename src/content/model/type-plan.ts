@@ -304,11 +304,8 @@ function indexStep(what: 'addIndex' | 'removeIndex', name: string): Step {
 }
 
 function amount(count: number): string {
-  return count > countMax
-    ? `More than ${countMax} versions have`
-    : count === 1
-      ? '1 version has'
-      : `${count} versions have`
+  if (count > countMax) return `More than ${countMax} versions have`
+  return count === 1 ? '1 version has' : `${count} versions have`
 }
 
 function indexNames(type: ContentType): string[] {

@@ -38,8 +38,7 @@ test(
       (
         await other.entries.save(
           t.admin,
-          'thing',
-          made.id,
+          { type: 'thing', id: made.id },
           { locale: null, fields: { size: 3 }, merge: true },
           null,
         )
@@ -50,8 +49,7 @@ test(
     await assert.rejects(
       other.entries.save(
         t.admin,
-        'thing',
-        made.id,
+        { type: 'thing', id: made.id },
         { locale: null, fields: { size: 4 }, merge: true },
         null,
       ),
@@ -88,8 +86,7 @@ test(
       })
       await node.entries.save(
         t.admin,
-        'thing',
-        made.id,
+        { type: 'thing', id: made.id },
         { locale: null, fields: { title: `U${i}` }, merge: true },
         null,
       )
@@ -280,8 +277,7 @@ test('a field becomes unique only when its values are', { skip }, async () => {
   await assert.rejects(types.save(t.database, unique, free), { code: 'E_TYPE_INVALID' })
   await entries.save(
     t.admin,
-    'thing',
-    a.id,
+    { type: 'thing', id: a.id },
     { locale: null, fields: { code: 'y' }, merge: true },
     null,
   )
@@ -401,14 +397,18 @@ test(
     const made = await entries.create(t.admin, 'thing', { locale: null, fields: { code: 'old' } })
     await entries.save(
       t.admin,
-      'thing',
-      made.id,
+      { type: 'thing', id: made.id },
       { locale: null, fields: { code: 'new' }, merge: true },
       null,
     )
     await t.content.types.save(t.database, type(title, uniqueCode), free)
     await settled(t)
-    await entries.publish(t.admin, 'thing', made.id, { locales: null, version: 1 }, null)
+    await entries.publish(
+      t.admin,
+      { type: 'thing', id: made.id },
+      { locales: null, version: 1 },
+      null,
+    )
     const page = await entries.list(
       t.admin,
       listing('thing', {
@@ -441,7 +441,12 @@ test(
     const made = await entries.create(t.admin, 'thing', { locale: null, fields: { code: 'mine' } })
     await settled(t)
     await unsettled(t, type(title, uniqueCode))
-    await entries.publish(t.admin, 'thing', made.id, { locales: null, version: null }, null)
+    await entries.publish(
+      t.admin,
+      { type: 'thing', id: made.id },
+      { locales: null, version: null },
+      null,
+    )
     await assert.rejects(
       entries.create(t.admin, 'thing', { locale: null, fields: { code: 'mine' } }),
       { code: 'E_UNIQUE_CONFLICT' },
@@ -542,7 +547,7 @@ test(
     const held = await heldOpen(t, (call) =>
       call.db.run(sql(`select 1 from stoa.schedule for update`)),
     )
-    const archiving = entries.archive(t.admin, 'thing', made.id, true, null)
+    const archiving = entries.archive(t.admin, { type: 'thing', id: made.id }, true, null)
     await untilWaiting(t, 1)
     await unsettled(t, type(slug, uniqueCode))
     await held.end()
@@ -575,13 +580,12 @@ test(
     await t.content.types.save(t.database, type(title, uniqueCode, refs(2)), free)
     const saved = await entries.save(
       t.admin,
-      'thing',
-      made.id,
+      { type: 'thing', id: made.id },
       { locale: null, fields: { code: 'x', refs: targets }, merge: true },
       null,
     )
     assert.deepEqual(JSON.parse(saved.fieldsJson), { code: 'x', refs: targets })
-    await assert.rejects(entries.delete(t.admin, 'thing', targets[2]!, null), {
+    await assert.rejects(entries.delete(t.admin, { type: 'thing', id: targets[2]! }, null), {
       code: 'E_ENTRY_REFERENCED',
     })
   },
@@ -597,8 +601,7 @@ test(
       const made = await entries.create(t.admin, 'thing', { locale: null, fields: { code: value } })
       await entries.save(
         t.admin,
-        'thing',
-        made.id,
+        { type: 'thing', id: made.id },
         { locale: null, fields: { code: 'newer' }, merge: true },
         null,
       )
@@ -645,7 +648,7 @@ test(
       publish: true,
     })
     const save = { locale: null, fields: { title: 'B' }, merge: true }
-    await t.content.entries.save(t.admin, 'thing', made.id, save, null)
+    await t.content.entries.save(t.admin, { type: 'thing', id: made.id }, save, null)
     // In a transaction of the caller, nothing is upgraded meanwhile.
     const define = (definition: ContentType): Promise<unknown> =>
       t.database.transaction((tx) =>
@@ -670,7 +673,12 @@ test(
       if (round > 0) assert.deepEqual(found.data, [])
       await settled(t)
     }
-    await t.content.entries.restore(t.admin, 'thing', made.id, { locale: null, version: 1 }, null)
+    await t.content.entries.restore(
+      t.admin,
+      { type: 'thing', id: made.id },
+      { locale: null, version: 1 },
+      null,
+    )
     assert.equal(await shown('draft'), '{"title":"A","seo":{"title":"S"}}')
   },
 )
@@ -693,7 +701,7 @@ test(
       publish: true,
     })
     const save = { locale: null, fields: { title: 'B' }, merge: true }
-    await t.content.entries.save(t.admin, 'thing', made.id, save, null)
+    await t.content.entries.save(t.admin, { type: 'thing', id: made.id }, save, null)
     // In a transaction of the caller, nothing is upgraded meanwhile.
     const define = (definition: ContentType, allowLoss = true): Promise<unknown> =>
       t.database.transaction((tx) =>
@@ -725,9 +733,19 @@ test(
       )
     }
     const again = { title: 'C', ...before }
-    await t.content.entries.save(t.admin, 'thing', made.id, { ...save, fields: again }, null)
+    await t.content.entries.save(
+      t.admin,
+      { type: 'thing', id: made.id },
+      { ...save, fields: again },
+      null,
+    )
     assert.match(await shown('draft'), /"code":"secret","size":"large","price":1.5/)
-    await t.content.entries.restore(t.admin, 'thing', made.id, { locale: null, version: 1 }, null)
+    await t.content.entries.restore(
+      t.admin,
+      { type: 'thing', id: made.id },
+      { locale: null, version: 1 },
+      null,
+    )
     assert.equal(await shown('draft'), '{"title":"A","seo":{"title":"S"}}')
   },
 )
@@ -805,21 +823,20 @@ test(
     )
     const [first, second] = made
     const input = { locale: null, fields: { title: 'new' }, merge: true }
-    await t.content.entries.save(t.admin, 'thing', first!.id, input, null)
+    await t.content.entries.save(t.admin, { type: 'thing', id: first!.id }, input, null)
     const german = { locale: 'de', fields: { title: 'neu' }, merge: true }
-    await t.content.entries.save(t.admin, 'thing', first!.id, german, null)
+    await t.content.entries.save(t.admin, { type: 'thing', id: first!.id }, german, null)
     await assert.rejects(
       t.content.entries.save(
         t.admin,
-        'thing',
-        first!.id,
+        { type: 'thing', id: first!.id },
         { locale: null, fields: { body: `${long}y` }, merge: true },
         null,
       ),
       { code: 'E_VALIDATION' },
     )
-    await t.content.entries.delete(t.admin, 'other', other.id, null)
-    await t.content.entries.delete(t.admin, 'thing', second!.id, null)
+    await t.content.entries.delete(t.admin, { type: 'other', id: other.id }, null)
+    await t.content.entries.delete(t.admin, { type: 'thing', id: second!.id }, null)
     await settled(t)
     assert.deepEqual(await brokenInvariants(t.database), [])
   },

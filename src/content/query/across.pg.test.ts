@@ -61,7 +61,7 @@ async function site(): Promise<TestContent & { readonly ids: readonly string[] }
   const sport = await create('category', { title: 'Sport', secret: 'y', color: 'blue' })
   const draft = await create('category', { title: 'Draft' }, false)
   const german = { locale: 'de', fields: { title: 'Neues' }, merge: true, publish: true }
-  await here.content.entries.save(here.admin, 'category', news, german, null)
+  await here.content.entries.save(here.admin, { type: 'category', id: news }, german, null)
   await create('article', { title: 'a', category: news, tags: [news, sport] })
   await create('article', { title: 'b', category: sport, tags: [sport] })
   await create('article', { title: 'c', category: draft })

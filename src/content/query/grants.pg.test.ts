@@ -155,7 +155,9 @@ test(
             assert.equal(seen.has(one.id), settled && isCovered(filter, one), JSON.stringify(one))
             if (!allows(filter, one)) {
               const input = { locale: null, fields: { title: 'taken' }, merge: true }
-              const code = await refusal(content.entries.save(call, 'memo', one.id, input, null))
+              const code = await refusal(
+                content.entries.save(call, { type: 'memo', id: one.id }, input, null),
+              )
               assert.ok(code !== null, `changed ${JSON.stringify(one)}`)
             }
           }
@@ -213,7 +215,7 @@ test(
     const holder = await create({ name: 'Two', title: 'Two', level: 'public', next: id })
     const german = { title: 'Eins', level: 'secret' }
     const input = { locale: 'de', fields: german, merge: true, publish: true }
-    await content.entries.save(admin, 'page', id, input, null)
+    await content.entries.save(admin, { type: 'page', id }, input, null)
     const isPublic: Filter = { op: 'compare', field: 'level', test: { is: 'ne', value: 'secret' } }
     const grant = { filter: isPublic, fields: null }
     const call = site.call({ page: { read: grant, readDraft: grant } })

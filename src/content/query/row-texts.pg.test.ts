@@ -56,8 +56,7 @@ async function write(test: TestContent, titles: readonly string[]): Promise<stri
 const rename = async (test: TestContent, id: string, title: string): Promise<unknown> =>
   test.content.entries.save(
     test.admin,
-    'note',
-    id,
+    { type: 'note', id },
     { locale: null, fields: { title }, merge: true, publish: true },
     null,
   )
@@ -95,7 +94,7 @@ test(
     await site.database.run(sql(`update stoa.version set data = '{"title":"new"}'`))
     assert.deepEqual(titlesOf(await site.content.entries.list(call, list)), ['new'])
     assert.deepEqual(texts.counts, { reused: 0, sent: 5 })
-    await site.content.entries.delete(site.admin, 'note', ids[0]!, null)
+    await site.content.entries.delete(site.admin, { type: 'note', id: ids[0]! }, null)
     // The page and the row after it are now `b`, which is known, and `c`, of which only the former
     // text is, by the same writer.
     assert.deepEqual(titlesOf(await site.content.entries.list(call, list)), ['new'])
@@ -170,8 +169,7 @@ test(
       async () =>
         entries.save(
           site.admin,
-          'note',
-          random.pick(ids),
+          { type: 'note', id: random.pick(ids) },
           {
             locale: random.pick([null, 'de']),
             fields: { title: title(), group: random.below(2) },
@@ -183,19 +181,17 @@ test(
       async () =>
         entries.publish(
           site.admin,
-          'note',
-          random.pick(ids),
+          { type: 'note', id: random.pick(ids) },
           { locales: null, version: null },
           null,
         ),
-      async () => entries.unpublish(site.admin, 'note', random.pick(ids), null, null),
+      async () => entries.unpublish(site.admin, { type: 'note', id: random.pick(ids) }, null, null),
       async () => ids.push(...(await write(site, [title()]))),
       async () => {
         if (ids.length > 3)
           await entries.delete(
             site.admin,
-            'note',
-            ids.splice(random.below(ids.length), 1)[0]!,
+            { type: 'note', id: ids.splice(random.below(ids.length), 1)[0]! },
             null,
           )
       },

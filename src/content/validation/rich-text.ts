@@ -13,6 +13,7 @@ import { isId } from '#lib/id.ts'
 const depthMax = 40
 const nodesMax = 20_000
 const attributeTextMax = 2_000
+const attributeNumbersMax = 100
 const marksMax = 10
 
 type Attribute =
@@ -229,27 +230,11 @@ class Visit {
   }
 
   #attribute(value: unknown, kind: Attribute, path: string): void {
-    if (
-      kind === 'integer'
-        ? Number.isSafeInteger(value)
-        : kind === 'boolean'
-          ? typeof value === 'boolean'
-          : false
-    )
-      return
-    if (
-      kind === 'integers' &&
-      Array.isArray(value) &&
-      value.length <= 100 &&
-      value.every((one) => Number.isSafeInteger(one))
-    )
-      return
-    if (kind === 'integer' || kind === 'boolean' || kind === 'integers')
-      return this.#faults.add(
-        path,
-        'kind',
-        `Give ${kind === 'integers' ? 'whole numbers' : `a value of kind ${kind}`}.`,
-      )
+    if (kind === 'integer' || kind === 'boolean' || kind === 'integers') {
+      if (isPlain(value, kind)) return
+      const wanted = kind === 'integers' ? 'whole numbers' : `a value of kind ${kind}`
+      return this.#faults.add(path, 'kind', `Give ${wanted}.`)
+    }
     if (typeof value !== 'string' || value.length > attributeTextMax || !isStorableText(value))
       return this.#faults.add(path, 'kind', `Give text of at most ${attributeTextMax} characters.`)
     if (kind === 'link' && !isSafeLink(value))
@@ -275,6 +260,16 @@ class Visit {
       onDelete: 'restrict',
     })
   }
+}
+
+function isPlain(value: unknown, kind: 'integer' | 'boolean' | 'integers'): boolean {
+  if (kind === 'integer') return Number.isSafeInteger(value)
+  if (kind === 'boolean') return typeof value === 'boolean'
+  return (
+    Array.isArray(value) &&
+    value.length <= attributeNumbersMax &&
+    value.every((one) => Number.isSafeInteger(one))
+  )
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

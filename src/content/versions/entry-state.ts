@@ -87,6 +87,13 @@ const readVersion = typeSql<Version>(
       where v.entry_id = $1 and v.locale = $2 and v.number = $3`,
 )
 
+/** `type` is null where an entry of any type may be meant. */
+export type EntryToRead = {
+  readonly model: Model
+  readonly type: TypeModel | null
+  readonly id: string
+}
+
 /**
  * Reads an entry; with `writing` and `deleting` under its lock, which no other writer of it passes
  * until the transaction ends; with `keeping` it is not deleted until then. The lock comes first, in
@@ -94,9 +101,7 @@ const readVersion = typeSql<Version>(
  */
 export async function entryState(
   tx: Queryable,
-  model: Model,
-  type: TypeModel | null,
-  id: string,
+  { model, type, id }: EntryToRead,
   lock: LockMode,
 ): Promise<EntryState> {
   const [head] = isId(id) ? await entryHeads(tx, [id], lock) : []
