@@ -461,13 +461,9 @@ test('an author sees drafts of their own, and no others', { skip: databaseMissin
     })
   ).json.data.id
   const theirs = (
-    await ok(
-      site,
-      'POST',
-      '/api/content/article',
-      { fields: { title: 'theirs', related: [] } },
-      'editor',
-    )
+    await ok({ site, as: 'editor' }, 'POST', '/api/content/article', {
+      fields: { title: 'theirs', related: [] },
+    })
   ).json.data.id
   // Pointing at what one may not read is refused, or shows nothing: either way nothing of it
   // comes back below.

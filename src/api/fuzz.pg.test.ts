@@ -248,7 +248,7 @@ function plan(
   })
 }
 
-type Operation = {
+type Target = {
   readonly path: string
   readonly method: string
   readonly parameters: readonly Parameter[]
@@ -259,7 +259,7 @@ type Values = Pick<Planned, 'payload' | 'as'> & {
 }
 
 function request(
-  { path, method, parameters }: Operation,
+  { path, method, parameters }: Target,
   { given, payload, as, kept }: Values,
 ): Planned {
   const optional = parameters.filter(
