@@ -9,6 +9,7 @@ const manifest = new URL('../package.json', import.meta.url)
 const assembly: Assembly = {
   openSite: async (config, options) =>
     (await import('#node/start.ts')).openSiteForCommand(config, options),
+  openFiles: async (config) => (await import('#node/start.ts')).openFilesForCommand(config),
   openCluster: async (config) => (await import('#node/cluster-access.ts')).openCluster(config),
   runNode: async (config, signal) => (await import('#node/start.ts')).runNode(config, signal),
   runNodes: async (config, count, signal) =>

@@ -560,10 +560,23 @@ comment on column stoa.epoch.identity is 'Random, so that two databases with equ
 
 create table stoa.file_store (
   only_one boolean default true not null,
-  identity text not null
+  identity text not null,
+  revision integer default 1 not null,
+  url text,
+  target text,
+  target_url text,
+  previous text
 );
 
-comment on table stoa.file_store is 'A single row: the identity that is written in the file store of this site. A node that sees another place does not start.';
+comment on table stoa.file_store is 'A single row: the identity that is written in the file store of this site, and where a move leads. A node that sees another place does not start.';
+
+comment on column stoa.file_store.revision is 'Grows with each beginning and end of a move. A transaction that names a blob reads it under a lock, so no reference is made by a rule of before.';
+
+comment on column stoa.file_store.url is 'The place of the identity, sealed with the secret of the cluster, once a move has begun; null: as the nodes are configured.';
+
+comment on column stoa.file_store.target is 'While a move is under way: the identity of the place to which it leads. New blobs go there.';
+
+comment on column stoa.file_store.previous is 'The identity of the place before the last move: a node that is still configured for it uses the new one.';
 
 create table stoa.first_administrator (
   secret_hash bytea not null,
@@ -999,6 +1012,8 @@ alter table stoa.entry add constraint entry_pkey PRIMARY KEY (id);
 alter table stoa.epoch add constraint epoch_one_check CHECK (one);
 
 alter table stoa.epoch add constraint epoch_pkey PRIMARY KEY (one);
+
+alter table stoa.file_store add constraint file_store_check CHECK (((target IS NULL) = (target_url IS NULL)));
 
 alter table stoa.file_store add constraint file_store_only_one_check CHECK (only_one);
 

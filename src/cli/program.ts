@@ -22,6 +22,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   config: async () => (await import('#cli/commands/config.ts')).registerConfig,
   import: async () => (await import('#cli/commands/import.ts')).registerImport,
   export: async () => (await import('#cli/commands/export.ts')).registerExport,
+  files: async () => (await import('#cli/commands/files.ts')).registerFiles,
   types: async () => (await import('#cli/commands/content-types.ts')).registerTypes,
   user: async () => (await import('#cli/commands/user.ts')).registerUser,
   token: async () => (await import('#cli/commands/token.ts')).registerToken,

@@ -56,6 +56,11 @@ export interface FileStore {
    * empty folder where a file system should be mounted, does not start on it.
    */
   readonly identity: FileStoreIdentity
+  /**
+   * Acts from now on by that revision of where the files are, or a newer one; see
+   * `PlacedFileStore`. Absent: the store never moves.
+   */
+  reach?(revision: number): Promise<void>
   /** Releases connections; the store is not used after that. */
   close(): Promise<void>
 }

@@ -21,9 +21,19 @@ import { UploadLostError } from '#media/errors.ts'
  */
 const lockSeed = 20_261_120
 
-const shareLock = sql(
-  `select pg_advisory_xact_lock_shared(hashtextextended($1, ${lockSeed}))::text as locked`,
+/**
+ * A transaction that names a blob holds this lock too, shared. The beginning and the end of a move
+ * of the files hold it alone, so each reference is made by one placement or the other.
+ */
+const placementLock = 20_261_201
+
+const shareLocks = sql(
+  `select pg_advisory_xact_lock_shared(${placementLock})::text as placed,
+     pg_advisory_xact_lock_shared(hashtextextended($1, ${lockSeed}))::text as locked`,
 )
+const lockPlacement = sql(`select pg_advisory_xact_lock(${placementLock})::text as locked`)
+/** A statement after the lock: what it sees was committed when the lock was there. */
+const readRevision = sql<{ revision: number }>(`select revision from stoa.file_store`)
 const tryLock = sql<{ locked: boolean }>(
   `select pg_try_advisory_xact_lock(hashtextextended($1, ${lockSeed})) as locked`,
 )
@@ -39,12 +49,22 @@ const removeRelease = sql(`delete from stoa.blob_release where blob = $1`)
 
 /** Rule 2. `tx` must be a transaction. Throws `UploadLostError` when the blob is gone. */
 export async function lockBlob(tx: Queryable, store: FileStore, blob: string): Promise<void> {
-  await tx.run(shareLock, [blob])
+  await tx.run(shareLocks, [blob])
+  const [placement] = await tx.run(readRevision)
+  if (placement !== undefined) await store.reach?.(placement.revision)
   try {
     await store.info(blob)
   } catch (error) {
     throw error instanceof BlobNotFoundError ? new UploadLostError({ cause: error }) : error
   }
+}
+
+/**
+ * Waits until no transaction is about to name a blob, and holds up those that come: `tx` must be
+ * short.
+ */
+export async function holdPlacement(tx: Queryable): Promise<void> {
+  await tx.run(lockPlacement)
 }
 
 /**

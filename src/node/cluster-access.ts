@@ -48,8 +48,8 @@ export async function openCluster(config: Config): Promise<ClusterAccess | null>
   const closing = opened.move()
   return {
     database,
-    ask: async (method, { deadlineMs }) =>
-      (await sender.send(method, null, { deadlineMs, only: null })).replies,
+    ask: async (method, { deadlineMs }, payload = null) =>
+      (await sender.send(method, payload, { deadlineMs, only: null })).replies,
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
   }
 }

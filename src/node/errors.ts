@@ -46,6 +46,11 @@ export class FilesMismatchError extends StoaError {
   }
 }
 
+/** The files cannot be moved there, or not now; the message says why. */
+export class FileMoveError extends StoaError {
+  readonly code = 'E_FILE_MOVE'
+}
+
 /** A file store, and how a person writes its identity there. */
 type Place = { readonly place: string; readonly where: string }
 

@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { sql } from '#database/database.ts'
-import type { Database, Queryable } from '#database/database.ts'
+import type { Database } from '#database/database.ts'
 import type { FileStore, FileStoreIdentity } from '#file-store/file-store.ts'
 import { FilesMismatchError } from '#node/errors.ts'
+import { readFileRow } from '#node/file-placement.ts'
+import type { FileRow } from '#node/file-placement.ts'
 
 const identityBytes = 16
 
@@ -10,10 +12,6 @@ const identityBytes = 16
 const lockSeed = 20_261_130
 
 const lockClaims = sql(`select pg_advisory_xact_lock(${lockSeed})::text as locked`)
-const hasTable = sql<{ there: boolean }>(
-  `select to_regclass('stoa.file_store') is not null as there`,
-)
-const readIdentity = sql<{ identity: string }>(`select identity from stoa.file_store`)
 const insertIdentity = sql<{ identity: string }>(
   `insert into stoa.file_store (identity) values ($1) on conflict do nothing returning identity`,
 )
@@ -28,12 +26,12 @@ type Stores = { readonly database: Database; readonly fileStore: FileStore }
  */
 export async function checkFileStore({ database, fileStore }: Stores): Promise<void> {
   const { identity } = fileStore
-  const expected = await expectedIdentity(database)
+  const row = await readFileRow(database)
   const found = await identity.read()
-  const isUndecided = expected === null && found !== null
+  const isUndecided = row === null && found !== null
   // Another first node may be between the store and its commit: it holds the lock until then.
   if (isUndecided) await database.run(lockClaims)
-  compareIdentities(identity, isUndecided ? await expectedIdentity(database) : expected, found)
+  compareIdentities(identity, isUndecided ? await readFileRow(database) : row, found)
 }
 
 /**
@@ -44,28 +42,24 @@ export async function checkFileStore({ database, fileStore }: Stores): Promise<v
 export async function claimFileStore({ database, fileStore }: Stores): Promise<void> {
   const { identity } = fileStore
   await checkFileStore({ database, fileStore })
-  if ((await expectedIdentity(database)) !== null) return
+  if ((await readFileRow(database)) !== null) return
   await database.transaction(async (tx) => {
     await tx.run(lockClaims)
     const [mine] = await tx.run(insertIdentity, [randomBytes(identityBytes).toString('hex')])
-    const expected = mine?.identity ?? (await expectedIdentity(tx))
     const found = mine === undefined ? await identity.read() : await identity.claim(mine.identity)
-    compareIdentities(identity, expected, found)
+    compareIdentities(identity, await readFileRow(tx), found)
   })
 }
 
-/** The identity that the database remembers; null: none, or the schema is not there yet. */
-async function expectedIdentity(db: Queryable): Promise<string | null> {
-  const [schema] = await db.run(hasTable)
-  if (schema?.there !== true) return null
-  const [row] = await db.run(readIdentity)
-  return row?.identity ?? null
-}
-
+/** Both ends of a move are the site's, and so is the place before the last one. */
 function compareIdentities(
   { place, where }: FileStoreIdentity,
-  expected: string | null,
+  row: FileRow | null,
   found: string | null,
 ): void {
-  if (expected !== found) throw new FilesMismatchError({ place, where }, { expected, found })
+  const expected = row?.identity ?? null
+  const own: (string | null)[] = [expected]
+  if (typeof row?.target === 'string') own.push(row.target)
+  if (typeof row?.url === 'string' && row.previous !== null) own.push(row.previous)
+  if (!own.includes(found)) throw new FilesMismatchError({ place, where }, { expected, found })
 }

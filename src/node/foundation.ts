@@ -10,11 +10,13 @@ import {
 } from '#embedded-postgres/embedded-postgres.ts'
 import { DataFolderInUseError } from '#embedded-postgres/errors.ts'
 import type { FileStore } from '#file-store/file-store.ts'
+import { PlacedFileStore } from '#file-store/placed-file-store.ts'
 import type { Logger } from '#lib/logger.ts'
 import { openDataFolder } from '#node/data-folder.ts'
 import { DatabaseClock } from '#node/database-clock.ts'
 import { openDatabase, openFileStore } from '#node/drivers.ts'
 import { NoDatabaseError } from '#node/errors.ts'
+import { readPlacement } from '#node/file-placement.ts'
 
 const secretBytes = 32
 const hasSecret = sql<{ there: boolean }>(`select to_regclass('stoa.secret') is not null as there`)
@@ -29,7 +31,9 @@ export type Foundation = {
   /** The URL of the primary, be it embedded or not. */
   readonly url: string
   readonly database: Database
-  readonly fileStore: FileStore
+  readonly fileStore: PlacedFileStore
+  /** Opens another place of files, as a setting would name it. */
+  readonly openFiles: (url: string) => Promise<FileStore>
   /** The database's, for times that decide. */
   readonly clock: DatabaseClock
 }
@@ -63,7 +67,12 @@ export async function openFoundation(
   const database = openDatabase({ config, url, logger })
   opened.defer(() => database.close())
   const clock = await DatabaseClock.read(database)
-  const fileStore = await openFileStore(config.filesUrl, { dataDir, clock })
+  const openFiles = (url: string | null): Promise<FileStore> =>
+    openFileStore(url, { dataDir, clock })
+  const configured = await openFiles(config.filesUrl)
+  const secret = (): Promise<string | null> => knownSecret({ config, database })
+  const placement = { database, configured, secret, open: openFiles }
+  const fileStore = new PlacedFileStore(configured, () => readPlacement(placement))
   opened.defer(() => fileStore.close())
   const closing = opened.move()
   return {
@@ -73,6 +82,7 @@ export async function openFoundation(
     url,
     database,
     fileStore,
+    openFiles,
     clock,
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
   }
@@ -94,7 +104,10 @@ async function embeddedUrl(
 }
 
 /** The cluster's secret if it is known already. */
-export async function knownSecret({ config, database }: Foundation): Promise<string | null> {
+export async function knownSecret({
+  config,
+  database,
+}: Pick<Foundation, 'config' | 'database'>): Promise<string | null> {
   if (config.secret !== null) return config.secret
   const [found] = await database.run(hasSecret)
   if (found?.there !== true) return null

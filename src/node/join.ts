@@ -86,6 +86,7 @@ export async function enterCluster(
   let nodes = early === null ? null : begin(foundation, early, { logger, opened })
   await bringUpToDate(foundation, { id: early?.id ?? '', signal: options.signal })
   await claimFileStore(foundation)
+  await foundation.fileStore.refresh()
   const secret = await secretOf(foundation)
   const entry = early ?? (await join(foundation, options, secret))
   nodes ??= begin(foundation, entry, { logger, opened })

@@ -6,7 +6,9 @@ import type { Database } from '#database/database.ts'
 import type { JobQueue } from '#jobs/job-queue.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
+import type { VerifyOptions, VerifyReport } from '#media/verify-files.ts'
 import { endWithin } from '#node/end-within.ts'
+import type { MoveOptions, MoveReport } from '#node/file-move.ts'
 import type { Foundation } from '#node/foundation.ts'
 import type { CallOptions, CallReply } from '#nodes/calls.ts'
 
@@ -26,11 +28,17 @@ export type Site = AsyncDisposable & {
   readonly queue: JobQueue
 }
 
+/** The files of a site as `stoa files` sees them. */
+export type SiteFiles = AsyncDisposable & {
+  move(options: MoveOptions): Promise<MoveReport>
+  verify(options: Omit<VerifyOptions, 'nowMs'>): Promise<VerifyReport>
+}
+
 /** The cluster as seen from a process that is no node. */
 export type ClusterAccess = AsyncDisposable & {
   readonly database: Database
-  /** Calls every node that lives; see `Calls.onAll`. */
-  ask(method: string, options: CallOptions): Promise<CallReply[]>
+  /** Calls every node that lives; see `Calls.onAll`. `payload`: by default null. */
+  ask(method: string, options: CallOptions, payload?: unknown): Promise<CallReply[]>
 }
 
 export type OpenSiteOptions = {
@@ -46,6 +54,8 @@ export type OpenSiteOptions = {
 /** `command-line.ts` gives this to the commands, so that they pick no driver. */
 export type Assembly = {
   openSite(config: Config, options?: OpenSiteOptions): Promise<Site>
+  /** Opens the files and the rows that name them; the place must be that of the site. */
+  openFiles(config: Config): Promise<SiteFiles>
   /**
    * Reads the cluster's tables and changes nothing. Null: no node has ever run on this database, or
    * the embedded one is not running.

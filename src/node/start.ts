@@ -11,6 +11,7 @@ import { backgroundWork } from '#node/background-work.ts'
 import { nodeNameOf, openCluster } from '#node/drivers.ts'
 import { endWithin } from '#node/end-within.ts'
 import { checkFileStore, claimFileStore } from '#node/file-store-check.ts'
+import { filesMethod, moveFiles, replyAboutFiles } from '#node/file-move.ts'
 import { openFoundation, secretOf } from '#node/foundation.ts'
 import { jobHandlers, openJobs } from '#node/jobs.ts'
 import { enterCluster } from '#node/join.ts'
@@ -20,7 +21,7 @@ import { ReservedPort } from '#node/reserved-port.ts'
 import { takeConnections } from '#node/shared-port.ts'
 import type { SharedPort } from '#node/shared-port.ts'
 import { createSite, loadParts } from '#node/site.ts'
-import type { Site, OpenSiteOptions } from '#node/site.ts'
+import type { OpenSiteOptions, Site, SiteFiles } from '#node/site.ts'
 import { statusMethod } from '#nodes/cluster-status.ts'
 
 /** How long requests in flight may take to end when the node is asked to stop. */
@@ -61,12 +62,32 @@ export async function openSiteForCommand(
   await bringUpToDate(foundation, { id: '' })
   if (usesFiles) await claimFileStore(foundation)
   const secret = await secretOf(foundation)
+  if (usesFiles) await foundation.fileStore.refresh()
   const queue = new JobQueue(null)
   const site = opened.use(
     createSite(foundation, { parts: await loading, secret, queue, cache: null }),
   )
   const closing = opened.move()
   return { ...site, [Symbol.asyncDispose]: () => closing.disposeAsync() }
+}
+
+/** For `stoa files`; see `openSiteForCommand`. */
+export async function openFilesForCommand(config: Config): Promise<SiteFiles> {
+  const logger = loggerFor(config, 'stderr')
+  await using opened = new AsyncDisposableStack()
+  const foundation = opened.use(await openFoundation(config, logger, { besideNode: true }))
+  const { database, fileStore: store, clock } = foundation
+  await checkFileStore(foundation)
+  await bringUpToDate(foundation, { id: '' })
+  await secretOf(foundation)
+  await store.refresh()
+  const { verifyFiles } = await import('#media/verify-files.ts')
+  const closing = opened.move()
+  return {
+    move: (options) => moveFiles(foundation, options),
+    verify: (options) => verifyFiles({ database, store }, { ...options, nowMs: clock.nowMs() }),
+    [Symbol.asyncDispose]: () => closing.disposeAsync(),
+  }
 }
 
 function loggerFor(config: Config, output: 'stdout' | 'stderr'): Logger {
@@ -140,6 +161,7 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   const { queue } = jobs
   await using site = createSite(foundation, { parts, secret, queue, cache: cluster.cache })
   const refusals = new RefusalLog(logger.child({ part: 'api' }))
+  cluster.calls?.handle(filesMethod, (payload) => replyAboutFiles(foundation, payload))
   cluster.calls?.handle(statusMethod, async () => reportOf(cluster, node.nodes, refusals.now()))
   if (config.starter) await api.createStarterContent(site)
   const server = await api.createServer({

@@ -16,6 +16,7 @@ export type CommandLineOptions = {
 
 const unusable: Assembly = {
   openSite: async () => assert.fail('this command needs no site'),
+  openFiles: async () => assert.fail('this command needs no files'),
   openCluster: async () => assert.fail('this command needs no cluster'),
   runNode: async () => assert.fail('this command needs no node'),
   runNodes: async () => assert.fail('this command needs no nodes'),

@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto'
+import { createHmac } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import {
   IdempotencyKeyBusyError,
@@ -10,6 +10,7 @@ import { atomically } from '#content/context.ts'
 import { sql } from '#database/database.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { DatabaseTimeoutError } from '#database/errors.ts'
+import { openText, sealText } from '#lib/sealed-text.ts'
 import { timedOut, withTimeout } from '#lib/timeout.ts'
 import { networkOf } from '#access/throttle.ts'
 
@@ -246,17 +247,11 @@ class Claim {
   }
 
   seal(text: string): string {
-    const nonce = randomBytes(12)
-    const cipher = createCipheriv('aes-256-gcm', this.#sealingKey, nonce)
-    const sealed = Buffer.concat([cipher.update(text, 'utf8'), cipher.final()])
-    return Buffer.concat([nonce, cipher.getAuthTag(), sealed]).toString('base64')
+    return sealText(this.#sealingKey, text)
   }
 
   open(text: string): string {
-    const bytes = Buffer.from(text, 'base64')
-    const decipher = createDecipheriv('aes-256-gcm', this.#sealingKey, bytes.subarray(0, 12))
-    decipher.setAuthTag(bytes.subarray(12, 28))
-    return Buffer.concat([decipher.update(bytes.subarray(28)), decipher.final()]).toString('utf8')
+    return openText(this.#sealingKey, text)
   }
 }
 

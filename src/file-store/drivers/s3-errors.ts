@@ -15,10 +15,12 @@ export function statusOf(error: unknown): number | null {
   return metadata?.httpStatusCode ?? null
 }
 
-/** No object has this key. A request without a body in its response has no code but its status. */
+/** A response without a body, as to HEAD, has no code but the one that the SDK gives to 404. */
+const missingCodes: ReadonlySet<string> = new Set(['NoSuchKey', 'NoSuchUpload', 'NotFound'])
+
+/** Nothing has this key. A bucket, or a user, that is missing is something else. */
 export function isMissing(error: unknown): boolean {
-  const code = codeOf(error)
-  return code === 'NoSuchKey' || (code !== 'NoSuchBucket' && statusOf(error) === 404)
+  return missingCodes.has(codeOf(error))
 }
 
 export function addressOf({ bucket, prefix, endpoint, region }: S3Place): string {
@@ -44,6 +46,7 @@ const notReached =
 const reasons: Readonly<Record<string, string>> = {
   InvalidAccessKeyId: wrongKey,
   SignatureDoesNotMatch: wrongKey,
+  XAdminUserNotFound: wrongKey,
   InvalidToken: 'the session token is wrong; renew AWS_SESSION_TOKEN',
   ExpiredToken: 'the session token has expired; renew AWS_SESSION_TOKEN',
   CredentialsProviderError: noKey,
