@@ -9,6 +9,17 @@ create sequence stoa.model_revision;
 
 create sequence stoa.role_revision_sequence;
 
+CREATE OR REPLACE FUNCTION stoa.add_scheduled_job()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  insert into stoa.job (kind, payload, due_at, attempts_max)
+  values ('scheduled-action', json_build_object('schedule', new.id), new.due_at, 1000);
+  return null;
+end $function$
+;
+
 CREATE OR REPLACE FUNCTION stoa.add_version_table(type text)
  RETURNS void
  LANGUAGE plpgsql
@@ -1213,7 +1224,7 @@ CREATE INDEX rendition_blob ON stoa.rendition USING btree (blob);
 
 CREATE INDEX schedule_due ON stoa.schedule USING btree (due_at) WHERE (state = 'waiting'::text);
 
-CREATE INDEX schedule_entry ON stoa.schedule USING btree (entry_id);
+CREATE INDEX schedule_entry ON stoa.schedule USING btree (entry_id, due_at);
 
 CREATE INDEX session_expires ON stoa.session USING btree (expires_at);
 
@@ -1293,6 +1304,8 @@ CREATE TRIGGER versions_forgotten_all AFTER TRUNCATE ON stoa.entry FOR EACH STAT
 CREATE TRIGGER model_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON stoa.locale FOR EACH STATEMENT EXECUTE FUNCTION stoa.model_changed();
 
 CREATE TRIGGER role_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON stoa.role FOR EACH STATEMENT EXECUTE FUNCTION stoa.role_changed();
+
+CREATE TRIGGER scheduled_job AFTER INSERT OR UPDATE OF due_at, state ON stoa.schedule FOR EACH ROW WHEN ((new.state = 'waiting'::text)) EXECUTE FUNCTION stoa.add_scheduled_job();
 
 CREATE TRIGGER version_has_entry AFTER INSERT OR UPDATE OF entry_id, type ON stoa.version FOR EACH ROW EXECUTE FUNCTION stoa.version_has_entry();
 

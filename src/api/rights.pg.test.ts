@@ -3,6 +3,7 @@ import { Readable } from 'node:stream'
 import { test } from 'node:test'
 import { sql } from '#database/database.ts'
 import { testPassword } from '#test/support/access.ts'
+import { runDue } from '#test/support/content.ts'
 import { databaseMissing as skip } from '#test/support/database.ts'
 import { accepted, equals, grantOn, roleClient } from '#test/support/role-client.ts'
 import { testSite } from '#test/support/site.ts'
@@ -155,7 +156,7 @@ test(
       await change(id, client.tokenId)
       const past = sql(`update stoa.schedule set due_at = now() where entry_id = $1`)
       await site.database.run(past, [id])
-      await site.content.schedule.runDue(site.database, 10, site.access.authorityOf)
+      await runDue(site.content, site.database, site.access.authorityOf)
       const published = (await draftOf(site, id)).status === 'published'
       const [action] = (await accepted(site.get(url(id, '/schedule')))).data
       return { published, state: action.state, code: action.failure?.code ?? null }

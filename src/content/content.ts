@@ -380,10 +380,15 @@ export interface Schedule {
   list(call: Call, type: string, id: string): Promise<ScheduledAction[]>
   cancel(call: Call, type: string, id: string, scheduleId: string): Promise<ScheduledAction>
   /**
-   * Carries out what is due, each in one transaction that also marks it: once, whichever nodes call
-   * it, and with the rights that its maker has then (`authorityOf`). Returns how many.
+   * Carries out one action that is due, in a transaction that also marks it: once, whichever nodes
+   * call it, and with the rights that its maker has then (`authorityOf`). `nothing`: it does not
+   * wait, or is not due.
    */
-  runDue(db: Queryable, limit: number, authorityOf: AuthorityOf): Promise<number>
-  /** Until the next action is due, by the database's clock; null: none waits. */
-  nextDueInMs(db: Queryable): Promise<number | null>
+  carryOut(
+    db: Queryable,
+    scheduleId: string,
+    authorityOf: AuthorityOf,
+  ): Promise<'done' | 'failed' | 'nothing'>
+  /** An earlier action on the same entry waits, though it is due as well. */
+  isBehind(db: Queryable, scheduleId: string): Promise<boolean>
 }

@@ -4,6 +4,7 @@ import type { ModelStore } from '#content/model/model.ts'
 import type { QueryLane } from '#content/query/query-lane.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import { SerializationError } from '#database/errors.ts'
+import type { JobQueue } from '#jobs/job-queue.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 
@@ -19,6 +20,7 @@ const pauseMs = 20
 export type Context = {
   readonly models: ModelStore
   readonly recent: RecentSaves
+  readonly queue: JobQueue
   readonly clock: Clock
   readonly logger: Logger
 }

@@ -16,6 +16,7 @@ import { TypeUpgrade } from '#content/settling/type-upgrade.ts'
 import { QueryLane } from '#content/query/query-lane.ts'
 import { createReleases } from '#content/releases.ts'
 import { createSchedule } from '#content/schedule.ts'
+import { JobQueue } from '#jobs/job-queue.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 
@@ -26,10 +27,13 @@ import type { Logger } from '#lib/logger.ts'
 export function createContent(options: {
   readonly clock: Clock
   readonly logger: Logger
+  /** Default: one that wakes no node, which finds jobs by looking. */
+  readonly queue?: JobQueue
 }): Content {
+  const { clock, queue = new JobQueue(null) } = options
   const models = new ModelStore()
   const logger = options.logger.child({ part: 'content' })
-  const context: Context = { models, recent: new RecentSaves(), clock: options.clock, logger }
+  const context: Context = { models, recent: new RecentSaves(), queue, clock, logger }
   const reading = { ...context, lane: new QueryLane(options.clock) }
   const settling = new TypeUpgrade(models, logger)
   const entries: Entries = {

@@ -21,26 +21,32 @@ import type { TypeModel } from '#content/model/model.ts'
 import { normalDateTime } from '#content/validation/date-time.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
-import { SerializationError } from '#database/errors.ts'
+import { jobKind } from '#jobs/job-kind.ts'
+import { afterCommit } from '#jobs/job-queue.ts'
 import type { Actor } from '#lib/actor.ts'
 import { isId, newId } from '#lib/id.ts'
 import { StoaError } from '#lib/stoa-error.ts'
-import { backoffMs } from '#lib/backoff.ts'
 
 const waitingMax = 100
 const aheadMsMax = 100 * 366 * 86_400_000
 const listMax = 200
-const dueMax = 1_000
 /** An action waits at most this long for the lock of its entry, since others are due too. */
 const lockWaitMs = 2_000
 /**
- * After a failure that is no refusal of content an action is tried again after this long, doubled
- * each time up to the maximum; the others go on.
+ * An action waits for an earlier one on its entry, unless that one is so late that something else
+ * keeps it.
  */
-const againFirstMs = 1_000
-const againMaxMs = 60_000
-/** Actions that this node has put off; the one put off first is forgotten, and so tried sooner. */
-const putOffMax = 1_000
+const behindMaxMs = 60_000
+
+/**
+ * The job of an action, added by a trigger with it. It is tried again for the better part of a day
+ * before it is parked: whatever keeps an action, such as a lock, is not its own fault.
+ */
+export const scheduledAction = jobKind<{ readonly schedule: string }>('scheduled-action', {
+  concurrency: 4,
+  attemptsMax: 1_000,
+  backoff: { firstMs: 200, maxMs: 60_000 },
+})
 
 type Row = {
   readonly id: string
@@ -74,30 +80,25 @@ const oneOfEntry = sql<Row>(
 )
 
 /**
- * One due action that no other node is running. It is due by the database's clock, which all nodes
- * share: a node whose own clock is wrong must not publish ahead of time.
+ * An action that is due by the database's clock, which all nodes share: a node whose own clock is
+ * wrong must not publish ahead of time.
  */
 type Due = Row & { readonly type: string; readonly createdBy: string }
 
 const takeDue = sql<Due>(`
   select ${columns}, e.type, s.created_by as "createdBy" from stoa.schedule s
     join stoa.entry e on e.id = s.entry_id
-  where s.state = 'waiting' and s.due_at <= clock_timestamp() and not s.id = any($1::uuid[])
-    order by s.due_at, s.id limit 1 for update of s skip locked`)
-const nextDue = sql<{ in_ms: number | null }>(`
-  select extract(epoch from min(due_at) - clock_timestamp())::float8 * 1000 as in_ms
-    from stoa.schedule
-  where state = 'waiting' and not id = any($1::uuid[])`)
+  where s.id = $1 and s.state = 'waiting' and s.due_at <= clock_timestamp() for update of s`)
+const behind = sql<{ id: string }>(`
+  select b.id from stoa.schedule s join stoa.schedule b on b.entry_id = s.entry_id
+  where s.id = $1 and b.state = 'waiting' and (b.due_at, b.id) < (s.due_at, s.id)
+    and b.due_at > clock_timestamp() - interval '${behindMaxMs} milliseconds' limit 1`)
 const limitWait = sql<object>(`select set_config('lock_timeout', $1, true)`)
 const finish = sql<object>(
   `update stoa.schedule set state = $2, finished_at = $3, failure = $4 where id = $1`,
 )
 
-/** An action that this node could not carry out and tries again later. */
-type PutOff = { readonly times: number; readonly untilMs: number }
-
 export function createSchedule(context: Context): Schedule {
-  const putOff = new Map<string, PutOff>()
   return {
     add: (call, type, id, what) => add(context, call, { type, id }, what),
     list: (call, typeName, id) =>
@@ -116,11 +117,9 @@ export function createSchedule(context: Context): Schedule {
           { state: found.state },
         )
       }),
-    nextDueInMs: async (db) => {
-      const [row] = await db.run(nextDue, [putOffNow(putOff, context.clock.monotonicMs())])
-      return row?.in_ms ?? null
-    },
-    runDue: (db, limit, authorityOf) => runDue({ context, putOff, authorityOf }, db, limit),
+    carryOut: (db, id, authorityOf) =>
+      db.transaction((tx) => runOne({ context, authorityOf }, tx, id)),
+    isBehind: async (db, id) => (await db.run(behind, [id])).length > 0,
   }
 }
 
@@ -223,6 +222,7 @@ async function add(
         JSON.stringify(call.authority.actor),
       ])
       if (row === undefined) throw new Error('insert returned no row')
+      afterCommit(tx, () => context.queue.wake(scheduledAction.name))
       return { ...row, failure: null }
     }),
   )
@@ -244,49 +244,36 @@ function dueTime(context: Context, text: string): string {
 
 type Runner = {
   readonly context: Context
-  readonly putOff: Map<string, PutOff>
   readonly authorityOf: AuthorityOf
-}
-
-async function runDue(runner: Runner, db: Queryable, limit: number): Promise<number> {
-  const most = Math.min(limit, dueMax)
-  let count = 0
-  while (count < most && (await atomically(db, (tx) => runOne(runner, tx)))) count += 1
-  return count
-}
-
-/** The ids of the actions that are put off at this time. */
-function putOffNow(putOff: ReadonlyMap<string, PutOff>, nowMs: number): string[] {
-  return [...putOff].filter(([, { untilMs }]) => untilMs > nowMs).map(([id]) => id)
 }
 
 /**
  * Carries out one due action, with the rights that its maker has now, and marks it in the same
- * transaction. False: none is due.
+ * transaction.
  */
-async function runOne(runner: Runner, tx: Queryable): Promise<boolean> {
-  const { context, putOff } = runner
-  const [row] = await tx.run(takeDue, [putOffNow(putOff, context.clock.monotonicMs())])
-  if (row === undefined) return false
+async function runOne(
+  runner: Runner,
+  tx: Queryable,
+  id: string,
+): Promise<'done' | 'failed' | 'nothing'> {
+  const { context } = runner
+  const [row] = await tx.run(takeDue, [id])
+  if (row === undefined) return 'nothing'
   await tx.run(limitWait, [String(lockWaitMs)])
   try {
     await carryOut(runner, tx, row)
     await tx.run(finish, [row.id, 'done', stampNow(context), null])
+    return 'done'
   } catch (error) {
-    if (!isRefusal(error)) {
-      // The next attempt after a deadlock follows at once.
-      if (!(error instanceof SerializationError)) putOffOne(putOff, row, context, error)
-      throw error
-    }
+    if (!isRefusal(error)) throw error
     const failure = JSON.stringify(storedFailure(error))
     await tx.run(finish, [row.id, 'failed', stampNow(context), failure])
     context.logger.warn(
       { schedule: row.id, entry: row.entryId, code: error.code },
       'a scheduled action failed',
     )
+    return 'failed'
   }
-  putOff.delete(row.id)
-  return true
 }
 
 /** A refusal is recorded and not tried again; any other failure is tried again later. */
@@ -319,22 +306,4 @@ async function carryOut({ context, authorityOf }: Runner, tx: Queryable, row: Du
       {},
     )
   }
-}
-
-function putOffOne(
-  putOff: Map<string, PutOff>,
-  row: Row,
-  { clock, logger }: Context,
-  error: unknown,
-): void {
-  const times = (putOff.get(row.id)?.times ?? 0) + 1
-  const againInMs = backoffMs(times - 1, { firstMs: againFirstMs, maxMs: againMaxMs })
-  putOff.delete(row.id)
-  putOff.set(row.id, { times, untilMs: clock.monotonicMs() + againInMs })
-  const [first] = putOff.keys()
-  if (putOff.size > putOffMax && first !== undefined) putOff.delete(first)
-  logger.error(
-    { err: error, schedule: row.id, entry: row.entryId, againInMs },
-    'a scheduled action could not be carried out and is tried again; those after it go on',
-  )
 }

@@ -1,3 +1,4 @@
+import { scheduledAction } from '#content/schedule.ts'
 import { jobKind } from '#jobs/job-kind.ts'
 import { JobRunner } from '#jobs/job-runner.ts'
 import type { JobRunnerOptions } from '#jobs/job-runner.ts'
@@ -28,9 +29,14 @@ const upgradeTypes = jobKind<null>('upgrade-types', {
   concurrency: 1,
 })
 
+/** An action that is due together with an earlier one on its entry comes after that one. */
+const behindPauseMs = 50
+
 /** The parts that jobs work on. */
 export type JobParts = Pick<Site, 'access' | 'content' | 'database' | 'media' | 'logger'> & {
   readonly forgetKeys: () => Promise<unknown>
+  /** Called after a commit, so that other nodes poll sooner. */
+  readonly committed: () => void
 }
 
 /** The jobs of this node. It adds them at once, and claims them from `run` on. */
@@ -57,5 +63,23 @@ export function jobHandlers(parts: JobParts): readonly JobHandler<unknown>[] {
       },
     },
     { kind: upgradeTypes, run: () => content.types.settle(database) },
+    scheduleHandler(parts),
   ]
+}
+
+function scheduleHandler({
+  access,
+  content,
+  database,
+  committed,
+}: JobParts): JobHandler<{ readonly schedule: string }> {
+  return {
+    kind: scheduledAction,
+    run: async (job) => {
+      const { schedule } = job.payload
+      if (await content.schedule.isBehind(database, schedule)) return job.postpone(behindPauseMs)
+      await job.commit((tx) => content.schedule.carryOut(tx, schedule, access.authorityOf))
+      committed()
+    },
+  }
 }

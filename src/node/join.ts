@@ -9,7 +9,6 @@ import type { Logger } from '#lib/logger.ts'
 import { admit, isSuccessor } from '#node/admission.ts'
 import { bringUpToDate, checkDatabase } from '#node/bring-up-to-date.ts'
 import { checkFileStore, claimFileStore } from '#node/file-store-check.ts'
-import { backgroundDuties } from '#node/background-work.ts'
 import { knownSecret, secretOf } from '#node/foundation.ts'
 import type { Foundation } from '#node/foundation.ts'
 import { silentAfterMs } from '#nodes/cluster-status.ts'
@@ -31,7 +30,7 @@ export type NodeCluster = AsyncDisposable & {
   /** Begins to call other nodes; they call this one only after `serve`. */
   startCalls(link: ClusterLink): NodeCalls
   /**
-   * From now on other nodes call this one, and it may lead. Resolves when they know. `address`:
+   * From now on other nodes call this one. Resolves when they know. `address`:
    * where people and load balancers find it.
    */
   serve(address: string | null): Promise<void>
@@ -118,7 +117,6 @@ export async function enterCluster(
     },
     serve: async (address) => {
       await joined.describe({ address, starting: undefined })
-      joined.offer(backgroundDuties)
     },
     handOver: async () => {
       joined.drain()

@@ -93,7 +93,7 @@ export function createSite(
   { config, logger, database, fileStore, dataDir, clock }: Foundation,
   { parts, secret, queue, cache }: SiteOptions,
 ): Site {
-  const content = parts.createContent({ clock, logger })
+  const content = parts.createContent({ clock, logger, queue })
   const access = parts.createAccess({
     database,
     clock,

@@ -4,16 +4,17 @@ import { RefusalLog } from '#api/problems/refusal-log.ts'
 import type { Config } from '#config/config.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
 import type { Logger } from '#lib/logger.ts'
+import { Ticker } from '#lib/ticker.ts'
 import { createLogger } from '#lib/pino-logger.ts'
 import { addressOf } from '#node/admission.ts'
 import { bringUpToDate } from '#node/bring-up-to-date.ts'
-import { backgroundWork } from '#node/background-work.ts'
 import { nodeNameOf, openCluster } from '#node/drivers.ts'
 import { endWithin } from '#node/end-within.ts'
 import { checkFileStore, claimFileStore } from '#node/file-store-check.ts'
 import { filesMethod, moveFiles, replyAboutFiles } from '#node/file-move.ts'
 import { openFoundation, secretOf } from '#node/foundation.ts'
 import { jobHandlers, openJobs } from '#node/jobs.ts'
+import type { JobParts } from '#node/jobs.ts'
 import { enterCluster } from '#node/join.ts'
 import type { NodeCluster } from '#node/join.ts'
 import { reportOf } from '#node/report.ts'
@@ -28,6 +29,7 @@ import { statusMethod } from '#nodes/cluster-status.ts'
 const drainMs = 10_000
 /** How long background work may take to end then. */
 const backgroundMs = 5_000
+const pruneSpoolMs = 3_600_000
 /** A node serves once it has read the change feed anew, and at the latest after this. */
 const catchUpMs = 5_000
 
@@ -176,11 +178,12 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
     ],
     refusals,
   })
-  const tickers = backgroundWork(site, {
-    nodes: node.nodes,
+  const pruning = spoolPruning(site)
+  const jobParts: JobParts = {
+    ...site,
+    forgetKeys: () => api.collectIdempotencyKeys(database),
     committed: () => cluster.feed.committed(),
-  })
-  const forgetKeys = (): Promise<number> => api.collectIdempotencyKeys(database)
+  }
   let shared: SharedPort | null = null
   let drained: Promise<void> = Promise.resolve()
   try {
@@ -190,8 +193,8 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
     logger.info({ url: origin, startedInMs: Date.now() - startedAtMs, version }, 'ready')
     if (node.first) await announceFirstAdministrator(site, origin)
     mode.onReady()
-    for (const ticker of tickers) ticker.run()
-    jobs.run(jobHandlers({ ...site, forgetKeys }))
+    pruning.run()
+    jobs.run(jobHandlers(jobParts))
     await aborted(AbortSignal.any([signal, node.drainAsked]))
     logger.info({}, 'stopping: finishing the requests in flight')
     drained = jobs.drain(backgroundMs)
@@ -201,9 +204,15 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   } finally {
     shared?.stopAccepting()
     await closeServer(server, shared, logger)
-    await endWithin(Promise.all(tickers.map((ticker) => ticker.stop())), backgroundMs, logger)
+    await endWithin(pruning.stop(), backgroundMs, logger)
     await drained
   }
+}
+
+/** The spool is local to this machine, so every node looks after its own. */
+function spoolPruning({ media, logger }: Site): Ticker {
+  const work = (): Promise<void> => media.pruneSpool()
+  return new Ticker({ name: 'prune-spool', intervalMs: pruneSpoolMs, logger, work })
 }
 
 function apiConfigOf(config: Config): Partial<ApiConfig> {

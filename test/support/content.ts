@@ -75,6 +75,22 @@ export async function testContent(
   }
 }
 
+const dueNow = sql<{ id: string }>(`
+  select id from stoa.schedule where state = 'waiting' and due_at <= clock_timestamp()
+  order by due_at, id`)
+
+/** Carries out what is due, as the jobs of a node do. Returns how many it carried out. */
+export async function runDue(
+  { schedule }: Content,
+  database: Queryable,
+  authorityOf: AuthorityOf,
+): Promise<number> {
+  let count = 0
+  for (const { id } of await database.run(dueNow))
+    if ((await schedule.carryOut(database, id, authorityOf)) !== 'nothing') count += 1
+  return count
+}
+
 export function reading(options: Partial<ReadOptions> = {}): ReadOptions {
   return { locale: null, perspective: 'published', fields: null, include: [], ...options }
 }
