@@ -85,8 +85,15 @@ export function assetJson(asset: Asset): Asset & { readonly url: string } {
   return { ...asset, url: assetUrl(asset) }
 }
 
-export const assetRoutes: RoutePlugin = async (server, { content, media, config }) => {
-  const id = { params: strict({ id: idParam() }), querystring: strict({}) }
+const id = { params: strict({ id: idParam() }), querystring: strict({}) }
+
+export const assetRoutes: RoutePlugin = async (server, context) => {
+  readRoutes(server, context)
+  changeRoutes(server, context)
+  await formRoute(server, context)
+}
+
+function readRoutes(server: Server, { media, config }: ApiContext): void {
   server.route({
     method: 'GET',
     url: '/api/assets',
@@ -129,6 +136,9 @@ export const assetRoutes: RoutePlugin = async (server, { content, media, config 
         .send({ data: assetJson(asset) })
     },
   })
+}
+
+function changeRoutes(server: Server, { content, media }: ApiContext): void {
   server.route({
     method: 'PATCH',
     url: '/api/assets/:id',
@@ -181,6 +191,9 @@ export const assetRoutes: RoutePlugin = async (server, { content, media, config 
         return { status: 204 }
       }),
   })
+}
+
+async function formRoute(server: Server, { media, config }: ApiContext): Promise<void> {
   await server.register(async (scope) => {
     await scope.register(multipart, {
       throwFileSizeLimit: false,

@@ -1,5 +1,5 @@
 import { Type } from 'typebox'
-import type { RoutePlugin } from '#api/api-context.ts'
+import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { entriesJson, entryJson } from '#api/delivery/entry-json.ts'
 import { LargeListBudget } from '#api/delivery/large-list-budget.ts'
 import { callerOf } from '#api/http/caller.ts'
@@ -23,12 +23,17 @@ const config = { access: 'content' } as const
 const json = 'application/json; charset=utf-8'
 const noStore = 'private, no-store'
 
-/** Versions of an entry. All of it is for readers of drafts; content decides that. */
-export const contentVersionRoutes: RoutePlugin = (
-  server,
-  { content, database, clock, config: { pageSizeMax } },
-) => {
-  const largeReads = new LargeListBudget(clock)
+/** The versions of an entry are for readers of drafts, which content decides. */
+export const contentVersionRoutes: RoutePlugin = (server, context) => {
+  listRoute(server, context)
+  versionRoute(server, context)
+  localesRoute(server, context)
+}
+
+function listRoute(
+  server: Server,
+  { content, database, config: { pageSizeMax } }: ApiContext,
+): void {
   server.route({
     method: 'GET',
     url: '/api/content/:type/:id/versions',
@@ -71,6 +76,9 @@ export const contentVersionRoutes: RoutePlugin = (
       return reply.header('cache-control', noStore).send({ data, meta: { before: next } })
     },
   })
+}
+
+function versionRoute(server: Server, { content, database }: ApiContext): void {
   server.route({
     method: 'GET',
     url: '/api/content/:type/:id/versions/:version',
@@ -100,6 +108,10 @@ export const contentVersionRoutes: RoutePlugin = (
         .send(`{"data":${entryJson(entry)}}`)
     },
   })
+}
+
+function localesRoute(server: Server, { content, database, clock }: ApiContext): void {
+  const largeReads = new LargeListBudget(clock)
   server.route({
     method: 'GET',
     url: '/api/content/:type/:id/locales',
@@ -132,7 +144,12 @@ export const contentVersionRoutes: RoutePlugin = (
 }
 
 /** The scheduled actions of an entry. */
-export const scheduleRoutes: RoutePlugin = (server, { content, database }) => {
+export const scheduleRoutes: RoutePlugin = (server, context) => {
+  addRoute(server, context)
+  waitingRoutes(server, context)
+}
+
+function addRoute(server: Server, { content }: ApiContext): void {
   server.route({
     method: 'POST',
     url: '/api/content/:type/:id/schedule',
@@ -165,6 +182,9 @@ export const scheduleRoutes: RoutePlugin = (server, { content, database }) => {
         }
       }),
   })
+}
+
+function waitingRoutes(server: Server, { content, database }: ApiContext): void {
   server.route({
     method: 'GET',
     url: '/api/content/:type/:id/schedule',

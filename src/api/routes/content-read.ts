@@ -3,7 +3,7 @@ import { Type } from 'typebox'
 import { LargeListBudget } from '#api/delivery/large-list-budget.ts'
 import { respondCached } from '#api/delivery/response-cache.ts'
 import { callerOf } from '#api/http/caller.ts'
-import type { RoutePlugin } from '#api/api-context.ts'
+import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { entriesJson, entryJson, includedJson } from '#api/delivery/entry-json.ts'
 import { parseListQuery, parseReadOptions } from '#api/delivery/query-string.ts'
 import {
@@ -86,6 +86,11 @@ export const listParameters = {
  * spliced as text, and nothing is made per request that its response does not need.
  */
 export const contentReadRoutes: RoutePlugin = (server, context) => {
+  listRoute(server, context)
+  getRoute(server, context)
+}
+
+function listRoute(server: Server, context: ApiContext): void {
   const largeLists = new LargeListBudget(context.clock)
   server.route<{ Params: { type: string } }>({
     method: 'GET',
@@ -129,6 +134,9 @@ export const contentReadRoutes: RoutePlugin = (server, context) => {
       return largeLists.run(callerOf(request), respond)
     },
   })
+}
+
+function getRoute(server: Server, context: ApiContext): void {
   server.route<{ Params: { type: string; id: string } }>({
     method: 'GET',
     url: '/api/content/:type/:id',

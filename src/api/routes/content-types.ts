@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { TSchema } from 'typebox'
 import type { Identity } from '#access/access.ts'
-import type { RoutePlugin } from '#api/api-context.ts'
+import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { cachedRead, dependOnTypesAndLocales } from '#api/delivery/cached-read.ts'
 import { contentTypeSchema } from '#api/schemas/content-type.ts'
 import { preconditionOf, tagOf } from '#api/delivery/entity-tag.ts'
@@ -191,7 +191,12 @@ export const typeReadRoutes: RoutePlugin = (server, { cluster, content, database
   })
 }
 
-export const typeWriteRoutes: RoutePlugin = (server, { access, content, database }) => {
+export const typeWriteRoutes: RoutePlugin = (server, context) => {
+  saveRoute(server, context)
+  deleteRoute(server, context)
+}
+
+function saveRoute(server: Server, { access, content, database }: ApiContext): void {
   server.route({
     method: 'PUT',
     url: '/api/types/:name',
@@ -249,6 +254,9 @@ export const typeWriteRoutes: RoutePlugin = (server, { access, content, database
       })
     },
   })
+}
+
+function deleteRoute(server: Server, { access, content }: ApiContext): void {
   server.route({
     method: 'DELETE',
     url: '/api/types/:name',

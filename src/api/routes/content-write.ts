@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import type { RoutePlugin } from '#api/api-context.ts'
+import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { audited } from '#api/writes/audited.ts'
 import { entriesJson, entryJson } from '#api/delivery/entry-json.ts'
 import { entryTag, expectedVersions } from '#api/delivery/entity-tag.ts'
@@ -53,7 +53,13 @@ function entriesWritten(entries: readonly EntryView[]): WriteResponse {
   }
 }
 
-export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
+export const contentWriteRoutes: RoutePlugin = (server, context) => {
+  createRoute(server, context)
+  saveRoutes(server, context)
+  deleteRoute(server, context)
+}
+
+function createRoute(server: Server, { content }: ApiContext): void {
   server.route({
     method: 'POST',
     url: '/api/content/:type',
@@ -82,6 +88,9 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
         )
       }),
   })
+}
+
+function saveRoutes(server: Server, { content }: ApiContext): void {
   for (const method of ['PATCH', 'PUT'] as const) {
     const merge = method === 'PATCH'
     server.route({
@@ -120,6 +129,9 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
         }),
     })
   }
+}
+
+function deleteRoute(server: Server, { content }: ApiContext): void {
   server.route({
     method: 'DELETE',
     url: '/api/content/:type/:id',
@@ -152,7 +164,13 @@ export const contentWriteRoutes: RoutePlugin = (server, { content }) => {
   })
 }
 
-export const contentStateRoutes: RoutePlugin = (server, { content }) => {
+export const contentStateRoutes: RoutePlugin = (server, context) => {
+  publishRoutes(server, context)
+  archiveRoutes(server, context)
+  restoreRoute(server, context)
+}
+
+function publishRoutes(server: Server, { content }: ApiContext): void {
   server.route({
     method: 'POST',
     url: '/api/content/:type/:id/publish',
@@ -206,6 +224,9 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
         )
       }),
   })
+}
+
+function archiveRoutes(server: Server, { content }: ApiContext): void {
   for (const archived of [true, false]) {
     server.route({
       method: 'POST',
@@ -236,6 +257,9 @@ export const contentStateRoutes: RoutePlugin = (server, { content }) => {
         }),
     })
   }
+}
+
+function restoreRoute(server: Server, { content }: ApiContext): void {
   server.route({
     method: 'POST',
     url: '/api/content/:type/:id/restore',

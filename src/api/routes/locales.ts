@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import type { RoutePlugin } from '#api/api-context.ts'
+import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { cachedRead, dependOnTypesAndLocales } from '#api/delivery/cached-read.ts'
 import { preconditionOf, valueTag } from '#api/delivery/entity-tag.ts'
 import { audited } from '#api/writes/audited.ts'
@@ -35,7 +35,12 @@ function knownLocales(
   })
 }
 
-export const localeRoutes: RoutePlugin = (server, { content }) => {
+export const localeRoutes: RoutePlugin = (server, context) => {
+  readRoutes(server, context)
+  changeRoutes(server, context)
+}
+
+function readRoutes(server: Server, { content }: ApiContext): void {
   server.route({
     method: 'GET',
     url: '/api/locales',
@@ -75,6 +80,9 @@ export const localeRoutes: RoutePlugin = (server, { content }) => {
         .send({ data })
     },
   })
+}
+
+function changeRoutes(server: Server, { content }: ApiContext): void {
   server.route({
     method: 'PUT',
     url: '/api/locales/:code',

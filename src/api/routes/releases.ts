@@ -1,5 +1,5 @@
 import { Type } from 'typebox'
-import type { RoutePlugin } from '#api/api-context.ts'
+import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { audited } from '#api/writes/audited.ts'
 import { write } from '#api/writes/idempotency.ts'
 import { localeCode, typeName, versionNumber } from '#api/schemas/content.ts'
@@ -61,10 +61,15 @@ const noQuery = strict({})
 const response = dataOf(releaseSchema)
 const noStore = 'private, no-store'
 
-export const releaseRoutes: RoutePlugin = (
-  server,
-  { content, database, config: { pageSizeMax } },
-) => {
+export const releaseRoutes: RoutePlugin = (server, context) => {
+  readRoutes(server, context)
+  changeRoutes(server, context)
+}
+
+function readRoutes(
+  server: Server,
+  { content, database, config: { pageSizeMax } }: ApiContext,
+): void {
   server.route({
     method: 'GET',
     url: '/api/releases',
@@ -107,6 +112,9 @@ export const releaseRoutes: RoutePlugin = (
       return reply.header('cache-control', noStore).send({ data })
     },
   })
+}
+
+function changeRoutes(server: Server, { content }: ApiContext): void {
   server.route({
     method: 'POST',
     url: '/api/releases',
@@ -154,7 +162,12 @@ export const releaseRoutes: RoutePlugin = (
   })
 }
 
-export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
+export const releaseItemRoutes: RoutePlugin = (server, context) => {
+  itemRoutes(server, context)
+  stateRoutes(server, context)
+}
+
+function itemRoutes(server: Server, { content }: ApiContext): void {
   server.route({
     method: 'POST',
     url: '/api/releases/:id/items',
@@ -217,6 +230,9 @@ export const releaseItemRoutes: RoutePlugin = (server, { content }) => {
         }
       }),
   })
+}
+
+function stateRoutes(server: Server, { content }: ApiContext): void {
   for (const what of ['publish', 'undo'] as const) {
     server.route({
       method: 'POST',

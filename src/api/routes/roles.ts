@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import type { Identity, Role, SystemPermission } from '#access/access.ts'
-import type { RoutePlugin } from '#api/api-context.ts'
+import type { ApiContext, RoutePlugin, Server } from '#api/api-context.ts'
 import { preconditionOf, valueTag } from '#api/delivery/entity-tag.ts'
 import { write } from '#api/writes/idempotency.ts'
 import { noStore, roleBody, roleName, roleSchema } from '#api/schemas/access.ts'
@@ -16,7 +16,12 @@ function requireReader(identity: Identity): void {
   if (!readers.some((permission) => identity.can(permission))) identity.require('roles.manage')
 }
 
-export const roleRoutes: RoutePlugin = (server, { access }) => {
+export const roleRoutes: RoutePlugin = (server, context) => {
+  readRoutes(server, context)
+  changeRoutes(server, context)
+}
+
+function readRoutes(server: Server, { access }: ApiContext): void {
   server.route({
     method: 'GET',
     url: '/api/roles',
@@ -51,6 +56,9 @@ export const roleRoutes: RoutePlugin = (server, { access }) => {
       return reply.headers({ ...noStore, etag: valueTag(data) }).send({ data })
     },
   })
+}
+
+function changeRoutes(server: Server, { access }: ApiContext): void {
   server.route({
     method: 'PUT',
     url: '/api/roles/:name',

@@ -128,6 +128,11 @@ function createRoute(server: Server, media: Media): void {
 }
 
 function oneUploadRoutes(server: Server, media: Media): void {
+  stateRoutes(server, media)
+  continueRoute(server, media)
+}
+
+function stateRoutes(server: Server, media: Media): void {
   server.route({
     method: 'HEAD',
     url: '/api/uploads/:id',
@@ -148,6 +153,9 @@ function oneUploadRoutes(server: Server, media: Media): void {
       return response(reply.header('upload-length', String(upload.bytes)), 200, upload)
     },
   })
+}
+
+function continueRoute(server: Server, media: Media): void {
   server.route({
     method: 'PATCH',
     url: '/api/uploads/:id',

@@ -122,7 +122,12 @@ function readRoutes(server: Server, { access, config }: ApiContext): void {
   })
 }
 
-function writeRoutes(server: Server, { access }: ApiContext): void {
+function writeRoutes(server: Server, context: ApiContext): void {
+  changeRoutes(server, context)
+  endRoutes(server, context)
+}
+
+function changeRoutes(server: Server, { access }: ApiContext): void {
   server.route({
     method: 'POST',
     url: '/api/users',
@@ -177,6 +182,9 @@ function writeRoutes(server: Server, { access }: ApiContext): void {
         },
       })),
   })
+}
+
+function endRoutes(server: Server, { access }: ApiContext): void {
   server.route({
     method: 'DELETE',
     url: '/api/users/:id',

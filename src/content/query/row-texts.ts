@@ -8,7 +8,7 @@ const rowBytes = 100
 /** Share of the memory for the rows of lists; the rest is for texts. */
 const listsShare = 0.25
 
-type ExistingTargets = { readonly key: string; readonly writer: string }
+type KnownRow = { readonly key: string; readonly writer: string }
 
 /**
  * The texts of rows that were in lists, so that a list which is read anew because one of its
@@ -19,7 +19,7 @@ type ExistingTargets = { readonly key: string; readonly writer: string }
  */
 export class RowTexts {
   readonly #texts: LRUCache<string, string>
-  readonly #lists: LRUCache<string, readonly ExistingTargets[]>
+  readonly #lists: LRUCache<string, readonly KnownRow[]>
   readonly counts = { reused: 0, sent: 0 }
 
   /** `bytesMax`: memory for all of it. */
@@ -58,7 +58,7 @@ export class RowTexts {
    */
   complete(list: string, life: string | null, bare: readonly BareRow[]): ListRow[] | null {
     const rows: ListRow[] = []
-    const known: ExistingTargets[] = []
+    const known: KnownRow[] = []
     for (const row of bare) {
       if (!row.fits) {
         rows.push({ ...row, data: '' })
