@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { globSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { openArchiveSink } from '#cli/export/archive-sink.ts'
 import { openArchiveSource } from '#cli/export/archive-source.ts'
 import { exportSite } from '#cli/export/export-site.ts'
@@ -40,4 +42,15 @@ export async function importFrom(
     { report, output: on.output, signal: going },
   )
   return report.document()
+}
+
+/** All files of an archive that is a folder, as Base64. */
+export function filesOf(path: string): Record<string, string> {
+  return Object.fromEntries(
+    globSync('**/*', { cwd: path, withFileTypes: true })
+      .filter((file) => file.isFile())
+      .map((file) => join(file.parentPath, file.name))
+      .sort()
+      .map((file) => [file.slice(path.length + 1), readFileSync(file).toString('base64')]),
+  )
 }

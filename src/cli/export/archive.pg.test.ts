@@ -7,7 +7,7 @@ import { Readable } from 'node:stream'
 import { after, test } from 'node:test'
 import sharp from 'sharp'
 import { databaseMissing, testDatabase } from '#test/support/database.ts'
-import { exportTo, importFrom } from '#test/support/archives.ts'
+import { exportTo, filesOf, importFrom } from '#test/support/archives.ts'
 import { importing } from '#test/support/importing.ts'
 import type { Importing } from '#test/support/importing.ts'
 
@@ -20,16 +20,6 @@ function exported(
   options: { readonly history?: boolean; readonly signal?: AbortSignal } = {},
 ): Promise<string> {
   return exportTo(on, join(folder, name), options)
-}
-
-function filesOf(path: string): Record<string, string> {
-  return Object.fromEntries(
-    globSync('**/*', { cwd: path, withFileTypes: true })
-      .filter((file) => file.isFile())
-      .map((file) => join(file.parentPath, file.name))
-      .sort()
-      .map((file) => [file.slice(path.length + 1), readFileSync(file).toString('base64')]),
-  )
 }
 
 /**

@@ -14,6 +14,7 @@ import type { Archive, ArchivedEntry, ArchivedRelease } from '#content/bulk/arch
 import type { Bulk } from '#content/bulk/bulk.ts'
 import type { Call, Locale } from '#content/content.ts'
 import { sql } from '#database/database.ts'
+import type { Queryable } from '#database/database.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 
 /** A batch of entries is one transaction. */
@@ -55,14 +56,16 @@ export async function importArchive(
   const isEmpty = (await content.types.list(parts.site.database)).length === 0
   await plan(survey, parts, console)
   const roles = await planRoles(survey.roles, parts, { ...options, isEmpty }, console.report)
-  if (survey.faults + absent > 0)
+  const wrong = await tryRoles(roles, parts, console.report)
+  if (survey.faults + absent + wrong > 0)
     return console.output.line('Nothing was written: the archive has faults.')
   if (options.dryRun) return console.output.line('Nothing was written: this was a dry run.')
   await saveLocales(survey.locales, parts, { isEmpty, report: console.report })
+  // Before the types: a filter that does not fit its type any more matches nothing, and stays.
+  await saveRoles(roles, parts, console.report)
   await parts.site.database.transaction((tx) =>
     saveTypes(content, tx, survey.types, { allowLoss: false }),
   )
-  await saveRoles(roles, parts, console.report)
   for (const [type, ids] of survey.entries) {
     for (let at = 0; at < ids.length; at += idsPerStatement)
       await parts.bulk.reserve(parts.call, type, ids.slice(at, at + idsPerStatement))
@@ -179,9 +182,9 @@ async function planRoles(
   { site }: Parts,
   options: ArchiveOptions & { readonly isEmpty: boolean },
   report: Report,
-): Promise<{ readonly role: Role; readonly isNew: boolean }[]> {
+): Promise<PlannedRole[]> {
   const existing = new Map((await site.access.roles.list()).map((role) => [role.name, role]))
-  const written: { readonly role: Role; readonly isNew: boolean }[] = []
+  const written: PlannedRole[] = []
   for (const role of roles) {
     const before = existing.get(role.name)
     if (before !== undefined && isDeepStrictEqual(plain(before), plain(role)))
@@ -200,21 +203,55 @@ async function planRoles(
   return written
 }
 
+type PlannedRole = { readonly role: Role; readonly isNew: boolean }
+
+/** Saves a role in a transaction; the reason if that is refused, null if it was saved. */
+async function saveRole({ site }: Parts, tx: Queryable, role: Role): Promise<string | null> {
+  const { builtIn: _builtIn, ...input } = role
+  try {
+    await tx.transaction((inner) =>
+      site.access.roles.save(inner, site.access.systemIdentity, input),
+    )
+    return null
+  } catch (error) {
+    if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
+    return error.message
+  }
+}
+
+class RolledBack extends Error {}
+
+/** Refuses the roles that cannot be saved, and writes nothing. Returns how many. */
+async function tryRoles(
+  roles: readonly PlannedRole[],
+  parts: Parts,
+  report: Report,
+): Promise<number> {
+  let refused = 0
+  const trying = parts.site.database.transaction(async (tx) => {
+    for (const { role } of roles) {
+      const reason = await saveRole(parts, tx, role)
+      if (reason === null) continue
+      refused += 1
+      report.refuse('roles', role.name, reason)
+    }
+    throw new RolledBack()
+  })
+  await trying.catch((error: unknown) => {
+    if (!(error instanceof RolledBack)) throw error
+  })
+  return refused
+}
+
 async function saveRoles(
-  roles: readonly { readonly role: Role; readonly isNew: boolean }[],
-  { site }: Parts,
+  roles: readonly PlannedRole[],
+  parts: Parts,
   report: Report,
 ): Promise<void> {
-  const { access, database } = site
   for (const { role, isNew } of roles) {
-    try {
-      const { builtIn: _builtIn, ...input } = role
-      await database.transaction((tx) => access.roles.save(tx, access.systemIdentity, input))
-      report.count('roles', isNew ? 'made' : 'changed')
-    } catch (error) {
-      if (!(error instanceof StoaError) || error.code.startsWith('E_DATABASE_')) throw error
-      report.refuse('roles', role.name, error.message)
-    }
+    const reason = await saveRole(parts, parts.site.database, role)
+    if (reason === null) report.count('roles', isNew ? 'made' : 'changed')
+    else report.refuse('roles', role.name, reason)
   }
 }
 
