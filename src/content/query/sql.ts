@@ -16,6 +16,8 @@ import { completeSort } from '#content/query/sort.ts'
  * goes on.
  */
 export const pageBytesMax = 2 * 1024 * 1024
+/** A page of the default length and of the longest that a caller may ask for, and one row more. */
+const plannedSteps = [21, 101]
 
 /**
  * Which rows a reader asks among: one per entry, in the first locale of the chain in which the
@@ -144,9 +146,10 @@ function compileListing<Row extends object>(
   ].join(', ')
   const order = orderOf(query.sort, context)
   const limit = `limit ${values.add(query.limit + 1)}::int`
+  const planned = `limit ${plannedRows(query.limit + 1)}`
   const select = (branch: Branch, place: string): string =>
-    `select ${columns} from ${branch.from} where ${branch.where.join(' and ')} and ${place} ` +
-    `order by ${order} ${limit}`
+    `select * from (select ${columns} from ${branch.from} ` +
+    `where ${branch.where.join(' and ')} and ${place} order by ${order} ${planned}) r ${limit}`
   const selects = branches.flatMap((branch) => after.map((place) => select(branch, place)))
   const outer = [
     ...keys.map(
@@ -168,6 +171,15 @@ function compileListing<Row extends object>(
     ...text.outer,
   ]
   return { statement: sql(withinBytes(rows, names, text.data), 'repeated'), values: values.list }
+}
+
+/**
+ * How many rows PostgreSQL plans to read for so many: a bound that it finds in the text. A value is
+ * unknown to a plan that serves every execution; such a plan looks dear then, and the list is
+ * planned anew each time, which takes longer than the list. Few bounds make few statements.
+ */
+function plannedRows(rows: number): number {
+  return plannedSteps.find((step) => step >= rows) ?? rows
 }
 
 /**
