@@ -4,6 +4,7 @@ import { ChangeFeed } from '#change-feed/feed.ts'
 import type { Token } from '#change-feed/token.ts'
 import type { SealOptions } from '#cache/envelope.ts'
 import type { SealedLevelOptions } from '#cache/sealed-level.ts'
+import type { SecondLevel } from '#cache/second-level.ts'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import { PostgresClusterLink } from '#cluster-link/drivers/postgres.ts'
 import { sql } from '#database/database.ts'
@@ -132,6 +133,7 @@ export type WiredFeed = AsyncDisposable & {
   readonly feed: ChangeFeed
   readonly cache: Cache
   readonly link: ClusterLink
+  readonly secondLevel: SecondLevel | null
 }
 
 /**
@@ -170,7 +172,13 @@ export async function wireFeed(url: string, wiring: FeedWiring): Promise<WiredFe
   })
   opened.defer(async () => cache.close())
   const closing = opened.move()
-  return { feed, cache, link, [Symbol.asyncDispose]: () => closing.disposeAsync() }
+  return {
+    feed,
+    cache,
+    link,
+    secondLevel: secondLevel?.store ?? null,
+    [Symbol.asyncDispose]: () => closing.disposeAsync(),
+  }
 }
 
 function feedLane(timeoutMs: number): LaneOptions {
@@ -223,9 +231,18 @@ async function openSecondLevel({
 }: FeedWiring): Promise<SealedLevelOptions | null> {
   if (secondLevel === null) return null
   const { url, secret, level } = secondLevel
+  return { store: await openSecondLevelStore(url, database, logger), secret, level }
+}
+
+/** Connects in the background. */
+export async function openSecondLevelStore(
+  url: string,
+  database: Database,
+  logger: Logger,
+): Promise<SecondLevel> {
   const identity = identityOf(database.control ?? database)
   const { RedisSecondLevel } = await import('#cache/drivers/redis.ts')
-  return { store: new RedisSecondLevel({ url, identity, logger }), secret, level }
+  return new RedisSecondLevel({ url, identity, logger })
 }
 
 /**

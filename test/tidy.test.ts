@@ -8,7 +8,7 @@ import { test } from 'node:test'
  * `stoa/cluster`. The cluster half (`change-feed` to `cluster-link`) knows nothing of content.
  */
 const ports = ['database', 'file-store', 'change-feed', 'cache', 'nodes', 'jobs', 'cluster-link']
-const product = [...ports, 'content', 'media', 'access', 'rendering', 'api', 'config']
+const product = [...ports, 'content', 'media', 'access', 'rendering', 'api', 'config', 'doctor']
 const layers: Record<string, readonly string[]> = {
   lib: [],
   config: [],
@@ -19,12 +19,13 @@ const layers: Record<string, readonly string[]> = {
   cache: ['change-feed', 'database'],
   nodes: ['database', 'change-feed', 'cluster-link'],
   jobs: ['database', 'nodes', 'cluster-link'],
+  doctor: [...ports, 'config'],
   'file-store': [],
   content: ports,
   media: [...ports, 'content'],
   access: [...ports, 'content'],
   rendering: [],
-  api: [...ports, 'content', 'media', 'access', 'rendering'],
+  api: [...ports, 'content', 'media', 'access', 'rendering', 'doctor'],
   node: [...product, 'embedded-postgres', 'cluster.ts'],
   supervisor: [...product, 'node', 'embedded-postgres'],
   cli: [...product, 'node'],

@@ -11,6 +11,7 @@ import type { Access, Identity, SystemPermission } from '#access/access.ts'
 import type { WriteRecorder } from '#api/writes/write-recorder.ts'
 import type { ResponseKeys } from '#api/delivery/response-keys.ts'
 import type { Connections } from '#api/http/connections.ts'
+import type { ForwardingLog } from '#api/http/forwarding-log.ts'
 import type { Place, RequestPlaces } from '#api/http/request-places.ts'
 import type { Metrics } from '#api/metrics.ts'
 import type { Cache } from '#cache/cache.ts'
@@ -20,6 +21,7 @@ import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import type { Content } from '#content/content.ts'
 import type { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
+import type { Diagnosis } from '#doctor/doctor.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Calls } from '#nodes/calls.ts'
@@ -115,6 +117,8 @@ export type ClusterParts = {
   readonly calls: Calls
   /** The duties that this node leads. */
   readonly duties: () => readonly string[]
+  /** Inspects every node; takes up to ten seconds. */
+  readonly findings: () => Promise<Diagnosis>
 }
 
 /** The parts and settings that routes use. */
@@ -128,6 +132,7 @@ export type ApiContext = {
   readonly clock: Clock
   readonly config: ApiConfig
   readonly places: RequestPlaces
+  readonly forwarding: ForwardingLog
   readonly responseKeys: ResponseKeys
   readonly version: string
   /** The secret of the cluster, from which keys are derived. */

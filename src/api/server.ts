@@ -12,6 +12,7 @@ import { lastAddress, removeForwardedPorts } from '#api/http/client-address.ts'
 import { FairTurns } from '#api/http/fair-turns.ts'
 import { Connections } from '#api/http/connections.ts'
 import { cors } from '#api/http/cors.ts'
+import { ForwardingLog } from '#api/http/forwarding-log.ts'
 import { identification } from '#api/http/identity.ts'
 import { jsonBodies } from '#api/http/json-parser.ts'
 import { requestId } from '#api/http/request-id.ts'
@@ -50,6 +51,8 @@ export type ServerOptions = {
   readonly plugins?: readonly RoutePlugin[]
   /** Receives requests that were refused because a part is down; default: the log alone. */
   readonly refusals?: RefusalLog
+  /** Counts how requests arrive through proxies; default: one of its own. */
+  readonly forwarding?: ForwardingLog
 }
 
 /**
@@ -57,7 +60,7 @@ export type ServerOptions = {
  * flight and asks clients to leave.
  */
 export async function createServer(options: ServerOptions): Promise<Server> {
-  const { plugins = [], config, version = '0.0.0', refusals, ...parts } = options
+  const { plugins = [], config, version = '0.0.0', refusals, forwarding, ...parts } = options
   const logger = parts.logger.child({ part: 'api' })
   const apiConfig = { ...defaultApiConfig, ...config }
   const context: ApiContext = {
@@ -65,6 +68,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     logger,
     config: apiConfig,
     places: new RequestPlaces(apiConfig.requestsMax),
+    forwarding: forwarding ?? new ForwardingLog(),
     responseKeys: new ResponseKeys(),
     state: { draining: false },
     version,
@@ -154,8 +158,11 @@ function httpServer(
   const { config } = context
   const respondFast = fastPath(context, () => metrics.fastResponse())
   const behindProxy = config.trustProxy !== false
+  // Addresses of proxies, or true, stand for one proxy.
+  const proxies = typeof config.trustProxy === 'string' ? 1 : Number(config.trustProxy)
   const turns = new FairTurns(context.clock)
   const handle: Handler = (request, response) => {
+    context.forwarding.note(request, proxies)
     if (behindProxy) removeForwardedPorts(request)
     turns.run(lastAddress(request, behindProxy), () => {
       if (request.socket.destroyed) return

@@ -18,6 +18,7 @@ import type { Assembly } from '#node/site.ts'
 const commands: Readonly<Record<string, () => Promise<Register>>> = {
   start: async () => (await import('#cli/commands/start.ts')).registerStart,
   status: async () => (await import('#cli/commands/status.ts')).registerStatus,
+  doctor: async () => (await import('#cli/commands/doctor.ts')).registerDoctor,
   drain: async () => (await import('#cli/commands/drain.ts')).registerDrain,
   config: async () => (await import('#cli/commands/config.ts')).registerConfig,
   import: async () => (await import('#cli/commands/import.ts')).registerImport,

@@ -3,16 +3,20 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ClusterParts } from '#api/api-context.ts'
 import { AppliedLog } from '#change-feed/applied-log.ts'
-import { wireFeed } from '#cluster.ts'
+import type { SecondLevel } from '#cache/second-level.ts'
+import { openSecondLevelStore, wireFeed } from '#cluster.ts'
 import type { Config } from '#config/config.ts'
 import { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
+import { onEachHost } from '#database/postgres/each-host.ts'
 import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
 import type { LaneOptions } from '#database/postgres/postgres-database.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import type { FileStore } from '#file-store/file-store.ts'
 import { systemClock } from '#lib/clock.ts'
 import type { Clock } from '#lib/clock.ts'
+import type { Standby } from '#doctor/check.ts'
+import { silentLogger } from '#lib/logger.ts'
 import type { Logger } from '#lib/logger.ts'
 import { parseS3Url } from '#lib/s3-url.ts'
 import { nodeLeaseMsDefault } from '#nodes/nodes.ts'
@@ -114,7 +118,33 @@ export async function openFileStore(
   return new S3FileStore({ place: parseS3Url(url), spoolFolder: join(dataDir, 'spool'), clock })
 }
 
-export type OpenedCluster = AsyncDisposable & Omit<ClusterParts, 'calls' | 'duties'>
+/** Null: none is configured. */
+export async function openSecondLevel(
+  url: string | null,
+  database: Database,
+): Promise<SecondLevel | null> {
+  return url === null ? null : openSecondLevelStore(url, database, silentLogger)
+}
+
+/** The servers that STOA_DATABASE_READ_URL names, as they are now. */
+export async function readStandbys({ databaseReadUrl }: Config): Promise<readonly Standby[]> {
+  if (databaseReadUrl === null) return []
+  const hosts = await onEachHost<{ standby: boolean; feedback: string; system: string }>(
+    databaseReadUrl,
+    `select pg_is_in_recovery() as standby, current_setting('hot_standby_feedback') as feedback,
+       system_identifier::text as system from pg_control_system()`,
+  )
+  return hosts.map((found) => {
+    if ('error' in found) return found
+    const { standby, feedback, system } = found.rows[0]!
+    return { host: found.host, isStandby: standby, feedback: feedback === 'on', system }
+  })
+}
+
+export type OpenedCluster = AsyncDisposable &
+  Omit<ClusterParts, 'calls' | 'duties' | 'findings'> & {
+    readonly secondLevel: SecondLevel | null
+  }
 
 export type ClusterOptions = DriverOptions & {
   readonly database: Database
@@ -146,11 +176,12 @@ export async function openCluster(options: ClusterOptions): Promise<OpenedCluste
   const applied = opened.use(new AppliedLog(wired.feed, systemClock))
   const texts = new RowTexts(cacheBytes * rowTextsShare)
   const closing = opened.move()
-  const { feed, cache, link } = wired
+  const { feed, cache, link, secondLevel } = wired
   return {
     feed,
     cache,
     link,
+    secondLevel,
     applied,
     texts,
     [Symbol.asyncDispose]: () => closing.disposeAsync(),

@@ -4,6 +4,7 @@ import type { Config } from '#config/config.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import type { JobQueue } from '#jobs/job-queue.ts'
+import type { Diagnosis } from '#doctor/doctor.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
 import type { VerifyOptions, VerifyReport } from '#media/verify-files.ts'
@@ -61,6 +62,11 @@ export type Assembly = {
    * the embedded one is not running.
    */
   openCluster(config: Config): Promise<ClusterAccess | null>
+  /**
+   * What `stoa doctor` finds, from the nodes and from here. Null: the embedded database of this
+   * folder is not running.
+   */
+  diagnose(config: Config): Promise<Diagnosis | null>
   /** Serves until `signal` aborts, then drains and resolves. */
   runNode(config: Config, signal: AbortSignal): Promise<void>
   /** The same with several nodes as processes of their own behind one port. */

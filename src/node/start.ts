@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import type { ApiConfig, ClusterParts, Server } from '#api/api-context.ts'
+import { ForwardingLog } from '#api/http/forwarding-log.ts'
 import { RefusalLog } from '#api/problems/refusal-log.ts'
 import type { Config } from '#config/config.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
@@ -9,10 +10,13 @@ import { createLogger } from '#lib/pino-logger.ts'
 import { addressOf } from '#node/admission.ts'
 import { bringUpToDate } from '#node/bring-up-to-date.ts'
 import { nodeNameOf, openCluster } from '#node/drivers.ts'
+import type { OpenedCluster } from '#node/drivers.ts'
+import { nodeDoctor } from '#node/doctor.ts'
 import { endWithin } from '#node/end-within.ts'
 import { checkFileStore, claimFileStore } from '#node/file-store-check.ts'
 import { filesMethod, moveFiles, replyAboutFiles } from '#node/file-move.ts'
 import { openFoundation, secretOf } from '#node/foundation.ts'
+import type { Foundation } from '#node/foundation.ts'
 import { jobHandlers, openJobs } from '#node/jobs.ts'
 import type { JobParts } from '#node/jobs.ts'
 import { enterCluster } from '#node/join.ts'
@@ -154,11 +158,8 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   const { database, url } = foundation
   const { secret } = node
   await using opened = await openCluster({ config, url, logger, database, secret, version })
-  const cluster: ClusterParts = {
-    ...opened,
-    calls: node.startCalls(opened.link),
-    duties: () => node.nodes.duties(),
-  }
+  const forwarding = new ForwardingLog()
+  const cluster = clusterOf(foundation, node, { opened, forwarding })
   await using jobs = openJobs(node.nodes, { database, link: cluster.link, logger })
   const { queue } = jobs
   await using site = createSite(foundation, { parts, secret, queue, cache: cluster.cache })
@@ -177,6 +178,7 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
       api.pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl }),
     ],
     refusals,
+    forwarding,
   })
   const pruning = spoolPruning(site)
   const jobParts: JobParts = {
@@ -213,6 +215,25 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
 function spoolPruning({ media, logger }: Site): Ticker {
   const work = (): Promise<void> => media.pruneSpool()
   return new Ticker({ name: 'prune-spool', intervalMs: pruneSpoolMs, logger, work })
+}
+
+/** The node's part of the cluster, with calls, and a doctor that other nodes can ask. */
+function clusterOf(
+  foundation: Foundation,
+  node: NodeCluster,
+  { opened, forwarding }: { readonly opened: OpenedCluster; readonly forwarding: ForwardingLog },
+): ClusterParts {
+  const { nodes } = node
+  const cluster = {
+    ...opened,
+    calls: node.startCalls(opened.link),
+    duties: () => nodes.duties(),
+  }
+  const { secondLevel } = opened
+  return {
+    ...cluster,
+    findings: nodeDoctor({ foundation, nodes, cluster, secondLevel, forwarding }),
+  }
 }
 
 function apiConfigOf(config: Config): Partial<ApiConfig> {

@@ -9,8 +9,12 @@ import { primaryConnector } from '#database/postgres/primary-connector.ts'
 import { systemClock as clock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import type { Logger } from '#lib/logger.ts'
+import type { CallReply } from '#nodes/calls.ts'
 import { NodeCalls } from '#nodes/node-calls.ts'
 import { Nodes } from '#nodes/nodes.ts'
+import { checks } from '#doctor/checks.ts'
+import { diagnose, doctorMethod, inspectHere } from '#doctor/doctor.ts'
+import { testSurroundings } from '#test/support/doctor.ts'
 import type { TestDatabase } from '#test/support/database.ts'
 
 /** The cluster half of a node, without a node: real feed, cache, link and calls. */
@@ -39,6 +43,10 @@ export function testCluster(
     logger,
   })
   const calls = new NodeCalls({ nodes, database: feedDatabase, link, clock, logger })
+  const here = testSurroundings({ database, link })
+  calls.handle(doctorMethod, () => inspectHere(checks, 'node', here))
+  const ask = (method: string, options: { deadlineMs: number }): Promise<CallReply[]> =>
+    calls.onAll(method, null, options)
   return {
     feed,
     cache,
@@ -47,6 +55,7 @@ export function testCluster(
     calls,
     texts: new RowTexts(1_000_000),
     duties: () => nodes.duties(),
+    findings: () => diagnose({ checks, here, name: null, ask }),
     [Symbol.asyncDispose]: async () => {
       cache.close()
       await calls.stop()

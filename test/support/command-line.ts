@@ -18,6 +18,7 @@ const unusable: Assembly = {
   openSite: async () => assert.fail('this command needs no site'),
   openFiles: async () => assert.fail('this command needs no files'),
   openCluster: async () => assert.fail('this command needs no cluster'),
+  diagnose: async () => assert.fail('this command needs no doctor'),
   runNode: async () => assert.fail('this command needs no node'),
   runNodes: async () => assert.fail('this command needs no nodes'),
 }

@@ -1,3 +1,4 @@
+import { checks } from '#doctor/checks.ts'
 import { settingNames } from '#config/config.ts'
 import type { Setting } from '#config/settings.ts'
 import { settings } from '#config/settings.ts'
@@ -8,7 +9,30 @@ export async function referencePages(): Promise<ReadonlyMap<string, string>> {
   return new Map([
     ['configuration.md', configurationPage()],
     ['cli.md', await commandLinePage()],
+    ['doctor.md', doctorPage()],
   ])
+}
+
+function doctorPage(): string {
+  const rows = checks.map(
+    ({ name, looksAt, where }) =>
+      `| \`${name}\` | ${where === 'node' ? 'every node' : 'one place'} | ${looksAt} |`,
+  )
+  return `# The doctor
+
+Made from \`src/doctor/checks/\` by \`node test/write-reference.ts\`; a test compares them.
+
+\`stoa doctor\` runs on any machine that has the configuration. It asks every node to inspect
+itself and its machine, runs all checks at once, and ends within ten seconds, with status 0 if
+nothing was found and 1 otherwise. Where no node can be asked it inspects the machine that it runs
+on. \`--json\` is for programs, and \`GET /api/cluster/findings\` says the same to callers with the
+permission \`cluster.manage\`. Each finding has its cure. \`error\` (\`!!\`): data or a guarantee is
+in danger.
+
+| check | where | what it inspects |
+|---|---|---|
+${rows.join('\n')}
+`
 }
 
 function fallbackText(fallback: unknown): string {

@@ -108,6 +108,7 @@ export const rows: Readonly<Record<string, Row>> = {
   'GET /healthz/ready': row(all(200), '/healthz/ready'),
   'GET /metrics': row(all(200), '/metrics'),
   'GET /api/cluster': row(administrators(200), '/api/cluster'),
+  'GET /api/cluster/findings': row(administrators(200), '/api/cluster/findings'),
   'GET /openapi.json': row(all(200), '/openapi.json'),
   'GET /docs': row(all(200), '/docs'),
   'GET /docs/:page': row(all(200), '/docs/glossary'),

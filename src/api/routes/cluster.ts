@@ -70,7 +70,55 @@ const nodeSchema = strict(
   { $id: 'Node' },
 )
 
-export const clusterRoutes: RoutePlugin = (server, { database, cluster }) => {
+const findingSchema = strict(
+  {
+    check: Type.String({ description: 'The check that found it; the reference lists them.' }),
+    severity: Type.Union([Type.Literal('error'), Type.Literal('warning')], {
+      description: '`error`: data or a guarantee is in danger.',
+    }),
+    nodes: Type.Array(Type.String(), {
+      description: 'The nodes that it is about, by name; none: the cluster as a whole.',
+    }),
+    message: Type.String(),
+    cure: Type.String({ description: 'The step that removes it.' }),
+  },
+  { $id: 'Finding' },
+)
+
+const findings: RoutePlugin = (server, { cluster }) => {
+  server.route({
+    method: 'GET',
+    url: '/api/cluster/findings',
+    config: { access: { permission: 'cluster.manage' }, whenBusy: true },
+    schema: {
+      operationId: 'getFindings',
+      summary: 'Whatever is not as it should be, each with its cure',
+      description:
+        'The same as `stoa doctor`: every node inspects itself and its machine. Takes up to ' +
+        'ten seconds.',
+      tags: ['cluster'],
+      querystring: strict({}),
+      response: {
+        200: dataOf(
+          strict(
+            {
+              findings: Type.Array(findingSchema),
+              nodes: Type.Array(Type.String(), { description: 'Those that were inspected.' }),
+              checks: Type.Integer({ description: 'How many checks there are.' }),
+            },
+            { $id: 'Diagnosis' },
+          ),
+        ),
+      },
+    },
+    handler: async (_request, reply) =>
+      reply.header('cache-control', 'no-store').send({ data: await cluster.findings() }),
+  })
+}
+
+export const clusterRoutes: RoutePlugin = async (server, context) => {
+  const { database, cluster } = context
+  await findings(server, context)
   server.route({
     method: 'GET',
     url: '/api/cluster',
