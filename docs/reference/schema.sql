@@ -324,6 +324,64 @@ end
 $function$
 ;
 
+CREATE OR REPLACE FUNCTION stoa.search_config(locale text)
+ RETURNS regconfig
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+AS $function$
+  select case split_part(lower(locale), '-', 1)
+    when 'ar' then 'pg_catalog.arabic'::regconfig
+    when 'ca' then 'pg_catalog.catalan'::regconfig
+    when 'da' then 'pg_catalog.danish'::regconfig
+    when 'de' then 'pg_catalog.german'::regconfig
+    when 'el' then 'pg_catalog.greek'::regconfig
+    when 'en' then 'pg_catalog.english'::regconfig
+    when 'es' then 'pg_catalog.spanish'::regconfig
+    when 'eu' then 'pg_catalog.basque'::regconfig
+    when 'fi' then 'pg_catalog.finnish'::regconfig
+    when 'fr' then 'pg_catalog.french'::regconfig
+    when 'ga' then 'pg_catalog.irish'::regconfig
+    when 'hi' then 'pg_catalog.hindi'::regconfig
+    when 'hu' then 'pg_catalog.hungarian'::regconfig
+    when 'hy' then 'pg_catalog.armenian'::regconfig
+    when 'id' then 'pg_catalog.indonesian'::regconfig
+    when 'it' then 'pg_catalog.italian'::regconfig
+    when 'lt' then 'pg_catalog.lithuanian'::regconfig
+    when 'nb' then 'pg_catalog.norwegian'::regconfig
+    when 'ne' then 'pg_catalog.nepali'::regconfig
+    when 'nl' then 'pg_catalog.dutch'::regconfig
+    when 'nn' then 'pg_catalog.norwegian'::regconfig
+    when 'no' then 'pg_catalog.norwegian'::regconfig
+    when 'pt' then 'pg_catalog.portuguese'::regconfig
+    when 'ro' then 'pg_catalog.romanian'::regconfig
+    when 'ru' then 'pg_catalog.russian'::regconfig
+    when 'sr' then 'pg_catalog.serbian'::regconfig
+    when 'sv' then 'pg_catalog.swedish'::regconfig
+    when 'ta' then 'pg_catalog.tamil'::regconfig
+    when 'tr' then 'pg_catalog.turkish'::regconfig
+    when 'yi' then 'pg_catalog.yiddish'::regconfig
+    else 'pg_catalog.simple'::regconfig
+  end
+$function$
+;
+
+comment on function stoa.search_config is 'The text search configuration of a locale: stemmer and stop words of its language, or neither.';
+
+CREATE OR REPLACE FUNCTION stoa.search_vector(locale text, texts json)
+ RETURNS tsvector
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+AS $function$
+  select setweight(to_tsvector(config, texts ->> 0), 'A')
+    || setweight(to_tsvector(config, texts ->> 1), 'B')
+    || setweight(to_tsvector(config, texts ->> 2), 'C')
+    || setweight(to_tsvector(config, texts ->> 3), 'D')
+  from stoa.search_config(locale) as config
+$function$
+;
+
+comment on function stoa.search_vector is 'What `stoa.version.search` holds: `texts` are the words of the four groups of fields.';
+
 CREATE OR REPLACE FUNCTION stoa.token()
  RETURNS text
  LANGUAGE plpgsql
@@ -529,7 +587,8 @@ create table stoa.content_type (
   removed_fields jsonb default '{}'::jsonb not null,
   created_at timestamp(3) with time zone default now() not null,
   updated_at timestamp(3) with time zone default now() not null,
-  narrowed_fields jsonb default '[]'::jsonb not null
+  narrowed_fields jsonb default '[]'::jsonb not null,
+  search_revision integer default 0 not null
 );
 
 comment on table stoa.content_type is 'The content types. Each type has a table of its own for its versions, a partition of `stoa.version`, which a trigger makes together with the type.';
@@ -543,6 +602,8 @@ comment on column stoa.content_type.settled_revision is 'The revision up to whic
 comment on column stoa.content_type.removed_fields is 'The revision that last removed each field, by path. Values that were saved before it do not come back when a field of that name is added.';
 
 comment on column stoa.content_type.narrowed_fields is 'Fields as they were made by a change after which not every value of before was one of the field, each with the revision, in order. Older versions are read through all of them, so that a value which a change lost does not come back when the field is changed again.';
+
+comment on column stoa.content_type.search_revision is 'The revision that last changed what is searched; 0: nothing ever was. Versions with an older `search_revision` are not found, and wait to be upgraded.';
 
 create table stoa.entry (
   id uuid not null,
@@ -941,7 +1002,10 @@ create table stoa.version (
   saved_by json not null,
   published_at timestamp(3) with time zone,
   published_by json,
-  first_published_at timestamp(3) with time zone
+  first_published_at timestamp(3) with time zone,
+  search tsvector,
+  search_number integer,
+  search_revision integer default 0 not null
 ) partition by LIST (type);
 
 comment on table stoa.version is 'The held versions: of each entry and locale the latest version, which editors see, and the published one, which readers see; often one row is both. Each type has a partition of its own with its own indexes (see `stoa.version_table`), and every frequent statement names the partition, so that planning and writing cost the same however many other types there are. Earlier versions are in `stoa.version_history`.';
@@ -961,6 +1025,12 @@ comment on column stoa.version.created_by_id is 'The id in the `created_by` of t
 comment on column stoa.version.published_at is 'On the latest and the published version: since when the locale is published, null if it is not. On earlier versions: when they were published.';
 
 comment on column stoa.version.published_by is 'Who published this version itself, and when (`at`), the last time. It stays when the version is unpublished.';
+
+comment on column stoa.version.search is 'The words of the searchable fields, stemmed for the locale; null where the type has none. The weights A to D are groups of fields: see src/content/search/searched-fields.ts.';
+
+comment on column stoa.version.search_number is 'The version that `search` was made from. A search takes a row only where it equals `number`, so that a write which does not know of `search` never leaves words of an earlier version to be found.';
+
+comment on column stoa.version.search_revision is 'The revision of the type that `search` was made with.';
 
 create table stoa.version_history (
   entry_id uuid not null,

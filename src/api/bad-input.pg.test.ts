@@ -257,6 +257,21 @@ const bad: readonly Bad[] = [
   ['a limit in words', 'GET /api/content/thing?limit=ten', 400, 'E_QUERY_PARAMETER'],
   ['a sort by what is not filterable', 'GET /api/content/thing?sort=body', 400, 'E_QUERY_FIELD'],
   ['a sort by nothing', 'GET /api/content/thing?sort=nothing', 400, 'E_QUERY_FIELD'],
+  ['a search of no word', 'GET /api/content/thing?search=!', 400, 'E_QUERY_PARAMETER'],
+  ['an empty search', 'GET /api/content/thing?search=', 400, 'E_QUERY_PARAMETER'],
+  ['a search for what is not there', 'GET /api/content/thing?search=-a', 400, 'E_QUERY_PARAMETER'],
+  [
+    'a search that is too long',
+    `GET /api/content/thing?search=${'x'.repeat(201)}`,
+    400,
+    'E_QUERY_LIMIT',
+  ],
+  [
+    'a search of a type that has nothing to search',
+    'GET /api/content/thing?search=x',
+    400,
+    'E_QUERY_FIELD',
+  ],
   ['an unknown comparison', 'GET /api/content/thing?where[rank][like]=1', 400, 'E_QUERY_OPERATOR'],
   [
     'a comparison with the wrong kind',

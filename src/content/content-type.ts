@@ -36,6 +36,9 @@ type FieldBase = {
  */
 type Filterable = { readonly filterable?: boolean; readonly unique?: boolean }
 
+/** The field's text is found by search. Only on fields of the type itself. */
+type Searchable = { readonly searchable?: boolean }
+
 export type OnDelete = 'restrict' | 'unset' | 'cascade'
 
 export type Field = FieldBase &
@@ -49,9 +52,10 @@ export type Field = FieldBase &
         readonly lengthMax?: number
         readonly lengthMin?: number
         readonly pattern?: string
-      } & Filterable)
-    | { readonly kind: 'richText' }
-    | { readonly kind: 'markdown'; readonly lengthMax?: number }
+      } & Filterable &
+        Searchable)
+    | ({ readonly kind: 'richText' } & Searchable)
+    | ({ readonly kind: 'markdown'; readonly lengthMax?: number } & Searchable)
     | ({
         readonly kind: 'number'
         readonly min?: number
@@ -64,13 +68,14 @@ export type Field = FieldBase &
         readonly kind: 'select'
         readonly options: readonly string[]
         readonly many?: boolean
-      } & Filterable)
+      } & Filterable &
+        Searchable)
     | { readonly kind: 'json' }
     /**
      * Made from the field `from` when left out; always unique within type and locale, and
      * filterable.
      */
-    | { readonly kind: 'slug'; readonly from?: string }
+    | ({ readonly kind: 'slug'; readonly from?: string } & Searchable)
     | ({
         readonly kind: 'asset'
         readonly many?: boolean
@@ -83,22 +88,22 @@ export type Field = FieldBase &
         readonly types?: readonly string[]
         readonly onDelete?: OnDelete
       } & Filterable)
-    | { readonly kind: 'group'; readonly fields: readonly Field[] }
-    | {
+    | ({ readonly kind: 'group'; readonly fields: readonly Field[] } & Searchable)
+    | ({
         readonly kind: 'list'
         readonly of: Field
         readonly itemsMax?: number
         readonly filterable?: boolean
-      }
+      } & Searchable)
     /**
      * Each item is an object with the block's name in `block` and its fields beside it: `{ block:
      * 'quote', text: '…' }`.
      */
-    | {
+    | ({
         readonly kind: 'blocks'
         readonly blocks: readonly { readonly name: string; readonly fields: readonly Field[] }[]
         readonly itemsMax?: number
-      }
+      } & Searchable)
   )
 
 export type FieldKind = Field['kind']

@@ -12,6 +12,7 @@ export type KindRules = {
 }
 
 const filterable = { filterable: 'boolean', unique: 'boolean' } as const
+const searchable = { searchable: 'boolean' } as const
 
 /**
  * The kinds of fields. A new kind gets its definition in content-type.ts, a line here, a check of
@@ -20,11 +21,17 @@ const filterable = { filterable: 'boolean', unique: 'boolean' } as const
  */
 export const fieldKinds = {
   text: {
-    options: { ...filterable, lengthMin: 'count', lengthMax: 'count', pattern: 'text' },
+    options: {
+      ...filterable,
+      ...searchable,
+      lengthMin: 'count',
+      lengthMax: 'count',
+      pattern: 'text',
+    },
     valueType: 'text',
   },
-  richText: { options: {}, valueType: null },
-  markdown: { options: { lengthMax: 'count' }, valueType: null },
+  richText: { options: searchable, valueType: null },
+  markdown: { options: { ...searchable, lengthMax: 'count' }, valueType: null },
   number: {
     options: { ...filterable, min: 'number', max: 'number', integer: 'boolean' },
     valueType: 'number',
@@ -32,19 +39,22 @@ export const fieldKinds = {
   boolean: { options: filterable, valueType: 'boolean' },
   dateTime: { options: filterable, valueType: 'instant' },
   select: {
-    options: { ...filterable, options: 'texts', many: 'boolean' },
+    options: { ...filterable, ...searchable, options: 'texts', many: 'boolean' },
     valueType: 'text',
   },
   json: { options: {}, valueType: null },
-  slug: { options: { from: 'text' }, valueType: 'text' },
+  slug: { options: { ...searchable, from: 'text' }, valueType: 'text' },
   asset: { options: { ...filterable, many: 'boolean', onDelete: 'text' }, valueType: 'id' },
   reference: {
     options: { ...filterable, many: 'boolean', onDelete: 'text', types: 'texts' },
     valueType: 'id',
   },
-  group: { options: { fields: 'other' }, valueType: null },
-  list: { options: { of: 'other', itemsMax: 'count', filterable: 'boolean' }, valueType: null },
-  blocks: { options: { blocks: 'other', itemsMax: 'count' }, valueType: null },
+  group: { options: { ...searchable, fields: 'other' }, valueType: null },
+  list: {
+    options: { ...searchable, of: 'other', itemsMax: 'count', filterable: 'boolean' },
+    valueType: null,
+  },
+  blocks: { options: { ...searchable, blocks: 'other', itemsMax: 'count' }, valueType: null },
 } as const satisfies Record<FieldKind, KindRules>
 
 export function rulesOf(kind: FieldKind): KindRules {

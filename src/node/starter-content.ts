@@ -18,11 +18,18 @@ const pageType: ContentType = {
   description: 'The starter content: Stoa’s own guide.',
   titleField: 'title',
   fields: [
-    { name: 'title', kind: 'text', required: true, localized: true, filterable: true },
+    {
+      name: 'title',
+      kind: 'text',
+      required: true,
+      localized: true,
+      filterable: true,
+      searchable: true,
+    },
     { name: 'slug', kind: 'slug', from: 'title', localized: true },
-    { name: 'summary', kind: 'text', localized: true },
+    { name: 'summary', kind: 'text', localized: true, searchable: true },
     { name: 'order', kind: 'number', integer: true, filterable: true },
-    { name: 'body', kind: 'markdown', localized: true },
+    { name: 'body', kind: 'markdown', localized: true, searchable: true },
   ],
 }
 

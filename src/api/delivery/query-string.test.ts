@@ -33,13 +33,21 @@ const queries: fc.Arbitrary<ListQuery> = fc
       locale: fc.option(fc.constantFrom('en', 'de-AT')),
       after: fc.option(fc.stringMatching(/^[A-Za-z0-9_-]{1,40}$/)),
       count: fc.boolean(),
+      search: fc.option(fc.constantFrom('stoa', '"a b" -c', 'ä&=+%*')),
       limit: fc.integer({ min: 1, max: 200 }),
     }),
   )
   // Cloned, because generated records have no prototype and would not be deeply equal to parsed
   // ones.
-  .map(([{ filter, sort, perspective }, rest]) =>
-    structuredClone({ type: 'thing', filter, sort, perspective, ...rest }),
+  .map(([{ filter, sort, perspective }, { search, ...rest }]) =>
+    structuredClone({
+      type: 'thing',
+      filter,
+      sort,
+      perspective,
+      ...rest,
+      ...(search === null ? {} : { search }),
+    }),
   )
   .filter(
     (one) =>

@@ -13,6 +13,7 @@ import type { ReadableType } from '#content/query/readable-type.ts'
  * The query string of delivery, both ways:
  *
  *     where[title][contains]=stoa&where[or][0][hot][eq]=true&where[or][1][not][rank][in]=1,2
+ *     search="long stoa" -rome
  *     sort=-publishedAt,title  fields=title,slug  include=category,author.employer  locale=de
  *     perspective=published|draft|release:ID  limit=20  after=CURSOR  count=true
  *
@@ -31,6 +32,7 @@ const stepsMax = 2 * filterDepthMax + 2
 
 const listNames = [
   'where',
+  'search',
   'sort',
   'fields',
   'include',
@@ -60,6 +62,7 @@ export function parseListQuery(text: string, readable: ReadableType): ListQuery 
   const one = oneByName(parameters)
   const where = parameters.filter((parameter) => parameter.name === 'where')
   const options = readOptions(one)
+  const search = one('search')
   const sort = one('sort')
   const after = one('after')
   if (after === '')
@@ -70,20 +73,20 @@ export function parseListQuery(text: string, readable: ReadableType): ListQuery 
   return {
     type: readable.type.name,
     filter: where.length === 0 ? null : parseFilter(where, readable),
-    sort:
-      sort === null
-        ? [
-            {
-              field: options.perspective === 'published' ? 'publishedAt' : 'updatedAt',
-              descending: true,
-            },
-          ]
-        : parseSort(sort),
+    ...(search === null ? {} : { search }),
+    sort: sort === null ? usualSort(options.perspective, search) : parseSort(sort),
     ...options,
     limit: parseLimit(one('limit')),
     after,
     count: parseSwitch('count', one('count')),
   }
+}
+
+/** Newest first, or the best matches of a search first. */
+function usualSort(perspective: Perspective, search: string | null): Sort[] {
+  if (search !== null) return []
+  const field = perspective === 'published' ? 'publishedAt' : 'updatedAt'
+  return [{ field, descending: true }]
 }
 
 /**
@@ -97,6 +100,7 @@ export function parseReadOptions(text: string): ReadOptions {
 /** Writes a query so that `parseListQuery` reads the same one back. */
 export function printListQuery(query: ListQuery): string {
   const parts: [string, string][] = query.filter === null ? [] : printFilter('where', query.filter)
+  if (query.search !== undefined) parts.push(['search', query.search])
   parts.push([
     'sort',
     query.sort.map((key) => (key.descending ? `-${key.field}` : key.field)).join(','),

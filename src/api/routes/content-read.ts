@@ -64,10 +64,22 @@ export const readParameters = {
 }
 
 export const listParameters = {
+  search: Type.Optional(
+    Type.String({
+      minLength: 1,
+      maxLength: 200,
+      description:
+        'Only entries whose searchable fields have all of these words; "words in a row" in ' +
+        'quotation marks, -without one, beginnings as publi*. The best matches come first ' +
+        'unless `sort` says otherwise.',
+      examples: ['"long stoa" athens'],
+    }),
+  ),
   sort: Type.Optional(
     Type.String({
       description:
-        'Fields, separated by commas, `-` before a descending one. Absent: newest first.',
+        'Fields, separated by commas, `-` before a descending one. Absent: newest first, or ' +
+        'with `search` the best matches.',
       examples: ['-publishedAt,title'],
     }),
   ),

@@ -19,6 +19,7 @@ const common: Schema = {
   localized: flag,
 }
 const filterable: Schema = { filterable: flag, unique: flag }
+const searchable: Schema = { searchable: flag }
 const fields = { type: 'array', minItems: 1, maxItems: 200, items: { $ref: '#/$defs/Field' } }
 
 const kinds: Readonly<
@@ -34,13 +35,14 @@ const kinds: Readonly<
   text: {
     properties: {
       ...filterable,
+      ...searchable,
       lengthMin: count,
       lengthMax: count,
       pattern: { type: 'string', maxLength: 2_000 },
     },
   },
-  richText: { properties: {}, description: 'Structured JSON.' },
-  markdown: { properties: { lengthMax: count } },
+  richText: { properties: searchable, description: 'Structured JSON.' },
+  markdown: { properties: { ...searchable, lengthMax: count } },
   number: {
     properties: { ...filterable, min: { type: 'number' }, max: { type: 'number' }, integer: flag },
   },
@@ -49,6 +51,7 @@ const kinds: Readonly<
   select: {
     properties: {
       ...filterable,
+      ...searchable,
       options: {
         type: 'array',
         minItems: 1,
@@ -61,7 +64,7 @@ const kinds: Readonly<
   },
   json: { properties: {} },
   slug: {
-    properties: { from: fieldName },
+    properties: { ...searchable, from: fieldName },
     description:
       'Rendered from the text field `from` when left out; unique within type and locale.',
   },
@@ -79,13 +82,14 @@ const kinds: Readonly<
       onDelete: { enum: ['restrict', 'unset', 'cascade'] },
     },
   },
-  group: { properties: { fields }, required: ['fields'] },
+  group: { properties: { ...searchable, fields }, required: ['fields'] },
   list: {
-    properties: { of: { $ref: '#/$defs/Field' }, itemsMax: count, filterable: flag },
+    properties: { ...searchable, of: { $ref: '#/$defs/Field' }, itemsMax: count, filterable: flag },
     required: ['of'],
   },
   blocks: {
     properties: {
+      ...searchable,
       blocks: {
         type: 'array',
         minItems: 1,

@@ -6,7 +6,7 @@ import { compose, slugBase } from '#content/entries/compose.ts'
 import type { Context } from '#content/context.ts'
 import { atomically, stampNow } from '#content/context.ts'
 import { encodeFields } from '#content/versions/entry-edit.ts'
-import { encodePublication, perspectivesOf } from '#content/versions/version.ts'
+import { encodePublication, perspectivesOf, searchOf } from '#content/versions/version.ts'
 import type { Version } from '#content/versions/version.ts'
 import { checkTargets } from '#content/entries/check-targets.ts'
 import { claimSlug, claimsOf, freeSlug } from '#content/versions/claims.ts'
@@ -41,8 +41,11 @@ const insertAll = typeSql<{
   ), version as (
     insert into ${table} (entry_id, locale, number, type, data, filter,
       type_revision, filter_revision, is_latest, is_published, created_at, created_by_id,
-      saved_at, saved_by, published_at, published_by, first_published_at)
-    select id, $5, 1, $2, $6, $7, $8, $8, true, $9, $3, $10, $11, $4, $12, $15::json, $12 from made
+      saved_at, saved_by, published_at, published_by, first_published_at,
+      search, search_number, search_revision)
+    select id, $5, 1, $2, $6, $7, $8, $8, true, $9, $3, $10, $11, $4, $12, $15::json, $12,
+      stoa.search_vector($5, $16::json), 1, $8
+    from made
   ), claims as (
     insert into stoa.unique_draft_value (type, field, locale, value, entry_id)
     select $2, c.field, c.locale, c.value, made.id
@@ -193,6 +196,7 @@ async function createAtOnce(
     JSON.stringify(claims),
     JSON.stringify(distinct(referencesOf(type, row))),
     row.publishedBy,
+    searchOf(type, row),
   ]
   const [outcome] = await refusingStale(tx.run(type.statements.of(insertAll), values))
   if (outcome?.model !== model.revision) throw new StaleModel()

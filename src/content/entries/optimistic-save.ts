@@ -8,7 +8,7 @@ import type { Context } from '#content/context.ts'
 import { isDatabase, stampNow } from '#content/context.ts'
 import { encodeFields } from '#content/versions/entry-edit.ts'
 import type { Version } from '#content/versions/version.ts'
-import { encodePublication, topOf, versionColumns } from '#content/versions/version.ts'
+import { encodePublication, searchOf, topOf, versionColumns } from '#content/versions/version.ts'
 import { requireGrantAfterWrite, grantOf, grantCovers } from '#content/entries/permission.ts'
 import { requireSharedFields } from '#content/entries/locale-rights.ts'
 import { storedFields } from '#content/versions/version.ts'
@@ -67,6 +67,8 @@ type NextValues = Pick<
   /** The row that the save goes on from: its number, and the transaction that wrote it last. */
   readonly seenNumber: number
   readonly seenWriter: string
+  /** As `stoa.search_vector` takes it. */
+  readonly search: string | null
 }
 
 /**
@@ -83,8 +85,9 @@ const unchanged = `v.entry_id = :id and v.locale = :locale and v.is_latest
 const replaceLatest = namedTypeSql<NextValues, { writer: string }>(
   (table) => `
   update ${table} v set number = :number, data = :data, filter = :filter,
-    type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt,
-      saved_by = :savedBy,
+    type_revision = :typeRevision, filter_revision = :typeRevision,
+    search = stoa.search_vector(v.locale, :search::json), search_number = :number,
+    search_revision = :typeRevision, saved_at = :savedAt, saved_by = :savedBy,
     published_by = null
   where ${unchanged} and not v.is_published
   returning v.xmin::text as writer`,
@@ -97,8 +100,9 @@ const replaceLatest = namedTypeSql<NextValues, { writer: string }>(
 const replacePublished = namedTypeSql<NextValues, { writer: string }>(
   (table) => `
   update ${table} v set number = :number, data = :data, filter = :filter,
-    type_revision = :typeRevision, filter_revision = :typeRevision, saved_at = :savedAt,
-      saved_by = :savedBy,
+    type_revision = :typeRevision, filter_revision = :typeRevision,
+    search = stoa.search_vector(v.locale, :search::json), search_number = :number,
+    search_revision = :typeRevision, saved_at = :savedAt, saved_by = :savedBy,
     published_at = :savedAt, published_by = :publishedBy
   where ${unchanged} and v.is_published
   returning v.xmin::text as writer`,
@@ -120,10 +124,12 @@ const addLatest = namedTypeSql<NextValues, { writer: string }>(
   )
   insert into ${table} (entry_id, locale, number, type, data, filter,
     type_revision, filter_revision, is_latest, is_published, is_archived,
-    created_at, created_by_id, saved_at, saved_by, published_at, first_published_at)
+    created_at, created_by_id, saved_at, saved_by, published_at, first_published_at,
+    search, search_number, search_revision)
   select entry_id, locale, :number, type, :data, :filter,
     :typeRevision, :typeRevision, true, false, false,
-    created_at, created_by_id, :savedAt, :savedBy, published_at, first_published_at
+    created_at, created_by_id, :savedAt, :savedBy, published_at, first_published_at,
+    stoa.search_vector(locale, :search::json), :number, :typeRevision
   from before
   returning xmin::text as writer`,
 )
@@ -264,6 +270,7 @@ async function writeNext(
     model: model.revision,
     seenNumber: before.number,
     seenWriter: writer,
+    search: searchOf(type, next),
   }
   const [written] = await run(call.db, type.statements.of(statement), statement.values(values))
   if (written === undefined) return { kind: 'conflict' }

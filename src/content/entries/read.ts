@@ -39,6 +39,7 @@ import {
   pageOf,
 } from '#content/query/sql.ts'
 import { validateQuery } from '#content/query/validate-query.ts'
+import { byRelevance, relevance, scopeSearch } from '#content/search/search-scope.ts'
 import { slugLengthMax } from '#content/validation/slug.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -277,7 +278,7 @@ export async function listEntries(
     if (grant === null) throw new TypeNotFoundError(query.type)
     const subject = { call, model, type, grant }
     const checked = validateQuery(query, readerOf(subject, query.perspective))
-    const list = { ...subject, query: checked, scope: scopeOf(subject, checked) }
+    const list = listOf(subject, checked)
     const read = (db: Queryable): Promise<Page> => readPage(context, { ...call, db }, list)
     if (call.caller !== undefined && isCostly(checked, type.definition)) {
       const options = { statementMsMax: costlyQueryMsMax }
@@ -288,6 +289,20 @@ export async function listEntries(
 }
 
 type List = Subject & { readonly query: ListQuery; readonly scope: Scope }
+
+function listOf(subject: Subject, query: ListQuery): List {
+  const scope = scopeOf(subject, query)
+  if (query.search === undefined) return { ...subject, query, scope }
+  const ranked = query.sort.length === 0
+  const search = scopeSearch(subject.type, subject.grant, {
+    text: query.search,
+    perspective: query.perspective,
+    ranked,
+  })
+  if (!ranked) return { ...subject, query, scope: { ...scope, search } }
+  const schema = new Map([...scope.schema, [relevance.name, relevance]])
+  return { ...subject, query: { ...query, sort: byRelevance }, scope: { ...scope, search, schema } }
+}
 
 async function readPage(context: Context, call: Call, list: List): Promise<Page> {
   const { model, type, grant, query, scope } = list
@@ -341,7 +356,7 @@ async function includedOfPage(
 async function fetchList(call: Call, scope: Scope, query: ListQuery): Promise<readonly ListRow[]> {
   const { db, known } = call
   const { perspective } = scope
-  if (known === undefined || typeof perspective !== 'string') {
+  if (known === undefined || typeof perspective !== 'string' || scope.search !== undefined) {
     const { statement, values } = compileList(scope, query)
     return db.run(statement, values)
   }

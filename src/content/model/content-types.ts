@@ -34,7 +34,8 @@ const updateType = sql<object>(`
   update stoa.content_type set definition = $2, revision = $3, updated_at = now(),
     shape_revision = case when $4 then $3 else shape_revision end,
     filter_revision = case when $5 then $3 else filter_revision end,
-    removed_fields = $6, narrowed_fields = $7
+    removed_fields = $6, narrowed_fields = $7,
+    search_revision = case when $8 then $3 else search_revision end
   where name = $1`)
 const deleteType = sql<object>(`delete from stoa.content_type where name = $1`)
 const entryOfType = sql<object>(`select 1 from stoa.entry where type = $1 limit 1`)
@@ -104,6 +105,7 @@ async function save(
         plan.filter,
         JSON.stringify(plan.past.removed_fields),
         JSON.stringify(plan.past.narrowed_fields),
+        plan.search,
       ]))
   await changeClaims(tx, definition, plan)
   return { definition: JSON.parse(json) as ContentType, revision }

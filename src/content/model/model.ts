@@ -6,6 +6,8 @@ import type { QuerySchema } from '#content/query/normal-form.ts'
 import { querySchema } from '#content/query/normal-form.ts'
 import type { Validator } from '#content/validation/compile.ts'
 import { compileType } from '#content/validation/compile.ts'
+import { searchedFields } from '#content/search/searched-fields.ts'
+import type { SearchedField } from '#content/search/searched-fields.ts'
 import { isUnique } from '#content/model/type-check.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -33,6 +35,7 @@ export type TypeModel = {
   readonly revision: number
   readonly shapeRevision: number
   readonly filterRevision: number
+  readonly searchRevision: number
   /** The revision that last removed the field at a path. */
   readonly removed: ReadonlyMap<string, number>
   /** The narrowings of fields that took other values before, in the order of the revisions. */
@@ -41,6 +44,7 @@ export type TypeModel = {
   readonly validator: Validator
   readonly slug: Extract<Field, { kind: 'slug' }> | null
   readonly unique: readonly Field[]
+  readonly searched: readonly SearchedField[]
   /** Names of the fields that all locales share. */
   readonly shared: ReadonlySet<string>
   /** Names of the fields whose values can point to entries or assets. */
@@ -140,6 +144,8 @@ type TypeRow = {
   readonly revision: number
   readonly shape_revision: number
   readonly filter_revision: number
+  /** Absent: nothing was ever searched. */
+  readonly search_revision?: number
   /** Absent: nothing was removed. */
   readonly removed_fields?: Readonly<Record<string, number>>
   /** Absent: nothing was narrowed. */
@@ -170,6 +176,7 @@ export function modelOfType(
     revision: revisions.revision,
     shapeRevision: revisions.shape_revision,
     filterRevision: revisions.filter_revision,
+    searchRevision: revisions.search_revision ?? 0,
     removed: new Map(Object.entries(revisions.removed_fields ?? {})),
     narrowed: (revisions.narrowed_fields ?? []).map(narrowingOf),
     past: pastOf(revisions),
@@ -177,6 +184,7 @@ export function modelOfType(
     validator: compileType(definition),
     slug: definition.fields.find((field) => field.kind === 'slug') ?? null,
     unique: definition.fields.filter(isUnique),
+    searched: searchedFields(definition),
     shared: new Set(
       definition.fields.filter((field) => field.localized !== true).map((field) => field.name),
     ),
@@ -192,7 +200,8 @@ const loadModel = sql<{ revision: string; types: string | null; locales: string 
     (select json_agg(json_build_object(
         'name', name, 'definition', definition::text, 'revision', revision,
         'shape_revision', shape_revision, 'filter_revision', filter_revision,
-        'removed_fields', removed_fields, 'narrowed_fields', narrowed_fields) order by name)
+        'search_revision', search_revision, 'removed_fields', removed_fields,
+        'narrowed_fields', narrowed_fields) order by name)
      from stoa.content_type) as types,
     (select json_agg(json_build_object(
         'code', code, 'fallback', fallback, 'isDefault', is_default)
@@ -272,6 +281,7 @@ export class ModelStore {
         before.revision === row.revision &&
         before.shapeRevision === row.shape_revision &&
         before.filterRevision === row.filter_revision &&
+        before.searchRevision === row.search_revision &&
         before.past === pastOf(row)
       types.set(
         row.name,

@@ -150,7 +150,7 @@ class Check {
    * its own.
    */
   #onlyOnTop(input: Readonly<Record<string, unknown>>, path: string): void {
-    for (const key of ['filterable', 'unique', 'localized']) {
+    for (const key of ['filterable', 'unique', 'localized', 'searchable']) {
       if (input[key] === true)
         this.faults.add(
           step(path, key),

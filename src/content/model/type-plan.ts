@@ -8,6 +8,7 @@ import { countMax, lostValues, refusedValues } from '#content/model/stored-value
 import type { Refused } from '#content/model/stored-values.ts'
 import { claimProblem } from '#content/model/unique-claims.ts'
 import { queryFieldOf } from '#content/query/normal-form.ts'
+import { searchedFields } from '#content/search/searched-fields.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
 
@@ -17,6 +18,8 @@ export type TypeChange = TypePlan & {
   readonly shape: boolean
   /** The normal form, the claims or the references of entries have to be made anew. */
   readonly filter: boolean
+  /** The words of entries have to be made anew. */
+  readonly search: boolean
   /** Fields whose claims have to be made in the same transaction. */
   readonly claims: readonly Field[]
   /** Names of fields whose claims have to go. */
@@ -140,6 +143,9 @@ export async function planType(
       reclaimed.length > 0 ||
       !isDeepStrictEqual(queryShape(old), queryShape(existing)) ||
       !isDeepStrictEqual(pointers(old.fields), pointers(existing.fields)),
+    search:
+      (shape && searchedFields(next).length > 0) ||
+      !isDeepStrictEqual(searchShape(old), searchShape(next)),
     claims: reclaimed.filter(({ field }) => isClaimed(field)).map(({ field }) => field),
     unclaimed: [
       ...reclaimed.map(({ field }) => field.name),
@@ -191,12 +197,23 @@ function creation(next: ContentType): TypeChange {
     ...indexNames(next).map((name) => indexStep('addIndex', name)),
   ]
   const past = { removed_fields: {}, narrowed_fields: [] }
-  return { change: 'create', steps, shape: false, filter: true, claims: [], unclaimed: [], past }
+  const search = false
+  return {
+    change: 'create',
+    steps,
+    shape: false,
+    filter: true,
+    search,
+    claims: [],
+    unclaimed: [],
+    past,
+  }
 }
 
 function noChange(before: TypeModel): TypeChange {
   const past = pastOf(before, [], [])
-  return { change: 'none', steps: [], shape: false, filter: false, claims: [], unclaimed: [], past }
+  const none = { steps: [], shape: false, filter: false, search: false, claims: [], unclaimed: [] }
+  return { change: 'none', ...none, past }
 }
 
 /** The paths of fields and blocks that are there before and not after. */
@@ -222,6 +239,19 @@ function removedParts(was: Field, field: Field, path: string): string[] {
 
 function isClaimed(field: Field): boolean {
   return field.kind === 'slug' || ('unique' in field && field.unique)
+}
+
+/**
+ * What is searched, and how it is ranked. The parts of a field count: text of a part that is gone
+ * is no longer found.
+ */
+function searchShape(type: ContentType): unknown[] {
+  return searchedFields(type).map(({ field, group }) => [field.name, group, shapeOf(field)])
+}
+
+function shapeOf(field: Field): unknown {
+  const inside = innerFields(field).map(({ prefix, fields }) => [prefix, fields.map(shapeOf)])
+  return [field.name, field.kind, inside]
 }
 
 function queryShape(type: ContentType): unknown[] {

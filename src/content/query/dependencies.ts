@@ -89,6 +89,8 @@ export function dependOnList(
   page: PageBound | null,
 ): void {
   dependOnHidden(depends, scope)
+  // Only the database can search: every change of a row that the filter matches counts.
+  if (scope.search !== undefined) depends.widened?.()
   const last: Atom = { field: 'locale', is: 'eq', value: scope.locales.at(-1) ?? '' }
   for (const atoms of alternativesOf(filter, scope, depends))
     depends.list(versions, [...atoms, ofType(scope), shownIn(scope), last], page)

@@ -21,6 +21,7 @@ const columns: Readonly<Record<string, string>> = {
   publishedAt: 'published_at',
   firstPublishedAt: 'first_published_at',
   createdBy: 'created_by_id',
+  $relevance: 'relevance',
 }
 
 /**
@@ -63,6 +64,7 @@ function systemExpression(field: QueryField, prefix: string, sight: Sight): stri
       ? assert.fail('status cannot be indexed')
       : `(${statusExpression(sight, prefix)} collate "C")`
   const column = `${prefix}${columns[field.name] ?? assert.fail(`no column for ${field.name}`)}`
+  if (field.name === '$relevance') return column
   if (field.name === 'locale') return `(${column} collate "C")`
   return field.type === 'number' ? `(${column}::float8)` : column
 }

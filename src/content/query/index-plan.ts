@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { ContentType } from '#content/content-type.ts'
 import { expressionOf } from '#content/query/expression.ts'
+import { searchedFields } from '#content/search/searched-fields.ts'
 import { querySchema } from '#content/query/normal-form.ts'
 import type { QueryField } from '#content/query/normal-form.ts'
 import { versionTable } from '#content/version-table.ts'
@@ -57,6 +58,7 @@ export function planIndexes(type: ContentType): readonly PlannedIndex[] {
     { column: 'is_latest', newest: 'updatedAt' },
   ]
   for (const { column, newest } of views) {
+    if (searchedFields(type).length > 0) add(column, 'search', 'gin', 'search')
     for (const field of schema.values()) {
       if (field.system) continue
       if (field.many) add(column, field.name, 'gin', `${expressionOf(field, '')} jsonb_path_ops`)

@@ -19,10 +19,11 @@ const indexedTests: ReadonlySet<Test['is']> = new Set([
 
 /**
  * Returns whether a query may have to read far more entries than it returns, judging by its shape:
- * it counts, or its filter or sort is not one that an index serves. The query is validated.
+ * it counts or searches, or its filter or sort is not one that an index serves. The query is
+ * validated.
  */
-export function isCostly({ filter, sort, count }: ListQuery, type: ContentType): boolean {
-  if (count) return true
+export function isCostly({ filter, search, sort, count }: ListQuery, type: ContentType): boolean {
+  if (count || search !== undefined) return true
   const schema = querySchema(type)
   return !isFilterIndexed(filter, schema) || !isSortIndexed(filter, sort, type)
 }

@@ -59,6 +59,9 @@ export type Perspective = 'published' | 'draft' | { readonly release: string }
 export type ListQuery = {
   readonly type: string
   readonly filter: Filter | null
+  /** The text that a reader searches for (see `parseSearch`). Absent: all that match the filter. */
+  readonly search?: string
+  /** Empty where there is a search: the best matches first. */
   readonly sort: readonly Sort[]
   /** Names of fields to return; null: all that the reader may see. */
   readonly fields: readonly string[] | null

@@ -8,6 +8,8 @@ import { afterConditions, conditionOf, fieldOf, orderOf } from '#content/query/f
 import type { SqlContext } from '#content/query/filter-sql.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
 import type { Filter, ListQuery, Perspective, Sort } from '#content/query/query.ts'
+import { rankedMax, relevanceExpression, searchConditions } from '#content/search/search-scope.ts'
+import type { ScopeSearch } from '#content/search/search-scope.ts'
 import type { Scalar } from '#lib/scalar.ts'
 import { completeSort } from '#content/query/sort.ts'
 
@@ -40,6 +42,8 @@ export type Scope = {
    * In the draft perspective: archived entries too. Absent: if the query's filter names `status`.
    */
   readonly archivedIncluded?: boolean
+  /** Only rows that it finds. Filters across references look beyond them. */
+  readonly search?: ScopeSearch
   /** How the reader sees a type that a filter leads to across a reference. */
   readonly target?: (type: string) => Pick<Scope, 'schema' | 'draftsSeen'>
 }
@@ -225,9 +229,11 @@ function keyValue(field: QueryField, value: Scalar | null): Scalar | null {
   return field.type === 'boolean' && value !== null ? value === 'true' : value
 }
 
-/** How many entries the filter matches, over all pages. */
+/** How many entries the filter and the search match, over all pages. */
 export function compileCount(scope: Scope, filter: Filter | null): Compiled<{ count: number }> {
-  const { context, branches } = compileScope(scope, filter)
+  const { search, ...rest } = scope
+  const counted = search === undefined ? rest : { ...rest, search: { ...search, ranked: false } }
+  const { context, branches } = compileScope(counted, filter)
   const counts = branches.map(
     (branch) => `(select count(*) from ${branch.from} where ${branch.where.join(' and ')})`,
   )
@@ -337,7 +343,8 @@ function compileScope(
     nullable,
     idsOf: ({ type, filter: across, grantFilter }) => {
       const { target = unknownTarget } = scope
-      const there = { ...scope, ...target(type), type, grantFilter }
+      const { search: _, ...beyond } = scope
+      const there = { ...beyond, ...target(type), type, grantFilter }
       return compileScope(there, across, undefined, values)
         .branches.map(
           ({ from, where }) =>
@@ -354,12 +361,28 @@ function compileScope(
   ].filter((one) => one !== null)
   const branches = locales.flatMap((locale, i) => {
     const elsewhere = locales.slice(0, i).map((earlier) => `not ${view.has(earlier)}`)
-    return view.sources.map(({ from, where }) => ({
-      from,
-      where: [...where, `v.locale = ${locale}`, ...conditions, ...elsewhere],
-    }))
+    return view.sources.map(({ from, where }) =>
+      found(scope, values, locale, {
+        from,
+        where: [...where, `v.locale = ${locale}`, ...conditions, ...elsewhere],
+      }),
+    )
   })
   return { context, branches }
+}
+
+/** The rows of a branch that the search finds; where they are ranked, the newest of them. */
+function found(scope: Scope, values: Values, locale: string, branch: Branch): Branch {
+  const { search, perspective } = scope
+  if (search === undefined) return branch
+  const { from } = branch
+  const where = [...branch.where, ...searchConditions(search, values, locale)]
+  if (!search.ranked) return { from, where }
+  const newest = perspective === 'published' ? 'v.published_at' : 'v.saved_at'
+  const ranked =
+    `select v.*, ${relevanceExpression(search, values, locale)} as relevance from ${from} ` +
+    `where ${where.join(' and ')} order by ${newest} desc, v.entry_id desc limit ${rankedMax}`
+  return { from: `(${ranked}) v`, where: ['true'] }
 }
 
 function unknownTarget(type: string): never {

@@ -2,6 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { TypeState } from '#content/content.ts'
 import type { ModelStore, TypeModel } from '#content/model/model.ts'
 import { UniqueConflictError, ValidationError } from '#content/errors.ts'
+import { searchOf } from '#content/versions/version.ts'
 import type { Version } from '#content/versions/version.ts'
 import { entryHeads, entryStates } from '#content/versions/entry-state.ts'
 import { syncReferencesAndClaims } from '#content/versions/write-edits.ts'
@@ -61,17 +62,22 @@ const waitingRows = typeSql<
 >(
   (table) => `
   select entry_id as id, locale, number, data, type_revision as "typeRevision" from ${table}
-  where (is_latest or is_published) and filter_revision < $1
+  where (is_latest or is_published)
+    and (filter_revision < $1 or search_revision < $5
+      or $6 and search_number is distinct from number)
     and (entry_id, locale, number) > ($2, $3, $4)
   order by entry_id, locale, number limit ${batchSize}`,
 )
 
 const renew = typeSql<object>(
   (table) => `
-  update ${table} v set filter = c.filter, filter_revision = $2
-  from json_to_recordset($1::json) as c (id uuid, locale text, number integer, filter jsonb)
+  update ${table} v set filter = c.filter, filter_revision = $2,
+    search = stoa.search_vector(v.locale, c.search), search_number = v.number, search_revision = $2
+  from json_to_recordset($1::json)
+    as c (id uuid, locale text, number integer, filter jsonb, search json)
   where v.entry_id = c.id and v.locale = c.locale and v.number = c.number
-    and v.filter_revision < $2`,
+    and (v.filter_revision < $2 or v.search_revision < $2
+      or v.search_number is distinct from v.number)`,
 )
 
 /** Versions in the history that a release shows. */
@@ -90,12 +96,21 @@ const dropReferences = sql<object>(`
   delete from stoa.reference r using stoa.entry e
     where e.id = r.entry_id and e.type = $1 and r.path <> all($2::text[])`)
 
-const states = sql<{ name: string; revision: number; settled: number; filterRevision: number }>(`
-  select name, revision, settled_revision as settled, filter_revision as "filterRevision"
-    from stoa.content_type order by name`)
+type Stated = {
+  readonly name: string
+  readonly revision: number
+  readonly settled: number
+  readonly filterRevision: number
+  readonly searchRevision: number
+}
+const states = sql<Stated>(`
+  select name, revision, settled_revision as settled, filter_revision as "filterRevision",
+    search_revision as "searchRevision"
+  from stoa.content_type order by name`)
 const countWaiting = (type: string): Statement<{ waiting: number }> => ({
   text: `select count(*)::int as waiting from (select from ${versionTable(type)} v
-    where (is_latest or is_published) and filter_revision < $1 limit ${countMax}) w`,
+    where (is_latest or is_published) and (filter_revision < $1 or search_revision < $2)
+    limit ${countMax}) w`,
   prepare: 'never',
 })
 
@@ -237,6 +252,8 @@ export class TypeUpgrade {
       const rows = await session.run(type.statements.of(waitingRows), [
         type.filterRevision,
         ...place,
+        type.searchRevision,
+        type.searched.length > 0,
       ])
       const last = rows.at(-1)
       if (last === undefined) return true
@@ -245,6 +262,7 @@ export class TypeUpgrade {
         locale: row.locale,
         number: row.number,
         filter: this.#filter(type, row),
+        search: parsed(searchOf(type, row)),
       }))
       await session.run(type.statements.of(renew), [JSON.stringify(filters), type.revision])
       await this.#sync(session, type, [...new Set(rows.map((row) => row.id))])
@@ -303,13 +321,19 @@ export class TypeUpgrade {
   async states(db: Queryable): Promise<TypeState[]> {
     const rows = await db.run(states)
     const found: TypeState[] = []
-    for (const { name, revision, settled, filterRevision } of rows) {
+    for (const { name, revision, settled, filterRevision, searchRevision } of rows) {
       const isSettled = settled >= revision
-      const [count] = isSettled ? [] : await db.run(countWaiting(name), [filterRevision])
+      const [count] = isSettled
+        ? []
+        : await db.run(countWaiting(name), [filterRevision, searchRevision])
       found.push({ name, revision, settled: isSettled, versionsWaiting: count?.waiting ?? 0 })
     }
     return found
   }
+}
+
+function parsed(json: string | null): unknown {
+  return json === null ? null : JSON.parse(json)
 }
 
 const takeId = sql<object>(`select pg_current_xact_id()`)

@@ -1,5 +1,6 @@
 import type { Field } from '#content/content-type.ts'
 import type { TypeModel } from '#content/model/model.ts'
+import { searchTexts } from '#content/search/searched-fields.ts'
 import type { Actor } from '#lib/actor.ts'
 
 /** One version as `stoa.version` or `stoa.version_history` holds it. JSON columns are text. */
@@ -130,6 +131,14 @@ function narrowedSince(type: TypeModel, stored: Values, savedIn: number): Values
     else kept[field.name] = value
   }
   return kept
+}
+
+/** The words of a version that search finds, as `stoa.search_vector` takes them. */
+export function searchOf(
+  type: TypeModel,
+  row: Pick<Version, 'data' | 'typeRevision'>,
+): string | null {
+  return type.searched.length === 0 ? null : searchTexts(type.searched, storedFields(type, row))
 }
 
 /** Without values of fields that were removed since: a field of that name now is another one. */

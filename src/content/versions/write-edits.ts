@@ -4,7 +4,7 @@ import { namedTypeSql, typeSql } from '#content/version-table.ts'
 import { claimsOf, syncClaims } from '#content/versions/claims.ts'
 import type { EntryEdit } from '#content/versions/entry-edit.ts'
 import { referencesOf, syncReferences } from '#content/versions/references.ts'
-import { perspectivesOf, versionFields } from '#content/versions/version.ts'
+import { perspectivesOf, searchOf, versionFields } from '#content/versions/version.ts'
 import type { Version } from '#content/versions/version.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -40,11 +40,12 @@ const arrays = versionFields
 const insertStatement = namedTypeSql<Record<string, unknown>, { model: string }>(
   (table) => `
   with r as (
-    select entry_id, :type::text as type, ${castNames}
-    from unnest(:ids::uuid[], ${arrays}) as r (entry_id, ${names})
+    select entry_id, :type::text as type, ${castNames}, search
+    from unnest(:ids::uuid[], ${arrays}, :search::text[]) as r (entry_id, ${names}, search)
   ), held as (
-    insert into ${table} (entry_id, type, ${names}) select entry_id, type, ${names} from r
-      where is_latest or is_published
+    insert into ${table} (entry_id, type, ${names}, search, search_number, search_revision)
+    select entry_id, type, ${names}, stoa.search_vector(locale, search::json), number, :revision
+    from r where is_latest or is_published
   ), kept as (
     insert into stoa.version_history (entry_id, type, ${keptNames})
     select entry_id, type, ${keptNames} from r where not (is_latest or is_published)
@@ -169,6 +170,8 @@ export async function insertVersions(
     insertStatement.values({
       type: type.definition.name,
       ids: owned.map(({ id }) => id),
+      search: owned.map(({ row }) => searchOf(type, row)),
+      revision: type.revision,
       ...Object.fromEntries(columns),
     }),
   )

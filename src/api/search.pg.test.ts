@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { databaseMissing } from '#test/support/database.ts'
+import { testSite } from '#test/support/site.ts'
+import type { Site } from '#test/support/site.ts'
+
+const page = {
+  label: 'Page',
+  fields: [
+    { name: 'title', kind: 'text', searchable: true },
+    { name: 'body', kind: 'markdown', searchable: true },
+  ],
+}
+
+async function create(site: Site, title: string, body: string): Promise<string> {
+  const made = await site.request('POST', '/api/content/page', {
+    body: { fields: { title, body }, publish: true },
+  })
+  assert.equal(made.status, 201)
+  return made.json.data.id as string
+}
+
+test('a cached search follows each write', { skip: databaseMissing }, async () => {
+  await using site = await testSite()
+  assert.equal((await site.request('PUT', '/api/types/page', { body: page })).status, 201)
+  site.forgetDocument()
+  const found = async (search: string): Promise<unknown[]> => {
+    const response = await site.get(`/api/content/page?search=${encodeURIComponent(search)}`)
+    assert.equal(response.status, 200, response.text)
+    const { data } = response.json as { data: { fields: { title: string } }[] }
+    return data.map((entry) => entry.fields.title)
+  }
+  const id = await create(site, 'Roofs', 'On columns of marble.')
+  assert.deepEqual(await found('marble'), ['Roofs'])
+  assert.deepEqual(await found('granite'), [])
+  const again = await site.get('/api/content/page?search=marble')
+  assert.match(again.headers['cache-status'] ?? '', /hit/, 'it comes from memory')
+  const save = (fields: object): Promise<unknown> =>
+    site.request('PATCH', `/api/content/page/${id}`, { body: { fields, publish: true } })
+  await save({ body: 'On columns of granite.' })
+  assert.deepEqual(await found('marble'), [])
+  assert.deepEqual(await found('granite'), ['Roofs'])
+  await create(site, 'Walls', 'Also granite.')
+  assert.deepEqual(new Set(await found('granite')), new Set(['Roofs', 'Walls']))
+  await site.request('POST', `/api/content/page/${id}/unpublish`, { body: {} })
+  assert.deepEqual(await found('granite'), ['Walls'])
+  await site.request('DELETE', `/api/content/page/${id}`)
+  assert.deepEqual(await found('granite'), ['Walls'])
+})
