@@ -138,14 +138,8 @@ export async function planType(
     change: 'update',
     steps,
     shape,
-    filter:
-      shape ||
-      reclaimed.length > 0 ||
-      !isDeepStrictEqual(queryShape(old), queryShape(existing)) ||
-      !isDeepStrictEqual(pointers(old.fields), pointers(existing.fields)),
-    search:
-      (shape && searchedFields(next).length > 0) ||
-      !isDeepStrictEqual(searchShape(old), searchShape(next)),
+    filter: shape || reclaimed.length > 0 || changesFilter(old, existing),
+    search: changesSearch(old, next, shape),
     claims: reclaimed.filter(({ field }) => isClaimed(field)).map(({ field }) => field),
     unclaimed: [
       ...reclaimed.map(({ field }) => field.name),
@@ -239,6 +233,19 @@ function removedParts(was: Field, field: Field, path: string): string[] {
 
 function isClaimed(field: Field): boolean {
   return field.kind === 'slug' || ('unique' in field && field.unique)
+}
+
+function changesFilter(old: ContentType, existing: ContentType): boolean {
+  return (
+    !isDeepStrictEqual(queryShape(old), queryShape(existing)) ||
+    !isDeepStrictEqual(pointers(old.fields), pointers(existing.fields))
+  )
+}
+
+/** Values that a change lost are no longer found. */
+function changesSearch(old: ContentType, next: ContentType, shape: boolean): boolean {
+  const losesWords = shape && searchedFields(next).length > 0
+  return losesWords || !isDeepStrictEqual(searchShape(old), searchShape(next))
 }
 
 /**
