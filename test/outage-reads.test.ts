@@ -8,8 +8,14 @@ import { startNode, stoaProgram, withoutSettings } from '#test/support/node.ts'
 import { startProxy } from '#test/support/proxy.ts'
 
 const leaseMs = 1_000
-/** 50 ms on a quiet machine; tests share theirs. */
-const knownWithinMs = 250
+/**
+ * What a read of something known takes. Tests share their machine, so the best of a few tries
+ * has to keep it; a read that waits for the database keeps it in none.
+ */
+const knownWithinMs = 50
+const tries = 5
+/** No try takes as long as a wait for the database would. */
+const slowestMs = leaseMs / 2
 const unknownWithinMs = 2 * leaseMs + 500
 
 type Read = { readonly status: number; readonly ms: number; readonly marked: boolean }
@@ -73,10 +79,15 @@ test(
     network.silence()
     await sleep(2.5 * leaseMs)
     for (const [path, signedIn] of known) {
-      const { status, ms, marked } = await read(path, signedIn)
-      assert.equal(status, 200, path)
-      assert.ok(ms < knownWithinMs, `${path} took ${Math.round(ms)} ms`)
-      assert.ok(marked, `${path} is not marked as stale`)
+      const took: number[] = []
+      for (let count = 0; count < tries; count += 1) {
+        const { status, ms, marked } = await read(path, signedIn)
+        assert.equal(status, 200, path)
+        assert.ok(marked, `${path} is not marked as stale`)
+        took.push(Math.round(ms))
+      }
+      assert.ok(Math.min(...took) < knownWithinMs, `${path} took ${took.join(', ')} ms`)
+      assert.ok(Math.max(...took) < slowestMs, `${path} took ${took.join(', ')} ms`)
     }
     for (const path of ['/api/content/page?limit=3', '/api/users', '/api/releases']) {
       const { status, ms } = await read(path, true)

@@ -70,19 +70,41 @@ export class VersionConflictError extends StoaError {
     yours: Readonly<Record<string, unknown>> | null,
   ) {
     const { locale, version } = current
-    const seen = typeof expected === 'object' && expected !== null ? expected.seen : []
-    const numbers = typeof expected === 'number' ? [expected] : seen.map(({ number }) => number)
-    super(
-      expected === 'absent'
-        ? `The entry has the locale ${locale} already, at version ${version}.`
-        : `The entry is at version ${version} in ${locale} now, which If-Match does not name. ` +
-            `Merge your change with it, and name the version of each locale that you change.`,
-      { expected: numbers.length === 1 ? numbers[0] : numbers, current: version, locale },
-    )
+    const numbers = versionsIn(expected)
+    super(conflictMessage(expected, numbers, current), {
+      expected: numbers.length > 1 ? numbers : numbers[0],
+      current: version,
+      locale,
+    })
     this.expected = expected
     this.current = current
     this.yours = yours
   }
+}
+
+function versionsIn(expected: Expected): readonly number[] {
+  if (typeof expected === 'number') return [expected]
+  return typeof expected === 'object' && expected !== null
+    ? expected.seen.map(({ number }) => number)
+    : []
+}
+
+function conflictMessage(
+  expected: Expected,
+  numbers: readonly number[],
+  { locale, version }: EntryView,
+): string {
+  if (expected === 'absent')
+    return `The entry has the locale ${locale} already, at version ${version}.`
+  if (numbers.length === 0)
+    return (
+      `If-Match names no version of an entry. Send the ETag of a read or of a write; the entry ` +
+      `is at version ${version} in ${locale} now.`
+    )
+  return (
+    `The entry is at version ${version} in ${locale} now, which If-Match does not name. ` +
+    `Merge your change with it, and name the version of each locale that you change.`
+  )
 }
 
 /** A value of a unique field, as the latest or the published version of an entry would have it. */

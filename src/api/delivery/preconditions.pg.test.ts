@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { databaseMissing } from '#test/support/database.ts'
+import { accepted, equals, grantOn, roleClient } from '#test/support/role-client.ts'
 import { testSite } from '#test/support/site.ts'
 import type { Site, SiteResponse } from '#test/support/site.ts'
 
@@ -42,6 +43,37 @@ test(
     const late = await patch('second', tagOf(read))
     assert.equal(late.status, 412, late.text)
     assert.equal(late.json.current.fields.title, 'first')
+  },
+)
+
+test(
+  'an If-Match that names no version says so, and shows no hidden locale',
+  { skip },
+  async () => {
+    await using site = await testSite()
+    const url = await withNote(site)
+    const headers = { 'if-match': '"something-else"' }
+    const body = { fields: { title: 'two' } }
+    const { status, json } = await site.request('PATCH', url, { body, headers })
+    assert.equal(status, 412)
+    assert.match(json.detail, /^If-Match names no version of an entry\. .* version 1 in en now\.$/)
+    assert.equal(json.expected, undefined)
+
+    await accepted(site.request('PUT', '/api/locales/fr', { body: { fallback: 'en' } }))
+    await accepted(
+      site.request('PATCH', url, { body: { locale: 'de', fields: { title: 'eins' } } }),
+    )
+    const french = await roleClient(site, 'french', [
+      grantOn('note', ['readDraft'], { filter: equals('locale', 'de') }),
+      grantOn('note', ['update']),
+    ])
+    const translation = { locale: 'fr', fields: { title: 'un' } }
+    for (const tag of ['"en.1"', '"en.2"']) {
+      const refused = await french('PATCH', url, translation, { 'if-match': tag })
+      assert.equal(refused.status, 412, tag)
+      assert.equal(refused.json.locale, 'de')
+    }
+    await accepted(french('PATCH', url, translation, { 'if-match': '"de.1"' }))
   },
 )
 

@@ -2,6 +2,7 @@ import type { Call, Expected } from '#content/content.ts'
 import { VersionConflictError } from '#content/errors.ts'
 import type { EntryState } from '#content/versions/entry-state.ts'
 import type { Version } from '#content/versions/version.ts'
+import { mayRead } from '#content/entries/permission.ts'
 import { viewFor } from '#content/entries/visibility.ts'
 import type { TypeModel } from '#content/model/model.ts'
 
@@ -18,7 +19,7 @@ export type ExpectedCheck = {
   readonly expected: Expected
   /** The latest version of each locale that is to change. */
   readonly rows: readonly Version[]
-  /** Where there is none: the versions of which the caller has seen one. */
+  /** Where there is none: the versions of which the caller has seen one, if they may read it. */
   readonly instead?: readonly Version[]
   readonly yours: Readonly<Record<string, unknown>> | null
 }
@@ -31,9 +32,10 @@ export function checkExpected(
   { expected, rows, instead = [], yours }: ExpectedCheck,
 ): void {
   const isMissing = rows.length === 0
-  if (isMissing && (expected === 'absent' || instead.some((row) => isExpected(expected, row))))
-    return
-  const conflict = isMissing ? instead[0] : rows.find((row) => !isExpected(expected, row))
+  const seen = instead.filter((row) => mayRead(call, type, { id: state.id, held: [row] }))
+  if (isMissing && (expected === 'absent' || seen.some((row) => isExpected(expected, row)))) return
+  const [first = instead[0]] = seen
+  const conflict = isMissing ? first : rows.find((row) => !isExpected(expected, row))
   if (conflict !== undefined)
     throw new VersionConflictError(expected, viewFor(call, type, state.id, conflict), yours)
 }
