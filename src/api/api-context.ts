@@ -23,6 +23,7 @@ import type { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
 import type { Diagnosis } from '#doctor/doctor.ts'
 import type { Clock } from '#lib/clock.ts'
+import type { JobQueue } from '#jobs/job-queue.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Calls } from '#nodes/calls.ts'
 import type { Media } from '#media/media.ts'
@@ -128,6 +129,7 @@ export type ApiContext = {
   readonly content: Content
   readonly access: Access
   readonly media: Media
+  readonly queue: JobQueue
   readonly logger: Logger
   readonly clock: Clock
   readonly config: ApiConfig

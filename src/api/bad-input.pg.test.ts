@@ -286,6 +286,11 @@ const bad: readonly Bad[] = [
     'E_QUERY_PARAMETER',
   ],
   ['a cursor of our own making', 'GET /api/content/thing?after=abc', 400, 'E_QUERY_CURSOR'],
+  ['a cursor of jobs that is no number', 'GET /api/jobs?after=1e9', 400, 'E_REQUEST_INVALID'],
+  ['a state that no job has', 'GET /api/jobs?state=sleeping', 400, 'E_REQUEST_INVALID'],
+  ['a job that is not there', 'GET /api/jobs/1', 404, 'E_JOB_NOT_FOUND'],
+  ['an id that no job can have', 'POST /api/jobs/1e9/retry', 404, 'E_JOB_NOT_FOUND'],
+  ['a job that was cancelled by none', 'POST /api/jobs/%00/cancel', 404, 'E_JOB_NOT_FOUND'],
   [
     'an include of what is no reference',
     'GET /api/content/thing?include=title',

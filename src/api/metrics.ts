@@ -1,6 +1,7 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { Metric } from 'prom-client'
 import type { ApiContext, ClusterParts } from '#api/api-context.ts'
+import { jobsGauge } from '#api/job-metrics.ts'
 import type { Database } from '#database/database.ts'
 
 /** Buckets of response times, in seconds. */
@@ -71,6 +72,7 @@ export class Metrics {
       ...clusterMetrics(cluster),
       ...levelMetrics(cluster),
       connectionsGauge(database),
+      jobsGauge(database, this.#nowMs),
     ]
     for (const metric of metrics) this.registry.registerMetric(metric)
   }

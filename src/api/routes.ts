@@ -8,6 +8,7 @@ import { contentReadRoutes } from '#api/routes/content-read.ts'
 import { typeReadRoutes, typeWriteRoutes } from '#api/routes/content-types.ts'
 import { contentStateRoutes, contentWriteRoutes } from '#api/routes/content-write.ts'
 import { healthRoutes } from '#api/routes/health.ts'
+import { jobRoutes } from '#api/routes/jobs.ts'
 import { localeRoutes } from '#api/routes/locales.ts'
 import { metricsRoutes } from '#api/routes/metrics.ts'
 import { openApiRoutes } from '#api/routes/openapi.ts'
@@ -39,6 +40,7 @@ export const routePlugins: readonly RoutePlugin[] = [
   tokenRoutes,
   auditRoutes,
   clusterRoutes,
+  jobRoutes,
   assetRoutes,
   assetFileRoutes,
   uploadRoutes,

@@ -28,6 +28,7 @@ import { handleReceiptCalls } from '#api/writes/receipts.ts'
 import { writeTokens } from '#api/writes/token-hook.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
+import { JobQueue } from '#jobs/job-queue.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
@@ -41,6 +42,8 @@ export type ServerOptions = {
   readonly content: Content
   readonly access: Access
   readonly media: Media
+  /** Default: one that wakes no node. */
+  readonly queue?: JobQueue
   readonly logger: Logger
   readonly clock: Clock
   readonly secret: string
@@ -61,10 +64,12 @@ export type ServerOptions = {
  */
 export async function createServer(options: ServerOptions): Promise<Server> {
   const { plugins = [], config, version = '0.0.0', refusals, forwarding, ...parts } = options
+  const { queue = new JobQueue(null) } = parts
   const logger = parts.logger.child({ part: 'api' })
   const apiConfig = { ...defaultApiConfig, ...config }
   const context: ApiContext = {
     ...parts,
+    queue,
     logger,
     config: apiConfig,
     places: new RequestPlaces(apiConfig.requestsMax),

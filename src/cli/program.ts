@@ -19,6 +19,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   start: async () => (await import('#cli/commands/start.ts')).registerStart,
   status: async () => (await import('#cli/commands/status.ts')).registerStatus,
   doctor: async () => (await import('#cli/commands/doctor.ts')).registerDoctor,
+  jobs: async () => (await import('#cli/commands/jobs.ts')).registerJobs,
   drain: async () => (await import('#cli/commands/drain.ts')).registerDrain,
   config: async () => (await import('#cli/commands/config.ts')).registerConfig,
   import: async () => (await import('#cli/commands/import.ts')).registerImport,

@@ -54,6 +54,7 @@ const counts = sql<{ kind: string; state: JobState; count: number }>(`
     select kind, state from stoa.job
     where state in ('waiting', 'blocked', 'running', 'parked') limit ${countedMax}) j
   group by kind, state order by kind, state`)
+const hasTable = sql<{ there: boolean }>(`select to_regclass('stoa.job') is not null as there`)
 const retry = sql<{ kind: string }>(`
   update stoa.job set state = 'waiting', failures = 0, due_at = clock_timestamp(),
     ended_at = null, kept_until = null
@@ -97,6 +98,32 @@ export type JobCount = { readonly kind: string; readonly state: JobState; readon
 /** How many of each kind have not ended, or are parked. */
 export async function countJobs(db: Queryable): Promise<JobCount[]> {
   return db.run(counts)
+}
+
+export type JobTotals = {
+  /** Those that wait for an earlier job of their order key are among them. */
+  readonly waiting: number
+  readonly running: number
+  readonly parked: number
+}
+
+/** Null: the schema is older than jobs. */
+export async function jobTotals(db: Queryable): Promise<JobTotals | null> {
+  const [table] = await db.run(hasTable)
+  if (table?.there !== true) return null
+  const totals = { waiting: 0, running: 0, parked: 0 }
+  for (const { state, count } of await countJobs(db)) {
+    if (state === 'running' || state === 'parked') totals[state] += count
+    else totals.waiting += count
+  }
+  return totals
+}
+
+/** The line among what does not work as it should; none where no job is parked. */
+export function parkedProblem({ parked }: JobTotals): string[] {
+  if (parked === 0) return []
+  const subject = parked === 1 ? 'a job is' : `${parked} jobs are`
+  return [`${subject} parked after failing too often: stoa jobs list --state parked says why`]
 }
 
 /**

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { sql } from '#database/database.ts'
 import type { Persona, Site, SiteResponse } from '#test/support/site.ts'
 
 /**
@@ -77,6 +78,10 @@ const release = async ({ site, id }: World, filled = true): Promise<string> => {
     })
   return json.data.id
 }
+const insertJob = sql<{ id: string }>(
+  `insert into stoa.job (kind, payload, state) values ('test', 'null', 'parked') returning id`,
+)
+const job = async ({ site }: World): Promise<string> => (await site.database.run(insertJob))[0]!.id
 const user = async ({ site }: World): Promise<string> =>
   (
     await made(site, 'POST /api/users', {
@@ -262,6 +267,16 @@ export const rows: Readonly<Record<string, Row>> = {
     const { json } = await made(site, 'POST /api/tokens', token)
     return { url: `/api/tokens/${json.data.info.id}` }
   }),
+  'GET /api/jobs': row(administrators(200), '/api/jobs'),
+  'GET /api/jobs/:id': row(administrators(200), async (world) => ({
+    url: `/api/jobs/${await job(world)}`,
+  })),
+  'POST /api/jobs/:id/retry': row(administrators(200), async (world) => ({
+    url: `/api/jobs/${await job(world)}/retry`,
+  })),
+  'POST /api/jobs/:id/cancel': row(administrators(200), async (world) => ({
+    url: `/api/jobs/${await job(world)}/cancel`,
+  })),
   'GET /api/audit': row(administrators(200), '/api/audit'),
 
   'GET /api/assets': row(signedIn(200), '/api/assets'),

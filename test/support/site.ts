@@ -12,6 +12,7 @@ import type { ChangeFeed } from '#change-feed/feed.ts'
 import { createContent } from '#content/create-content.ts'
 import type { Database } from '#database/database.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
+import { JobQueue } from '#jobs/job-queue.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import type { Logger } from '#lib/logger.ts'
@@ -158,6 +159,7 @@ export async function testSite(
     content,
     access,
     media,
+    queue: new JobQueue(null),
     logger,
     clock,
     ...(options.config === undefined ? {} : { config: options.config }),

@@ -39,6 +39,8 @@ export const statuses: Readonly<Record<string, readonly [status: number, title: 
   E_IDEMPOTENCY_KEY_BUSY: [409, 'First request still running'],
   E_IDEMPOTENCY_KEY_REUSED: [422, 'Idempotency key used for another request'],
   E_INTERNAL: [500, 'Internal error'],
+  E_JOB_NOT_FOUND: [404, 'No such job'],
+  E_JOB_STATE: [409, 'Job in another state'],
   E_JSON_MALFORMED: [400, 'Malformed JSON'],
   E_LAST_ADMINISTRATOR: [409, 'Last administrator'],
   E_LOCALE_INVALID: [422, 'Locale not valid'],

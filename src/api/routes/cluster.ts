@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { dataOf, nullable, strict, timestamp } from '#api/schemas/shared.ts'
+import { jobTotals, parkedProblem } from '#jobs/job-admin.ts'
 import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
 
 /** A node that has not replied by then is shown without its report. */
@@ -136,6 +137,16 @@ export const clusterRoutes: RoutePlugin = async (server, context) => {
               degraded: Type.Array(Type.String(), {
                 description: 'What does not work as it should, in words.',
               }),
+              jobs: nullable(
+                strict(
+                  {
+                    waiting: Type.Integer(),
+                    running: Type.Integer(),
+                    parked: Type.Integer({ description: 'Failed too often; see `/api/jobs`.' }),
+                  },
+                  { description: 'Jobs of the whole cluster.' },
+                ),
+              ),
             },
             { $id: 'Cluster' },
           ),
@@ -143,9 +154,15 @@ export const clusterRoutes: RoutePlugin = async (server, context) => {
       },
     },
     handler: async (_request, reply) => {
-      const data = await clusterStatus(database.control ?? database, () =>
-        cluster.calls.onAll(statusMethod, null, { deadlineMs: askDeadlineMs }),
-      )
+      const control = database.control ?? database
+      const [status, jobs] = await Promise.all([
+        clusterStatus(control, () =>
+          cluster.calls.onAll(statusMethod, null, { deadlineMs: askDeadlineMs }),
+        ),
+        jobTotals(control),
+      ])
+      const problems = jobs === null ? [] : parkedProblem(jobs)
+      const data = { ...status, degraded: [...status.degraded, ...problems], jobs }
       return reply.header('cache-control', 'no-store').send({ data })
     },
   })

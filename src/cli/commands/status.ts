@@ -3,6 +3,8 @@ import type { Context, Register } from '#cli/command.ts'
 import type { Output } from '#cli/output.ts'
 import type { Config } from '#config/config.ts'
 import { DatabaseTimeoutError, DatabaseUnavailableError } from '#database/errors.ts'
+import { jobTotals, parkedProblem } from '#jobs/job-admin.ts'
+import type { JobTotals } from '#jobs/job-admin.ts'
 import type { StoaError } from '#lib/stoa-error.ts'
 import type { ClusterAccess } from '#node/site.ts'
 import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
@@ -51,11 +53,17 @@ function openQuickly({ assembly, config }: Context): Promise<ClusterAccess | nul
   return assembly.openCluster({ ...config, databaseTimeoutMs: timeoutMs })
 }
 
-async function readStatus(cluster: ClusterAccess | null): Promise<ClusterStatus> {
-  if (cluster === null) return { nodes: [], degraded: [] }
-  return clusterStatus(cluster.database, () =>
-    cluster.ask(statusMethod, { deadlineMs: callTimeoutMs }),
-  )
+type Status = ClusterStatus & { readonly jobs: JobTotals | null }
+
+async function readStatus(cluster: ClusterAccess | null): Promise<Status> {
+  if (cluster === null) return { nodes: [], degraded: [], jobs: null }
+  const { database } = cluster
+  const [status, jobs] = await Promise.all([
+    clusterStatus(database, () => cluster.ask(statusMethod, { deadlineMs: callTimeoutMs })),
+    jobTotals(database),
+  ])
+  const problems = jobs === null ? [] : parkedProblem(jobs)
+  return { ...status, degraded: [...status.degraded, ...problems], jobs }
 }
 
 /** Repeats also while the database is away: that is when one watches. */
@@ -132,7 +140,7 @@ async function readLocalNode(config: Config): Promise<LocalNode | null> {
   }
 }
 
-function printStatus(output: Output, status: ClusterStatus): void {
+function printStatus(output: Output, status: Status): void {
   output.result(status)
   if (status.nodes.length === 0) {
     output.line('No node runs on this database.')
@@ -143,6 +151,10 @@ function printStatus(output: Output, status: ClusterStatus): void {
     ...status.nodes.map(rowOf),
   ])
   for (const line of partLines(status.nodes)) output.line(line)
+  if (status.jobs !== null) {
+    const { waiting, running, parked } = status.jobs
+    output.line(`jobs: ${waiting} waiting, ${running} running, ${parked} parked`)
+  }
   for (const line of status.degraded) output.line(`! ${line}`)
 }
 
