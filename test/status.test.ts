@@ -92,6 +92,10 @@ test(
     )
     for (const { report } of all.nodes)
       assert.ok(report!.feedLagMs! < 1_000, JSON.stringify(report))
+    for (const { report } of all.nodes)
+      assert.deepEqual([report!.parts.fileStore, report!.files], ['up', join(one.dataDir, 'files')])
+    const lines = (await stoa(db.url, 'status')).stdout
+    assert.ok(lines.includes(`file store: up (${join(one.dataDir, 'files')})`), lines)
 
     const failures: unknown[] = []
     const counts = { served: 0, closing: 0, notReady: 0 }

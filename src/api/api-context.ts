@@ -22,6 +22,7 @@ import type { Content } from '#content/content.ts'
 import type { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
 import type { Diagnosis } from '#doctor/doctor.ts'
+import type { FileStoreWatch } from '#file-store/file-store-watch.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { JobQueue } from '#jobs/job-queue.ts'
 import type { Logger } from '#lib/logger.ts'
@@ -114,6 +115,8 @@ export type ClusterParts = {
   readonly link: ClusterLink
   readonly applied: AppliedLog
   readonly texts: RowTexts
+  /** A look at the files now and then. Absent: this process does not look. */
+  readonly files?: FileStoreWatch
   /** Calls to the other nodes, and from them. */
   readonly calls: Calls
   /** The duties that this node leads. */

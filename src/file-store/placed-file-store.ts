@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import { BlobNotFoundError, FileStoreUnavailableError } from '#file-store/errors.ts'
+import { timedOut, withTimeout } from '#lib/timeout.ts'
 import type {
   BlobId,
   BlobInfo,
@@ -25,12 +26,15 @@ type Place = {
 
 type Opened = {
   readonly revision: number
+  readonly identity: string | null
   readonly home: FileStore
   readonly target: FileStore | null
 }
 
 /** After a failure the placement is read again at most so often. */
 const readGapMs = 1_000
+/** A reader waits for that no longer than this. */
+const readTimeoutMs = 2_000
 
 /** Copies one blob, and sees that its bytes have its hash. */
 export async function copyBlob(from: FileStore, to: FileStore, id: BlobId): Promise<BlobInfo> {
@@ -63,7 +67,7 @@ export class PlacedFileStore implements FileStore {
   constructor(configured: FileStore, read: () => Promise<Placement | null>) {
     this.#configured = configured
     this.#read = read
-    this.#opened = { revision: 0, home: configured, target: null }
+    this.#opened = { revision: 0, identity: null, home: configured, target: null }
   }
 
   /** The identity of the place that is configured. */
@@ -74,6 +78,11 @@ export class PlacedFileStore implements FileStore {
   /** The place of the files, and the one to which a move leads that is under way. */
   get stores(): { readonly home: FileStore; readonly target: FileStore | null } {
     return this.#opened
+  }
+
+  /** The identity of the place of the files; null: no node has ever run. */
+  get homeIdentity(): string | null {
+    return this.#opened.identity
   }
 
   /** The revision that this process acts by. */
@@ -159,7 +168,7 @@ export class PlacedFileStore implements FileStore {
     const nowMs = performance.now()
     if (nowMs - this.#readAtMs >= readGapMs) {
       this.#readAtMs = nowMs
-      await this.refresh()
+      if ((await withTimeout(this.refresh(), readTimeoutMs)) === timedOut) throw notKnown()
     }
     return this.#opened !== before
   }
@@ -170,7 +179,8 @@ export class PlacedFileStore implements FileStore {
     const home = await this.#open(placement.home)
     const target = placement.target === null ? null : await this.#open(placement.target)
     if (home !== this.#opened.home) this.#former = this.#opened.home
-    this.#opened = { revision: placement.revision, home, target }
+    const { revision } = placement
+    this.#opened = { revision, identity: placement.home.identity, home, target }
   }
 
   async #open({ identity, open }: Place): Promise<FileStore> {
@@ -183,6 +193,12 @@ export class PlacedFileStore implements FileStore {
     }
     return opening
   }
+}
+
+function notKnown(): FileStoreUnavailableError {
+  return new FileStoreUnavailableError(
+    'The file is not where it was, and the database does not say in time where it is; try again.',
+  )
 }
 
 async function getFrom(

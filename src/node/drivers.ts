@@ -142,7 +142,7 @@ export async function readStandbys({ databaseReadUrl }: Config): Promise<readonl
 }
 
 export type OpenedCluster = AsyncDisposable &
-  Omit<ClusterParts, 'calls' | 'duties' | 'findings'> & {
+  Omit<ClusterParts, 'calls' | 'duties' | 'findings' | 'files'> & {
     readonly secondLevel: SecondLevel | null
   }
 

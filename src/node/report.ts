@@ -1,4 +1,5 @@
 import type { ClusterParts } from '#api/api-context.ts'
+import type { FileStoreState } from '#file-store/file-store-watch.ts'
 import type { NodeReport } from '#nodes/cluster-status.ts'
 import type { Nodes } from '#nodes/nodes.ts'
 
@@ -12,6 +13,7 @@ export function reportOf(
   refusals: readonly string[],
 ): NodeReport {
   const { feed, cache } = cluster
+  const files = cluster.files?.now ?? null
   const { hits, misses, entries, bytes } = cache.counts
   const lagMs = feed.nowMs() - feed.state.polledAtMs
   return {
@@ -30,9 +32,21 @@ export function reportOf(
       link: cluster.link.connected ? 'up' : 'down',
       standby: partState(cache.config.replica, cache.missing.replica),
       secondLevel: partState(cache.config.secondLevel, cache.missing.secondLevel),
+      fileStore: files?.state ?? null,
     },
-    degraded: [...degradedParts(cluster), ...clockProblem(nodes), ...refusals],
+    files: files?.address ?? null,
+    degraded: [
+      ...degradedParts(cluster),
+      ...fileProblem(files),
+      ...clockProblem(nodes),
+      ...refusals,
+    ],
   }
+}
+
+function fileProblem(files: FileStoreState | null): string[] {
+  if (files === null || files.problem === null) return []
+  return [`the file store is down (${files.problem}); uploads are refused`]
 }
 
 function partState(configured: boolean, missing: boolean): 'up' | 'down' | null {

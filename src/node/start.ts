@@ -4,6 +4,7 @@ import { ForwardingLog } from '#api/http/forwarding-log.ts'
 import { RefusalLog } from '#api/problems/refusal-log.ts'
 import type { Config } from '#config/config.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
+import { FileStoreWatch } from '#file-store/file-store-watch.ts'
 import type { Logger } from '#lib/logger.ts'
 import { Ticker } from '#lib/ticker.ts'
 import { createLogger } from '#lib/pino-logger.ts'
@@ -28,6 +29,7 @@ import type { SharedPort } from '#node/shared-port.ts'
 import { createSite, loadParts } from '#node/site.ts'
 import type { OpenSiteOptions, Site, SiteFiles } from '#node/site.ts'
 import { statusMethod } from '#nodes/cluster-status.ts'
+import type { Nodes } from '#nodes/nodes.ts'
 
 /** How long requests in flight may take to end when the node is asked to stop. */
 const drainMs = 10_000
@@ -159,13 +161,13 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   const { secret } = node
   await using opened = await openCluster({ config, url, logger, database, secret, version })
   const forwarding = new ForwardingLog()
-  const cluster = clusterOf(foundation, node, { opened, forwarding })
+  await using files = new FileStoreWatch(foundation.fileStore, logger)
+  const cluster = clusterOf(foundation, node, { opened, forwarding, files })
   await using jobs = openJobs(node.nodes, { database, link: cluster.link, logger })
   const { queue } = jobs
   await using site = createSite(foundation, { parts, secret, queue, cache: cluster.cache })
   const refusals = new RefusalLog(logger.child({ part: 'api' }))
-  cluster.calls?.handle(filesMethod, (payload) => replyAboutFiles(foundation, payload))
-  cluster.calls?.handle(statusMethod, async () => reportOf(cluster, node.nodes, refusals.now()))
+  handleCalls(cluster, { foundation, nodes: node.nodes, refusals })
   if (config.starter) await api.createStarterContent(site)
   const server = await api.createServer({
     ...site,
@@ -211,6 +213,15 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   }
 }
 
+function handleCalls(
+  cluster: ClusterParts,
+  parts: { readonly foundation: Foundation; readonly nodes: Nodes; readonly refusals: RefusalLog },
+): void {
+  const { foundation, nodes, refusals } = parts
+  cluster.calls.handle(filesMethod, (payload) => replyAboutFiles(foundation, payload))
+  cluster.calls.handle(statusMethod, async () => reportOf(cluster, nodes, refusals.now()))
+}
+
 /** The spool is local to this machine, so every node looks after its own. */
 function spoolPruning({ media, logger }: Site): Ticker {
   const work = (): Promise<void> => media.pruneSpool()
@@ -221,11 +232,21 @@ function spoolPruning({ media, logger }: Site): Ticker {
 function clusterOf(
   foundation: Foundation,
   node: NodeCluster,
-  { opened, forwarding }: { readonly opened: OpenedCluster; readonly forwarding: ForwardingLog },
+  {
+    opened,
+    forwarding,
+    files,
+  }: {
+    readonly opened: OpenedCluster
+    readonly forwarding: ForwardingLog
+    readonly files: FileStoreWatch
+  },
 ): ClusterParts {
   const { nodes } = node
+  files.run()
   const cluster = {
     ...opened,
+    files,
     calls: node.startCalls(opened.link),
     duties: () => nodes.duties(),
   }

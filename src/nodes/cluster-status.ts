@@ -35,7 +35,11 @@ export type NodeReport = {
     readonly link: 'up' | 'down'
     readonly standby: 'up' | 'down' | null
     readonly secondLevel: 'up' | 'down' | null
+    /** Absent: a node of an older version. */
+    readonly fileStore?: 'up' | 'down' | null
   }
+  /** The place of the files, without secrets, and the one to which they move. */
+  readonly files?: string | null
   /** Parts that do not work as they should, in words. */
   readonly degraded: readonly string[]
 }

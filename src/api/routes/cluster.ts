@@ -39,8 +39,14 @@ const reportSchema = strict(
         link: partState,
         standby: nullable(partState),
         secondLevel: nullable(partState),
+        fileStore: Type.Optional(nullable(partState)),
       },
       { description: 'The services that the node uses; null where it is not configured to.' },
+    ),
+    files: Type.Optional(
+      nullable(
+        Type.String({ description: 'The place of the files, and the one to which they move.' }),
+      ),
     ),
     degraded: Type.Array(Type.String()),
   },

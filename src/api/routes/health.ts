@@ -95,12 +95,21 @@ function requestsState({ places, clock }: ApiContext): PartState {
 }
 
 /** Parts that the node serves without, more slowly or less freshly. */
-function clusterStates({ cluster: { cache, link } }: ApiContext): Parts {
+function clusterStates({ cluster: { cache, link, files } }: ApiContext): Parts {
   const { missing } = cache
+  const store = files?.now
   return {
     changeFeed: cache.leased
       ? up('within the lease')
       : down('behind the lease; what is served from memory is marked as stale'),
+    ...(store === undefined
+      ? {}
+      : {
+          fileStore:
+            store.problem === null
+              ? up('in use')
+              : down('uploads, and files that are not in memory, are refused'),
+        }),
     clusterLink: link.connected ? up('connected') : down('changes are found by polling'),
     ...(cache.config.secondLevel
       ? { secondLevel: missing.secondLevel ? down('not reachable') : up('connected') }

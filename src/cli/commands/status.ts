@@ -180,6 +180,7 @@ const partNames: Readonly<Record<keyof NodeReport['parts'], string>> = {
   link: 'Cluster Link',
   standby: 'standby for reads',
   secondLevel: 'second cache level',
+  fileStore: 'file store',
 }
 
 /** One line for each service: up on all nodes, or the nodes on which it is down. */
@@ -192,9 +193,17 @@ function partLines(nodes: readonly NodeStatus[]): string[] {
       state: report.parts[part as keyof NodeReport['parts']],
     }))
     const down = states.filter(({ state }) => state === 'down').map(({ name }) => name)
-    if (states.every(({ state }) => state === null)) return `${label}: not configured`
-    return `${label}: ${down.length === 0 ? 'up' : `down on ${down.join(', ')}`}`
+    if (states.every(({ state }) => state === null || state === undefined))
+      return `${label}: not configured`
+    const where = part === 'fileStore' ? placesOfFiles(nodes) : ''
+    return `${label}: ${down.length === 0 ? 'up' : `down on ${down.join(', ')}`}${where}`
   })
+}
+
+/** Nodes with the default each have the files in a data folder of their own name. */
+function placesOfFiles(nodes: readonly NodeStatus[]): string {
+  const places = new Set(nodes.flatMap(({ report }) => report?.files ?? []))
+  return ` (${[...places].join('; ')})`
 }
 
 function duration(ms: number): string {
