@@ -7,6 +7,7 @@ import { modelOfType } from '#content/model/model.ts'
 import { countMax, lostValues, refusedValues } from '#content/model/stored-values.ts'
 import type { Refused } from '#content/model/stored-values.ts'
 import { claimProblem } from '#content/model/unique-claims.ts'
+import type { ClaimedField } from '#content/model/unique-claims.ts'
 import { queryFieldOf } from '#content/query/normal-form.ts'
 import { searchedFields } from '#content/search/searched-fields.ts'
 import { sql } from '#database/database.ts'
@@ -21,7 +22,7 @@ export type TypeChange = TypePlan & {
   /** The words of entries have to be made anew. */
   readonly search: boolean
   /** Fields whose claims have to be made in the same transaction. */
-  readonly claims: readonly Field[]
+  readonly claims: readonly ClaimedField[]
   /** Names of fields whose claims have to go. */
   readonly unclaimed: readonly string[]
   readonly past: Past
@@ -52,7 +53,7 @@ export async function explainType(
   const refused = await refusedValues(db, before, next, touched)
   const explained: Step[] = []
   for (const step of steps) {
-    const claimed = claims.find((field) => field.name === step.name)
+    const claimed = claims.find(({ field }) => field.name === step.name)
     const problem =
       step.what !== 'changeField' || claimed === undefined
         ? null
@@ -140,7 +141,9 @@ export async function planType(
     shape,
     filter: shape || reclaimed.length > 0 || changesFilter(old, existing),
     search: changesSearch(old, next, shape),
-    claims: reclaimed.filter(({ field }) => isClaimed(field)).map(({ field }) => field),
+    claims: reclaimed
+      .filter(({ field }) => isClaimed(field))
+      .map(({ field }) => ({ field, since: past.removed_fields[field.name] ?? 0 })),
     unclaimed: [
       ...reclaimed.map(({ field }) => field.name),
       ...removed.filter(isClaimed).map((field) => field.name),

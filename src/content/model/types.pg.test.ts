@@ -268,6 +268,33 @@ test(
   },
 )
 
+test(
+  'values of a removed field keep no field of its name from becoming unique',
+  { skip },
+  async () => {
+    const code: Field = { name: 'code', kind: 'text' }
+    await using t = await testContent({ types: [type(title, code)] })
+    const made = []
+    for (const value of ['same', 'same', 'x'.repeat(700)])
+      made.push(
+        await t.content.entries.create(t.admin, 'thing', { locale: null, fields: { code: value } }),
+      )
+    const loss = { expected: null, allowLoss: true }
+    await t.content.types.save(t.database, type(title), loss)
+    await t.content.types.save(t.database, type(title, code), free)
+    const save = { locale: null, fields: { code: 'new' }, merge: true }
+    await t.content.entries.save(t.admin, { type: 'thing', id: made[0]!.id }, save, null)
+    const unique = type(title, { ...code, unique: true })
+    const plan = await t.content.types.plan(t.database, unique)
+    assert.ok(plan.steps.every((step) => !step.blocked))
+    await t.content.types.save(t.database, unique, free)
+    const create = (value: string) =>
+      t.content.entries.create(t.admin, 'thing', { locale: null, fields: { code: value } })
+    await create('same')
+    await assert.rejects(create('new'), { code: 'E_UNIQUE_CONFLICT' })
+  },
+)
+
 test('a field becomes unique only when its values are', { skip }, async () => {
   await using t = await testContent({ types: [type(title, { name: 'code', kind: 'text' })] })
   const { entries, types } = t.content

@@ -17,14 +17,15 @@ type Perspective = (typeof perspectives)[number]
 const dropClaims = perspectives.map(({ claims }) =>
   sql<object>(`delete from ${claims} where type = $1 and field = any($2::text[])`),
 )
+/** `$3`: versions from before have a value of another field, which had the same name. */
 const held = (table: string, { shown }: Perspective): string => `
   select case when $2::boolean then locale else '*' end as place, data ->> $1 as value, entry_id
-  from ${table} where ${shown} and data ->> $1 is not null`
+  from ${table} where ${shown} and data ->> $1 is not null and type_revision >= $3::int`
 const makeClaims = perspectives.map((perspective) =>
   typeSql<object>(
     (table) => `
   insert into ${perspective.claims} (type, field, locale, value, entry_id)
-  select distinct on (place, value) $3::text, $1::text, place, value, entry_id
+  select distinct on (place, value) $4::text, $1::text, place, value, entry_id
     from (${held(table, perspective)}) held
   order by place, value, entry_id
   on conflict do nothing`,
@@ -40,7 +41,8 @@ const duplicate = perspectives.map((perspective) =>
 const tooLong = typeSql<{ count: number }>(
   (table) => `
   select count(distinct entry_id)::int as count from ${table}
-  where (is_latest or is_published) and octet_length(data ->> $1) > ${filterTextBytesMax}`,
+  where (is_latest or is_published) and octet_length(data ->> $1) > ${filterTextBytesMax}
+    and type_revision >= $2::int`,
 )
 
 /**
@@ -52,16 +54,19 @@ const boundWait = sql<object>(`select set_config('lock_timeout', '${lockWaitMs}'
 const unboundWait = sql<object>(`select set_config('lock_timeout', '0', true)`)
 const lockVersions = typeSql<object>((table) => `lock table ${table} in share row exclusive mode`)
 
+/** A field whose values are claimed, and the revision that last removed a field of its name. */
+export type ClaimedField = { readonly field: Field; readonly since: number }
+
 export type ClaimProblem = { readonly code: 'tooLong' | 'duplicate'; readonly message: string }
 
 /** Returns why the existing values keep the field from being unique, or null if they do not. */
 export async function claimProblem(
   db: Queryable,
   type: ContentType,
-  field: Field,
+  { field, since }: ClaimedField,
 ): Promise<ClaimProblem | null> {
   const statements = new TypeStatements(type.name)
-  const [long] = await db.run(statements.of(tooLong), [field.name])
+  const [long] = await db.run(statements.of(tooLong), [field.name, since])
   if (long !== undefined && long.count > 0)
     return {
       code: 'tooLong',
@@ -70,7 +75,7 @@ export async function claimProblem(
         'which cannot be unique; shorten them first.',
     }
   for (const statement of duplicate) {
-    const place = [field.name, field.localized === true]
+    const place = [field.name, field.localized === true, since]
     const [repeated] = await db.run(statements.of(statement), place)
     if (repeated !== undefined)
       return {
@@ -100,15 +105,17 @@ export async function changeClaims(
   }
   if (change.unclaimed.length > 0)
     for (const statement of dropClaims) await tx.run(statement, [type.name, change.unclaimed])
-  for (const field of change.claims) {
-    const problem = await claimProblem(tx, type, field)
+  for (const claimed of change.claims) {
+    const { field, since } = claimed
+    const problem = await claimProblem(tx, type, claimed)
     if (problem !== null) {
       const key = field.kind === 'slug' ? 'kind' : 'unique'
       throw new TypeInvalidError([
         { path: `/fields/${type.fields.indexOf(field)}/${key}`, ...problem },
       ])
     }
+    const place = [field.name, field.localized === true, since]
     for (const statement of makeClaims)
-      await tx.run(statements.of(statement), [field.name, field.localized === true, type.name])
+      await tx.run(statements.of(statement), [...place, type.name])
   }
 }
