@@ -8,7 +8,17 @@ import { test } from 'node:test'
  * `stoa/cluster`. The cluster half (`change-feed` to `cluster-link`) knows nothing of content.
  */
 const ports = ['database', 'file-store', 'change-feed', 'cache', 'nodes', 'jobs', 'cluster-link']
-const product = [...ports, 'content', 'media', 'access', 'rendering', 'api', 'config', 'doctor']
+const product = [
+  ...ports,
+  'http-cache',
+  'content',
+  'media',
+  'access',
+  'rendering',
+  'api',
+  'config',
+  'doctor',
+]
 const layers: Record<string, readonly string[]> = {
   lib: [],
   config: [],
@@ -21,11 +31,12 @@ const layers: Record<string, readonly string[]> = {
   jobs: ['database', 'nodes', 'cluster-link'],
   doctor: [...ports, 'config'],
   'file-store': [],
+  'http-cache': ['database', 'change-feed', 'cache', 'nodes', 'jobs'],
   content: ports,
   media: [...ports, 'content'],
   access: [...ports, 'content'],
   rendering: [],
-  api: [...ports, 'content', 'media', 'access', 'rendering', 'doctor'],
+  api: [...ports, 'http-cache', 'content', 'media', 'access', 'rendering', 'doctor'],
   node: [...product, 'embedded-postgres', 'cluster.ts'],
   supervisor: [...product, 'node', 'embedded-postgres'],
   cli: [...product, 'node'],

@@ -47,7 +47,7 @@ function reply(content: object, surrogateKey: string): Reply {
     ['content-type', 'application/json; charset=utf-8'],
     ['content-length', String(body.length)],
     ['etag', `"${tag}"`],
-    ['cache-control', 'public, max-age=0, s-maxage=1, stale-while-revalidate=30'],
+    ['cache-control', 'public, max-age=0, s-maxage=1'],
     ['vary', 'accept-encoding, authorization, cookie, stoa-token'],
     ['surrogate-key', surrogateKey],
     ['cache-status', 'stoa; hit'],

@@ -665,6 +665,50 @@ create table stoa.heartbeat (
 
 comment on table stoa.heartbeat is 'A single row whose counter advances by synchronous commits: a node trusts its cache only while it sees the counter advance.';
 
+create table stoa.http_cache (
+  one boolean default true not null,
+  epoch text not null,
+  "position" text not null
+);
+
+comment on table stoa.http_cache is 'A single row: the snapshot up to which the changes have become purges. Whatever it sees was purged, or waits in `stoa.http_cache_purge`.';
+
+create table stoa.http_cache_edge (
+  id text not null,
+  calls double precision not null,
+  calls_at timestamp(3) with time zone default clock_timestamp() not null,
+  failing_since timestamp(3) with time zone,
+  problem text
+);
+
+comment on table stoa.http_cache_edge is 'The edges that were purged once: the calls that each still accepts, and since when it has failed.';
+
+create table stoa.http_cache_purge (
+  id bigint generated always as identity not null,
+  edge text not null,
+  epoch text not null,
+  after_position text not null,
+  up_to_position text not null,
+  xids text[],
+  fine text[] not null,
+  wide text[] not null,
+  coarse text[] not null,
+  hard boolean not null,
+  round integer default 0 not null,
+  due_at timestamp(3) with time zone default clock_timestamp() not null,
+  purged_at timestamp(3) with time zone
+);
+
+comment on table stoa.http_cache_purge is 'Purges that an edge has not had yet, or not for the last time: a row for each edge and each reading of changes.';
+
+comment on column stoa.http_cache_purge.after_position is 'The changes that `up_to_position` sees and this snapshot does not are purged by this row.';
+
+comment on column stoa.http_cache_purge.xids is 'The transactions that made them. Null: they are too many to name.';
+
+comment on column stoa.http_cache_purge.hard is 'What is purged must not be served again, not even while no node responds.';
+
+comment on column stoa.http_cache_purge.round is 'How often the edge has had it. A row is deleted after its last round.';
+
 create table stoa.idempotency (
   key text not null,
   principal text not null,
@@ -1108,6 +1152,14 @@ alter table stoa.heartbeat add constraint heartbeat_one_check CHECK (one);
 
 alter table stoa.heartbeat add constraint heartbeat_pkey PRIMARY KEY (one);
 
+alter table stoa.http_cache add constraint http_cache_one_check CHECK (one);
+
+alter table stoa.http_cache add constraint http_cache_pkey PRIMARY KEY (one);
+
+alter table stoa.http_cache_edge add constraint http_cache_edge_pkey PRIMARY KEY (id);
+
+alter table stoa.http_cache_purge add constraint http_cache_purge_pkey PRIMARY KEY (id);
+
 alter table stoa.idempotency add constraint idempotency_pkey PRIMARY KEY (principal, key);
 
 alter table stoa.job add constraint job_pkey PRIMARY KEY (id);
@@ -1261,6 +1313,8 @@ CREATE INDEX audit_at ON stoa.audit USING btree (at);
 CREATE INDEX change_xid ON stoa.change USING btree (xid);
 
 CREATE INDEX entry_type ON stoa.entry USING btree (type, id);
+
+CREATE INDEX http_cache_purge_due ON stoa.http_cache_purge USING btree (edge, due_at);
 
 CREATE INDEX idempotency_created ON stoa.idempotency USING btree (created_at);
 

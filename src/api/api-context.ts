@@ -19,6 +19,7 @@ import type { AppliedLog } from '#change-feed/applied-log.ts'
 import type { ChangeFeed } from '#change-feed/feed.ts'
 import type { ClusterLink } from '#cluster-link/cluster-link.ts'
 import type { Content } from '#content/content.ts'
+import type { HttpCache } from '#http-cache/http-cache.ts'
 import type { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
 import type { Diagnosis } from '#doctor/doctor.ts'
@@ -65,9 +66,11 @@ export type ApiConfig = {
    * ended: a client that stalls must not hold memory.
    */
   readonly idleTimeoutMs: number
-  /** `Cache-Control` of published content for the anonymous role, in seconds. */
+  /**
+   * How long caches that are not purged may keep published content of the anonymous role, in
+   * seconds.
+   */
   readonly sharedCacheS: number
-  readonly staleWhileRevalidateS: number
   readonly compress: boolean
   /**
    * True if clients reach the site by TLS although this node may see plain HTTP: session cookies
@@ -101,7 +104,6 @@ export const defaultApiConfig: ApiConfig = {
   keepAliveTimeoutMs: 72_000,
   idleTimeoutMs: 60_000,
   sharedCacheS: 1,
-  staleWhileRevalidateS: 30,
   compress: true,
   secureCookies: false,
   hstsS: 0,
@@ -133,6 +135,8 @@ export type ApiContext = {
   readonly access: Access
   readonly media: Media
   readonly queue: JobQueue
+  /** Null: there is none that this node knows of. */
+  readonly httpCache: HttpCache | null
   readonly logger: Logger
   readonly clock: Clock
   readonly config: ApiConfig
@@ -180,6 +184,10 @@ declare module 'fastify' {
     identity: Identity
     /** Records what the request wrote; null: it has written nothing yet. */
     writes: WriteRecorder | null
+    /** How new the response is at least; empty: not known, or no HTTP cache asks for it. */
+    asOf: string
+    /** Headers, in pairs, by which the HTTP cache may keep the response; null: it must not. */
+    edge: readonly string[] | null
     /** The request's place among those in flight; null: it needs none, or has given it back. */
     place: Place | null
   }

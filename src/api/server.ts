@@ -5,6 +5,7 @@ import type { Access } from '#access/access.ts'
 import { defaultApiConfig } from '#api/api-context.ts'
 import type { ApiConfig, ApiContext, ClusterParts, RoutePlugin, Server } from '#api/api-context.ts'
 import { compression } from '#api/delivery/compression.ts'
+import { edgeHeaders } from '#api/delivery/edge-headers.ts'
 import { fastPath } from '#api/delivery/fast-path.ts'
 import { ResponseKeys } from '#api/delivery/response-keys.ts'
 import { respondToBrokenRequest } from '#api/http/broken-request.ts'
@@ -29,6 +30,7 @@ import { writeTokens } from '#api/writes/token-hook.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
+import type { HttpCache } from '#http-cache/http-cache.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
@@ -44,6 +46,8 @@ export type ServerOptions = {
   readonly media: Media
   /** Default: one that wakes no node. */
   readonly queue?: JobQueue
+  /** The HTTP cache in front of the nodes; default: none that they know of. */
+  readonly httpCache?: HttpCache | null
   readonly logger: Logger
   readonly clock: Clock
   readonly secret: string
@@ -63,13 +67,22 @@ export type ServerOptions = {
  * flight and asks clients to leave.
  */
 export async function createServer(options: ServerOptions): Promise<Server> {
-  const { plugins = [], config, version = '0.0.0', refusals, forwarding, ...parts } = options
+  const {
+    plugins = [],
+    config,
+    version = '0.0.0',
+    refusals,
+    forwarding,
+    httpCache,
+    ...parts
+  } = options
   const { queue = new JobQueue(null) } = parts
   const logger = parts.logger.child({ part: 'api' })
   const apiConfig = { ...defaultApiConfig, ...config }
   const context: ApiContext = {
     ...parts,
     queue,
+    httpCache: httpCache ?? null,
     logger,
     config: apiConfig,
     places: new RequestPlaces(apiConfig.requestsMax),
@@ -85,6 +98,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   await server.register(routeRules)
   await server.register(jsonBodies)
   await server.register(requestPlaces)
+  await server.register(edgeHeaders)
   await server.register(identification)
   await server.register(writeTokens)
   await server.register(securityHeaders)

@@ -164,6 +164,11 @@ export class FillContext implements Queryable {
     })
   }
 
+  /** The dependencies that the loader has named so far. */
+  get dependencies(): readonly Dependency[] {
+    return this.#dependencies
+  }
+
   /** The epoch that everything read so far was of; null: there is none, or more than one. */
   get epoch(): Epoch | null {
     return this.#epoch === undefined || this.#epoch === '' ? null : this.#epoch

@@ -151,10 +151,24 @@ export class ChangeFeed {
    * False: that did not come to pass in time.
    */
   async settle(timeoutMs: number): Promise<boolean> {
-    const from = this.#clock.elapsedMs()
-    const settled = this.#when((state) => state.polledAtMs >= from, timeoutMs)
+    const settled = this.#polledFromNow(timeoutMs)
     this.committed()
     return settled
+  }
+
+  /**
+   * Waits until this node has applied everything that is committed now. False: that did not come
+   * to pass in time.
+   */
+  async readAnew(timeoutMs: number): Promise<boolean> {
+    const read = this.#polledFromNow(timeoutMs)
+    this.want()
+    return read
+  }
+
+  #polledFromNow(timeoutMs: number): Promise<boolean> {
+    const from = this.#clock.elapsedMs()
+    return this.#when((state) => state.polledAtMs >= from, timeoutMs)
   }
 
   /**

@@ -21,6 +21,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   doctor: async () => (await import('#cli/commands/doctor.ts')).registerDoctor,
   jobs: async () => (await import('#cli/commands/jobs.ts')).registerJobs,
   drain: async () => (await import('#cli/commands/drain.ts')).registerDrain,
+  'http-cache': async () => (await import('#cli/commands/http-cache.ts')).registerHttpCache,
   config: async () => (await import('#cli/commands/config.ts')).registerConfig,
   import: async () => (await import('#cli/commands/import.ts')).registerImport,
   export: async () => (await import('#cli/commands/export.ts')).registerExport,

@@ -236,6 +236,17 @@ export const settings = {
       'While the database is away, how long after the lease the cache still serves ' +
       'responses, marked as stale, in milliseconds. After that: 503.',
   } as Setting<number>,
+  httpCacheUrl: {
+    env: 'STOA_HTTP_CACHE_URL',
+    flag: '--http-cache-url',
+    fallback: null,
+    url: true,
+    parse: url('varnish', 'fastly', 'cloudflare'),
+    help:
+      'The HTTP cache in front of the nodes, which they purge: varnish://cache1:80,cache2:80, ' +
+      'fastly://:TOKEN@SERVICE, or cloudflare://:TOKEN@ZONE?plan=pro. Set the same value on ' +
+      'every node. Unset: responses carry no tags, and shared caches keep them for a second.',
+  } as Setting<string | null>,
   filesUrl: {
     env: 'STOA_FILES_URL',
     flag: '--files-url',

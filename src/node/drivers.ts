@@ -13,6 +13,8 @@ import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
 import type { LaneOptions } from '#database/postgres/postgres-database.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import type { FileStore } from '#file-store/file-store.ts'
+import type { HttpCache } from '#http-cache/http-cache.ts'
+import { parseHttpCacheUrl } from '#http-cache/parse-url.ts'
 import { systemClock } from '#lib/clock.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Standby } from '#doctor/check.ts'
@@ -138,6 +140,42 @@ export async function readStandbys({ databaseReadUrl }: Config): Promise<readonl
     if ('error' in found) return found
     const { standby, feedback, system } = found.rows[0]!
     return { host: found.host, isStandby: standby, feedback: feedback === 'on', system }
+  })
+}
+
+/** The options that each HTTP cache knows in its URL. */
+const httpCacheOptions = {
+  varnish: ['firstByteTimeout'],
+  fastly: ['api'],
+  cloudflare: ['api', 'plan'],
+} as const
+
+/** The HTTP cache that the setting names; null: none. Errors: `HttpCacheUrlError`. */
+export async function openHttpCache(
+  { httpCacheUrl }: Config,
+  purgeKey: string,
+): Promise<HttpCache | null> {
+  if (httpCacheUrl === null) return null
+  const { scheme, hosts, password, options } = parseHttpCacheUrl(httpCacheUrl, httpCacheOptions)
+  const api = options.get('api')
+  const vendor = { token: password, ...(api === undefined ? {} : { api }) }
+  if (scheme === 'varnish') {
+    const { VarnishHttpCache } = await import('#http-cache/drivers/varnish.ts')
+    return new VarnishHttpCache({
+      hosts,
+      purgeKey,
+      firstByteTimeoutS: options.get('firstByteTimeout') ?? null,
+    })
+  }
+  if (scheme === 'fastly') {
+    const { FastlyHttpCache } = await import('#http-cache/drivers/fastly.ts')
+    return new FastlyHttpCache({ ...vendor, service: hosts.join(',') })
+  }
+  const { CloudflareHttpCache } = await import('#http-cache/drivers/cloudflare.ts')
+  return new CloudflareHttpCache({
+    ...vendor,
+    zone: hosts.join(','),
+    plan: options.get('plan') ?? 'free',
   })
 }
 

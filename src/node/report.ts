@@ -4,13 +4,13 @@ import type { NodeReport } from '#nodes/cluster-status.ts'
 import type { Nodes } from '#nodes/nodes.ts'
 
 /**
- * How this node is, for `stoa status` and `/api/cluster`. `refusals`: the reasons of recent
- * refusals, in words.
+ * How this node is, for `stoa status` and `/api/cluster`. `problems`: what does not work
+ * beside the parts of the cluster, each in a sentence.
  */
 export function reportOf(
   cluster: ClusterParts,
   nodes: Nodes,
-  refusals: readonly string[],
+  problems: readonly string[],
 ): NodeReport {
   const { feed, cache } = cluster
   const files = cluster.files?.now ?? null
@@ -39,7 +39,7 @@ export function reportOf(
       ...degradedParts(cluster),
       ...fileProblem(files),
       ...clockProblem(nodes),
-      ...refusals,
+      ...problems,
     ],
   }
 }

@@ -3,6 +3,7 @@ import type { Cache } from '#cache/cache.ts'
 import type { Config } from '#config/config.ts'
 import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
+import { purgeKeyOf } from '#http-cache/varnish-vcl.ts'
 import type { JobQueue } from '#jobs/job-queue.ts'
 import type { Diagnosis } from '#doctor/doctor.ts'
 import type { Logger } from '#lib/logger.ts'
@@ -27,6 +28,8 @@ export type Site = AsyncDisposable & {
   readonly media: Media
   /** Jobs that a command adds are found by the nodes within seconds; those of a node at once. */
   readonly queue: JobQueue
+  /** A request with this key purges the HTTP cache; its VCL has it. */
+  readonly purgeKey: string
 }
 
 /** The files of a site as `stoa files` sees them. */
@@ -123,6 +126,7 @@ export function createSite(
     access,
     media,
     queue,
+    purgeKey: purgeKeyOf(secret),
     [Symbol.asyncDispose]: async () => {
       await media.stop()
       await endWithin(content.stop(), backgroundMs, logger)

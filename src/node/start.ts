@@ -18,6 +18,8 @@ import { checkFileStore, claimFileStore } from '#node/file-store-check.ts'
 import { filesMethod, moveFiles, replyAboutFiles } from '#node/file-move.ts'
 import { openFoundation, secretOf } from '#node/foundation.ts'
 import type { Foundation } from '#node/foundation.ts'
+import { openNodeHttpCache } from '#node/http-cache.ts'
+import type { NodeHttpCache } from '#node/http-cache.ts'
 import { jobHandlers, openJobs } from '#node/jobs.ts'
 import type { JobParts } from '#node/jobs.ts'
 import { enterCluster } from '#node/join.ts'
@@ -157,28 +159,27 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   await using node = await enterCluster(foundation, { supervisedAs, version, signal })
   signal.throwIfAborted()
   const [parts, api] = await loading
-  const { database, url } = foundation
-  const { secret } = node
-  await using opened = await openCluster({ config, url, logger, database, secret, version })
+  const [{ database }, { secret }] = [foundation, node]
+  await using opened = await openCluster({ ...foundation, secret, version })
   const forwarding = new ForwardingLog()
   await using files = new FileStoreWatch(foundation.fileStore, logger)
   const cluster = clusterOf(foundation, node, { opened, forwarding, files })
   await using jobs = openJobs(node.nodes, { database, link: cluster.link, logger })
-  const { queue } = jobs
-  await using site = createSite(foundation, { parts, secret, queue, cache: cluster.cache })
+  const siteOptions = { parts, secret, queue: jobs.queue, cache: cluster.cache }
+  await using site = createSite(foundation, siteOptions)
+  using httpCache = await openNodeHttpCache(config, site, cluster)
   const refusals = new RefusalLog(logger.child({ part: 'api' }))
-  handleCalls(cluster, { foundation, nodes: node.nodes, refusals })
+  handleCalls(cluster, { foundation, nodes: node.nodes, refusals, httpCache })
   if (config.starter) await api.createStarterContent(site)
   const server = await api.createServer({
     ...site,
     cluster,
+    httpCache: httpCache.cache,
     secret,
     clock: foundation.clock,
     config: apiConfigOf(config),
     version,
-    plugins: [
-      api.pageRoutes({ version, node: node.name, startedAtMs, publicUrl: config.publicUrl }),
-    ],
+    plugins: [api.pageRoutes({ ...config, version, node: node.name, startedAtMs })],
     refusals,
     forwarding,
   })
@@ -198,9 +199,10 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
     if (node.first) await announceFirstAdministrator(site, origin)
     mode.onReady()
     pruning.run()
-    jobs.run(jobHandlers(jobParts))
+    jobs.run([...jobHandlers(jobParts), ...httpCache.jobs])
     await aborted(AbortSignal.any([signal, node.drainAsked]))
     logger.info({}, 'stopping: finishing the requests in flight')
+    httpCache.leave()
     drained = jobs.drain(backgroundMs)
     server.beginDrain()
     shared?.leave()
@@ -215,11 +217,18 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
 
 function handleCalls(
   cluster: ClusterParts,
-  parts: { readonly foundation: Foundation; readonly nodes: Nodes; readonly refusals: RefusalLog },
+  parts: {
+    readonly foundation: Foundation
+    readonly nodes: Nodes
+    readonly refusals: RefusalLog
+    readonly httpCache: NodeHttpCache
+  },
 ): void {
-  const { foundation, nodes, refusals } = parts
+  const { foundation, nodes, refusals, httpCache } = parts
   cluster.calls.handle(filesMethod, (payload) => replyAboutFiles(foundation, payload))
-  cluster.calls.handle(statusMethod, async () => reportOf(cluster, nodes, refusals.now()))
+  cluster.calls.handle(statusMethod, async () =>
+    reportOf(cluster, nodes, [...refusals.now(), ...httpCache.problems()]),
+  )
 }
 
 /** The spool is local to this machine, so every node looks after its own. */

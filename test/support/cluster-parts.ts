@@ -21,7 +21,7 @@ import type { TestDatabase } from '#test/support/database.ts'
 export function testCluster(
   { database, url }: TestDatabase,
   logger: Logger = silentLogger,
-): ClusterParts & AsyncDisposable {
+): ClusterParts & AsyncDisposable & { readonly nodes: Nodes } {
   const feedDatabase = new PostgresDatabase({
     url,
     connectionsMax: 5,
@@ -53,6 +53,7 @@ export function testCluster(
     link,
     applied,
     calls,
+    nodes,
     texts: new RowTexts(1_000_000),
     duties: () => nodes.duties(),
     findings: () => diagnose({ checks, here, name: null, ask }),

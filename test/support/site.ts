@@ -13,9 +13,11 @@ import { createContent } from '#content/create-content.ts'
 import type { Database } from '#database/database.ts'
 import { DiskFileStore } from '#file-store/drivers/disk.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
+import type { HttpCache } from '#http-cache/http-cache.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import type { Logger } from '#lib/logger.ts'
+import type { Nodes } from '#nodes/nodes.ts'
 import { createMedia } from '#media/create-media.ts'
 import type { Media } from '#media/media.ts'
 import { testCluster } from '#test/support/cluster-parts.ts'
@@ -50,11 +52,15 @@ export class Site implements AsyncDisposable {
   readonly media: Media
   readonly tokens: ReadonlyMap<Persona, string>
   readonly feed: ChangeFeed
+  readonly nodes: Nodes
   readonly #dispose: () => Promise<void>
   #checker: ResponseChecker | null = null
 
   constructor(
-    parts: Pick<Site, 'server' | 'database' | 'content' | 'access' | 'media' | 'tokens' | 'feed'>,
+    parts: Pick<
+      Site,
+      'server' | 'database' | 'content' | 'access' | 'media' | 'tokens' | 'feed' | 'nodes'
+    >,
     dispose: () => Promise<void>,
   ) {
     this.server = parts.server
@@ -64,6 +70,7 @@ export class Site implements AsyncDisposable {
     this.media = parts.media
     this.tokens = parts.tokens
     this.feed = parts.feed
+    this.nodes = parts.nodes
     this.#dispose = dispose
   }
 
@@ -123,6 +130,7 @@ export async function testSite(
     readonly config?: Partial<ApiConfig>
     readonly logger?: Logger
     readonly plugins?: readonly RoutePlugin[]
+    readonly httpCache?: HttpCache
   } = {},
 ): Promise<Site> {
   const db = await testDatabase()
@@ -164,6 +172,7 @@ export async function testSite(
     clock,
     ...(options.config === undefined ? {} : { config: options.config }),
     plugins: options.plugins ?? [],
+    httpCache: options.httpCache ?? null,
   })
   const tokens = new Map<Persona, string>()
   for (const role of ['author', 'editor', 'administrator'] as const) {
@@ -175,7 +184,7 @@ export async function testSite(
     tokens.set(role, token)
   }
   return new Site(
-    { server, database, content, access, media, tokens, feed: cluster.feed },
+    { server, database, content, access, media, tokens, feed: cluster.feed, nodes: cluster.nodes },
     async () => {
       await server.close()
       await media.stop()

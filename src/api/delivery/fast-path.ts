@@ -8,6 +8,8 @@ import { staleHeaders } from '#api/delivery/stale-headers.ts'
 import { RequestIds, requestIdOf } from '#api/http/request-id.ts'
 import { sessionCookieIn } from '#api/http/session-cookie.ts'
 import { readToken, cookieToken } from '#api/writes/token-header.ts'
+import { AsOfText } from '#http-cache/as-of.ts'
+import type { HttpCache } from '#http-cache/http-cache.ts'
 import { memoizeBounded } from '#lib/memoize-bounded.ts'
 
 const prefix = '/api/content/'
@@ -39,10 +41,11 @@ type Respond = (request: IncomingMessage, response: ServerResponse) => boolean
  * done nothing, whenever something is not at hand; the routes then respond the same.
  */
 export function fastPath(context: ApiContext, responded: () => void): Respond {
-  const { cluster, config, access, state, responseKeys } = context
+  const { cluster, config, access, state, responseKeys, httpCache } = context
   const { cache } = cluster
   const secure = config.secureCookies
-  const writer = new ResponseWriter(config.keepAliveTimeoutMs)
+  const writer = new ResponseWriter(config.keepAliveTimeoutMs, httpCache)
+  const asOf = new AsOfText()
   const headersOf = headerReader()
   const bearerIn = memoizeBounded(textsMax, (text) => bearerPattern.exec(text)?.[1] ?? '')
   const tokenIn = memoizeBounded(textsMax, readToken)
@@ -76,40 +79,66 @@ export function fastPath(context: ApiContext, responded: () => void): Respond {
       | undefined
     if (kept === undefined || !('body' in kept)) return false
     responded()
-    writer.write(response, kept, headers, { nowMs, staleForMs: cache.staleForMs(nowMs) })
+    const asOfLine = httpCache === null ? '' : asOf.line(cluster.feed.state)
+    writer.write(response, kept, headers, {
+      nowMs,
+      staleForMs: cache.staleForMs(nowMs),
+      asOfLine,
+    })
     return true
   }
 }
 
-type Moment = { readonly nowMs: number; readonly staleForMs: number | null }
+/** `asOfLine`: how new the response is at least; empty: no HTTP cache asks for it. */
+type Moment = {
+  readonly nowMs: number
+  readonly staleForMs: number | null
+  readonly asOfLine: string
+}
 
 class ResponseWriter {
   readonly #heads: HeadWriter
   readonly #ids = new RequestIds()
+  readonly #notKept: readonly string[]
 
-  constructor(keepAliveTimeoutMs: number) {
+  constructor(keepAliveTimeoutMs: number, httpCache: HttpCache | null) {
     this.#heads = new HeadWriter(keepAliveTimeoutMs)
+    this.#notKept = httpCache?.notKept ?? []
   }
 
   write(
     response: ServerResponse,
     kept: CachedResponse,
     headers: RequestHeaders,
-    { nowMs, staleForMs }: Moment,
+    { nowMs, staleForMs, asOfLine }: Moment,
   ): void {
     const requestId = headers.requestId === null ? this.#ids.next() : requestIdOf(headers.requestId)
     const matches = headers.ifNoneMatch !== null && matchesTag(headers.ifNoneMatch, kept.tag)
     if (!matches && staleForMs === null) {
-      kept.hitLines ??= headLines([...kept.headers, ...hitStatus])
-      if (this.#heads.write(response, kept.hitLines, requestId, nowMs)) {
+      kept.hitLines ??= headLines([...kept.headers, ...(kept.edge ?? this.#notKept), ...hitStatus])
+      if (this.#heads.write(response, kept.hitLines + asOfLine, requestId, nowMs)) {
         response.end(kept.body)
         return
       }
     }
-    const pairs = [...kept.headers, ...statusOf(staleForMs), 'x-request-id', requestId]
+    const isKept = kept.edge !== null && staleForMs === null
+    const pairs = [
+      ...kept.headers,
+      ...(isKept ? kept.edge : this.#notKept),
+      ...pairIn(asOfLine),
+      ...statusOf(staleForMs),
+      'x-request-id',
+      requestId,
+    ]
     if (matches) response.writeHead(304, withoutContent(pairs)).end()
     else response.writeHead(200, pairs).end(kept.body)
   }
+}
+
+/** The name and the value of a header that stands in a line of its own. */
+function pairIn(line: string): string[] {
+  const colon = line.indexOf(':')
+  return colon < 0 ? [] : [line.slice(0, colon), line.slice(colon + 2, -2)]
 }
 
 function statusOf(staleForMs: number | null): string[] {

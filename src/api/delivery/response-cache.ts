@@ -10,6 +10,7 @@ import { securityHeadersOf } from '#api/http/security-headers.ts'
 import type { Metrics } from '#api/metrics.ts'
 import { tokenToSee } from '#api/writes/token-header.ts'
 import type { Cached } from '#cache/cache.ts'
+import type { Dependency } from '#cache/dependency.ts'
 import type { Codec } from '#cache/envelope.ts'
 import { DatabaseAwayError } from '#cache/errors.ts'
 import type { FillContext } from '#cache/fill.ts'
@@ -18,6 +19,7 @@ import type { Call } from '#content/content.ts'
 import { EntryNotFoundError, TypeNotFoundError } from '#content/errors.ts'
 import type { Depends } from '#content/query/dependencies.ts'
 import type { Perspective } from '#content/query/query.ts'
+import { tagsOfResponse } from '#http-cache/tags.ts'
 
 /**
  * Whole responses as bytes. Each is kept in the cluster's cache under everything that can change
@@ -35,6 +37,8 @@ export type Rendered = {
 /** `headers` in pairs, ready to be written; all but those that differ between requests. */
 export type CachedResponse = {
   readonly headers: readonly string[]
+  /** More of them, by which the HTTP cache may keep the response; null: it must not. */
+  readonly edge: readonly string[] | null
   readonly body: Buffer
   readonly tag: string
   /** The lines of the head of a fresh response from memory, made when they are first needed. */
@@ -137,7 +141,9 @@ const codec: Codec<Kept> = {
     'absent' in kept
       ? Buffer.from(`${JSON.stringify(kept)}\0`)
       : Buffer.concat([
-          Buffer.from(`${JSON.stringify({ headers: kept.headers, tag: kept.tag })}\0`),
+          Buffer.from(
+            `${JSON.stringify({ headers: kept.headers, edge: kept.edge, tag: kept.tag })}\0`,
+          ),
           kept.body,
         ]),
   decode: (bytes) => {
@@ -145,9 +151,7 @@ const codec: Codec<Kept> = {
     if (end < 0) return null
     const head: unknown = JSON.parse(bytes.toString('utf8', 0, end))
     if (isAbsent(head)) return head
-    return isHead(head)
-      ? { headers: head.headers, body: bytes.subarray(end + 1), tag: head.tag, hitLines: null }
-      : null
+    return isHead(head) ? { ...head, body: bytes.subarray(end + 1), hitLines: null } : null
   },
 }
 
@@ -156,14 +160,13 @@ function isAbsent(head: unknown): head is Absent {
   return (absent === 'entry' || absent === 'type') && typeof name === 'string'
 }
 
-function isHead(head: unknown): head is Pick<CachedResponse, 'headers' | 'tag'> {
-  const { headers, tag } = (head ?? {}) as Partial<CachedResponse>
-  return (
-    typeof tag === 'string' &&
-    Array.isArray(headers) &&
-    headers.length % 2 === 0 &&
-    headers.every(isHeaderText)
-  )
+function isHead(head: unknown): head is Pick<CachedResponse, 'headers' | 'edge' | 'tag'> {
+  const { headers, edge, tag } = (head ?? {}) as Partial<CachedResponse>
+  return typeof tag === 'string' && arePairs(headers) && (edge === null || arePairs(edge))
+}
+
+function arePairs(headers: unknown): headers is string[] {
+  return Array.isArray(headers) && headers.length % 2 === 0 && headers.every(isHeaderText)
 }
 
 /** A line break would begin another header. */
@@ -186,7 +189,7 @@ async function renderOrAbsent(read: ContentRead, load: FillContext): Promise<Kep
       known: { texts: context.cluster.texts, life: () => load.epoch },
     })
     if (typeof rendered.perspective !== 'string') throw new UncachedPerspective()
-    return cachedResponse(context.config, request, rendered)
+    return cachedResponse(context, request, rendered, load.dependencies)
   } catch (error) {
     if (error instanceof EntryNotFoundError) return { absent: 'entry', name: '' }
     if (error instanceof TypeNotFoundError) return { absent: 'type', name: read.type }
@@ -204,9 +207,10 @@ export function dependenciesOf(load: FillContext, metrics: Metrics): Depends {
 }
 
 function cachedResponse(
-  config: ApiConfig,
+  { config, httpCache }: ApiContext,
   request: FastifyRequest,
   rendered: Rendered,
+  dependencies: readonly Dependency[],
 ): CachedResponse {
   const body = Buffer.from(rendered.body)
   const tag = tagOf(body, rendered.version)
@@ -223,7 +227,10 @@ function cachedResponse(
     varyOf(config, isWorthCompressing(body.byteLength) && config.compress),
     ...securityHeadersOf(config),
   ]
-  return { headers, body, tag, hitLines: null }
+  const isShared = httpCache !== null && isForAll(request, rendered.perspective)
+  const tags = isShared ? tagsOfResponse(dependencies) : null
+  const edge = tags === null || httpCache === null ? null : httpCache.kept(tags)
+  return { headers, edge, body, tag, hitLines: null }
 }
 
 /**
@@ -248,6 +255,7 @@ async function compressed(kept: Kept, encoding: Encoding): Promise<Kept> {
   )
   return {
     headers: [...headers, 'content-encoding', encoding],
+    edge: kept.edge,
     body,
     tag: kept.tag,
     hitLines: null,
@@ -263,6 +271,7 @@ function send({ request, reply }: ContentRead, cached: Cached<Kept>): FastifyRep
   if ('absent' in value)
     throw value.absent === 'entry' ? new EntryNotFoundError() : new TypeNotFoundError(value.name)
   const { headers } = value
+  request.edge = value.edge
   for (let at = 0; at < headers.length; at += 2) reply.header(headers[at]!, headers[at + 1]!)
   if (!matchesTag(request.headers['if-none-match'], value.tag)) return reply.send(value.body)
   reply.removeHeader('content-length')
@@ -276,15 +285,21 @@ export function markStale(reply: FastifyReply, ageMs: number): void {
 }
 
 /**
- * Browsers revalidate each time; shared caches keep a response for a moment, and then refresh it
- * behind the reader's back.
+ * Browsers ask each time. A shared cache that is not purged keeps a response for a moment, which
+ * takes a rush of readers off the nodes, and asks after that. The HTTP cache of this site has
+ * headers of its own.
  */
 function cacheControlOf(
-  { sharedCacheS, staleWhileRevalidateS }: ApiConfig,
+  { sharedCacheS }: ApiConfig,
   request: FastifyRequest,
   perspective: Perspective,
 ): string {
-  return isAnonymous(request.identity) && perspective === 'published'
-    ? `public, max-age=0, s-maxage=${sharedCacheS}, stale-while-revalidate=${staleWhileRevalidateS}`
+  return isForAll(request, perspective)
+    ? `public, max-age=0, s-maxage=${sharedCacheS}`
     : 'private, no-store'
+}
+
+/** True of a response that every reader without credentials may see. */
+function isForAll({ identity }: FastifyRequest, perspective: Perspective): boolean {
+  return isAnonymous(identity) && perspective === 'published'
 }

@@ -9,6 +9,7 @@ import { RangeNotSatisfiableError } from '#api/problems/errors.ts'
 import { idParam, strict } from '#api/schemas/shared.ts'
 import { transferTimeoutMs } from '#api/http/upload-body.ts'
 import { addVary } from '#api/delivery/vary.ts'
+import { tagsOfResponse } from '#http-cache/tags.ts'
 import type { Delivery, RenditionOptions } from '#media/media.ts'
 
 /**
@@ -70,7 +71,7 @@ const bytes = (description: string) => ({
 })
 
 /** The files themselves, for everyone who knows the id: no session, no cookie, cached for ever. */
-export const assetFileRoutes: RoutePlugin = (server, { media }) => {
+export const assetFileRoutes: RoutePlugin = (server, { media, httpCache }) => {
   // A HEAD of its own: the one that Fastify makes would say that the length is 0.
   for (const method of ['GET', 'HEAD'] as const)
     server.route({
@@ -116,6 +117,8 @@ export const assetFileRoutes: RoutePlugin = (server, { media }) => {
           load.row('asset', id)
           return media.find(db, id)
         })
+        const tags = tagsOfResponse([{ kind: 'row', collection: 'asset', key: id }])
+        if (httpCache !== null && tags !== null) request.edge = httpCache.kept(tags)
         const reader = { accept: request.headers.accept ?? '', caller: networkOf(request.ip) }
         const delivery = isRendition
           ? await media.rendition(asset, options, reader)

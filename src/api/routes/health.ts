@@ -3,6 +3,8 @@ import type { ApiContext, RoutePlugin } from '#api/api-context.ts'
 import { NotReadyError } from '#api/problems/errors.ts'
 import { strict } from '#api/schemas/shared.ts'
 import { sql } from '#database/database.ts'
+import type { HttpCache } from '#http-cache/http-cache.ts'
+import { failingEdges } from '#http-cache/receipts.ts'
 import { StoaError } from '#lib/stoa-error.ts'
 import { timedOut, withTimeout } from '#lib/timeout.ts'
 
@@ -27,7 +29,7 @@ type Parts = Readonly<Record<string, PartState>>
  * that is down for every node takes none of them out of rotation while they can serve without it.
  */
 export const healthRoutes: RoutePlugin = (server, context) => {
-  const database = sharedCheck(context)
+  const checked = sharedCheck(context)
   server.route({
     method: 'GET',
     url: '/healthz/live',
@@ -63,7 +65,7 @@ export const healthRoutes: RoutePlugin = (server, context) => {
       const parts: Parts = {
         node: nodeState(context),
         requests: requestsState(context),
-        database: await database(),
+        ...(await checked()),
         ...clusterStates(context),
       }
       const needed = ['node', 'requests', ...(context.cluster.cache.canServe ? [] : ['database'])]
@@ -128,13 +130,36 @@ function down(detail: string): PartState {
   return { state: 'down', detail }
 }
 
-function sharedCheck(context: ApiContext): () => Promise<PartState> {
-  let last: { readonly atMs: number; readonly state: Promise<PartState> } | null = null
+function sharedCheck(context: ApiContext): () => Promise<Parts> {
+  let last: { readonly atMs: number; readonly states: Promise<Parts> } | null = null
   return () => {
     const nowMs = context.clock.monotonicMs()
     if (last === null || nowMs - last.atMs >= checkSharedMs)
-      last = { atMs: nowMs, state: databaseState(context) }
-    return last.state
+      last = { atMs: nowMs, states: checkedStates(context) }
+    return last.states
+  }
+}
+
+async function checkedStates(context: ApiContext): Promise<Parts> {
+  const database = await databaseState(context)
+  const { httpCache } = context
+  return httpCache === null || database.state === 'down'
+    ? { database }
+    : { database, httpCache: await httpCacheState(context, httpCache) }
+}
+
+/** An HTTP cache that is away takes no node out of rotation: its purges wait. */
+async function httpCacheState(
+  { database, logger }: ApiContext,
+  httpCache: HttpCache,
+): Promise<PartState> {
+  try {
+    const failing = await withTimeout(failingEdges(database, httpCache), checkTimeoutMs)
+    if (failing === timedOut) return down(`not known within ${checkTimeoutMs} ms`)
+    return failing.length === 0 ? up('purged') : down(`purges wait: ${failing.join('; ')}`)
+  } catch (error) {
+    logger.debug({ err: error }, 'the check of the HTTP cache failed')
+    return down('not known')
   }
 }
 

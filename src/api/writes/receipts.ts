@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ClusterParts } from '#api/api-context.ts'
+import type { ApiContext, ClusterParts } from '#api/api-context.ts'
 import { ReceiptNotFoundError } from '#api/problems/errors.ts'
 import { formatToken, parseToken } from '#change-feed/token.ts'
 import type { Token } from '#change-feed/token.ts'
 import { sql } from '#database/database.ts'
-import type { Queryable } from '#database/database.ts'
+import { edgeReceipts } from '#http-cache/receipts.ts'
+import type { EdgeReceipt } from '#http-cache/receipts.ts'
 import { timedOut, withTimeout } from '#lib/timeout.ts'
 
 /** The call behind receipts: whether, and when, a node has applied a write. */
@@ -19,7 +20,7 @@ const receiptMs = 2_000
 export type Receipt = {
   readonly token: string
   readonly writtenAt: string | null
-  /** Every node that lives has applied it. */
+  /** Every node that lives has applied it, and every edge was purged. */
   readonly everywhere: boolean
   readonly nodes: readonly {
     readonly id: string
@@ -29,6 +30,8 @@ export type Receipt = {
     readonly tookMs: number | null
     readonly problem: string | null
   }[]
+  /** One for each edge of the HTTP cache; none where there is no HTTP cache. */
+  readonly httpCache: readonly EdgeReceipt[]
 }
 
 type Applied = { readonly applied: boolean; readonly appliedAt: string | null }
@@ -53,17 +56,19 @@ export function handleReceiptCalls({ feed, applied, calls }: ClusterParts): Disp
   })
 }
 
+type ReceiptParts = Pick<ApiContext, 'cluster' | 'database' | 'httpCache'>
+
 /** Asks every node. Errors: `ReceiptNotFoundError`, and the database's. */
 export async function receiptOf(
-  cluster: ClusterParts,
-  database: Queryable,
+  { cluster, database, httpCache: cache }: ReceiptParts,
   text: string,
 ): Promise<Receipt> {
   const token = parseToken(text)
   if (token === null) throw new ReceiptNotFoundError()
-  const [[written], replies] = await Promise.all([
+  const [[written], replies, httpCache] = await Promise.all([
     database.run(writtenAt, [String(token.xid), token.epoch]),
     cluster.calls.onAll(method, { token: text, waitMs: 0 }, { deadlineMs: receiptMs }),
+    cache === null ? [] : edgeReceipts(database, cache, token),
   ])
   const at = written?.at ?? null
   const nodes = replies.map((reply) => {
@@ -84,8 +89,10 @@ export async function receiptOf(
   return {
     token: formatToken(token),
     writtenAt: at,
-    everywhere: nodes.every((node) => node.applied),
+    everywhere:
+      nodes.every((node) => node.applied) && httpCache.every(({ state }) => state === 'purged'),
     nodes,
+    httpCache,
   }
 }
 

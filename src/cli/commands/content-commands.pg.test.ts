@@ -22,6 +22,7 @@ function stoa(on: Importing, argv: readonly string[], signal?: AbortSignal): Pro
       ...on.site,
       config,
       queue: new JobQueue(null),
+      purgeKey: 'key',
       [Symbol.asyncDispose]: async () => undefined,
     }) satisfies Site
   return runStoa(argv, { assembly: { openSite }, folder, ...(signal && { signal }) })
