@@ -15,6 +15,7 @@ import { openApiRoutes } from '#api/routes/openapi.ts'
 import { receiptRoutes } from '#api/routes/receipts.ts'
 import { releaseItemRoutes, releaseRoutes } from '#api/routes/releases.ts'
 import { roleRoutes } from '#api/routes/roles.ts'
+import { searchRoutes } from '#api/routes/search.ts'
 import { sessionRoutes } from '#api/routes/sessions.ts'
 import { tokenRoutes } from '#api/routes/tokens.ts'
 import { userRoutes } from '#api/routes/users.ts'
@@ -25,6 +26,7 @@ export const routePlugins: readonly RoutePlugin[] = [
   healthRoutes,
   metricsRoutes,
   contentReadRoutes,
+  searchRoutes,
   contentWriteRoutes,
   contentStateRoutes,
   contentVersionRoutes,

@@ -20,6 +20,44 @@ async function create(site: Site, title: string, body: string): Promise<string> 
   return made.json.data.id as string
 }
 
+test(
+  'a search across types is kept in memory, and follows each write',
+  {
+    skip: databaseMissing,
+  },
+  async () => {
+    await using site = await testSite()
+    for (const type of ['page', 'note'])
+      await site.request('PUT', `/api/types/${type}`, { body: { ...page, label: type } })
+    site.forgetDocument()
+    type Found = { data: { type: string; highlights: Record<string, string> }[]; facets: unknown }
+    const url = '/api/search?q=marble'
+    const empty = await site.get(url)
+    assert.deepEqual([empty.status, (empty.json as Found).data], [200, []])
+    await create(site, 'Roofs', 'On columns of <i>marble</i>.')
+    const made = await site.get(url)
+    assert.equal(made.headers['cache-status'], 'stoa; fwd=miss')
+    const { data } = made.json as Found
+    assert.deepEqual(
+      data.map(({ type, highlights }) => [type, highlights]),
+      [['page', { body: 'On columns of <mark>marble</mark>…' }]],
+    )
+    assert.match((await site.get(url)).headers['cache-status'] ?? '', /hit/)
+    await site.request('POST', '/api/content/note', {
+      body: { fields: { title: 'Marble' }, publish: true },
+    })
+    const after = (await site.get(url)).json as Found
+    assert.deepEqual(
+      after.data.map(({ type }) => type),
+      ['note', 'page'],
+    )
+    const suggested = await site.get('/api/search/suggestions?q=mar')
+    assert.equal((suggested.json as { data: unknown[] }).data.length, 1)
+    const stranger = await site.get(url, { as: 'anonymous' })
+    assert.equal(stranger.status, 200)
+  },
+)
+
 test('a cached search follows each write', { skip: databaseMissing }, async () => {
   await using site = await testSite()
   assert.equal((await site.request('PUT', '/api/types/page', { body: page })).status, 201)

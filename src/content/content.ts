@@ -6,6 +6,7 @@ import type { Depends } from '#content/query/dependencies.ts'
 import type { ListQuery, Perspective } from '#content/query/query.ts'
 import type { RowTexts } from '#content/query/row-texts.ts'
 import type { QueryReader } from '#content/query/readable-type.ts'
+import type { Search } from '#content/search/search.ts'
 import type { Database, Queryable } from '#database/database.ts'
 import type { Actor } from '#lib/actor.ts'
 
@@ -145,6 +146,7 @@ export interface Content {
   readonly schedule: Schedule
   readonly bulk: Bulk
   readonly archive: Archive
+  readonly search: Search
   /** Ends background work after the step at hand. */
   stop(): Promise<void>
 }

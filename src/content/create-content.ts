@@ -17,6 +17,7 @@ import { QueryLane } from '#content/query/query-lane.ts'
 import { createReleases } from '#content/releases.ts'
 import { createSchedule } from '#content/schedule.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
+import { findEntries, suggestTitles } from '#content/search/find.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 
@@ -66,6 +67,10 @@ export function createContent(options: {
     schedule: createSchedule(context),
     bulk,
     archive: createArchive({ context, entries, bulk }),
+    search: {
+      find: (call, query) => findEntries(reading, call, query),
+      suggest: (call, query) => suggestTitles(reading, call, query),
+    },
     stop: () => settling.stop(),
   }
 }

@@ -126,6 +126,8 @@ export const rows: Readonly<Record<string, Row>> = {
   'GET /read/:type/:id': row(all(200), ({ id }) => ({ url: `/read/note/${id}` })),
 
   'GET /api/content/:type': row(all(200), '/api/content/note'),
+  'GET /api/search': row(all(200), '/api/search?q=stoa'),
+  'GET /api/search/suggestions': row(all(200), '/api/search/suggestions?q=sto'),
   'GET /api/content/:type/:id': row(all(200), note('')),
   'POST /api/content/:type': row(signedIn(201), () => ({
     url: '/api/content/note',

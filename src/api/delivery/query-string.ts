@@ -1,4 +1,5 @@
 import type { ReadOptions } from '#content/content.ts'
+import type { SearchQuery, SuggestionQuery } from '#content/search/search.ts'
 import { QueryLimitError, QueryParameterError } from '#content/query/errors.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
 import type { Filter, ListQuery, Perspective, Sort, Test } from '#content/query/query.ts'
@@ -95,6 +96,53 @@ function usualSort(perspective: Perspective, search: string | null): Sort[] {
  */
 export function parseReadOptions(text: string): ReadOptions {
   return readOptions(oneByName(parseParameters(text, readNames)))
+}
+
+const searchNames = [
+  'q',
+  'types',
+  'where',
+  'locale',
+  'perspective',
+  'facets',
+  'limit',
+  'after',
+] as const
+const suggestionNames = ['q', 'types', 'locale', 'limit'] as const
+const defaultSuggestions = 10
+
+/** Reads the query string of a search across types. Errors as in `parseListQuery`. */
+export function parseSearchQuery(text: string): SearchQuery {
+  const parameters = parseParameters(text, searchNames)
+  const one = oneByName(parameters)
+  const where = parameters.filter((parameter) => parameter.name === 'where')
+  const { locale, perspective } = readOptions(one)
+  if (typeof perspective !== 'string')
+    throw new QueryParameterError('A search is in the perspective published or draft.', {
+      parameter: 'perspective',
+    })
+  const filterFor = (reader: ReadableType): Filter | null =>
+    where.length === 0 ? null : parseFilter(where, reader)
+  const limit = parseLimit(one('limit'))
+  const facets = names(one('facets') ?? '')
+  return { ...searchPlace(one), locale, perspective, facets, limit, after: one('after'), filterFor }
+}
+
+/** Reads the query string of suggestions. Errors as in `parseListQuery`. */
+export function parseSuggestionQuery(text: string): SuggestionQuery {
+  const one = oneByName(parseParameters(text, suggestionNames))
+  const { locale } = readOptions(one)
+  const limit = one('limit')
+  return {
+    ...searchPlace(one),
+    locale,
+    limit: limit === null ? defaultSuggestions : parseLimit(limit),
+  }
+}
+
+function searchPlace(one: One): Pick<SearchQuery, 'text' | 'types'> {
+  const types = one('types')
+  return { text: one('q') ?? '', types: types === null ? null : names(types) }
 }
 
 /** Writes a query so that `parseListQuery` reads the same one back. */

@@ -23,8 +23,8 @@ import {
   dependOnModel,
   dependOnSlug,
 } from '#content/query/dependencies.ts'
-import { QueryLimitError } from '#content/query/errors.ts'
-import type { ListQuery } from '#content/query/query.ts'
+import { QueryFieldError, QueryLimitError, QueryParameterError } from '#content/query/errors.ts'
+import type { ListQuery, Perspective } from '#content/query/query.ts'
 import { isCostly } from '#content/query/query-cost.ts'
 import { costlyQueryMsMax } from '#content/query/query-lane.ts'
 import type { QueryReader } from '#content/query/readable-type.ts'
@@ -39,7 +39,14 @@ import {
   pageOf,
 } from '#content/query/sql.ts'
 import { validateQuery } from '#content/query/validate-query.ts'
-import { byRelevance, relevance, scopeSearch } from '#content/search/search-scope.ts'
+import {
+  byRelevance,
+  relevance,
+  scopeSearch,
+  searchableGroups,
+} from '#content/search/search-scope.ts'
+import type { ScopeSearch } from '#content/search/search-scope.ts'
+import { parseSearch } from '#content/search/search-terms.ts'
 import { slugLengthMax } from '#content/validation/slug.ts'
 import { sql } from '#database/database.ts'
 import type { Queryable } from '#database/database.ts'
@@ -59,14 +66,14 @@ function readGrant(call: Call, type: TypeModel, perspective: Reading['perspectiv
 }
 
 /** The caller of a read, the type, and the grant that it needs. */
-type Subject = {
+export type Subject = {
   readonly call: Call
   readonly model: Model
   readonly type: TypeModel
   readonly grant: Grant
 }
 
-function scopeOf({ call, model, type, grant }: Subject, reading: Reading): Scope {
+export function scopeOf({ call, model, type, grant }: Subject, reading: Reading): Scope {
   return {
     type: type.definition.name,
     schema: type.schema,
@@ -83,7 +90,7 @@ function scopeOf({ call, model, type, grant }: Subject, reading: Reading): Scope
 }
 
 /** The types as the caller sees them, for checking a query. */
-function readerOf(
+export function readerOf(
   { call, model, type, grant }: Subject,
   perspective: Reading['perspective'],
 ): QueryReader {
@@ -290,15 +297,35 @@ export async function listEntries(
 
 type List = Subject & { readonly query: ListQuery; readonly scope: Scope }
 
+/** The search of a list, with the words of the caller read and the groups that they may search. */
+function listSearch(
+  { type, grant }: Subject,
+  text: string,
+  perspective: Perspective,
+  ranked: boolean,
+): ScopeSearch {
+  const terms = parseSearch(text, 'search')
+  if (typeof perspective !== 'string')
+    throw new QueryParameterError(
+      'A release cannot be searched: it shows versions whose words are not kept. Search in the ' +
+        'perspective published or draft.',
+      { parameter: 'search' },
+    )
+  const groups = searchableGroups(type, grant)
+  if (groups.length === 0)
+    throw new QueryFieldError(
+      `"${type.definition.name}" has no field that you can search: mark one as \`searchable\` in ` +
+        'the type.',
+      { field: 'search' },
+    )
+  return scopeSearch(type, groups, { terms, ranked })
+}
+
 function listOf(subject: Subject, query: ListQuery): List {
   const scope = scopeOf(subject, query)
   if (query.search === undefined) return { ...subject, query, scope }
   const ranked = query.sort.length === 0
-  const search = scopeSearch(subject.type, subject.grant, {
-    text: query.search,
-    perspective: query.perspective,
-    ranked,
-  })
+  const search = listSearch(subject, query.search, query.perspective, ranked)
   if (!ranked) return { ...subject, query, scope: { ...scope, search } }
   const schema = new Map([...scope.schema, [relevance.name, relevance]])
   return { ...subject, query: { ...query, sort: byRelevance }, scope: { ...scope, search, schema } }

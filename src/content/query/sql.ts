@@ -321,7 +321,7 @@ type Branch = { readonly from: string; readonly where: readonly string[] }
  * and in a release one more for what it pins. Each branch is one walk along an index that is in
  * order already, which `locale = any(…)` is not.
  */
-function compileScope(
+export function compileScope(
   scope: Scope,
   filter: Filter | null,
   also?: (context: SqlContext) => string,

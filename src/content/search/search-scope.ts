@@ -1,10 +1,10 @@
 import type { Grant } from '#content/authority.ts'
 import type { TypeModel } from '#content/model/model.ts'
-import { QueryFieldError, QueryParameterError } from '#content/query/errors.ts'
 import type { Values } from '#content/query/expression.ts'
 import type { QueryField } from '#content/query/normal-form.ts'
-import type { Perspective, Sort } from '#content/query/query.ts'
-import { parseSearch, tsqueryText } from '#content/search/search-terms.ts'
+import type { Sort } from '#content/query/query.ts'
+import { tsqueryText } from '#content/search/search-terms.ts'
+import type { SearchTerm } from '#content/search/search-terms.ts'
 import { searchGroups } from '#content/search/searched-fields.ts'
 import type { SearchGroup } from '#content/search/searched-fields.ts'
 
@@ -44,29 +44,12 @@ export function searchableGroups(type: TypeModel, grant: Grant): readonly Search
   })
 }
 
-/**
- * Throws `QueryFieldError` where the type has nothing that this reader may search,
- * `QueryParameterError` where the text names no word, and `QueryLimitError`.
- */
+/** The search for these terms in the groups that the reader may search. */
 export function scopeSearch(
   type: TypeModel,
-  grant: Grant,
-  asked: { readonly text: string; readonly perspective: Perspective; readonly ranked: boolean },
+  groups: readonly SearchGroup[],
+  { terms, ranked }: { readonly terms: readonly SearchTerm[]; readonly ranked: boolean },
 ): ScopeSearch {
-  const terms = parseSearch(asked.text, 'search')
-  if (typeof asked.perspective !== 'string')
-    throw new QueryParameterError(
-      'A release cannot be searched: it shows versions whose words are not kept. Search in the ' +
-        'perspective published or draft.',
-      { parameter: 'search' },
-    )
-  const groups = searchableGroups(type, grant)
-  if (groups.length === 0)
-    throw new QueryFieldError(
-      `"${type.definition.name}" has no field that you can search: mark one as \`searchable\` in ` +
-        'the type.',
-      { field: 'search' },
-    )
   const used = searchGroups.filter((group) => type.searched.some((one) => one.group === group))
   return {
     query: tsqueryText(terms, groups.length === used.length ? '' : groups.join('')),
@@ -74,7 +57,7 @@ export function scopeSearch(
       .map((group) => (groups.includes(group) ? weights[group] : 0))
       .toReversed(),
     revision: type.searchRevision,
-    ranked: asked.ranked,
+    ranked,
   }
 }
 

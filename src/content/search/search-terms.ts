@@ -51,6 +51,16 @@ export function parseSearch(text: string, parameter: string): readonly SearchTer
   return terms
 }
 
+/** A query for each word by itself that the terms look for, as `to_tsquery` reads it. */
+export function anyWordText(terms: readonly SearchTerm[]): string {
+  const words = terms
+    .filter((term) => !term.excluded)
+    .flatMap(({ words, prefix }) =>
+      words.map((word, at) => `'${word}'${prefix && at === words.length - 1 ? ':*' : ''}`),
+    )
+  return words.join(' | ')
+}
+
 /**
  * The terms as `to_tsquery` reads them. `groups` are the weights in which words count, such as
  * `AB`; empty: all. Words have only letters and digits, so they need no escaping.
