@@ -147,7 +147,7 @@ export async function wireFeed(url: string, wiring: FeedWiring): Promise<WiredFe
   const link = await openLink({
     url,
     linkUrl: wiring.linkUrl ?? null,
-    database: database.control ?? database,
+    identity: identityOf(database.control ?? database),
     applicationName: `${applicationName} link`,
     logger,
   })
@@ -194,18 +194,17 @@ export type LinkWiring = {
   readonly url: string
   /** Null: NOTIFY of PostgreSQL. */
   readonly linkUrl: string | null
-  /** The primary, which knows the name of the cluster. */
-  readonly database: Queryable
+  /** The name of the cluster; see `identityOf`. */
+  readonly identity: () => Promise<string>
   readonly applicationName: string
   readonly logger: Logger
 }
 
 /** Cluster Link over the server that is configured. Connects in the background. */
 export async function openLink(wiring: LinkWiring): Promise<ClusterLink> {
-  const { url, linkUrl, database, applicationName, logger } = wiring
+  const { url, linkUrl, identity, applicationName, logger } = wiring
   if (linkUrl === null)
     return new PostgresClusterLink({ connect: primaryConnector({ url, applicationName }), logger })
-  const identity = identityOf(database)
   // A client library is loaded only where its server is chosen.
   if (linkUrl.startsWith('redis')) {
     const { RedisClusterLink } = await import('#cluster-link/drivers/redis.ts')
@@ -219,7 +218,7 @@ export async function openLink(wiring: LinkWiring): Promise<ClusterLink> {
  * The name of the cluster for others on the same server. The first result is kept, so that a server
  * which comes back is used again while the database is away.
  */
-function identityOf(database: Queryable): () => Promise<string> {
+export function identityOf(database: Queryable): () => Promise<string> {
   let known: string | null = null
   return async () => (known ??= (await database.run(readPlace))[0]!.place)
 }
@@ -234,15 +233,15 @@ async function openSecondLevel({
   return { store: await openSecondLevelStore(url, database, logger), secret, level }
 }
 
-/** Connects in the background. */
+/** Connects in the background. `database`: null to leave no mark on the server. */
 export async function openSecondLevelStore(
   url: string,
-  database: Database,
+  database: Database | null,
   logger: Logger,
 ): Promise<SecondLevel> {
-  const identity = identityOf(database.control ?? database)
   const { RedisSecondLevel } = await import('#cache/drivers/redis.ts')
-  return new RedisSecondLevel({ url, identity, logger })
+  const identity = database === null ? {} : { identity: identityOf(database.control ?? database) }
+  return new RedisSecondLevel({ url, ...identity, logger })
 }
 
 /**

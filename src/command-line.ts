@@ -12,6 +12,7 @@ const assembly: Assembly = {
   openFiles: async (config) => (await import('#node/start.ts')).openFilesForCommand(config),
   openCluster: async (config) => (await import('#node/cluster-access.ts')).openCluster(config),
   diagnose: async (config) => (await import('#node/doctor.ts')).diagnoseFromOutside(config),
+  partsFromHere: async (config) => (await import('#node/parts.ts')).partsFromHere(config),
   runNode: async (config, signal) => (await import('#node/start.ts')).runNode(config, signal),
   runNodes: async (config, count, signal) =>
     (await import('#supervisor/supervisor.ts')).superviseNodes(config, count, signal),

@@ -92,10 +92,12 @@ test(
     )
     for (const { report } of all.nodes)
       assert.ok(report!.feedLagMs! < 1_000, JSON.stringify(report))
-    for (const { report } of all.nodes)
-      assert.deepEqual([report!.parts.fileStore, report!.files], ['up', join(one.dataDir, 'files')])
+    for (const { report } of all.nodes) {
+      const { state, address } = report!.parts.fileStore!
+      assert.deepEqual([state, address], ['up', join(one.dataDir, 'files')])
+    }
     const lines = (await stoa(db.url, 'status')).stdout
-    assert.ok(lines.includes(`file store: up (${join(one.dataDir, 'files')})`), lines)
+    assert.ok(lines.includes(`file store: up; ${join(one.dataDir, 'files')}`), lines)
 
     const failures: unknown[] = []
     const counts = { served: 0, closing: 0, notReady: 0 }
@@ -289,7 +291,9 @@ test(
       stoa(network.url, 'status', '--host', hostname, '--port', port, '--log-level', 'error')
     const well = await ask()
     assert.equal(well.status, 0, well.stderr)
-    assert.match(well.stdout, /^database: up$/m)
+    assert.match(well.stdout, /^database: up; 127\.0\.0\.1:\d+; version \d+\.\d+$/m)
+    assert.match(well.stdout, /^file store: up; \/.*files$/m)
+    assert.match(well.stdout, /^Cluster Link: up; NOTIFY of the database$/m)
     assert.match(well.stdout, /^second cache level: not configured$/m)
     for (const cut of ['silence', 'refuse'] as const) {
       network[cut]()
@@ -299,6 +303,7 @@ test(
       network.heal()
       assert.equal(away.status, 1)
       assert.match(away.stdout, /^! .*\(E_DATABASE_/m)
+      assert.match(away.stdout, /^database: down on this machine; 127\.0\.0\.1:\d+$/m)
       assert.match(away.stdout, /^The node on this machine, http:.* (ready|not ready)/m)
       assert.ok(elapsedMs < 6_000, `${cut}: ${Math.round(elapsedMs)} ms`)
     }

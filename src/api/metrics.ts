@@ -6,6 +6,8 @@ import type { Database } from '#database/database.ts'
 
 /** Buckets of response times, in seconds. */
 const durationBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+/** Gauges of the library that are named like counters; the same are there by type. */
+const misnamed = ['handles', 'requests', 'resources'].map((each) => `nodejs_active_${each}_total`)
 /** The text is made at most this often, since anyone may ask for it. */
 const textMs = 100
 
@@ -34,6 +36,7 @@ export class Metrics {
     const registers = [this.registry]
     this.#nowMs = () => clock.monotonicMs()
     collectDefaultMetrics({ register: this.registry })
+    for (const name of misnamed) this.registry.removeSingleMetric(name)
     this.#durations = new Histogram({
       name: 'stoa_http_request_seconds',
       help:
@@ -188,6 +191,11 @@ function clusterMetrics({ cache, feed, link, texts, duties }: ClusterParts): Met
       'Age of the last good poll of the change feed. Past the lease, responses from memory ' +
         'are marked stale.',
       () => Math.max(0, feed.nowMs() - feed.state.polledAtMs) / 1_000,
+    ),
+    gauge(
+      'stoa_database_up',
+      'Whether the primary has responded to this node within the lease.',
+      () => Number(cache.leased),
     ),
     gauge('stoa_lease_held', '0: the node serves only what it marks as stale.', () =>
       Number(cache.leased),

@@ -7,7 +7,7 @@ import { urlOfListening } from '#embedded-postgres/embedded-postgres.ts'
 import { systemClock } from '#lib/clock.ts'
 import { newId } from '#lib/id.ts'
 import { silentLogger } from '#lib/logger.ts'
-import { commandNameOf, openCommandDatabase, openLink } from '#node/drivers.ts'
+import { commandNameOf, identityOf, openCommandDatabase, openLink } from '#node/drivers.ts'
 import type { ClusterAccess } from '#node/site.ts'
 import { CallSender } from '#nodes/call-sender.ts'
 import { silentAfterMs } from '#nodes/cluster-status.ts'
@@ -31,7 +31,7 @@ export async function openCluster(config: Config): Promise<ClusterAccess | null>
   const link = await openLink({
     url: config.databaseDirectUrl ?? url,
     linkUrl: config.linkUrl,
-    database,
+    identity: identityOf(database),
     applicationName: `${commandNameOf()} link`,
     logger,
   })

@@ -12,6 +12,7 @@ import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
 import { DatabaseClock } from '#node/database-clock.ts'
 import {
+  identityOf,
   openCommandDatabase,
   openFileStore,
   openLink,
@@ -96,7 +97,7 @@ export async function diagnoseFromOutside(given: Config): Promise<Diagnosis | nu
   const link = await openLink({
     url: config.databaseDirectUrl ?? url,
     linkUrl: config.linkUrl,
-    database,
+    identity: identityOf(database),
     applicationName: 'stoa doctor',
     logger,
   })

@@ -27,7 +27,7 @@ import { nodeLeaseMsDefault } from '#nodes/nodes.ts'
  * The composition root's choice of drivers: beside `src/cluster.ts`, only this file imports any.
  */
 
-export { openLink } from '#cluster.ts'
+export { identityOf, openLink } from '#cluster.ts'
 
 /** For a connection to a standby, and for one statement there. */
 const replicaTimeoutMs = 1_000
@@ -123,7 +123,7 @@ export async function openFileStore(
 /** Null: none is configured. */
 export async function openSecondLevel(
   url: string | null,
-  database: Database,
+  database: Database | null,
 ): Promise<SecondLevel | null> {
   return url === null ? null : openSecondLevelStore(url, database, silentLogger)
 }

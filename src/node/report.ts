@@ -1,16 +1,16 @@
 import type { ClusterParts } from '#api/api-context.ts'
 import type { FileStoreState } from '#file-store/file-store-watch.ts'
-import type { NodeReport } from '#nodes/cluster-status.ts'
+import type { NodeReport, PartReports } from '#nodes/cluster-status.ts'
 import type { Nodes } from '#nodes/nodes.ts'
 
 /**
- * How this node is, for `stoa status` and `/api/cluster`. `problems`: what does not work
- * beside the parts of the cluster, each in a sentence.
+ * How this node is, for `stoa status` and `/api/cluster`. `parts`: as `partsOf` has them.
+ * `problems`: whatever else does not work, each in a sentence.
  */
 export function reportOf(
   cluster: ClusterParts,
   nodes: Nodes,
-  problems: readonly string[],
+  { parts, problems }: { readonly parts: PartReports; readonly problems: readonly string[] },
 ): NodeReport {
   const { feed, cache } = cluster
   const files = cluster.files?.now ?? null
@@ -27,14 +27,7 @@ export function reportOf(
       bytes: Math.round(bytes),
       bytesMax: cache.config.bytesMax,
     },
-    parts: {
-      database: cache.leased ? 'up' : 'down',
-      link: cluster.link.connected ? 'up' : 'down',
-      standby: partState(cache.config.replica, cache.missing.replica),
-      secondLevel: partState(cache.config.secondLevel, cache.missing.secondLevel),
-      fileStore: files?.state ?? null,
-    },
-    files: files?.address ?? null,
+    parts,
     degraded: [
       ...degradedParts(cluster),
       ...fileProblem(files),
@@ -47,11 +40,6 @@ export function reportOf(
 function fileProblem(files: FileStoreState | null): string[] {
   if (files === null || files.problem === null) return []
   return [`the file store is down (${files.problem}); uploads are refused`]
-}
-
-function partState(configured: boolean, missing: boolean): 'up' | 'down' | null {
-  if (!configured) return null
-  return missing ? 'down' : 'up'
 }
 
 function degradedParts({ cache, link }: ClusterParts): string[] {

@@ -12,6 +12,7 @@ import type { VerifyOptions, VerifyReport } from '#media/verify-files.ts'
 import { endWithin } from '#node/end-within.ts'
 import type { MoveOptions, MoveReport } from '#node/file-move.ts'
 import type { Foundation } from '#node/foundation.ts'
+import type { PartReports } from '#nodes/cluster-status.ts'
 import type { CallOptions, CallReply } from '#nodes/calls.ts'
 
 /**
@@ -70,6 +71,8 @@ export type Assembly = {
    * folder is not running.
    */
   diagnose(config: Config): Promise<Diagnosis | null>
+  /** The services of the configuration as this machine reaches them; takes two seconds. */
+  partsFromHere(config: Config): Promise<PartReports>
   /** Serves until `signal` aborts, then drains and resolves. */
   runNode(config: Config, signal: AbortSignal): Promise<void>
   /** The same with several nodes as processes of their own behind one port. */

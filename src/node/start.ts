@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import type { ApiConfig, ClusterParts, Server } from '#api/api-context.ts'
 import { ForwardingLog } from '#api/http/forwarding-log.ts'
 import { RefusalLog } from '#api/problems/refusal-log.ts'
+import type { SecondLevel } from '#cache/second-level.ts'
 import type { Config } from '#config/config.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
 import { FileStoreWatch } from '#file-store/file-store-watch.ts'
@@ -24,6 +25,7 @@ import { jobHandlers, openJobs } from '#node/jobs.ts'
 import type { JobParts } from '#node/jobs.ts'
 import { enterCluster } from '#node/join.ts'
 import type { NodeCluster } from '#node/join.ts'
+import { partsOf } from '#node/parts.ts'
 import { reportOf } from '#node/report.ts'
 import { ReservedPort } from '#node/reserved-port.ts'
 import { takeConnections } from '#node/shared-port.ts'
@@ -169,7 +171,8 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
   await using site = createSite(foundation, siteOptions)
   using httpCache = await openNodeHttpCache(config, site, cluster)
   const refusals = new RefusalLog(logger.child({ part: 'api' }))
-  handleCalls(cluster, { foundation, nodes: node.nodes, refusals, httpCache })
+  const { secondLevel } = opened
+  handleCalls(cluster, { foundation, nodes: node.nodes, refusals, httpCache, secondLevel })
   if (config.starter) await api.createStarterContent(site)
   const server = await api.createServer({
     ...site,
@@ -222,12 +225,16 @@ function handleCalls(
     readonly nodes: Nodes
     readonly refusals: RefusalLog
     readonly httpCache: NodeHttpCache
+    readonly secondLevel: SecondLevel | null
   },
 ): void {
-  const { foundation, nodes, refusals, httpCache } = parts
+  const { foundation, nodes, refusals, httpCache, secondLevel } = parts
   cluster.calls.handle(filesMethod, (payload) => replyAboutFiles(foundation, payload))
   cluster.calls.handle(statusMethod, async () =>
-    reportOf(cluster, nodes, [...refusals.now(), ...httpCache.problems()]),
+    reportOf(cluster, nodes, {
+      parts: await partsOf({ ...foundation, cluster, secondLevel }),
+      problems: [...refusals.now(), ...httpCache.problems()],
+    }),
   )
 }
 

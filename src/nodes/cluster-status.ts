@@ -12,6 +12,20 @@ export const statusMethod = 'status'
 /** A node without a beat for this long, a lease and a beat, is shown as silent. */
 export const silentAfterMs = (nodeLeaseMsDefault * 4) / 3
 
+/** The services that nodes use, in the order in which people read them. */
+export const partNames = ['database', 'standby', 'link', 'secondLevel', 'fileStore'] as const
+export type PartName = (typeof partNames)[number]
+
+/** A service as one node sees it. `address` has no account in it; null: not known. */
+export type PartReport = {
+  readonly state: 'up' | 'down'
+  readonly address: string | null
+  readonly version: string | null
+}
+
+/** Null: the node is not configured to use it. */
+export type PartReports = Readonly<Record<PartName, PartReport | null>>
+
 /** The state that only the node itself knows. */
 export type NodeReport = {
   /**
@@ -29,17 +43,7 @@ export type NodeReport = {
     readonly bytes: number
     readonly bytesMax: number
   } | null
-  /** The services that the node uses; null where it is not configured to. */
-  readonly parts: {
-    readonly database: 'up' | 'down'
-    readonly link: 'up' | 'down'
-    readonly standby: 'up' | 'down' | null
-    readonly secondLevel: 'up' | 'down' | null
-    /** Absent: a node of an older version. */
-    readonly fileStore?: 'up' | 'down' | null
-  }
-  /** The place of the files, without secrets, and the one to which they move. */
-  readonly files?: string | null
+  readonly parts: PartReports
   /** Parts that do not work as they should, in words. */
   readonly degraded: readonly string[]
 }

@@ -19,6 +19,7 @@ const unusable: Assembly = {
   openFiles: async () => assert.fail('this command needs no files'),
   openCluster: async () => assert.fail('this command needs no cluster'),
   diagnose: async () => assert.fail('this command needs no doctor'),
+  partsFromHere: async () => assert.fail('this command needs no parts'),
   runNode: async () => assert.fail('this command needs no node'),
   runNodes: async () => assert.fail('this command needs no nodes'),
 }

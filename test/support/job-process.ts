@@ -4,7 +4,7 @@
  * in the transaction of the effect. `quick`: neither.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { openLink } from '#cluster.ts'
+import { identityOf, openLink } from '#cluster.ts'
 import { sql } from '#database/database.ts'
 import { PostgresDatabase } from '#database/postgres/postgres-database.ts'
 import { jobKind } from '#jobs/job-kind.ts'
@@ -61,7 +61,7 @@ if (import.meta.main) {
     link: await openLink({
       url,
       linkUrl: null,
-      database,
+      identity: identityOf(database),
       applicationName: 'job process',
       logger: silentLogger,
     }),

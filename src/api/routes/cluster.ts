@@ -2,12 +2,18 @@ import { Type } from 'typebox'
 import type { RoutePlugin } from '#api/api-context.ts'
 import { dataOf, nullable, strict, timestamp } from '#api/schemas/shared.ts'
 import { jobTotals, parkedProblem } from '#jobs/job-admin.ts'
-import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
+import { clusterStatus, partNames, statusMethod } from '#nodes/cluster-status.ts'
 
 /** A node that has not replied by then is shown without its report. */
 const askDeadlineMs = 2_500
 
-const partState = Type.Union([Type.Literal('up'), Type.Literal('down')])
+const partSchema = nullable(
+  strict({
+    state: Type.Union([Type.Literal('up'), Type.Literal('down')]),
+    address: nullable(Type.String({ description: 'Without an account.' })),
+    version: nullable(Type.String()),
+  }),
+)
 
 const reportSchema = strict(
   {
@@ -33,21 +39,10 @@ const reportSchema = strict(
         bytesMax: Type.Integer(),
       }),
     ),
-    parts: strict(
-      {
-        database: partState,
-        link: partState,
-        standby: nullable(partState),
-        secondLevel: nullable(partState),
-        fileStore: Type.Optional(nullable(partState)),
-      },
-      { description: 'The services that the node uses; null where it is not configured to.' },
-    ),
-    files: Type.Optional(
-      nullable(
-        Type.String({ description: 'The place of the files, and the one to which they move.' }),
-      ),
-    ),
+    parts: Type.Object(Object.fromEntries(partNames.map((name) => [name, partSchema])), {
+      description: 'The services that the node uses; null where it is not configured to.',
+      additionalProperties: false,
+    }),
     degraded: Type.Array(Type.String()),
   },
   { $id: 'NodeReport' },

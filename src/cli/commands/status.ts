@@ -7,8 +7,8 @@ import { jobTotals, parkedProblem } from '#jobs/job-admin.ts'
 import type { JobTotals } from '#jobs/job-admin.ts'
 import type { StoaError } from '#lib/stoa-error.ts'
 import type { ClusterAccess } from '#node/site.ts'
-import { clusterStatus, statusMethod } from '#nodes/cluster-status.ts'
-import type { ClusterStatus, NodeReport, NodeStatus } from '#nodes/cluster-status.ts'
+import { clusterStatus, partNames, statusMethod } from '#nodes/cluster-status.ts'
+import type { ClusterStatus, NodeStatus, PartName, PartReports } from '#nodes/cluster-status.ts'
 
 const callTimeoutMs = 2_500
 /** A database that is away is reported after this, whatever the timeout of the nodes is. */
@@ -104,10 +104,17 @@ function clear({ json }: Output): void {
 
 type LocalNode = { readonly url: string; readonly state: string }
 
-async function printProblem({ output, config }: Context, error: StoaError): Promise<void> {
-  const local = await readLocalNode(config)
-  output.result({ problem: { code: error.code, message: error.message }, local })
+async function printProblem(
+  { assembly, output, config }: Context,
+  error: StoaError,
+): Promise<void> {
+  const [local, parts] = await Promise.all([
+    readLocalNode(config),
+    assembly.partsFromHere({ ...config, databaseTimeoutMs }),
+  ])
+  output.result({ problem: { code: error.code, message: error.message }, local, parts })
   output.line(`! ${error.message} (${error.code})`)
+  for (const line of partLines([{ name: 'this machine', parts }])) output.line(line)
   output.line(
     local === null
       ? `No node responds on this machine at ${localUrl(config)}.`
@@ -150,7 +157,10 @@ function printStatus(output: Output, status: Status): void {
     ['NODE', 'ADDRESS', 'STATE', 'VERSION', 'UP', 'LAG', 'HITS', 'CACHED', 'LEADS'],
     ...status.nodes.map(rowOf),
   ])
-  for (const line of partLines(status.nodes)) output.line(line)
+  const seen = status.nodes.flatMap(({ name, report }) =>
+    report === null ? [] : [{ name, parts: report.parts }],
+  )
+  for (const line of partLines(seen)) output.line(line)
   if (status.jobs !== null) {
     const { waiting, running, parked } = status.jobs
     output.line(`jobs: ${waiting} waiting, ${running} running, ${parked} parked`)
@@ -175,35 +185,38 @@ function rowOf({ name, address, report, duties, ...node }: NodeStatus): string[]
   ]
 }
 
-const partNames: Readonly<Record<keyof NodeReport['parts'], string>> = {
+const partLabels: Readonly<Record<PartName, string>> = {
   database: 'database',
-  link: 'Cluster Link',
   standby: 'standby for reads',
+  link: 'Cluster Link',
   secondLevel: 'second cache level',
   fileStore: 'file store',
 }
 
-/** One line for each service: up on all nodes, or the nodes on which it is down. */
-function partLines(nodes: readonly NodeStatus[]): string[] {
-  const reports = nodes.flatMap(({ name, report }) => (report === null ? [] : [{ name, report }]))
-  if (reports.length === 0) return []
-  return Object.entries(partNames).map(([part, label]) => {
-    const states = reports.map(({ name, report }) => ({
-      name,
-      state: report.parts[part as keyof NodeReport['parts']],
-    }))
-    const down = states.filter(({ state }) => state === 'down').map(({ name }) => name)
-    if (states.every(({ state }) => state === null || state === undefined))
-      return `${label}: not configured`
-    const where = part === 'fileStore' ? placesOfFiles(nodes) : ''
-    return `${label}: ${down.length === 0 ? 'up' : `down on ${down.join(', ')}`}${where}`
+type SeenParts = { readonly name: string; readonly parts: PartReports }
+
+/** One line for each service: up, or where it is down; then its addresses and versions. */
+function partLines(places: readonly SeenParts[]): string[] {
+  if (places.length === 0) return []
+  return partNames.map((part) => {
+    const reports = places.flatMap(({ name, parts }) => {
+      const one = parts[part] ?? null
+      return one === null ? [] : [{ name, ...one }]
+    })
+    if (reports.length === 0) return `${partLabels[part]}: not configured`
+    const down = reports.filter(({ state }) => state === 'down').map(({ name }) => name)
+    const versions = different(reports.map(({ version }) => version))
+    const facts = [
+      down.length === 0 ? 'up' : `down on ${down.join(', ')}`,
+      ...different(reports.map(({ address }) => address)),
+      ...(versions.length === 0 ? [] : [`version ${versions.join(' and ')}`]),
+    ]
+    return `${partLabels[part]}: ${facts.join('; ')}`
   })
 }
 
-/** Nodes with the default each have the files in a data folder of their own name. */
-function placesOfFiles(nodes: readonly NodeStatus[]): string {
-  const places = new Set(nodes.flatMap(({ report }) => report?.files ?? []))
-  return ` (${[...places].join('; ')})`
+function different(texts: readonly (string | null)[]): string[] {
+  return [...new Set(texts.filter((text) => text !== null))]
 }
 
 function duration(ms: number): string {
