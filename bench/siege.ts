@@ -20,9 +20,12 @@ const entries = 400
 const seconds = Number(process.env['STOA_BENCH_SECONDS'] ?? 10)
 // The node would take it for one of its settings.
 delete process.env['STOA_BENCH_SECONDS']
-/** STOA_BENCH_ONLY: the attacks to try, separated by commas. */
-const only = process.env['STOA_BENCH_ONLY']?.split(',') ?? Object.keys(attacks)
+/** STOA_BENCH_ONLY: the attacks to try, separated by semicolons. */
+const only = process.env['STOA_BENCH_ONLY']?.split(';') ?? Object.keys(attacks)
 delete process.env['STOA_BENCH_ONLY']
+for (const name of only)
+  if (attacks[name] === undefined)
+    throw new Error(`there is no attack "${name}"; there are: ${Object.keys(attacks).join('; ')}`)
 /** Not the address of the attacker. */
 const client = '127.0.0.3'
 const cachedClients = 4

@@ -19,6 +19,8 @@ const checkEveryMs = 1_000
 const penaltyMs = 10_000
 /** Addresses under a penalty that are remembered. */
 const penaltiesMax = 10_000
+/** Connections of such addresses that are held without being read; more are closed. */
+const heldMax = 1_000
 const localAddresses: ReadonlySet<string> = new Set(['127.0.0.1', '::1', '::ffff:127.0.0.1'])
 
 export type ConnectionLimits = {
@@ -40,6 +42,8 @@ type Connection = {
   waiting: number
   /** No request after the ones that wait is taken on. */
   isEnding: boolean
+  /** It went past the bound, and is closed. */
+  isCut: boolean
   /** Called if the body that the client is sending comes too slowly; null: it sends none. */
   onSlowBody: (() => void) | null
   /** The time since which the node waits for the client, and the bytes that had moved by then. */
@@ -50,7 +54,8 @@ type Handler = (request: IncomingMessage, response: ServerResponse) => void
 
 /** `net.Socket` reads this for its own timeouts; without it long writes count when they end. */
 const handleName = '_handle'
-type WithQueue = { readonly [handleName]?: { readonly writeQueueSize?: number } | null }
+type Handle = { readonly writeQueueSize?: number; readonly readStop?: () => void }
+type WithHandle = { readonly [handleName]?: Handle | null }
 
 /**
  * The connections of a server, bounded apart from the requests at work: one request per connection
@@ -64,6 +69,8 @@ export class Connections {
   readonly #open = new Map<Socket, Connection>()
   /** Until when an address gets no new connection: to parse its requests is what it costs. */
   readonly #penalties = new Map<string, number>()
+  /** Until when connections of such addresses are held: closed, they would come back at once. */
+  readonly #held = new Map<Socket, number>()
   #timer: NodeJS.Timeout | null = null
 
   constructor(server: Server, limits: ConnectionLimits, clock: Clock) {
@@ -92,7 +99,8 @@ export class Connections {
   /** Ends the connections on which nothing was sent by a moment from now. */
   closeUnused(): void {
     setTimeout(() => {
-      for (const socket of this.#open.keys()) if (socket.bytesRead === 0) socket.destroy()
+      for (const socket of [...this.#open.keys(), ...this.#held.keys()])
+        if (socket.bytesRead === 0) socket.destroy()
     }, unusedGraceMs).unref()
   }
 
@@ -105,37 +113,66 @@ export class Connections {
 
   #opened(socket: Socket): void {
     const address = this.#limits.behindProxy ? '' : (socket.remoteAddress ?? '')
-    const isRefused =
-      !this.#limits.behindProxy && (this.#isPenalised(address) || !this.#shares.take(address))
-    if (isRefused) {
-      socket.destroy()
-      return
+    if (!this.#limits.behindProxy) {
+      if (this.#isPenalised(address)) {
+        this.#hold(socket)
+        return
+      }
+      if (!this.#shares.take(address)) {
+        socket.destroy()
+        return
+      }
     }
     this.#open.set(socket, {
       socket,
       address,
       waiting: 0,
       isEnding: false,
+      isCut: false,
       onSlowBody: null,
       slow: null,
     })
     socket.once('close', () => {
       this.#open.delete(socket)
       if (!this.#limits.behindProxy) this.#shares.giveBack(address)
-      if (this.#open.size === 0 && this.#timer !== null) {
-        clearInterval(this.#timer)
-        this.#timer = null
-      }
+      this.#stopWatching()
     })
+    this.#watch()
+  }
+
+  #watch(): void {
     this.#timer ??= setInterval(() => this.#check(), checkEveryMs).unref()
+  }
+
+  #stopWatching(): void {
+    if (this.#open.size + this.#held.size > 0 || this.#timer === null) return
+    clearInterval(this.#timer)
+    this.#timer = null
+  }
+
+  /** Keeps a connection open without reading from it, until the penalty is over. */
+  #hold(socket: Socket): void {
+    const handle = (socket as unknown as WithHandle)[handleName]
+    if (this.#held.size >= heldMax || handle?.readStop === undefined) {
+      socket.destroy()
+      return
+    }
+    handle.readStop()
+    this.#held.set(socket, this.#clock.monotonicMs() + penaltyMs)
+    socket.once('close', () => {
+      this.#held.delete(socket)
+      this.#stopWatching()
+    })
+    this.#watch()
   }
 
   #wait(request: IncomingMessage, response: ServerResponse, handle: Handler): void {
     const { socket } = request
     const connection = this.#open.get(socket)
-    if (connection === undefined) return
+    if (connection === undefined || connection.isCut) return
     connection.waiting += 1
     if (connection.waiting > pipelinedHardMax) {
+      connection.isCut = true
       this.#penalise(connection.address)
       socket.destroy()
     }
@@ -162,7 +199,7 @@ export class Connections {
     if (this.#penalties.size >= penaltiesMax) this.#penalties.clear()
     this.#penalties.set(address, this.#clock.monotonicMs() + penaltyMs)
     for (const { socket, address: other } of this.#open.values())
-      if (other === address && socket.bytesRead === 0) socket.destroy()
+      if (other === address && socket.bytesRead === 0) this.#hold(socket)
   }
 
   #isPenalised(address: string): boolean {
@@ -174,6 +211,7 @@ export class Connections {
 
   #check(): void {
     const nowMs = this.#clock.monotonicMs()
+    for (const [socket, untilMs] of this.#held) if (untilMs <= nowMs) socket.destroy()
     let unsent = 0
     for (const connection of this.#open.values()) {
       unsent += connection.socket.writableLength
@@ -223,6 +261,6 @@ export class Connections {
  */
 function sentBytes(socket: Socket): number {
   const queued =
-    (socket as unknown as WithQueue)[handleName]?.writeQueueSize ?? socket.writableLength
+    (socket as unknown as WithHandle)[handleName]?.writeQueueSize ?? socket.writableLength
   return socket.bytesWritten - Math.min(queued, socket.writableLength)
 }

@@ -125,6 +125,27 @@ test('pipelined requests run one after the other, up to a bound', { skip }, asyn
   }
 })
 
+test('an address that floods is held and not read, and others are served', { skip }, async () => {
+  await using site = await testSite()
+  const port = await listening(site)
+  using flood = await attack(port, 1, locales.repeat(1_100))
+  const [socket] = flood.sockets
+  const { promise: cut, resolve } = Promise.withResolvers<void>()
+  if (socket!.destroyed) resolve()
+  else socket!.resume().once('close', () => resolve())
+  await cut
+  using back = await attack(port, 20, locales.repeat(1_100))
+  let closed = 0
+  for (const one of back.sockets) one.resume().on('close', () => (closed += 1))
+  for (let count = 0; count < 10; count += 1)
+    assert.equal(await statusFor(port, '/api/locales'), 200)
+  assert.equal(closed, 0, 'closed, they would come back at once')
+  assert.ok(
+    back.sockets.every((one) => one.bytesRead === 0),
+    'no request of theirs was parsed',
+  )
+})
+
 test('heads whose bodies never come leave room for the others, and are cut', { skip }, async () => {
   await using site = await testSite({
     config: { requestsMax: 10, transferGraceMs: 1_000, transferRateMin: 1_000 },
