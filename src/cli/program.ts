@@ -26,6 +26,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   import: async () => (await import('#cli/commands/import.ts')).registerImport,
   export: async () => (await import('#cli/commands/export.ts')).registerExport,
   files: async () => (await import('#cli/commands/files.ts')).registerFiles,
+  search: async () => (await import('#cli/commands/search.ts')).registerSearch,
   types: async () => (await import('#cli/commands/content-types.ts')).registerTypes,
   user: async () => (await import('#cli/commands/user.ts')).registerUser,
   token: async () => (await import('#cli/commands/token.ts')).registerToken,

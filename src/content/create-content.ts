@@ -18,6 +18,7 @@ import { createReleases } from '#content/releases.ts'
 import { createSchedule } from '#content/schedule.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
 import { findEntries, suggestTitles } from '#content/search/find.ts'
+import { verifyWords } from '#content/search/verify.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 
@@ -70,6 +71,7 @@ export function createContent(options: {
     search: {
       find: (call, query) => findEntries(reading, call, query),
       suggest: (call, query) => suggestTitles(reading, call, query),
+      verify: (db, options) => verifyWords(context, db, options),
     },
     stop: () => settling.stop(),
   }

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { sql } from '#database/database.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
 import type { Assembly, Site } from '#node/site.ts'
 import type { ReportDocument } from '#cli/import/report.ts'
@@ -251,3 +252,28 @@ test('export and import as commands', { skip: databaseMissing }, async () => {
   assert.equal(back.status, 0)
   assert.match(back.stdout, /entries +0 +0 +1 +0/)
 })
+
+test(
+  'search verify and reindex: a status, and the numbers',
+  { skip: databaseMissing },
+  async () => {
+    await using db = await testDatabase()
+    await using on = importing(db)
+    const fields = [{ name: 'title', kind: 'text', searchable: true }] as const
+    const type = { name: 'page', label: 'Page', fields }
+    await on.content.types.save(on.database, type, { expected: null, allowLoss: false })
+    const call = { db: on.database, authority: on.site.access.systemIdentity.authority }
+    await on.content.entries.create(call, 'page', { locale: null, fields: { title: 'Stoa' } })
+    const right = await stoa(on, ['--json', 'search', 'verify'])
+    assert.deepEqual(
+      [right.status, JSON.parse(right.stdout)],
+      [0, { checked: 1, wrong: 0, wrongByType: {} }],
+    )
+    await on.database.run(sql<object>(`update stoa.version set search = null`))
+    assert.equal((await stoa(on, ['search', 'verify'])).status, 1)
+    const made = await stoa(on, ['search', 'reindex'])
+    assert.equal(made.status, 0)
+    assert.match(made.stderr, /1 of 1 versions were made anew/)
+    assert.equal((await stoa(on, ['search', 'verify'])).status, 0)
+  },
+)

@@ -212,6 +212,28 @@ test('words that a write without search left behind are not found', async () => 
   assert.deepEqual(await titles(t, 'porphyry'), [])
 })
 
+test('words that differ from the content are counted, and made anew', async () => {
+  await using t = await testContent({ types: [page] })
+  await make(t, { title: 'Right', body: 'gneiss' })
+  const id = await make(t, { title: 'Wrong', body: 'porphyry' })
+  const verify = (repair: boolean) => {
+    const { signal } = new AbortController()
+    return t.content.search.verify(t.database, { repair, signal, onProgress: () => undefined })
+  }
+  assert.deepEqual(await verify(false), { checked: 2, wrong: 0, wrongByType: {} })
+  await t.database.run(
+    sql<object>(`update stoa.version set search = to_tsvector('jade') where entry_id = $1`),
+    [id],
+  )
+  assert.deepEqual(await titles(t, 'porphyry'), [])
+  const wrong = { checked: 2, wrong: 1, wrongByType: { page: 1 } }
+  assert.deepEqual(await verify(false), wrong)
+  assert.deepEqual(await verify(true), wrong)
+  assert.deepEqual(await titles(t, 'porphyry'), ['Wrong'])
+  assert.deepEqual(await titles(t, 'jade'), [])
+  assert.deepEqual(await verify(true), { checked: 2, wrong: 0, wrongByType: {} })
+})
+
 test('a search that cannot be is refused with what to do', async () => {
   const note: ContentType = { name: 'note', label: 'Note', fields: [{ name: 'a', kind: 'text' }] }
   await using t = await testContent({ types: [page, note] })

@@ -1,5 +1,6 @@
 import type { Call, EntryView } from '#content/content.ts'
 import type { Filter } from '#content/query/query.ts'
+import type { Queryable } from '#database/database.ts'
 import type { QueryReader } from '#content/query/readable-type.ts'
 
 /** Searches across types: over all that the caller may read, or over the types that they name. */
@@ -11,6 +12,24 @@ export interface Search {
   find(call: Call, query: SearchQuery): Promise<SearchPage>
   /** Titles that have all words of the text and a word that begins with the last one. */
   suggest(call: Call, query: SuggestionQuery): Promise<readonly Suggestion[]>
+  /**
+   * Compares the words of every held version with its content. `repair`: makes them anew where they
+   * differ. Goes on beside reads and writes; ends early when the signal aborts.
+   */
+  verify(db: Queryable, options: VerifyOptions): Promise<WordsReport>
+}
+
+export type VerifyOptions = {
+  readonly repair: boolean
+  readonly signal: AbortSignal
+  readonly onProgress: (checked: number) => void
+}
+
+export type WordsReport = {
+  readonly checked: number
+  /** Versions whose words differed, or waited to be made anew. */
+  readonly wrong: number
+  readonly wrongByType: Readonly<Record<string, number>>
 }
 
 type SearchPlace = {
