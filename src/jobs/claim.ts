@@ -37,10 +37,14 @@ type ClaimRow =
  * moments, the unique index `job_order_running` refuses the second.
  *
  * One probe of the index per kind and priority, so that jobs that are due later cost nothing.
+ *
+ * The commit does not wait for the disk: a claim that a crash of the server takes back leaves a job
+ * that waits, and an attempt that owns nothing any more.
  */
 const claim = sql<ClaimRow>(`
-  with wanted as (
-    select w.kind, w.free from unnest($2::text[], $3::int[]) w (kind, free)
+  with wanted as materialized (
+    select w.kind, w.free from unnest($2::text[], $3::int[]) w (kind, free),
+      set_config('synchronous_commit', 'off', true)
   ), chosen as materialized (
     select c.id from wanted w cross join lateral (
       select d.id from unnest(array[0, 1, 2]::smallint[]) p (priority) cross join lateral (

@@ -51,6 +51,8 @@ export class JobAttempts {
   start(claimed: ClaimedJob, handler: JobHandler<unknown>): void {
     const { node, leaseMs, database, addNext } = this.#options
     const { kind } = handler
+    // A crash of the database took back the claim of an attempt that still runs here.
+    this.#jobs.get(claimed.id)?.abort(lost(claimed.id))
     const job = new RunningJob({
       claimed,
       kind,
@@ -62,7 +64,7 @@ export class JobAttempts {
     this.#jobs.set(job.id, job)
     this.#tasks.add(
       this.#run(job, handler).then((end) => {
-        this.#jobs.delete(job.id)
+        if (this.#jobs.get(job.id) === job) this.#jobs.delete(job.id)
         this.#options.onEnded(job, end)
       }),
     )
@@ -153,6 +155,10 @@ export class JobAttempts {
       return { isCertain: false, dueInMs: null }
     }
   }
+}
+
+function lost(job: string): JobLostError {
+  return new JobLostError('Another attempt owns the job.', { job })
 }
 
 /** The reason that the queue shows. An error that is not ours may name content: see the log. */

@@ -58,6 +58,12 @@ export type QueueListener = {
   cancelled(): void
 }
 
+/** One without a key, as most are. */
+const addOne = sql(`
+  insert into stoa.job (kind, attempts_max, payload, order_key, priority, due_at)
+  values ($1, $2, $3, $4, $5,
+    coalesce($6::timestamptz, clock_timestamp() + $7::float8 * interval '1 millisecond'))`)
+
 /** Adds jobs. Without a listener nodes find them by looking. */
 export class JobQueue {
   readonly #listener: QueueListener | null
@@ -73,7 +79,18 @@ export class JobQueue {
     payload: Payload,
     options: JobOptions = {},
   ): Promise<void> {
-    await this.addAll(tx, kind, [{ ...options, payload }])
+    const { key, orderKey, priority = 'normal', dueAt, delayMs = 0 } = options
+    if (key !== undefined) return this.addAll(tx, kind, [{ ...options, payload }])
+    await tx.run(addOne, [
+      kind.name,
+      kind.attemptsMax,
+      payloadText(kind.name, payload),
+      checkedKey(orderKey),
+      priorities[priority],
+      dueAt ?? null,
+      delayMs,
+    ])
+    afterCommit(tx, () => this.wake(kind.name))
   }
 
   /** The same with several in one statement. No two of them may have the same `key`. */

@@ -100,7 +100,7 @@ test('news during a look is followed by another look', () => {
   assert.equal(machine.take('look').length, 0)
 })
 
-test('a place that is free is filled at once where more may wait', () => {
+test('a place that is free is filled soon where more may wait', () => {
   const machine = idle().step({ kind: 'added', job: 'mail' })
   machine.looked(
     [
@@ -113,6 +113,9 @@ test('a place that is free is filled at once where more may wait', () => {
   assert.deepEqual(machine.take('hint'), [{ kind: 'hint', job: 'mail' }], 'others may take more')
   machine.effects = []
   machine.ended('1')
+  assert.equal(nextJobsTickMs(machine.state), 2, 'others may end with it')
+  machine.now = 2
+  machine.step({ kind: 'tick' })
   assert.deepEqual(
     [...machine.take('look')[0]!.free],
     [
@@ -137,6 +140,8 @@ test('with all places taken it waits for one to be free', () => {
   assert.equal(machine.take('look').length, 0)
   assert.equal(nextJobsTickMs(machine.state), Number.POSITIVE_INFINITY)
   machine.ended('3')
+  machine.now += 2
+  machine.step({ kind: 'tick' })
   assert.equal(machine.take('look').length, 1)
 })
 

@@ -73,6 +73,8 @@ const againFirstMs = 20
 const againMaxMs = 1_000
 /** Timers of Node.js may fire a little early. */
 const timerMs = 1
+/** A place that has become free waits so long for others to be filled with it. */
+const gatherMs = 2
 
 export function startJobs(kinds: ReadonlyMap<string, number>, now: number): JobsState {
   return {
@@ -139,7 +141,7 @@ function ended(
   const running = new Map(state.running)
   running.delete(id)
   const without = { ...state, running }
-  if (ordered || (kind !== undefined && state.more.has(kind))) return want(without, now)
+  if (ordered || (kind !== undefined && state.more.has(kind))) return wantSoon(without, now)
   if (dueInMs === null) return without
   // A look that is on its way may have missed it.
   return state.look === null
@@ -165,6 +167,13 @@ function wantMore(state: JobsState, job: string, now: number): JobsState {
 
 function want(state: JobsState, now: number): JobsState {
   return state.look === null ? { ...state, nextLookAtMs: now } : { ...state, again: true }
+}
+
+/** Jobs end in groups, as their commits do: one look fills the places of all of them. */
+function wantSoon(state: JobsState, now: number): JobsState {
+  if (state.look !== null) return { ...state, again: true }
+  const atMs = state.running.size === 0 ? now : now + gatherMs
+  return { ...state, nextLookAtMs: Math.min(state.nextLookAtMs, atMs) }
 }
 
 function freeOf({ kinds, running }: JobsState, job: string): number {

@@ -22,7 +22,7 @@ export const effectKind = jobKind<Effect>('effect', {
 })
 
 const pauseMs = 600
-const workMsMax = 10
+const workMsMax = 200
 const insert = sql(`insert into effect (n, who, key) values ($1, $2, $3)`)
 const [, , url = '', mode = ''] = process.argv
 
