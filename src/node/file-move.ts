@@ -36,6 +36,8 @@ type Amount = { readonly blobs: number; readonly bytes: number }
 export type MoveReport = CopyResult & {
   readonly from: string
   readonly to: string
+  /** From the first look at the target to the end, or to where it stopped. */
+  readonly tookMs: number
   /** False: damaged files keep the old place in use. */
   readonly isFinished: boolean
   /** Nodes that have not confirmed the new place; they find out at their next read or write. */
@@ -49,6 +51,7 @@ export type MoveReport = CopyResult & {
  */
 export async function moveFiles(foundation: Foundation, options: MoveOptions): Promise<MoveReport> {
   const { database, fileStore } = foundation
+  const startedMs = performance.now()
   await using to = await opened(foundation, options.to)
   const row = await readFileRow(database)
   if (row === null) throw new FileMoveError('No node has ever run on this database.')
@@ -65,8 +68,9 @@ export async function moveFiles(foundation: Foundation, options: MoveOptions): P
     onProgress: (done) => options.onProgress(done, all),
   })
   const places = { from: home.identity.place, to: placed.identity.place }
+  const tookMs = (): number => Math.round(performance.now() - startedMs)
   if (copied.damaged.length > 0 && !options.leaveDamaged)
-    return { ...copied, ...places, isFinished: false, unconfirmed: [] }
+    return { ...copied, ...places, tookMs: tookMs(), isFinished: false, unconfirmed: [] }
   const revision = await endMove(database, target)
   await fileStore.refresh()
   const replies = await options.ask(null)
@@ -74,6 +78,7 @@ export async function moveFiles(foundation: Foundation, options: MoveOptions): P
   return {
     ...copied,
     ...places,
+    tookMs: tookMs(),
     isFinished: true,
     unconfirmed: unconfirmed.map(({ name }) => name),
   }

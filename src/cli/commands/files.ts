@@ -94,9 +94,12 @@ function targetOf(options: CommandOptions): string {
   return to
 }
 
-function sentenceOf({ copied, there, bytes, isFinished }: MoveReport): string {
+function sentenceOf({ copied, there, bytes, tookMs, isFinished }: MoveReport): string {
   const amount = `${copied + there} files (${mebibytes(bytes)} MiB)`
-  return isFinished ? `${amount} are in the new place.` : `${amount} are in both places.`
+  const seconds = Math.round(tookMs / 100) / 10
+  return isFinished
+    ? `${amount} are in the new place after ${seconds} s.`
+    : `${amount} are in both places.`
 }
 
 function printMove(output: Output, report: MoveReport): void {

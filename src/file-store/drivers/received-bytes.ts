@@ -6,9 +6,14 @@ import { Readable } from 'node:stream'
 import { BlobTooLargeError, FileStoreUnavailableError } from '#file-store/errors.ts'
 import type { BlobInfo } from '#file-store/file-store.ts'
 
-/** More than this goes to the disk: a slow sender must hold no memory. */
-const memoryBytesMax = 1024 ** 2
 const readChunkBytes = 1024 ** 2
+
+type ReceiveOptions = {
+  readonly folder: string
+  readonly bytesMax: number
+  /** More than this goes to the disk. */
+  readonly memoryBytesMax: number
+}
 
 /**
  * The bytes of one put, from its sender's first one until the storage has them all. Their name is
@@ -32,7 +37,7 @@ export class ReceivedBytes implements AsyncDisposable {
    */
   static async from(
     source: Readable,
-    { folder, bytesMax }: { readonly folder: string; readonly bytesMax: number },
+    { folder, bytesMax, memoryBytesMax }: ReceiveOptions,
   ): Promise<ReceivedBytes> {
     const hash = createHash('sha256')
     const memory: Buffer[] = []

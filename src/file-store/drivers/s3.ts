@@ -32,6 +32,12 @@ const checkFolder = 'check/'
 /** The metadata with the time of the last put, by the clock of the nodes. */
 const writtenKey = 'stoa-written-ms'
 
+/**
+ * A sender may be slow, and then holds no more memory than this. Bytes whose hash is known before
+ * come from a store of ours, a few at a time.
+ */
+const strangerBytesMax = 1024 ** 2
+
 /** Larger blobs go up in parts of at least this size, of which there may be 10,000. */
 const wholeBytesMax = 32 * 1024 ** 2
 const partBytesMin = 8 * 1024 ** 2
@@ -115,14 +121,11 @@ export class S3FileStore implements FileStore {
       await using received = await ReceivedBytes.from(source, {
         folder: this.#spoolFolder,
         bytesMax,
+        memoryBytesMax: expected === undefined ? strangerBytesMax : wholeBytesMax,
       })
       if (expected !== undefined && expected !== received.blob.id)
         throw new BlobDamagedError(expected, received.blob.id)
-      await this.#sending.run(
-        () => this.#publish(received, signal),
-        sendingWaitMs,
-        () => this.#busy(),
-      )
+      await this.#publish(received, signal)
       return received.blob
     } finally {
       source.destroy()
@@ -247,7 +250,11 @@ export class S3FileStore implements FileStore {
   async #publish(received: ReceivedBytes, signal: AbortSignal | undefined): Promise<void> {
     const { id } = received.blob
     for (let attempt = 0; attempt < publishAttemptsMax; attempt += 1) {
-      await this.#send(received, signal)
+      await this.#sending.run(
+        () => this.#send(received, signal),
+        sendingWaitMs,
+        () => this.#busy(),
+      )
       await this.#awaitDeletions(id, signal)
       if ((await this.#look(id, signal)) !== null) return
     }
@@ -266,7 +273,8 @@ export class S3FileStore implements FileStore {
     if (bytes > wholeBytesMax) return this.#sendParts(received, params, signal)
     const Body = await received.whole()
     await this.#bucket.run(
-      (client, options) => client.send(new PutObjectCommand({ ...params, Body }), options),
+      (client, options) =>
+        client.send(hashed(new PutObjectCommand({ ...params, Body }), id), options),
       { timeoutMs: transferTimeoutMs, signal },
     )
   }
@@ -404,6 +412,19 @@ export class S3FileStore implements FileStore {
       'Too many files are sent to the file store at once; try again.',
     )
   }
+}
+
+/** The id of a blob is the hash that signs its bytes, so the storage checks it. */
+function hashed(command: PutObjectCommand, id: BlobId): PutObjectCommand {
+  command.middlewareStack.add(
+    (next) => (args) => {
+      const { headers } = args.request as { readonly headers: Record<string, string> }
+      headers['x-amz-content-sha256'] = id
+      return next(args)
+    },
+    { step: 'build', name: 'contentHash' },
+  )
+  return command
 }
 
 function isRefusedCondition(error: unknown): boolean {
