@@ -6,9 +6,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { freePort } from '#test/support/database.ts'
 
+/** Another server of the same protocol, as Valkey's: STOA_TEST_REDIS=/path/valkey-server. */
+const program = process.env['STOA_TEST_REDIS'] ?? 'redis-server'
+
 function missing(): string | false {
   try {
-    execFileSync('redis-server', ['--version'], { stdio: 'ignore' })
+    execFileSync(program, ['--version'], { stdio: 'ignore' })
     return false
   } catch {
     return 'no Redis here: install the package redis-server'
@@ -35,7 +38,6 @@ export type TestRedisOptions = {
   readonly port?: number
   /** It is a sentinel with this file of settings. */
   readonly sentinel?: string
-  readonly program?: string
 }
 
 const readyWithinMs = 10_000
@@ -63,7 +65,7 @@ export async function startTestRedis(options: TestRedisOptions = {}): Promise<Te
     await ended
   }
   const start = async (): Promise<void> => {
-    child = spawn(options.program ?? 'redis-server', args, { stdio: 'ignore' })
+    child = spawn(program, args, { stdio: 'ignore' })
     const deadline = Date.now() + readyWithinMs
     while (!(await accepts(port))) {
       if (Date.now() > deadline) throw new Error('redis-server accepts no connections')
