@@ -15,6 +15,8 @@ import { primaryConnector } from '#database/postgres/primary-connector.ts'
 import { migrate } from '#database/migrate.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLogger } from '#lib/logger.ts'
+import { parseNatsUrl } from '#lib/nats-url.ts'
+import { parseRedisUrl } from '#lib/redis-url.ts'
 import type { Logger } from '#lib/logger.ts'
 
 /**
@@ -253,6 +255,8 @@ export async function joinCluster(options: ClusterOptions): Promise<Cluster> {
   const { connectionsMax = connectionsMaxDefault } = options
   checkWhole('connectionsMax', connectionsMax, ownConnections + 1)
   checkWhole('leaseMs', leaseMs, 1)
+  checkUrl('linkUrl', options.linkUrl, parseLinkUrl)
+  checkUrl('secondLevelUrl', options.secondLevelUrl, parseRedisUrl)
   checkWhole('pollGapMs', pollGapMs, 0)
   await using opened = new AsyncDisposableStack()
   const database = new PostgresDatabase({
@@ -293,6 +297,22 @@ function checkWhole(name: keyof ClusterOptions, value: number | undefined, least
   if (value === undefined || (Number.isSafeInteger(value) && value >= least)) return
   throw new RangeError(`${name} is ${value}; it must be a whole number and at least ${least}.`)
 }
+
+function checkUrl(
+  name: keyof ClusterOptions,
+  url: string | undefined,
+  parse: (url: string) => unknown,
+): void {
+  if (url === undefined) return
+  try {
+    parse(url)
+  } catch (error) {
+    throw new RangeError(`${name} ${(error as Error).message}.`, { cause: error })
+  }
+}
+
+const parseLinkUrl = (url: string): unknown =>
+  url.startsWith('redis') ? parseRedisUrl(url) : parseNatsUrl(url)
 
 async function secondLevelOf(
   { secondLevelUrl, secret, level = '' }: ClusterOptions,

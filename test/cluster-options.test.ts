@@ -17,4 +17,15 @@ test('an option of the library that cannot work is refused before anything conne
       message: new RegExp(`^${name} is .*; it must be a whole number and at least \\d+\\.$`),
     })
   }
+  for (const options of [
+    { linkUrl: 'http://host' },
+    { linkUrl: 'nats://host/subject' },
+    { secondLevelUrl: 'redis://h1,h2' },
+  ]) {
+    const [name] = Object.keys(options)
+    await assert.rejects(joinCluster({ url, ...options }), {
+      name: 'RangeError',
+      message: new RegExp(`^${name} .*\\.$`),
+    })
+  }
 })

@@ -20,6 +20,8 @@ const natsPort = 4_222
  */
 export function parseNatsUrl(text: string): NatsUrl {
   const url = parseServerUrl(text)
+  if (!['nats', 'tls'].includes(url.scheme))
+    throw new Error('must begin with nats: or tls:, or with redis: or rediss:')
   refuseUnknownOptions(url, ['ca'])
   if (url.path !== '') throw new Error('must have nothing after the hosts but options')
   const { username, password } = url

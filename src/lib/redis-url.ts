@@ -29,6 +29,8 @@ const databasesMax = 1_000_000
  */
 export function parseRedisUrl(text: string): RedisUrl {
   const url = parseServerUrl(text)
+  if (!['redis', 'rediss'].includes(url.scheme))
+    throw new Error('must begin with redis: or rediss:')
   refuseUnknownOptions(url, ['sentinel', 'sentinelPassword', 'cluster', 'ca'])
   const { options } = url
   const kind = kindOf(options)

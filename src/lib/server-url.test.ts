@@ -49,6 +49,8 @@ test('a URL that cannot be meant is refused with what is allowed, and without it
       text,
     )
   }
+  assert.throws(() => parseRedisUrl('http://h'), /begin with redis:/)
+  assert.throws(() => parseNatsUrl('http://h'), /begin with nats:/)
   assert.throws(() => parseNatsUrl('nats://h/subject'), /nothing after the hosts/)
   assert.throws(() => parseNatsUrl('nats://h?tls=1'), /known are ca/)
 })
