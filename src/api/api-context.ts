@@ -31,6 +31,8 @@ import type { Calls } from '#nodes/calls.ts'
 import type { Media } from '#media/media.ts'
 
 export type ApiConfig = {
+  /** False: load balancers are to send nothing here, since this node only runs jobs. */
+  readonly servesWeb: boolean
   /**
    * Behind a reverse proxy: `true`, how many of them there are one behind the other, or their
    * addresses. `X-Forwarded-For` and `-Proto` are believed as far as these wrote them.
@@ -87,6 +89,7 @@ export type ApiConfig = {
 export const allMethods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
 export const defaultApiConfig: ApiConfig = {
+  servesWeb: true,
   trustProxy: false,
   corsOrigins: [],
   bodyBytesMax: 1_048_576,

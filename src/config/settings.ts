@@ -108,6 +108,16 @@ function secret(text: string): string {
   return text
 }
 
+const works = ['web', 'jobs'] as const
+
+function workList(text: string): readonly Work[] {
+  const named = text.split(',').map((each) => each.trim())
+  const found = works.filter((work) => named.includes(work))
+  if (found.length !== named.length) throw new Error(`must be ${works.join(', ')}, or both`)
+  return found
+}
+
+type Work = (typeof works)[number]
 type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent'
 
 export const settings = {
@@ -358,6 +368,16 @@ export const settings = {
     parse: oneOf('debug', 'info', 'warn', 'error', 'silent'),
     help: 'Lowest level that is logged.',
   } as Setting<LogLevel>,
+  work: {
+    env: 'STOA_WORK',
+    flag: '--work',
+    fallback: works,
+    parse: workList,
+    help:
+      'What this node does, separated by commas. web: it is ready for load balancers. jobs: it ' +
+      'runs jobs, such as scheduled publishing. A cluster needs at least one node of each; both ' +
+      'on every node is the simplest.',
+  } as Setting<readonly Work[]>,
   starter: {
     env: 'STOA_STARTER',
     flag: '--starter',

@@ -202,7 +202,7 @@ async function startAndServe({ config, signal, mode, logger }: Start): Promise<v
     if (node.first) await announceFirstAdministrator(site, origin)
     mode.onReady()
     pruning.run()
-    jobs.run([...jobHandlers(jobParts), ...httpCache.jobs])
+    if (config.work.includes('jobs')) jobs.run([...jobHandlers(jobParts), ...httpCache.jobs])
     await aborted(AbortSignal.any([signal, node.drainAsked]))
     logger.info({}, 'stopping: finishing the requests in flight')
     httpCache.leave()
@@ -276,6 +276,7 @@ function clusterOf(
 function apiConfigOf(config: Config): Partial<ApiConfig> {
   const isEncrypted = config.publicUrl?.startsWith('https:') === true
   return {
+    servesWeb: config.work.includes('web'),
     trustProxy: config.trustProxy,
     corsOrigins: config.corsOrigins,
     metricsPublic: config.metricsPublic,

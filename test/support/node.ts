@@ -67,9 +67,11 @@ export async function startNode(options: {
       await new Promise((resolve) => setTimeout(resolve, 25))
     }
   }
+  // A node that only runs jobs is never ready for requests.
+  const health = options.environment?.['STOA_WORK'] === 'jobs' ? 'live' : 'ready'
   try {
     await waitFor(async () =>
-      (await fetch(`${origin}/healthz/ready`).catch(() => null))?.status === 200 ? true : null,
+      (await fetch(`${origin}/healthz/${health}`).catch(() => null))?.status === 200 ? true : null,
     )
   } catch (error) {
     await stop()

@@ -83,7 +83,8 @@ export const healthRoutes: RoutePlugin = (server, context) => {
   })
 }
 
-function nodeState({ state }: ApiContext): PartState {
+function nodeState({ state, config }: ApiContext): PartState {
+  if (!config.servesWeb) return down('it only runs jobs (STOA_WORK)')
   return state.draining ? down('draining') : up('serving')
 }
 
