@@ -379,9 +379,12 @@ function found(scope: Scope, values: Values, locale: string, branch: Branch): Br
   const where = [...branch.where, ...searchConditions(search, values, locale)]
   if (!search.ranked) return { from, where }
   const newest = perspective === 'published' ? 'v.published_at' : 'v.saved_at'
-  const ranked =
-    `select v.*, ${relevanceExpression(search, values, locale)} as relevance from ${from} ` +
-    `where ${where.join(' and ')} order by ${newest} desc, v.entry_id desc limit ${rankedMax}`
+  // Ranked after the limit: PostgreSQL would else rank every match before it sorts.
+  const newestRows =
+    `select v.* from ${from} where ${where.join(' and ')} ` +
+    `order by ${newest} desc, v.entry_id desc limit ${rankedMax}`
+  const rank = relevanceExpression(search, values, locale)
+  const ranked = `select v.*, ${rank} as relevance from (${newestRows}) v`
   return { from: `(${ranked}) v`, where: ['true'] }
 }
 
