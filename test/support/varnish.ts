@@ -29,11 +29,11 @@ export type Varnish = AsyncDisposable & {
 }
 
 /** A real varnishd with this VCL, on loopback; it compiles the VCL with gcc first. */
-export async function startVarnish(vcl: string): Promise<Varnish> {
+export async function startVarnish(vcl: string, wantedPort?: number): Promise<Varnish> {
   const folder = await mkdtemp(join(tmpdir(), 'stoa-varnish-'))
   await chmod(folder, 0o777)
   await writeFile(join(folder, 'stoa.vcl'), vcl)
-  const port = await freePort()
+  const port = wantedPort ?? (await freePort())
   const origin = `http://127.0.0.1:${port}`
   let child: ChildProcess | null = null
   const stop = async (): Promise<void> => {

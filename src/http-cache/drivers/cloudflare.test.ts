@@ -13,7 +13,7 @@ async function open(options: { burst?: number } = {}) {
     await FakeCdn.start({
       vendor: 'cloudflare',
       origin: `http://${origin.host}`,
-      callsPerS: 5,
+      callsPerS: 0.1,
       burst: options.burst ?? 100,
       purgeMs: [20, 60],
     }),
