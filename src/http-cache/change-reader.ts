@@ -13,7 +13,7 @@ import {
   nothing,
   positionIn,
 } from '#http-cache/purge-store.ts'
-import type { NewPurge } from '#http-cache/purge-store.ts'
+import type { NewPurge, Position } from '#http-cache/purge-store.ts'
 import { allTag, isTagged, tagsOfChange } from '#http-cache/tags.ts'
 
 /** Past this in one reading, everything is purged. */
@@ -30,22 +30,37 @@ export type ChangeReading = {
   readonly changesHide: () => Promise<boolean>
 }
 
+/** `added`: purges. `position`: up to here; null: nothing could be read. */
+export type ChangesRead = {
+  readonly added: number
+  readonly position: Position | null
+  /** See `ChangeReading.changesHide`; null: it was not asked for. */
+  readonly hides: boolean | null
+}
+
 /**
  * Reads the changes since the last position, exactly, as the change feed does, and turns them into
  * purges: in one transaction with the new position, so that each change is purged, whichever node
  * does it. Where changes are missing, because none was read for too long or another epoch began,
- * everything is purged. Returns how many purges were added.
+ * everything is purged.
+ *
+ * `last`: this job's last reading; null: it is the first of the job.
  */
-export async function readChanges(tx: Queryable, reading: ChangeReading): Promise<number> {
+export async function readChanges(
+  tx: Queryable,
+  reading: ChangeReading,
+  last: ChangesRead | null,
+): Promise<ChangesRead> {
   await tx.run(byIndex)
   const ids = reading.edges.map(({ id }) => id)
-  const added = await addEdges(tx, reading.edges)
-  const position = await positionIn(tx)
+  const added = last === null ? await addEdges(tx, reading.edges) : []
+  const position = last?.position ?? (await positionIn(tx))
   const result = await runPoll(tx, position?.snapshot ?? null, changesMax)
   // The next poll of the change feed names the epoch.
-  if (result.epoch === null) return 0
+  if (result.epoch === null) return { added: 0, position: null, hides: null }
   const { epoch, changes } = result
   const upTo = formatSnapshot(result.snapshot)
+  const read = { epoch, snapshot: result.snapshot }
   await movePosition(tx, epoch, upTo)
   const isBehind =
     position === null ||
@@ -60,8 +75,10 @@ export async function readChanges(tx: Queryable, reading: ChangeReading): Promis
   }
   const known = ids.filter((id) => !fresh.includes(id))
   const isNews = changes.some(({ collection }) => isTagged(collection))
-  if (known.length === 0 || position === null || !isNews) return fresh.length
-  const hides = await reading.changesHide()
+  if (known.length === 0 || position === null || !isNews)
+    return { added: fresh.length, position: read, hides: null }
+  const areRoles = changes.some(({ collection }) => collection === 'role')
+  const hides = (areRoles ? null : last?.hides) ?? (await reading.changesHide())
   const purges = purgesOf(changes, {
     epoch,
     after: formatSnapshot(position.snapshot),
@@ -69,7 +86,7 @@ export async function readChanges(tx: Queryable, reading: ChangeReading): Promis
     hides,
   })
   for (const purge of purges) await addPurge(tx, known, purge)
-  return fresh.length + purges.length
+  return { added: fresh.length + purges.length, position: read, hides }
 }
 
 function everything(epoch: string, upTo: string): NewPurge {

@@ -57,6 +57,8 @@ export class EdgeSender {
   #problem: string | null = null
   /** As far as this node knows; the database has it for those that come after. */
   #bucket: Bucket | null = null
+  /** This turn has read it. */
+  #isKnown = false
 
   constructor(options: EdgeSenderOptions) {
     const { id } = options.edge
@@ -81,6 +83,7 @@ export class EdgeSender {
     try {
       await this.#sendOn(turn)
     } finally {
+      this.#isKnown = false
       this.#problem = null
     }
   }
@@ -139,6 +142,7 @@ export class EdgeSender {
   async #readBucket(): Promise<Bucket> {
     const { edge, database } = this.#options
     const nowMs = Date.now()
+    if (this.#isKnown) return (this.#bucket = refilled(this.#bucket!, edge.limits, nowMs))
     const kept = (await edgeStates(database, [edge.id])).get(edge.id)?.bucket
     const bucket = kept ?? fullBucket(edge.limits, nowMs)
     // Another node may have purged meanwhile, and this one may have failed to write what it spent.
@@ -147,6 +151,7 @@ export class EdgeSender {
       .map((one) => refilled(one, edge.limits, nowMs))
       .reduce((one, other) => (one.calls <= other.calls ? one : other))
     this.#bucket = least
+    this.#isKnown = true
     return least
   }
 

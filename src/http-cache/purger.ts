@@ -2,6 +2,7 @@ import type { Queryable } from '#database/database.ts'
 import { appliedEverywhere } from '#http-cache/applied.ts'
 import type { ApplyingNodes } from '#http-cache/applied.ts'
 import { readChanges } from '#http-cache/change-reader.ts'
+import type { ChangesRead } from '#http-cache/change-reader.ts'
 import type { HttpCache } from '#http-cache/http-cache.ts'
 import { EdgeSender } from '#http-cache/edge-sender.ts'
 import type { Turn } from '#http-cache/edge-sender.ts'
@@ -22,7 +23,7 @@ export const purgeJob = jobKind<null>('purge-http-cache', {
 })
 
 /** A job goes on for so long. */
-const turnMs = 30_000
+const turnDefaultMs = 30_000
 /** Changes are gathered for so long after those before. */
 const gatherMs = 50
 /** Without news the position moves on this often, well before old changes are trimmed. */
@@ -34,6 +35,8 @@ export type PurgerOptions = ApplyingNodes & {
   /** See `ChangeReading`. */
   readonly changesHide: () => Promise<boolean>
   readonly logger: Logger
+  /** Another length of one job, for tests. */
+  readonly turnMs?: number
 }
 
 export class Purger implements Disposable {
@@ -42,7 +45,6 @@ export class Purger implements Disposable {
   readonly #subscription: Disposable
   readonly #senders: readonly EdgeSender[]
   readonly #stopping = new AbortController()
-
   constructor(options: PurgerOptions) {
     const { cache, database, feed, calls, logger } = options
     this.#options = options
@@ -59,7 +61,7 @@ export class Purger implements Disposable {
 
   /** One job. It ends early, and in order, when this node stops. */
   async run(job: Turn): Promise<void> {
-    const over = AbortSignal.timeout(turnMs)
+    const over = AbortSignal.timeout(this.#options.turnMs ?? turnDefaultMs)
     const ending = new AbortController()
     const signal = AbortSignal.any([job.signal, over, this.#stopping.signal, ending.signal])
     const turn: Turn = { signal, step: (work) => job.step(work) }
@@ -97,12 +99,17 @@ export class Purger implements Disposable {
   }
 
   async #readOn({ signal, step }: Turn): Promise<void> {
-    const { cache, changesHide } = this.#options
-    const reading = { edges: cache.edges, changesHide }
+    const reading = {
+      edges: this.#options.cache.edges,
+      changesHide: this.#options.changesHide,
+    }
+    let last: ChangesRead | null = null
     while (!signal.aborted) {
       const startedMs = performance.now()
-      const added = await step((tx) => readChanges(tx, reading))
-      if (added > 0) for (const sender of this.#senders) sender.wake()
+      const from: ChangesRead | null = last
+      const read: ChangesRead = await step((tx) => readChanges(tx, reading, from))
+      last = read
+      if (read.added > 0) for (const sender of this.#senders) sender.wake()
       await this.#changed.wait(idleMs, signal)
       const restMs = startedMs + gatherMs - performance.now()
       if (restMs > 0 && !signal.aborted) await new Promise((resolve) => setTimeout(resolve, restMs))

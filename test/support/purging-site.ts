@@ -39,7 +39,7 @@ const deadlineMs = 20_000
 
 export async function purgingSite(
   cache: HttpCache,
-  options: { readonly changesHide?: boolean } = {},
+  options: { readonly changesHide?: boolean; readonly turnMs?: number } = {},
 ): Promise<PurgingSite> {
   await using stack = new AsyncDisposableStack()
   const site = stack.use(await testSite({ httpCache: cache }))
@@ -47,7 +47,10 @@ export async function purgingSite(
   const { calls, link } = site.server.api.cluster
   stack.use(handleAppliedCalls({ feed, calls }))
   const changesHide = async (): Promise<boolean> => options.changesHide === true
-  const purger = stack.use(new Purger({ cache, database, feed, calls, changesHide, logger }))
+  const turn = options.turnMs === undefined ? {} : { turnMs: options.turnMs }
+  const purger = stack.use(
+    new Purger({ cache, database, feed, calls, changesHide, logger, ...turn }),
+  )
   while (nodes.mode !== 'live') await sleep(5)
   const runner = stack.use(new JobRunner({ nodes, database, link, clock, logger }))
   runner.run([{ kind: purgeJob, run: (job) => purger.run(job) }])
