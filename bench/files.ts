@@ -16,7 +16,7 @@ import { round } from './support/benchmark.ts'
 import type { Benchmark } from './support/benchmark.ts'
 
 /** The bytes that move (STOA_BENCH_BYTES); the storage keeps them three times, in memory. */
-const bytes = Number(process.env['STOA_BENCH_BYTES'] ?? 512 * 1024 ** 2)
+const bytes = Number(process.env['STOA_BENCH_BYTES'] ?? 1_536 * 1024 ** 2)
 const fileBytes = 8 * 1024 ** 2
 /** As many files as the move copies at once. */
 const atOnce = 8

@@ -33,7 +33,7 @@ mon cluster log file = $D/log/cluster.log
 [osd]
 osd data = $D/osd
 osd objectstore = memstore
-memstore device bytes = ${STOA_TEST_S3_BYTES:-4294967296}
+memstore device bytes = ${STOA_TEST_S3_BYTES:-8589934592}
 [client.rgw]
 rgw data = $D/rgw
 rgw frontends = beast endpoint=127.0.0.1:$PORT
