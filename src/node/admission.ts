@@ -23,6 +23,7 @@ const ownSettings: ReadonlySet<SettingName> = new Set<SettingName>([
   'secret',
   'logLevel',
   'starter',
+  'work',
   'cacheBytes',
   'drainGraceMs',
 ])
