@@ -19,6 +19,8 @@ const healMs = 2_000
 /** By then everything that is served is fresh again, without a restart. */
 const restWithinMs = 15_000
 const leaseMs = 1_000
+/** A node waits at most for its lease before it acknowledges; twice that, for a busy machine. */
+const quietMs = 2 * leaseMs
 const environment = { STOA_LEASE_MS: String(leaseMs), STOA_DATABASE_TIMEOUT_MS: '5000' }
 
 function workloadOn(cluster: Cluster): Workload {
@@ -156,9 +158,10 @@ for (const replication of ['synchronous', 'asynchronous'] as const) {
       }
       await first.kill()
       const deadAtMs = performance.now()
-      // Until then nodes acknowledge what had been committed before: a write waits a moment for its
-      // own node to have applied it.
-      await sleep(1_500)
+      // Nodes go on acknowledging what had been committed before: a write waits a moment for its
+      // own node to have applied it. An acknowledgement that came after the count of what was lost
+      // would look like one of the promoted server.
+      await quiet(() => workload.counts.writes, quietMs)
       if (replication === 'asynchronous') {
         // Writes that had not arrived are lost; the nodes meet the promoted server only after this.
         await until(async () =>
@@ -189,6 +192,15 @@ for (const replication of ['synchronous', 'asynchronous'] as const) {
       assert.ok(ledger.checked > 500, `only ${ledger.checked} responses`)
     },
   )
+}
+
+/** Resolves once the count has stood still for so long. */
+async function quiet(count: () => number, forMs: number): Promise<void> {
+  let [last, sinceMs] = [count(), performance.now()]
+  await until(async () => {
+    if (count() !== last) [last, sinceMs] = [count(), performance.now()]
+    return performance.now() - sinceMs >= forMs
+  })
 }
 
 async function until(check: () => Promise<boolean>): Promise<void> {

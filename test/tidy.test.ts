@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { globSync, readFileSync } from 'node:fs'
+import { globSync, readFileSync, readdirSync } from 'node:fs'
 import { test } from 'node:test'
 
 /**
@@ -228,4 +228,18 @@ test('the page of faults names tests that exist, in the order of its codes', () 
     return `${letter}${number?.padStart(2, '0')}`
   })
   assert.deepEqual(order, order.toSorted())
+})
+
+test('the migrations of a set have numbers from 1 on, each once', () => {
+  for (const set of ['cluster', 'content']) {
+    const numbers = readdirSync(`src/database/migrations/${set}`)
+      .filter((file) => file.endsWith('.sql'))
+      .map((file) => Number(file.slice(0, 4)))
+      .sort((a, b) => a - b)
+    assert.deepEqual(
+      numbers,
+      numbers.map((_, at) => at + 1),
+      set,
+    )
+  }
 })
