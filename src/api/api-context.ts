@@ -10,6 +10,7 @@ import type { Static, TSchema } from 'typebox'
 import type { Access, Identity, SystemPermission } from '#access/access.ts'
 import type { WriteRecorder } from '#api/writes/write-recorder.ts'
 import type { ResponseKeys } from '#api/delivery/response-keys.ts'
+import type { Places } from '#api/http/places.ts'
 import type { Connections } from '#api/http/connections.ts'
 import type { ForwardingLog } from '#api/http/forwarding-log.ts'
 import type { Place, RequestPlaces } from '#api/http/request-places.ts'
@@ -24,6 +25,7 @@ import type { RowTexts } from '#content/query/row-texts.ts'
 import type { Database } from '#database/database.ts'
 import type { Diagnosis } from '#doctor/doctor.ts'
 import type { FileStoreWatch } from '#file-store/file-store-watch.ts'
+import type { EventHub } from '#events/event-hub.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { JobQueue } from '#jobs/job-queue.ts'
 import type { Logger } from '#lib/logger.ts'
@@ -52,6 +54,8 @@ export type ApiConfig = {
    * may have; past it 503 with `Retry-After`.
    */
   readonly requestsMax: number
+  /** Streams of events of this node; one caller has at most half of them. */
+  readonly eventStreamsMax: number
   /** A client that is waited for has to move this many bytes per second, … */
   readonly transferRateMin: number
   /** … measured over this time; otherwise its connection ends. */
@@ -99,6 +103,7 @@ export const defaultApiConfig: ApiConfig = {
   jsonDepthMax: 64,
   pageSizeMax: 200,
   requestsMax: 1_000,
+  eventStreamsMax: 16_384,
   transferRateMin: 1_024,
   transferGraceMs: 20_000,
   unsentBytesMax: 64 * 1_024 ** 2,
@@ -145,6 +150,9 @@ export type ApiContext = {
   readonly config: ApiConfig
   readonly places: RequestPlaces
   readonly forwarding: ForwardingLog
+  readonly events: EventHub
+  /** Streams of events, by their callers. */
+  readonly streamPlaces: Places
   readonly responseKeys: ResponseKeys
   readonly version: string
   /** The secret of the cluster, from which keys are derived. */

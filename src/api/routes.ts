@@ -7,6 +7,7 @@ import { contentVersionRoutes, scheduleRoutes } from '#api/routes/content-histor
 import { contentReadRoutes } from '#api/routes/content-read.ts'
 import { typeReadRoutes, typeWriteRoutes } from '#api/routes/content-types.ts'
 import { contentStateRoutes, contentWriteRoutes } from '#api/routes/content-write.ts'
+import { eventRoutes } from '#api/routes/events.ts'
 import { healthRoutes } from '#api/routes/health.ts'
 import { jobRoutes } from '#api/routes/jobs.ts'
 import { localeRoutes } from '#api/routes/locales.ts'
@@ -47,5 +48,6 @@ export const routePlugins: readonly RoutePlugin[] = [
   assetFileRoutes,
   uploadRoutes,
   receiptRoutes,
+  eventRoutes,
   openApiRoutes,
 ]

@@ -17,6 +17,7 @@ import { ForwardingLog } from '#api/http/forwarding-log.ts'
 import { identification } from '#api/http/identity.ts'
 import { jsonBodies } from '#api/http/json-parser.ts'
 import { requestId } from '#api/http/request-id.ts'
+import { Places } from '#api/http/places.ts'
 import { placeRelease, RequestPlaces, requestPlaces } from '#api/http/request-places.ts'
 import { otherMethods, routeRules } from '#api/http/route-rules.ts'
 import { securityHeaders } from '#api/http/security-headers.ts'
@@ -31,6 +32,7 @@ import type { Content } from '#content/content.ts'
 import type { Database } from '#database/database.ts'
 import { JobQueue } from '#jobs/job-queue.ts'
 import type { HttpCache } from '#http-cache/http-cache.ts'
+import { EventHub } from '#events/event-hub.ts'
 import type { Clock } from '#lib/clock.ts'
 import type { Logger } from '#lib/logger.ts'
 import type { Media } from '#media/media.ts'
@@ -87,6 +89,8 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     config: apiConfig,
     places: new RequestPlaces(apiConfig.requestsMax),
     forwarding: forwarding ?? new ForwardingLog(),
+    events: eventHub(parts, logger),
+    streamPlaces: new Places(apiConfig.eventStreamsMax),
     responseKeys: new ResponseKeys(),
     state: { draining: false },
     version,
@@ -112,6 +116,13 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   return server
 }
 
+function eventHub(
+  { cluster, database, access, content, clock }: ServerOptions,
+  logger: Logger,
+): EventHub {
+  return new EventHub({ feed: cluster.feed, database, access, content, clock, logger })
+}
+
 function decorate(server: Server, context: ApiContext, metrics: Metrics): void {
   server.decorate('api', context)
   server.decorate('metrics', metrics)
@@ -119,6 +130,7 @@ function decorate(server: Server, context: ApiContext, metrics: Metrics): void {
   server.decorate('routeMethods', new Map())
   server.decorate('beginDrain', () => {
     context.state.draining = true
+    context.events.drain()
   })
   server.decorateRequest('identity')
   server.decorateRequest('place', null)

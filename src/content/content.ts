@@ -1,9 +1,10 @@
+import type { Row } from '#change-feed/change.ts'
 import type { Authority, AuthorityOf } from '#content/authority.ts'
 import type { Archive } from '#content/bulk/archive.ts'
 import type { Bulk } from '#content/bulk/bulk.ts'
 import type { ContentType } from '#content/content-type.ts'
 import type { Depends } from '#content/query/dependencies.ts'
-import type { ListQuery, Perspective } from '#content/query/query.ts'
+import type { Filter, ListQuery, Perspective } from '#content/query/query.ts'
 import type { RowTexts } from '#content/query/row-texts.ts'
 import type { QueryReader } from '#content/query/readable-type.ts'
 import type { Search } from '#content/search/search.ts'
@@ -147,6 +148,7 @@ export interface Content {
   readonly bulk: Bulk
   readonly archive: Archive
   readonly search: Search
+  readonly watches: Watches
   /** Ends background work after the step at hand. */
   stop(): Promise<void>
 }
@@ -163,6 +165,48 @@ export type UnreadQuery = {
 
 /** The address of an entry. */
 export type EntryRef = { readonly type: string; readonly id: string }
+
+/**
+ * The changes of entries that a reader follows: of one type or of all, in one locale or in
+ * all. `read` makes a filter once the type is at hand; null: there is none.
+ */
+export type UnreadWatch = {
+  readonly type: string | null
+  readonly perspective: 'published' | 'draft'
+  readonly locale: string | null
+  readonly read: ((reader: QueryReader) => Filter | null) | null
+}
+
+/**
+ * What one transaction did to an entry in one locale and perspective: the row that was shown before
+ * it and the one after it, as the change feed recorded them; null: none.
+ */
+export type EntryChange = {
+  readonly type: string
+  readonly id: string
+  readonly locale: string
+  readonly perspective: 'published' | 'draft'
+  readonly before: Row | null
+  readonly after: Row | null
+}
+
+/** The rows are those that the reader may see, with the fields that they may see. */
+export type VisibleChange = Pick<EntryChange, 'before' | 'after'> & {
+  readonly action: 'entered' | 'changed' | 'left'
+}
+
+export interface EntryWatch {
+  /** Null: neither row is for this reader, so it concerns them in nothing. */
+  evaluate(change: EntryChange): VisibleChange | null
+}
+
+export interface Watches {
+  /**
+   * Holds the grants and the model of now: after a change of either the caller opens another one.
+   * Errors: those of a list with the same filter.
+   */
+  open(call: Call, watch: UnreadWatch): Promise<EntryWatch>
+}
 
 export interface Entries {
   /** By id, or by slug in the locale asked for (and its fallbacks). */

@@ -2,6 +2,7 @@ import type { Content, Entries } from '#content/content.ts'
 import type { Context } from '#content/context.ts'
 import { createEntry } from '#content/entries/create.ts'
 import { deleteEntry, readableAmong, takeOutAsset } from '#content/entries/delete.ts'
+import { openWatch } from '#content/entries/entry-watch.ts'
 import { localesOfEntry, oneVersion, restoreVersion, versionsOf } from '#content/entries/history.ts'
 import { archiveEntry, publishEntry, unpublishEntry } from '#content/entries/publish.ts'
 import { getEntry, listEntries } from '#content/entries/read.ts'
@@ -73,6 +74,7 @@ export function createContent(options: {
       suggest: (call, query) => suggestTitles(reading, call, query),
       verify: (db, options) => verifyWords(context, db, options),
     },
+    watches: { open: (call, watch) => openWatch(context, call, watch) },
     stop: () => settling.stop(),
   }
 }

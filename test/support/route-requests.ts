@@ -114,6 +114,7 @@ export const rows: Readonly<Record<string, Row>> = {
   'GET /metrics': row(all(200), '/metrics'),
   'GET /api/cluster': row(administrators(200), '/api/cluster'),
   'GET /api/cluster/findings': row(administrators(200), '/api/cluster/findings'),
+  'GET /api/events': row(all(200), '/api/events?follow=false'),
   'GET /openapi.json': row(all(200), '/openapi.json'),
   'GET /docs': row(all(200), '/docs'),
   'GET /docs/:page': row(all(200), '/docs/glossary'),

@@ -1,5 +1,5 @@
-import type { ReadOptions } from '#content/content.ts'
 import type { SearchQuery, SuggestionQuery } from '#content/search/search.ts'
+import type { ReadOptions, UnreadWatch } from '#content/content.ts'
 import { QueryLimitError, QueryParameterError } from '#content/query/errors.ts'
 import type { QueryField, QuerySchema } from '#content/query/normal-form.ts'
 import type { Filter, ListQuery, Perspective, Sort, Test } from '#content/query/query.ts'
@@ -43,6 +43,8 @@ const listNames = [
   'after',
   'count',
 ] as const
+/** The parameters of a stream of events; `where` needs `type`. */
+const watchNames = ['where', 'type', 'tag', 'locale', 'perspective', 'follow'] as const
 const readNames = ['fields', 'include', 'locale', 'perspective'] as const
 
 type Parameter = {
@@ -143,6 +145,39 @@ export function parseSuggestionQuery(text: string): SuggestionQuery {
 function searchPlace(one: One): Pick<SearchQuery, 'text' | 'types'> {
   const types = one('types')
   return { text: one('q') ?? '', types: types === null ? null : names(types) }
+}
+
+/** The question to a stream of events. The filter is read once the type is at hand. */
+export type WatchQuery = Pick<UnreadWatch, 'type' | 'locale' | 'perspective' | 'read'> & {
+  readonly tags: readonly string[]
+  /** False: what there is since the last event, and then the end. */
+  readonly follow: boolean
+}
+
+/** Reads the query string of a stream of events. Errors as in `parseListQuery`. */
+export function parseWatchQuery(text: string): WatchQuery {
+  const parameters = parseParameters(text, watchNames)
+  const one = oneByName(parameters)
+  const where = parameters.filter((parameter) => parameter.name === 'where')
+  const type = one('type')
+  const { locale, perspective } = readOptions(one)
+  if (typeof perspective !== 'string')
+    throw new QueryParameterError('Events have the `perspective` published or draft.', {
+      parameter: 'perspective',
+      allowed: ['published', 'draft'],
+    })
+  if (type === null && where.length > 0)
+    throw new QueryParameterError('`where` needs `type`: the fields are those of one type.', {
+      parameter: 'where',
+    })
+  return {
+    type,
+    locale,
+    perspective,
+    read: where.length === 0 ? null : (reader) => parseFilter(where, reader),
+    tags: names(one('tag') ?? ''),
+    follow: parseSwitch('follow', one('follow') ?? 'true'),
+  }
 }
 
 /** Writes a query so that `parseListQuery` reads the same one back. */

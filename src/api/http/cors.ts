@@ -12,7 +12,7 @@ const exposed = [
 ].join(', ')
 const allowed = [
   'Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-CSRF-Token',
-  'X-Request-Id, Stoa-Token, Prefer, Range, If-Range, Tus-Resumable, Upload-Length',
+  'X-Request-Id, Stoa-Token, Prefer, Range, If-Range, Tus-Resumable, Upload-Length, Last-Event-ID',
   'Upload-Metadata, Upload-Offset, Upload-Checksum',
 ].join(', ')
 
@@ -22,18 +22,20 @@ export const cors = plugin(
     const { corsOrigins } = server.api.config
     if (corsOrigins.length === 0) return
     server.addHook('onSend', (request, reply, payload, done) => {
-      addHeaders(corsOrigins, request, reply)
+      corsHeaders(corsOrigins, request, reply)
       done(null, payload)
     })
   },
   { name: 'cors' },
 )
 
-function addHeaders(
+/** Sets the headers by which browsers let a page of another origin read the response. */
+export function corsHeaders(
   origins: readonly string[],
   request: FastifyRequest,
   reply: FastifyReply,
 ): void {
+  if (origins.length === 0) return
   const { origin } = request.headers
   const any = origins.includes('*')
   // Also where any origin may read: a response to a request without an origin does not allow one,

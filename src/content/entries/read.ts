@@ -58,7 +58,11 @@ type Reading = Pick<ReadOptions, 'locale' | 'perspective'>
  * The grant that a perspective needs; null: there is none, and the response is that of an entry
  * or type that is not there.
  */
-function readGrant(call: Call, type: TypeModel, perspective: Reading['perspective']): Grant | null {
+export function readGrant(
+  call: Call,
+  type: TypeModel,
+  perspective: Reading['perspective'],
+): Grant | null {
   if (perspective === 'published') return grantOf(call, 'read', type)
   const grant = grantOf(call, 'readDraft', type)
   if (grant === null && grantOf(call, 'read', type) !== null) throw forbidden('readDraft', type)

@@ -38,7 +38,9 @@ export function fieldsJson(
 /**
  * As `EntryView.status` for readers of drafts. Only for rows that are the latest or published.
  */
-export function statusOf(row: VersionHead): 'draft' | 'published' | 'changed' | 'archived' {
+export function statusOf(
+  row: Pick<VersionHead, 'isArchived' | 'isPublished' | 'isLatest' | 'publishedAt'>,
+): 'draft' | 'published' | 'changed' | 'archived' {
   if (row.isArchived) return 'archived'
   if (row.isPublished) return row.isLatest ? 'published' : 'changed'
   return row.publishedAt === null ? 'draft' : 'changed'
