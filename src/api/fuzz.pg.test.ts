@@ -95,6 +95,9 @@ const everyKind = {
   ],
 }
 
+/** A stream does not end by itself: these parameters make it one response. */
+const ending: Readonly<Record<string, string>> = { '/api/events': 'follow=false' }
+
 /** Something of everything, so that valid requests have something to be about. */
 async function furnish(site: Site): Promise<string[]> {
   assert.equal(
@@ -268,9 +271,11 @@ function request(
   )
   const chosen = new Set(kept.map((number) => optional[number % Math.max(1, optional.length)]))
   let url = path
-  const query: string[] = []
+  const end = ending[path]
+  const query: string[] = end === undefined ? [] : [end]
   const headers: Record<string, string> = {}
   for (const parameter of parameters) {
+    if (end?.startsWith(`${parameter.name}=`) === true) continue
     const value = given[`${parameter.in} ${parameter.name}`]
     const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? '')
     if (parameter.in === 'path')
