@@ -71,7 +71,11 @@ export function sender(origin: string, token: string): Send {
   }
 }
 
-export async function fillStoa(send: Send, all: readonly Article[]): Promise<void> {
+export async function fillStoa(
+  send: Send,
+  all: readonly Article[],
+  inCategories: readonly string[] = categoryIds,
+): Promise<void> {
   await send('PUT', '/api/types/category', {
     name: 'category',
     label: 'Category',
@@ -89,7 +93,7 @@ export async function fillStoa(send: Send, all: readonly Article[]): Promise<voi
     ],
     indexes: [['category', '-publishedAt']],
   })
-  for (const id of categoryIds)
+  for (const id of inCategories)
     await send('POST', '/api/content/category', { id, fields: { name: id }, publish: true })
   const queue = [...all]
   const worker = async (): Promise<void> => {
