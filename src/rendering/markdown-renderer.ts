@@ -34,13 +34,14 @@ export type RenderedMarkdown =
 export class MarkdownRenderer {
   readonly #pool: ChildPool
 
-  constructor(ports: { readonly clock: Clock; readonly logger: Logger }) {
+  constructor({ clock, logger }: { readonly clock: Clock; readonly logger: Logger }) {
     this.#pool = new ChildPool({
       module: new URL('./markdown-tasks.ts', import.meta.url),
       memoryBytesMax,
       heapBytesMax,
       queue,
-      ...ports,
+      clock,
+      logger,
     })
   }
 
