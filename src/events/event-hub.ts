@@ -83,7 +83,7 @@ export class EventHub {
     this.#check = new ReaderCheck(options)
     this.#failures = new FailureLog(options.logger, {
       failing: 'events could not be sent; the streams end, and clients come again',
-      recovered: 'events get again',
+      recovered: 'events are sent again',
     })
     this.#catchUp = new CatchUp({
       ...options,

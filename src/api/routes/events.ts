@@ -86,7 +86,7 @@ export const eventRoutes: RoutePlugin = (server, context) => {
 function streamRequest(request: FastifyRequest, query: WatchQuery): StreamRequest {
   const { type, perspective, locale, read, tags } = query
   const header = request.headers['last-event-id']
-  // The order of the parameters makes no difference to what gets, only to what is shared.
+  // The order of the parameters makes no difference to the events, only to who shares them.
   const text = request.url.split('?', 2)[1] ?? ''
   return {
     credentials: credentialsOf(request),
